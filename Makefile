@@ -1,0 +1,31 @@
+# `make demo` runs a real miniature study, `make test` the tests. Both set up what they need first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-all clean
+
+help:
+	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
+	@echo "make test      set up, then run the tests"
+	@echo "make test-all  the tests that take longer too"
+	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
+	@echo "make clean     remove the demo's data and runs"
+
+setup: .venv/.ready
+
+.venv/.ready: setup.cfg pyproject.toml .ci/setup.sh
+	PYTHON="$(PYTHON)" bash .ci/setup.sh
+
+demo: setup
+	$(BIN)/ditscale data build digits data/digits
+	$(BIN)/ditscale launch sweeps/digits_demo.yaml
+	$(BIN)/python analysis/report.py runs/digits-demo
+
+test: setup
+	$(BIN)/python -m pytest tests -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest tests
+
+clean:
+	rm -rf data/digits runs/digits-demo

@@ -1,0 +1,109 @@
+"""The command group ``ditscale``. Each command is a few lines that call one part; heavy imports wait until they are needed."""
+
+import sys
+
+import click
+
+from ditscale import __version__
+from ditscale.errors import UserError
+
+
+class Commands(click.Group):
+    """A user's mistake is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main():
+    """Scaling studies of diffusion transformers: plan, launch, score and compare."""
+
+
+@main.group(cls=Commands)
+def data():
+    """Build training data."""
+
+
+@data.command("build")
+@click.argument("source", type=click.Choice(["digits"]))
+@click.argument("folder", type=click.Path())
+def data_build(source, folder):
+    """Write SOURCE as .beton files, and what scoring it needs, into FOLDER.
+
+    digits: scikit-learn's 1,797 handwritten digits, a held-out part, and the feature network of fd_digits_cnn.
+    """
+    from pathlib import Path
+
+    from ditscale.data.digits import build_digits
+
+    click.echo(build_digits(folder))
+    weights = Path(folder) / "digits_cnn.safetensors"
+    if not weights.exists():
+        from ditscale.evaluation.digits_cnn import train_digits_cnn
+
+        accuracy = train_digits_cnn(Path(folder) / "train.beton", Path(folder) / "heldout.beton", weights)
+        click.echo(f"{weights}: feature network trained, {accuracy:.1%} of the held-out digits right")
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def plan(spec_path, overrides):
+    """Show what the study SPEC will run and what it will cost. Starts nothing."""
+    from ditscale.cost.hardware import this_machine
+    from ditscale.studies.launchers.local import slots
+    from ditscale.studies.plan import plan_rows
+    from ditscale.studies.show import show_plan
+    from ditscale.studies.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    runs, machine = expand(spec, spec_path), this_machine()
+    show_plan(spec, plan_rows(runs, machine), machine, slots(machine, runs))
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def launch(spec_path, overrides):
+    """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
+    from rich.console import Console
+
+    from ditscale.cost.hardware import this_machine
+    from ditscale.studies.inputs import check_inputs
+    from ditscale.studies.launch import launch as launch_study
+    from ditscale.studies.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    runs = expand(spec, spec_path)
+    check_inputs(runs)
+    if not launch_study(spec, runs, this_machine(), Console(highlight=False)):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def status(spec_path, overrides):
+    """Show each run of the study SPEC: state, images seen, speed, last score."""
+    from ditscale.studies.show import show_status
+    from ditscale.studies.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    show_status(spec, expand(spec, spec_path))
+
+
+@main.command()
+def doctor():
+    """Say what this machine can do, what is missing, and the command that would mend it."""
+    from ditscale.doctor import examine, show
+
+    if not show(examine()):
+        sys.exit(1)

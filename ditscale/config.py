@@ -1,0 +1,198 @@
+"""The one config system: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
+
+A run's *science* (what decides its result) is everything but ``resources`` and file paths; its hash is the run's identity.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ditscale.errors import UserError, did_you_mean
+from ditscale.models.sizes import parse_model_name, token_grid
+from ditscale.yamlfile import parse_yaml
+
+
+# A whole number; ``1e6`` is one too.
+Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
+
+
+class Section(BaseModel):
+    """A part of the config: no unknown keys, no change after it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
+
+
+class ModelConfig(Section):
+    name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
+    class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
+
+
+class DataConfig(Section):
+    name: str                                                                  # part of a run's identity; the path is not
+    path: str                                                                  # a .beton file
+    resolution: Count = Field(gt=0)                                              # pixels (or latent cells) a side
+    channels: Count = Field(gt=0)
+    classes: Count = Field(gt=0)
+
+
+class FormulationConfig(Section):
+    name: Literal["flow"] = "flow"                                             # how to noise, what to predict, how to weigh
+
+
+class ObjectiveConfig(Section):
+    name: Literal["baseline"] = "baseline"                                     # the training variant
+
+
+class TrainConfig(Section):
+    images: Count = Field(gt=0)                                                  # training length, in images seen
+    global_batch: Count = Field(256, gt=0)                                       # DiT: 256
+    lr: float = Field(1e-4, gt=0)                                              # DiT: 1e-4, constant
+    warmup_images: Count = Field(0, ge=0)                                        # linear warm-up of the learning rate
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
+    ema_decay: float = Field(0.9999, ge=0, lt=1)                               # a step; DiT: 0.9999
+    precision: Literal["bf16", "fp32"] = "bf16"
+    checkpoint_every_images: Count = Field(gt=0)
+
+
+class EvaluationConfig(Section):
+    metric: Literal["fd_digits_cnn"] = "fd_digits_cnn"
+    extractor_path: str                                                        # weights of the feature network
+    reference_path: str                                                        # a .beton with the held-out images
+    samples: Count = Field(gt=1)
+    sampler: Literal["heun", "euler"] = "heun"
+    sampling_steps: Count = Field(gt=0)
+    guidance_scale: float = Field(1.0, ge=0)                                   # 1 is no guidance
+    batch: Count = Field(256, gt=0)
+    seed: Count = Field(0, ge=0)
+
+
+class ResourcesConfig(Section):
+    accelerators_per_run: Count = Field(1, gt=0)                                 # ranks: GPUs, or CPU processes
+    micro_batch: Count | None = Field(None, gt=0)                                # images a forward on one rank; default: all
+    deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON
+    loader: Literal["auto", "ffcv", "mmap"] = "auto"
+    log_every_images: Count = Field(2048, gt=0)
+    keep_checkpoints: Count = Field(2, gt=0)                                     # whole training states kept; EMA weights all
+
+
+class RunConfig(Section):
+    """Everything that one run needs, resolved."""
+
+    seed: Count = Field(0, ge=0, lt=2**63)
+    model: ModelConfig
+    data: DataConfig
+    formulation: FormulationConfig = FormulationConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig
+    evaluation: EvaluationConfig | None = None
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _check_arithmetic(self):
+        token_grid(self.data.resolution, parse_model_name(self.model.name).patch_size)
+        ranks, batch = self.resources.accelerators_per_run, self.train.global_batch
+        if batch % ranks:
+            raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "
+                            f"{batch - batch % ranks or ranks} or {batch + ranks - batch % ranks} would")
+        micro = self.resources.micro_batch
+        if micro and batch // ranks % micro:
+            raise UserError(f"resources.micro_batch {micro} does not divide the {batch // ranks} images of a rank "
+                            f"(train.global_batch {batch} over {ranks} ranks)")
+        if self.train.images < batch:
+            raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
+        if self.evaluation and self.evaluation.guidance_scale != 1 and self.model.class_dropout_prob == 0:
+            raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
+                            "without label dropout there is no unconditional model to guide with")
+        return self
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one forward on one rank."""
+        return self.resources.micro_batch or self.train.global_batch // self.resources.accelerators_per_run
+
+    def science(self) -> dict:
+        """The config without resources and paths: what decides the result."""
+        science = self.model_dump(mode="json", exclude={"resources": True, "data": {"path"}})
+        if self.evaluation:
+            science["evaluation"] = {k: v for k, v in science["evaluation"].items() if k not in ("extractor_path", "reference_path", "batch")}
+        return science
+
+    def science_hash(self) -> str:
+        """8 hex of the canonical science config."""
+        canonical = json.dumps(self.science(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def resolve(values: dict, source: str) -> RunConfig:
+    """Validate nested values.
+
+    Raises:
+        UserError: the first thing wrong: the key, the value and what would work.
+    """
+    return validate(RunConfig, values, source)
+
+
+def validate(kind: type[BaseModel], values, source: str):
+    """Make a pydantic model out of plain values, with one clear line for what is wrong."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
+    try:
+        return kind.model_validate(values)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except ValidationError as error:
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains the rest
+        lines = [_explain(kind, item) for item in items]
+        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:3])})" if len(lines) > 1 else ""
+        raise UserError(f"{source}: {lines[0]}{more}") from None
+
+
+def _explain(kind: type[BaseModel], item: dict) -> str:
+    """One pydantic error as a sentence: the key, the value, what would work."""
+    if isinstance(item.get("ctx", {}).get("error"), UserError):
+        return str(item["ctx"]["error"])
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(kind, item["loc"][:-1])
+        return f"unknown key '{key}'{did_you_mean(item['loc'][-1], known)} Keys here: {', '.join(known)}"
+    if item["type"] == "missing":
+        return f"'{key}' is missing"
+    message = item["msg"].replace("Input should be", "should be")
+    return f"'{key}' is {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(kind: type[BaseModel], loc: tuple) -> list[str]:
+    """The keys of the section that a path of keys leads to."""
+    for part in loc:
+        field = kind.model_fields.get(part)
+        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(t)] if field else []
+        if not inner:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _is_section(annotation) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def set_key(values: dict, dotted: str, value) -> None:
+    """Set ``a.b.c`` in nested dictionaries, making what is missing on the way."""
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"'{dotted}' cannot be set: '{parent}' is a value, not a section")
+    values[leaf] = value
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """``train.lr=3e-4`` to its key and its value, read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")
+    return key.strip(), parse_yaml(value, f"'{text}'")

@@ -1,0 +1,1 @@
+"""What a run costs, in closed form: no torch needed to ask."""

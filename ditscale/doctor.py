@@ -1,0 +1,119 @@
+"""What this machine can do, what is missing, and the command that would mend it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Callable
+
+from rich.console import Console
+
+from ditscale.cost.hardware import this_machine
+
+FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
+OK, OPTIONAL, MISSING = "ok", "optional", "missing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``mend`` is the command or the step that would put it right."""
+
+    name: str
+    state: str
+    detail: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; never raises."""
+    looks: tuple[Callable[[], Finding], ...] = (_python, _torch, _accelerator, _deepspeed, _deepspeed_ops, _ffcv, _compiler, _disk)
+    return [look() for look in looks] + [_tool("sbatch", "SLURM"), _tool("pdsh", "pdsh (multi-node DeepSpeed over ssh)")]
+
+
+def show(findings: list[Finding]) -> bool:
+    """Print them; True when nothing that ditscale needs is missing."""
+    console = Console(highlight=False)
+    marks = {OK: "[green]ok[/]      ", OPTIONAL: "[yellow]optional[/]", MISSING: "[red]missing[/] "}
+    for finding in findings:
+        console.print(f"{marks[finding.state]}  {finding.name:<14} {finding.detail}", soft_wrap=True)
+        if finding.mend and finding.state != OK:
+            console.print(f"          {'':<14} mend: {finding.mend}", soft_wrap=True, markup=False)
+    return all(finding.state != MISSING for finding in findings)
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    state = OK if sys.version_info >= (3, 10) else MISSING
+    return Finding("Python", state, version, "install Python 3.10 or newer")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch() -> Finding:
+    version = _version("torch")
+    return Finding("torch", OK if version else MISSING, version or "not installed", "make setup")
+
+
+def _accelerator() -> Finding:
+    machine = this_machine()
+    detail = f"{machine.devices} x {machine.name}" + (f", {machine.peak_flops / 1e9:.0f} GFLOP/s a core (fp32, measured)"
+                                                      if machine.kind == "cpu" else "")
+    return Finding("accelerator", OK, f"{detail}" + ("; no GPU: runs train on CPU with gloo" if machine.kind == "cpu" else ""))
+
+
+def _deepspeed() -> Finding:
+    version = _version("deepspeed")
+    return Finding("DeepSpeed", OK if version else MISSING, version or "not installed", "make setup")
+
+
+def _deepspeed_ops() -> Finding:
+    """On a CPU DeepSpeed compiles one communication op at the first start; afterwards it is cached."""
+    if this_machine().kind == "gpu":
+        return Finding("DeepSpeed ops", OK, "none needed: AdamW is torch's own")
+    cached = _find_cached_op("deepspeed_shm_comm")
+    return Finding("DeepSpeed ops", OK if cached else OPTIONAL, f"deepspeed_shm_comm built ({cached})" if cached
+                   else "deepspeed_shm_comm not built yet; the first run compiles it (1 to 2 minutes)", "make setup")
+
+
+def _find_cached_op(name: str) -> str | None:
+    root = os.environ.get("TORCH_EXTENSIONS_DIR", os.path.expanduser("~/.cache/torch_extensions"))
+    for folder, _, files in os.walk(root):
+        if f"{name}.so" in files:
+            return os.path.join(folder, f"{name}.so")
+    return None
+
+
+def _ffcv() -> Finding:
+    """FFCV must import, not only be installed: its shared libraries may be gone."""
+    if importlib.util.find_spec("ffcv") is None:
+        detail = "not installed; the memory-mapped loader reads the same files"
+    else:
+        done = subprocess.run([sys.executable, "-c", "import ffcv"], capture_output=True, text=True)
+        if done.returncode == 0:
+            return Finding("FFCV", OK, _version("ffcv") or "")
+        detail = "does not import: " + (done.stderr.strip().splitlines() or ["?"])[-1]
+    return Finding("FFCV", OPTIONAL, detail, f"apt-get install -y {FFCV_PACKAGES} && {sys.executable} -m pip install "
+                   "--no-build-isolation --force-reinstall --no-deps ffcv")
+
+
+def _compiler() -> Finding:
+    found = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    return Finding("C++ compiler", OK if found else MISSING, found or "none found", "apt-get install -y g++")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / 2**30
+    return Finding("disk", OK if free > 5 else OPTIONAL, f"{free:.0f} GiB free here", "free some space: checkpoints need it")
+
+
+def _tool(command: str, what: str) -> Finding:
+    path = shutil.which(command)
+    return Finding(command, OK if path else OPTIONAL, path or f"not found: {what} is not available", f"only if you use {what}")

@@ -1,0 +1,1 @@
+"""Scoring: samples, features, a distance, and a passport that says how the number came about."""

@@ -1,0 +1,102 @@
+"""Score a run's checkpoints: EMA weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
+
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ditscale.config import RunConfig
+from ditscale.data.beton import BetonFile
+from ditscale.diffusion.formulation import make_formulation
+from ditscale.diffusion.guidance import Guided
+from ditscale.diffusion.nfe import evaluations
+from ditscale.evaluation.digits_cnn import load_digits_cnn
+from ditscale.evaluation.frechet import frechet_distance, moments
+from ditscale.evaluation.generate import QUANTISE, generate
+from ditscale.evaluation.passport import Passport
+from ditscale.rundir import RunDir, append_line, read_lines
+from ditscale.training.checkpoint import file_sha256, images_of, list_checkpoints, load_ema
+from ditscale.training.distributed import World
+from ditscale.training.loop import build_model
+
+SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
+
+
+class Evaluator:
+    """Holds what does not change between checkpoints: feature network, reference statistics, floor, passport."""
+
+    def __init__(self, config: RunConfig, world: World):
+        self.config, self.settings, self.world = config, config.evaluation, world
+        self.formulation = make_formulation(config.formulation)
+        self.extractor = load_digits_cnn(self.settings.extractor_path).to(world.device)
+        reference = BetonFile(self.settings.reference_path)
+        self.reference = moments(self._features(_all_images(reference)))
+        self.passport = Passport(
+            metric=self.settings.metric, extractor_sha256=file_sha256(self.settings.extractor_path),
+            reference_sha256=file_sha256(self.settings.reference_path), reference_samples=reference.num_samples,
+            samples=self.settings.samples, labels="balanced", seed=self.settings.seed, formulation=config.formulation.name,
+            sampler=self.settings.sampler, sampling_steps=self.settings.sampling_steps,
+            nfe=evaluations(self.settings.sampler, self.settings.sampling_steps), guidance_scale=self.settings.guidance_scale,
+            guidance_channels="all", guidance_interval="all", ema_decay=config.train.ema_decay, decoder="none",
+            quantise=QUANTISE, resize="none", precision="fp32")
+        self.floor = self._floor()
+
+    def evaluate_missing(self, run: RunDir) -> None:
+        """Score every checkpoint that has no line in evals.jsonl under this passport. Collective."""
+        digest = self.passport.digest()
+        scored = {line["images_seen"] for line in read_lines(run.evals) if line["passport_id"] == digest}
+        for checkpoint in list_checkpoints(run):
+            if images_of(checkpoint) not in scored:
+                self._evaluate(run, checkpoint)
+
+    def _evaluate(self, run: RunDir, checkpoint) -> None:
+        started = time.perf_counter()
+        data, settings = self.config.data, self.settings
+        model = build_model(self.config, learn_sigma=self.formulation.learn_sigma)
+        model.load_state_dict(load_ema(checkpoint), strict=False)              # the position table is not a parameter
+        guided = Guided(model.to(self.world.device).eval(), settings.guidance_scale, null_class=data.classes)
+        mine = torch.arange(self.world.rank, settings.samples, self.world.size, device=self.world.device)
+        images, labels = generate(guided, self.formulation, mine, image_shape=(data.channels, data.resolution, data.resolution),
+                                  classes=data.classes, seed=settings.seed, sampler=settings.sampler,
+                                  steps=settings.sampling_steps, batch=settings.batch)
+        images, labels, features = (self._collect(part) for part in (images.numpy(), labels.numpy(), self._features(images)))
+        if not self.world.is_main:
+            return
+        images_seen = images_of(checkpoint)
+        run.samples.mkdir(exist_ok=True)
+        np.savez_compressed(run.samples / f"{checkpoint.name}.npz", arr_0=images[:SHEET_IMAGES].transpose(0, 2, 3, 1),
+                            arr_1=labels[:SHEET_IMAGES])
+        score = frechet_distance(moments(features), self.reference)
+        append_line(run.evals, {"images_seen": images_seen, "metric": settings.metric, "score": score, "floor": self.floor,
+                                "passport_id": self.passport.digest(), "passport": asdict(self.passport),
+                                "seconds": time.perf_counter() - started,
+                                "forwards_per_image": self.passport.nfe * guided.passes})
+        print(f"images {images_seen:>9}  {settings.metric} {score:.2f} (floor {self.floor:.2f})", flush=True)
+
+    def _features(self, images: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.cat([self.extractor(part.to(self.world.device)).cpu() for part in images.split(512)]).numpy()
+
+    def _floor(self) -> float:
+        """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
+        samples would score. Equal counts matter: the distance is biased upwards by about 1 / count."""
+        train = BetonFile(self.config.data.path)
+        chosen = np.linspace(0, train.num_samples - 1, min(self.settings.samples, train.num_samples)).round().astype(np.int64)
+        return frechet_distance(moments(self._features(torch.from_numpy(train.read("image", chosen)))), self.reference)
+
+    def _collect(self, part: np.ndarray) -> np.ndarray:
+        """All ranks' rows in order of image position; rank r holds positions r, r + size, ..."""
+        if self.world.size == 1:
+            return part
+        parts = [None] * self.world.size
+        dist.all_gather_object(parts, part)
+        whole = np.empty((sum(map(len, parts)), *part.shape[1:]), part.dtype)
+        for rank, rows in enumerate(parts):
+            whole[rank::self.world.size] = rows
+        return whole
+
+
+def _all_images(file: BetonFile) -> torch.Tensor:
+    return torch.from_numpy(file.read("image", np.arange(file.num_samples)))

@@ -1,0 +1,137 @@
+"""Building blocks around the transformer: linear layer, patches, position table, timestep and label embedders.
+
+Key names in ``state_dict`` are those of the released DiT checkpoints. Shapes: B images, T tokens, H hidden size, C channels.
+"""
+
+import functools
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@functools.cache
+def cpu_has_bf16_units() -> bool:
+    """Whether this machine's CPU multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's bf16)."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def emulates_bf16(x: Tensor) -> bool:
+    """Whether products of ``x`` would be emulated: bf16 on a CPU without bf16 units.
+
+    There we take the product of the bf16 operands in fp32 and round once, as a bf16 unit does (it accumulates in fp32).
+    The emulation in oneDNN costs 3 to 5 times as long, and that of attention's backward 20 times.
+    """
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not cpu_has_bf16_units()
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that stays fast on CPUs without bf16 units, see ``emulates_bf16``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if emulates_bf16(x):
+            bias = None if self.bias is None else self.bias.float()
+            return F.linear(x.float(), self.weight.float(), bias).to(x.dtype)
+        return F.linear(x, self.weight, self.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.proj = Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        qkv = qkv.float() if emulates_bf16(x) else qkv
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                         # each (B, heads, T, H / heads)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(batch, tokens, width).to(x.dtype))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a tanh-GELU between them."""
+
+    def __init__(self, hidden_size: int, mlp_ratio: float):
+        super().__init__()
+        self.fc1 = Linear(hidden_size, int(hidden_size * mlp_ratio))
+        self.fc2 = Linear(int(hidden_size * mlp_ratio), hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class PatchEmbed(nn.Module):
+    """Cut ``(B, C, S, S)`` into patches and project each to a token: ``(B, T, H)``.
+
+    The weight has a convolution's shape, as in the released checkpoints; the product is a plain linear layer.
+    """
+
+    def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(patchify(x, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
+
+
+def patchify(x: Tensor, patch_size: int) -> Tensor:
+    """``(B, C, S, S)`` to ``(B, T, C * p * p)``: patches row by row, each with its channels outermost."""
+    batch, channels, side, _ = x.shape
+    grid, p = side // patch_size, patch_size
+    return x.view(batch, channels, grid, p, grid, p).permute(0, 2, 4, 1, 3, 5).reshape(batch, grid * grid, channels * p * p)
+
+
+def unpatchify(tokens: Tensor, patch_size: int, channels: int) -> Tensor:
+    """``(B, T, p * p * C)`` with channels innermost, as the released final layer writes them, to ``(B, C, S, S)``."""
+    batch, count, _ = tokens.shape
+    grid, p = math.isqrt(count), patch_size
+    x = tokens.view(batch, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(batch, channels, grid * p, grid * p)
+
+
+def sincos_position_table(hidden_size: int, grid: int) -> Tensor:
+    """The fixed 2-D sin-cos table ``(1, T, H)``: first half of the channels for the column, second half for the row."""
+    omega = 10000.0 ** (-torch.arange(hidden_size // 4, dtype=torch.float64) / (hidden_size / 4))
+    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    halves = []
+    for axis in (columns, rows):
+        angle = axis.reshape(-1, 1).double() * omega
+        halves += [angle.sin(), angle.cos()]
+    return torch.cat(halves, dim=1).float().unsqueeze(0)
+
+
+class TimestepEmbedder(nn.Module):
+    """A scalar time (in training steps, 0 to 1000) to ``(B, H)``: 256-d sinusoid in fp32, then a two-layer MLP."""
+
+    frequencies = 256
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.mlp = nn.Sequential(Linear(self.frequencies, hidden_size), nn.SiLU(), Linear(hidden_size, hidden_size))
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = self.frequencies // 2
+        omega = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=t.device))
+        angle = t.float()[:, None] * omega
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """A class label to ``(B, H)``; the last row is the null class, there only when labels are dropped in training."""
+
+    def __init__(self, num_classes: int, hidden_size: int, class_dropout_prob: float):
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + (class_dropout_prob > 0), hidden_size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)

@@ -1,0 +1,82 @@
+"""The table of model sizes, one line each, and the reading of names such as ``DiT-XL/2``.
+
+S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes carry timm's names for a family's little
+members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs about a third of the one above. No torch here: the
+planner asks this table too.
+"""
+
+import re
+from dataclasses import dataclass
+
+from ditscale.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Size:
+    """Depth (blocks), width (hidden size) and attention heads."""
+
+    depth: int
+    hidden_size: int
+    num_heads: int
+
+
+SIZES = {
+    "atto": Size(4, 32, 1),
+    "femto": Size(4, 64, 2),
+    "pico": Size(6, 96, 3),
+    "nano": Size(8, 128, 4),
+    "tiny": Size(12, 192, 3),
+    "S": Size(12, 384, 6),
+    "B": Size(12, 768, 12),
+    "L": Size(24, 1024, 16),
+    "XL": Size(28, 1152, 16),
+}
+
+PATCH_SIZES = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A parsed model name: ``DiT-XL/2`` is size ``XL`` at patch size 2."""
+
+    size: str
+    patch_size: int
+
+    @property
+    def dims(self) -> Size:
+        return SIZES[self.size]
+
+    def __str__(self) -> str:
+        return f"DiT-{self.size}/{self.patch_size}"
+
+
+def parse_model_name(name: str) -> ModelName:
+    """Read ``DiT-<size>/<patch>``.
+
+    Raises:
+        UserError: the form, the size or the patch size is not one that exists.
+    """
+    match = re.fullmatch(r"DiT-([A-Za-z]+)/(\d+)", name)
+    if not match:
+        raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2")
+    size, patch_size = match[1], int(match[2])
+    if size not in SIZES:
+        raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES)} Sizes: {', '.join(SIZES)}")
+    if patch_size not in PATCH_SIZES:
+        raise UserError(f"model name '{name}': no patch size {patch_size}. Patch sizes: 2, 4, 8")
+    return ModelName(size, patch_size)
+
+
+def token_grid(resolution: int, patch_size: int) -> int:
+    """Tokens along one side.
+
+    Raises:
+        UserError: the patch size does not divide the resolution.
+    """
+    if resolution % patch_size:
+        fits = [p for p in PATCH_SIZES if resolution % p == 0]
+        raise UserError(
+            f"patch size {patch_size} does not divide the input's {resolution} pixels a side; "
+            f"{'patch sizes that do: ' + ', '.join(map(str, fits)) if fits else 'no patch size of 2, 4, 8 does'}"
+        )
+    return resolution // patch_size

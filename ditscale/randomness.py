@@ -1,0 +1,119 @@
+"""Counter-based randomness: a value is a function of (seed, stream name, sample position) and of nothing else.
+
+Not of rank, world size, batch split or call order. So any world size draws the same noise for the same image, a resumed run
+is the same run, and every run of a study sees the same images under the same noise.
+
+The generator is Philox4x64-10 (Salmon et al., SC'11), bit-equal to ``numpy.random.Philox``. The same lines run on numpy arrays
+(CPU: half the time of torch on a batch of digits) and on torch tensors of any device.
+key = (seed, hash of the stream name), counter = (block, position, 0, 0).
+"""
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LOW = 0xFFFFFFFF
+MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Standard normal values of this shape for each sample."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """``count`` uniform values in [0, 1) for each sample."""
+
+    count: int = 1
+
+
+@functools.cache
+def stream_key(name: str) -> int:
+    """The 64-bit key of a named stream."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> dict[str, Tensor]:
+    """Values of every stream for every sample position, in one pass of the generator.
+
+    Shapes: positions (B,) int64; returns fp32, (B, *shape) for ``Normal`` and (B, count) for ``Uniform``.
+    """
+    blocks = {name: -(-_values(spec) // _per_block(spec)) for name, spec in streams.items()}
+    block = np.concatenate([np.arange(n) for n in blocks.values()]).view(np.uint64)[None]
+    key = np.concatenate([np.full(n, stream_key(name), np.uint64) for name, n in blocks.items()])[None]
+    if positions.device.type == "cpu":
+        words = torch.from_numpy(philox(seed, key, block, positions.numpy().view(np.uint64)[:, None]).view(np.int64))
+    else:
+        key, block = (torch.from_numpy(a.view(np.int64)).to(positions.device) for a in (key, block))
+        words = philox(seed, key, block, positions[:, None])
+    drawn = {}
+    for (name, spec), part in zip(streams.items(), words.split(list(blocks.values()), dim=1)):
+        values = (_normal if isinstance(spec, Normal) else _uniform)(part.flatten(1))[:, :_values(spec)]
+        drawn[name] = values.reshape(-1, *spec.shape) if isinstance(spec, Normal) else values
+    return drawn
+
+
+def philox(seed: int, key, block, position):
+    """Philox4x64-10 words ``(*broadcast, 4)`` for counters (block, position, 0, 0) and keys (seed, key).
+
+    All three are numpy uint64 arrays, or torch int64 tensors that hold the same bits.
+    """
+    xp = torch if isinstance(block, Tensor) else np
+    zero = (block ^ block) * (position ^ position)
+    c0, c1, c2, c3 = block + zero, position + zero, zero, zero
+    k1 = key
+    for turn in range(10):
+        k0 = _word((seed + turn * WEYL[0]) % 2**64, xp)
+        high0, low0 = _multiply(c0, MULTIPLIERS[0], xp)
+        high1, low1 = _multiply(c2, MULTIPLIERS[1], xp)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k1 = k1 + _word(WEYL[1], xp)
+    return xp.stack([c0, c1, c2, c3], -1)
+
+
+def _multiply(a, b: int, xp):
+    """High and low 64 bits of the unsigned product ``a * b``. The masks make arithmetic right shifts logical."""
+    a0, a1 = a & LOW, (a >> 32) & LOW
+    b0, b1 = b & LOW, b >> 32
+    p01, p10 = a0 * b1, a1 * b0
+    middle = ((a0 * b0) >> 32 & LOW) + (p01 & LOW) + (p10 & LOW)
+    return a1 * b1 + (p01 >> 32 & LOW) + (p10 >> 32 & LOW) + (middle >> 32), a * _word(b, xp)
+
+
+def _word(value: int, xp):
+    """A 64-bit pattern as a scalar of the library: unsigned for numpy, the int64 with the same bits for torch."""
+    return np.uint64(value) if xp is np else _signed(value)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _values(spec: Normal | Uniform) -> int:
+    return math.prod(spec.shape) if isinstance(spec, Normal) else spec.count
+
+
+def _per_block(spec: Normal | Uniform) -> int:
+    return 8 if isinstance(spec, Normal) else 4
+
+
+def _uniform(words: Tensor) -> Tensor:
+    """The top 24 bits of each word: every value is exact in fp32."""
+    return (words >> 40 & 0xFFFFFF).float() * 2.0**-24
+
+
+def _normal(words: Tensor) -> Tensor:
+    """Box-Muller: the two 32-bit halves of a word make two independent normals; the largest is 6.66."""
+    radius = torch.sqrt(-2 * torch.log(((words >> 32 & LOW) + 1).float() * 2.0**-32))
+    angle = (words & LOW).float() * (2 * math.pi * 2.0**-32)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)

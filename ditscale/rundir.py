@@ -1,0 +1,133 @@
+"""A run is a directory, readable without us. This is the one place that knows its file names.
+
+::
+
+    runs/<study>/<run-id>/
+      run.json       identity and resolved config, cost card, environment
+      status.json    state, images seen, host, process, reason
+      metrics.jsonl  one line a log interval          evals.jsonl  one line an evaluation
+      checkpoints/   samples/   tb/   log.txt   lock
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from ditscale.errors import UserError
+
+QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The file is the old one or the new one, never half of one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+class RunDir:
+    """One run's directory and its files."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.record = self.path / "run.json"
+        self.log = self.path / "log.txt"
+        self.metrics = self.path / "metrics.jsonl"
+        self.evals = self.path / "evals.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.tensorboard = self.path / "tb"
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def create(self, record: dict) -> None:
+        """Make the directory with its record, state ``queued``. Does nothing where the record stands already."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.record.exists():
+                self.set_status(QUEUED, images_seen=0)
+                write_json(self.record, record)
+        except OSError as error:
+            raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
+
+    def read_record(self) -> dict:
+        try:
+            return json.loads(self.record.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not a run directory: it has no run.json") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.record} is damaged: {error}") from None
+
+    def update_record(self, **fields) -> None:
+        write_json(self.record, {**self.read_record(), **fields})
+
+    def status(self) -> dict:
+        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet."""
+        try:
+            return json.loads((self.path / "status.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {"state": QUEUED, "images_seen": 0}
+
+    def set_status(self, state: str, *, images_seen: int, reason: str = "") -> None:
+        write_json(self.path / "status.json", {"state": state, "images_seen": images_seen, "host": socket.gethostname(),
+                                               "pid": os.getpid(), "reason": reason, "time": time.time()})
+
+    @contextmanager
+    def lock(self):
+        """Hold the run for this process; yields False where another process holds it. Freed by the kernel at any death."""
+        with open(self.path / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def is_locked(self) -> bool:
+        """Whether some process is working on this run now."""
+        if not (self.path / "lock").exists():
+            return False
+        with self.lock() as free:
+            return not free
+
+
+def append_line(path: Path, record: dict) -> None:
+    """Add one JSON object as one line."""
+    with open(path, "a") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """All whole lines of a JSON-lines file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def keep_lines(path: Path, wanted) -> None:
+    """Keep the lines for which ``wanted(record)`` holds: what a resumed run will write again is dropped."""
+    if path.exists():
+        kept = [record for record in read_lines(path) if wanted(record)]
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())

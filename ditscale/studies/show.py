@@ -1,0 +1,57 @@
+"""A study's plan and status as tables for a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from ditscale.cost.hardware import Machine
+from ditscale.rundir import RUNNING, read_lines
+from ditscale.studies.plan import PlanRow, assumption_line, makespan
+from ditscale.studies.spec import PlannedRun, Spec
+
+
+def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int) -> None:
+    """Print a row a run and the totals."""
+    table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
+    for name, justify in (("run", "left"), ("state", "left"), ("parameters", "right"), ("tokens", "right"), ("GMACs / image", "right"),
+                          ("images", "right"), ("training FLOPs", "right"), ("time left", "right")):
+        table.add_column(name, justify=justify, no_wrap=name == "run")
+    for row in rows:
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
+                      f"{row.train_flops:.3g}", duration(row.seconds_left) + ("" if row.measured or not row.seconds_left else " ~"))
+    table.add_section()
+    table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
+                  duration(makespan(rows, at_once)) + " ~")
+    console = _console()
+    console.print(table)
+    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards. ~ is a forecast.")
+    console.print(assumption_line(machine, at_once))
+
+
+def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
+    """Print a row a run: state, progress, speed, last score, and why it failed."""
+    table = Table(title=spec.name, title_justify="left")
+    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), (spec.metric.name, "right"),
+                          ("why", "left")):
+        table.add_column(name, justify=justify, no_wrap=name == "run")
+    for planned in runs:
+        status, metrics, evals = planned.run.status(), read_lines(planned.run.metrics), read_lines(planned.run.evals)
+        state = status["state"]
+        if state == RUNNING and not planned.run.is_locked():
+            state = "interrupted"                                              # its process died without a word
+        table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {planned.config.train.images:,}",
+                      f"{metrics[-1]['images_per_second']:.0f}" if metrics else "", f"{evals[-1]['score']:.2f}" if evals else "",
+                      status.get("reason", ""))
+    _console().print(table, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """``1:23:45`` or ``4:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _console() -> Console:
+    """A terminal's own width; wide enough for whole tables where the output is a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -1,0 +1,46 @@
+"""Ranks: who am I, how many are we, start and end together."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from ditscale.training.ports import free_port
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, how many there are, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def join_world() -> World:
+    """Join the process group that the launcher describes; a process started without a launcher is a world of one."""
+    import deepspeed
+
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    if "RANK" not in os.environ:
+        os.environ.update(alone)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def any_rank(world: World, flag: bool) -> bool:
+    """Whether the flag is up on any rank; every rank gets the same answer."""
+    if world.size == 1:
+        return flag
+    shared = torch.tensor(int(flag), device=world.device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return bool(shared.item())

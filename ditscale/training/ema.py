@@ -1,0 +1,18 @@
+"""The exponential moving average of the fp32 masters, sharded as the optimizer is: a rank averages what it owns."""
+
+import torch
+
+from ditscale.training import zero
+
+
+class ShardedEma:
+    """``ema <- decay * ema + (1 - decay) * master`` over this rank's partitions."""
+
+    def __init__(self, engine, decay: float):
+        self.decay = decay
+        self.masters = zero.partitions(engine)
+        self.flats = [master.detach().clone() for master in self.masters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        torch._foreach_lerp_(self.flats, [master.detach() for master in self.masters], 1 - self.decay)

@@ -1,0 +1,92 @@
+"""The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
+
+import time
+
+from ditscale import randomness
+from ditscale.config import RunConfig
+from ditscale.data.loader import open_loader
+from ditscale.models.dit import create_model
+from ditscale.objectives.objective import CleanBatch, make_objective
+from ditscale.rundir import RunDir, keep_lines
+from ditscale.training import checkpoint, zero
+from ditscale.training.distributed import World, any_rank
+from ditscale.training.ema import ShardedEma
+from ditscale.training.telemetry import Telemetry
+
+
+def build_model(config: RunConfig, *, learn_sigma: bool):
+    """The run's model with the initial weights that its seed fixes."""
+    return create_model(config.model.name, seed=config.seed, input_size=config.data.resolution,
+                        in_channels=config.data.channels, num_classes=config.data.classes,
+                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=learn_sigma)
+
+
+def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None) -> bool:
+    """Train until ``train.images``; True when finished, False when ``stop()`` asked to end early (a checkpoint is saved).
+
+    A run that was stopped, or killed, goes on from its newest whole checkpoint. ``after_checkpoint`` is called on every rank
+    after each checkpoint and once at the start of a resumed run: evaluation hangs there.
+    """
+    settings = config.train
+    objective = make_objective(config)
+    model = build_model(config, learn_sigma=objective.formulation.learn_sigma).to(world.device)
+    engine = zero.make_engine(model, config, world.size)
+    ema = ShardedEma(engine, settings.ema_decay)
+    images_seen, steps = checkpoint.restore(run, engine, ema, world)
+    if world.is_main:
+        keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
+    if images_seen:
+        after_checkpoint()
+
+    loader = open_loader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
+                         rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
+                         backend=config.resources.loader)
+    if world.is_main:
+        run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
+    telemetry = Telemetry(run, world)
+    last_step = settings.images // settings.global_batch
+    stopping = False
+    batches = iter(loader)
+
+    while steps < last_step and not stopping:
+        lr = settings.lr * min(1.0, (images_seen + settings.global_batch) / max(settings.warmup_images, 1))
+        for group in engine.optimizer.param_groups:
+            group["lr"] = lr
+        for _ in range(engine.gradient_accumulation_steps()):
+            with telemetry.timed("data"):
+                images, labels, positions = next(batches)
+                images = images.to(world.device, non_blocking=True).float() / 127.5 - 1
+                labels, positions = labels.to(world.device, non_blocking=True), positions.to(world.device)
+            with telemetry.timed("random"):
+                draws = randomness.draw(config.seed, positions, objective.streams)
+            with telemetry.timed("model"):
+                terms = objective(engine, CleanBatch(images, labels), draws)
+                engine.backward(sum(terms.values()))
+            with telemetry.timed("optimizer"):
+                engine.step()
+            telemetry.add(terms)
+        with telemetry.timed("ema"):
+            ema.update()
+        steps += 1
+        before, images_seen = images_seen, images_seen + settings.global_batch
+        telemetry.images += settings.global_batch
+
+        stopping = any_rank(world, bool(stop()))
+        if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
+            telemetry.flush(images_seen, lr=lr, grad_norm=engine.get_global_grad_norm())
+        if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
+            started = time.perf_counter()
+            checkpoint.save(run, engine, ema, world, images_seen=images_seen, steps=steps, keep=config.resources.keep_checkpoints)
+            if not stopping:
+                after_checkpoint()
+            telemetry.pause(time.perf_counter() - started)
+
+    loader.close()
+    telemetry.close()
+    engine.destroy()
+    return steps == last_step
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return before // every != after // every

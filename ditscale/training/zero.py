@@ -1,0 +1,90 @@
+"""DeepSpeed: the engine, and the fp32 masters of this rank by name.
+
+ZeRO keeps, on each rank, flat fp32 *partitions*: its share of all parameters. Optimizer moments and EMA are tensors of the
+same shape. ``gather`` turns such tensors into whole named ones, ``scatter`` turns whole ones back; both are collective and
+know nothing of the stage, so checkpoints do not depend on world size or stage.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from ditscale.config import RunConfig
+from ditscale.training.strategy import deepspeed_config
+
+
+def make_engine(model: nn.Module, config: RunConfig, world_size: int):
+    """A DeepSpeed engine with torch's own AdamW (no JIT-compiled optimizer is needed on any device)."""
+    import deepspeed
+
+    train = config.train
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay,
+                                  fused=torch.cuda.is_available())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, world_size))
+    return engine
+
+
+def partitions(engine) -> list[Tensor]:
+    """This rank's flat fp32 masters, one tensor a parameter group."""
+    optimizer = engine.optimizer
+    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):  # stages 1 and 2; stage 3
+        if hasattr(optimizer, name):
+            return getattr(optimizer, name)
+    raise AssertionError(f"no fp32 masters known in {type(optimizer).__name__}")
+
+
+def gather(engine, flats: list[Tensor]) -> dict[str, Tensor]:
+    """Whole fp32 tensors by parameter name, on the CPU, from partition-shaped ones. Collective."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    masters = partitions(engine)
+    kept = [master.clone() for master in masters]
+    _copy(flats, masters)                                                      # DeepSpeed gathers only its masters, so lend them
+    try:
+        return {name: safe_get_full_fp32_param(p).detach().cpu() for name, p in engine.module.named_parameters()
+                if p.requires_grad}
+    finally:
+        _copy(kept, masters)
+
+
+def scatter(engine, whole: dict[str, Tensor], flats: list[Tensor]) -> None:
+    """Fill partition-shaped tensors with this rank's share of whole named ones. Collective; the inverse of ``gather``."""
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    masters = partitions(engine)
+    kept = [master.clone() for master in masters]
+    for name, p in engine.module.named_parameters():
+        if p.requires_grad:
+            safe_set_full_fp32_param(p, whole[name].to(p.device))
+    _copy(masters, flats)
+    _copy(kept, masters)
+
+
+def set_masters(engine, whole: dict[str, Tensor]) -> None:
+    """Set the fp32 masters from whole named tensors, and the bf16 weights that the forward uses from them."""
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    for name, p in engine.module.named_parameters():
+        if p.requires_grad:
+            safe_set_full_fp32_param(p, whole[name].to(p.device))
+    if hasattr(engine.optimizer, "update_lp_params"):                          # stage 3 updates them in the call above
+        engine.optimizer.update_lp_params()
+
+
+def optimizer_state(engine) -> list[dict]:
+    """AdamW's state of each partition, made where no step has been taken yet."""
+    adam = engine.optimizer.optimizer
+    for master in partitions(engine):
+        if not adam.state[master]:
+            adam.state[master] = {"step": torch.zeros((), device=master.device if torch.cuda.is_available() else "cpu"),
+                                  "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+    return [adam.state[master] for master in partitions(engine)]
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.data.copy_(source.data)

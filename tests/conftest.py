@@ -1,0 +1,40 @@
+"""Values that many tests start from."""
+
+import copy
+
+import pytest
+
+BASE = {
+    "model": {"name": "DiT-atto/4"},
+    "data": {"name": "digits", "path": "data/digits/train.beton", "resolution": 8, "channels": 1, "classes": 10},
+    "train": {"images": 640, "global_batch": 64, "lr": 1e-3, "ema_decay": 0.9, "checkpoint_every_images": 320},
+    "evaluation": {"extractor_path": "data/digits/digits_cnn.safetensors", "reference_path": "data/digits/heldout.beton",
+                   "samples": 64, "sampling_steps": 3},
+}
+
+
+@pytest.fixture
+def values():
+    """A valid run config as plain values, to be changed at will."""
+    return copy.deepcopy(BASE)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder with the demo's data and feature network, built once."""
+    from ditscale.data.digits import build_digits
+    from ditscale.evaluation.digits_cnn import train_digits_cnn
+
+    folder = tmp_path_factory.mktemp("digits")
+    build_digits(folder)
+    train_digits_cnn(folder / "train.beton", folder / "heldout.beton", folder / "digits_cnn.safetensors")
+    return folder
+
+
+@pytest.fixture
+def digits_values(values, digits):
+    """``values`` with paths into the built data."""
+    values["data"]["path"] = str(digits / "train.beton")
+    values["evaluation"]["extractor_path"] = str(digits / "digits_cnn.safetensors")
+    values["evaluation"]["reference_path"] = str(digits / "heldout.beton")
+    return values

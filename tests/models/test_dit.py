@@ -1,0 +1,96 @@
+"""The backbone: initial state, layout, bf16."""
+
+import pytest
+import torch
+
+from ditscale.models import layers
+from ditscale.models.dit import create_model
+
+DIGITS = {"input_size": 8, "in_channels": 1, "num_classes": 10, "learn_sigma": False}
+
+
+def inputs(batch=4):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 1, 8, 8, generator=generator), torch.tensor([0.0, 1, 500, 999])[:batch], torch.arange(batch)
+
+
+def test_output_is_zero_at_first():
+    model = create_model("DiT-atto/2", seed=0, **DIGITS)
+    assert torch.equal(model(*inputs()), torch.zeros(4, 1, 8, 8))
+
+
+def test_blocks_start_as_the_identity():
+    model = create_model("DiT-atto/2", seed=0, **DIGITS)
+    x, c = torch.randn(2, 16, 32), torch.randn(2, 32)
+    assert all(torch.equal(block(x, c), x) for block in model.blocks)
+
+
+def test_seed_fixes_weights_and_leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = create_model("DiT-atto/4", seed=3, **DIGITS).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    second = create_model("DiT-atto/4", seed=3, **DIGITS).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    other = create_model("DiT-atto/4", seed=4, **DIGITS).state_dict()
+    assert not torch.equal(first["x_embedder.proj.weight"], other["x_embedder.proj.weight"])
+
+
+def test_every_parameter_gets_a_gradient():
+    model = create_model("DiT-atto/4", seed=0, **DIGITS)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    model(*inputs()).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_unpatchify_inverts_patchify():
+    x = torch.randn(2, 3, 8, 8)
+    tokens = layers.patchify(x, 2)                                              # channels outermost in each patch
+    innermost = tokens.view(2, 16, 3, 2, 2).permute(0, 1, 3, 4, 2).reshape(2, 16, 12)
+    assert torch.equal(layers.unpatchify(innermost, 2, 3), x)
+
+
+def test_patch_embedding_is_the_convolution():
+    embed = layers.PatchEmbed(4, 3, 16)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(embed(x), embed.proj(x).flatten(2).transpose(1, 2), atol=1e-6)
+
+
+def test_position_table_of_the_released_code():
+    """The closed form at one token, in float64: first half for the column, second for the row."""
+    import math
+    table = layers.sincos_position_table(16, 4)[0]
+    row, column = 2, 3
+    omega = [10000.0 ** (-k / 4) for k in range(4)]
+    wanted = [f(position * w) for position in (column, row) for f in (math.sin, math.cos) for w in omega]
+    assert torch.allclose(table[row * 4 + column], torch.tensor(wanted, dtype=torch.float32), atol=1e-6)
+
+
+def test_state_dict_keys_of_the_released_checkpoints():
+    keys = set(create_model("DiT-S/2", input_size=32, in_channels=4).state_dict())
+    block = {f"blocks.0.{name}.{kind}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
+             for kind in ("weight", "bias")}
+    rest = {"pos_embed", "y_embedder.embedding_table.weight"} | {
+        f"{name}.{kind}" for name in ("x_embedder.proj", "t_embedder.mlp.0", "t_embedder.mlp.2", "final_layer.linear",
+                                      "final_layer.adaLN_modulation.1") for kind in ("weight", "bias")}
+    assert {key for key in keys if not key.startswith("blocks.") or key.startswith("blocks.0.")} == block | rest
+
+
+def test_bf16_products_equal_the_emulated_ones(monkeypatch):
+    """On CPUs without bf16 units products are taken in fp32 and rounded: within one bf16 step of PyTorch's own emulation."""
+    torch.manual_seed(0)
+    linear, x = layers.Linear(64, 48).bfloat16(), torch.randn(32, 64).bfloat16()
+    monkeypatch.setattr(layers, "cpu_has_bf16_units", lambda: False)
+    ours = linear(x)
+    monkeypatch.setattr(layers, "cpu_has_bf16_units", lambda: True)
+    theirs = linear(x)
+    assert ours.dtype is torch.bfloat16
+    assert torch.allclose(ours.float(), theirs.float(), rtol=2**-7, atol=2**-8)
+
+
+@pytest.mark.parametrize("learn_sigma, channels", [(True, 6), (False, 3)])
+def test_output_channels(learn_sigma, channels):
+    model = create_model("DiT-atto/4", input_size=8, in_channels=3, num_classes=2, learn_sigma=learn_sigma)
+    assert model(torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)).shape == (1, channels, 8, 8)

@@ -11,3 +11,7 @@ def did_you_mean(word: str, options) -> str:
     """``"; did you mean 'nano'?"`` for the nearest option, or an empty string where none is near."""
     near = difflib.get_close_matches(str(word), [str(o) for o in options], n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+class TrainingFailed(RuntimeError):
+    """A run that cannot go on; the message says at how many images and why."""

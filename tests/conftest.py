@@ -1,6 +1,7 @@
 """Values that many tests start from."""
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,9 @@ def digits_values(values, digits):
     values["evaluation"]["extractor_path"] = str(digits / "digits_cnn.safetensors")
     values["evaluation"]["reference_path"] = str(digits / "heldout.beton")
     return values
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The root of the checkout."""
+    return Path(__file__).parents[1]

@@ -64,7 +64,8 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Shapes: x (B, C, S, S), t (B,) in 0..1000, labels y (B,) with ``num_classes`` for null; returns (B, C or 2C, S, S)."""
-        x = self.x_embedder(x.to(self.pos_embed.dtype)) + self.pos_embed       # (B, T, H)
+        dtype = self.x_embedder.proj.weight.dtype
+        x = (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)          # (B, T, H); DeepSpeed leaves the table in fp32
         c = self.t_embedder(t) + self.y_embedder(y)                            # (B, H)
         for block in self.blocks:
             x = block(x, c)

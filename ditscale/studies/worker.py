@@ -10,7 +10,7 @@ import traceback
 
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
-from ditscale.errors import UserError
+from ditscale.errors import TrainingFailed, UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING, RunDir
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
@@ -38,7 +38,7 @@ def work(run: RunDir) -> int:
     except Exception as error:
         traceback.print_exc()
         if main_rank:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, (UserError, TrainingFailed)) else f"{type(error).__name__}: {error}"
             run.set_status(FAILED, images_seen=run.status()["images_seen"], reason=reason)
         return 2 if isinstance(error, UserError) else 1
     if main_rank:

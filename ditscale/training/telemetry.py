@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ditscale.errors import TrainingFailed
 from ditscale.rundir import RUNNING, RunDir, append_line
 from ditscale.training.distributed import World
 
@@ -40,12 +41,18 @@ class Telemetry:
         self.micro_steps += 1
 
     def flush(self, images_seen: int, *, lr: float, grad_norm) -> None:
-        """Write what has been counted since the last call. Collective."""
+        """Write what has been counted since the last call. Collective.
+
+        Raises:
+            TrainingFailed: a loss term is NaN or infinite.
+        """
         names = sorted(self.terms)
         means = torch.stack([self.terms[name].float() for name in names]) / self.micro_steps
         if self.world.size > 1:
             dist.all_reduce(means)
             means /= self.world.size
+        if not torch.isfinite(means).all():
+            raise TrainingFailed(f"the loss is not finite at {images_seen} images: {dict(zip(names, means.tolist()))}")
         elapsed = time.perf_counter() - self.since
         if self.world.is_main:
             record = {"images_seen": images_seen, **{f"loss/{name}": value for name, value in zip(names, means.tolist())},

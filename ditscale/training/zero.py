@@ -15,13 +15,13 @@ from ditscale.training.strategy import deepspeed_config
 
 
 def make_engine(model: nn.Module, config: RunConfig, world_size: int):
-    """A DeepSpeed engine with torch's own AdamW (no JIT-compiled optimizer is needed on any device)."""
+    """A DeepSpeed engine with torch's own fused AdamW (no JIT-compiled optimizer is needed on any device)."""
     import deepspeed
 
     train = config.train
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay,
-                                  fused=torch.cuda.is_available())
+                                  fused=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, world_size))
@@ -80,7 +80,7 @@ def optimizer_state(engine) -> list[dict]:
     adam = engine.optimizer.optimizer
     for master in partitions(engine):
         if not adam.state[master]:
-            adam.state[master] = {"step": torch.zeros((), device=master.device if torch.cuda.is_available() else "cpu"),
+            adam.state[master] = {"step": torch.zeros((), device=master.device),
                                   "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
     return [adam.state[master] for master in partitions(engine)]
 

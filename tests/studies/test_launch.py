@@ -1,0 +1,163 @@
+"""Launching for real: the ``deepspeed`` launcher, subprocesses, kills and relaunches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ditscale.rundir import RunDir, read_lines
+
+DITSCALE = [sys.executable, "-c", "from ditscale.cli import main; main()"]
+
+
+@pytest.fixture
+def study(tmp_path, digits_values):
+    """Write a spec; returns its path and the study's directory."""
+    def write(parameters, **changes):
+        config = {**digits_values, "train": {**digits_values["train"], "precision": "bf16"}, "resources": {"log_every_images": 64}}
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            config[section][name] = value
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config, "parameters": parameters,
+                "runs_dir": str(tmp_path / "runs")}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+        return tmp_path / "spec.yaml", tmp_path / "runs" / "study"
+    return write
+
+
+def ditscale(repository, *arguments):
+    return subprocess.run([*DITSCALE, *map(str, arguments)], cwd=repository, capture_output=True, text=True, timeout=300)
+
+
+def states(folder):
+    return {RunDir(path.parent).run_id: RunDir(path.parent).status()["state"] for path in folder.glob("*/run.json")}
+
+
+def kill_tree(process):
+    """Kill -9 the launcher only; what it started must notice by itself."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def test_launch_relaunch_and_collect(study, repository):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/8", "DiT-atto/4"]}})
+    first = ditscale(repository, "launch", spec)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert set(states(folder).values()) == {"done"}
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.json*")}
+
+    second = ditscale(repository, "launch", spec)
+    assert second.returncode == 0 and "2 done, 0 to run" in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*.json*")} == times
+
+    from ditscale.studies.ledger import collect
+    table = collect(folder)
+    assert len(table) == 4 and table.final.sum() == 2
+    assert table.passport.nunique() == 1 and (table.score > table.floor).all() and (table.floor > 0).all()
+    assert (table.train_flops == table.train_flops_per_image * table.images_seen).all()
+    assert all(Path(sheet).exists() for sheet in table.sample_sheet)
+
+    record = json.loads(next(folder.glob("*/run.json")).read_text())
+    assert record["environment"]["torch"] and record["loader"]["backend"] in ("ffcv", "mmap")
+    shown = ditscale(repository, "status", spec)
+    assert shown.stdout.count("done") == 2
+
+
+def test_kill_minus_nine_of_the_launcher_then_relaunch(study, repository):
+    """The interrupted run goes on from its checkpoint; the finished one is not touched; losses equal an undisturbed run's."""
+    spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=6400, train__checkpoint_every_images=640)
+    quiet = ditscale(repository, "launch", spec, "evaluation=null")
+    assert quiet.returncode == 0, quiet.stdout + quiet.stderr
+    [undisturbed] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    wanted = [line["loss/generative"] for line in read_lines(undisturbed.metrics)]
+    undisturbed.path.rename(folder.parent / "kept")
+
+    process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.DEVNULL)
+    run = RunDir(folder / undisturbed.run_id)
+    wait_for(lambda: len(list(run.checkpoints.glob("images-*"))) >= 2)
+    kill_tree(process)
+    wait_for(lambda: not run.is_locked())
+    assert run.status()["state"] in ("preempted", "running", "done")
+    again = ditscale(repository, "launch", spec, "evaluation=null")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert run.status()["state"] == "done"
+    assert [line["loss/generative"] for line in read_lines(run.metrics)] == wanted
+
+
+def test_ctrl_c_saves_and_goes_on(study, repository):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=64000, train__checkpoint_every_images=64000)
+    process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "launch again to go on" in out
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    status = run.status()
+    assert status["state"] == "preempted" and 0 < status["images_seen"] < 64000
+    assert (run.checkpoints / "latest").read_text().strip() == f"images-{status['images_seen']:012d}"
+
+
+def test_two_ranks_draw_and_learn_the_same(study, repository):
+    """The same run on 1 and 2 ranks: same data and noise, so the same losses up to the order of sums."""
+    spec, folder = study({"model.name": {"values": ["DiT-atto/4"]}}, train__precision="fp32")
+    one = ditscale(repository, "launch", spec)
+    assert one.returncode == 0, one.stdout + one.stderr
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    losses = [line["loss/generative"] for line in read_lines(run.metrics)]
+    score = read_lines(run.evals)[-1]["score"]
+    run.path.rename(folder.parent / "one")
+    two = ditscale(repository, "launch", spec, "resources.accelerators_per_run=2")
+    assert two.returncode == 0, two.stdout + two.stderr
+    assert [line["loss/generative"] for line in read_lines(run.metrics)] == pytest.approx(losses, abs=2e-6)
+    assert read_lines(run.evals)[-1]["score"] == pytest.approx(score, rel=0.02)
+
+
+def test_a_failing_run_says_why(study, repository):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__lr=1e30, train__precision="fp32")
+    failed = ditscale(repository, "launch", spec)
+    assert failed.returncode == 1 and "failed:" in failed.stdout and "not finite" in failed.stdout
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert "not finite" in ditscale(repository, "status", spec).stdout
+
+
+@pytest.mark.parametrize("override, words", [
+    ("train.lrr=1", "did you mean 'lr'"),
+    ("model.name=DiT-nanno/2", "did you mean 'nano'"),
+    ("data.resolution=10", "does not divide"),
+    ("resources.accelerators_per_run=3", "does not divide by 3 ranks"),
+    ("data.path=/nowhere/train.beton", "/nowhere/train.beton"),
+    ("data.channels=3", "holds images of shape (1, 8, 8)"),
+    ("evaluation.extractor_path=/nowhere.safetensors", "/nowhere.safetensors does not exist"),
+    ("resources.deepspeed=/nowhere.json", "/nowhere.json does not exist"),
+])
+def test_wrong_input_is_one_clear_line(study, repository, override, words):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/4"]}})
+    done = ditscale(repository, "launch", spec, override)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and words in done.stderr and done.stderr.count("\n") == 1
+    assert not list(folder.glob("*"))
+
+
+def test_truncated_data_and_unwritable_folder(study, repository, digits, tmp_path):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/4"]}})
+    whole = (digits / "train.beton").read_bytes()
+    (tmp_path / "cut.beton").write_bytes(whole[:len(whole) // 2])
+    done = ditscale(repository, "launch", spec, f"data.path={tmp_path / 'cut.beton'}")
+    assert done.returncode == 2 and "cut.beton" in done.stderr and done.stderr.count("\n") == 1
+    folder.parent.mkdir()
+    folder.write_text("a file where the study's folder should be")
+    done = ditscale(repository, "launch", spec)
+    assert done.returncode == 2 and "cannot be written" in done.stderr and done.stderr.count("\n") == 1

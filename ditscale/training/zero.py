@@ -29,12 +29,8 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
 
 
 def partitions(engine) -> list[Tensor]:
-    """This rank's flat fp32 masters, one tensor a parameter group."""
-    optimizer = engine.optimizer
-    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):  # stages 1 and 2; stage 3
-        if hasattr(optimizer, name):
-            return getattr(optimizer, name)
-    raise AssertionError(f"no fp32 masters known in {type(optimizer).__name__}")
+    """This rank's flat fp32 masters, one tensor a parameter group (ZeRO stages 1 and 2)."""
+    return engine.optimizer.single_partition_of_fp32_groups
 
 
 def gather(engine, flats: list[Tensor]) -> dict[str, Tensor]:
@@ -71,8 +67,7 @@ def set_masters(engine, whole: dict[str, Tensor]) -> None:
     for name, p in engine.module.named_parameters():
         if p.requires_grad:
             safe_set_full_fp32_param(p, whole[name].to(p.device))
-    if hasattr(engine.optimizer, "update_lp_params"):                          # stage 3 updates them in the call above
-        engine.optimizer.update_lp_params()
+    engine.optimizer.update_lp_params()
 
 
 def optimizer_state(engine) -> list[dict]:

@@ -1,0 +1,82 @@
+"""The command line: light to start, kind to mistakes."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def run(repository, *arguments):
+    return subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *arguments], cwd=repository,
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_import_and_help_are_light(repository):
+    """No torch, DeepSpeed or FFCV is loaded, so it takes a fraction of a second (1.5 s is the promise)."""
+    code = ("import sys, ditscale, ditscale.cli\n"
+            "try: ditscale.cli.main(['--help'], standalone_mode=True)\n"
+            "except SystemExit: pass\n"
+            "heavy = {'torch', 'deepspeed', 'ffcv', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+            "sys.exit(f'loaded: {heavy}' if heavy else 0)")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 1.5
+    for command in ("data", "plan", "launch", "status", "doctor"):
+        assert command in done.stdout
+
+
+def test_plan_prints_every_run_and_its_price(repository):
+    done = run(repository, "plan", "sweeps/digits_demo.yaml")
+    assert done.returncode == 0, done.stderr
+    for word in ("DiT-nano-2", "parameters", "tokens", "GMACs / image", "training FLOPs", "2,459,652", "0.02657"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("plan", "nowhere.yaml"), "nowhere.yaml: no such file"),
+    (("plan", "README.md"), "README.md"),
+    (("plan", "sweeps/digits_demo.yaml", "train.lr"), "key=value"),
+    (("plan", "sweeps/digits_demo.yaml", "model.name=DiT-XS/2"), "no size 'XS'"),
+    (("status", "sweeps"), "sweeps"),
+])
+def test_mistakes_are_one_line(repository, arguments, words):
+    done = run(repository, *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+
+
+def test_unknown_command(repository):
+    done = run(repository, "lunch")
+    assert done.returncode == 2 and "No such command 'lunch'" in done.stderr
+
+
+def test_doctor_finds_what_tests_need(repository):
+    done = run(repository, "doctor")
+    assert done.returncode == 0, done.stdout
+    for name in ("Python", "torch", "accelerator", "DeepSpeed", "DeepSpeed ops", "FFCV", "C++ compiler", "disk", "sbatch", "pdsh"):
+        assert name in done.stdout
+
+
+def test_doctor_names_the_command_that_mends_ffcv(monkeypatch):
+    import importlib.util
+
+    from ditscale.doctor import _ffcv
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    finding = _ffcv()
+    assert finding.state == "optional" and "apt-get install -y pkg-config libturbojpeg0-dev libopencv-dev" in finding.mend
+
+
+def test_data_build(repository, tmp_path):
+    first = run(repository, "data", "build", "digits", str(tmp_path / "digits"))
+    assert first.returncode == 0 and "1437" in first.stdout and "feature network trained" in first.stdout
+    again = run(repository, "data", "build", "digits", str(tmp_path / "digits"))
+    assert again.returncode == 0 and "trained" not in again.stdout
+
+
+def test_data_build_into_a_file(repository, tmp_path):
+    (tmp_path / "taken").write_text("")
+    done = run(repository, "data", "build", "digits", str(tmp_path / "taken"))
+    assert done.returncode == 2 and str(tmp_path / "taken") in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,33 @@
+"""Large files that appear whole under their name or not at all."""
+
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+
+from ditscale.errors import UserError
+
+
+@contextmanager
+def written_aside(path):
+    """Yields a path beside ``path`` to write to; when the block ends well, that file takes the name ``path``.
+
+    Folders on the way are made. The file reaches the disk before it gets its name, so a crash leaves no half of it.
+
+    Raises:
+        UserError: the folder or the file cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")             # several processes may build at once
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            if path.parent.is_dir():
+                aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None

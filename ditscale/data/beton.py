@@ -1,0 +1,259 @@
+"""The .beton file of FFCV (format version 2), read and written with numpy alone.
+
+::
+
+    header       version, number of fields, page size, number of samples, address of the allocation table
+    fields       for each: type, name, 1024 bytes of arguments (an array's shape and dtype)
+    table        for each sample: an integer field's value; the address of an array field's bytes
+    pages        the arrays' bytes, from the first multiple of the page size; no sample crosses a page
+    allocations  for each sample and array field: sample, address, size. The file ends with it
+
+The layout is FFCV's own (``ffcv/types.py``, ``writer.py``, ``memory_allocator.py``, ``fields/``); every number is
+little-endian.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ditscale.data.aside import written_aside
+from ditscale.errors import UserError, did_you_mean
+
+VERSION = 2
+PAGE_SIZE = 1 << 21                                                            # bytes; the smallest that FFCV writes
+MAX_RECORD = 1 << 31                                                           # bytes; the page size is a 32-bit number
+INT, NDARRAY = 1, 4                                                            # FFCV's numbers for the two field types
+
+HEADER = np.dtype([("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"),
+                   ("allocations_at", "<u8")])
+FIELD = np.dtype([("type_id", "u1"), ("name", "S16"), ("arguments", "u1", 1024)])
+ARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])    # then the dtype's description in JSON
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("address", "<u8"), ("size", "<u8")])
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What a field holds for each sample: an int64 (shape ``()``) or an array of fixed shape."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def is_int(self) -> bool:
+        return not self.shape
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes a sample takes in the pages; integers live in the table."""
+        return 0 if self.is_int else self.dtype.itemsize * math.prod(self.shape)
+
+
+class BetonFile:
+    """A .beton file, opened through one read-only memory map.
+
+    Attributes:
+        num_samples: samples in the file.
+        fields: ``{name: FieldSpec}``.
+
+    Raises:
+        UserError: the file is missing, is not a .beton file, was cut short or is damaged, or holds a field type other
+            than fixed-shape arrays and integers. All of it is found here: nothing fails in the middle of training.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._bytes = _map(self.path)
+        header = self._at(0, HEADER, 1)[0]
+        if header["version"] != VERSION or not header["num_fields"]:
+            raise UserError(f"{path}: not a .beton file of FFCV's format version {VERSION}; build it again")
+        self.num_samples = int(header["num_samples"])
+        fields_end = HEADER.itemsize + int(header["num_fields"]) * FIELD.itemsize
+        descriptors = self._at(HEADER.itemsize, FIELD, header["num_fields"])
+        self.fields = dict(_read_field(self.path, descriptor) for descriptor in descriptors)
+        if len(self.fields) != header["num_fields"] or not self.num_samples:
+            raise self._damaged("it has no samples or two fields of one name")
+        table = np.dtype([(name, "<i8") for name in self.fields])
+        if not header["allocations_at"]:
+            raise UserError(f"{path}: its writer was stopped before the end; build it again")
+        columns = self._at(fields_end, table, self.num_samples)
+        self._columns = {name: columns[name].copy() for name in self.fields}
+        self._check_pages(int(header["allocations_at"]), pages_from=fields_end + columns.nbytes)
+
+    def read(self, name: str, indices) -> np.ndarray:
+        """A field of the samples at ``indices``, bit for bit and in that order, as a fresh array.
+
+        Shapes: indices (...), returns (..., *field shape).
+
+        Raises:
+            UserError: the file has no such field.
+            IndexError: an index is past the end.
+        """
+        if name not in self.fields:
+            raise UserError(f"{self.path}: no field '{name}'{did_you_mean(name, self.fields) or '.'} "
+                            f"Fields: {', '.join(self.fields)}")
+        spec, values = self.fields[name], self._columns[name][np.asarray(indices, dtype=np.int64)]
+        if spec.is_int:
+            return values
+        # Row a of the view is the record that starts at byte a: one gather copies all records, wherever they lie.
+        records = np.lib.stride_tricks.sliding_window_view(self._bytes, spec.page_bytes)[values]
+        return records.view(spec.dtype).reshape(*values.shape, *spec.shape)
+
+    def _at(self, start: int, dtype: np.dtype, count) -> np.ndarray:
+        """``count`` entries of ``dtype`` from byte ``start``; they must lie inside the file."""
+        end = start + int(count) * dtype.itemsize
+        if end > len(self._bytes):
+            raise UserError(f"{self.path}: file ends after {len(self._bytes)} bytes but its table needs {end}: "
+                            "it was cut short; build it again")
+        return self._bytes[start:end].view(dtype)
+
+    def _check_pages(self, allocations_at: int, pages_from: int) -> None:
+        """Every record lies inside the pages; the allocation table, where FFCV looks sizes up, is whole and agrees."""
+        arrays = {name: spec for name, spec in self.fields.items() if not spec.is_int}
+        allocations = self._at(allocations_at, ALLOCATION, self.num_samples * len(arrays))
+        surplus = len(self._bytes) - allocations_at - allocations.nbytes
+        if surplus:
+            raise self._damaged(f"{surplus} bytes follow its last table")
+        order = np.argsort(allocations["address"], kind="stable")
+        addresses, sizes = allocations["address"][order].astype(np.int64), allocations["size"][order]
+        for name, spec in arrays.items():
+            start = self._columns[name]
+            if start.min() < pages_from or start.max() > allocations_at - spec.page_bytes:
+                raise self._damaged(f"a sample of field '{name}' lies outside its pages")
+            entry = np.minimum(np.searchsorted(addresses, start), len(addresses) - 1)
+            if (addresses[entry] != start).any() or (sizes[entry] != spec.page_bytes).any():
+                raise self._damaged(f"its tables disagree about field '{name}'")
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self.path}: damaged: {what}; build it again")
+
+
+def write_beton(path, fields: dict[str, np.ndarray], page_size: int = PAGE_SIZE) -> None:
+    """Write arrays whose first axis runs over the samples; FFCV reads the file back, and writes the same bytes itself.
+
+    One-dimensional int64 arrays become integer fields, others array fields. ``page_size`` is a power of two and grows
+    where a sample would not fit. The file appears whole under its name or not at all.
+
+    Raises:
+        UserError: a field cannot be stored, or the file cannot be written.
+    """
+    specs = field_specs(path, fields)
+    num_samples = len(next(iter(fields.values())))
+    page_size = fitting_page_size(specs, page_size)
+    record = sum(spec.page_bytes for spec in specs.values())
+    a_page = page_size // record if record else num_samples                    # samples a page
+    table = np.zeros(num_samples, dtype=[(name, "<i8") for name in specs])
+    tables_end = HEADER.itemsize + len(specs) * FIELD.itemsize + table.nbytes
+    pages_at = -(-tables_end // page_size) * page_size if record else tables_end
+    pages = -(-num_samples // a_page) if record else 0
+
+    sample = np.arange(num_samples)
+    address = pages_at + sample // a_page * page_size + sample % a_page * record
+    allocations = np.zeros((num_samples, sum(not spec.is_int for spec in specs.values())), ALLOCATION)
+    for name, spec in specs.items():
+        table[name] = fields[name] if spec.is_int else address
+        address = address + spec.page_bytes
+    for column, (name, spec) in enumerate((name, spec) for name, spec in specs.items() if not spec.is_int):
+        allocations["sample_id"][:, column], allocations["address"][:, column] = sample, table[name]
+        allocations["size"][:, column] = spec.page_bytes
+
+    header = np.array((VERSION, len(specs), page_size, num_samples, pages_at + pages * page_size), HEADER)
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        file.write(header.tobytes() + b"".join(_write_field(*item) for item in specs.items()) + table.tobytes())
+        file.seek(pages_at)
+        for first in range(0, pages * a_page, a_page):
+            file.write(_page(fields, specs, slice(first, first + a_page), page_size, record))
+        file.write(allocations.tobytes())
+
+
+def field_specs(path, fields: dict[str, np.ndarray]) -> dict[str, FieldSpec]:
+    """What a file of these arrays would hold. Raises UserError where FFCV could not store an array or load it back."""
+    lengths = {name: len(values) for name, values in fields.items()}
+    if len(set(lengths.values())) != 1 or not all(lengths.values()):
+        raise UserError(f"{path}: fields need one and the same number of samples, at least 1; they have {lengths}")
+    specs = {}
+    for name, values in fields.items():
+        if not name.isascii() or not 1 <= len(name) <= 16:
+            raise UserError(f"{path}: field name '{name}' is not 1 to 16 ASCII characters")
+        if values.dtype.newbyteorder("<").str not in ("|u1", "|i1", "<i2", "<i4", "<i8", "<f4", "<f8"):
+            raise UserError(f"{path}: field '{name}' is {values.dtype}, which FFCV cannot load; "
+                            "store 16-bit floats as .view(numpy.int16)")
+        if 0 in values.shape or (values.ndim == 1 and values.dtype != np.int64):
+            raise UserError(f"{path}: field '{name}' is {values.dtype} of shape {values.shape}; "
+                            "store one number a sample as int64, or with shape (N, 1)")
+        specs[name] = FieldSpec(values.dtype.newbyteorder("<"), values.shape[1:])
+    if sum(spec.page_bytes for spec in specs.values()) > MAX_RECORD:
+        raise UserError(f"{path}: a sample takes more than {MAX_RECORD} bytes, the largest that a page can hold")
+    return specs
+
+
+def fitting_page_size(specs: dict[str, FieldSpec], page_size: int = PAGE_SIZE) -> int:
+    """``page_size``, or the smallest power of two above it that holds a whole sample."""
+    record = sum(spec.page_bytes for spec in specs.values())
+    return max(page_size, 1 << max(record - 1, 0).bit_length())
+
+
+def _map(path: Path) -> np.ndarray:
+    """The file's bytes, read-only; they are read from disk when touched."""
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, not a .beton file")
+        size = os.stat(path).st_size
+        if size < HEADER.itemsize:
+            raise UserError(f"{path}: file ends after {size} bytes, before the end of its header; build it again")
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; build it first") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _read_field(path: Path, field: np.void) -> tuple[str, FieldSpec]:
+    """Name and content of a field descriptor."""
+    name = field["name"].decode("ascii", "replace")
+    if field["type_id"] == INT:
+        return name, FieldSpec(np.dtype("<i8"), ())
+    if field["type_id"] != NDARRAY:
+        raise UserError(f"{path}: field '{name}' has FFCV's type {field['type_id']}; only arrays of fixed shape "
+                        f"({NDARRAY}) and integers ({INT}) can be read")
+    arguments = field["arguments"].tobytes()
+    numbers = np.frombuffer(arguments, ARRAY_ARGUMENTS, count=1)[0]
+    description = arguments[ARRAY_ARGUMENTS.itemsize:][:int(numbers["type_length"])]
+    try:
+        ((_, code),) = json.loads(description)
+        spec = FieldSpec(np.dtype(code), tuple(np.trim_zeros(numbers["shape"], "b").tolist()))
+    except (ValueError, TypeError):
+        spec = None
+    if spec is None or spec.is_int or spec.dtype.kind not in "biuf" or not 0 < spec.page_bytes < 2**32:
+        raise UserError(f"{path}: damaged: field '{name}' does not describe an array; build it again")
+    return name, spec
+
+
+def _write_field(name: str, spec: FieldSpec) -> bytes:
+    """A field descriptor."""
+    field = np.zeros((), FIELD)
+    field["type_id"], field["name"] = (INT if spec.is_int else NDARRAY), name.encode()
+    if not spec.is_int:
+        code = json.dumps(spec.dtype.descr).encode()
+        numbers = np.zeros((), ARRAY_ARGUMENTS)
+        numbers["shape"][:len(spec.shape)], numbers["type_length"] = spec.shape, len(code)
+        arguments = numbers.tobytes() + code
+        field["arguments"][:len(arguments)] = np.frombuffer(arguments, np.uint8)
+    return field.tobytes()
+
+
+def _page(fields: dict[str, np.ndarray], specs: dict[str, FieldSpec], part: slice, page_size: int,
+          record: int) -> bytes:
+    """One page with the samples in ``part``, each sample's arrays side by side, zeros after the last."""
+    page = np.zeros(page_size, np.uint8)
+    start = 0
+    for name, spec in specs.items():
+        if not spec.is_int:
+            values = np.ascontiguousarray(fields[name][part], dtype=spec.dtype)
+            rows = page[:len(values) * record].reshape(len(values), record)
+            rows[:, start:start + spec.page_bytes] = values.reshape(len(values), -1).view(np.uint8)
+            start += spec.page_bytes
+    return page.tobytes()

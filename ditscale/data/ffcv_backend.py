@@ -1,0 +1,133 @@
+"""Everything that touches FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
+
+What FFCV does that a training run cannot live with, and what is done about it here:
+
+* Its loader thread may die of an exception while the consumer waits for ever: ``Chunk`` hands the exception over.
+* An iterator that is left early keeps its thread: ``Chunk.stop`` ends it.
+* Its loader sets torch's number of threads, for the whole process: not any more, see ``_set_numba_threads``.
+* Its writer forks workers and waits for ever when one dies (full disk): ``Writer`` does the same work in this process.
+"""
+
+import ctypes
+import multiprocessing
+from queue import Empty, SimpleQueue
+
+import numba
+import numpy as np
+from ffcv.fields import IntField, NDArrayField
+from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_allocator import MemoryAllocator
+from ffcv.pipeline.compiler import Compiler
+from ffcv.transforms import ToTensor
+from ffcv.writer import DatasetWriter
+
+from ditscale.data.beton import field_specs, fitting_page_size
+
+
+def _set_numba_threads(compiler, count: int) -> None:
+    compiler.num_threads = count
+    numba.set_num_threads(count)
+
+
+Compiler.set_num_threads = classmethod(_set_numba_threads)                     # FFCV's also calls torch.set_num_threads
+
+
+class FfcvSource:
+    """Batches of fields 'image' and 'label' of a .beton file, decoded ahead by FFCV's thread."""
+
+    def __init__(self, path, fields, batch_size: int):
+        pipelines = {name: None for name in fields}                            # None: not loaded
+        pipelines |= {"image": [NDArrayDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]}
+        self._loader = Loader(str(path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
+                              drop_last=True, pipelines=pipelines)
+
+    def batches(self, indices: np.ndarray):
+        """Yields (images, labels) for each row of dataset indices, shape (number, batch_size).
+
+        The tensors are copies and stay valid: FFCV itself would overwrite them five batches later.
+
+        Raises:
+            RuntimeError: FFCV's thread died; its exception is the cause.
+        """
+        chunk = Chunk(self._loader, indices.reshape(-1))
+        try:
+            for _ in range(len(indices)):
+                batch = dict(zip(self._loader.pipeline_specs, chunk.take()))
+                yield batch["image"].clone(), batch["label"].reshape(-1).clone()
+        finally:
+            chunk.stop()
+
+
+class Chunk(EpochIterator):
+    """FFCV's iterator and loader thread over a given order of samples.
+
+    Made directly and not through ``iter(loader)``, which would cut every order to the length of the first.
+    """
+
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+            self.output_queue.put(None)                                        # FFCV's end mark: wakes the consumer
+
+    def take(self):
+        """The next batch; waits for it."""
+        try:
+            return next(self)
+        except StopIteration:
+            raise RuntimeError(f"{self.loader.fname}: FFCV's loader thread died: {self.error!r}") from self.error
+
+    def stop(self) -> None:
+        """End the thread, wherever it is."""
+        self.close()
+        self.iter_ixes = iter(())                                              # no further batch
+        while self.is_alive():
+            try:
+                self.output_queue.get_nowait()                                 # it may be waiting to put one
+            except Empty:
+                self.join(timeout=0.001)
+
+
+class Writer(DatasetWriter):
+    """FFCV's writer, run in this process: an error is raised, no progress bar is drawn."""
+
+    def _write_common(self, num_samples, queue_content, work_fn, extra_worker_args):
+        self.num_samples = num_samples
+        self.prepare()
+        work, allocations = SimpleQueue(), SimpleQueue()
+        for item in (*queue_content, None):                                    # None ends the work
+            work.put(item)
+        try:
+            work_fn(work, self.metadata_sm, self.metadata_type, self.fields,
+                    MemoryAllocator(self.fname, self.data_region_start, self.page_size),
+                    multiprocessing.Value(ctypes.c_uint64, 0), allocations, *extra_worker_args)
+            self.finalize(allocations.get())
+            self.metadata_sm.close()
+        finally:
+            self.metadata_sm.unlink()
+
+
+class _Samples:
+    """Arrays as the indexable dataset that FFCV's writer takes."""
+
+    def __init__(self, fields: dict[str, np.ndarray], specs):
+        self.columns = [np.asarray(values, dtype=specs[name].dtype) for name, values in fields.items()]
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, index: int):
+        return tuple(column[index] for column in self.columns)
+
+
+def write_with_ffcv(path, fields: dict[str, np.ndarray]) -> None:
+    """Write the file in place, see ``ditscale.data.writer.build_beton``."""
+    specs = field_specs(path, fields)
+    kinds = {name: IntField() if spec.is_int else NDArrayField(spec.dtype, spec.shape) for name, spec in specs.items()}
+    writer = Writer(str(path), kinds, page_size=fitting_page_size(specs), num_workers=1)
+    writer.from_indexed_dataset(_Samples(fields, specs))

@@ -1,0 +1,132 @@
+"""The stream of training batches for one rank, from a .beton file.
+
+What is yielded depends on the file, the seed and the positions alone: FFCV and the memory-mapped reader, any world
+size, and a restart at any image give the same samples in the same order.
+"""
+
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ditscale.data.beton import BetonFile
+from ditscale.data.ffcv_import import load_ffcv
+from ditscale.data.order import indices_at, rank_positions
+from ditscale.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          # a rank's chunk holds at least this
+
+
+class Batch(NamedTuple):
+    """One micro batch of a rank. The tensors are the consumer's own."""
+
+    images: "torch.Tensor"                                                     # uint8 (b, C, H, W)
+    labels: "torch.Tensor"                                                     # int64 (b,)
+    positions: "torch.Tensor"                                                  # int64 (b,), places in the global stream
+
+
+def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1,
+                start_images: int = 0, end_images: int, backend: str = "auto") -> "StreamLoader":
+    """Open the stream of one rank from image ``start_images`` to ``end_images``, in whole global batches.
+
+    A last global batch that would pass ``end_images`` is left out. Every optimizer step yields
+    ``global_batch / world_size / micro_batch`` micro batches, contiguous in the rank's slice.
+
+    Args:
+        path: a .beton file with fields 'image' (uint8, C x H x W) and 'label' (integer).
+        backend: "ffcv"; "mmap", which needs numpy only; or "auto", FFCV unless it does not import.
+
+    Raises:
+        UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
+    """
+    file = BetonFile(path)
+    image, label = file.fields.get("image"), file.fields.get("label")
+    if image is None or image.dtype != np.uint8 or len(image.shape) != 3 or label is None or not label.is_int:
+        has = ", ".join(f"'{name}' ({spec.dtype} {spec.shape})" for name, spec in file.fields.items())
+        raise UserError(f"{path}: needs fields 'image' (uint8, channels x height x width) and 'label' (integer); "
+                        f"it has {has}")
+    if global_batch % (micro_batch * world_size):
+        raise UserError(f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} x {world_size} "
+                        f"ranks = {micro_batch * world_size}")
+    if end_images < start_images:
+        raise UserError(f"the run is to end at image {end_images} but starts at image {start_images}")
+    if backend not in ("auto", "ffcv", "mmap"):
+        raise UserError(f"loader '{backend}' is not one of auto, ffcv, mmap")
+
+    ffcv_backend, reason = (None, None) if backend == "mmap" else load_ffcv()
+    if backend == "ffcv" and ffcv_backend is None:
+        raise UserError(f"{reason}; `ditscale doctor` says how to mend it, or take the loader 'mmap'")
+    source = ffcv_backend.FfcvSource(path, file.fields, micro_batch) if ffcv_backend else MmapSource(file)
+    return StreamLoader(source, "ffcv" if ffcv_backend else "mmap", reason, num_samples=file.num_samples, seed=seed,
+                        global_batch=global_batch, micro_batch=micro_batch, rank=rank, world_size=world_size,
+                        start_images=start_images, num_steps=(end_images - start_images) // global_batch)
+
+
+class StreamLoader:
+    """Iterates over ``Batch``. Each ``iter()`` starts at the first image and ends the one before; close it when done.
+
+    Attributes:
+        backend: "ffcv" or "mmap", the one in use.
+        reason: why "auto" fell back to "mmap", else None.
+    """
+
+    def __init__(self, source, backend: str, reason: str | None, *, num_samples: int, seed: int, global_batch: int,
+                 micro_batch: int, rank: int, world_size: int, start_images: int, num_steps: int):
+        self.backend, self.reason = backend, reason
+        self.num_samples, self.seed, self.micro_batch = num_samples, seed, micro_batch
+        self.global_batch, self.rank, self.world_size = global_batch, rank, world_size
+        self.start_images, self.num_steps = start_images, num_steps
+        self._source = source
+        self._running = None
+
+    def __len__(self) -> int:
+        """Micro batches in the stream."""
+        return self.num_steps * (self.global_batch // self.world_size // self.micro_batch)
+
+    def __iter__(self):
+        self.close()
+        self._running = self._stream()
+        return self._running
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """End the iteration under way, and FFCV's thread with it."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _stream(self):
+        """Chunk by chunk: FFCV takes the order of a chunk as a whole and decodes it in a thread of its own."""
+        import torch
+
+        share = self.global_batch // self.world_size
+        chunk_steps = max(CHUNK_STEPS, -(-CHUNK_SAMPLES // share))
+        for step in range(0, self.num_steps, chunk_steps):
+            first, steps = self.start_images + step * self.global_batch, min(chunk_steps, self.num_steps - step)
+            positions = rank_positions(first, steps, self.global_batch, self.rank, self.world_size)
+            positions = positions.reshape(-1, self.micro_batch)                # (micro batches, b)
+            with closing(self._source.batches(indices_at(positions, self.num_samples, self.seed))) as batches:
+                for row, (images, labels) in zip(positions, batches):
+                    yield Batch(images, labels, torch.from_numpy(row.copy()))
+
+
+class MmapSource:
+    """Batches of fields 'image' and 'label' gathered from the memory map, in the thread that asks for them."""
+
+    def __init__(self, file: BetonFile):
+        self._file = file
+
+    def batches(self, indices: np.ndarray):
+        """Yields (images, labels) for each row of dataset indices, shape (number, batch size)."""
+        import torch
+
+        for row in indices:
+            yield torch.from_numpy(self._file.read("image", row)), torch.from_numpy(self._file.read("label", row))

@@ -1,0 +1,45 @@
+"""Two correlations: the one printed in the DiT paper's Figure 8, and the one of ranks, which needs no law."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ditscale.scaling.status import MIN_DISTINCT_X, Status, as_points, first_bad
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """``value`` lies in [-1, 1]; NaN where ``status`` is not CONVERGED."""
+
+    kind: str
+    value: float
+    n: int
+    status: Status
+    detail: str = ""
+
+
+def pearson_log_x(x, y) -> Correlation:
+    """Pearson's r of log x with y itself, as in DiT Fig. 8 (arXiv 2212.09748): FID there is not in logarithms.
+
+    x must be positive and y finite; shapes ``(n,)``. The base of the logarithm does not matter.
+    """
+    return _correlate("Pearson r of log x with y", x, y, lambda x, y: np.corrcoef(np.log(x), y)[0, 1])
+
+
+def spearman(x, y) -> Correlation:
+    """Spearman's rank correlation of x with y, ties at their mean rank; shapes ``(n,)``."""
+    return _correlate("Spearman rank correlation of x with y", x, y, lambda x, y: stats.spearmanr(x, y).statistic)
+
+
+def _correlate(kind: str, x, y, of) -> Correlation:
+    x, y, groups = as_points(x, y)
+    bad = first_bad(x, y, groups, y_in_log=False)
+    if bad:
+        return Correlation(kind, math.nan, len(x), Status.BAD_DATA, bad)
+    if len(x) < MIN_DISTINCT_X:
+        return Correlation(kind, math.nan, len(x), Status.TOO_FEW_POINTS, f"{len(x)} points")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(kind, math.nan, len(x), Status.NO_SPREAD, "x" if np.ptp(x) == 0 else "y")
+    return Correlation(kind, float(of(x, y)), len(x), Status.CONVERGED)

@@ -1,0 +1,64 @@
+"""What became of an analysis, as data: a status with a sentence, never an exception and never a made-up number.
+
+Points come as three arrays of equal length: ``x`` (a cost), ``y`` (a score) and ``groups`` (the run of each point).
+"""
+
+from enum import Enum
+
+import numpy as np
+
+MIN_DISTINCT_X = 3     # two x always lie on a line: the third is the first that can disagree
+MIN_RUNS = 3           # under three runs, a resample of runs is nearly always one of the runs again
+
+
+class Status(Enum):
+    """How an analysis ended. The value is the sentence for people; the name is the word for files."""
+
+    CONVERGED = "the result stands"
+    BAD_DATA = "the data hold a value that no logarithm takes"
+    ONE_RUN = "every point is of one run: a training curve is not a law across runs"
+    TOO_FEW_POINTS = f"fewer than {MIN_DISTINCT_X} distinct x: a line through them could not be wrong"
+    TOO_FEW_RUNS = f"fewer than {MIN_RUNS} runs: resampling them says nothing about other runs"
+    NO_SPREAD = "all values are equal: there is nothing to correlate"
+
+    @property
+    def ok(self) -> bool:
+        return self is Status.CONVERGED
+
+    @property
+    def sentence(self) -> str:
+        return self.value
+
+
+def as_points(x, y, groups=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three arrays: x, y in float64 (FLOPs overflow int64), groups as text; without groups each point is a run."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    groups = np.arange(len(x)).astype(str) if groups is None else np.asarray(groups).astype(str)
+    assert x.ndim == 1 and x.shape == y.shape == groups.shape, "x, y and groups must be flat and of equal length"
+    return x, y, groups
+
+
+def first_bad(x: np.ndarray, y: np.ndarray, groups: np.ndarray, y_in_log: bool = True) -> str:
+    """Names the first point without a logarithm, or an empty string. Shapes ``(n,)``."""
+    bad_x = ~(np.isfinite(x) & (x > 0))
+    bad_y = ~np.isfinite(y) | (y_in_log & (y <= 0))
+    bad = np.flatnonzero(bad_x | bad_y)
+    if not bad.size:
+        return ""
+    i = bad[0]
+    name, value = ("x", x[i]) if bad_x[i] else ("y", y[i])
+    others = f" and {bad.size - 1} more" if bad.size > 1 else ""
+    return f"{name} = {value:g} of run '{groups[i]}'{others}"
+
+
+def check_points(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[Status, str]:
+    """Whether a law in two coefficients can be fitted in logarithms: the status and what in the data caused it."""
+    bad = first_bad(x, y, groups)
+    if bad:
+        return Status.BAD_DATA, bad
+    runs, distinct = len(np.unique(groups)), len(np.unique(x))
+    if runs == 1:
+        return Status.ONE_RUN, f"run '{groups[0]}'"
+    if distinct < MIN_DISTINCT_X:
+        return Status.TOO_FEW_POINTS, f"{distinct} distinct x in {len(x)} points"
+    return Status.CONVERGED, ""

@@ -1,0 +1,102 @@
+"""The study in sentences, each with its numbers: what the report says first.
+
+A sentence is only as strong as its data: where there is no law, or its interval holds zero, it says that instead.
+"""
+
+import pandas as pd
+
+import style
+import study_table
+from ditscale.scaling.correlations import Correlation
+from power_law import StudyLaw
+
+DIT_FIGURE_8 = -0.93            # printed in Figure 8 of arXiv 2212.09748: log Gflops with FID-50K, 12 models
+USEFUL_ERROR = 0.04             # of a held-out prediction: the limit that arXiv 2410.11840 gives
+
+
+def title(final: pd.DataFrame, law: StudyLaw) -> str:
+    """One line: the change from the model of least compute to the one of most, if the law's interval shows any."""
+    small, large = _ends(final)
+    metric = final["metric"].iloc[0]
+    if small["model"] == large["model"]:
+        return f"{metric} of {large['model']} is {style.score_text(large['score'])}"
+    bounds = law.intervals.coefficients.get("alpha")
+    if bounds is None or 0.0 in bounds:
+        return f"No trend of {metric} with compute is shown by {study_table.count(len(final), 'run')}"
+    verb = "falls" if large["score"] < small["score"] else "rises"
+    factor = large["macs"] / small["macs"]
+    times = f"{factor:,.0f} times" if factor >= 10 else f"{factor:.2g} times"
+    return (f"{metric} {verb} from {style.score_text(small['score'])} to {style.score_text(large['score'])} "
+            f"as model compute grows {times}")
+
+
+def sentences(final: pd.DataFrame, law: StudyLaw, r: Correlation, floor: float | None) -> list[str]:
+    """The findings in the order a reader asks for them. ``final`` holds the last evaluation of each finished run."""
+    found = [*_range(final), *_law(law), _correlation(r)]
+    missing = law.context["runs_in_study"] - len(final)
+    if missing:
+        found.append(f"Not in these numbers: {study_table.count(missing, 'run')} without a final score.")
+    if floor is not None:
+        found.append(f"Training images against held-out images score {style.score_text(floor)}. "
+                     f"The best model stands at {final['score'].min() / floor:.1f} times this floor.")
+    if final.groupby("model")["seed"].nunique().max() == 1:
+        found.append("One seed a model: the trend rests on all models together, and a gap of a few percent between two "
+                     "of them is no evidence.")
+    return found
+
+
+def _range(final: pd.DataFrame) -> list[str]:
+    small, large = _ends(final)
+    if small["model"] == large["model"]:
+        return []
+    best = final.loc[final["score"].idxmin()]
+    text = (f"From {small['model']} ({style.short_count(small['macs'])} multiply-adds per image) to {large['model']} "
+            f"({style.short_count(large['macs'])}) the score goes from {style.score_text(small['score'])} to "
+            f"{style.score_text(large['score'])}; lower is better.")
+    if best["model"] != large["model"]:
+        text += f" The best score, {style.score_text(best['score'])}, is that of {best['model']}."
+    return [text]
+
+
+def _law(law: StudyLaw) -> list[str]:
+    fit, intervals = law.fit, law.intervals
+    if fit.law is None:
+        return [f"No power law of training compute: {fit.sentence}."]
+    alpha, form = fit.law.alpha, "score ∝ C^−α"
+    if not intervals.status.ok:
+        return [(f"In {form}, C the training compute, α = {style.signed(alpha)}, "
+                 f"without an interval: {intervals.sentence}."), *_hold_out(law)]
+    bounds = intervals.coefficients["alpha"]
+    numbers = (f"α = {style.signed(alpha)}, 95 % interval {style.signed(bounds.low)} to "
+               f"{style.signed(bounds.high)} from resampling {fit.n_runs} whole runs")
+    if 0.0 in bounds:
+        return [f"No dependence on training compute is shown: in {form} the interval holds zero ({numbers})."]
+    change, *ends = [abs(2.0 ** -value - 1.0) for value in (alpha, bounds.low, bounds.high)]
+    verb = "lowers" if alpha > 0 else "raises"
+    return [(f"Twice the training compute C {verb} the score by {style.percent(change)} ({style.percent(min(ends))} to "
+             f"{style.percent(max(ends))}): {form} with {numbers}."), *_hold_out(law)]
+
+
+def _hold_out(law: StudyLaw) -> list[str]:
+    held = law.fit.hold_out
+    if held is None:
+        return []
+    side = "above" if held.error > 0 else "below"
+    error = style.percent(abs(held.error))
+    verdict = ": it is no guide beyond the data" if abs(held.error) > USEFUL_ERROR else ""
+    told = f"Fitted without the largest compute, the law predicts a score there {error} {side} the one measured"
+    return [f"{told}{verdict}."]
+
+
+def _correlation(r: Correlation) -> str:
+    if not r.status.ok:
+        return f"No correlation of model compute with the score: {r.status.sentence}."
+    return (f"Pearson's correlation of the logarithm of model compute with the score is {style.signed(r.value)} over "
+            f"{r.n} runs (the twelve models of the DiT paper, in FID: {style.signed(DIT_FIGURE_8, 2)}).")
+
+
+def _ends(final: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """The models of least and of most compute, each at the median of its seeds."""
+    models = final.groupby("model", as_index=False).agg(macs=("macs", "median"), score=("score", "median"))
+    models = models.sort_values("macs")
+    return models.iloc[0], models.iloc[-1]

@@ -1,0 +1,159 @@
+"""How every figure looks and is saved: colours, axes, numbers as text, and the four files of a figure.
+
+The three patch colours differ in lightness first and hue second: they hold in greyscale and for colour-blind readers.
+``report.py`` swaps each colour for one that suits a dark page, so draw with these and no others.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
+PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
+PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
+BAND = "#9aa3af"
+
+WIDTH, HEIGHT = 5.8, 4.5        # inches: scaled to a phone's 370 px the 10-point type still measures 9 px
+RC = {
+    "font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.7, "legend.frameon": False, "lines.solid_capstyle": "round",
+    "svg.hashsalt": "ditscale", "svg.fonttype": "path",              # the same ids and glyphs on every machine
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with what it shows: the plotted points, one row each, and the caption as plain text."""
+
+    name: str
+    figure: Figure
+    points: pd.DataFrame
+    caption: str
+
+
+def paper():
+    """The context in which figures are made and saved."""
+    return matplotlib.rc_context(RC)
+
+
+def new_axes(height: float = HEIGHT):
+    """One figure with one set of axes, both logarithmic, with a light grid. Call inside ``paper()``."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xscale="log", yscale="log")
+    axes.grid(True, which="major")
+    return figure, axes
+
+
+def save(drawing: Drawing, out: Path) -> list[Path]:
+    """Writes ``name.png`` (200 dpi), ``.svg``, ``.csv`` (points) and ``.txt`` (caption): the same bytes each time."""
+    paths = [out / f"{drawing.name}.{kind}" for kind in ("png", "svg", "csv", "txt")]
+    with paper():
+        drawing.figure.savefig(paths[0], dpi=200, metadata={"Software": None})
+        drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    drawing.points.to_csv(paths[2], index=False, lineterminator="\n")
+    paths[3].write_text(drawing.caption + "\n", encoding="utf-8")
+    return paths
+
+
+def patch_colour(patch_size: int) -> str:
+    return PATCH_COLOURS.get(patch_size, MUTED)
+
+
+def patch_marker(patch_size: int) -> str:
+    return PATCH_MARKERS.get(patch_size, "D")
+
+
+def widths_by_size(sizes: list[str]) -> dict[str, float]:
+    """Line width in points, thicker for larger models; ``sizes`` smallest first."""
+    return dict(zip(sizes, np.linspace(0.9, 2.7, len(sizes)) if len(sizes) > 1 else [1.8]))
+
+
+def log_limits(values, pad: float = 0.06) -> tuple[float, float]:
+    """Limits of a log axis with a margin of ``pad`` of its length at each end, and at least a factor of 1.3 wide."""
+    low, high = np.log(np.min(values)), np.log(np.max(values))
+    margin = max(pad * (high - low), (np.log(1.3) - (high - low)) / 2.0)
+    return float(np.exp(low - margin)), float(np.exp(high + margin))
+
+
+def plain_log_ticks(axis, low: float, high: float) -> None:
+    """Log-axis ticks at 1, 2, 5 and the like, as plain numbers, close enough for at least four to be seen."""
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0 ** power for power in range(-12, 25) for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 4:
+            break
+    else:
+        ticks = [tick for tick in ticker.MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def power_ticks(axis, low: float, high: float) -> None:
+    """Log-axis ticks at powers of ten, and between them where that leaves fewer than three: for FLOPs."""
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        ticks = [step * 10.0 ** power for power in range(30) for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_formatter(ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def macs_unit(macs) -> tuple[float, str, str]:
+    """A unit in which the middle model reads well: (multiply-adds in it, symbol, the unit in words)."""
+    middle = float(np.median(macs))
+    for size, symbol, words in ((1e12, "TMACs", "trillion"), (1e9, "GMACs", "billion"), (1e6, "MMACs", "million")):
+        if middle >= size:
+            return size, symbol, f"{words} multiply-adds"
+    return 1e3, "kMACs", "thousand multiply-adds"
+
+
+def macs_axis_label(symbol: str) -> str:
+    if symbol == "GMACs":
+        return "Forward compute (GMACs per image, DiT's \"Gflops\"; 1 MAC = 2 FLOPs)"
+    return f"Forward compute of the model ({symbol} per image; 1 MAC = 2 FLOPs)"
+
+
+def short_count(value: float, digits: int = 3) -> str:
+    """``1234567`` -> ``1.23 M``."""
+    for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return _digits(value / size, digits) + letter
+    return _digits(value, digits)
+
+
+def _digits(value: float, digits: int) -> str:
+    """``331.4`` -> ``331`` at three digits, ``330`` at two."""
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
+def score_text(score: float) -> str:
+    """Three digits, trailing zeros kept: 11.0 beside 6.59."""
+    return f"{score:#.3g}".rstrip(".")
+
+
+def power_of_ten(value: float) -> str:
+    """``1.0173e14`` -> ``1.02 × 10¹⁴``."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def percent(fraction: float) -> str:
+    """``0.1874`` -> ``18.7 %``."""
+    return f"{100 * fraction:.1f} %"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with a real minus sign, for prose."""
+    return f"{value:.{digits}f}".replace("-", "−")

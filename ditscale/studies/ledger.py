@@ -54,6 +54,6 @@ def _rows(run: RunDir) -> list[dict]:
             "floor": line["floor"], "samples": passport["samples"], "guidance_scale": passport["guidance_scale"],
             "nfe": passport["nfe"], "passport": line["passport_id"],
             "train_seconds": sum(m["seconds"] for m in metrics if m["images_seen"] <= images_seen),
-            "device": record.get("environment", {}).get("device", ""), "sample_sheet": str(sheet) if sheet.exists() else "",
+            "device": record.get("environment", {}).get("device", ""), "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
         })
     return rows

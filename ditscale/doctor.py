@@ -84,7 +84,8 @@ def _deepspeed_ops() -> Finding:
 
 
 def _find_cached_op(name: str) -> str | None:
-    root = os.environ.get("TORCH_EXTENSIONS_DIR", os.path.expanduser("~/.cache/torch_extensions"))
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    root = os.environ.get("TORCH_EXTENSIONS_DIR", os.path.join(cache, "torch_extensions"))
     for folder, _, files in os.walk(root):
         if f"{name}.so" in files:
             return os.path.join(folder, f"{name}.so")

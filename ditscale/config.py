@@ -38,11 +38,11 @@ class DataConfig(Section):
 
 
 class FormulationConfig(Section):
-    name: Literal["flow"] = "flow"                                             # how to noise, what to predict, how to weigh
+    name: Literal["flow"]                                                      # how to noise, what to predict, how to weigh
 
 
 class ObjectiveConfig(Section):
-    name: Literal["baseline"] = "baseline"                                     # the training variant
+    name: Literal["baseline"]                                                  # the training variant
 
 
 class TrainConfig(Section):
@@ -85,8 +85,8 @@ class RunConfig(Section):
     seed: Count = Field(0, ge=0, lt=2**63)
     model: ModelConfig
     data: DataConfig
-    formulation: FormulationConfig = FormulationConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    formulation: FormulationConfig
+    objective: ObjectiveConfig
     train: TrainConfig
     evaluation: EvaluationConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
@@ -115,11 +115,13 @@ class RunConfig(Section):
         return self.resources.micro_batch or self.train.global_batch // self.resources.accelerators_per_run
 
     def science(self) -> dict:
-        """The config without resources and paths: what decides the result."""
-        science = self.model_dump(mode="json", exclude={"resources": True, "data": {"path"}})
-        if self.evaluation:
-            science["evaluation"] = {k: v for k, v in science["evaluation"].items() if k not in ("extractor_path", "reference_path", "batch")}
-        return science
+        """The config without resources and paths: what decides the result.
+
+        Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
+        a default, once released, never changes.
+        """
+        places = {"resources": True, "data": {"path"}, "evaluation": {"extractor_path", "reference_path", "batch"}}
+        return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:
         """8 hex of the canonical science config."""

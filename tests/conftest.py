@@ -8,6 +8,8 @@ import pytest
 BASE = {
     "model": {"name": "DiT-atto/4"},
     "data": {"name": "digits", "path": "data/digits/train.beton", "resolution": 8, "channels": 1, "classes": 10},
+    "formulation": {"name": "flow"},
+    "objective": {"name": "baseline"},
     "train": {"images": 640, "global_batch": 64, "lr": 1e-3, "ema_decay": 0.9, "checkpoint_every_images": 320},
     "evaluation": {"extractor_path": "data/digits/digits_cnn.safetensors", "reference_path": "data/digits/heldout.beton",
                    "samples": 64, "sampling_steps": 3},

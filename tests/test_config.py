@@ -63,7 +63,30 @@ def test_identity_follows_science(values, key, value):
 
 def test_identity_is_pinned(values):
     """Run directories of old studies must be found again: a change of this hash orphans them."""
-    assert resolve(values, "x").science_hash() == "a2f66a33"
+    assert resolve(values, "x").science_hash() == "c1e2c920"
+
+
+def test_identity_leaves_defaults_out(values):
+    """So an option that is added later, with a default, does not rename old runs."""
+    before = resolve(values, "x").science_hash()
+    values["train"]["weight_decay"] = 0.0
+    assert resolve(values, "x").science_hash() == before
+
+
+def test_defaults_never_change(values):
+    """They are part of the identity of every run that did not state them."""
+    for section, names in DEFAULTS.items():
+        defaults = {name: field.default for name, field in type(getattr(resolve(values, "x"), section)).model_fields.items()
+                    if not field.is_required()}
+        assert {name: defaults[name] for name in names} == names
+
+
+DEFAULTS = {
+    "model": {"class_dropout_prob": 0.1},
+    "train": {"global_batch": 256, "lr": 1e-4, "warmup_images": 0, "betas": (0.9, 0.999), "weight_decay": 0.0, "grad_clip": 0.0,
+              "ema_decay": 0.9999, "precision": "bf16"},
+    "evaluation": {"metric": "fd_digits_cnn", "sampler": "heun", "guidance_scale": 1.0, "seed": 0},
+}
 
 
 def test_override_is_read_as_yaml():

@@ -57,12 +57,18 @@ class RunDir:
         return self.path.name
 
     def create(self, record: dict) -> None:
-        """Make the directory with its record, state ``queued``. Does nothing where the record stands already."""
+        """Make the directory with its record, state ``queued``.
+
+        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's, and
+        that of a run that is being worked on, is left as it is.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 self.set_status(QUEUED, images_seen=0)
                 write_json(self.record, record)
+            elif self.status()["state"] != DONE and not self.is_locked():
+                self.update_record(**record)
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
 

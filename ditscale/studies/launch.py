@@ -15,6 +15,8 @@ from ditscale.studies.launchers.local import STOP_SECONDS, LocalRun, slots
 from ditscale.studies.plan import plan_rows
 from ditscale.studies.spec import PlannedRun, Spec
 
+LINE_SECONDS = 30                                                              # between progress lines where there is no terminal
+
 
 def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console) -> bool:
     """Run everything that is not done, the longest first; True when all runs are done.
@@ -26,7 +28,7 @@ def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Consol
         planned.run.create(run_record(spec, planned))
     seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
     waiting = sorted((p for p in runs if p.run.status()["state"] != DONE), key=lambda p: -seconds[p.run_id])
-    console.print(f"{spec.name}: {len(runs)} runs, {len(runs) - len(waiting)} done, {len(waiting)} to run, {at_once} at once")
+    say(console, f"{spec.name}: {len(runs)} runs, {len(runs) - len(waiting)} done, {len(waiting)} to run, {at_once} at once")
     if not waiting:
         return True
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -35,12 +37,12 @@ def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Consol
         with _progress(console) as progress:
             _run_all(waiting, active, machine, at_once, _Bars(progress, runs, console))
     except KeyboardInterrupt:
-        console.print("stopping: each run saves a checkpoint ...")
+        say(console, "stopping: each run saves a checkpoint ...")
         for run in active:
             run.stop()
         for run in active:
             run.wait_stopped(time.monotonic() + STOP_SECONDS)
-        console.print("stopped; launch again to go on")
+        say(console, "stopped; launch again to go on")
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -75,6 +77,7 @@ class _Bars:
 
     def __init__(self, progress: Progress, runs: list[PlannedRun], console: Console):
         self.progress, self.console = progress, console
+        self.next_line = time.monotonic() + LINE_SECONDS
         self.total = progress.add_task("all runs", total=len(runs), completed=sum(p.run.status()["state"] == DONE for p in runs))
         self.tasks = {}
 
@@ -82,22 +85,31 @@ class _Bars:
         verb = "going on with" if active.run.status()["images_seen"] else "starting"
         if active.process is None:
             verb = "already running elsewhere:"
-        self.console.print(f"{verb} {active.run.run_id}")
+        say(self.console, f"{verb} {active.run.run_id}")
         self.tasks[active.run.run_id] = self.progress.add_task(active.planned.config.model.name,
                                                                total=active.planned.config.train.images)
 
     def update(self, active: list[LocalRun]) -> None:
-        for run in active:
-            self.progress.update(self.tasks[run.run.run_id], completed=run.run.status()["images_seen"])
+        seen = {run: run.run.status()["images_seen"] for run in active}
+        for run, images in seen.items():
+            self.progress.update(self.tasks[run.run.run_id], completed=images)
+        if not self.console.is_terminal and time.monotonic() > self.next_line:
+            self.next_line = time.monotonic() + LINE_SECONDS
+            say(self.console, "  ".join(f"{run.planned.config.model.name} {images:,}/{run.planned.config.train.images:,} images"
+                                        for run, images in seen.items()))
 
     def ended(self, run: LocalRun) -> None:
         status = run.run.status()
         self.progress.remove_task(self.tasks.pop(run.run.run_id))
         self.progress.update(self.total, advance=status["state"] == DONE)
-        self.console.print(f"{status['state']}: {run.run.run_id}" + (f" ({status['reason']})" if status["state"] == FAILED else ""),
-                           markup=False)
+        say(self.console, f"{status['state']}: {run.run.run_id}" + (f" ({status['reason']})" if status["state"] == FAILED else ""))
         if status["state"] == FAILED:
-            self.console.print(f"  its log: {run.run.log}", markup=False)
+            say(self.console, f"  its log: {run.run.log}")
+
+
+def say(console: Console, line: str) -> None:
+    """Print one line, as it is: not wrapped, no markup."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:

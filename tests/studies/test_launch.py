@@ -97,7 +97,7 @@ def test_kill_minus_nine_of_the_launcher_then_relaunch(study, repository):
     assert [line["loss/generative"] for line in read_lines(run.metrics)] == wanted
 
 
-def test_ctrl_c_saves_and_goes_on(study, repository):
+def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
     spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=64000, train__checkpoint_every_images=64000)
     process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.PIPE, text=True)
     wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
@@ -108,6 +108,17 @@ def test_ctrl_c_saves_and_goes_on(study, repository):
     status = run.status()
     assert status["state"] == "preempted" and 0 < status["images_seen"] < 64000
     assert (run.checkpoints / "latest").read_text().strip() == f"images-{status['images_seen']:012d}"
+
+    more = status["images_seen"] + 640                                          # goes on, now on two ranks
+    record = json.loads(run.record.read_text())
+    assert record["config"]["resources"]["accelerators_per_run"] == 1
+    process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null", "resources.accelerators_per_run=2"],
+                               cwd=repository, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: run.status()["images_seen"] >= more)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    seen = [line["images_seen"] for line in read_lines(run.metrics)]
+    assert process.returncode == 130 and seen == sorted(set(seen)) and seen[-1] >= more
 
 
 def test_two_ranks_draw_and_learn_the_same(study, repository):

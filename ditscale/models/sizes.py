@@ -1,8 +1,8 @@
 """The table of model sizes, one line each, and the reading of names such as ``DiT-XL/2``.
 
 S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes carry timm's names for a family's little
-members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs about a third of the one above. No torch here: the
-planner asks this table too.
+members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs a half to a quarter of the one above. No torch here:
+the planner asks this table too.
 """
 
 import re
@@ -23,8 +23,8 @@ class Size:
 SIZES = {
     "atto": Size(4, 32, 1),
     "femto": Size(4, 64, 2),
-    "pico": Size(6, 96, 3),
-    "nano": Size(8, 128, 4),
+    "pico": Size(4, 96, 3),
+    "nano": Size(6, 128, 4),
     "tiny": Size(12, 192, 3),
     "S": Size(12, 384, 6),
     "B": Size(12, 768, 12),

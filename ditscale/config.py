@@ -27,6 +27,8 @@ class Section(BaseModel):
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
+    block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"
+    qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
 
 
 class DataConfig(Section):

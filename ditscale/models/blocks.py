@@ -1,10 +1,26 @@
-"""Transformer blocks of the DiT paper (Sec. 3.2, Fig. 3). Today: adaLN-Zero, the design behind every published FID."""
+"""The four block designs of the DiT paper (Sec. 3.2, Fig. 3): how a condition reaches a transformer block.
+
+Every block is called as ``block(x, c)`` with tokens x (B, T, H). What c is depends on the design:
+
+=================  ==========================================  =====================
+design             the condition                               c
+=================  ==========================================  =====================
+``in_context``     two more tokens, removed after the blocks   unused
+``cross_attention``a sequence of length 2 to attend to         (B, 2, H)
+``adaln``          shift and scale of the layer norms          (B, H), the sum of both
+``adaln_zero``     the same, and a gate that starts at zero    (B, H), the sum of both
+=================  ==========================================  =====================
+
+The designs without modulation have affine layer norms, as a plain transformer does.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.models.layers import Attention, Linear, Mlp
+from ditscale.models.layers import Attention, CrossAttention, Linear, Mlp
+
+NORM_EPS = 1e-6
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -12,21 +28,76 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
     Shapes: x (B, T, H), shift and scale (B, H) in fp32.
     """
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    normed = F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
     return torch.addcmul(shift[:, None], normed.float(), 1 + scale[:, None]).to(x.dtype)
 
 
-class AdaLNZeroBlock(nn.Module):
-    """adaLN-Zero: shift, scale and gate for attention and MLP come from the condition; zero gates make it start as identity."""
+def modulation(hidden_size: int, vectors: int) -> nn.Sequential:
+    """A condition (B, H) to ``vectors`` modulation vectors (B, vectors * H)."""
+    return nn.Sequential(nn.SiLU(), Linear(hidden_size, vectors * hidden_size))
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float):
+
+class InContextBlock(nn.Module):
+    """A plain pre-norm transformer block; the condition is among the tokens."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
         super().__init__()
-        self.attn = Attention(hidden_size, num_heads)
+        self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(hidden_size, 6 * hidden_size))
+
+    def forward(self, x: Tensor, c: None) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class CrossAttentionBlock(nn.Module):
+    """A plain block with a multi-head cross-attention to the condition after self-attention."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.norm_cross = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.cross_attn = CrossAttention(hidden_size, num_heads, qk_norm)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Shapes: x (B, T, H), condition c (B, H)."""
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm_cross(x), c)
+        return x + self.mlp(self.norm2(x))
+
+
+class AdaLNBlock(nn.Module):
+    """Shift and scale of both layer norms come from the condition."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+        super().__init__()
+        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
+        self.adaLN_modulation = modulation(hidden_size, 4)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_a, scale_a, shift_m, scale_m = self.adaLN_modulation(c).float().chunk(4, dim=1)
+        x = x + self.attn(modulate(x, shift_a, scale_a))
+        return x + self.mlp(modulate(x, shift_m, scale_m))
+
+
+class AdaLNZeroBlock(nn.Module):
+    """Shift, scale and gate for attention and MLP come from the condition; zero gates make the block start as the identity."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+        super().__init__()
+        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
+        self.adaLN_modulation = modulation(hidden_size, 6)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).float().chunk(6, dim=1)
         x = x + (gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a))).to(x.dtype)
         return x + (gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))).to(x.dtype)
+
+
+BLOCKS = {"adaln_zero": AdaLNZeroBlock, "adaln": AdaLNBlock, "cross_attention": CrossAttentionBlock, "in_context": InContextBlock}

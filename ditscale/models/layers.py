@@ -3,7 +3,6 @@
 Key names in ``state_dict`` are those of the released DiT checkpoints. Shapes: B images, T tokens, H hidden size, C channels.
 """
 
-import functools
 import math
 from pathlib import Path
 
@@ -12,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@functools.cache
-def cpu_has_bf16_units() -> bool:
+def _cpu_has_bf16_units() -> bool:
     """Whether this machine's CPU multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's bf16)."""
     cpuinfo = Path("/proc/cpuinfo")
     words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+CPU_HAS_BF16_UNITS = _cpu_has_bf16_units()                                     # read once: torch.compile cannot trace a file
 
 
 def emulates_bf16(x: Tensor) -> bool:
@@ -26,7 +27,7 @@ def emulates_bf16(x: Tensor) -> bool:
     There we take the product of the bf16 operands in fp32 and round once, as a bf16 unit does (it accumulates in fp32).
     The emulation in oneDNN costs 3 to 5 times as long, and that of attention's backward 20 times.
     """
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not cpu_has_bf16_units()
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16_UNITS
 
 
 class Linear(nn.Linear):
@@ -40,21 +41,51 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel."""
+    """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel.
 
-    def __init__(self, hidden_size: int, num_heads: int):
+    ``qk_norm`` normalises queries and keys of each head (RMSNorm): the usual cure for bf16 runs that blow up late.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.proj = Linear(hidden_size, hidden_size)
+        self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, qk_norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        qkv = qkv.float() if emulates_bf16(x) else qkv
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                         # each (B, heads, T, H / heads)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(batch, tokens, width).to(x.dtype))
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(attend(self.q_norm(q), self.k_norm(k), v))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from tokens ``(B, T, H)`` to a context ``(B, S, H)``."""
+
+    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False):
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = Linear(hidden_size, hidden_size)
+        self.kv = Linear(hidden_size, 2 * hidden_size)
+        self.proj = Linear(hidden_size, hidden_size)
+        self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, qk_norm)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(attend(self.q_norm(q), self.k_norm(k), v))
+
+
+def qk_norms(head_dim: int, enabled: bool) -> tuple[nn.Module, nn.Module]:
+    """Norms of queries and keys, or two identities."""
+    return (nn.RMSNorm(head_dim, eps=1e-6), nn.RMSNorm(head_dim, eps=1e-6)) if enabled else (nn.Identity(), nn.Identity())
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of ``(B, heads, T, D)``, heads joined: ``(B, T, heads * D)``."""
+    dtype = v.dtype
+    if emulates_bf16(v):
+        q, k, v = q.float(), k.float(), v.float()
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).to(dtype)
 
 
 class Mlp(nn.Module):

@@ -34,6 +34,9 @@ SIZES = {
 
 PATCH_SIZES = (2, 4, 8)
 
+BLOCK_DESIGNS = ("adaln_zero", "adaln", "cross_attention", "in_context")
+MODULATED = ("adaln_zero", "adaln")                                            # the condition acts through the layer norms
+
 
 @dataclass(frozen=True)
 class ModelName:

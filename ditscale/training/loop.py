@@ -18,7 +18,8 @@ def build_model(config: RunConfig, *, learn_sigma: bool):
     """The run's model with the initial weights that its seed fixes."""
     return create_model(config.model.name, seed=config.seed, input_size=config.data.resolution,
                         in_channels=config.data.channels, num_classes=config.data.classes,
-                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=learn_sigma)
+                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=learn_sigma, block=config.model.block,
+                        qk_norm=config.model.qk_norm)
 
 
 def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None) -> bool:

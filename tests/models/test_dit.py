@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from ditscale.errors import UserError
 from ditscale.models import layers
+from ditscale.models.blocks import modulate
 from ditscale.models.dit import create_model
 
 DIGITS = {"input_size": 8, "in_channels": 1, "num_classes": 10, "learn_sigma": False}
@@ -82,9 +84,9 @@ def test_bf16_products_equal_the_emulated_ones(monkeypatch):
     """On CPUs without bf16 units products are taken in fp32 and rounded: within one bf16 step of PyTorch's own emulation."""
     torch.manual_seed(0)
     linear, x = layers.Linear(64, 48).bfloat16(), torch.randn(32, 64).bfloat16()
-    monkeypatch.setattr(layers, "cpu_has_bf16_units", lambda: False)
+    monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", False)
     ours = linear(x)
-    monkeypatch.setattr(layers, "cpu_has_bf16_units", lambda: True)
+    monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)
     theirs = linear(x)
     assert ours.dtype is torch.bfloat16
     assert torch.allclose(ours.float(), theirs.float(), rtol=2**-7, atol=2**-8)
@@ -94,3 +96,56 @@ def test_bf16_products_equal_the_emulated_ones(monkeypatch):
 def test_output_channels(learn_sigma, channels):
     model = create_model("DiT-atto/4", input_size=8, in_channels=3, num_classes=2, learn_sigma=learn_sigma)
     assert model(torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)).shape == (1, channels, 8, 8)
+
+
+@pytest.mark.parametrize("block", ["adaln_zero", "adaln", "cross_attention", "in_context"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_every_design_reaches_every_parameter(block, qk_norm):
+    model = create_model("DiT-atto/4", seed=0, block=block, qk_norm=qk_norm, **DIGITS)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model(*inputs()).square().sum().backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert not dead
+
+
+@pytest.mark.parametrize("block", ["adaln", "cross_attention", "in_context"])
+def test_every_design_starts_at_zero_and_uses_its_condition(block):
+    model = create_model("DiT-atto/4", seed=0, block=block, **DIGITS)
+    x, t, y = inputs()
+    assert torch.equal(model(x, t, y), torch.zeros(4, 1, 8, 8))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    out = model(x, t, y)
+    assert not torch.allclose(out, model(x, t + 100, y)) and not torch.allclose(out, model(x, t, (y + 1) % 10))
+
+
+@pytest.mark.parametrize("block", ["adaln_zero", "adaln", "cross_attention", "in_context"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiles_without_graph_breaks(block, dtype):
+    model = create_model("DiT-atto/4", seed=0, block=block, qk_norm=True, **DIGITS).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(*inputs()).float(), model(*inputs()).float(), rtol=0.05, atol=0.05)
+    block_alone = torch.compile(model.blocks[0], fullgraph=True, backend="aot_eager")
+    c = torch.randn(4, 2, 32, dtype=dtype) if block == "cross_attention" else torch.randn(4, 32, dtype=dtype)
+    assert block_alone(torch.randn(4, 4, 32, dtype=dtype), c).shape == (4, 4, 32)
+
+
+def test_unknown_block_is_refused():
+    with pytest.raises(UserError, match="no block design 'adaln-zero'; did you mean 'adaln_zero'"):
+        create_model("DiT-atto/4", block="adaln-zero", **DIGITS)
+
+
+def test_modulation_is_done_in_fp32():
+    """Under bf16 the result is nearer the exact one than modulation in bf16 would bring it."""
+    torch.manual_seed(0)
+    x, shift, scale = torch.randn(4, 16, 64).bfloat16(), 0.3 * torch.randn(4, 64), 0.3 * torch.randn(4, 64)
+    normed = torch.nn.functional.layer_norm(x.float(), (64,), eps=1e-6)
+    exact = normed * (1 + scale[:, None]) + shift[:, None]
+    in_bf16 = normed.bfloat16() * (1 + scale[:, None].bfloat16()) + shift[:, None].bfloat16()
+    error, error_in_bf16 = ((value.float() - exact).abs().mean() for value in (modulate(x, shift, scale), in_bf16))
+    assert modulate(x, shift, scale).dtype is torch.bfloat16
+    assert error < 0.75 * error_in_bf16

@@ -24,7 +24,8 @@ ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0), "gpu": Assumptions(0.30,
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model."""
     return compute_card(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
-                        classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob, learn_sigma=False)
+                        classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob, learn_sigma=False,
+                        block=config.model.block, qk_norm=config.model.qk_norm)
 
 
 def training_seconds(config: RunConfig, machine: Machine, images: int) -> float:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditscale.cost.compute import compute_card
@@ -28,11 +29,25 @@ def test_parameters(name):
     assert card(name).parameters == PARAMETERS[name]
 
 
-def test_parameters_of_real_modules():
-    for name in ("atto/8", "nano/2", "S/4"):
-        with torch.device("meta"):
-            model = create_model(f"DiT-{name}", input_size=32, in_channels=4)
-        assert sum(p.numel() for p in model.parameters()) == card(name).parameters
+# DiT paper, Table 4 and Sec. 4: the four block designs at XL/2 (Gflops as printed, millions of parameters).
+DESIGNS = {"in_context": (119.37, 449), "cross_attention": (137.62, 598), "adaln": (118.56, 600), "adaln_zero": (118.64, 675)}
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+def test_paper_block_designs(block):
+    gflops, millions = DESIGNS[block]
+    closed = card("XL/2", block=block)
+    assert closed.macs / 1e9 == pytest.approx(gflops, rel=2e-4)
+    assert round(closed.parameters / 1e6) == millions
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+@pytest.mark.parametrize("name", ["atto/8", "nano/2", "S/4", "XL/2"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_parameters_of_real_modules(name, block, qk_norm):
+    with torch.device("meta"):
+        model = create_model(f"DiT-{name}", input_size=32, in_channels=4, block=block, qk_norm=qk_norm)
+    assert sum(p.numel() for p in model.parameters()) == card(name, block=block, qk_norm=qk_norm).parameters
 
 
 def test_training_flops_of_the_longest_run():
@@ -40,10 +55,33 @@ def test_training_flops_of_the_longest_run():
     assert card("XL/2").train_flops_per_image * 7e6 * 256 == pytest.approx(1.2754e21, rel=1e-4)
 
 
+@pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("name", ["atto/8", "femto/4", "nano/2"])
-def test_macs_are_half_the_counted_flops(name):
-    model = create_model(f"DiT-{name}", input_size=8, in_channels=1, num_classes=10, learn_sigma=False)
+def test_macs_are_half_the_counted_flops(name, block):
+    model = create_model(f"DiT-{name}", input_size=8, in_channels=1, num_classes=10, learn_sigma=False, block=block)
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long))
-    closed = card(name, resolution=8, channels=1, classes=10, learn_sigma=False)
-    assert counter.get_total_flops() == 3 * 2 * closed.macs
+    closed = card(name, resolution=8, channels=1, classes=10, learn_sigma=False, block=block)
+    assert counter.get_total_flops() == 3 * closed.flops
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+def test_backward_takes_twice_the_forward(block):
+    """Exactly so for every product but those of the two inputs, which need no gradient. (The fused attention's backward
+    takes a product more, to save memory; the plain one does not.)"""
+    model = create_model("DiT-femto/4", input_size=8, in_channels=1, num_classes=10, learn_sigma=False, block=block)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long)).sum().backward()
+    closed = card("femto/4", resolution=8, channels=1, classes=10, learn_sigma=False, block=block)
+    inputs = closed.macs_by_part["patchify"] + 256 * 64                         # pixels and the timestep's sinusoid
+    assert counter.get_total_flops() == 3 * (closed.train_flops_per_image - 2 * inputs)
+
+
+def test_golden_macs_of_the_twelve():
+    """Pinned to the last multiply-add."""
+    assert {name: card(name).macs for name in PAPER} == GOLDEN_MACS
+
+
+GOLDEN_MACS = {"S/8": 357974016, "S/4": 1412579328, "S/2": 6055673856, "B/8": 1417543680, "B/4": 5565186048, "B/2": 23005102080,
+               "L/8": 5011406848, "L/4": 19695665152, "L/2": 80697622528, "XL/8": 7392411648, "XL/4": 29043671040,
+               "XL/2": 118621421568}

@@ -1,0 +1,220 @@
+"""Weights in and out: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
+
+Our ``state_dict`` has the released key names, so a released checkpoint loads as it is. Loading never unpickles arbitrary objects.
+
+One thing diffusers does differently: its timestep sinusoid has frequencies 10000^(-i/127), the released model 10000^(-i/128). No
+change of weights can bridge that, so ``to_diffusers`` sets the released frequencies on the model it returns. diffusers does not
+store them with a saved folder: load such a folder with ``load_diffusers``, which sets them again.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ditscale.errors import UserError
+from ditscale.models.dit import DiT
+from ditscale.models.sizes import SIZES
+
+CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
+DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
+
+
+def load_model(path) -> DiT:
+    """A DiT from a released ``.pt``, a ``.safetensors`` file, or a diffusers folder.
+
+    Raises:
+        UserError: the file is missing, is not weights, or is not a DiT of a known size.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return from_diffusers(load_diffusers(path))
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    state, options = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pt(path), None)
+    return _build(state, options or describe(state, str(path)), str(path))
+
+
+def save_model(model: DiT, path) -> None:
+    """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name)."""
+    path = Path(path)
+    state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model))})
+    elif path.suffix == ".pt":
+        _refuse_other_designs(model, "the released layout")
+        torch.save(state, path)
+    else:
+        to_diffusers(model).save_pretrained(path)
+
+
+def describe(state: dict[str, Tensor], source: str) -> dict:
+    """The constructor's keywords of a released adaLN-Zero state dict, read off its shapes.
+
+    Raises:
+        UserError: the keys are not a DiT's, or no size of the table has its depth and width.
+    """
+    try:
+        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
+        tokens = state["pos_embed"].shape[1]
+        rows = state["y_embedder.embedding_table.weight"].shape[0]
+        outputs = state["final_layer.linear.weight"].shape[0]
+    except (KeyError, ValueError):
+        raise UserError(f"{source}: these are not the weights of a DiT (no x_embedder, pos_embed, y_embedder, final_layer)") from None
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    heads = next((size.num_heads for size in SIZES.values() if (size.depth, size.hidden_size) == (depth, hidden)), None)
+    if heads is None:
+        raise UserError(f"{source}: depth {depth} and width {hidden} are those of no DiT size; the number of heads is not in the weights")
+    return {"input_size": math.isqrt(tokens) * patch, "patch_size": patch, "in_channels": channels, "hidden_size": hidden,
+            "depth": depth, "num_heads": heads, "num_classes": rows - 1, "class_dropout_prob": 0.1,
+            "learn_sigma": outputs == 2 * channels * patch * patch}
+
+
+def options_of(model: DiT) -> dict:
+    """The constructor's keywords of a model."""
+    attention = model.blocks[0].attn
+    rows = model.y_embedder.embedding_table.num_embeddings
+    return {"input_size": math.isqrt(model.pos_embed.shape[1]) * model.patch_size, "patch_size": model.patch_size,
+            "in_channels": model.x_embedder.proj.in_channels, "hidden_size": model.pos_embed.shape[2], "depth": len(model.blocks),
+            "num_heads": attention.num_heads, "mlp_ratio": model.blocks[0].mlp.fc1.out_features / model.pos_embed.shape[2],
+            "num_classes": model.num_classes, "class_dropout_prob": 0.1 if rows > model.num_classes else 0.0,
+            "learn_sigma": model.out_channels == 2 * model.x_embedder.proj.in_channels, "block": model.block,
+            "qk_norm": isinstance(attention.q_norm, torch.nn.RMSNorm)}
+
+
+def to_diffusers(model: DiT):
+    """The same model as diffusers' ``DiTTransformer2DModel``: equal outputs, ready for ``DiTPipeline``.
+
+    Raises:
+        UserError: the block design is not adaLN-Zero, QK-norm is on, or there is no null class: diffusers has no such DiT.
+    """
+    from diffusers import DiTTransformer2DModel
+
+    _refuse_other_designs(model, "diffusers")
+    options = options_of(model)
+    if options["class_dropout_prob"] == 0:
+        raise UserError("diffusers' DiT has a null class; this model was made without label dropout and has none")
+    with torch.device("meta"):
+        twin = DiTTransformer2DModel(
+            num_attention_heads=options["num_heads"], attention_head_dim=options["hidden_size"] // options["num_heads"],
+            in_channels=options["in_channels"], out_channels=model.out_channels, num_layers=options["depth"],
+            sample_size=options["input_size"], patch_size=options["patch_size"], num_embeds_ada_norm=options["num_classes"],
+            norm_eps=DIFFUSERS_EPS)
+    ours, theirs = model.state_dict(), {}
+    for name, source in _diffusers_keys(options["depth"]):
+        theirs[name] = ours[source].clone()
+    for i in range(options["depth"]):
+        for kind in ("weight", "bias"):
+            for letter, part in zip("qkv", ours[f"blocks.{i}.attn.qkv.{kind}"].chunk(3)):
+                theirs[f"transformer_blocks.{i}.attn1.to_{letter}.{kind}"] = part.clone()
+    twin.load_state_dict(theirs, assign=True)
+    twin.pos_embed.pos_embed = ours["pos_embed"].clone()                       # computed there, not stored
+    return _with_released_frequencies(twin).eval()
+
+
+def from_diffusers(twin) -> DiT:
+    """A diffusers ``DiTTransformer2DModel`` as our model.
+
+    Raises:
+        UserError: its blocks have embeddings of their own that differ (diffusers stores one a block), or its form is not ours.
+    """
+    config = twin.config
+    theirs = twin.state_dict()
+    hidden = config.num_attention_heads * config.attention_head_dim
+    ours = {"pos_embed": twin.pos_embed.pos_embed}
+    for name, source in _diffusers_keys(config.num_layers):
+        if source in ours and not torch.equal(ours[source], theirs[name]):
+            raise UserError(f"{name} differs from the first block's: this model was trained with embeddings of their own in each "
+                            "block, which a DiT has not")
+        ours[source] = theirs[name]
+    for i in range(config.num_layers):
+        for kind in ("weight", "bias"):
+            parts = [theirs[f"transformer_blocks.{i}.attn1.to_{letter}.{kind}"] for letter in "qkv"]
+            ours[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
+    out_channels = config.out_channels or config.in_channels
+    if out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise UserError(f"out_channels {out_channels} is neither in_channels {config.in_channels} nor twice that")
+    return _build(ours, {"input_size": config.sample_size, "patch_size": config.patch_size, "in_channels": config.in_channels,
+                         "hidden_size": hidden, "depth": config.num_layers, "num_heads": config.num_attention_heads,
+                         "num_classes": config.num_embeds_ada_norm, "learn_sigma": out_channels != config.in_channels}, "diffusers")
+
+
+def load_diffusers(folder):
+    """A saved ``DiTTransformer2DModel``, or the transformer of a saved ``DiTPipeline``, with the released frequencies."""
+    from diffusers import DiTTransformer2DModel
+
+    folder = Path(folder)
+    folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    try:
+        return _with_released_frequencies(DiTTransformer2DModel.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a diffusers DiT: {str(error).splitlines()[0]}") from None
+
+
+def _with_released_frequencies(twin):
+    for block in twin.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    return twin
+
+
+def _diffusers_keys(depth: int):
+    """Pairs (diffusers key, our key). The embedders stand in every diffusers block; attention's q, k, v are apart."""
+    for kind in ("weight", "bias"):
+        yield f"pos_embed.proj.{kind}", f"x_embedder.proj.{kind}"
+        yield f"proj_out_1.{kind}", f"final_layer.adaLN_modulation.1.{kind}"
+        yield f"proj_out_2.{kind}", f"final_layer.linear.{kind}"
+    for i in range(depth):
+        theirs, ours = f"transformer_blocks.{i}", f"blocks.{i}"
+        yield f"{theirs}.norm1.emb.class_embedder.embedding_table.weight", "y_embedder.embedding_table.weight"
+        for kind in ("weight", "bias"):
+            yield f"{theirs}.norm1.emb.timestep_embedder.linear_1.{kind}", f"t_embedder.mlp.0.{kind}"
+            yield f"{theirs}.norm1.emb.timestep_embedder.linear_2.{kind}", f"t_embedder.mlp.2.{kind}"
+            yield f"{theirs}.norm1.linear.{kind}", f"{ours}.adaLN_modulation.1.{kind}"
+            yield f"{theirs}.attn1.to_out.0.{kind}", f"{ours}.attn.proj.{kind}"
+            yield f"{theirs}.ff.net.0.proj.{kind}", f"{ours}.mlp.fc1.{kind}"
+            yield f"{theirs}.ff.net.2.{kind}", f"{ours}.mlp.fc2.{kind}"
+
+
+def _refuse_other_designs(model: DiT, what: str) -> None:
+    if model.block != "adaln_zero":
+        raise UserError(f"{what} knows adaLN-Zero only, and this model's blocks are '{model.block}'; write .safetensors instead")
+    if options_of(model)["qk_norm"]:
+        raise UserError(f"{what} knows no QK-norm, and this model has it; write .safetensors instead")
+
+
+def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:
+    with torch.device("meta"):
+        model = DiT(**options)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())[:300]}") from None
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval()
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    """A state dict, or the EMA weights of a released training checkpoint."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:                                                 # torch raises a dozen kinds for a bad file
+        raise UserError(f"{path}: not weights that can be loaded safely: {str(error).splitlines()[0][:200]}") from None
+    loaded = loaded.get("ema", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds no state dict")
+    return loaded
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+            options = (file.metadata() or {}).get(CONFIG_KEY)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file: {error}") from None
+    return state, json.loads(options) if options else None

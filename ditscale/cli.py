@@ -101,6 +101,44 @@ def status(spec_path, overrides):
 
 
 @main.command()
+@click.option("--resolution", default=32, show_default=True, type=click.IntRange(min=1),
+              help="Input cells a side: 32 for the latents of 256-pixel images, 64 for 512.")
+@click.option("--channels", default=4, show_default=True, type=click.IntRange(min=1))
+@click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1))
+@click.option("--block", default="adaln_zero", show_default=True, help="adaln_zero, adaln, cross_attention or in_context.")
+@click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "csv", "markdown"]))
+def models(resolution, channels, classes, block, form):
+    """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs."""
+    from ditscale.cost import table
+
+    rows = table.model_rows(resolution=resolution, channels=channels, classes=classes, block=block)
+    if not rows:
+        raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells a side")
+    click.echo({"text": table.as_text, "csv": table.as_csv, "markdown": table.as_markdown}[form](rows), nl=False)
+
+
+@main.command()
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+def convert(source, target):
+    """Convert a DiT's weights: a released .pt, .safetensors, or a diffusers folder, to any of the three.
+
+    TARGET's name decides: *.safetensors, *.pt (released layout), or else a folder for diffusers. Nothing is unpickled.
+    """
+    from pathlib import Path
+
+    from ditscale.models.convert import load_model, save_model
+
+    if Path(target).exists():
+        raise UserError(f"{target} exists already; give another name")
+    if not Path(target).absolute().parent.is_dir():
+        raise UserError(f"{target}: its folder does not exist")
+    model = load_model(source)
+    save_model(model, target)
+    click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+@main.command()
 def doctor():
     """Say what this machine can do, what is missing, and the command that would mend it."""
     from ditscale.doctor import examine, show

@@ -80,3 +80,29 @@ def test_data_build_into_a_file(repository, tmp_path):
     (tmp_path / "taken").write_text("")
     done = run(repository, "data", "build", "digits", str(tmp_path / "taken"))
     assert done.returncode == 2 and str(tmp_path / "taken") in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_models_table(repository):
+    done = run(repository, "models")
+    assert done.returncode == 0
+    row = next(line for line in done.stdout.splitlines() if line.startswith("DiT-XL/2"))
+    assert row.split()[1:8] == ["28", "1152", "16", "674,834,720", "256", "118.621", "237.243"]
+    csv = run(repository, "models", "--format", "csv", "--resolution", "64", "--block", "cross_attention").stdout.splitlines()
+    assert csv[0].startswith("model,depth") and len(csv) == 1 + 9 * 3
+    assert run(repository, "models", "--format", "markdown").stdout.startswith("| model |")
+    for wrong in (("--block", "adalnzero"), ("--resolution", "7")):
+        bad = run(repository, "models", *wrong)
+        assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and bad.stdout == ""
+
+
+def test_convert(repository, tmp_path):
+    from ditscale.models.convert import save_model
+    from ditscale.models.dit import create_model
+
+    save_model(create_model("DiT-atto/4", seed=0, input_size=8, in_channels=4), tmp_path / "a.pt")
+    done = run(repository, "convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"))
+    assert done.returncode == 0 and (tmp_path / "b.safetensors").exists(), done.stderr
+    again = run(repository, "convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"))
+    assert again.returncode == 2 and "exists already" in again.stderr
+    missing = run(repository, "convert", str(tmp_path / "none.pt"), str(tmp_path / "c.safetensors"))
+    assert missing.returncode == 2 and "no such file" in missing.stderr

@@ -126,5 +126,6 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
 
 
 def slug(config: RunConfig) -> str:
-    """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``."""
-    return f"{config.model.name.replace('/', '-')}-{config.objective.name}-{config.formulation.name}-s{config.seed}"
+    """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``; a block design of its own is named too."""
+    design = "" if config.model.block == "adaln_zero" else f"-{config.model.block}"
+    return f"{config.model.name.replace('/', '-')}{design}-{config.objective.name}-{config.formulation.name}-s{config.seed}"

@@ -32,6 +32,11 @@ def test_grid(write_spec):
     assert runs[0].run_id.startswith("DiT-atto-4-baseline-flow-s0-")
 
 
+def test_block_designs_are_named(write_spec):
+    runs = runs_of(write_spec(), "seed=0", "model.name=DiT-atto/4", "model.block=in_context")
+    assert runs[0].run_id.startswith("DiT-atto-4-in_context-baseline-flow-s0-")
+
+
 def test_exclude(write_spec):
     runs = runs_of(write_spec(exclude=[{"model.name": "DiT-atto/8", "seed": 1}, {"seed": 2}]))
     assert [(run.config.model.name, run.config.seed) for run in runs] == [("DiT-atto/4", 0), ("DiT-atto/4", 1), ("DiT-atto/8", 0)]

@@ -12,7 +12,8 @@ from ditscale.models.sizes import parse_model_name
 # DiT paper, Table 4 (its "Gflops" are GMACs) and the exact parameter counts of the released code (trainable).
 PAPER = {"S/8": 0.36, "S/4": 1.41, "S/2": 6.06, "B/8": 1.42, "B/4": 5.56, "B/2": 23.01, "L/8": 5.01, "L/4": 19.70, "L/2": 80.71,
          "XL/8": 7.39, "XL/4": 29.05, "XL/2": 118.64}
-PARAMETERS = {"S/2": 32_865_056, "B/2": 130_315_808, "L/2": 457_840_672, "XL/2": 674_834_720}
+PARAMETERS = {"S/8": 33_142_016, "S/4": 32_920_448, "S/2": 32_865_056, "B/8": 130_869_248, "B/4": 130_426_496, "B/2": 130_315_808,
+              "L/8": 458_578_432, "L/4": 457_988_224, "L/2": 457_840_672, "XL/8": 675_664_640, "XL/4": 675_000_704, "XL/2": 674_834_720}
 
 
 def card(name, **options):

@@ -1,34 +1,92 @@
-"""Flow matching on the straight line (SiT's best interpolant, arXiv 2401.08740): ``x_t = (1 - t) x_0 + t n``, t in [0, 1]."""
+"""Flow matching (SiT, arXiv 2401.08740): ``x_t = a(t) x_0 + s(t) n`` for t in [0, 1], the velocity ``dx/dt`` as target.
+
+Linear interpolant: a = 1 - t, s = t (SiT's best). Cosine (SiT's GVP): a = cos(pi t / 2), s = sin(pi t / 2), unit variance kept.
+"""
+
+import math
 
 import torch
 from torch import Tensor
 
+from ditscale.diffusion.arithmetic import per_image, wide
 
-def per_image(t: Tensor) -> Tensor:
-    """(B,) to (B, 1, 1, 1)."""
-    return t[:, None, None, None]
+HALF_PI = math.pi / 2
 
 
 class Flow:
-    """Linear interpolant, velocity ``v = dx/dt = n - x_0`` as target, t uniform in training, plain squared error."""
+    """Velocity prediction with plain squared error.
 
+    Args:
+        interpolant: ``linear`` or ``cosine``.
+        t_distribution: in training, ``uniform`` or ``logit_normal``: t = sigmoid(logit_mean + logit_std z) with z standard normal
+            (Stable Diffusion 3, arXiv 2403.03206, eq. 19).
+    """
+
+    name = "flow"
     learn_sigma = False
     time_scale = 1000.0                                                        # the embedder's sinusoids are made for 0..1000
 
+    def __init__(self, interpolant: str = "linear", t_distribution: str = "uniform", logit_mean: float = 0.0,
+                 logit_std: float = 1.0):
+        self.interpolant, self.t_distribution = interpolant, t_distribution
+        self.logit_mean, self.logit_std = logit_mean, logit_std
+
     def level(self, uniform: Tensor) -> Tensor:
-        return uniform
+        if self.t_distribution == "uniform":
+            return uniform
+        return torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(uniform.double() + 2.0**-25)).float()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.interpolant == "linear":
+            return 1 - t, t
+        return torch.cos(HALF_PI * t), torch.sin(HALF_PI * t)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """da/dt and ds/dt."""
+        if self.interpolant == "linear":
+            return -torch.ones_like(t), torch.ones_like(t)
+        return -HALF_PI * torch.sin(HALF_PI * t), HALF_PI * torch.cos(HALF_PI * t)
 
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return torch.lerp(clean, noise, per_image(t))
+        if self.interpolant == "linear":
+            return torch.lerp(clean, noise, per_image(t))
+        signal, spread = self.coefficients(t)
+        return per_image(signal) * clean + per_image(spread) * noise
 
     def model_inputs(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return noisy, self.time_scale * t
 
-    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return (output.float() - (noise - clean)).square()
+    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+        if self.interpolant == "linear":
+            return {"mse": (wide(output) - (noise - clean)).square()}
+        signal_rate, spread_rate = self.rates(t)
+        return {"mse": (wide(output) - (per_image(signal_rate) * clean + per_image(spread_rate) * noise)).square()}
+
+    def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Solves x = a x_0 + s n and v = a' x_0 + s' n; the determinant is 1 (linear) or pi / 2 (cosine)."""
+        velocity = wide(output)
+        (signal, spread), (signal_rate, spread_rate) = ([per_image(c) for c in pair] for pair in (self.coefficients(t), self.rates(t)))
+        determinant = signal * spread_rate - spread * signal_rate
+        return (spread_rate * noisy - spread * velocity) / determinant, (signal * velocity - signal_rate * noisy) / determinant
 
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        return output.float()
+        return wide(output)
 
-    def sampling_levels(self, steps: int) -> Tensor:
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    def scalars(self, t: float) -> tuple[float, float, float, float]:
+        """a, s, da/dt and ds/dt at one level."""
+        if self.interpolant == "linear":
+            return 1 - t, t, -1.0, 1.0
+        sine, cosine = math.sin(HALF_PI * t), math.cos(HALF_PI * t)
+        return cosine, sine, -HALF_PI * sine, HALF_PI * cosine
+
+    def sampling_start(self, level: float) -> float:
+        return 1.0
+
+    def step_weights(self, here: float, there: float) -> tuple[float, float]:
+        return 1.0, there - here
+
+    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
+        return torch.lerp(high, low, share)
+
+    def noise_share(self, level: float) -> float:
+        return level

@@ -8,31 +8,53 @@ from ditscale.config import FormulationConfig
 
 
 class Formulation(Protocol):
-    """Shapes: images (B, C, S, S); noise levels ``t`` (B,), larger is noisier; all arithmetic in fp32."""
+    """Shapes: images (B, C, S, S); noise levels ``t`` (B,), larger is noisier; all arithmetic in fp32 at least.
 
+    Every formulation's noisy sample is ``signal(t) x_0 + spread(t) n``. Levels are flow's t in [0, 1], edm's sigma, ddpm's
+    timestep. ``docs/formulations.md`` compares them.
+    """
+
+    name: str
     learn_sigma: bool                                                          # the model also outputs a variance
 
     def level(self, uniform: Tensor) -> Tensor:
         """Training noise levels (B,) from uniform draws (B,)."""
 
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``signal(t)`` and ``spread(t)``, (B,) each."""
+
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noisy sample at level ``t`` on the trajectory that ``noise`` spans."""
 
     def model_inputs(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees: scaled image and time in 0..1000."""
+        """What the network sees: scaled image and time in about 0..1000."""
 
-    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The weighted squared error of the raw network output, elementwise, (B, C, S, S)."""
+    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Weighted terms of the raw network output, each elementwise (B, C, S, S); the loss is the sum of their means."""
+
+    def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean image and the noise that the raw network output stands for."""
 
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """``dx/dt`` of the probability-flow ODE from the raw network output."""
+        """The slope of the probability-flow ODE from the raw network output, over the variable that ``step_weights`` steps."""
 
-    def sampling_levels(self, steps: int) -> Tensor:
-        """``steps + 1`` levels from pure noise down to clean, float64."""
+    def sampling_start(self, level: float) -> float:
+        """What standard normal noise is multiplied by to start sampling at a level."""
+
+    def step_weights(self, here: float, there: float) -> tuple[float, float]:
+        """(keep, move) of an Euler step of the probability-flow ODE between two levels: ``x' = keep x + move slope``."""
+
+    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
+        """Levels (B,) that lie ``share`` of the way from ``high`` to ``low``."""
+
+    def noise_share(self, level: float) -> float:
+        """Where a level lies between clean (0) and pure noise (1), as sampling time goes."""
 
 
 def make_formulation(config: FormulationConfig) -> Formulation:
-    """The formulation that a config names."""
+    """The formulation that a config names, with its options."""
+    from ditscale.diffusion.ddpm import Ddpm
+    from ditscale.diffusion.edm import Edm
     from ditscale.diffusion.flow import Flow
 
-    return {"flow": Flow}[config.name]()
+    return {"ddpm": Ddpm, "edm": Edm, "flow": Flow}[config.name](**config.model_dump(exclude={"name"}))

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ditscale.diffusion.formulation import Formulation
-from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.objective import CleanBatch, named_means
 from ditscale.randomness import Normal, Uniform
 
 
@@ -21,4 +21,4 @@ class Baseline:
         noisy = self.formulation.add_noise(batch.images, noise, t)
         dropped = draws["label drop"][:, 0] < self.class_dropout_prob
         output = model(*self.formulation.model_inputs(noisy, t), batch.labels.masked_fill(dropped, self.null_class))
-        return {"generative": self.formulation.loss(output, batch.images, noise, t).mean()}
+        return named_means("generative", self.formulation.loss(output, batch.images, noise, t))

@@ -24,6 +24,11 @@ class Objective(Protocol):
         """Named scalar terms in fp32; the training loss is their sum. ``model`` is called as ``model(x, t, y)``."""
 
 
+def named_means(name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Elementwise terms to scalars: ``name`` where there is one, ``name_<term>`` where there are more."""
+    return {name if len(terms) == 1 else f"{name}_{term}": values.mean() for term, values in terms.items()}
+
+
 def make_objective(config: RunConfig) -> Objective:
     """The objective that a config names, over the formulation that it names."""
     from ditscale.diffusion.formulation import make_formulation

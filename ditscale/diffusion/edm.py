@@ -1,0 +1,75 @@
+"""EDM (Karras et al., arXiv 2206.00364): ``x = x_0 + sigma n``, and a preconditioned denoiser
+``D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`` (Table 1), trained as in MaskDiT (arXiv 2306.09305).
+"""
+
+import torch
+from torch import Tensor
+
+from ditscale.diffusion.arithmetic import per_image, wide
+
+
+class Edm:
+    """Levels are sigma. ``ln sigma ~ N(p_mean, p_std^2)`` in training; squared error of D, weighted by
+    ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``, so that the network's own target has unit variance at every level.
+
+    **c_noise.** The paper feeds ``ln(sigma) / 4`` to its network, which spans -1.6 to 1.1. DiT's sinusoids are made for 0 to 1000
+    and hardly move over that range, so the network here is given ``c_noise_scale * ln(sigma) / 4``, with a scale of 1000 as flow
+    has; the sinusoids take negative times as well as positive ones. Scale 1 is what EDM and MaskDiT print.
+    """
+
+    name = "edm"
+    learn_sigma = False
+
+    def __init__(self, p_mean: float = -1.2, p_std: float = 1.2, sigma_data: float = 0.5, sigma_min: float = 0.002,
+                 sigma_max: float = 80.0, rho: float = 7.0, c_noise_scale: float = 1000.0):
+        self.p_mean, self.p_std, self.sigma_data = p_mean, p_std, sigma_data
+        self.sigma_min, self.sigma_max, self.rho, self.c_noise_scale = sigma_min, sigma_max, rho, c_noise_scale
+
+    def level(self, uniform: Tensor) -> Tensor:
+        """The inverse normal CDF of the middle of each draw's cell (draws are multiples of 2^-24): never 0, never 1."""
+        return torch.exp(self.p_mean + self.p_std * torch.special.ndtri(uniform.double() + 2.0**-25)).float()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), t
+
+    def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return clean + per_image(t) * noise
+
+    def model_inputs(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        c_in = torch.rsqrt(t.square() + self.sigma_data**2)
+        return per_image(c_in) * noisy, self.c_noise_scale * 0.25 * torch.log(t)
+
+    def denoised(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """D from the raw network output F."""
+        total = t.square() + self.sigma_data**2
+        c_skip, c_out = self.sigma_data**2 / total, self.sigma_data * t * torch.rsqrt(total)
+        return per_image(c_skip) * noisy + per_image(c_out) * wide(output)
+
+    def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+        weight = (t.square() + self.sigma_data**2) / (t * self.sigma_data).square()
+        return {"mse": per_image(weight) * (self.denoised(output, self.add_noise(clean, noise, t), t) - clean).square()}
+
+    def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        clean = self.denoised(output, noisy, t)
+        return clean, (noisy - clean) / per_image(t)
+
+    def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """``dx/dsigma = (x - D) / sigma`` (eq. 3), with D put in: both parts stay of order 1 at every level."""
+        total = t.square() + self.sigma_data**2
+        keep, move = t / total, self.sigma_data * torch.rsqrt(total)
+        return per_image(keep) * noisy - per_image(move) * wide(output)
+
+    def sampling_start(self, level: float) -> float:
+        return level
+
+    def step_weights(self, here: float, there: float) -> tuple[float, float]:
+        return 1.0, there - here
+
+    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
+        """Even in sigma^(1/rho), as the sampling levels are."""
+        return torch.lerp(high ** (1 / self.rho), low ** (1 / self.rho), share) ** self.rho
+
+    def noise_share(self, level: float) -> float:
+        """The share of sampling steps still to do: 0 at sigma_min, 1 at sigma_max."""
+        high, low, here = (value ** (1 / self.rho) for value in (self.sigma_max, self.sigma_min, level))
+        return min(1.0, max(0.0, (here - low) / (high - low)))

@@ -1,0 +1,89 @@
+"""Noise levels that a sampler visits, as plain numbers from pure noise down to clean: no torch, so that planning can ask.
+
+Units are each formulation's own: flow t in 1..0, edm sigma in sigma_max..0, ddpm timestep in 999..0 and then ``CLEAN``.
+"""
+
+import math
+from fractions import Fraction
+
+from ditscale.errors import UserError
+
+TRAIN_STEPS = 1000                                                             # ddpm's chain, as in DiT
+CLEAN = -1.0                                                                   # ddpm's level below timestep 0: no noise at all
+
+
+def flow_levels(steps: int, last: float = 0.0) -> list[float]:
+    """``steps + 1`` even levels from 1 to ``last``, counted from the nearer end with one rounding each: ``torch.linspace``'s bits."""
+    width = Fraction((last - 1.0) / steps)
+    return [float(1 + width * i if i < (steps + 1) // 2 else Fraction(last) - width * (steps - i)) for i in range(steps + 1)]
+
+
+def edm_levels(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
+    """EDM (arXiv 2206.00364) eq. 5: ``steps`` levels, even in sigma^(1/rho), and 0 at the end."""
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
+
+
+def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
+    """``steps`` of the 1000 training timesteps, downwards, and ``CLEAN``.
+
+    Args:
+        respacing: ``even`` (iDDPM, arXiv 2102.09672: both ends are in), ``ddim`` (a whole stride from 0), or a list of counts,
+            one for each of as many equal sections of the chain, from the clean end.
+        timesteps: instead, the timesteps themselves, in any order.
+    """
+    if timesteps is not None:
+        chosen = list(timesteps)
+    elif respacing == "even":
+        chosen = _section(0, TRAIN_STEPS, steps)
+    elif respacing == "ddim":
+        chosen = _whole_stride(steps)
+    else:
+        chosen = _sections(respacing)
+    if len(set(chosen)) != len(chosen) or not all(0 <= step < TRAIN_STEPS for step in chosen):
+        raise UserError(f"ddpm timesteps {chosen} must be different whole numbers from 0 to {TRAIN_STEPS - 1}")
+    if len(chosen) != steps:
+        raise UserError(f"{len(chosen)} ddpm timesteps are chosen for {steps} sampling steps; "
+                        f"evaluation.sampling_steps={len(chosen)} would fit")
+    return [float(step) for step in sorted(chosen, reverse=True)] + [CLEAN]
+
+
+def _section(start: int, size: int, count: int) -> list[int]:
+    """``count`` timesteps over ``size`` from ``start``, first and last in."""
+    if count > size:
+        raise UserError(f"{_too_many(count)}; {size} is the most" if size == TRAIN_STEPS else
+                        f"respacing asks for {count} timesteps of a section of {size}; {size} is the most")
+    stride = (size - 1) / (count - 1) if count > 1 else 1
+    place, chosen = 0.0, []
+    for _ in range(count):                                                     # summed up, as published: a product rounds otherwise
+        chosen.append(start + round(place))
+        place += stride
+    return chosen
+
+
+def _sections(counts) -> list[int]:
+    """iDDPM's list: the chain in as many equal sections (the first ones longer by one), each with its own count."""
+    if not counts or min(counts) < 1:
+        raise UserError(f"respacing {list(counts)} must be a list of counts above 0, one a section")
+    size, longer = divmod(TRAIN_STEPS, len(counts))
+    chosen, start = [], 0
+    for i, count in enumerate(counts):
+        width = size + (i < longer)
+        chosen += _section(start, width, count)
+        start += width
+    return chosen
+
+
+def _too_many(steps: int) -> str:
+    return f"evaluation.sampling_steps {steps} is more than the {TRAIN_STEPS} training timesteps of ddpm"
+
+
+def _whole_stride(steps: int) -> list[int]:
+    """``0, s, 2 s, ...`` for the smallest whole stride s that gives this many."""
+    if steps > TRAIN_STEPS:
+        raise UserError(_too_many(steps))
+    for stride in range(1, TRAIN_STEPS + 1):
+        if math.ceil(TRAIN_STEPS / stride) == steps:
+            return list(range(0, TRAIN_STEPS, stride))
+    near = sorted({math.ceil(TRAIN_STEPS / stride) for stride in range(1, TRAIN_STEPS + 1)}, key=lambda n: abs(n - steps))[:2]
+    raise UserError(f"respacing 'ddim' has no whole stride for {steps} sampling steps; {near[0]} or {near[1]} would do")

@@ -1,6 +1,128 @@
-"""Model evaluations of a sampler: a fact that the planner asks without torch."""
+"""How images are sampled, and what that costs in model evaluations: facts that config and planner ask without torch."""
+
+from dataclasses import dataclass
+
+from ditscale.diffusion.levels import TRAIN_STEPS, ddpm_levels, edm_levels, flow_levels
+from ditscale.errors import UserError
+
+SAMPLERS = {"ddpm": ("ddpm", "ddim", "heun", "euler"), "edm": ("heun", "euler"), "flow": ("heun", "euler", "sde")}
+LEARNS_SIGMA = ("ddpm",)                                                       # formulations whose model also outputs a variance
+STOCHASTIC = ("ddpm", "sde")                                                   # and ddim with eta, heun and euler with churn
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A sampler, its steps and its options; ``docs/formulations.md`` says which goes with which formulation."""
+
+    sampler: str
+    steps: int
+    respacing: str | tuple[int, ...] = "even"                                  # ddpm: even, ddim, or iDDPM's counts by section
+    timesteps: tuple[int, ...] | None = None                                   # ddpm: these timesteps instead
+    eta: float = 0.0                                                           # ddim: 0 no noise, 1 as much as ddpm's posterior
+    churn: float = 0.0                                                         # edm, Alg. 2: S_churn, S_tmin and S_tmax, S_noise
+    churn_interval: tuple[float, float] = (0.0, 1e6)
+    churn_noise: float = 1.0
+    sde_diffusion: str = "sigma"                                               # sde: w(t), one of samplers.DIFFUSIONS
+    sde_last_step: float = 0.04                                                # sde: the level from which one step leads to clean
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise on the way."""
+        return self.sampler in STOCHASTIC or self.eta > 0 or self.churn > 0
+
+    def check(self, formulation: str) -> None:
+        """Refuse what makes no sense together.
+
+        Raises:
+            UserError: the sampler or an option is not one of this formulation, or there are more steps than the chain has.
+        """
+        if self.sampler not in SAMPLERS[formulation]:
+            raise UserError(f"evaluation.sampler '{self.sampler}' does not go with formulation '{formulation}': "
+                            f"{', '.join(SAMPLERS[formulation])} would")
+        defaults = Sampling(self.sampler, self.steps)
+        for option, fits, needed in (
+                ("respacing", formulation == "ddpm", "formulation ddpm"), ("timesteps", formulation == "ddpm", "formulation ddpm"),
+                ("eta", self.sampler == "ddim", "sampler ddim"),
+                ("churn", formulation == "edm", "formulation edm"), ("churn_interval", formulation == "edm", "formulation edm"),
+                ("churn_noise", formulation == "edm", "formulation edm"),
+                ("sde_diffusion", self.sampler == "sde", "sampler sde"), ("sde_last_step", self.sampler == "sde", "sampler sde")):
+            if not fits and getattr(self, option) != getattr(defaults, option):
+                raise UserError(f"evaluation.{option} is for {needed}; it does nothing with formulation {formulation} and "
+                                f"sampler {self.sampler}")
+        if self.churn_interval[0] >= self.churn_interval[1]:
+            raise UserError(f"evaluation.churn_interval {list(self.churn_interval)} must go from lower to higher sigma")
+        if formulation == "ddpm":
+            ddpm_levels(self.steps, self.respacing, self.timesteps)
+
+    def options(self, formulation) -> dict:
+        """What else moves the samples, for the passport: the options that this sampler reads and are not at their default, and
+        edm's range of levels. ``formulation`` is a formulation or its config."""
+        defaults = Sampling(self.sampler, self.steps)
+        chosen = {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
+        if formulation.name == "edm":
+            chosen |= {name: getattr(formulation, name) for name in ("sigma_min", "sigma_max", "rho")}
+        return chosen
+
+
+def sampling_of(evaluation) -> Sampling:
+    """The sampling that an ``EvaluationConfig`` describes."""
+    names = [name for name in Sampling.__dataclass_fields__ if name not in ("sampler", "steps")]
+    return Sampling(evaluation.sampler, evaluation.sampling_steps, **{name: getattr(evaluation, name) for name in names})
+
+
+def visited_levels(formulation, sampling: Sampling) -> list[float]:
+    """The levels of the samples, noisiest first; the last is clean. ``formulation`` is a formulation or its config."""
+    if formulation.name == "ddpm":
+        return ddpm_levels(sampling.steps, sampling.respacing, sampling.timesteps)
+    if formulation.name == "edm":
+        return edm_levels(sampling.steps, formulation.sigma_min, formulation.sigma_max, formulation.rho)
+    if sampling.sampler == "sde":
+        return [*flow_levels(sampling.steps - 1, sampling.sde_last_step), 0.0] if sampling.steps > 1 else [1.0, 0.0]
+    return flow_levels(sampling.steps)
+
+
+def churned(level: float, sampling: Sampling) -> float:
+    """EDM Alg. 2, lines 4 to 6: the raised level at which a step starts after fresh noise was added."""
+    low, high = sampling.churn_interval
+    return level * (1 + min(sampling.churn / sampling.steps, 2**0.5 - 1)) if low <= level <= high else level
 
 
 def evaluations(sampler: str, steps: int) -> int:
     """Model evaluations (NFE) for one image, guidance counted once. Heun's last step is a plain Euler step."""
-    return {"euler": steps, "heun": 2 * steps - 1}[sampler]
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def evaluated_levels(formulation, sampling: Sampling) -> list[float]:
+    """The level of each model evaluation, ``evaluations`` of them, in no particular order."""
+    levels = visited_levels(formulation, sampling)
+    starts = [churned(level, sampling) for level in levels[:-1]]
+    return starts + levels[1:-1] if sampling.sampler == "heun" else starts
+
+
+def forwards(formulation, sampling: Sampling, scale: float, interval: tuple[float, float] | None) -> int:
+    """Forward passes of the model for one image: two for each evaluation that is guided, one for the others."""
+    return sum(2 if guided_at(level, scale, interval) else 1 for level in evaluated_levels(formulation, sampling))
+
+
+def guided_at(level: float, scale: float, interval: tuple[float, float] | None) -> bool:
+    """Whether guidance acts at a level; both ends of the interval are in."""
+    return scale != 1 and (interval is None or interval[0] <= level <= interval[1])
+
+
+def check_interval(formulation, interval: tuple[float, float] | None) -> None:
+    """Refuse an interval of noise levels that holds none.
+
+    Raises:
+        UserError: it is reversed, or lies outside the formulation's levels.
+    """
+    if interval is None:
+        return
+    low, high = interval
+    top, unit = {"flow": (1.0, "t, from 0 to 1"), "ddpm": (TRAIN_STEPS, "timesteps, from 0 to 1000"),
+                 "edm": (float("inf"), "sigma, above 0")}[formulation.name]
+    if low >= high:
+        raise UserError(f"evaluation.guidance_interval {[low, high]} is reversed or empty: [lower, higher] noise level, in "
+                        f"{formulation.name}'s {unit}")
+    if low < 0 or high > top:
+        raise UserError(f"evaluation.guidance_interval {[low, high]} leaves {formulation.name}'s levels: {unit}")
+

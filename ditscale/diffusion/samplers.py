@@ -1,34 +1,158 @@
-"""ODE samplers: integrate a formulation's probability-flow ODE from noise to a clean image.
+"""Samplers: from noise to a clean image, by name.
 
-Heun is EDM's second-order scheme (arXiv 2206.00364, Alg. 1) with a plain Euler step at the end. ``nfe.py`` says
-what each costs.
+- ``euler``, ``heun``: the probability-flow ODE of any formulation. Heun is EDM's second-order scheme (arXiv 2206.00364, Alg. 2,
+  with churn for edm), a plain Euler step at the end. On ddpm the ODE is DDIM's, so ``euler`` is ``ddim`` without noise.
+- ``ddpm``: ancestral sampling with the learned variance (arXiv 2102.09672), unclipped. ``ddim``: arXiv 2010.02502, with eta.
+- ``sde``: Euler-Maruyama on flow's reverse SDE (SiT, arXiv 2401.08740).
+
+Coefficients are Python floats, worked out in float64 before the first step; a step never waits for the device. Noise on the way
+is a function of (seed, image position, step) alone.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
+from ditscale import randomness
+from ditscale.diffusion.arithmetic import wide
 from ditscale.diffusion.formulation import Formulation
+from ditscale.diffusion.nfe import Sampling, churned, visited_levels
+from ditscale.errors import UserError
+
+KL_GUARD = 0.1                                                                 # keeps w finite at t = 1, where the signal is 0
 
 
 @torch.inference_mode()
-def sample_ode(model, formulation: Formulation, noise: Tensor, labels: Tensor, *, sampler: str, steps: int) -> Tensor:
+def sample(model, formulation: Formulation, noise: Tensor, labels: Tensor, *, sampler: str, steps: int, seed: int | None = None,
+           positions: Tensor | None = None, **options) -> Tensor:
     """Images (B, C, S, S) in fp32 from standard normal ``noise`` of that shape.
 
     Args:
         model: called as ``model(x, t, y)``; wrap it in ``Guided`` for guidance.
-        sampler: ``heun`` or ``euler``.
+        sampler, steps, options: the fields of ``Sampling``.
+        seed, positions: what a sampler that draws noise on the way draws it from; positions (B,) int64.
+
+    Raises:
+        UserError: sampler or option do not go with the formulation, or a stochastic sampler has no seed.
     """
-    levels = formulation.sampling_levels(steps).tolist()
+    sampling = Sampling(sampler, steps, **options)
+    sampling.check(formulation.name)
+    if sampling.stochastic and (seed is None or positions is None):
+        raise UserError(f"sampler '{sampler}' draws noise on the way: it needs seed and positions")
+    fresh = StepNoise(seed, positions, noise.shape[1:], steps) if sampling.stochastic else None
+    levels = visited_levels(formulation, sampling)
+    start = formulation.sampling_start(levels[0]) * noise
+    run = {"ddpm": _ancestral, "ddim": _ddim, "sde": _sde}.get(sampler, _ode)
+    return run(Network(model, formulation, labels), start, levels, sampling, fresh)
 
-    def slope(x: Tensor, level: float) -> Tensor:
-        t = torch.full((len(x),), level, device=x.device)
-        return formulation.slope(model(*formulation.model_inputs(x, t), labels), x, t)
 
-    x = noise * levels[0]
-    for here, there in zip(levels[:-1], levels[1:]):
-        first = slope(x, here)
-        ahead = x + (there - here) * first
-        if sampler == "heun" and there > 0:
-            ahead = x + (there - here) * 0.5 * (first + slope(ahead, there))
+class Network:
+    """The model at a level that is a plain number: raw output, or slope of the probability-flow ODE."""
+
+    def __init__(self, model, formulation: Formulation, labels: Tensor):
+        self.formulation, self.labels = formulation, labels
+        self.at = model.at if hasattr(model, "at") else lambda level: model
+
+    def output(self, x: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        t = x.new_full((len(x),), level)
+        return self.at(level)(*self.formulation.model_inputs(x, t), self.labels), t
+
+    def slope(self, x: Tensor, level: float) -> Tensor:
+        output, t = self.output(x, level)
+        return self.formulation.slope(output, x, t)
+
+
+class StepNoise:
+    """Standard normal noise of each step, (B, C, S, S). On a GPU, where the generator's many small kernels wait for their
+    launches, that of several steps is drawn at once: each step has its own stream, so this changes no value."""
+
+    def __init__(self, seed: int, positions: Tensor, shape, steps: int):
+        self.seed, self.positions, self.shape, self.steps = seed, positions, tuple(shape), steps
+        self.at_once = 8 if positions.is_cuda else 1
+        self.drawn: dict[str, Tensor] = {}
+
+    def at(self, step: int) -> Tensor:
+        name = f"sampling noise of step {step}"
+        if name not in self.drawn:
+            ahead = range(step, min(step + self.at_once, self.steps))
+            self.drawn = randomness.draw(self.seed, self.positions,
+                                         {f"sampling noise of step {i}": randomness.Normal(self.shape) for i in ahead})
+        return self.drawn[name]
+
+
+def _ode(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise | None) -> Tensor:
+    weights, last = network.formulation.step_weights, len(levels) - 2
+    for i, there in enumerate(levels[1:]):
+        here = churned(levels[i], sampling)
+        if here > levels[i]:
+            x = x + (sampling.churn_noise * math.sqrt(here**2 - levels[i]**2)) * fresh.at(i)
+        keep, move = weights(here, there)
+        first = network.slope(x, here)
+        kept = x if keep == 1 else keep * x
+        ahead = kept + move * first
+        if sampling.sampler == "heun" and i < last:
+            ahead = kept + move * 0.5 * (first + network.slope(ahead, there))
         x = ahead
     return x
+
+
+def _ancestral(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
+    """Each step draws from N(mean, exp(log variance)); the mean is the posterior's (DDPM eq. 7) at the predicted clean image."""
+    chain = network.formulation.respaced(levels)
+    # x_0 = (x - spread eps) / signal, put into the posterior's mean: two coefficients a step
+    of_noise = (-chain.clean_weight * chain.spread / chain.signal).tolist()
+    of_noisy = (chain.clean_weight / chain.signal + chain.noisy_weight).tolist()
+    # log standard deviation = (log_posterior + (v + 1) / 2 (log_beta - log_posterior)) / 2
+    of_v = ((chain.log_beta - chain.log_posterior) / 4).tolist()
+    middle = ((chain.log_beta + chain.log_posterior) / 4).tolist()
+    channels, last = x.shape[1], len(levels) - 2
+    for i, level in enumerate(levels[:-1]):
+        output = wide(network.output(x, level)[0])
+        x = of_noisy[i] * x + of_noise[i] * output[:, :channels]
+        if i < last:                                                           # the step to clean adds no noise
+            x = x.addcmul_((of_v[i] * output[:, channels:]).add_(middle[i]).exp_(), fresh.at(i))
+    return x
+
+
+def _ddim(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise | None) -> Tensor:
+    """DDIM eqs. 12 and 16: towards the predicted clean image, with eta times the posterior's standard deviation of fresh noise."""
+    places = [network.formulation.signal_and_spread(level) for level in levels]
+    for i, ((signal, spread), (next_signal, next_spread)) in enumerate(zip(places[:-1], places[1:])):
+        fresh_std = sampling.eta * next_spread / spread * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))
+        keep = next_signal / signal
+        move = math.sqrt(max(0.0, next_spread**2 - fresh_std**2)) - keep * spread
+        x = keep * x + move * network.slope(x, levels[i])
+        if fresh_std > 0:
+            x = x.add_(fresh_std * fresh.at(i))
+    return x
+
+
+def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
+    """``dx = (v - w s / 2) dt + sqrt(w) dW`` backwards in time, with s the score; its marginals are the ODE's for any w(t) >= 0.
+
+    The score is singular at t = 0. So the last step, from ``sde_last_step``, follows the velocity alone.
+    """
+    flow, last = network.formulation, len(levels) - 2
+    for i, (here, there) in enumerate(zip(levels[:-1], levels[1:])):
+        velocity = network.slope(x, here)
+        if i == last:
+            return x + (there - here) * velocity
+        signal, spread, signal_rate, spread_rate = flow.scalars(here)
+        w = DIFFUSIONS[sampling.sde_diffusion](here, signal, spread, signal_rate, spread_rate)
+        # score = -n / spread with n = (signal v - signal_rate x) / determinant
+        determinant = signal * spread_rate - spread * signal_rate
+        of_velocity, of_noisy = -signal / (determinant * spread), signal_rate / (determinant * spread)
+        back = here - there
+        x = (1 + back * w / 2 * of_noisy) * x + back * (w / 2 * of_velocity - 1) * velocity
+        x = x.add_(math.sqrt(w * back) * fresh.at(i))
+    return x
+
+
+# w(t) of SiT: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it, kept finite.
+DIFFUSIONS = {
+    "sigma": lambda t, signal, spread, signal_rate, spread_rate: spread,
+    "sin2": lambda t, signal, spread, signal_rate, spread_rate: math.sin(math.pi * t) ** 2,
+    "kl": lambda t, signal, spread, signal_rate, spread_rate:
+        2 * spread * (spread_rate - signal_rate * spread / (signal + KL_GUARD)),
+}

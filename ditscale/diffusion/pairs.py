@@ -1,0 +1,39 @@
+"""PF-ODE pairs: the same image at a lower noise level on the same trajectory, for objectives that compare two views.
+
+Along the one-sample trajectory (the probability-flow ODE of a data set of one image) the clean image and the noise stay what they
+are, so both points come from the same pair: on flow and edm they lie on a straight line. Along the learned ODE the network says
+where the trajectory of the whole data goes.
+"""
+
+import torch
+from torch import Tensor
+
+from ditscale.diffusion.arithmetic import per_image
+from ditscale.diffusion.formulation import Formulation
+
+
+def paired(formulation: Formulation, clean: Tensor, noise: Tensor, t_high: Tensor, t_low: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy samples at both levels (B,), ``t_low`` at most ``t_high``, on the trajectory that ``noise`` spans."""
+    return formulation.add_noise(clean, noise, t_high), formulation.add_noise(clean, noise, t_low)
+
+
+def shared_noise_point(formulation: Formulation, noisy: Tensor, noise: Tensor, t_high: Tensor, t_low: Tensor) -> Tensor:
+    """The same lower point from a noisy sample whose noise is known. Not from pure noise (flow at t = 1), which shows no image."""
+    signal, spread = (per_image(c) for c in formulation.coefficients(t_high))
+    return formulation.add_noise((noisy - spread * noise) / signal, noise, t_low)
+
+
+@torch.no_grad()
+def learned_point(model, formulation: Formulation, noisy: Tensor, labels: Tensor, t_high: Tensor, t_low: Tensor, *,
+                  steps: int = 1) -> Tensor:
+    """The lower point on the trajectory that the model has learned: ``steps`` DDIM steps, each image between its own two levels.
+
+    A DDIM step goes to ``signal x_0 + spread n`` of the next level with the predicted pair; it is of first order, and exact where
+    the prediction does not change on the way. On edm and on flow's linear interpolant it is the Euler step.
+    """
+    x, here = noisy, t_high
+    for step in range(1, steps + 1):
+        there = t_low if step == steps else formulation.between(t_high, t_low, step / steps)
+        clean, noise = formulation.predictions(model(*formulation.model_inputs(x, here), labels), x, here)
+        x, here = formulation.add_noise(clean, noise, there), there
+    return x

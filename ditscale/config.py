@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.yamlfile import parse_yaml
@@ -16,6 +17,8 @@ from ditscale.yamlfile import parse_yaml
 
 # A whole number; ``1e6`` is one too.
 Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
+
+Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
@@ -39,8 +42,47 @@ class DataConfig(Section):
     classes: Count = Field(gt=0)
 
 
-class FormulationConfig(Section):
-    name: Literal["flow"]                                                      # how to noise, what to predict, how to weigh
+class DdpmConfig(Section):
+    name: Literal["ddpm"]
+    schedule: Literal["linear", "cosine"] = "linear"                           # DiT: linear betas, 1e-4 to 2e-2
+    min_snr_gamma: float | None = Field(None, gt=0)                            # weigh the MSE by min(SNR, gamma) / SNR; MDTv2: 5
+
+
+class EdmConfig(Section):
+    name: Literal["edm"]
+    p_mean: float = -1.2                                                       # of ln sigma in training
+    p_std: float = Field(1.2, gt=0)
+    sigma_data: float = Field(0.5, gt=0)                                       # the data's standard deviation
+    sigma_min: float = Field(0.002, gt=0)                                      # of sampling
+    sigma_max: float = Field(80.0, gt=0)
+    rho: float = Field(7.0, ge=1)
+    c_noise_scale: float = Field(1000.0, gt=0)                                 # network time = this x ln(sigma) / 4; EDM: 1
+
+    @model_validator(mode="after")
+    def _check_range(self):
+        if self.sigma_min >= self.sigma_max:
+            raise UserError(f"formulation.sigma_min {self.sigma_min} is not below formulation.sigma_max {self.sigma_max}; "
+                            f"EDM takes 0.002 and 80")
+        return self
+
+
+class FlowConfig(Section):
+    name: Literal["flow"]
+    interpolant: Literal["linear", "cosine"] = "linear"                        # cosine: SiT's GVP
+    t_distribution: Literal["uniform", "logit_normal"] = "uniform"             # in training
+    logit_mean: float = 0.0                                                    # of ln(t / (1 - t)), logit_normal only
+    logit_std: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_distribution(self):
+        if self.t_distribution == "uniform" and (self.logit_mean, self.logit_std) != (0.0, 1.0):
+            raise UserError("formulation.logit_mean and logit_std are for t_distribution logit_normal; it is uniform")
+        return self
+
+
+FORMULATIONS = {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig}
+# How to noise, what to predict, how to weigh: each with its own options.
+FormulationConfig = Annotated[DdpmConfig | EdmConfig | FlowConfig, Field(discriminator="name")]
 
 
 class ObjectiveConfig(Section):
@@ -65,9 +107,21 @@ class EvaluationConfig(Section):
     extractor_path: str                                                        # weights of the feature network
     reference_path: str                                                        # a .beton with the held-out images
     samples: Count = Field(gt=1)
-    sampler: Literal["heun", "euler"] = "heun"
+    sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler go with every formulation
     sampling_steps: Count = Field(gt=0)
+    respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one a section
+    timesteps: Counts | None = None                                            # ddpm: exactly these, of 0..999
+    eta: float = Field(0.0, ge=0, le=1)                                        # ddim: share of ddpm's noise
+    churn: float = Field(0.0, ge=0)                                            # edm: S_churn
+    churn_interval: tuple[float, float] = Field((0.0, 1e6), strict=False)      # edm: S_tmin, S_tmax
+    churn_noise: float = Field(1.0, gt=0)                                      # edm: S_noise
+    sde_diffusion: Literal["sigma", "sin2", "kl"] = "sigma"                    # sde: w(t)
+    sde_last_step: float = Field(0.04, gt=0, lt=1)                             # sde: level from which one step leads to clean; SiT
     guidance_scale: float = Field(1.0, ge=0)                                   # 1 is no guidance
+    guidance_channels: Literal["all", "first3"] = "all"                        # first3: the released DiT
+    guidance_interval: tuple[float, float] | None = Field(None, strict=False)  # noise levels where it acts; None is everywhere
+    guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
+    guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
     batch: Count = Field(256, gt=0)
     seed: Count = Field(0, ge=0)
 
@@ -109,6 +163,9 @@ class RunConfig(Section):
         if self.evaluation and self.evaluation.guidance_scale != 1 and self.model.class_dropout_prob == 0:
             raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
                             "without label dropout there is no unconditional model to guide with")
+        if self.evaluation:
+            sampling_of(self.evaluation).check(self.formulation.name)
+            check_interval(self.formulation, self.evaluation.guidance_interval)
         return self
 
     @property
@@ -159,14 +216,27 @@ def _explain(kind: type[BaseModel], item: dict) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
-    key = ".".join(str(part) for part in item["loc"])
+    loc, chosen = _without_tag(item["loc"])
+    key = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
-        known = _keys_at(kind, item["loc"][:-1])
-        return f"unknown key '{key}'{did_you_mean(item['loc'][-1], known)} Keys here: {', '.join(known)}"
-    if item["type"] == "missing":
-        return f"'{key}' is missing"
+        known = list(FORMULATIONS[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
+        owners = [name for name, options in FORMULATIONS.items() if chosen and loc[-1] in options.model_fields]
+        foreign = f" for formulation {chosen}; it is an option of {', '.join(owners)}." if owners else ""
+        return f"unknown key '{key}'{foreign or did_you_mean(loc[-1], known)} Keys here: {', '.join(known)}"
+    if item["type"] == "missing" or item["type"] == "union_tag_not_found":
+        return f"'{key}{'.name' if item['type'] == 'union_tag_not_found' else ''}' is missing"
+    if item["type"] == "union_tag_invalid":
+        name = item["ctx"]["tag"]
+        return f"'{key}.name' is {name!r}{did_you_mean(name, FORMULATIONS)} Formulations: {', '.join(FORMULATIONS)}"
     message = item["msg"].replace("Input should be", "should be")
     return f"'{key}' is {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _without_tag(loc: tuple) -> tuple[tuple, str | None]:
+    """A place in the config without the formulation's name that pydantic puts into it, and that name."""
+    if len(loc) > 2 and loc[0] == "formulation" and loc[1] in FORMULATIONS:
+        return (loc[0], *loc[2:]), loc[1]
+    return loc, None
 
 
 def _keys_at(kind: type[BaseModel], loc: tuple) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.compute import FLOPS_PER_MAC, ComputeCard, compute_card
 from ditscale.cost.hardware import Machine
+from ditscale.diffusion.nfe import LEARNS_SIGMA, forwards, sampling_of
 from ditscale.models.sizes import parse_model_name
 
 
@@ -24,8 +25,9 @@ ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0), "gpu": Assumptions(0.30,
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model."""
     return compute_card(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
-                        classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob, learn_sigma=False,
-                        block=config.model.block, qk_norm=config.model.qk_norm)
+                        classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
+                        learn_sigma=config.formulation.name in LEARNS_SIGMA, block=config.model.block,
+                        qk_norm=config.model.qk_norm)
 
 
 def training_seconds(config: RunConfig, machine: Machine, images: int) -> float:
@@ -40,11 +42,9 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int) ->
     """Forecast seconds to sample and score that many checkpoints."""
     if config.evaluation is None:
         return 0.0
-    from ditscale.diffusion.nfe import evaluations
-
     settings, assumed = config.evaluation, ASSUMED[machine.kind]
-    forwards = evaluations(settings.sampler, settings.sampling_steps) * (1 if settings.guidance_scale == 1 else 2)
-    flops = FLOPS_PER_MAC * run_card(config).macs * forwards * settings.samples * checkpoints
+    passes = forwards(config.formulation, sampling_of(settings), settings.guidance_scale, settings.guidance_interval)
+    flops = FLOPS_PER_MAC * run_card(config).macs * passes * settings.samples * checkpoints
     return flops / (assumed.sample_utilisation * machine.peak_flops * config.resources.accelerators_per_run)
 
 

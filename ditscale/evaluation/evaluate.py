@@ -1,5 +1,6 @@
 """Score a run's checkpoints: EMA weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
 
+import json
 import time
 from dataclasses import asdict
 
@@ -11,7 +12,7 @@ from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.nfe import evaluations
+from ditscale.diffusion.nfe import evaluations, forwards, sampling_of
 from ditscale.evaluation.digits_cnn import load_digits_cnn
 from ditscale.evaluation.frechet import frechet_distance, moments
 from ditscale.evaluation.generate import QUANTISE, generate
@@ -29,7 +30,8 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, world: World):
         self.config, self.settings, self.world = config, config.evaluation, world
-        self.formulation = make_formulation(config.formulation)
+        self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(config.evaluation)
+        self.forwards = forwards(self.formulation, self.sampling, self.settings.guidance_scale, self.settings.guidance_interval)
         self.extractor = load_digits_cnn(self.settings.extractor_path).to(world.device)
         reference = BetonFile(self.settings.reference_path)
         self.reference = moments(self._features(_all_images(reference)))
@@ -39,8 +41,9 @@ class Evaluator:
             samples=self.settings.samples, labels="balanced", seed=self.settings.seed, formulation=config.formulation.name,
             sampler=self.settings.sampler, sampling_steps=self.settings.sampling_steps,
             nfe=evaluations(self.settings.sampler, self.settings.sampling_steps), guidance_scale=self.settings.guidance_scale,
-            guidance_channels="all", guidance_interval="all", ema_decay=config.train.ema_decay, decoder="none",
-            quantise=QUANTISE, resize="none", precision="fp32")
+            guidance_channels=self.settings.guidance_channels, guidance_interval=_interval(self.settings.guidance_interval),
+            ema_decay=config.train.ema_decay, decoder="none", quantise=QUANTISE, resize="none", precision="fp32",
+            guidance_schedule=_schedule(self.settings), sampler_options=_json(self.sampling.options(self.formulation)))
         self.floor = self._floor()
 
     def evaluate_missing(self, run: RunDir) -> None:
@@ -56,11 +59,10 @@ class Evaluator:
         data, settings = self.config.data, self.settings
         model = build_model(self.config, learn_sigma=self.formulation.learn_sigma)
         model.load_state_dict(load_ema(checkpoint), strict=False)              # the position table is not a parameter
-        guided = Guided(model.to(self.world.device).eval(), settings.guidance_scale, null_class=data.classes)
+        guided = self._guided(model.to(self.world.device).eval())
         mine = torch.arange(self.world.rank, settings.samples, self.world.size, device=self.world.device)
         images, labels = generate(guided, self.formulation, mine, image_shape=(data.channels, data.resolution, data.resolution),
-                                  classes=data.classes, seed=settings.seed, sampler=settings.sampler,
-                                  steps=settings.sampling_steps, batch=settings.batch)
+                                  classes=data.classes, seed=settings.seed, batch=settings.batch, **vars(self.sampling))
         images, labels, features = (self._collect(part) for part in (images.numpy(), labels.numpy(), self._features(images)))
         if not self.world.is_main:
             return
@@ -72,8 +74,17 @@ class Evaluator:
         append_line(run.evals, {"images_seen": images_seen, "metric": settings.metric, "score": score, "floor": self.floor,
                                 "passport_id": self.passport.digest(), "passport": asdict(self.passport),
                                 "seconds": time.perf_counter() - started,
-                                "forwards_per_image": self.passport.nfe * guided.passes})
+                                "forwards_per_image": self.forwards})
         print(f"images {images_seen:>9}  {settings.metric} {score:.2f} (floor {self.floor:.2f})", flush=True)
+
+    def _guided(self, model) -> Guided:
+        """The model with the config's guidance; compiled on a GPU."""
+        settings = self.settings
+        if self.world.device.type == "cuda":
+            model = torch.compile(model)
+        return Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
+                      interval=settings.guidance_interval, schedule=settings.guidance_schedule, power=settings.guidance_power,
+                      noise_share=self.formulation.noise_share)
 
     def _features(self, images: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
@@ -96,6 +107,19 @@ class Evaluator:
         for rank, rows in enumerate(parts):
             whole[rank::self.world.size] = rows
         return whole
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}"
+
+
+def _schedule(settings) -> str:
+    """``power_cosine 4`` or ``constant``."""
+    return settings.guidance_schedule + (f" {settings.guidance_power:g}" if settings.guidance_schedule == "power_cosine" else "")
+
+
+def _json(options: dict) -> str:
+    return json.dumps(options, sort_keys=True) if options else ""
 
 
 def _all_images(file: BetonFile) -> torch.Tensor:

@@ -5,21 +5,22 @@ from torch import Tensor
 
 from ditscale import randomness
 from ditscale.diffusion.formulation import Formulation
-from ditscale.diffusion.samplers import sample_ode
+from ditscale.diffusion.samplers import sample
 
 QUANTISE = "floor(clamp(127.5 x + 128, 0, 255))"
 
 
 def generate(model, formulation: Formulation, positions: Tensor, *, image_shape: tuple[int, int, int], classes: int, seed: int,
-             sampler: str, steps: int, batch: int) -> tuple[Tensor, Tensor]:
+             sampler: str, steps: int, batch: int, **options) -> tuple[Tensor, Tensor]:
     """The images of a seed at ``positions`` (N,), with balanced labels (image i has class i mod classes).
 
-    Returns uint8 (N, C, S, S) and labels (N,), both on the CPU. ``model`` is called as ``model(x, t, y)``.
+    Returns uint8 (N, C, S, S) and labels (N,), both on the CPU. ``model`` is called as ``model(x, t, y)``; ``options`` are further
+    fields of ``nfe.Sampling``.
     """
     images = []
     for part in positions.split(batch):
         noise = randomness.draw(seed, part, {"sampling noise": randomness.Normal(image_shape)})["sampling noise"]
-        drawn = sample_ode(model, formulation, noise, part % classes, sampler=sampler, steps=steps)
+        drawn = sample(model, formulation, noise, part % classes, sampler=sampler, steps=steps, seed=seed, positions=part, **options)
         images.append(to_uint8(drawn).cpu())
     return torch.cat(images), (positions % classes).cpu()
 

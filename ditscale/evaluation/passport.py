@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,12 @@ class Passport:
     quantise: str                                                              # how images became uint8
     resize: str
     precision: str
+    guidance_schedule: str = "constant"
+    sampler_options: str = ""                                                  # what else moves the samples, as sorted JSON
 
     def digest(self) -> str:
-        """12 hex that stand for the whole passport."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """12 hex that stand for the whole passport. Fields at their default are left out, so that one added later leaves the
+        scores that stand as they are."""
+        defaults = {field.name: field.default for field in fields(self)}
+        stated = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,62 +1,10 @@
-"""Gaussian data, for which the optimal network is known in closed form under every formulation."""
+"""The formulations."""
 
 import pytest
-import torch
 
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
-
-MEAN = torch.tensor([0.5, -0.3], dtype=torch.float64)
-COVARIANCE = torch.tensor([[0.30, 0.12], [0.12, 0.20]], dtype=torch.float64)
-
-
-def gaussian_network(formulation, mean=MEAN, covariance=COVARIANCE):
-    """The network whose raw output is optimal for data N(mean, covariance) over the channels: fp64, called as ``(x, t, y)``.
-
-    It undoes ``model_inputs`` to find the level, computes E[x_0 | x], and expresses it as the formulation's output.
-    """
-    eye = torch.eye(len(mean), dtype=torch.float64)
-
-    def model(x, time, y):
-        assert x.dtype == torch.float64
-        if formulation.name == "edm":
-            t = torch.exp(4 * time[:1] / formulation.c_noise_scale)
-            x = x * torch.sqrt(t**2 + formulation.sigma_data**2)
-            signal, spread = torch.ones_like(t), t
-        elif formulation.name == "flow":
-            t = time[:1] / formulation.time_scale
-            signal, spread = formulation.coefficients(t)
-        else:
-            t = time[:1]
-            signal, spread = (torch.tensor([c], dtype=torch.float64) for c in formulation.signal_and_spread(t.item()))
-        gain = signal * covariance @ torch.linalg.inv(signal**2 * covariance + spread**2 * eye)
-        clean = mean[:, None, None] + torch.einsum("cd,bdhw->bchw", gain, x - signal * mean[:, None, None])
-        noise = (x - signal * clean) / spread
-        if formulation.name == "flow":
-            signal_rate, spread_rate = formulation.rates(t)
-            return signal_rate * clean + spread_rate * noise
-        if formulation.name == "edm":
-            total = t**2 + formulation.sigma_data**2
-            return (clean - formulation.sigma_data**2 / total * x) / (formulation.sigma_data * t / torch.sqrt(total))
-        return torch.cat([noise, -torch.ones_like(noise)], dim=1)             # the posterior's variance
-
-    return model
-
-
-def ode_map(formulation, noise, mean=MEAN, covariance=COVARIANCE, sigma_max=None):
-    """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the covariance,
-    a point keeps its number of standard deviations from the mean. ``sigma_max`` for edm, whose start has no mean in it."""
-    values, vectors = torch.linalg.eigh(covariance)
-    if formulation.name == "edm":
-        begun = sigma_max * noise - mean[:, None, None]
-        scale = torch.sqrt(values / (values + sigma_max**2))
-    else:
-        signal, spread = (1e-30, 1.0) if formulation.name == "flow" else formulation.signal_and_spread(999)
-        begun = noise - signal * mean[:, None, None]
-        scale = torch.sqrt(values / (signal**2 * values + spread**2))
-    matrix = vectors @ torch.diag(scale) @ vectors.T
-    return mean[:, None, None] + torch.einsum("cd,bdhw->bchw", matrix, begun)
 
 
 @pytest.fixture(params=["ddpm", "edm", "flow", "flow_cosine"])

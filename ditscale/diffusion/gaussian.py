@@ -1,0 +1,58 @@
+"""Closed-form truth: for Gaussian data the optimal network and the probability-flow ODE's end points are known exactly.
+
+Tests and ``benchmarks/convergence.py`` measure samplers against it.
+"""
+
+import torch
+from torch import Tensor
+
+MEAN = torch.tensor([0.5, -0.3], dtype=torch.float64)
+COVARIANCE = torch.tensor([[0.30, 0.12], [0.12, 0.20]], dtype=torch.float64)
+
+
+def gaussian_network(formulation, mean: Tensor = MEAN, covariance: Tensor = COVARIANCE):
+    """The network whose raw output is optimal for pixels N(mean, covariance) over the channels, called as ``(x, t, y)``.
+
+    It undoes ``model_inputs`` to find the level (one for the batch), computes E[x_0 | x] and expresses it as the formulation's
+    output. fp64, so that the order of a sampler is not hidden by rounding.
+    """
+    eye = torch.eye(len(mean), dtype=torch.float64)
+
+    def model(x, time, y):
+        if formulation.name == "edm":
+            t = torch.exp(4 * time[:1] / formulation.c_noise_scale)
+            x = x * torch.sqrt(t**2 + formulation.sigma_data**2)
+            signal, spread = torch.ones_like(t), t
+        elif formulation.name == "flow":
+            t = time[:1] / formulation.time_scale
+            signal, spread = formulation.coefficients(t)
+        else:
+            t = time[:1]
+            signal, spread = (torch.tensor([c], dtype=torch.float64) for c in formulation.signal_and_spread(t.item()))
+        gain = signal * covariance @ torch.linalg.inv(signal**2 * covariance + spread**2 * eye)
+        clean = mean[:, None, None] + torch.einsum("cd,bdhw->bchw", gain, x - signal * mean[:, None, None])
+        noise = (x - signal * clean) / spread
+        if formulation.name == "flow":
+            signal_rate, spread_rate = formulation.rates(t)
+            return signal_rate * clean + spread_rate * noise
+        if formulation.name == "edm":
+            total = t**2 + formulation.sigma_data**2
+            return (clean - formulation.sigma_data**2 / total * x) / (formulation.sigma_data * t / torch.sqrt(total))
+        return torch.cat([noise, -torch.ones_like(noise)], dim=1)             # the posterior's variance
+
+    return model
+
+
+def ode_map(formulation, noise: Tensor, mean: Tensor = MEAN, covariance: Tensor = COVARIANCE) -> Tensor:
+    """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the covariance,
+    a point keeps its number of standard deviations from the mean."""
+    values, vectors = torch.linalg.eigh(covariance)
+    if formulation.name == "edm":
+        begun = formulation.sigma_max * noise - mean[:, None, None]
+        scale = torch.sqrt(values / (values + formulation.sigma_max**2))
+    else:
+        signal, spread = (1e-30, 1.0) if formulation.name == "flow" else formulation.signal_and_spread(999)
+        begun = noise - signal * mean[:, None, None]
+        scale = torch.sqrt(values / (signal**2 * values + spread**2))
+    matrix = vectors @ torch.diag(scale) @ vectors.T
+    return mean[:, None, None] + torch.einsum("cd,bdhw->bchw", matrix, begun)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 LOW = 0xFFFFFFFF
+LONG = 64                                                                      # blocks of 8 normals: longer streams go to numpy's C generator
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
@@ -48,6 +49,8 @@ def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> 
     Shapes: positions (B,) int64; returns fp32, (B, *shape) for ``Normal`` and (B, count) for ``Uniform``.
     """
     blocks = {name: -(-_values(spec) // _per_block(spec)) for name, spec in streams.items()}
+    if positions.device.type == "cpu" and max(blocks.values()) >= LONG:
+        return {name: _shaped(_long_words(seed, name, positions, blocks[name]), spec) for name, spec in streams.items()}
     block = np.concatenate([np.arange(n) for n in blocks.values()]).view(np.uint64)[None]
     key = np.concatenate([np.full(n, stream_key(name), np.uint64) for name, n in blocks.items()])[None]
     if positions.device.type == "cpu":
@@ -55,11 +58,26 @@ def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> 
     else:
         key, block = (torch.from_numpy(a.view(np.int64)).to(positions.device) for a in (key, block))
         words = philox(seed, key, block, positions[:, None])
-    drawn = {}
-    for (name, spec), part in zip(streams.items(), words.split(list(blocks.values()), dim=1)):
-        values = (_normal if isinstance(spec, Normal) else _uniform)(part.flatten(1))[:, :_values(spec)]
-        drawn[name] = values.reshape(-1, *spec.shape) if isinstance(spec, Normal) else values
-    return drawn
+    parts = words.split(list(blocks.values()), dim=1)
+    return {name: _shaped(part.flatten(1), spec) for (name, spec), part in zip(streams.items(), parts)}
+
+
+def _shaped(words: Tensor, spec: Normal | Uniform) -> Tensor:
+    """The values of one stream from its words (B, W)."""
+    values = (_normal if isinstance(spec, Normal) else _uniform)(words)[:, :_values(spec)]
+    return values.reshape(-1, *spec.shape) if isinstance(spec, Normal) else values
+
+
+def _long_words(seed: int, name: str, positions: Tensor, blocks: int) -> Tensor:
+    """The same words from numpy's compiled generator, one sample after the other: 20 times as fast where samples are long.
+
+    numpy counts up before it generates, so it starts one below block 0 of the sample's 256-bit counter.
+    """
+    words = np.empty((len(positions), 4 * blocks), np.uint64)
+    key = seed % 2**64 + (stream_key(name) << 64)
+    for row, position in enumerate(positions.tolist()):
+        words[row] = np.random.Philox(key=key, counter=((position << 64) - 1) % 2**256).random_raw(4 * blocks)
+    return torch.from_numpy(words.view(np.int64))
 
 
 def philox(seed: int, key, block, position):

@@ -21,6 +21,16 @@ def test_words_are_numpys(seed, position, block, library):
     assert (np.asarray(words).view(np.uint64) == wanted).all()
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
+def test_long_samples_hold_the_same_words(seed, monkeypatch):
+    """They come from numpy's own generator, block 0 and position 0 included."""
+    streams, positions = {"noise": Normal((4, 16, 16)), "level": Uniform()}, torch.tensor([0, 1, 5, 2**40])
+    fast = draw(seed, positions, streams)
+    monkeypatch.setattr("ditscale.randomness.LONG", 10**9)
+    for name, values in draw(seed, positions, streams).items():
+        assert torch.equal(values, fast[name])
+
+
 def test_any_split_and_order_draws_the_same():
     positions = torch.arange(100, 124)
     whole = draw(5, positions, STREAMS)

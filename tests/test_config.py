@@ -32,6 +32,54 @@ def test_mistakes_are_named(values, key, value, words):
         assert word in message
 
 
+FOREIGN = "unknown key 'formulation.%s' for formulation %s; it is an option of %s. Keys here: name"
+
+
+@pytest.mark.parametrize("formulation, evaluation, words", [
+    ({"name": "flwo"}, {}, ["'formulation.name' is 'flwo'", "did you mean 'flow'", "ddpm, edm, flow"]),
+    ({"interpolant": "linear"}, {}, ["'formulation.name' is missing"]),
+    ({"name": "flow", "schedule": "linear"}, {}, [FOREIGN % ("schedule", "flow", "ddpm")]),
+    ({"name": "ddpm", "sigma_data": 0.5}, {}, [FOREIGN % ("sigma_data", "ddpm", "edm")]),
+    ({"name": "edm", "sigma_dta": 0.5}, {}, ["unknown key 'formulation.sigma_dta'", "did you mean 'sigma_data'"]),
+    ({"name": "ddpm", "schedule": "square"}, {}, ["'formulation.schedule' is 'square'", "'linear' or 'cosine'"]),
+    ({"name": "edm", "sigma_min": 90.0}, {}, ["formulation.sigma_min 90.0 is not below formulation.sigma_max 80.0"]),
+    ({"name": "flow", "logit_std": 2.0}, {}, ["logit_normal"]),
+    ({"name": "flow"}, {"sampler": "ddim"}, ["evaluation.sampler 'ddim'", "heun, euler, sde would"]),
+    ({"name": "flow"}, {"eta": 0.5}, ["evaluation.eta is for sampler ddim"]),
+    ({"name": "flow"}, {"sampler": "euler", "churn": 2.0}, ["evaluation.churn is for formulation edm"]),
+    ({"name": "ddpm"}, {"sampling_steps": 1001, "sampler": "ddpm"}, ["evaluation.sampling_steps 1001", "1000 training timesteps"]),
+    ({"name": "ddpm"}, {"sampler": "ddpm", "respacing": [10, 15]}, ["evaluation.sampling_steps=25 would fit"]),
+    ({"name": "ddpm"}, {"sampler": "ddpm", "timesteps": [0, 500, 1000]}, ["from 0 to 999"]),
+    ({"name": "ddpm"}, {"guidance_interval": [700.0, 300.0]}, ["evaluation.guidance_interval [700.0, 300.0] is reversed"]),
+    ({"name": "flow"}, {"guidance_interval": [0.2, 700.0]}, ["leaves flow's levels: t, from 0 to 1"]),
+    ({"name": "edm"}, {"churn": 2.0, "churn_interval": [5.0, 1.0]}, ["evaluation.churn_interval [5.0, 1.0]", "lower to higher"]),
+])
+def test_formulation_and_sampling_mistakes_are_named(values, formulation, evaluation, words):
+    values["formulation"] = formulation
+    values["evaluation"].update(evaluation)
+    with pytest.raises(UserError) as error:
+        resolve(values, "spec.yaml")
+    for word in words:
+        assert word in str(error.value), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("formulation, evaluation", [
+    ({"name": "ddpm", "min_snr_gamma": 5.0}, {"sampler": "ddpm", "sampling_steps": 25, "respacing": [10, 15]}),
+    ({"name": "ddpm"}, {"sampler": "ddim", "eta": 1.0, "timesteps": [0, 500, 999]}),
+    ({"name": "edm", "p_mean": -0.4}, {"churn": 40.0, "churn_interval": [0.05, 50.0], "guidance_interval": [0.3, 5.0]}),
+    ({"name": "flow", "interpolant": "cosine"}, {"sampler": "sde", "sde_diffusion": "kl", "guidance_schedule": "power_cosine"}),
+    ({"name": "ddpm"}, {}),
+])
+def test_a_config_survives_its_own_record(values, formulation, evaluation):
+    """``run.json`` holds the dumped config; reading it back gives the same run."""
+    values["formulation"] = formulation
+    values["evaluation"].update(evaluation)
+    config = resolve(values, "x")
+    again = resolve(config.model_dump(mode="json"), "run.json")
+    assert again == config and again.science_hash() == config.science_hash()
+
+
 def test_guidance_needs_label_dropout(values):
     values["model"]["class_dropout_prob"] = 0.0
     values["evaluation"]["guidance_scale"] = 1.5

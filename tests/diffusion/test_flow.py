@@ -79,3 +79,35 @@ def test_guidance_formula_and_null_class():
     out = Guided(model, 3.0, null_class=10)(x, torch.zeros(3), labels)
     cond, uncond = model(x, None, labels), model(x, None, torch.full_like(labels, 10))
     assert torch.allclose(out, uncond + 3.0 * (cond - uncond), atol=1e-5)
+
+
+def test_cosine_interpolant_and_its_velocity():
+    flow, (clean, noise) = Flow("cosine"), torch.randn(2, 4, 1, 3, 3, dtype=torch.float64)
+    t = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    noisy = flow.add_noise(clean, noise, t)
+    for i, level in enumerate(t.tolist()):
+        angle = math.pi * level / 2
+        assert torch.allclose(noisy[i], math.cos(angle) * clean[i] + math.sin(angle) * noise[i], atol=1e-12)
+    step = 1e-6
+    velocity = (flow.add_noise(clean, noise, t + step) - flow.add_noise(clean, noise, t - step)) / (2 * step)
+    assert flow.loss(velocity, clean, noise, t)["mse"].max() < 1e-12
+    assert flow.scalars(0.3) == pytest.approx([c[1].item() for c in (*flow.coefficients(t), *flow.rates(t))])
+
+
+def test_logit_normal_levels():
+    """ln(t / (1 - t)) is normal with the given mean and standard deviation."""
+    uniform = (torch.arange(2**14) * 2**10).float() * 2.0**-24
+    levels = Flow(t_distribution="logit_normal", logit_mean=0.4, logit_std=0.7).level(uniform).double()
+    logits = torch.log(levels / (1 - levels))
+    assert logits.mean().item() == pytest.approx(0.4, abs=0.01) and logits.std().item() == pytest.approx(0.7, abs=0.01)
+    ends = Flow(t_distribution="logit_normal").level(torch.tensor([0.0, 1 - 2.0**-24]))
+    assert 0 < ends[0] < ends[1] < 1
+    assert torch.equal(Flow().level(uniform), uniform)
+
+
+@pytest.mark.parametrize("interpolant", ["linear", "cosine"])
+def test_loss_arithmetic_is_fp32_for_a_bf16_model(interpolant):
+    clean, noise, output = torch.randn(3, 2, 1, 4, 4)
+    loss = Flow(interpolant).loss(output.bfloat16(), clean, noise, torch.tensor([0.2, 0.9]))["mse"]
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, Flow(interpolant).loss(output.bfloat16().float(), clean, noise, torch.tensor([0.2, 0.9]))["mse"])

@@ -20,6 +20,7 @@ from torch import Tensor
 LOW = 0xFFFFFFFF
 LONG = 64                                                                      # blocks of 8 normals: longer streams go to numpy's C generator
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+SERIAL = 16384                                                                 # words at once: fit the cache, and torch starts no threads
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
 
@@ -50,7 +51,9 @@ def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> 
     """
     blocks = {name: -(-_values(spec) // _per_block(spec)) for name, spec in streams.items()}
     if positions.device.type == "cpu" and max(blocks.values()) >= LONG:
-        return {name: _shaped(_long_words(seed, name, positions, blocks[name]), spec) for name, spec in streams.items()}
+        return {name: torch.cat([_shaped(_long_words(seed, name, part, blocks[name]), spec)
+                                 for part in positions.split(max(1, SERIAL // (4 * blocks[name])))])
+                for name, spec in streams.items()}
     block = np.concatenate([np.arange(n) for n in blocks.values()]).view(np.uint64)[None]
     key = np.concatenate([np.full(n, stream_key(name), np.uint64) for name, n in blocks.items()])[None]
     if positions.device.type == "cpu":

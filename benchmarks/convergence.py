@@ -1,4 +1,4 @@
-"""Error against model evaluations for every sampler, on Gaussian data, where the truth is known. Draws ``docs/sampler_convergence.png``.
+"""Error of every sampler against model evaluations, on Gaussian data, where the truth is known: docs/sampler_convergence.png.
 
     python benchmarks/convergence.py [--out docs/sampler_convergence.png] [--most 512]
 
@@ -25,8 +25,9 @@ from ditscale.diffusion.nfe import evaluations
 COLOURS = {"ddpm": "#0072B2", "edm": "#D55E00", "flow, linear": "#009E73", "flow, cosine": "#CC79A7"}
 MAKE = {"ddpm": Ddpm, "edm": lambda: Edm(sigma_min=1e-4), "flow, linear": Flow, "flow, cosine": lambda: Flow("cosine")}
 ODE = [(name, sampler) for sampler in ("euler", "heun") for name in MAKE]
-SDE = [("ddpm", "ddpm", {}), ("ddpm", "ddim", {"eta": 1.0}), ("edm", "heun", {"churn": 20.0}), ("flow, linear", "sde", {"sde_last_step": 0.01}),
-       ("flow, linear", "sde", {"sde_diffusion": "sin2", "sde_last_step": 0.01}), ("flow, cosine", "sde", {"sde_last_step": 0.01})]
+LAST = {"sde_last_step": 0.01}
+SDE = [("ddpm", "ddpm", {}), ("ddpm", "ddim", {"eta": 1.0}), ("edm", "heun", {"churn": 20.0}), ("flow, linear", "sde", LAST),
+       ("flow, linear", "sde", {"sde_diffusion": "sin2", **LAST}), ("flow, cosine", "sde", LAST)]
 
 
 def main() -> None:
@@ -75,8 +76,9 @@ def covariance_error(formulation, sampler: str, steps: int, extra: dict) -> floa
     samplers.StepNoise = lambda *_: noise
     try:
         network = gaussian_network(formulation, mean=torch.zeros(2, dtype=torch.float64))
-        ends = samplers.sample(network, formulation, noise.at(-1), torch.zeros(noise.images), sampler=sampler, steps=steps, seed=0,
-                               positions=torch.arange(noise.images), **extra)[:, :, 0, 0]
+        images = torch.arange(noise.images)
+        ends = samplers.sample(network, formulation, noise.at(-1), images, sampler=sampler, steps=steps, seed=0, positions=images,
+                               **extra)[:, :, 0, 0]
     finally:
         samplers.StepNoise = original
     return (ends.T @ ends - COVARIANCE).abs().max().item()

@@ -116,7 +116,7 @@ class EvaluationConfig(Section):
     churn_interval: tuple[float, float] = Field((0.0, 1e6), strict=False)      # edm: S_tmin, S_tmax
     churn_noise: float = Field(1.0, gt=0)                                      # edm: S_noise
     sde_diffusion: Literal["sigma", "sin2", "kl"] = "sigma"                    # sde: w(t)
-    sde_last_step: float = Field(0.04, gt=0, lt=1)                             # sde: level from which one step leads to clean; SiT
+    sde_last_step: float = Field(0.04, gt=0, lt=1)                             # sde: from this level one step leads to clean
     guidance_scale: float = Field(1.0, ge=0)                                   # 1 is no guidance
     guidance_channels: Literal["all", "first3"] = "all"                        # first3: the released DiT
     guidance_interval: tuple[float, float] | None = Field(None, strict=False)  # noise levels where it acts; None is everywhere

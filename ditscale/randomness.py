@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 LOW = 0xFFFFFFFF
-LONG = 64                                                                      # blocks of 8 normals: longer streams go to numpy's C generator
+LONG = 64                                                                      # blocks from which on numpy's C generator is used
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-SERIAL = 16384                                                                 # words at once: fit the cache, and torch starts no threads
+SERIAL = 16384                                                                 # words at once: few, so torch starts no threads
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
 

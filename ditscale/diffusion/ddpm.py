@@ -1,8 +1,8 @@
 """DiT's diffusion: DDPM (arXiv 2006.11239) with iDDPM's learned variance (arXiv 2102.09672).
 
-``x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) n`` with ab_t the running product of 1 - beta_t, over 1000 timesteps t = 0..999. The network
-outputs the noise and, in a second set of channels, v in about [-1, 1], which places the log variance of a step between the
-posterior's and beta's (iDDPM eq. 15).
+``x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) n`` with ab_t the running product of 1 - beta_t, over 1000 timesteps t = 0..999. The
+network outputs the noise and, in a second set of channels, v in about [-1, 1], which places the log variance of a step between
+the posterior's and beta's (iDDPM eq. 15).
 """
 
 import math
@@ -96,8 +96,8 @@ class Ddpm:
         return {"mse": squared, "vb": self.variational_bits(predicted.detach(), v, clean, noise, t)}
 
     def variational_bits(self, predicted: Tensor, v: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """One term of the variational bound (iDDPM eqs. 4 to 6), elementwise, in bits: the divergence of the model's step from the
-        posterior, and at t = 0 the negative log likelihood of the 8-bit value (data in [-1, 1]).
+        """One term of the variational bound (iDDPM eqs. 4 to 6), elementwise, in bits: the divergence of the model's step from
+        the posterior, and at t = 0 the negative log likelihood of the 8-bit value (data in [-1, 1]).
 
         Both means share x_t, so they differ by ``clean_weight`` times the difference of the clean images, which is the noises'
         difference scaled: no cancellation of large terms.
@@ -136,7 +136,7 @@ class Ddpm:
         return next_signal / signal, next_spread - next_signal / signal * spread
 
     def respaced(self, levels: list[float]) -> Chain:
-        """The chain over these levels alone (from noise to ``CLEAN``), its quantities in the order in which sampling meets them."""
+        """The chain over these levels alone (from noise to ``CLEAN``), its quantities in the order of sampling."""
         chain = Chain(self.signal_squared[[int(level) for level in reversed(levels[:-1])]])
         for name, values in vars(chain).items():
             setattr(chain, name, values[::-1])

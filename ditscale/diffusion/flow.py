@@ -65,7 +65,7 @@ class Flow:
     def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Solves x = a x_0 + s n and v = a' x_0 + s' n; the determinant is 1 (linear) or pi / 2 (cosine)."""
         velocity = wide(output)
-        (signal, spread), (signal_rate, spread_rate) = ([per_image(c) for c in pair] for pair in (self.coefficients(t), self.rates(t)))
+        signal, spread, signal_rate, spread_rate = (per_image(c) for c in (*self.coefficients(t), *self.rates(t)))
         determinant = signal * spread_rate - spread * signal_rate
         return (spread_rate * noisy - spread * velocity) / determinant, (signal * velocity - signal_rate * noisy) / determinant
 

@@ -44,8 +44,8 @@ def gaussian_network(formulation, mean: Tensor = MEAN, covariance: Tensor = COVA
 
 
 def ode_map(formulation, noise: Tensor, mean: Tensor = MEAN, covariance: Tensor = COVARIANCE) -> Tensor:
-    """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the covariance,
-    a point keeps its number of standard deviations from the mean."""
+    """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the
+    covariance, a point keeps its number of standard deviations from the mean."""
     values, vectors = torch.linalg.eigh(covariance)
     if formulation.name == "edm":
         begun = formulation.sigma_max * noise - mean[:, None, None]

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes as one batch. Where it does not act, one pass runs."""
+"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes as one batch; one pass where it does not act."""
 
 import math
 

@@ -13,7 +13,7 @@ CLEAN = -1.0                                                                   #
 
 
 def flow_levels(steps: int, last: float = 0.0) -> list[float]:
-    """``steps + 1`` even levels from 1 to ``last``, counted from the nearer end with one rounding each: ``torch.linspace``'s bits."""
+    """``steps + 1`` even levels from 1 to ``last``, counted from the nearer end, one rounding each: ``torch.linspace``'s bits."""
     width = Fraction((last - 1.0) / steps)
     return [float(1 + width * i if i < (steps + 1) // 2 else Fraction(last) - width * (steps - i)) for i in range(steps + 1)]
 
@@ -55,7 +55,7 @@ def _section(start: int, size: int, count: int) -> list[int]:
                         f"respacing asks for {count} timesteps of a section of {size}; {size} is the most")
     stride = (size - 1) / (count - 1) if count > 1 else 1
     place, chosen = 0.0, []
-    for _ in range(count):                                                     # summed up, as published: a product rounds otherwise
+    for _ in range(count):                                                     # a sum, as published: a product rounds otherwise
         chosen.append(start + round(place))
         place += stride
     return chosen

@@ -41,7 +41,8 @@ class Sampling:
                             f"{', '.join(SAMPLERS[formulation])} would")
         defaults = Sampling(self.sampler, self.steps)
         for option, fits, needed in (
-                ("respacing", formulation == "ddpm", "formulation ddpm"), ("timesteps", formulation == "ddpm", "formulation ddpm"),
+                ("respacing", formulation == "ddpm", "formulation ddpm"),
+                ("timesteps", formulation == "ddpm", "formulation ddpm"),
                 ("eta", self.sampler == "ddim", "sampler ddim"),
                 ("churn", formulation == "edm", "formulation edm"), ("churn_interval", formulation == "edm", "formulation edm"),
                 ("churn_noise", formulation == "edm", "formulation edm"),

@@ -18,7 +18,7 @@ def paired(formulation: Formulation, clean: Tensor, noise: Tensor, t_high: Tenso
 
 
 def shared_noise_point(formulation: Formulation, noisy: Tensor, noise: Tensor, t_high: Tensor, t_low: Tensor) -> Tensor:
-    """The same lower point from a noisy sample whose noise is known. Not from pure noise (flow at t = 1), which shows no image."""
+    """The same lower point from a noisy sample whose noise is known. Pure noise (flow at t = 1) shows none."""
     signal, spread = (per_image(c) for c in formulation.coefficients(t_high))
     return formulation.add_noise((noisy - spread * noise) / signal, noise, t_low)
 

@@ -116,7 +116,7 @@ def _ancestral(network: Network, x: Tensor, levels: list[float], sampling: Sampl
 
 
 def _ddim(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise | None) -> Tensor:
-    """DDIM eqs. 12 and 16: towards the predicted clean image, with eta times the posterior's standard deviation of fresh noise."""
+    """DDIM eqs. 12 and 16: towards the predicted clean image, with eta times the posterior's standard deviation as noise."""
     places = [network.formulation.signal_and_spread(level) for level in levels]
     for i, ((signal, spread), (next_signal, next_spread)) in enumerate(zip(places[:-1], places[1:])):
         fresh_std = sampling.eta * next_spread / spread * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))

@@ -14,13 +14,14 @@ def generate(model, formulation: Formulation, positions: Tensor, *, image_shape:
              sampler: str, steps: int, batch: int, **options) -> tuple[Tensor, Tensor]:
     """The images of a seed at ``positions`` (N,), with balanced labels (image i has class i mod classes).
 
-    Returns uint8 (N, C, S, S) and labels (N,), both on the CPU. ``model`` is called as ``model(x, t, y)``; ``options`` are further
-    fields of ``nfe.Sampling``.
+    Returns uint8 (N, C, S, S) and labels (N,), both on the CPU. ``model`` is called as ``model(x, t, y)``; ``options`` are
+    further fields of ``nfe.Sampling``.
     """
     images = []
     for part in positions.split(batch):
         noise = randomness.draw(seed, part, {"sampling noise": randomness.Normal(image_shape)})["sampling noise"]
-        drawn = sample(model, formulation, noise, part % classes, sampler=sampler, steps=steps, seed=seed, positions=part, **options)
+        drawn = sample(model, formulation, noise, part % classes, sampler=sampler, steps=steps, seed=seed, positions=part,
+                       **options)
         images.append(to_uint8(drawn).cpu())
     return torch.cat(images), (positions % classes).cpu()
 

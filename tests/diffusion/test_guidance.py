@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ditscale.config import EdmConfig, FlowConfig, DdpmConfig
+from ditscale.config import DdpmConfig, EdmConfig, FlowConfig
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
@@ -66,9 +66,11 @@ def count_rows(formulation, config, sampling, scale, interval):
 
 
 @pytest.mark.parametrize("name, sampling, interval", [
-    ("flow", Sampling("heun", 7), (0.2, 0.7)), ("flow", Sampling("euler", 9), (0.0, 0.5)), ("flow", Sampling("sde", 9), (0.03, 0.5)),
+    ("flow", Sampling("heun", 7), (0.2, 0.7)), ("flow", Sampling("euler", 9), (0.0, 0.5)),
+    ("flow", Sampling("sde", 9), (0.03, 0.5)),
     ("edm", Sampling("heun", 8), (0.1, 2.0)), ("edm", Sampling("heun", 8, churn=20.0, churn_interval=(0.05, 50.0)), (0.1, 2.0)),
-    ("edm", Sampling("euler", 8), (0.1, 2.0)), ("ddpm", Sampling("ddpm", 10), (222, 600)), ("ddpm", Sampling("ddim", 10), (222, 600)),
+    ("edm", Sampling("euler", 8), (0.1, 2.0)), ("ddpm", Sampling("ddpm", 10), (222, 600)),
+    ("ddpm", Sampling("ddim", 10), (222, 600)),
     ("ddpm", Sampling("heun", 10, respacing="ddim"), (222, 600))])
 def test_outside_the_interval_one_pass_runs(name, sampling, interval):
     formulation, config = {"flow": (Flow(), FlowConfig(name="flow")), "edm": (Edm(), EdmConfig(name="edm")),

@@ -5,7 +5,8 @@ import torch
 from ditscale.diffusion.gaussian import COVARIANCE, gaussian_network
 from ditscale.diffusion.pairs import learned_point, paired, shared_noise_point
 
-LEVELS = {"ddpm": ([900, 500, 3], [100, 0, 3]), "edm": ([40.0, 1.0, 0.5], [0.002, 0.1, 0.5]), "flow": ([0.9, 0.5, 0.2], [0.1, 0.0, 0.2])}
+LEVELS = {"ddpm": ([900, 500, 3], [100, 0, 3]), "edm": ([40.0, 1.0, 0.5], [0.002, 0.1, 0.5]),
+          "flow": ([0.9, 0.5, 0.2], [0.1, 0.0, 0.2])}
 
 
 def levels_of(formulation):

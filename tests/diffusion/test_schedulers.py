@@ -58,7 +58,8 @@ def test_ddim(eta):
     scheduler.set_timesteps(20)
     x = start()
     for i, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(network(x, times(t), None), int(t), x, eta=eta, variance_noise=step_noise(i) if eta else None).prev_sample
+        noise = step_noise(i) if eta else None
+        x = scheduler.step(network(x, times(t), None), int(t), x, eta=eta, variance_noise=noise).prev_sample
     ours = sample(with_variance, Ddpm(), start(), LABELS, sampler="ddim", steps=20, eta=eta, respacing="ddim", seed=SEED,
                   positions=POSITIONS)
     assert torch.allclose(ours, x, rtol=1e-4, atol=1e-4 * x.abs().max())

@@ -1,6 +1,6 @@
 """Forward and backward of our DiT against diffusers' ``DiTTransformer2DModel``, and compiled against eager. One run, ratios.
 
-    python benchmarks/model_step.py [--seconds 20]
+    python benchmarks/model_step.py [--seconds 20] [--eager-only]
 
 Both models hold the same weights. They take turns, so that a noisy machine disturbs both alike; the medians are compared.
 The last line is one JSON object. A ratio above 1 means that ours is faster (or compiled is faster than eager).
@@ -22,20 +22,22 @@ CASES = (("DiT-S/8", 32), ("DiT-S/2", 2), ("DiT-B/4", 4))                       
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="for each comparison")
+    parser.add_argument("--eager-only", action="store_true", help="leave torch.compile out: on a CPU it takes a minute or more a case")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     results = {"benchmark": "model_step", "torch": torch.__version__, "device": options.device,
                "threads": torch.get_num_threads(), "cases": []}
     for name, images in CASES:
         for dtype in (torch.float32, torch.bfloat16):
-            case = measure(name, images, dtype, options.device, options.seconds)
+            case = measure(name, images, dtype, options)
             results["cases"].append(case)
             print(case, flush=True)
     print(json.dumps(results))
 
 
-def measure(name: str, images: int, dtype: torch.dtype, device: str, seconds: float) -> dict:
+def measure(name: str, images: int, dtype: torch.dtype, options) -> dict:
     """Seconds of one forward and backward: ours eager, diffusers eager, ours compiled."""
+    device = options.device
     model = create_model(name, seed=0, input_size=32, in_channels=4)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -44,19 +46,22 @@ def measure(name: str, images: int, dtype: torch.dtype, device: str, seconds: fl
     for block in twin.transformer_blocks:                                        # no label dropout: the same work on both sides
         block.norm1.emb.class_embedder.dropout_prob = 0.0
     model = model.to(device, dtype).train()
-    compiled = torch.compile(model, fullgraph=True)
     x, t = torch.randn(images, 4, 32, 32, device=device, dtype=dtype), torch.rand(images, device=device) * 1000
     y = torch.randint(0, 1000, (images,), device=device)
     steps = {
         "ours": lambda: model(x, t, y).float().square().mean().backward(),
         "diffusers": lambda: twin(x, timestep=t, class_labels=y).sample.float().square().mean().backward(),
-        "compiled": lambda: compiled(x, t, y).float().square().mean().backward(),
     }
-    medians = take_turns(steps, device, seconds)
+    if not options.eager_only:
+        compiled = torch.compile(model, fullgraph=True)
+        steps["compiled"] = lambda: compiled(x, t, y).float().square().mean().backward()
+    medians = take_turns(steps, device, options.seconds)
+    ratios = {"diffusers_over_ours": medians["diffusers"] / medians["ours"]}
+    if "compiled" in medians:
+        ratios["eager_over_compiled"] = medians["ours"] / medians["compiled"]
     return {"model": name, "images": images, "dtype": str(dtype).removeprefix("torch."),
             "seconds": {step: round(value, 5) for step, value in medians.items()},
-            "diffusers_over_ours": round(medians["diffusers"] / medians["ours"], 3),
-            "eager_over_compiled": round(medians["ours"] / medians["compiled"], 3)}
+            **{name: round(ratio, 3) for name, ratio in ratios.items()}}
 
 
 def take_turns(steps: dict, device: str, seconds: float) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """Values that many tests start from."""
 
 import copy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BASE = {
@@ -14,6 +16,14 @@ BASE = {
     "evaluation": {"extractor_path": "data/digits/digits_cnn.safetensors", "reference_path": "data/digits/heldout.beton",
                    "samples": 64, "sampling_steps": 3},
 }
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Every test draws the same numbers in every run, alone or among others."""
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_ddim_step_by_hand():
     kept = [999, 749, 500, 250, 0]
     for i, t in enumerate(kept):
         before = ab[kept[i + 1]] if i < 4 else 1.0
-        eps = fixed_network(x, torch.full((2,), float(t)), None)[:, :3]
+        eps = fixed_network(x, torch.full((2,), float(t), dtype=torch.float64), None)[:, :3]
         guess = (x - math.sqrt(1 - ab[t]) * eps) / math.sqrt(ab[t])
         x = math.sqrt(before) * guess + math.sqrt(1 - before) * eps
     assert torch.allclose(drawn, x, atol=1e-10)

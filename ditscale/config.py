@@ -5,26 +5,16 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval, sampling_of
-from ditscale.errors import UserError, did_you_mean
+from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name, token_grid
+from ditscale.objectives.options import OBJECTIVES
+from ditscale.section import Count, Counts, Section, union, validate
 from ditscale.yamlfile import parse_yaml
-
-
-# A whole number; ``1e6`` is one too.
-Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
-
-Counts = Annotated[tuple[Count, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """A part of the config: no unknown keys, no change after it is made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
 
 
 class ModelConfig(Section):
@@ -80,13 +70,9 @@ class FlowConfig(Section):
         return self
 
 
-FORMULATIONS = {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig}
-# How to noise, what to predict, how to weigh: each with its own options.
-FormulationConfig = Annotated[DdpmConfig | EdmConfig | FlowConfig, Field(discriminator="name")]
-
-
-class ObjectiveConfig(Section):
-    name: Literal["baseline"]                                                  # the training variant
+# How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
+FormulationConfig = union("formulation", {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig})
+ObjectiveConfig = union("objective", OBJECTIVES)
 
 
 class TrainConfig(Section):
@@ -149,7 +135,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_arithmetic(self):
-        token_grid(self.data.resolution, parse_model_name(self.model.name).patch_size)
+        model = parse_model_name(self.model.name)
+        self.objective.check(model.dims, token_grid(self.data.resolution, model.patch_size) ** 2, self.train.images)
         ranks, batch = self.resources.accelerators_per_run, self.train.global_batch
         if batch % ranks:
             raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "
@@ -195,63 +182,6 @@ def resolve(values: dict, source: str) -> RunConfig:
         UserError: the first thing wrong: the key, the value and what would work.
     """
     return validate(RunConfig, values, source)
-
-
-def validate(kind: type[BaseModel], values, source: str):
-    """Make a pydantic model out of plain values, with one clear line for what is wrong."""
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
-    try:
-        return kind.model_validate(values)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    except ValidationError as error:
-        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains the rest
-        lines = [_explain(kind, item) for item in items]
-        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:3])})" if len(lines) > 1 else ""
-        raise UserError(f"{source}: {lines[0]}{more}") from None
-
-
-def _explain(kind: type[BaseModel], item: dict) -> str:
-    """One pydantic error as a sentence: the key, the value, what would work."""
-    if isinstance(item.get("ctx", {}).get("error"), UserError):
-        return str(item["ctx"]["error"])
-    loc, chosen = _without_tag(item["loc"])
-    key = ".".join(str(part) for part in loc)
-    if item["type"] == "extra_forbidden":
-        known = list(FORMULATIONS[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
-        owners = [name for name, options in FORMULATIONS.items() if chosen and loc[-1] in options.model_fields]
-        foreign = f" for formulation {chosen}; it is an option of {', '.join(owners)}." if owners else ""
-        return f"unknown key '{key}'{foreign or did_you_mean(loc[-1], known)} Keys here: {', '.join(known)}"
-    if item["type"] == "missing" or item["type"] == "union_tag_not_found":
-        return f"'{key}{'.name' if item['type'] == 'union_tag_not_found' else ''}' is missing"
-    if item["type"] == "union_tag_invalid":
-        name = item["ctx"]["tag"]
-        return f"'{key}.name' is {name!r}{did_you_mean(name, FORMULATIONS)} Formulations: {', '.join(FORMULATIONS)}"
-    message = item["msg"].replace("Input should be", "should be")
-    return f"'{key}' is {item['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _without_tag(loc: tuple) -> tuple[tuple, str | None]:
-    """A place in the config without the formulation's name that pydantic puts into it, and that name."""
-    if len(loc) > 2 and loc[0] == "formulation" and loc[1] in FORMULATIONS:
-        return (loc[0], *loc[2:]), loc[1]
-    return loc, None
-
-
-def _keys_at(kind: type[BaseModel], loc: tuple) -> list[str]:
-    """The keys of the section that a path of keys leads to."""
-    for part in loc:
-        field = kind.model_fields.get(part)
-        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(t)] if field else []
-        if not inner:
-            return []
-        kind = inner[0]
-    return list(kind.model_fields)
-
-
-def _is_section(annotation) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def set_key(values: dict, dotted: str, value) -> None:

@@ -17,10 +17,10 @@ from ditscale.evaluation.digits_cnn import load_digits_cnn
 from ditscale.evaluation.frechet import frechet_distance, moments
 from ditscale.evaluation.generate import QUANTISE, generate
 from ditscale.evaluation.passport import Passport
+from ditscale.objectives.variants import build_model
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint import file_sha256, images_of, list_checkpoints, load_ema
 from ditscale.training.distributed import World
-from ditscale.training.loop import build_model
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
@@ -57,7 +57,7 @@ class Evaluator:
     def _evaluate(self, run: RunDir, checkpoint) -> None:
         started = time.perf_counter()
         data, settings = self.config.data, self.settings
-        model = build_model(self.config, learn_sigma=self.formulation.learn_sigma)
+        model = build_model(self.config)
         model.load_state_dict(load_ema(checkpoint), strict=False)              # the position table is not a parameter
         guided = self._guided(model.to(self.world.device).eval())
         mine = torch.arange(self.world.rank, settings.samples, self.world.size, device=self.world.device)

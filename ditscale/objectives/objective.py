@@ -1,40 +1,83 @@
-"""What every objective offers, and the one place that makes one by name."""
+"""What every objective offers, and what they share: one way to noise a batch, one way to drop labels."""
 
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from torch import Tensor
 
-from ditscale.config import RunConfig
+from ditscale.diffusion.formulation import Formulation
 from ditscale.randomness import Normal, Uniform
 
 
 class CleanBatch(NamedTuple):
-    """Images (B, C, S, S) in fp32, scaled to [-1, 1] or latent units; labels (B,)."""
+    """Images (B, C, S, S) in fp32, scaled to [-1, 1] or latent units; labels (B,); images seen before this global batch."""
 
     images: Tensor
     labels: Tensor
+    images_seen: int = 0
 
 
-class Objective(Protocol):
-    """A variant's loss."""
+class Terms(NamedTuple):
+    """Named scalars in fp32: the training loss is the sum of ``losses``; ``watched`` are logged and carry no gradient."""
 
-    streams: dict[str, Normal | Uniform]                                       # the randomness it needs for each sample
+    losses: dict[str, Tensor]
+    watched: dict[str, Tensor] = {}
 
-    def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Named scalar terms in fp32; the training loss is their sum. ``model`` is called as ``model(x, t, y)``."""
+
+class Noised(NamedTuple):
+    """A batch at its noise levels t (B,), with labels dropped to the null class."""
+
+    noisy: Tensor
+    noise: Tensor
+    t: Tensor
+    labels: Tensor
+
+
+class Objective:
+    """A variant's loss. A pure function of (model, batch, draws), but for what a variant says to keep between steps.
+
+    Args:
+        formulation: how to noise and what to predict; no objective knows which.
+        image_shape: (C, S, S).
+        num_classes: also the index of the null class.
+        images: the whole training length, for schedules.
+
+    A variant with a teacher (``has_teacher``) is given one by the training loop: a callable with averaged weights.
+    ``buffers`` is what else must survive a restart; ``after_step`` moves it on after each optimizer step.
+    """
+
+    has_teacher = False
+
+    def __init__(self, formulation: Formulation, image_shape: tuple[int, int, int], *, num_classes: int,
+                 class_dropout_prob: float, images: int):
+        self.formulation, self.images = formulation, images
+        self.null_class, self.class_dropout_prob = num_classes, class_dropout_prob
+        self.streams: dict[str, Normal | Uniform] = {"noise": Normal(image_shape), "noise level": Uniform(), "label drop": Uniform()}
+        self.buffers: dict[str, Tensor] = {}
+        self.teacher = None
+
+    def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
+        """The terms of one micro batch. ``model`` is called as ``model(x, t, y)``, with more where the variant's model takes it."""
+        raise NotImplementedError
+
+    def noised(self, batch: CleanBatch, draws: dict[str, Tensor]) -> Noised:
+        """The batch as the model is to see it; the same for every variant, so that they train on the same noise."""
+        noise, t = draws["noise"], self.formulation.level(draws["noise level"][:, 0])
+        dropped = draws["label drop"][:, 0] < self.class_dropout_prob
+        return Noised(self.formulation.add_noise(batch.images, noise, t), noise, t,
+                      batch.labels.masked_fill(dropped, self.null_class))
+
+    def teacher_momentum_at(self, images_seen: int) -> float:
+        """The teacher's decay for the optimizer step that ends at ``images_seen``; only where ``has_teacher``."""
+        raise NotImplementedError
+
+    def after_step(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> None:
+        """Update ``buffers`` from what the step's micro batches left. ``mean_over_ranks`` is collective."""
+
+    def warning(self, watched: dict[str, float]) -> str:
+        """What is going wrong, from the true means of ``watched``; empty where nothing is."""
+        return ""
 
 
 def named_means(name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Elementwise terms to scalars: ``name`` where there is one, ``name_<term>`` where there are more."""
     return {name if len(terms) == 1 else f"{name}_{term}": values.mean() for term, values in terms.items()}
-
-
-def make_objective(config: RunConfig) -> Objective:
-    """The objective that a config names, over the formulation that it names."""
-    from ditscale.diffusion.formulation import make_formulation
-    from ditscale.objectives.baseline import Baseline
-
-    image_shape = (config.data.channels, config.data.resolution, config.data.resolution)
-    return {"baseline": Baseline}[config.objective.name](make_formulation(config.formulation), image_shape,
-                                                         num_classes=config.data.classes,
-                                                         class_dropout_prob=config.model.class_dropout_prob)

@@ -21,9 +21,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ditscale.config import RunConfig, Section, parse_override, resolve, set_key, validate
+from ditscale.config import RunConfig, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.rundir import RunDir
+from ditscale.section import Section, validate
 from ditscale.yamlfile import read_yaml
 
 

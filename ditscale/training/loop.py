@@ -5,21 +5,13 @@ import time
 from ditscale import randomness
 from ditscale.config import RunConfig
 from ditscale.data.loader import open_loader
-from ditscale.models.dit import create_model
-from ditscale.objectives.objective import CleanBatch, make_objective
+from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training import checkpoint, zero
 from ditscale.training.distributed import World, any_rank
 from ditscale.training.ema import ShardedEma
 from ditscale.training.telemetry import Telemetry
-
-
-def build_model(config: RunConfig, *, learn_sigma: bool):
-    """The run's model with the initial weights that its seed fixes."""
-    return create_model(config.model.name, seed=config.seed, input_size=config.data.resolution,
-                        in_channels=config.data.channels, num_classes=config.data.classes,
-                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=learn_sigma, block=config.model.block,
-                        qk_norm=config.model.qk_norm)
 
 
 def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None) -> bool:
@@ -30,7 +22,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     """
     settings = config.train
     objective = make_objective(config)
-    model = build_model(config, learn_sigma=objective.formulation.learn_sigma).to(world.device)
+    model = build_model(config).to(world.device)
     engine = zero.make_engine(model, config, world.size)
     ema = ShardedEma(engine, settings.ema_decay)
     images_seen, steps = checkpoint.restore(run, engine, ema, world)
@@ -61,11 +53,11 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             with telemetry.timed("random"):
                 draws = randomness.draw(config.seed, positions, objective.streams)
             with telemetry.timed("model"):
-                terms = objective(engine, CleanBatch(images, labels), draws)
-                engine.backward(sum(terms.values()))
+                terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
+                engine.backward(sum(terms.losses.values()))
             with telemetry.timed("optimizer"):
                 engine.step()
-            telemetry.add(terms)
+            telemetry.add(terms.losses)
         with telemetry.timed("ema"):
             ema.update()
         steps += 1

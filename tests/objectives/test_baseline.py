@@ -16,10 +16,10 @@ def seen_by_model(drop, batch=2000):
         seen.update(x=x, t=t, y=y)
         return torch.zeros_like(x)
 
-    objective = Baseline(Flow(), (1, 2, 2), num_classes=10, class_dropout_prob=drop)
+    objective = Baseline(Flow(), (1, 2, 2), num_classes=10, class_dropout_prob=drop, images=64)
     images, labels = torch.rand(batch, 1, 2, 2) * 2 - 1, torch.arange(batch) % 10
     draws = randomness.draw(0, torch.arange(batch), objective.streams)
-    terms = objective(model, CleanBatch(images, labels), draws)
+    terms = objective(model, CleanBatch(images, labels), draws).losses
     return seen, images, labels, draws, terms
 
 

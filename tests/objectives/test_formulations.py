@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ditscale.config import resolve
-from ditscale.objectives.objective import CleanBatch, make_objective
+from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.variants import build_model, make_objective
 from ditscale.randomness import draw
-from ditscale.training.loop import build_model
 
 FORMULATIONS = [{"name": "flow"}, {"name": "flow", "interpolant": "cosine", "t_distribution": "logit_normal"}, {"name": "edm"},
                 {"name": "ddpm"}, {"name": "ddpm", "schedule": "cosine", "min_snr_gamma": 5.0}]
@@ -17,13 +17,13 @@ def test_a_few_steps_lower_the_loss(values, formulation):
     values["formulation"] = formulation
     config = resolve(values, "test")
     objective = make_objective(config)
-    model = build_model(config, learn_sigma=objective.formulation.learn_sigma)
+    model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
     images, labels = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 - 0.75, torch.arange(64) % 10
     draws = draw(0, torch.arange(64), objective.streams)                       # the same noise each step: the loss must go down
     losses = []
     for _ in range(40):
-        terms = objective(model, CleanBatch(images, labels), draws)
+        terms = objective(model, CleanBatch(images, labels), draws).losses
         loss = sum(terms.values())
         optimizer.zero_grad()
         loss.backward()
@@ -46,7 +46,7 @@ def test_only_the_network_runs_in_bf16(values, formulation):
         assert x.dtype == t.dtype == torch.float32
         return wide(x, t).to(torch.bfloat16).to(dtype)
 
-    half = objective(model, CleanBatch(images, labels), draws)
-    full = objective(lambda x, t, y: model(x, t, y, torch.float32), CleanBatch(images, labels), draws)
+    half = objective(model, CleanBatch(images, labels), draws).losses
+    full = objective(lambda x, t, y: model(x, t, y, torch.float32), CleanBatch(images, labels), draws).losses
     for name, term in half.items():
         assert term.dtype == torch.float32 and torch.equal(term, full[name])

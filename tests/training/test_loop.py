@@ -8,10 +8,11 @@ import torch
 from ditscale import randomness
 from ditscale.data.loader import open_loader
 from ditscale.errors import UserError
-from ditscale.objectives.objective import CleanBatch, make_objective
+from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint import list_checkpoints, load_ema
-from ditscale.training.loop import build_model, train
+from ditscale.training.loop import train
 from ditscale.training.strategy import deepspeed_config
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -38,7 +39,7 @@ def stop_after(steps):
 def plain_loop(config):
     """The same training in a few lines of PyTorch: losses, final weights and EMA."""
     objective = make_objective(config)
-    model = build_model(config, learn_sigma=False)
+    model = build_model(config)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0)
     history = []
@@ -46,7 +47,7 @@ def plain_loop(config):
                          backend="mmap")
     for images, labels, positions in loader:
         draws = randomness.draw(config.seed, positions, objective.streams)
-        loss = objective(model, CleanBatch(images.float() / 127.5 - 1, labels), draws)["generative"]
+        loss = objective(model, CleanBatch(images.float() / 127.5 - 1, labels), draws).losses["generative"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,90 @@
+"""Sections of the config: pydantic models that name what is wrong in one line: the key, the value, what would work.
+
+A part that comes in kinds (``formulation``, ``objective``) is a union told apart by its ``name``; ``UNIONS`` lists them.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ditscale.errors import UserError, did_you_mean
+
+# A whole number; ``1e6`` is one too.
+Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
+
+Counts = Annotated[tuple[Count, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of the config: no unknown keys, no change after it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
+
+
+UNIONS: dict[str, dict[str, type[Section]]] = {}                               # key in the config -> name -> its section
+
+
+def union(key: str, kinds: dict[str, type[Section]]):
+    """The annotation of a part that comes in kinds, each with its own options; its ``name`` says which."""
+    UNIONS[key] = kinds
+    merged = None
+    for kind in kinds.values():
+        merged = kind if merged is None else merged | kind
+    return Annotated[merged, Field(discriminator="name")]
+
+
+def validate(kind: type[BaseModel], values, source: str):
+    """Make a pydantic model out of plain values, with one clear line for what is wrong."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
+    try:
+        return kind.model_validate(values)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except ValidationError as error:
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains the rest
+        lines = [_explain(kind, item) for item in items]
+        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:3])})" if len(lines) > 1 else ""
+        raise UserError(f"{source}: {lines[0]}{more}") from None
+
+
+def _explain(kind: type[BaseModel], item: dict) -> str:
+    """One pydantic error as a sentence: the key, the value, what would work."""
+    if isinstance(item.get("ctx", {}).get("error"), UserError):
+        return str(item["ctx"]["error"])
+    loc, section, chosen = _without_tag(item["loc"])
+    key, kinds = ".".join(str(part) for part in loc), UNIONS.get(section, {})
+    if item["type"] == "extra_forbidden":
+        known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
+        owners = [name for name, options in kinds.items() if chosen and loc[-1] in options.model_fields]
+        foreign = f" for {section} {chosen}; it is an option of {', '.join(owners)}." if owners else ""
+        return f"unknown key '{key}'{foreign or did_you_mean(loc[-1], known)} Keys here: {', '.join(known)}"
+    if item["type"] == "missing" or item["type"] == "union_tag_not_found":
+        return f"'{key}{'.name' if item['type'] == 'union_tag_not_found' else ''}' is missing"
+    if item["type"] == "union_tag_invalid":
+        name, kinds = item["ctx"]["tag"], UNIONS[loc[-1]]
+        return f"'{key}.name' is {name!r}{did_you_mean(name, kinds)} {loc[-1].capitalize()}s: {', '.join(kinds)}"
+    message = item["msg"].replace("Input should be", "should be")
+    return f"'{key}' is {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _without_tag(loc: tuple) -> tuple[tuple, str | None, str | None]:
+    """A place in the config without the kind's name that pydantic puts into it, the part that comes in kinds, and that name."""
+    if len(loc) > 2 and loc[1] in UNIONS.get(loc[0], {}):
+        return (loc[0], *loc[2:]), loc[0], loc[1]
+    return loc, None, None
+
+
+def _keys_at(kind: type[BaseModel], loc: tuple) -> list[str]:
+    """The keys of the section that a path of keys leads to."""
+    for part in loc:
+        field = kind.model_fields.get(part)
+        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(t)] if field else []
+        if not inner:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _is_section(annotation) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -57,6 +57,7 @@ class Ddpm:
 
     name = "ddpm"
     learn_sigma = True
+    cleanest = 0.0                                                             # timestep 0 has a little noise
 
     def __init__(self, schedule: str = "linear", min_snr_gamma: float | None = None):
         self.min_snr_gamma = min_snr_gamma

@@ -25,6 +25,10 @@ class Edm:
         self.p_mean, self.p_std, self.sigma_data = p_mean, p_std, sigma_data
         self.sigma_min, self.sigma_max, self.rho, self.c_noise_scale = sigma_min, sigma_max, rho, c_noise_scale
 
+    @property
+    def cleanest(self) -> float:
+        return self.sigma_min
+
     def level(self, uniform: Tensor) -> Tensor:
         """The inverse normal CDF of the middle of each draw's cell (draws are multiples of 2^-24): never 0, never 1."""
         return torch.exp(self.p_mean + self.p_std * torch.special.ndtri(uniform.double() + 2.0**-25)).float()

@@ -24,6 +24,7 @@ class Flow:
 
     name = "flow"
     learn_sigma = False
+    cleanest = 0.0
     time_scale = 1000.0                                                        # the embedder's sinusoids are made for 0..1000
 
     def __init__(self, interpolant: str = "linear", t_distribution: str = "uniform", logit_mean: float = 0.0,

@@ -16,6 +16,7 @@ class Formulation(Protocol):
 
     name: str
     learn_sigma: bool                                                          # the model also outputs a variance
+    cleanest: float                                                            # the lowest level that the model is ever shown
 
     def level(self, uniform: Tensor) -> Tensor:
         """Training noise levels (B,) from uniform draws (B,)."""

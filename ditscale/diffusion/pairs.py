@@ -17,6 +17,19 @@ def paired(formulation: Formulation, clean: Tensor, noise: Tensor, t_high: Tenso
     return formulation.add_noise(clean, noise, t_high), formulation.add_noise(clean, noise, t_low)
 
 
+def lower_level(formulation: Formulation, rule: str, t: Tensor, uniform: Tensor, ratio: float) -> Tensor:
+    """Levels (B,) at or below ``t`` for the cleaner view of a pair, in the formulation's own unit.
+
+    ``sigma_min``: the cleanest level there is; ``same``: t; ``uniform_below``: uniform between 0 and t, from draws (B,);
+    ``ratio``: that share of t. None is cleaner than the cleanest.
+    """
+    if rule == "same":
+        return t
+    share = {"sigma_min": torch.zeros_like(uniform), "uniform_below": uniform, "ratio": torch.full_like(uniform, ratio)}[rule]
+    lower = (share.double() * t).clamp(min=formulation.cleanest)
+    return torch.minimum(lower.to(t.dtype), t)
+
+
 def shared_noise_point(formulation: Formulation, noisy: Tensor, noise: Tensor, t_high: Tensor, t_low: Tensor) -> Tensor:
     """The same lower point from a noisy sample whose noise is known. Pure noise (flow at t = 1) shows none."""
     signal, spread = (per_image(c) for c in formulation.coefficients(t_high))

@@ -1,14 +1,15 @@
 """The four block designs of the DiT paper (Sec. 3.2, Fig. 3): how a condition reaches a transformer block.
 
-Every block is called as ``block(x, c)`` with tokens x (B, T, H). What c is depends on the design:
+Every block is called as ``block(x, c)`` with tokens x (B, T, H); with a ``relative_grid``, as ``block(x, c, offsets)``, see
+``layers.Attention``. What c is depends on the design, for a condition of width E (in the DiT itself, E = H):
 
 =================  ==========================================  =====================
 design             the condition                               c
 =================  ==========================================  =====================
 ``in_context``     two more tokens, removed after the blocks   unused
-``cross_attention``a sequence of length 2 to attend to         (B, 2, H)
-``adaln``          shift and scale of the layer norms          (B, H), the sum of both
-``adaln_zero``     the same, and a gate that starts at zero    (B, H), the sum of both
+``cross_attention``a sequence of length 2 to attend to         (B, 2, E)
+``adaln``          shift and scale of the layer norms          (B, E), the sum of both
+``adaln_zero``     the same, and a gate that starts at zero    (B, E), the sum of both
 =================  ==========================================  =====================
 
 The designs without modulation have affine layer norms, as a plain transformer does.
@@ -32,40 +33,40 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, None], normed.float(), 1 + scale[:, None]).to(x.dtype)
 
 
-def modulation(hidden_size: int, vectors: int) -> nn.Sequential:
-    """A condition (B, H) to ``vectors`` modulation vectors (B, vectors * H)."""
-    return nn.Sequential(nn.SiLU(), Linear(hidden_size, vectors * hidden_size))
+def modulation(condition_size: int, hidden_size: int, vectors: int) -> nn.Sequential:
+    """A condition (B, E) to ``vectors`` modulation vectors (B, vectors * H)."""
+    return nn.Sequential(nn.SiLU(), Linear(condition_size, vectors * hidden_size))
 
 
 class InContextBlock(nn.Module):
     """A plain pre-norm transformer block; the condition is among the tokens."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+    def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
-    def forward(self, x: Tensor, c: None) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), relative)
         return x + self.mlp(self.norm2(x))
 
 
 class CrossAttentionBlock(nn.Module):
     """A plain block with a multi-head cross-attention to the condition after self-attention."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+    def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.norm_cross = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.cross_attn = CrossAttention(hidden_size, num_heads, qk_norm)
+        self.cross_attn = CrossAttention(hidden_size, condition_size, num_heads, qk_norm)
         self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), relative)
         x = x + self.cross_attn(self.norm_cross(x), c)
         return x + self.mlp(self.norm2(x))
 
@@ -73,30 +74,30 @@ class CrossAttentionBlock(nn.Module):
 class AdaLNBlock(nn.Module):
     """Shift and scale of both layer norms come from the condition."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+    def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
         super().__init__()
-        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = modulation(hidden_size, 4)
+        self.adaLN_modulation = modulation(condition_size, hidden_size, 4)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, shift_m, scale_m = self.adaLN_modulation(c).float().chunk(4, dim=1)
-        x = x + self.attn(modulate(x, shift_a, scale_a))
+        x = x + self.attn(modulate(x, shift_a, scale_a), relative)
         return x + self.mlp(modulate(x, shift_m, scale_m))
 
 
 class AdaLNZeroBlock(nn.Module):
     """Shift, scale and gate for attention and MLP come from the condition; zero gates make the block start as the identity."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool):
+    def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
         super().__init__()
-        self.attn = Attention(hidden_size, num_heads, qk_norm)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = modulation(hidden_size, 6)
+        self.adaLN_modulation = modulation(condition_size, hidden_size, 6)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).float().chunk(6, dim=1)
-        x = x + (gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a))).to(x.dtype)
+        x = x + (gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a), relative)).to(x.dtype)
         return x + (gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))).to(x.dtype)
 
 

@@ -1,4 +1,10 @@
-"""The diffusion transformer backbone (arXiv 2212.09748): patches in, blocks under a condition, patches out."""
+"""The diffusion transformer backbone (arXiv 2212.09748): patches in, blocks under a condition, patches out.
+
+Variants are subclasses that put something between ``encode`` and ``final_layer`` (``masked.py``, ``mdt.py``,
+``discriminative.py``). Under one seed they all start from the same encoder weights.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +15,25 @@ from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed, TimestepEm
 from ditscale.models.sizes import MODULATED, parse_model_name, token_grid
 
 
-class FinalLayer(nn.Module):
-    """Layer norm, modulated in the adaLN designs, and the projection of each token to its patch, ``p * p * out_channels``.
+class Condition(NamedTuple):
+    """Time and class as the blocks take them, see ``blocks.py``; in-context also as two tokens (B, 2, H)."""
 
-    The designs without modulation end in a plain affine norm: only so do their parameters come out as the paper prints them
-    (in-context 449M, cross-attention 598M; a modulated end would add 2.7M).
+    c: Tensor
+    tokens: Tensor | None
+
+
+class Projection(nn.Module):
+    """Layer norm, modulated in the adaLN designs, and a linear layer: the end of the model, and the way into a decoder.
+
+    The designs without modulation have a plain affine norm: only so do their parameters come out as the paper prints them
+    (in-context 449M, cross-attention 598M; a modulated end would add 2.7M). Both start at zero, as in the released models.
     """
 
-    def __init__(self, hidden_size: int, patch_size: int, out_channels: int, modulated: bool):
+    def __init__(self, hidden_size: int, condition_size: int, outputs: int, modulated: bool):
         super().__init__()
-        self.linear = Linear(hidden_size, patch_size * patch_size * out_channels)
+        self.linear = Linear(hidden_size, outputs)
         if modulated:
-            self.adaLN_modulation = modulation(hidden_size, 2)
+            self.adaLN_modulation = modulation(condition_size, hidden_size, 2)
         else:
             self.norm_final = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.modulated = modulated
@@ -42,6 +55,7 @@ class DiT(nn.Module):
             objective's: it is drawn per sample, so that it never depends on ranks.
         block: ``adaln_zero | adaln | cross_attention | in_context``, see ``blocks.py``.
         qk_norm: normalise queries and keys; off in the paper.
+        relative_bias: a learned bias for each offset between two tokens in every attention; MDT's, off in the paper.
 
     Raises:
         UserError: the patch size does not divide the input, the heads do not divide the width, or there is no such block.
@@ -49,66 +63,106 @@ class DiT(nn.Module):
 
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
-                 block: str = "adaln_zero", qk_norm: bool = False):
+                 block: str = "adaln_zero", qk_norm: bool = False, relative_bias: bool = False):
         super().__init__()
-        grid = token_grid(input_size, patch_size)
+        self.grid = token_grid(input_size, patch_size)
         if hidden_size % num_heads or hidden_size % 4:
             raise UserError(f"hidden_size {hidden_size} must be a multiple of num_heads {num_heads} and of 4")
         if block not in BLOCKS:
             raise UserError(f"no block design '{block}'{did_you_mean(block, BLOCKS)} Designs: {', '.join(BLOCKS)}")
         self.patch_size, self.num_classes, self.block = patch_size, num_classes, block
+        self.hidden_size, self.mlp_ratio, self.qk_norm = hidden_size, mlp_ratio, qk_norm
+        self.relative_grid = self.grid if relative_bias else 0
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout_prob)
-        self.register_buffer("pos_embed", sincos_position_table(hidden_size, grid))
-        self.blocks = nn.ModuleList(BLOCKS[block](hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth))
-        self.final_layer = FinalLayer(hidden_size, patch_size, self.out_channels, modulated=block in MODULATED)
-        self.initialize_weights()
-
-    def initialize_weights(self) -> None:
-        """Xavier for linear layers, N(0, 0.02) for embeddings, zero for every modulation and for the output (Sec. 3.2).
-
-        A zero modulation makes adaLN-Zero blocks the identity and adaLN blocks plain pre-norm blocks.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        self.register_buffer("pos_embed", sincos_position_table(hidden_size, self.grid))
+        self.blocks = self.make_blocks(depth, hidden_size, num_heads)
+        self.final_layer = self.make_projection(hidden_size, patch_size * patch_size * self.out_channels)
+        initialize_linears(self)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.proj.bias)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
-        modulations = [module.adaLN_modulation[1] for module in self.modules() if hasattr(module, "adaLN_modulation")]
-        for layer in (*modulations, self.final_layer.linear):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for embedding in (self.y_embedder.embedding_table, self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def make_blocks(self, depth: int, width: int, num_heads: int) -> nn.ModuleList:
+        """Blocks of the model's design that take its condition."""
+        return nn.ModuleList(BLOCKS[self.block](width, self.hidden_size, num_heads, self.mlp_ratio, self.qk_norm, self.relative_grid)
+                             for _ in range(depth))
+
+    def make_projection(self, width: int, outputs: int) -> Projection:
+        return Projection(width, self.hidden_size, outputs, modulated=self.block in MODULATED)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """An image (B, C, S, S) to tokens (B, T, H) with their places."""
+        dtype = self.x_embedder.proj.weight.dtype
+        return (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)       # DeepSpeed leaves the table in fp32
+
+    def condition(self, t: Tensor, y: Tensor) -> Condition:
+        """Time t (B,) and labels y (B,) to the condition."""
+        t, y = self.t_embedder(t), self.y_embedder(y)                          # (B, H) each
+        if self.block == "cross_attention":
+            return Condition(torch.stack([t, y], dim=1), None)
+        return Condition(t + y, torch.stack([t, y], dim=1) if self.block == "in_context" else None)
+
+    def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, K, H) through all blocks; and what went along beside them (in-context: the condition's tokens)."""
+        return run(self.blocks, tokens, condition.tokens, condition.c)
+
+    def to_image(self, tokens: Tensor, c: Tensor) -> Tensor:
+        """All tokens (B, T, width of the end) to an image (B, C or 2C, S, S)."""
+        return unpatchify(self.final_layer(tokens, c), self.patch_size, self.out_channels)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Shapes: x (B, C, S, S), t (B,) in 0..1000, labels y (B,) with ``num_classes`` for null; returns (B, C or 2C, S, S)."""
-        dtype = self.x_embedder.proj.weight.dtype
-        x = (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)          # (B, T, H); DeepSpeed leaves the table in fp32
-        t, y = self.t_embedder(t), self.y_embedder(y)                          # (B, H) each
-        tokens, c = x.shape[1], t + y
-        if self.block == "cross_attention":
-            c = torch.stack([t, y], dim=1)                                     # (B, 2, H)
-        if self.block == "in_context":
-            x = torch.cat([x, t[:, None], y[:, None]], dim=1)                  # (B, T + 2, H)
-        for block in self.blocks:
-            x = block(x, c)
-        return unpatchify(self.final_layer(x[:, :tokens], c), self.patch_size, self.out_channels)
+        condition = self.condition(t, y)
+        tokens, _ = self.encode(self.embed(x), condition)
+        return self.to_image(tokens, condition.c)
 
 
-def create_model(name: str, *, seed: int | None = None, **options) -> DiT:
+def run(blocks, tokens: Tensor, beside: Tensor | None, c: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B, K, H) through blocks, together with further ones (B, E, H) beside them; both come back apart."""
+    x = join(tokens, beside)
+    for block in blocks:
+        x = block(x, c, relative)
+    return part(x, tokens.shape[1])
+
+
+def join(tokens: Tensor, beside: Tensor | None) -> Tensor:
+    return tokens if beside is None else torch.cat([tokens, beside], dim=1)
+
+
+def part(x: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
+    """The first tokens and what stands beside them; the inverse of ``join``."""
+    return (x, None) if x.shape[1] == tokens else (x[:, :tokens], x[:, tokens:])
+
+
+def initialize_linears(module: nn.Module) -> None:
+    """Xavier for linear layers; zero for every modulation and every projection (Sec. 3.2).
+
+    A zero modulation makes adaLN-Zero blocks the identity and adaLN blocks plain pre-norm blocks.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        zeros = [layer.adaLN_modulation[1]] if hasattr(layer, "adaLN_modulation") else []
+        for linear in zeros + ([layer.linear] if isinstance(layer, Projection) else []):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+def create_model(name: str, *, seed: int | None = None, variant: type[DiT] = DiT, **options) -> DiT:
     """Build ``DiT-<size>/<patch>``, for example ``create_model("DiT-XL/2", input_size=32, in_channels=4)``.
 
-    ``seed`` fixes the initial weights without touching torch's global generator.
+    ``seed`` fixes the initial weights without touching torch's global generator; ``variant`` is ``DiT`` or a subclass.
     """
     parsed = parse_model_name(name)
     dims = parsed.dims
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return DiT(patch_size=parsed.patch_size, hidden_size=dims.hidden_size, depth=dims.depth, num_heads=dims.num_heads,
-                   **options)
+        return variant(patch_size=parsed.patch_size, hidden_size=dims.hidden_size, depth=dims.depth, num_heads=dims.num_heads,
+                       **options)

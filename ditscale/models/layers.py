@@ -44,28 +44,56 @@ class Attention(nn.Module):
     """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel.
 
     ``qk_norm`` normalises queries and keys of each head (RMSNorm): the usual cure for bf16 runs that blow up late.
+    ``relative_grid`` adds a learned bias for each offset between two tokens of a square grid of that side.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False):
+    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False, relative_grid: int = 0):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.proj = Linear(hidden_size, hidden_size)
         self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, qk_norm)
+        self.relative_bias = RelativePositionBias(relative_grid, num_heads) if relative_grid else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
+        """``relative``: which offset lies between each two tokens, from ``relative_offsets``; only with a ``relative_grid``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(attend(self.q_norm(q), self.k_norm(k), v))
+        bias = None if self.relative_bias is None else self.relative_bias(relative, x.shape[1])
+        return self.proj(attend(self.q_norm(q), self.k_norm(k), v, bias))
+
+
+class RelativePositionBias(nn.Module):
+    """A number for each head and each offset between two tokens, added to the attention's logits (MDT; from BEiT)."""
+
+    def __init__(self, grid: int, num_heads: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros((2 * grid - 1) ** 2, num_heads))
+
+    def forward(self, offsets: Tensor, tokens: int) -> Tensor:
+        """Offsets (T, T) or (B, T, T) to a bias (heads, N, N) or (B, heads, N, N) for N = ``tokens``.
+
+        Tokens beyond T stand for no place (a condition, say) and get a bias of zero.
+        """
+        bias = F.embedding(offsets, self.table).movedim(-1, -3)
+        beyond = tokens - bias.shape[-1]
+        return F.pad(bias, (0, beyond, 0, beyond)) if beyond else bias
+
+
+def relative_offsets(grid: int) -> Tensor:
+    """(T, T) for a square grid of that side: the index, 0 to (2 grid - 1)^2 - 1, of the offset from each token to each other."""
+    places = torch.arange(grid * grid)
+    rows, columns = places // grid, places % grid
+    return (rows[:, None] - rows + grid - 1) * (2 * grid - 1) + columns[:, None] - columns + grid - 1
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from tokens ``(B, T, H)`` to a context ``(B, S, H)``."""
+    """Multi-head attention from tokens ``(B, T, H)`` to a context ``(B, S, context_size)``."""
 
-    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False):
+    def __init__(self, hidden_size: int, context_size: int, num_heads: int, qk_norm: bool = False):
         super().__init__()
         self.num_heads = num_heads
         self.q = Linear(hidden_size, hidden_size)
-        self.kv = Linear(hidden_size, 2 * hidden_size)
+        self.kv = Linear(context_size, 2 * hidden_size)
         self.proj = Linear(hidden_size, hidden_size)
         self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, qk_norm)
 
@@ -80,12 +108,12 @@ def qk_norms(head_dim: int, enabled: bool) -> tuple[nn.Module, nn.Module]:
     return (nn.RMSNorm(head_dim, eps=1e-6), nn.RMSNorm(head_dim, eps=1e-6)) if enabled else (nn.Identity(), nn.Identity())
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of ``(B, heads, T, D)``, heads joined: ``(B, T, heads * D)``."""
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of ``(B, heads, T, D)``, heads joined: ``(B, T, heads * D)``; ``bias`` is added to its logits."""
     dtype = v.dtype
     if emulates_bf16(v):
-        q, k, v = q.float(), k.float(), v.float()
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).to(dtype)
+        q, k, v, bias = q.float(), k.float(), v.float(), None if bias is None else bias.float()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2).to(dtype)
 
 
 class Mlp(nn.Module):

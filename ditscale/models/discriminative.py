@@ -1,0 +1,83 @@
+"""SD-DiT's model (arXiv 2403.17004): MaskDiT's encoder and decoder with a [CLS] token and a projection head on the encoder.
+
+Which parts the paper's text confirms is said in ``objectives/options.py``. Differences from ``masked.py``: no mask token; at
+masked places the decoder is given the raw, un-encoded embeddings.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ditscale.models.dit import Condition, run
+from ditscale.models.heads import ProjectionHead
+from ditscale.models.layers import Linear
+from ditscale.models.masked import MaskedDiT
+from ditscale.models.masking import gather, masked_indices, scatter
+
+
+class Logits(NamedTuple):
+    """Of [CLS] (B, P) and of the kept tokens (B, K, P) for P prototypes; None where a term is off."""
+
+    cls: Tensor | None
+    patch: Tensor | None
+
+
+class DiscriminativeDiT(MaskedDiT):
+    """The student; the teacher is an average of the same module, of which only ``discriminate`` runs.
+
+    Args:
+        masks: whether tokens are ever masked: then raw embeddings have a projection into the decoder.
+        head: hidden width, bottleneck and prototypes of the projection head, or None for no discriminative loss.
+        discriminates: which tokens the head is asked for: ([CLS], kept tokens).
+        options: of ``MaskedDiT``.
+    """
+
+    training_only = ("raw_embed", "head")
+
+    def __init__(self, *, masks: bool, head: tuple[int, int, int] | None, discriminates: tuple[bool, bool] = (True, True),
+                 **options):
+        super().__init__(mask_token=False, **options)
+        self.discriminates = discriminates
+        self.raw_embed = Linear(self.hidden_size, self.decoder_embed.linear.out_features) if masks else None
+        if masks:
+            nn.init.xavier_uniform_(self.raw_embed.weight)
+            nn.init.zeros_(self.raw_embed.bias)
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, self.hidden_size))
+        self.head = ProjectionHead(self.hidden_size, *head) if head else None
+
+    def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Tokens through all blocks; beside them go [CLS] and, in-context, the condition's tokens."""
+        beside = [self.cls_token.expand(len(tokens), -1, -1)] + ([condition.tokens] if condition.tokens is not None else [])
+        return run(self.blocks, tokens, torch.cat(beside, dim=1), condition.c)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None, *, with_logits: bool = False,
+                detach: bool = False):
+        """As ``MaskedDiT``; ``with_logits`` returns the image and the head's ``Logits``.
+
+        ``detach`` stops the gradient of what is decoded at the encoder: then the head's loss alone trains it.
+        """
+        condition, tokens = self.condition(t, y), self.embed(x)
+        encoded, beside = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        logits = self.logits(encoded, beside) if with_logits else None
+        if detach:
+            encoded, beside = encoded.detach(), beside.detach()
+            condition = Condition(condition.c.detach(), condition.tokens)
+        output = self.decode(encoded, beside[:, 1:] if beside.shape[1] > 1 else None, condition, kept,
+                             None if kept is None else self.raw(tokens.detach() if detach else tokens, kept))
+        return (output, logits) if with_logits else output
+
+    def raw(self, tokens: Tensor, kept: Tensor) -> Tensor:
+        """Raw embeddings at the places that are not kept, for the decoder (B, T, W); the others are overwritten by what is encoded."""
+        masked = masked_indices(kept, tokens.shape[1])
+        values = self.raw_embed(gather(tokens, masked))
+        return scatter(values, masked, values.new_zeros(len(tokens), tokens.shape[1], values.shape[-1]))
+
+    def logits(self, encoded: Tensor, beside: Tensor) -> Logits:
+        cls, patch = self.discriminates
+        return Logits(self.head(beside[:, 0]) if cls else None, self.head(encoded) if patch else None)
+
+    def discriminate(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None) -> Logits:
+        """The teacher's part: all tokens are encoded, [CLS] and the tokens at ``kept`` are projected."""
+        encoded, beside = self.encode(self.embed(x), self.condition(t, y))
+        return self.logits(encoded if kept is None else gather(encoded, kept), beside)

@@ -1,0 +1,52 @@
+"""MaskDiT's asymmetric model (arXiv 2306.09305): the DiT encodes the kept tokens only, a small added decoder sees all places."""
+
+import torch
+from torch import Tensor, nn
+
+from ditscale.models.dit import Condition, DiT, initialize_linears, join, part, run
+from ditscale.models.layers import sincos_position_table
+from ditscale.models.masking import gather, scatter
+
+
+class MaskedDiT(DiT):
+    """A DiT whose blocks are the encoder, and ``decoder_depth`` further blocks of its own design behind them.
+
+    The decoder takes the encoder's condition. At masked places it is given a learned mask token. Without ``kept`` (sampling) all
+    tokens are encoded and the mask token is not used.
+
+    Args:
+        decoder_depth, decoder_width, decoder_heads: the added blocks; MaskDiT: 8, 512, 16.
+        mask_token: whether the model has one; it is trained only where tokens are masked.
+        options: of ``DiT``.
+    """
+
+    training_only = ("mask_token",)                                            # parameters that sampling never touches
+
+    def __init__(self, *, decoder_depth: int, decoder_width: int, decoder_heads: int, mask_token: bool = True, **options):
+        super().__init__(**options)
+        self.decoder_embed = self.make_projection(self.hidden_size, decoder_width)
+        self.register_buffer("decoder_pos_embed", sincos_position_table(decoder_width, self.grid))
+        self.decoder_blocks = self.make_blocks(decoder_depth, decoder_width, decoder_heads)
+        self.final_layer = self.make_projection(decoder_width, self.patch_size**2 * self.out_channels)
+        for added in (self.decoder_embed, self.decoder_blocks, self.final_layer):
+            initialize_linears(added)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, decoder_width)) if mask_token else None
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
+        """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that the encoder sees, all of them where it is None."""
+        condition, tokens = self.condition(t, y), self.embed(x)
+        encoded, beside = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        return self.decode(encoded, beside, condition, kept)
+
+    def decode(self, encoded: Tensor, beside: Tensor | None, condition: Condition, kept: Tensor | None,
+               elsewhere: Tensor | None = None) -> Tensor:
+        """Encoded tokens (B, K, H) to an image.
+
+        ``elsewhere`` (B, T, W) is what the decoder gets at places that are not kept; the mask token where it is None.
+        """
+        encoded, beside = part(self.decoder_embed(join(encoded, beside), condition.c), encoded.shape[1])
+        if kept is not None:
+            places = self.decoder_pos_embed.shape[1]
+            encoded = scatter(encoded, kept, self.mask_token.expand(len(kept), places, -1) if elsewhere is None else elsewhere)
+        tokens, _ = run(self.decoder_blocks, (encoded + self.decoder_pos_embed).to(encoded.dtype), beside, condition.c)
+        return self.to_image(tokens, condition.c)

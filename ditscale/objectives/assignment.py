@@ -1,0 +1,45 @@
+"""How the teacher's logits become targets that do not collapse: a running centre (DINO), or Sinkhorn-Knopp (SwAV, DINOv2)."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+SINKHORN_ROUNDS = 3                                                            # SwAV (arXiv 2006.09882)
+
+
+class Centre:
+    """What a running mean of the teacher's logits collects within a step; the mean itself is the caller's tensor."""
+
+    def __init__(self, momentum: float):
+        self.momentum = momentum
+        self.total, self.count = None, 0
+
+    def collect(self, logits: Tensor) -> None:
+        """Count one micro batch (N, P)."""
+        self.total = logits.sum(0) if self.total is None else self.total + logits.sum(0)
+        self.count += len(logits)
+
+    def update(self, centre: Tensor, mean_over_ranks) -> None:
+        """``centre <- momentum centre + (1 - momentum) mean``, in place."""
+        centre.lerp_(mean_over_ranks(self.total / self.count), 1 - self.momentum)
+        self.total, self.count = None, 0
+
+
+def sinkhorn(logits: Tensor) -> Tensor:
+    """Targets (N, P) that use every prototype equally over the batch of all ranks (arXiv 2006.09882, App. A); rows sum to 1."""
+    largest = logits.max()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    plan = torch.exp(logits - largest)
+    for _ in range(SINKHORN_ROUNDS):
+        columns = plan.sum(0)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(columns)
+        plan = plan / columns.clamp(min=1e-30) / plan.shape[1]
+        plan = plan / plan.sum(1, keepdim=True)
+    return plan
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Of (..., P), in nats."""
+    return -torch.special.xlogy(probabilities, probabilities).sum(-1)

@@ -1,0 +1,113 @@
+"""SD-DiT (arXiv 2403.17004): a self-supervised loss aligns two noise levels of one image, the decoder alone denoises.
+
+What of it is confirmed and what is not: ``options.DiscriminativeConfig``.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ditscale.diffusion.pairs import lower_level
+from ditscale.models.masking import keep_lowest
+from ditscale.objectives.assignment import Centre, entropy, sinkhorn
+from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
+from ditscale.objectives.options import DiscriminativeConfig, kept_tokens
+from ditscale.randomness import Normal, Uniform
+
+SETTLED = 0.1                                                                  # share of training before collapse is judged
+UNIFORM, ONE_PROTOTYPE = 0.99, 0.05                                            # entropies, as shares of the largest possible
+
+
+class Discriminative(Objective):
+    """``L = generative + cls_weight * CE(teacher, student at [CLS]) + patch_weight * CE(... at visible tokens)``.
+
+    Logits are cosines; teacher ``softmax((z - centre) / teacher_temperature)``, or Sinkhorn-Knopp; student
+    ``softmax(z / student_temperature)``. The generative loss is over all tokens.
+    """
+
+    def __init__(self, *args, options: DiscriminativeConfig, tokens: int, prototypes: int, **settings):
+        super().__init__(*args, **settings)
+        self.options, self.tokens, self.prototypes = options, tokens, prototypes
+        self.keep = kept_tokens(tokens, options.mask_ratio)
+        self.has_teacher = options.discriminates
+        self.weights = {"cls": options.cls_weight, "patch": options.patch_weight}
+        if options.mask_ratio:
+            self.streams["token mask"] = Uniform(tokens)
+        if options.discriminates and options.teacher_noise == "uniform_below":
+            self.streams["teacher noise level"] = Uniform()
+        if options.discriminates and not options.shared_noise:
+            self.streams["teacher noise"] = Normal(self.streams["noise"].shape)
+        self.centres = {}
+        if options.discriminates and options.assignment == "centring":
+            self.centres = {term: Centre(options.centre_momentum) for term, weight in self.weights.items() if weight}
+            self.buffers = {f"centre_{term}": torch.zeros(prototypes) for term in self.centres}
+        self.images_seen = 0
+
+    def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
+        self.images_seen = batch.images_seen
+        noised = self.noised(batch, draws)
+        inputs = (*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels)
+        kept = keep_lowest(draws["token mask"], self.keep) if self.keep < self.tokens else None
+        if not self.options.discriminates:
+            return Terms(self.generative(model(*inputs, kept=kept), batch, noised))
+        output, student = model(*inputs, kept=kept, with_logits=True, detach=self.options.detach_encoder_for_generation)
+        teacher = self.teach(batch, noised, draws, kept)
+        losses, watched = self.generative(output, batch, noised), {}
+        for term, weight in self.weights.items():
+            if weight:
+                loss, seen = self.compare(term, getattr(student, term), getattr(teacher, term).flatten(0, -2))
+                losses[f"discriminative_{term}"] = weight * loss
+                watched |= seen
+        return Terms(losses, watched)
+
+    def generative(self, output: Tensor, batch: CleanBatch, noised: Noised) -> dict[str, Tensor]:
+        return named_means("generative", self.formulation.loss(output, batch.images, noised.noise, noised.t))
+
+    @torch.no_grad()
+    def teach(self, batch: CleanBatch, noised: Noised, draws: dict[str, Tensor], kept: Tensor | None):
+        """The teacher's logits: its view lies lower on the same trajectory, and it sees all tokens of it."""
+        uniform = draws.get("teacher noise level", torch.zeros(len(batch.images), 1, device=batch.images.device))[:, 0]
+        t = lower_level(self.formulation, self.options.teacher_noise, noised.t, uniform, self.options.teacher_noise_ratio)
+        cleaner = self.formulation.add_noise(batch.images, draws.get("teacher noise", noised.noise), t)
+        return self.teacher.discriminate(*self.formulation.model_inputs(cleaner, t), noised.labels, kept)
+
+    def compare(self, term: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The cross-entropy of one term, and what to watch of it. Teacher logits (N, P); the student's flatten to the same."""
+        temperature = self.options.teacher_temperature_at(self.images_seen, self.images)
+        with torch.no_grad():
+            if self.centres:
+                centre = self.buffers[f"centre_{term}"]
+                target = F.softmax((teacher - centre) / temperature, dim=-1)
+                self.centres[term].collect(teacher)
+            else:
+                centre, target = teacher.mean(0), sinkhorn(teacher / temperature)
+        predicted = F.log_softmax(student.flatten(0, -2) / self.options.student_temperature, dim=-1)
+        loss = -(target * predicted).sum(-1).mean()
+        own, largest = entropy(target).mean(), math.log(self.prototypes)
+        return loss, {f"teacher_entropy_{term}": own / largest, f"mean_teacher_entropy_{term}": entropy(target.mean(0)) / largest,
+                      f"kl_{term}": loss.detach() - own, f"centre_norm_{term}": centre.norm()}
+
+    def teacher_momentum_at(self, images_seen: int) -> float:
+        return self.options.teacher_momentum_at(images_seen, self.images)
+
+    def after_step(self, mean_over_ranks) -> None:
+        """The centres move once a step, by the mean over all its images: neither ranks nor micro batches change them."""
+        for term, centre in self.centres.items():
+            centre.update(self.buffers[f"centre_{term}"], mean_over_ranks)
+
+    def warning(self, watched: dict[str, float]) -> str:
+        """The two ways to collapse: every token to one prototype, or to all of them alike."""
+        if self.images_seen < SETTLED * self.images:
+            return ""
+        for term in ("cls", "patch"):
+            if watched.get(f"mean_teacher_entropy_{term}", 1.0) < ONE_PROTOTYPE:
+                return (f"collapse at {self.images_seen} images: the teacher's {term} targets all lie on one prototype (entropy of "
+                        f"their mean {watched[f'mean_teacher_entropy_{term}']:.3f} of the largest possible); a stronger centre, "
+                        "sinkhorn, or a higher teacher_temperature would help")
+            if watched.get(f"teacher_entropy_{term}", 0.0) > UNIFORM:
+                return (f"collapse at {self.images_seen} images: the teacher's {term} targets are uniform over the prototypes "
+                        f"(entropy {watched[f'teacher_entropy_{term}']:.3f} of the largest possible); a lower teacher_temperature "
+                        "would help")
+        return ""

@@ -4,6 +4,7 @@ import pytest
 
 from ditscale.config import parse_override, resolve, set_key
 from ditscale.errors import UserError
+from ditscale.models.sizes import parse_model_name
 
 
 @pytest.mark.parametrize("key, value, words", [
@@ -142,3 +143,53 @@ def test_override_is_read_as_yaml():
     assert parse_override("model.name=[DiT-S/2, DiT-B/2]") == ("model.name", ["DiT-S/2", "DiT-B/2"])
     with pytest.raises(UserError, match="key=value"):
         parse_override("train.lr")
+
+
+@pytest.mark.parametrize("objective, words", [
+    ({"name": "maskd"}, ["'objective.name' is 'maskd'", "did you mean 'masked'", "baseline, masked, mdt, discriminative"]),
+    ({"name": "mdt", "reconstruction_weight": 0.1}, ["unknown key 'objective.reconstruction_weight' for objective mdt",
+                                                     "it is an option of masked"]),
+    ({"name": "masked", "mask_ratio": 1.0}, ["objective.mask_ratio' is 1.0", "less than 1"]),
+    ({"name": "masked", "decoder_depth": 0}, ["decoder_depth 0", "mask_ratio 0, which is the baseline"]),
+    ({"name": "masked", "decoder_width": 24, "decoder_heads": 5}, ["objective.decoder_width 24", "multiple of decoder_heads 5"]),
+    ({"name": "masked", "unmasking_images": 1000}, ["objective.unmasking_images 1000 is more than train.images 640"]),
+    ({"name": "masked", "unmasking_lr": 1e-4}, ["objective.unmasking_lr", "unmasking_images"]),
+    ({"name": "mdt", "decoder_depth": 4}, ["objective.decoder_depth 4 leaves no encoder", "4 blocks", "at most 3"]),
+    ({"name": "mdt", "mask_ratio": 0.5, "mask_ratio_max": 0.3}, ["objective.mask_ratio_max 0.3 is not above mask_ratio 0.5"]),
+    ({"name": "discriminative", "teacher_noise": "cleanest"}, ["objective.teacher_noise", "'sigma_min', 'same'"]),
+    ({"name": "discriminative", "teacher_noise_ratio": 0.2}, ["objective.teacher_noise_ratio is for teacher_noise ratio"]),
+    ({"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0, "detach_encoder_for_generation": True}, ["nothing would train"]),
+    ({"name": "discriminative", "decoder_depth": 0}, ["objective.decoder_depth 0"]),
+])
+def test_objective_mistakes_are_named(values, objective, words):
+    values["objective"] = objective
+    with pytest.raises(UserError) as error:
+        resolve(values, "spec.yaml")
+    for word in words:
+        assert word in str(error.value), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_one_token_cannot_be_masked(values):
+    values["model"]["name"], values["objective"] = "DiT-atto/8", {"name": "masked"}
+    with pytest.raises(UserError, match="masks none of the model's 1 token; a smaller patch size would give more"):
+        resolve(values, "spec.yaml")
+
+
+@pytest.mark.parametrize("objective", [{"name": "masked", "unmasking_images": 64}, {"name": "mdt", "long_skips": True, "mask_ratio_max": 0.5},
+                                       {"name": "discriminative", "teacher_noise": "ratio", "teacher_noise_ratio": 0.3}])
+def test_a_variants_config_survives_its_own_record(values, objective):
+    values["objective"] = objective
+    config = resolve(values, "x")
+    assert resolve(config.model_dump(mode="json"), "run.json") == config
+
+
+@pytest.mark.parametrize("model, decoder, head", [
+    ("DiT-XL/2", (8, 512, 16), (2048, 256, 8192)), ("DiT-S/2", (8, 512, 16), (2048, 256, 8192)),
+    ("DiT-tiny/2", (3, 96, 3), (384, 96, 768)), ("DiT-nano/2", (1, 64, 2), (256, 64, 512)), ("DiT-atto/2", (1, 16, 1), (64, 16, 128)),
+])
+def test_default_decoder_and_head(values, model, decoder, head):
+    values["model"]["name"], values["objective"] = model, {"name": "discriminative"}
+    config = resolve(values, "x")
+    dims = parse_model_name(model).dims
+    assert tuple(config.objective.decoder(dims)) == decoder and tuple(config.objective.head(dims)) == head

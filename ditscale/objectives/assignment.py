@@ -26,16 +26,16 @@ class Centre:
 
 
 def sinkhorn(logits: Tensor) -> Tensor:
-    """Targets (N, P) that use every prototype equally over the batch of all ranks (arXiv 2006.09882, App. A); rows sum to 1."""
-    largest = logits.max()
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    plan = torch.exp(logits - largest)
+    """Targets (N, P) that use every prototype equally over the batch of all ranks (arXiv 2006.09882, App. A); rows sum to 1.
+
+    It starts from the rows' softmax, which is finite at any temperature; the fixed point is the same.
+    """
+    plan = logits.softmax(-1)
     for _ in range(SINKHORN_ROUNDS):
         columns = plan.sum(0)
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(columns)
-        plan = plan / columns.clamp(min=1e-30) / plan.shape[1]
+        plan = plan / columns.clamp(min=1e-30)
         plan = plan / plan.sum(1, keepdim=True)
     return plan
 

@@ -67,7 +67,7 @@ class AddedDecoder(Section):
         shape = self.decoder(dims)
         if shape.width % shape.heads or shape.width % 4:
             raise UserError(f"objective.decoder_width {shape.width} must be a multiple of decoder_heads {shape.heads} and of 4")
-        _check_masks_something("objective.mask_ratio", self.mask_ratio, tokens)
+        _check_can_mask(self.mask_ratio, tokens)
 
 
 class MaskedConfig(AddedDecoder):
@@ -115,7 +115,7 @@ class MdtConfig(Section):
                             f"of which the last decoder_depth are the decoder; at most {dims.depth - 1}")
         if self.mask_ratio_max is not None and self.mask_ratio_max <= self.mask_ratio:
             raise UserError(f"objective.mask_ratio_max {self.mask_ratio_max} is not above mask_ratio {self.mask_ratio}")
-        _check_masks_something("objective.mask_ratio", self.mask_ratio, tokens)
+        _check_can_mask(self.mask_ratio, tokens)
 
 
 class DiscriminativeConfig(AddedDecoder):
@@ -184,11 +184,9 @@ class DiscriminativeConfig(AddedDecoder):
             raise UserError("objective.decoder_depth 0: SD-DiT's generative loss is the decoder's; give it blocks")
 
 
-def _check_masks_something(key: str, ratio: float, tokens: int) -> None:
-    if ratio and kept_tokens(tokens, ratio) == tokens:
-        raise UserError(f"{key} {ratio} masks none of the model's {tokens} token{'s' * (tokens > 1)}; "
-                        + (f"a smaller patch size, or a ratio from {1 / tokens:.2g}, would" if tokens > 1 else
-                           "a smaller patch size would give more"))
+def _check_can_mask(ratio: float, tokens: int) -> None:
+    if ratio and tokens == 1:
+        raise UserError(f"objective.mask_ratio {ratio} masks none of the model's 1 token; a smaller patch size would give more")
 
 
 OBJECTIVES = {"baseline": BaselineConfig, "masked": MaskedConfig, "mdt": MdtConfig, "discriminative": DiscriminativeConfig}

@@ -3,91 +3,191 @@
 The DiT papers' "Gflops" are multiply-adds counted once, so they are GMACs here: DiT-XL/2 at 32x32x4 takes 118.6. 1 MAC = 2 FLOPs.
 Elementwise work (norms, activations, softmax) is not counted. The paper's own counter adds a little for it: its figures lie
 0.01 to 0.02 % above ours at XL/2 (adaLN-Zero 118.64 to 118.62, in-context 119.37 to 119.35).
+
+Here are the pieces that models are made of, and the plain DiT; ``variants.py`` has the other training variants.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.sizes import BLOCK_DESIGNS, MODULATED, ModelName, token_grid
 
 FLOPS_PER_MAC = 2
 FORWARDS_PER_TRAINED_STEP = 3                                                  # the backward takes twice the forward
-CONDITION_TOKENS = 2                                                           # in-context: time and class
+CONDITION_TOKENS = 2                                                           # in-context, cross-attention: time and class
+FREQUENCIES = 256                                                              # of the timestep's sinusoid
+
+Parts = dict[str, int]                                                         # MACs of one image by part
+
+
+def added(*parts: Parts) -> Parts:
+    """The sum, part by part."""
+    total: Parts = {}
+    for some in parts:
+        for name, macs in some.items():
+            total[name] = total.get(name, 0) + macs
+    return total
 
 
 @dataclass(frozen=True)
 class ComputeCard:
-    """Tokens, trainable parameters, and MACs of one image's forward by part."""
+    """Tokens, trainable parameters, and MACs of one image by part: to sample with the model, and to train it.
+
+    ``macs_by_part`` is a forward at inference and ``inference_parameters`` is what it uses. ``trained_macs_by_part`` is the
+    forward of a training step that a backward follows, ``forward_only_macs_by_part`` what has none (a teacher).
+    """
 
     tokens: int
     parameters: int
-    macs_by_part: dict[str, int]
+    inference_parameters: int
+    macs_by_part: Parts
+    trained_macs_by_part: Parts
+    forward_only_macs_by_part: Parts = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
-        """MACs of one image's forward."""
+        """MACs of one image's forward at inference."""
         return sum(self.macs_by_part.values())
 
     @property
     def flops(self) -> int:
-        """FLOPs of one image's forward."""
+        """FLOPs of one image's forward at inference."""
         return FLOPS_PER_MAC * self.macs
 
     @property
+    def train_macs_per_image(self) -> int:
+        """MACs of training on one image, the backward included."""
+        return FORWARDS_PER_TRAINED_STEP * sum(self.trained_macs_by_part.values()) + sum(self.forward_only_macs_by_part.values())
+
+    @property
     def train_flops_per_image(self) -> int:
-        """FLOPs of one image's forward and backward."""
-        return FORWARDS_PER_TRAINED_STEP * self.flops
+        """FLOPs of training on one image, the backward included."""
+        return FLOPS_PER_MAC * self.train_macs_per_image
 
 
-def compute_card(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,
-                 learn_sigma: bool = True, block: str = "adaln_zero", qk_norm: bool = False) -> ComputeCard:
-    """The card of a DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images).
+@dataclass(frozen=True)
+class Blocks:
+    """A stack of equal blocks of one design; their condition may be of another width than they are."""
 
-    With H hidden size, T tokens, MLP ratio 4, a block takes 12 H^2 T for its matrices and 2 T^2 H for attention, and
+    depth: int
+    width: int
+    heads: int
+    condition_width: int
+    design: str
+    qk_norm: bool
 
-    - adaLN(-Zero): 4 (6) H^2, once an image, for its modulation;
-    - cross-attention: 2 H^2 T for queries and projection, 4 H^2 for two keys and values, 4 T H for the attention itself;
-    - in-context: all of it over T + 2 tokens.
+    @property
+    def vectors(self) -> int:
+        """Modulation vectors of a block."""
+        return {"adaln_zero": 6, "adaln": 4}.get(self.design, 0)
+
+    def macs(self, tokens: int) -> Parts:
+        """MACs over ``tokens`` tokens of an image, to which in-context adds its condition tokens.
+
+        With W width and C condition width, a block over T tokens takes 12 W^2 T for its matrices and 2 T^2 W for attention, and
+
+        - adaLN(-Zero): 4 (6) C W, once an image, for its modulation;
+        - cross-attention: 2 W^2 T for queries and projection, 4 C W for two keys and values, 4 T W for the attention itself;
+        - in-context: all of it over T + 2 tokens.
+        """
+        tokens += processed_besides(self.design)
+        square, condition = self.width**2, self.condition_width * self.width
+        macs = {"conditioning": self.depth * self.vectors * condition,
+                "attention": self.depth * (4 * square * tokens + 2 * tokens * tokens * self.width),
+                "mlp": self.depth * 8 * square * tokens}
+        if self.design == "cross_attention":
+            macs["cross_attention"] = self.depth * (2 * square * tokens + 2 * CONDITION_TOKENS * condition
+                                                    + 2 * CONDITION_TOKENS * tokens * self.width)
+        return macs
+
+    @property
+    def parameters(self) -> int:
+        width, square, attentions = self.width, self.width**2, 2 if self.design == "cross_attention" else 1
+        norms = 0 if self.design in MODULATED else attentions + 1              # affine ones
+        cross = 2 * (square + width) + 2 * width * (self.condition_width + 1)  # q and proj, kv
+        return self.depth * (12 * square + 9 * width                           # qkv, proj, fc1, fc2 and their biases
+                             + (attentions - 1) * cross
+                             + self.vectors * width * (self.condition_width + 1) + norms * 2 * width
+                             + self.qk_norm * attentions * 2 * width // self.heads)
+
+
+def processed_besides(design: str) -> int:
+    """Tokens that a design's blocks process besides the image's."""
+    return CONDITION_TOKENS if design == "in_context" else 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A DiT's pieces on inputs of one shape: what all its variants are put together from."""
+
+    model: ModelName
+    grid: int                                                                  # tokens a side
+    patch_values: int                                                          # numbers that a token is made from
+    outputs: int                                                               # numbers that a token ends in
+    label_rows: int
+    design: str
+    qk_norm: bool
+
+    @property
+    def width(self) -> int:
+        return self.model.dims.hidden_size
+
+    @property
+    def tokens(self) -> int:
+        return self.grid**2
+
+    def blocks(self, depth: int | None = None, width: int | None = None, heads: int | None = None) -> Blocks:
+        """Blocks under this model's condition; of its own depth, width and heads where nothing else is asked."""
+        dims = self.model.dims
+        return Blocks(depth if depth is not None else dims.depth, width or dims.hidden_size, heads or dims.num_heads, self.width,
+                      self.design, self.qk_norm)
+
+    def embed_macs(self) -> Parts:
+        """Patches to tokens, and the timestep's MLP."""
+        return {"patchify": self.tokens * self.patch_values * self.width, "conditioning": FREQUENCIES * self.width + self.width**2}
+
+    @property
+    def embed_parameters(self) -> int:
+        """Of ``embed_macs`` and of the label table."""
+        return (self.patch_values + 1 + FREQUENCIES + 1 + self.width + 1 + self.label_rows) * self.width
+
+    def norm_macs(self, width: int) -> Parts:
+        """A norm of ``width`` outside the blocks: shift and scale come from the condition in the designs with modulation."""
+        return {"conditioning": 2 * self.width * width if self.design in MODULATED else 0}
+
+    def norm_parameters(self, width: int) -> int:
+        return 2 * width * (self.width + 1) if self.design in MODULATED else 2 * width
+
+    def final_macs(self, width: int) -> Parts:
+        """The final layer after blocks of ``width``."""
+        return added(self.norm_macs(width), {"head": self.tokens * width * self.outputs})
+
+    def final_parameters(self, width: int) -> int:
+        return self.norm_parameters(width) + (width + 1) * self.outputs
+
+
+def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,
+                  learn_sigma: bool = True, block: str = "adaln_zero", qk_norm: bool = False) -> Backbone:
+    """A DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images).
 
     Raises:
         UserError: the patch size does not divide the resolution, or there is no such block.
     """
     if block not in BLOCK_DESIGNS:
         raise UserError(f"no block design '{block}'{did_you_mean(block, BLOCK_DESIGNS)} Designs: {', '.join(BLOCK_DESIGNS)}")
-    hidden, depth, patch = model.dims.hidden_size, model.dims.depth, model.patch_size
-    tokens = token_grid(resolution, patch) ** 2
-    patch_values = patch * patch * channels
-    outputs = patch_values * (2 if learn_sigma else 1)
-    processed = tokens + (CONDITION_TOKENS if block == "in_context" else 0)
-    vectors = {"adaln_zero": 6, "adaln": 4}.get(block, 0)                      # modulation vectors of a block
-    final_vectors = 2 if block in MODULATED else 0
-    square = hidden * hidden
-    macs = {
-        "patchify": tokens * patch_values * hidden,
-        "conditioning": 256 * hidden + square + (depth * vectors + final_vectors) * square,
-        "attention": depth * (4 * square * processed + 2 * processed * processed * hidden),
-        "mlp": depth * 8 * square * processed,
-        "head": tokens * hidden * outputs,
-    }
-    if block == "cross_attention":
-        macs["cross_attention"] = depth * (2 * square * tokens + 4 * square + 4 * tokens * hidden)
-    return ComputeCard(tokens, _parameters(model, block, qk_norm, vectors, final_vectors, patch_values, outputs,
-                                           classes + (class_dropout_prob > 0)), macs)
+    patch_values = model.patch_size**2 * channels
+    return Backbone(model, token_grid(resolution, model.patch_size), patch_values, patch_values * (2 if learn_sigma else 1),
+                    classes + (class_dropout_prob > 0), block, qk_norm)
 
 
-def _parameters(model: ModelName, block: str, qk_norm: bool, vectors: int, final_vectors: int, patch_values: int, outputs: int,
-                label_rows: int) -> int:
-    """Trainable parameters; the fixed position table is not one."""
-    hidden, depth, heads = model.dims.hidden_size, model.dims.depth, model.dims.num_heads
-    square, attentions = hidden * hidden, 2 if block == "cross_attention" else 1
-    norms = 0 if block in MODULATED else attentions + 1                        # affine norms of a block
-    per_block = (12 * square + 9 * hidden                                      # qkv, proj, fc1, fc2 and their biases
-                 + (attentions - 1) * (4 * square + 4 * hidden)                # cross-attention: q, kv, proj
-                 + vectors * (square + hidden) + norms * 2 * hidden
-                 + qk_norm * attentions * 2 * hidden // heads)
-    ends = ((patch_values + 1) * hidden                                        # patchify
-            + (256 + 1) * hidden + square + hidden                             # timestep MLP
-            + label_rows * hidden
-            + final_vectors * (square + hidden) + (0 if final_vectors else 2 * hidden)
-            + (hidden + 1) * outputs)
-    return depth * per_block + ends
+def plain_card(backbone: Backbone) -> ComputeCard:
+    """The card of a plain DiT: it trains on the forward that it samples with. The fixed position table is no parameter."""
+    width, blocks = backbone.width, backbone.blocks()
+    macs = added(backbone.embed_macs(), blocks.macs(backbone.tokens), backbone.final_macs(width))
+    parameters = backbone.embed_parameters + blocks.parameters + backbone.final_parameters(width)
+    return ComputeCard(backbone.tokens, parameters, parameters, macs, macs)
+
+
+def compute_card(model: ModelName, **facts) -> ComputeCard:
+    """The card of a plain DiT; ``facts`` are those of ``make_backbone``."""
+    return plain_card(make_backbone(model, **facts))

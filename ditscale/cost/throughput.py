@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import FLOPS_PER_MAC, ComputeCard, compute_card
 from ditscale.cost.hardware import Machine
-from ditscale.diffusion.nfe import LEARNS_SIGMA, forwards, sampling_of
-from ditscale.models.sizes import parse_model_name
+from ditscale.cost.runs import run_card, training_flops
+from ditscale.diffusion.nfe import forwards, sampling_of
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,13 @@ class Assumptions:
 ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0)}
 
 
-def run_card(config: RunConfig) -> ComputeCard:
-    """The compute card of a run's model."""
-    return compute_card(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
-                        classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
-                        learn_sigma=config.formulation.name in LEARNS_SIGMA, block=config.model.block,
-                        qk_norm=config.model.qk_norm)
-
-
-def training_seconds(config: RunConfig, machine: Machine, images: int) -> float:
-    """Forecast seconds to train on ``images`` more images."""
+def training_seconds(config: RunConfig, machine: Machine, images_seen: int) -> float:
+    """Forecast seconds to train from ``images_seen`` to the end."""
     assumed, ranks = ASSUMED[machine.kind], config.resources.accelerators_per_run
-    flops = run_card(config).train_flops_per_image * images
+    flops = training_flops(config, config.train.images) - training_flops(config, images_seen)
+    steps = (config.train.images - images_seen) / config.train.global_batch
     return flops / (assumed.train_utilisation * machine.peak_flops * ranks) \
-        + images / config.train.global_batch * assumed.step_overhead_seconds
+        + steps * assumed.step_overhead_seconds
 
 
 def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int) -> float:
@@ -44,7 +36,7 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int) ->
         return 0.0
     settings, assumed = config.evaluation, ASSUMED[machine.kind]
     passes = forwards(config.formulation, sampling_of(settings), settings.guidance_scale, settings.guidance_interval)
-    flops = FLOPS_PER_MAC * run_card(config).macs * passes * settings.samples * checkpoints
+    flops = run_card(config).flops * passes * settings.samples * checkpoints
     return flops / (assumed.sample_utilisation * machine.peak_flops * config.resources.accelerators_per_run)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditscale.cost.hardware import Machine
-from ditscale.cost.throughput import run_card
+from ditscale.cost.runs import run_card
 from ditscale.rundir import DONE, FAILED
 from ditscale.studies.launchers.local import STOP_SECONDS, LocalRun, slots
 from ditscale.studies.plan import plan_rows

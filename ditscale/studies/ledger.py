@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ditscale.config import resolve
+from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import DONE, RunDir, read_lines
@@ -37,8 +39,8 @@ def run_dirs(study: Path) -> list[RunDir]:
 
 def _rows(run: RunDir) -> list[dict]:
     record, evals, metrics = run.read_record(), read_lines(run.evals), read_lines(run.metrics)
-    config, cost = record["config"], record["cost"]
-    name = parse_model_name(config["model"]["name"])
+    config, cost = resolve(record["config"], str(run.record)), record["cost"]
+    name = parse_model_name(config.model.name)
     last = max((line["images_seen"] for line in evals), default=0)
     rows = []
     for line in evals:
@@ -46,11 +48,11 @@ def _rows(run: RunDir) -> list[dict]:
         sheet = run.samples / f"images-{images_seen:012d}.npz"
         rows.append({
             "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
-            "variant": config["objective"]["name"], "formulation": config["formulation"]["name"], "seed": config["seed"],
+            "variant": config.objective.name, "formulation": config.formulation.name, "seed": config.seed,
             "parameters": cost["parameters"], "tokens": cost["tokens"], "macs": cost["macs"],
             "train_flops_per_image": cost["train_flops_per_image"], "images_seen": images_seen,
             "final": run.status()["state"] == DONE and images_seen == last,
-            "train_flops": cost["train_flops_per_image"] * images_seen, "metric": line["metric"], "score": line["score"],
+            "train_flops": training_flops(config, images_seen), "metric": line["metric"], "score": line["score"],
             "floor": line["floor"], "samples": passport["samples"], "guidance_scale": passport["guidance_scale"],
             "nfe": passport["nfe"], "passport": line["passport_id"],
             "train_seconds": sum(m["seconds"] for m in metrics if m["images_seen"] <= images_seen),

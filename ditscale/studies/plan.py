@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from ditscale.cost.hardware import Machine
-from ditscale.cost.throughput import ASSUMED, evaluation_seconds, run_card, start_seconds, training_seconds
+from ditscale.cost.runs import run_card, training_flops
+from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.spec import PlannedRun
 
@@ -42,9 +43,9 @@ def _row(planned: PlannedRun, machine: Machine) -> PlanRow:
     seconds = 0.0
     if status["state"] != DONE:
         seconds = start_seconds(machine) + evaluation_seconds(config, machine, checkpoints) \
-            + (measured * left or training_seconds(config, machine, left))
+            + (measured * left or training_seconds(config, machine, images_seen))
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   card.train_flops_per_image * config.train.images, config.train.images, images_seen, seconds, bool(measured))
+                   training_flops(config, config.train.images), config.train.images, images_seen, seconds, bool(measured))
 
 
 def makespan(rows: list[PlanRow], slots: int) -> float:

@@ -23,7 +23,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int) -
                   duration(makespan(rows, at_once)) + " ~")
     console = _console()
     console.print(table)
-    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards. ~ is a forecast.")
+    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast.")
     console.print(assumption_line(machine, at_once))
 
 

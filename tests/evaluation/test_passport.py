@@ -9,7 +9,8 @@ import torch
 
 from ditscale.config import resolve
 from ditscale.cost.hardware import Machine
-from ditscale.cost.throughput import evaluation_seconds, run_card
+from ditscale.cost.runs import run_card
+from ditscale.cost.throughput import evaluation_seconds
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.training.distributed import World
 

@@ -106,14 +106,20 @@ def status(spec_path, overrides):
 @click.option("--channels", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1))
 @click.option("--block", default="adaln_zero", show_default=True, help="adaln_zero, adaln, cross_attention or in_context.")
+@click.option("--variant", default="baseline", show_default=True,
+              type=click.Choice(["baseline", "masked", "mdt", "discriminative"]), help="With its default options.")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "csv", "markdown"]))
-def models(resolution, channels, classes, block, form):
-    """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs."""
+def models(resolution, channels, classes, block, variant, form):
+    """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs.
+
+    For a variant: GMACs of training on one image, backward included, and their ratio to the baseline's.
+    """
     from ditscale.cost import table
 
-    rows = table.model_rows(resolution=resolution, channels=channels, classes=classes, block=block)
+    rows = table.model_rows(resolution=resolution, channels=channels, classes=classes, block=block, variant=variant)
     if not rows:
-        raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells a side")
+        raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells a side"
+                        + (" into more than one token" if variant != "baseline" else ""))
     click.echo({"text": table.as_text, "csv": table.as_csv, "markdown": table.as_markdown}[form](rows), nl=False)
 
 

@@ -90,7 +90,9 @@ def test_models_table(repository):
     csv = run(repository, "models", "--format", "csv", "--resolution", "64", "--block", "cross_attention").stdout.splitlines()
     assert csv[0].startswith("model,depth") and len(csv) == 1 + 9 * 3
     assert run(repository, "models", "--format", "markdown").stdout.startswith("| model |")
-    for wrong in (("--block", "adalnzero"), ("--resolution", "7")):
+    masked = run(repository, "models", "--variant", "masked", "--resolution", "8", "--format", "csv").stdout.splitlines()
+    assert masked[0].endswith("GFLOPs,training GMACs,to baseline") and len(masked) == 1 + 9 * 2  # patch 8: one token
+    for wrong in (("--block", "adalnzero"), ("--resolution", "7"), ("--variant", "mdt", "--resolution", "2")):
         bad = run(repository, "models", *wrong)
         assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and bad.stdout == ""
 

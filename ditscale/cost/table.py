@@ -4,50 +4,66 @@ import csv
 import io
 from dataclasses import dataclass
 
-from ditscale.cost.compute import ComputeCard, compute_card
+from ditscale.cost.compute import ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import activation_bytes
+from ditscale.cost.variants import variant_card
 from ditscale.models.sizes import PATCH_SIZES, SIZES, ModelName
+from ditscale.objectives.options import OBJECTIVES
 
-HEADER = ("model", "depth", "width", "heads", "parameters", "tokens", "GMACs", "GFLOPs", "activations MiB")
+HEADER = ("model", "depth", "width", "heads", "parameters", "tokens", "GMACs", "GFLOPs")
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model at one resolution; compute is one image's forward, activations are what training keeps of one image in bf16."""
+    """One model at one resolution; compute is one image's forward at inference, ``more`` are further columns."""
 
     name: ModelName
     card: ComputeCard
-    activation_bytes: int
+    more: dict[str, str]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return (*HEADER, *self.more)
 
     def cells(self, thousands: str = "") -> tuple[str, ...]:
         dims = self.name.dims
         return (str(self.name), str(dims.depth), str(dims.hidden_size), str(dims.num_heads),
                 f"{self.card.parameters:{thousands}}", str(self.card.tokens), f"{self.card.macs / 1e9:.6g}",
-                f"{self.card.flops / 1e9:.6g}", f"{self.activation_bytes / 2**20:.4g}")
+                f"{self.card.flops / 1e9:.6g}", *self.more.values())
 
 
-def model_rows(*, resolution: int, channels: int, classes: int, block: str, learn_sigma: bool = True) -> list[ModelRow]:
-    """Every size at every patch size that divides the resolution."""
-    names = [ModelName(size, patch) for size in SIZES for patch in PATCH_SIZES if resolution % patch == 0]
-    return [ModelRow(name, compute_card(name, resolution=resolution, channels=channels, classes=classes, block=block,
-                                        learn_sigma=learn_sigma),
-                     activation_bytes(name, resolution=resolution, channels=channels, block=block)) for name in names]
+def model_rows(*, resolution: int, variant: str = "baseline", **facts) -> list[ModelRow]:
+    """Every size at every patch size that divides the resolution; for ``variant``, with its default options, into more than one
+    token: of one, none can be masked. ``facts`` are those of ``make_backbone``."""
+    return [_row(ModelName(size, patch), variant, resolution=resolution, **facts) for size in SIZES for patch in PATCH_SIZES
+            if resolution % patch == 0 and (variant == "baseline" or resolution > patch)]
+
+
+def _row(name: ModelName, variant: str, **facts) -> ModelRow:
+    """The baseline's row ends in what training keeps of one image in bf16, a variant's in what training it computes."""
+    backbone = make_backbone(name, **facts)
+    card, plain = variant_card(backbone, OBJECTIVES[variant](name=variant)), plain_card(backbone)
+    if variant == "baseline":
+        kept = activation_bytes(name, resolution=facts["resolution"], channels=facts["channels"], block=backbone.design)
+        return ModelRow(name, card, {"activations MiB": f"{kept / 2**20:.4g}"})
+    return ModelRow(name, card, {"training GMACs": f"{card.train_macs_per_image / 1e9:.6g}",
+                                 "to baseline": f"{card.train_macs_per_image / plain.train_macs_per_image:.3f}"})
 
 
 def as_csv(rows: list[ModelRow]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *(row.cells() for row in rows)])
+    csv.writer(text, lineterminator="\n").writerows([rows[0].header, *(row.cells() for row in rows)])
     return text.getvalue()
 
 
 def as_markdown(rows: list[ModelRow]) -> str:
-    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1), *(row.cells(",") for row in rows)]
+    lines = [rows[0].header, ["---"] + ["---:"] * (len(rows[0].header) - 1), *(row.cells(",") for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def as_text(rows: list[ModelRow]) -> str:
     """Columns aligned by spaces."""
-    lines = [HEADER, *(row.cells(",") for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+    lines = [rows[0].header, *(row.cells(",") for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "".join("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
                              for i, (cell, width) in enumerate(zip(line, widths))).rstrip() + "\n" for line in lines)

@@ -1,0 +1,213 @@
+"""The variants' closed forms: published ratios, PyTorch's own counter on real training steps, totals by brute force."""
+
+import copy
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ditscale import randomness
+from ditscale.config import resolve
+from ditscale.cost.compute import FREQUENCIES, make_backbone
+from ditscale.cost.runs import run_card, training_flops
+from ditscale.cost.variants import kept_shares, variant_card
+from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name
+from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.options import OBJECTIVES, kept_tokens
+from ditscale.objectives.variants import build_model, make_objective
+
+SIZES = ("S/2", "B/2", "L/2", "XL/2")
+IMAGES = 3                                                                     # of a counted step
+
+
+def published(name, variant, **options):
+    """At 32 x 32 x 4 and 1000 classes; masked and discriminative as their papers have them, edm without a learned variance."""
+    backbone = make_backbone(parse_model_name(f"DiT-{name}"), resolution=32, channels=4, classes=1000,
+                             learn_sigma=variant not in ("masked", "discriminative"))
+    return variant_card(backbone, OBJECTIVES[variant](name=variant, **options))
+
+
+def to_baseline(name, variant, **options):
+    return published(name, variant, **options).train_flops_per_image / published(name, "baseline").train_flops_per_image
+
+
+# Computed from the official code's structure, papers.md 2.5; for SD-DiT without head, [CLS] and raw embeddings.
+RATIOS = {"masked": (1.63, 0.79, 0.58, 0.55), "mdt": (1.81, 1.82, 1.76, 1.75)}
+WITHOUT_HEAD = (2.27, 1.43, 1.21, 1.18)
+
+
+@pytest.mark.parametrize("variant", RATIOS)
+def test_ratios_to_the_baseline(variant):
+    assert [to_baseline(name, variant) for name in SIZES] == pytest.approx(RATIOS[variant], rel=0.015)
+
+
+def test_ratios_of_the_discriminative_variant():
+    """With the default head, which is ours, it is pinned: the head takes 13 % of S's training and 2 % of XL's."""
+    without = []
+    for name in SIZES:
+        card = published(name, "discriminative")
+        head = card.trained_macs_by_part["projection_head"]
+        assert head == card.forward_only_macs_by_part["projection_head"]
+        without.append((card.train_macs_per_image - 4 * head) / published(name, "baseline").train_macs_per_image)
+    assert without == pytest.approx(WITHOUT_HEAD, rel=0.015)
+    assert [round(to_baseline(name, "discriminative"), 4) for name in SIZES] == [2.6254, 1.5356, 1.2481, 1.2116]
+
+
+def test_golden_training_macs():
+    """Pinned to the last multiply-add."""
+    assert {(name, variant): published(name, variant).train_macs_per_image for name, variant in GOLDEN} == GOLDEN
+
+
+def test_maskdit_xl_has_730_million_parameters():
+    """Trained ones, the mask token among them; the two fixed position tables, 256 x (1152 + 512), are not counted."""
+    card = published("XL/2", "masked")
+    assert card.parameters == 730_116_368 and card.parameters - card.inference_parameters == 512
+
+
+def config_of(values, objective, name="DiT-femto/2", block="adaln_zero", **train):
+    values["objective"], values["model"] = objective, {"name": name, "block": block}
+    values["train"] |= train
+    return resolve(values, "test")
+
+
+CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_ratio": 0.0}, {"name": "mdt"},
+         {"name": "mdt", "long_skips": True}, {"name": "mdt", "long_skips": True, "decoder_depth": 1, "mask_ratio": 0.6},
+         {"name": "discriminative"}, {"name": "discriminative", "cls_weight": 0.0}, {"name": "discriminative", "patch_weight": 0.0},
+         {"name": "discriminative", "mask_ratio": 0.0}, {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0})
+
+
+def counted_step(config) -> int:
+    """FLOPs of one real step on ``IMAGES`` images, by PyTorch's counter: all passes, the losses, the backward."""
+    model, objective = build_model(config), make_objective(config)
+    if objective.has_teacher:
+        objective.teacher = copy.deepcopy(model).requires_grad_(False)
+    draws = randomness.draw(0, torch.arange(IMAGES), objective.streams)
+    batch = CleanBatch(torch.randn(IMAGES, 1, 8, 8), torch.arange(IMAGES))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sum(objective(model, batch, draws).losses.values()).backward()
+    return counter.get_total_flops()
+
+
+STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6)]
+
+
+@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("name, objective", STEPS, ids=lambda o: o if isinstance(o, str) else "-".join(map(str, o.values())))
+def test_a_real_training_step(values, objective, name, block):
+    """Exactly so but for the two inputs of each trained pass, patches and sinusoid: they need no gradient, and cost 2 and not 3."""
+    config = config_of(values, objective, name, block)
+    card, passes = run_card(config), 2 if objective["name"] == "mdt" else 1
+    width = parse_model_name(name).dims.hidden_size
+    inputs = passes * FREQUENCIES * width + card.trained_macs_by_part["patchify"]
+    assert counted_step(config) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+
+
+@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("objective", CASES, ids=lambda o: "-".join(map(str, o.values())))
+def test_real_inference_and_parameters(values, objective, block):
+    config = config_of(values, objective, "DiT-nano/2", block)
+    model, card = build_model(config), run_card(config)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(IMAGES, 1, 8, 8), torch.zeros(IMAGES), torch.zeros(IMAGES, dtype=torch.long))
+    assert counter.get_total_flops() == IMAGES * card.flops
+    assert sum(p.numel() for p in model.parameters()) == card.parameters
+    unused = [p.numel() for key, p in model.named_parameters() if key.startswith(getattr(model, "training_only", ()))]
+    assert card.inference_parameters == card.parameters - sum(unused)
+
+
+@pytest.mark.parametrize("name", ["masked", "mdt", "discriminative"])
+def test_parameters_with_qk_norm_on_the_largest(values, name):
+    values["data"] |= {"resolution": 32, "channels": 4, "classes": 1000}
+    for block, (size, formulation) in itertools.product(BLOCK_DESIGNS, (("XL/2", "ddpm"), ("S/8", "edm"))):
+        values |= {"objective": {"name": name}, "formulation": {"name": formulation}, "evaluation": None,
+                   "model": {"name": f"DiT-{size}", "block": block, "qk_norm": True}}
+        config = resolve(values, "test")
+        with torch.device("meta"):
+            model = build_model(config)
+        assert sum(p.numel() for p in model.parameters()) == run_card(config).parameters
+
+
+def test_nothing_masked_and_no_decoder_is_the_baseline(values):
+    plain = run_card(config_of(values, {"name": "baseline"}))
+    assert run_card(config_of(values, {"name": "masked", "mask_ratio": 0.0, "decoder_depth": 0})) == plain
+
+
+def test_one_token(values):
+    """Nothing of it can be masked: the encoder trains on what it samples with."""
+    masked = run_card(config_of(values, {"name": "masked", "mask_ratio": 0.0}, "DiT-atto/8"))
+    assert masked.tokens == 1 and masked.trained_macs_by_part == masked.macs_by_part
+    compared = run_card(config_of(values, {"name": "discriminative", "mask_ratio": 0.0}, "DiT-atto/8"))
+    head = compared.trained_macs_by_part["projection_head"]
+    assert compared.trained_macs_by_part == {**compared.macs_by_part, "projection_head": head} and head % 2 == 0  # [CLS] and it
+
+
+SCHEDULES = ({"mask_schedule": "constant"}, {"mask_schedule": "cosine"}, {"mask_schedule": "cosine", "mask_ratio": 0.9},
+             {"mask_schedule": "constant", "unmasking_images": 1000}, {"mask_schedule": "cosine", "unmasking_images": 6000},
+             {"mask_ratio": 0.75, "unmasking_images": 6464})
+
+
+@pytest.mark.parametrize("options", SCHEDULES, ids=lambda o: "-".join(map(str, o.values())))
+def test_totals_step_by_step(values, options):
+    """The closed total against one card a step, at every step; the last images, less than a batch, are not trained on."""
+    config = config_of(values, {"name": "masked", **options}, images=6464 + 30)
+    total, batch = 0, config.train.global_batch
+    assert training_flops(config, 0) == 0
+    for seen in range(0, config.train.images - batch + 1, batch):
+        backbone = make_backbone(parse_model_name("DiT-femto/2"), resolution=8, channels=1, classes=10, learn_sigma=False)
+        kept = kept_tokens(16, config.objective.ratio_at(seen, config.train.images))
+        total += batch * variant_card(backbone, config.objective, kept).train_flops_per_image
+        assert training_flops(config, seen + batch) == total
+    assert training_flops(config, config.train.images) == total
+
+
+def test_the_unmasking_stage_costs_a_whole_forward(values):
+    config = config_of(values, {"name": "masked", "unmasking_images": 3200}, images=6400)
+    masked = run_card(config)
+    assert training_flops(config, 3200) == 3200 * masked.train_flops_per_image
+    assert training_flops(config, 6400) == 3200 * masked.train_flops_per_image + 3200 * 3 * masked.flops
+
+
+def test_other_variants_cost_the_same_at_every_step(values):
+    for objective in ({"name": "baseline"}, {"name": "mdt", "mask_ratio_max": 0.5}, {"name": "discriminative"}):
+        config = config_of(values, objective)
+        assert training_flops(config, 640) == 640 * run_card(config).train_flops_per_image
+
+
+def test_ten_million_steps_cost_no_time(values):
+    """The largest grid of a cosine schedule: 256 tokens, 128 groups of steps."""
+    values["data"] |= {"resolution": 32, "channels": 4}
+    config = config_of(values, {"name": "masked", "mask_schedule": "cosine"}, "DiT-XL/2", images=256 * 10**7, global_batch=256)
+    whole, half = training_flops(config, config.train.images), training_flops(config, config.train.images // 2)
+    assert half < whole - half                                                 # more and more tokens are seen
+    assert config.train.images * run_card(config).train_flops_per_image < whole < config.train.images * 3 * run_card(config).flops
+
+
+@pytest.mark.parametrize("tokens, low, high", [(256, 0.3, 0.5), (16, 0.3, 0.5), (16, 0.05, 0.99), (4, 0.3, 0.31), (4, 0.6, 0.9)])
+def test_expected_tokens_of_a_drawn_ratio(tokens, low, high):
+    objective = OBJECTIVES["mdt"](name="mdt", mask_ratio=low, mask_ratio_max=high)
+    draws = 200_000
+    counts = Counter(kept_tokens(tokens, low + (high - low) * (i + 0.5) / draws) for i in range(draws))
+    shares = kept_shares(objective, tokens)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert {kept: share for kept, share in shares.items() if share > 1e-9} == pytest.approx(
+        {kept: count / draws for kept, count in counts.items()}, abs=2 / draws)
+
+
+@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+def test_expected_compute_of_a_drawn_ratio(values, block):
+    """The mean over many drawn ratios, each counted as a fixed one."""
+    drawn = run_card(config_of(values, {"name": "mdt", "mask_ratio": 0.3, "mask_ratio_max": 0.5, "long_skips": True}, block=block))
+    ratios = [0.3 + 0.2 * (i + 0.5) / 1000 for i in range(1000)]
+    fixed = [run_card(config_of(values, {"name": "mdt", "mask_ratio": ratio, "long_skips": True}, block=block)) for ratio in ratios]
+    assert drawn.train_flops_per_image == pytest.approx(sum(card.train_flops_per_image for card in fixed) / 1000, rel=1e-4)
+    assert drawn.macs == fixed[0].macs and drawn.parameters == fixed[0].parameters
+
+
+GOLDEN = {("S/2", "masked"): 29694148608, ("B/2", "masked"): 54817849344, ("L/2", "masked"): 140080054272,
+          ("XL/2", "masked"): 196354228224,
+          ("S/2", "mdt"): 32987441664, ("B/2", "mdt"): 125885666304, ("L/2", "mdt"): 425797128192, ("XL/2", "mdt"): 622769499648,
+          ("S/2", "discriminative"): 47695523840, ("B/2", "discriminative"): 105977274368, ("L/2", "discriminative"): 302144880640,
+          ("XL/2", "discriminative"): 431159545856}

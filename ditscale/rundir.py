@@ -4,7 +4,7 @@
 
     runs/<study>/<run-id>/
       run.json       identity and resolved config, cost card, environment
-      status.json    state, images seen, host, process, reason
+      status.json    state, images seen, host, process, reason, warning
       metrics.jsonl  one line a log interval          evals.jsonl  one line an evaluation
       checkpoints/   samples/   tb/   log.txt   lock
 """
@@ -90,9 +90,11 @@ class RunDir:
         except (FileNotFoundError, json.JSONDecodeError):
             return {"state": QUEUED, "images_seen": 0}
 
-    def set_status(self, state: str, *, images_seen: int, reason: str = "") -> None:
+    def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
+        """Write the status. A ``warning`` of None keeps the one that stands: it outlives the run's end."""
+        warning = self.status().get("warning", "") if warning is None else warning
         write_json(self.path / "status.json", {"state": state, "images_seen": images_seen, "host": socket.gethostname(),
-                                               "pid": os.getpid(), "reason": reason, "time": time.time()})
+                                               "pid": os.getpid(), "reason": reason, "warning": warning, "time": time.time()})
 
     @contextmanager
     def lock(self):

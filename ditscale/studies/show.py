@@ -28,7 +28,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int) -
 
 
 def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
-    """Print a row a run: state, progress, speed, last score, and why it failed."""
+    """Print a row a run: state, progress, speed, last score, why it failed, and what it warned of."""
     table = Table(title=spec.name, title_justify="left")
     for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), (spec.metric.name, "right"),
                           ("why", "left")):
@@ -40,7 +40,7 @@ def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
             state = "interrupted"                                              # its process died without a word
         table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {planned.config.train.images:,}",
                       f"{metrics[-1]['images_per_second']:.0f}" if metrics else "", f"{evals[-1]['score']:.2f}" if evals else "",
-                      status.get("reason", ""))
+                      "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
     _console().print(table, markup=False)
 
 

@@ -44,3 +44,12 @@ def any_rank(world: World, flag: bool) -> bool:
     shared = torch.tensor(int(flag), device=world.device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return bool(shared.item())
+
+
+def mean_over_ranks(world: World, value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over the ranks; every rank gets the same answer. Collective."""
+    if world.size == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world.size

@@ -1,6 +1,7 @@
 """The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
 
 import time
+from functools import partial
 
 from ditscale import randomness
 from ditscale.config import RunConfig
@@ -9,8 +10,10 @@ from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training import checkpoint, zero
-from ditscale.training.distributed import World, any_rank
+from ditscale.training.distributed import World, any_rank, mean_over_ranks
 from ditscale.training.ema import ShardedEma
+from ditscale.training.schedule import learning_rate
+from ditscale.training.teacher import Teacher
 from ditscale.training.telemetry import Telemetry
 
 
@@ -22,10 +25,15 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     """
     settings = config.train
     objective = make_objective(config)
-    model = build_model(config).to(world.device)
-    engine = zero.make_engine(model, config, world.size)
-    ema = ShardedEma(engine, settings.ema_decay)
-    images_seen, steps = checkpoint.restore(run, engine, ema, world)
+    for name, value in objective.buffers.items():
+        objective.buffers[name] = value.to(world.device)
+    engine = zero.make_engine(build_model(config).to(world.device), config, world.size)
+    ema, teacher = ShardedEma(engine), None
+    if objective.has_teacher:
+        teacher = Teacher(engine, build_model(config).to(world.device))
+        objective.teacher = teacher.model
+    state = checkpoint.TrainingState(engine, ema, teacher, objective.buffers)
+    images_seen, steps = checkpoint.restore(run, state, world)
     if world.is_main:
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
     if images_seen:
@@ -36,13 +44,13 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                          backend=config.resources.loader)
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
-    telemetry = Telemetry(run, world)
+    telemetry = Telemetry(run, world, objective.warning)
     last_step = settings.images // settings.global_batch
     stopping = False
     batches = iter(loader)
 
     while steps < last_step and not stopping:
-        lr = settings.lr * min(1.0, (images_seen + settings.global_batch) / max(settings.warmup_images, 1))
+        lr = learning_rate(config, images_seen)
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         for _ in range(engine.gradient_accumulation_steps()):
@@ -57,19 +65,22 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 engine.backward(sum(terms.losses.values()))
             with telemetry.timed("optimizer"):
                 engine.step()
-            telemetry.add(terms.losses)
-        with telemetry.timed("ema"):
-            ema.update()
+            telemetry.add(terms)
         steps += 1
         before, images_seen = images_seen, images_seen + settings.global_batch
         telemetry.images += settings.global_batch
+        with telemetry.timed("ema"):
+            ema.update(settings.ema_decay)
+            if teacher:
+                teacher.update(objective.teacher_momentum_at(images_seen))
+            objective.after_step(partial(mean_over_ranks, world))
 
         stopping = any_rank(world, bool(stop()))
         if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
             telemetry.flush(images_seen, lr=lr, grad_norm=engine.get_global_grad_norm())
         if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
             started = time.perf_counter()
-            checkpoint.save(run, engine, ema, world, images_seen=images_seen, steps=steps, keep=config.resources.keep_checkpoints)
+            checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=config.resources.keep_checkpoints)
             if not stopping:
                 after_checkpoint()
             telemetry.pause(time.perf_counter() - started)

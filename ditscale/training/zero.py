@@ -8,6 +8,7 @@ know nothing of the stage, so checkpoints do not depend on world size or stage.
 import warnings
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ditscale.config import RunConfig
@@ -68,6 +69,43 @@ def set_masters(engine, whole: dict[str, Tensor]) -> None:
         if p.requires_grad:
             safe_set_full_fp32_param(p, whole[name].to(p.device))
     engine.optimizer.update_lp_params()
+
+
+def lend_weights(engine, model: nn.Module) -> list[Tensor]:
+    """Give a second model copies of the weights that the engine's forward uses.
+
+    Returns flat tensors in ZeRO's layout, in training precision; the model's trainable parameters are views into them, so that
+    ``share_weights`` changes the model.
+    """
+    twins, names = dict(model.named_parameters()), {p: name for name, p in engine.module.named_parameters()}
+    weights = []
+    for theirs, group in zip(engine.optimizer.bit16_groups_flat, engine.optimizer.bit16_groups, strict=True):
+        flat = theirs.detach().clone()
+        for p in group:
+            offset = p.storage_offset() - theirs.storage_offset()
+            twins.pop(names[p]).data = flat.narrow(0, offset, p.numel()).view(p.shape)
+        weights.append(flat)
+    constant = {**{name: p for p, name in names.items()}, **dict(engine.module.named_buffers())}
+    for name, twin in (*twins.items(), *model.named_buffers()):                # what no step changes is shared
+        twin.data = constant[name].data
+    return weights
+
+
+@torch.no_grad()
+def share_weights(engine, flats: list[Tensor], weights: list[Tensor]) -> None:
+    """Round this rank's fp32 partitions into flat weights of ``lend_weights``, and fetch the other ranks' parts. Collective.
+
+    The same calls as ZeRO's own, which it makes for the student at the end of each step.
+    """
+    from deepspeed.runtime.utils import all_gather_dp_groups
+
+    optimizer = engine.optimizer
+    shards = [optimizer.get_data_parallel_partitions(whole, group) for group, whole in enumerate(weights)]
+    for mine, shard in zip(flats, shards, strict=True):
+        shard[dist.get_rank()].copy_(mine)
+    all_gather_dp_groups(groups_flat=weights, partitioned_param_groups=shards, dp_process_group=optimizer.real_dp_process_group,
+                         start_alignment_factor=optimizer.nccl_start_alignment_factor,
+                         allgather_bucket_size=optimizer.allgather_bucket_size)
 
 
 def optimizer_state(engine) -> list[dict]:

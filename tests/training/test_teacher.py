@@ -1,0 +1,79 @@
+"""The teacher beside a DeepSpeed engine: what it averages, what it runs with, and that training does not touch it."""
+
+import json
+
+import pytest
+import torch
+
+from ditscale.objectives.variants import build_model
+from ditscale.training import zero
+from ditscale.training.teacher import Teacher
+
+BATCH = (torch.linspace(-1, 1, 4 * 64).reshape(4, 1, 8, 8), torch.linspace(1, 999, 4), torch.arange(4))
+ALL = [(precision, stage) for precision in ("bf16", "fp32") for stage in (1, 2)]
+
+
+@pytest.fixture(params=ALL, ids=lambda param: f"{param[0]}-zero{param[1]}")
+def pair(request, make_run, world, tmp_path):
+    """An engine, its teacher, and the dtype that both run in."""
+    precision, stage = request.param
+    strategy = tmp_path / "strategy.json"
+    strategy.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    config, _ = make_run(changes={"train.precision": precision, "resources.deepspeed": str(strategy), "train.global_batch": 4})
+    engine = zero.make_engine(build_model(config), config, world.size)
+    yield engine, Teacher(engine, build_model(config)), torch.bfloat16 if precision == "bf16" else torch.float32
+    engine.destroy()
+
+
+def step(engine):
+    engine.backward((engine(*BATCH) - 1).float().square().mean())
+    engine.step()
+
+
+def test_starts_as_the_student_does(pair):
+    engine, teacher, dtype = pair
+    assert {p.dtype for p in teacher.model.parameters()} == {dtype}
+    for layer in (engine.module.final_layer.linear, teacher.model.final_layer.linear):
+        assert not layer.weight.any()                                             # so the output alone would prove nothing
+    mine, theirs = teacher.model.state_dict(), engine.module.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) and mine[name].dtype is theirs[name].dtype for name in mine)
+
+
+def test_follows_the_masters_and_runs_with_its_average_rounded(pair):
+    engine, teacher, dtype = pair
+    expected = zero.gather(engine, zero.partitions(engine))
+    for decay in (0.9, 0.5, 0.99):
+        step(engine)
+        teacher.update(decay)
+        masters = zero.gather(engine, zero.partitions(engine))
+        expected = {name: decay * value + (1 - decay) * masters[name] for name, value in expected.items()}
+    average = zero.gather(engine, teacher.flats)
+    for name, p in teacher.model.named_parameters():
+        assert torch.allclose(average[name], expected[name], rtol=0, atol=1e-7), name
+        assert torch.equal(p, average[name].to(dtype)), name
+    assert not torch.equal(teacher.model(*BATCH), engine.module(*BATCH))
+    teacher.update(0.0)
+    assert torch.equal(teacher.model(*BATCH), engine.module(*BATCH))
+
+
+def test_training_leaves_it_alone(pair):
+    engine, teacher, _ = pair
+    before = {name: p.clone() for name, p in teacher.model.named_parameters()}
+    hint = teacher.model(*BATCH)
+    engine.backward((engine(*BATCH) - hint - 1).float().square().mean())
+    engine.step()
+    assert not hint.requires_grad and not teacher.model.training
+    students = {p.untyped_storage().data_ptr() for p in engine.module.parameters()}
+    for name, p in teacher.model.named_parameters():
+        assert torch.equal(p, before[name]), name
+        assert p.grad is None and not p.requires_grad and not p._backward_hooks
+        assert p.untyped_storage().data_ptr() not in students
+
+
+def test_refresh_brings_the_weights_to_a_restored_average(pair):
+    engine, teacher, dtype = pair
+    whole = {name: torch.full_like(p, 0.3, dtype=torch.float32) for name, p in teacher.model.named_parameters()}
+    zero.scatter(engine, whole, teacher.flats)
+    teacher.refresh()
+    assert all((p == torch.tensor(0.3).to(dtype)).all() for p in teacher.model.parameters())

@@ -7,21 +7,21 @@ from torch import Tensor
 SINKHORN_ROUNDS = 3                                                            # SwAV (arXiv 2006.09882)
 
 
-class Centre:
-    """What a running mean of the teacher's logits collects within a step; the mean itself is the caller's tensor."""
+class RunningMean:
+    """What a running mean over rows (of logits, of targets) collects within a step; the mean itself is the caller's tensor."""
 
     def __init__(self, momentum: float):
         self.momentum = momentum
         self.total, self.count = None, 0
 
-    def collect(self, logits: Tensor) -> None:
+    def collect(self, rows: Tensor) -> None:
         """Count one micro batch (N, P)."""
-        self.total = logits.sum(0) if self.total is None else self.total + logits.sum(0)
-        self.count += len(logits)
+        self.total = rows.sum(0) if self.total is None else self.total + rows.sum(0)
+        self.count += len(rows)
 
-    def update(self, centre: Tensor, mean_over_ranks) -> None:
-        """``centre <- momentum centre + (1 - momentum) mean``, in place."""
-        centre.lerp_(mean_over_ranks(self.total / self.count), 1 - self.momentum)
+    def update(self, mean: Tensor, mean_over_ranks) -> None:
+        """``mean <- momentum mean + (1 - momentum) mean of the rows``, in place."""
+        mean.lerp_(mean_over_ranks(self.total / self.count), 1 - self.momentum)
         self.total, self.count = None, 0
 
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ditscale.diffusion.pairs import lower_level
 from ditscale.models.masking import keep_lowest
-from ditscale.objectives.assignment import Centre, entropy, sinkhorn
+from ditscale.objectives.assignment import RunningMean, entropy, sinkhorn
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
 from ditscale.objectives.options import DiscriminativeConfig, kept_tokens
 from ditscale.randomness import Normal, Uniform
 
 SETTLED = 0.1                                                                  # share of training before collapse is judged
 UNIFORM, ONE_PROTOTYPE = 0.99, 0.05                                            # entropies, as shares of the largest possible
+USAGE_MOMENTUM = 0.9                                                           # of the mean target that is watched
 
 
 class Discriminative(Objective):
@@ -39,10 +40,12 @@ class Discriminative(Objective):
             self.streams["teacher noise level"] = Uniform()
         if options.discriminates and not options.shared_noise:
             self.streams["teacher noise"] = Normal(self.streams["noise"].shape)
-        self.centres = {}
-        if options.discriminates and options.assignment == "centring":
-            self.centres = {term: Centre(options.centre_momentum) for term, weight in self.weights.items() if weight}
-            self.buffers = {f"centre_{term}": torch.zeros(prototypes) for term in self.centres}
+        terms = [term for term, weight in self.weights.items() if weight]
+        self.means = {f"usage_{term}": RunningMean(USAGE_MOMENTUM) for term in terms}
+        self.buffers = {name: torch.full((prototypes,), 1 / prototypes) for name in self.means}
+        if options.assignment == "centring":
+            self.means |= {f"centre_{term}": RunningMean(options.centre_momentum) for term in terms}
+            self.buffers |= {f"centre_{term}": torch.zeros(prototypes) for term in terms}
         self.images_seen = 0
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
@@ -77,34 +80,37 @@ class Discriminative(Objective):
         """The cross-entropy of one term, and what to watch of it. Teacher logits (N, P); the student's flatten to the same."""
         temperature = self.options.teacher_temperature_at(self.images_seen, self.images)
         with torch.no_grad():
-            if self.centres:
-                centre = self.buffers[f"centre_{term}"]
-                target = F.softmax((teacher - centre) / temperature, dim=-1)
-                self.centres[term].collect(teacher)
+            if self.options.assignment == "centring":
+                target = F.softmax((teacher - self.buffers[f"centre_{term}"]) / temperature, dim=-1)
+                self.means[f"centre_{term}"].collect(teacher)
             else:
-                centre, target = teacher.mean(0), sinkhorn(teacher / temperature)
+                target = sinkhorn(teacher / temperature)
+            self.means[f"usage_{term}"].collect(target)
         predicted = F.log_softmax(student.flatten(0, -2) / self.options.student_temperature, dim=-1)
         loss = -(target * predicted).sum(-1).mean()
         own, largest = entropy(target).mean(), math.log(self.prototypes)
-        return loss, {f"teacher_entropy_{term}": own / largest, f"mean_teacher_entropy_{term}": entropy(target.mean(0)) / largest,
-                      f"kl_{term}": loss.detach() - own, f"centre_norm_{term}": centre.norm()}
+        watched = {f"teacher_entropy_{term}": own / largest, f"kl_{term}": loss.detach() - own,
+                   f"prototype_usage_{term}": entropy(self.buffers[f"usage_{term}"]) / largest}
+        if self.options.assignment == "centring":
+            watched[f"centre_norm_{term}"] = self.buffers[f"centre_{term}"].norm()
+        return loss, watched
 
     def teacher_momentum_at(self, images_seen: int) -> float:
         return self.options.teacher_momentum_at(images_seen, self.images)
 
     def after_step(self, mean_over_ranks) -> None:
-        """The centres move once a step, by the mean over all its images: neither ranks nor micro batches change them."""
-        for term, centre in self.centres.items():
-            centre.update(self.buffers[f"centre_{term}"], mean_over_ranks)
+        """Centres and usage move once a step, by the mean over all its images: neither ranks nor micro batches change them."""
+        for name, mean in self.means.items():
+            mean.update(self.buffers[name], mean_over_ranks)
 
     def warning(self, watched: dict[str, float]) -> str:
         """The two ways to collapse: every token to one prototype, or to all of them alike."""
         if self.images_seen < SETTLED * self.images:
             return ""
         for term in ("cls", "patch"):
-            if watched.get(f"mean_teacher_entropy_{term}", 1.0) < ONE_PROTOTYPE:
+            if watched.get(f"prototype_usage_{term}", 1.0) < ONE_PROTOTYPE:
                 return (f"collapse at {self.images_seen} images: the teacher's {term} targets all lie on one prototype (entropy of "
-                        f"their mean {watched[f'mean_teacher_entropy_{term}']:.3f} of the largest possible); a stronger centre, "
+                        f"their mean {watched[f'prototype_usage_{term}']:.3f} of the largest possible); a stronger centre, "
                         "sinkhorn, or a higher teacher_temperature would help")
             if watched.get(f"teacher_entropy_{term}", 0.0) > UNIFORM:
                 return (f"collapse at {self.images_seen} images: the teacher's {term} targets are uniform over the prototypes "

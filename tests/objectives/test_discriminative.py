@@ -13,7 +13,7 @@ from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.pairs import lower_level
 from ditscale.models.heads import ProjectionHead
 from ditscale.models.masking import keep_lowest
-from ditscale.objectives.assignment import Centre, sinkhorn
+from ditscale.objectives.assignment import RunningMean, sinkhorn
 
 
 def with_teacher(s):
@@ -94,7 +94,7 @@ def test_micro_batches_do_not_change_the_centre(setting):
 
 
 def test_centre_is_the_formula():
-    centre, state = Centre(0.9), torch.full((3,), 2.0)
+    centre, state = RunningMean(0.9), torch.full((3,), 2.0)
     centre.collect(torch.tensor([[1.0, 2, 3], [3.0, 2, 1]]))
     centre.collect(torch.tensor([[5.0, 5, 5]]))
     centre.update(state, lambda mean: mean + 1)                                # another rank's share moves the mean
@@ -155,9 +155,14 @@ def test_collapse_is_called_by_its_name(setting):
         s.objective.teacher.head.mlp[4].weight.zero_()                         # every token gets the same direction: one prototype
         s.objective.teacher.head.mlp[4].bias.copy_(s.objective.teacher.head.prototypes[3])
     s.objective.options = s.objective.options.model_copy(update={"teacher_temperature": 0.01, "teacher_temperature_start": 0.01})
+    for _ in range(100):                                                       # as if the centre did not follow
+        run(s)
+        s.objective.means["centre_cls"].momentum = s.objective.means["centre_patch"].momentum = 1.0
+        s.objective.after_step(lambda mean: mean)
     collapsed = {name: value.item() for name, value in run(s).watched.items()}
-    assert collapsed["mean_teacher_entropy_cls"] < 0.05
+    assert collapsed["prototype_usage_cls"] < 0.05
     assert "all lie on one prototype" in s.objective.warning(collapsed) and "320 images" in s.objective.warning(collapsed)
+    s.objective.means["centre_cls"].momentum = s.objective.means["centre_patch"].momentum = 0.9
     for _ in range(300):                                                       # the centre follows: now all prototypes alike
         run(s)
         s.objective.after_step(lambda mean: mean)
@@ -171,6 +176,6 @@ def test_collapse_is_called_by_its_name(setting):
 def test_watched_values_by_hand(setting):
     s = with_teacher(setting({"name": "discriminative", "cls_weight": 0.0}))
     watched, loss = run(s).watched, run(s).losses["discriminative_patch"]
-    assert set(watched) == {"teacher_entropy_patch", "mean_teacher_entropy_patch", "kl_patch", "centre_norm_patch"}
+    assert set(watched) == {"teacher_entropy_patch", "prototype_usage_patch", "kl_patch", "centre_norm_patch"}
     own = watched["teacher_entropy_patch"] * math.log(s.objective.prototypes)
     assert torch.allclose(watched["kl_patch"] + own, loss, rtol=1e-5) and watched["kl_patch"] > 0

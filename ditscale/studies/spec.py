@@ -1,4 +1,4 @@
-"""A study is a file: a base run config, the parameters that vary (W&B's words), what to leave out, and where runs go.
+"""A study is a file: a base run config, the parameters that vary (W&B's words), what to leave out, what to add, where runs go.
 
 ::
 
@@ -11,6 +11,10 @@
       seed: {value: 0}
     exclude:
       - {model.name: DiT-nano/4, seed: 1}
+    include:                                     # each adds one run: the base config with these keys set, swept or not
+      - {model.name: DiT-nano/2, objective.name: mdt}
+
+``key=value`` on the command line keeps the runs that have this value; where none has, it is set in every run.
 """
 
 import copy
@@ -60,6 +64,7 @@ class Spec(Section):
     config: dict
     parameters: dict[str, Parameter] = {}
     exclude: list[dict] = []
+    include: list[dict[str, object]] = []
     runs_dir: str = "runs"
 
     @property
@@ -80,50 +85,109 @@ class PlannedRun:
 
 
 def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
-    """Read a study; ``key=value`` overrides replace the base config's value, or a swept parameter's values.
+    """Read a study as ``key=value`` overrides leave it: each keeps the runs that have its value, or sets it in every run.
+
+    For a key that the study varies, a list means several values. Where overrides touch such keys the runs that are left stand
+    in ``include``, and the grid is empty.
 
     Raises:
         UserError: the key, the value and what would work.
     """
     spec = validate(Spec, read_yaml(path), str(path))
-    config, parameters = copy.deepcopy(spec.config), dict(spec.parameters)
-    for text in overrides:
-        key, value = parse_override(text)
-        if key in parameters:
-            parameters[key] = Parameter(values=value if isinstance(value, list) else [value])
+    changes = [parse_override(text) for text in overrides]
+    varied = {*spec.parameters, *(key for settings in spec.include for key in settings)}
+    chosen, config = [], copy.deepcopy(spec.config)
+    for key, value in changes:
+        if any(_within(key, other) or _within(other, key) for other in varied):
+            chosen.append((key, value))
         else:
             set_key(config, key, value)
-    return spec.model_copy(update={"config": config, "parameters": parameters})
+    spec = spec.model_copy(update={"config": config})
+    if not chosen:
+        return spec
+    points = [*_grid(spec, str(path)), *spec.include]
+    for key, value in chosen:
+        values = value if isinstance(value, list) else [value]
+        points = [point for one in values for point in _choose(config, points, key, one, str(path))]
+    return spec.model_copy(update={"parameters": {}, "exclude": [], "include": points})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
-    """Every run of the grid, in order, each validated.
+    """Every run of the grid, in order, then every included one, each validated.
 
     Raises:
         UserError: a config is wrong, an exclude rule names no parameter, or two runs are the same.
     """
+    planned: dict[str, PlannedRun] = {}
+    # Each point with its source: a grid's mistakes are those of the whole study, an included run's are its own.
+    points = [(point, source) for point in _grid(spec, source)]
+    points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.include]
+    for point, place in points:
+        config = resolve(_at(spec.config, point, place), place)
+        run_id = f"{slug(config)}-{config.science_hash()}"
+        if run_id in planned:
+            raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
+        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id))
+    if not planned:
+        raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
+    return list(planned.values())
+
+
+def _grid(spec: Spec, source: str) -> list[dict]:
+    """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
+    config alone, or nothing where the study says its runs with include."""
     for rule in spec.exclude:
         for key in rule:
             if key not in spec.parameters:
                 raise UserError(f"{source}: exclude names '{key}', which is not a parameter"
                                 f"{did_you_mean(key, spec.parameters)} Parameters: {', '.join(spec.parameters)}")
-    planned: dict[str, PlannedRun] = {}
-    names = list(spec.parameters)
-    for chosen in itertools.product(*(spec.parameters[name].choices() for name in names)):
-        point = dict(zip(names, chosen))
-        if any(all(point[key] == value for key, value in rule.items()) for rule in spec.exclude):
-            continue
-        values = copy.deepcopy(spec.config)
+    if spec.include and not spec.parameters:
+        return []
+    choices = itertools.product(*(parameter.choices() for parameter in spec.parameters.values()))
+    points = [dict(zip(spec.parameters, chosen)) for chosen in choices]
+    return [point for point in points
+            if not any(all(point[key] == value for key, value in rule.items()) for rule in spec.exclude)]
+
+
+def _choose(config: dict, points: list[dict], key: str, value, source: str) -> list[dict]:
+    """The points with this value at the key; where none has it, all points with it set, each kept once."""
+    matching = [point for point in points if _value_at(config, point, key, source) == value]
+    if matching:
+        return matching
+    changed = []
+    for point in points:
+        point = {**{other: kept for other, kept in point.items() if not _within(other, key)}, key: value}
+        if point not in changed:
+            changed.append(point)
+    return changed
+
+
+def _value_at(config: dict, point: dict, key: str, source: str):
+    """What the run at a point has at a key, its default where nothing says; None where there is nothing."""
+    values = _at(config, point, source)
+    try:
+        values = resolve(values, source).model_dump(mode="json")
+    except UserError:
+        pass                                                                   # told, with its place, when the run is made
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _at(config: dict, point: dict, source: str) -> dict:
+    """The base config with a point's keys set."""
+    values = copy.deepcopy(config)
+    try:
         for key, value in point.items():
-            set_key(values, key, value)
-        config = resolve(values, source)
-        run_id = f"{slug(config)}-{config.science_hash()}"
-        if run_id in planned:
-            raise UserError(f"{source}: two runs of the grid are the same ({run_id}); a value is given twice")
-        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id))
-    if not planned:
-        raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
-    return list(planned.values())
+            set_key(values, key, copy.deepcopy(value))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    return values
+
+
+def _within(key: str, section: str) -> bool:
+    """Whether a dotted key is this section or lies in it."""
+    return key == section or key.startswith(section + ".")
 
 
 def slug(config: RunConfig) -> str:

@@ -23,7 +23,7 @@ def test_import_and_help_are_light(repository):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 1.5
-    for command in ("data", "plan", "launch", "status", "doctor"):
+    for command in ("data", "plan", "launch", "train", "status", "doctor"):
         assert command in done.stdout
 
 
@@ -40,6 +40,7 @@ def test_plan_prints_every_run_and_its_price(repository):
     (("plan", "sweeps/digits_demo.yaml", "train.lr"), "key=value"),
     (("plan", "sweeps/digits_demo.yaml", "model.name=DiT-XS/2"), "no size 'XS'"),
     (("status", "sweeps"), "sweeps"),
+    (("train", "sweeps/digits_demo.yaml"), "train takes one. They differ in model.name: DiT-atto/8, DiT-femto/8"),
 ])
 def test_mistakes_are_one_line(repository, arguments, words):
     done = run(repository, *arguments)

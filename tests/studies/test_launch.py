@@ -103,7 +103,7 @@ def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
     wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and "launch again to go on" in out
+    assert process.returncode == 130 and "the same command goes on from here" in out
     [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
     status = run.status()
     assert status["state"] == "preempted" and 0 < status["images_seen"] < 64000
@@ -119,6 +119,46 @@ def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
     process.communicate(timeout=120)
     seen = [line["images_seen"] for line in read_lines(run.metrics)]
     assert process.returncode == 130 and seen == sorted(set(seen)) and seen[-1] >= more
+
+
+def test_train_one_run_of_a_study(study, repository):
+    """The study's own run, its log on the terminal; launch finds it done, and a second train says so."""
+    spec, folder = study({"model.name": {"values": ["DiT-atto/4", "DiT-atto/8"]}})
+    first = ditscale(repository, "train", spec, "model.name=DiT-atto/8", "resources.accelerators_per_run=2")
+    assert first.returncode == 0, first.stdout + first.stderr
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    lines = first.stdout.splitlines()
+    assert lines[0] == f"starting {run.path}" and run.run_id.startswith("DiT-atto-8-baseline")
+    assert sum(line.startswith("images ") and "loss" in line for line in lines) == 10 and "[INFO]" not in first.stdout
+    score = read_lines(run.evals)[-1]["score"]
+    assert lines[-1].startswith(f"done: 640 images, fd_digits_cnn {score:.2f} (floor ") and lines[-1].endswith(str(run.path))
+
+    again = ditscale(repository, "train", spec, "model.name=DiT-atto/8")
+    assert again.returncode == 0 and again.stdout.splitlines() == lines[-1:]
+    failed = ditscale(repository, "train", spec, "model.name=DiT-atto/8", "train.lr=1e30", "train.precision=fp32")
+    assert failed.returncode == 1 and failed.stdout.splitlines()[-1].startswith("failed: ") and "not finite" in failed.stdout
+
+
+def test_ctrl_c_of_train_saves_a_checkpoint(study, repository):
+    spec, folder = study({"model.name": {"value": "DiT-atto/8"}}, train__images=64000, train__checkpoint_every_images=64000)
+    process = subprocess.Popen([*DITSCALE, "train", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.PIPE,
+                               text=True)
+    wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    assert process.returncode == 130 and out.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert run.status()["state"] == "preempted" and (run.checkpoints / "latest").exists()
+
+
+def test_train_takes_one_run(study, repository):
+    spec, folder = study({"model.name": {"values": ["DiT-atto/4", "DiT-atto/8"]}, "seed": {"values": [0, 1]}})
+    done = ditscale(repository, "train", spec, "seed=1")
+    assert done.returncode == 2 and done.stdout == "" and not folder.exists()
+    assert done.stderr == (f"error: {spec} leaves 2 runs and train takes one. They differ in model.name: DiT-atto/4, DiT-atto/8. "
+                           "Choose one, for example model.name=DiT-atto/4\n")
+    wrong = ditscale(repository, "train", spec, "seed=1", "model.name=DiT-atto/4", "data.path=/nowhere/train.beton")
+    assert wrong.returncode == 2 and "/nowhere/train.beton" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
 def test_two_ranks_draw_and_learn_the_same(study, repository):

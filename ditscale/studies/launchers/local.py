@@ -47,9 +47,9 @@ class LocalRun:
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def wait_stopped(self, deadline: float) -> None:
-        """Wait for a stopped run to end; past the deadline it is killed."""
-        while not self.poll():
-            if time.monotonic() > deadline and self.process:
+        """Wait for a stopped run to end; past the deadline it is killed. Runs of another launcher are not waited for."""
+        while self.process and not self.poll():
+            if time.monotonic() > deadline:
                 _kill_group(self.process.pid)
             time.sleep(0.1)
 
@@ -74,7 +74,9 @@ def _start(planned: PlannedRun, devices: list[int], machine: Machine) -> subproc
     deepspeed = shutil.which("deepspeed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not deepspeed:
         raise UserError("the 'deepspeed' command is not found; install ditscale with its requirements (make setup)")
-    where = ["--include", "localhost:" + ",".join(map(str, devices))] if machine.kind == "gpu" else ["--num_accelerators", str(ranks)]
+    where = ["--num_accelerators", str(ranks)]
+    if machine.kind == "gpu":
+        where = ["--include", "localhost:" + ",".join(map(str, devices[:ranks]))]
     command = [deepspeed, *where, "--master_port", str(free_port()), "--no_local_rank", "--module", "ditscale.studies.worker",
                str(planned.run.path)]
     threads = max(1, len(devices) * machine.threads_per_device // ranks)

@@ -1,0 +1,50 @@
+"""One run of a study in the foreground: which one, and how it ended. Its directory, lock and launcher are the study's."""
+
+from rich.console import Console
+
+from ditscale.cost.hardware import Machine
+from ditscale.errors import UserError
+from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
+from ditscale.studies.launch import launch
+from ditscale.studies.spec import PlannedRun, Spec
+from ditscale.studies.watch import Log, say
+from ditscale.training.preemption import EXIT_CODE
+
+
+def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
+    """The only run.
+
+    Raises:
+        UserError: there are more; the message says in what they differ and which words choose one.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    configs = [_flat("", planned.config.model_dump(mode="json")) for planned in runs]
+    named = dict.fromkeys([*spec.parameters, *(key for settings in spec.include for key in settings)])
+    differing = {}
+    for key in (key for name in named for config in configs for key in config if key == name or key.startswith(name + ".")):
+        values = list(dict.fromkeys(str(config[key]) for config in configs if key in config))
+        if len(values) > 1:
+            differing[key] = values
+    choice = " ".join(f"{key}={configs[0][key]}" for key in differing if key in configs[0])
+    listed = "; ".join(f"{key}: {', '.join(values)}" for key, values in differing.items())
+    raise UserError(f"{source} leaves {len(runs)} runs and train takes one. They differ in {listed}. "
+                    f"Choose one, for example {choice}")
+
+
+def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console) -> int:
+    """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``."""
+    launch(spec, [planned], machine, console, Log)
+    status, evals = planned.run.status(), read_lines(planned.run.evals)
+    score = f", {evals[-1]['metric']} {evals[-1]['score']:.2f} (floor {evals[-1]['floor']:.2f})" if evals else ""
+    reason = f" ({status['reason']})" if status["state"] == FAILED else ""
+    say(console, f"{status['state']}: {status['images_seen']:,} images{score}, {planned.run.path}{reason}")
+    return {DONE: 0, PREEMPTED: EXIT_CODE}.get(status["state"], 1)
+
+
+def _flat(prefix: str, values: dict) -> dict:
+    """Nested sections as dotted keys."""
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

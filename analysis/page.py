@@ -19,6 +19,9 @@ THEME = [
     ("patch2", style.PATCH_COLOURS[2], "#6ea8ea"),
     ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
+    ("masked", style.VARIANT_COLOURS["masked"], "#62aeea"),
+    ("mdt", style.VARIANT_COLOURS["mdt"], "#f0bd55"),
+    ("discriminative", style.VARIANT_COLOURS["discriminative"], "#e0608f"),
 ]
 
 CSS = """
@@ -39,6 +42,7 @@ figure{margin:1.2rem 0}
 figure svg{display:block;width:100%;max-width:40rem;height:auto;margin:0 auto}
 figcaption{margin-top:.8rem;font-size:.88rem;line-height:1.5;color:var(--muted)}
 .note{padding:.7rem .9rem;border:1px solid var(--line);border-radius:.4rem;color:var(--muted);font-size:.92rem}
+.warning{padding:.7rem .9rem;border:2px solid var(--ink);border-radius:.4rem;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;margin:.9rem 0}
 table{border-collapse:collapse;width:100%;font-size:.86rem;line-height:1.35;font-variant-numeric:tabular-nums}
 th,td{padding:.38rem .55rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
@@ -113,6 +117,11 @@ def paragraph(text: str) -> str:
 
 def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
+
+
+def warning(text: str) -> str:
+    """What a run itself warns of."""
+    return f'<p class="warning"><strong>Warning</strong> of {escape(text)}</p>'
 
 
 def figure(drawing: style.Drawing, svg: str) -> str:

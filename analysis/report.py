@@ -5,6 +5,7 @@
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """
 
+import dataclasses
 import json
 import math
 import shlex
@@ -16,6 +17,7 @@ import pandas as pd
 import ditscale
 import findings
 import gflops
+import loss_terms
 import page
 import power_law
 import samples
@@ -23,6 +25,9 @@ import style
 import study_table
 import table as table_csv
 import training_compute
+import variant_page
+import variant_table
+import variants
 from ditscale.errors import UserError
 
 FIGURES = (
@@ -35,41 +40,70 @@ MANY_VALUES = 16
 
 
 def write(table: pd.DataFrame, study: str, out: Path, settings: list[tuple[str, str]] = (),
-          commands: list[str] = ()) -> list[Path]:
+          commands: list[str] = (), terms: pd.DataFrame | None = None, warnings: list[str] = ()) -> list[Path]:
     """Writes all files of the study; ``report.html`` is the last path returned.
 
+    Scaling is shown of one variant, the baseline where there is one; variants are compared in a section of their own.
+
     Args:
-        study: its name, for the page.
-        settings: what was run, names with values, from ``read_settings``.
-        commands: how to make this page again.
+        study: its name.
+        settings, commands: what was run, names with values, from ``read_settings``; how to make this page again.
+        terms, warnings: what runs logged, and warn of: ``loss_terms``.
 
     Raises:
-        UserError: the scores of the table are not comparable.
+        UserError: the scores are not comparable.
     """
-    usable, _ = study_table.scored(table)
+    usable, _ = study_table.scored(table, variant_table.SHARED)
     paths = table_csv.write(table, out)
+    scaling, whose = _scaling(table, usable)
+    compared, compared_paths, differences = _variants(table, out, terms)
     try:
-        final, laws = study_table.finished(usable), power_law.fit_laws(table)
+        own, _ = study_table.scored(scaling)
+        final, laws, floor = study_table.finished(own), power_law.fit_laws(scaling), study_table.floor_of(own)
         paths += power_law.write(laws, out)
-        found = findings.sentences(final, laws["train_flops"], gflops.correlation(table), study_table.floor_of(usable))
-        title, opening = findings.title(final, laws["train_flops"]), page.findings(found)
-        fits = page.section("The laws", *_laws(laws))
+        found = findings.sentences(final, laws["train_flops"], gflops.correlation(scaling), floor)
+        title, fits = findings.title(final, laws["train_flops"]), page.section("The laws", *_laws(laws))
+        opening = page.findings([*([f"Scaling is told by {whose}."] if whose else []), *found, *differences])
     except UserError as error:                          # a study under way still gets its page
         title, opening, fits = f"Study {study}, under way", page.note(f"No findings yet: {error}."), ""
     figures = []
     for draw, heading in FIGURES:
-        part, written = _figure(draw, table, out)
+        part, written = _figure(draw, scaling, out, f" Drawn from {whose} only." if whose else "")
         figures.append(page.section(heading, part))
         paths += written
+    figures[2:2] = compared                             # after the training-compute figure
     body = "\n".join([
-        opening, *figures, page.section("Every run at its end", _runs(usable)), fits,
+        opening, *map(page.warning, warnings), *figures, page.section("Every run at its end", _runs(usable)), fits,
         page.section("What was run", page.pairs(_summary(table)), *_settings(settings)),
         page.section("Make it again", page.commands(list(commands)), page.downloads(_carried(out))),
     ])
     report = out / "report.html"
     report.write_text(page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}."),
                       encoding="utf-8")
-    return [*paths, report]
+    return [*paths, *compared_paths, report]
+
+
+def _scaling(table: pd.DataFrame, usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of the one variant whose scaling is shown, and those runs in words ("" where there is no other)."""
+    if table["variant"].nunique() == 1:
+        return table, ""
+    main = variant_table.main_variant(usable)
+    rows = table[table["variant"] == main]
+    return rows, study_table.count(rows["run_id"].nunique(), f"{main} run")
+
+
+def _variants(table: pd.DataFrame, out: Path, terms: pd.DataFrame | None) -> tuple[list[str], list[Path], list[str]]:
+    """The section on the variants, its files and its findings; nothing where there is one variant alone."""
+    if table["variant"].nunique() == 1:
+        return [], [], []
+    part, paths = _figure(variants.draw, table, out)
+    tables, found = [], []
+    if paths:
+        comparisons = variant_table.compare(table)
+        tables, found = variant_page.tables(comparisons), variant_page.sentences(comparisons)
+        paths.append(variants.write_comparison(table, out))
+    logged = variant_page.terms(terms) if terms is not None else []
+    return [page.section("Variants", part, *tables, *logged)], paths, found
 
 
 def read_settings(study_dir: Path, run_ids: list[str]) -> list[tuple[str, str]]:
@@ -98,10 +132,11 @@ def _joined(values: list[str]) -> str:
     return ", ".join(values[:MANY_VALUES]) + more
 
 
-def _figure(draw, table: pd.DataFrame, out: Path) -> tuple[str, list[Path]]:
-    """The figure as HTML and its files; where it cannot be drawn, the reason in its place."""
+def _figure(draw, table: pd.DataFrame, out: Path, remark: str = "") -> tuple[str, list[Path]]:
+    """The figure as HTML and its files, the remark at the end of its caption; the reason where it cannot be drawn."""
     try:
         drawing = draw(table)
+        drawing = dataclasses.replace(drawing, caption=drawing.caption + remark)
     except UserError as error:
         return page.note(f"Not drawn: {error}."), []
     paths = style.save(drawing, out)
@@ -114,6 +149,7 @@ def _runs(usable: pd.DataFrame) -> str:
     unit, symbol, _ = style.macs_unit(last["macs"])
     columns = {
         "Model": last["model"],
+        "Variant": last["variant"],
         "Seed": last["seed"],
         "Parameters": last["parameters"].map(style.short_count),
         f"{symbol} per image": (last["macs"] / unit).map("{:.3g}".format),
@@ -124,10 +160,11 @@ def _runs(usable: pd.DataFrame) -> str:
         "Times the floor": (last["score"] / last["floor"]).map(lambda ratio: f"{ratio:.2f}" if ratio > 0 else "none"),
         "Finished": last["final"].map(lambda final: "yes" if final else "no"),
     }
-    for name, column in (("Seed", "seed"), ("Images seen", "images_seen"), ("Finished", "final")):
+    alike = {"Variant": "variant", "Seed": "seed", "Images seen": "images_seen", "Finished": "final"}
+    for name, column in alike.items():
         if last[column].nunique() == 1:
             del columns[name]
-    return page.table(list(columns), list(zip(*columns.values())), numbers=set(range(1, len(columns))))
+    return page.table(list(columns), list(zip(*columns.values())), set(range(1 + ("Variant" in columns), len(columns))))
 
 
 def _laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
@@ -162,8 +199,11 @@ def _summary(table: pd.DataFrame) -> list[tuple[str, str]]:
     listed = {name: _joined([str(v) if isinstance(v, str) else f"{v:,g}" for v in sorted(table[name].unique())])
               for name in ("variant", "formulation", "seed", "samples", "guidance_scale", "nfe", "device", "metric",
                            "passport")}
+    runs = last["variant"].value_counts()
+    by_variant = _joined([f"{variant} {runs[variant]}" for variant in variant_table.variants_in_order(last)])
     return [
         ("Runs", f"{last['run_id'].nunique()}, of which {finished} finished"),
+        *([("Runs by variant", by_variant)] if len(runs) > 1 else []),
         ("Evaluations", f"{len(table)}"),
         ("Variant and formulation", f"{listed['variant']}; {listed['formulation']}"),
         ("Seeds", listed["seed"]),
@@ -210,7 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     def make(table: pd.DataFrame, study: Path, out: Path) -> list[Path]:
         name = study.resolve().name
         settings = read_settings(study, list(table["run_id"].unique()))
-        return write(table, name, out, settings, [*_launch(name), command])
+        return write(table, name, out, settings, [*_launch(name), command], loss_terms.read(study, table),
+                     loss_terms.warnings(study, table))
 
     return study_table.run_script(__doc__, make, argv)
 

@@ -77,13 +77,13 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
     return table
 
 
-def require_comparable(table: pd.DataFrame) -> None:
+def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> None:
     """Refuses a table whose scores may not share an axis.
 
     Raises:
-        UserError: more than one metric, passport, variant or formulation; the message names the values.
+        UserError: more than one value in one of these columns; the message names the values.
     """
-    for column in ONE_OF_EACH:
+    for column in one_of_each:
         if table[column].nunique() > 1:
             raise UserError(
                 f"the table mixes {column}: {_counts(table[column])}. Scores that differ in {column} are not compared; "
@@ -91,13 +91,13 @@ def require_comparable(table: pd.DataFrame) -> None:
             )
 
 
-def scored(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:
     """The rows whose score has a logarithm, smallest model first, and a sentence on those left out ("" where none was).
 
     Raises:
         UserError: the scores are not comparable, or none is a positive number.
     """
-    require_comparable(table)
+    require_comparable(table, one_of_each)
     good = np.isfinite(table["score"]) & (table["score"] > 0)
     if not good.any():
         raise UserError(f"no score of {table['metric'].iloc[0]} is a positive number: nothing to draw on a log axis")

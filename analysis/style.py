@@ -1,6 +1,7 @@
 """How every figure looks and is saved: colours, axes, numbers as text, and the four files of a figure.
 
-The three patch colours differ in lightness first and hue second: they hold in greyscale and for colour-blind readers.
+The three patch colours, and the four of the training variants, differ in lightness first and hue second: they hold in
+greyscale and for colour-blind readers.
 ``report.py`` swaps each colour for one that suits a dark page, so draw with these and no others.
 """
 
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
+VARIANT_COLOURS = {"baseline": INK, "masked": "#2b7bba", "mdt": "#dd9b22", "discriminative": "#ab2b58"}
+MODEL_LINES = (("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1, 1.3)), "^"), ((0, (6, 1.5, 1, 1.5)), "D"))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
 
@@ -53,6 +56,16 @@ def new_axes(height: float = HEIGHT):
     return figure, axes
 
 
+def new_panels(height: float):
+    """Two sets of log axes side by side under one y axis, with a light grid. Call inside ``paper()``."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes in panels:
+        axes.set(xscale="log", yscale="log")
+        axes.grid(True, which="major")
+    return figure, panels
+
+
 def save(drawing: Drawing, out: Path) -> list[Path]:
     """Writes ``name.png`` (200 dpi), ``.svg``, ``.csv`` (points) and ``.txt`` (caption): the same bytes each time."""
     paths = [out / f"{drawing.name}.{kind}" for kind in ("png", "svg", "csv", "txt")]
@@ -70,6 +83,15 @@ def patch_colour(patch_size: int) -> str:
 
 def patch_marker(patch_size: int) -> str:
     return PATCH_MARKERS.get(patch_size, "D")
+
+
+def variant_colour(variant: str) -> str:
+    return VARIANT_COLOURS.get(variant, MUTED)
+
+
+def model_lines(models: list[str]) -> dict[str, tuple]:
+    """A line style and a marker for each model; after four they come round again."""
+    return {model: MODEL_LINES[i % len(MODEL_LINES)] for i, model in enumerate(models)}
 
 
 def widths_by_size(sizes: list[str]) -> dict[str, float]:

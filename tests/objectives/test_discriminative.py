@@ -111,7 +111,7 @@ def test_sinkhorn_uses_every_prototype_alike():
 def test_logits_are_cosines():
     head, x = ProjectionHead(16, 32, 8, 20), torch.randn(5, 3, 16)
     logits = head(x)
-    wanted = F.cosine_similarity(head.mlp(x)[..., None, :], head.prototypes, dim=-1)
+    wanted = F.cosine_similarity(head.mlp(F.layer_norm(x, (16,), eps=1e-6))[..., None, :], head.prototypes, dim=-1)
     assert logits.shape == (5, 3, 20) and torch.allclose(logits, wanted, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import ditscale
 from ditscale.data.beton import BetonFile
-from ditscale.data.manifest import Manifest, content_sha256, read_manifest, write_manifest
+from ditscale.data.manifest import Manifest, content_sha256, read_manifest, stored_sha256, write_manifest
 from ditscale.data.order import epoch_order
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
@@ -89,8 +89,7 @@ def _is_current(folder: Path, split: str) -> bool:
     path = folder / f"{split}.beton"
     try:
         manifest, file = read_manifest(path), BetonFile(path)
-        everything = np.arange(file.num_samples)
-        content = content_sha256(file.read("image", everything), file.read("label", everything))
+        content = stored_sha256(file)
     except UserError:
         return False
     return (manifest.source, manifest.split, manifest.content_sha256) == (SOURCE, split, content)

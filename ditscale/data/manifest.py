@@ -2,34 +2,52 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
+from ditscale.data.beton import BetonFile
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
 
 
 @dataclass(frozen=True)
 class Manifest:
+    """What stands in one .beton file. Fields with a default came later: a file built before them has the default."""
+
     name: str                                                                  # of the data set
-    split: str                                                                 # train | heldout
+    split: str                                                                 # train, heldout, ...; "all": no splits
     samples: int
     shape: list[int]                                                           # of an image: channels, height, width
     classes: int
     class_counts: list[int]                                                    # samples of class 0, 1, ...
     source: str                                                                # in words, and how the split was drawn
-    source_sha256: str                                                         # of the source, before scaling
+    source_sha256: str                                                         # of the source, before any change
     content_sha256: str                                                        # of this split as stored, by any writer
     writer: str                                                                # ffcv | numpy
     ditscale_version: str
+    kind: str = "pixels"                                                       # pixels | latents
+    crop: str = "none"                                                         # the rule in words, as "adm 256"
+    encoder: dict | None = None                                                # latents: what made them
+    handled: dict[str, int] = field(default_factory=dict)                      # images that were converted, by reason
+    skipped: list[dict[str, str]] = field(default_factory=list)                # left out: {"name": ..., "reason": ...}
+    class_names: list[str] | None = None                                       # of label 0, 1, ...; None: not known
 
 
 def content_sha256(images: np.ndarray, labels: np.ndarray) -> str:
     """SHA-256 of the images' bytes, then of the labels as little-endian int64."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def stored_sha256(file: BetonFile, images: str = "image", batch_bytes: int = 1 << 26) -> str:
+    """``content_sha256`` of what a file holds, read piece by piece: a file may be larger than memory."""
+    digest, step = hashlib.sha256(), max(1, batch_bytes // max(file.fields[images].page_bytes, 1))
+    for first in range(0, file.num_samples, step):
+        digest.update(file.read(images, np.arange(first, min(first + step, file.num_samples))).data)
+    digest.update(file.read("label", np.arange(file.num_samples)).data)
     return digest.hexdigest()
 
 
@@ -53,7 +71,9 @@ def read_manifest(beton_path) -> Manifest:
     path = manifest_path(beton_path)
     try:
         values = json.loads(path.read_bytes())
-        return Manifest(**{field.name: values[field.name] for field in fields(Manifest)})
+        known = {f.name for f in fields(Manifest)} & values.keys()
+        required = {f.name for f in fields(Manifest) if f.default is MISSING and f.default_factory is MISSING}
+        return Manifest(**{name: values[name] for name in known | required})
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; build the data again") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -1,3 +1,4 @@
+import json
 import os
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_where_it_cannot_be_built(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             build_digits(folder)
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_manifest_from_before_the_later_fields_is_read(built, tmp_path):
+    values = json.loads((built[0] / "train.json").read_text())
+    for later in ("kind", "crop", "encoder", "handled", "skipped", "class_names"):
+        del values[later]
+    (tmp_path / "train.json").write_text(json.dumps(values))
+    assert read_manifest(tmp_path / "train.beton") == built[1].train
+    (tmp_path / "train.json").write_text(json.dumps({"name": "digits"}))
+    with pytest.raises(UserError, match="train.json: damaged"):
+        read_manifest(tmp_path / "train.beton")
 
 
 def test_a_missing_manifest_is_named(tmp_path):

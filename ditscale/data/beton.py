@@ -141,7 +141,21 @@ def write_beton(path, fields: dict[str, np.ndarray], page_size: int = PAGE_SIZE)
         UserError: a field cannot be stored, or the file cannot be written.
     """
     specs = field_specs(path, fields)
+    integers = {name: fields[name] for name, spec in specs.items() if spec.is_int}
     num_samples = len(next(iter(fields.values())))
+    batches = ({name: fields[name][first:first + 1024] for name in fields} for first in range(0, num_samples, 1024))
+    stream_beton(path, specs, num_samples, integers, batches, page_size)
+
+
+def stream_beton(path, specs: dict[str, FieldSpec], num_samples: int, integers: dict[str, np.ndarray], batches,
+                 page_size: int = PAGE_SIZE) -> None:
+    """As ``write_beton``, the same bytes, for arrays that do not fit into memory together.
+
+    Args:
+        specs: the fields in their order.
+        integers: the integer fields, whole.
+        batches: yields ``{name: array}`` of the array fields, any number of samples each, ``num_samples`` together.
+    """
     page_size = fitting_page_size(specs, page_size)
     record = sum(spec.page_bytes for spec in specs.values())
     a_page = page_size // record if record else num_samples                    # samples a page
@@ -154,7 +168,7 @@ def write_beton(path, fields: dict[str, np.ndarray], page_size: int = PAGE_SIZE)
     address = pages_at + sample // a_page * page_size + sample % a_page * record
     allocations = np.zeros((num_samples, sum(not spec.is_int for spec in specs.values())), ALLOCATION)
     for name, spec in specs.items():
-        table[name] = fields[name] if spec.is_int else address
+        table[name] = integers[name] if spec.is_int else address
         address = address + spec.page_bytes
     for column, (name, spec) in enumerate((name, spec) for name, spec in specs.items() if not spec.is_int):
         allocations["sample_id"][:, column], allocations["address"][:, column] = sample, table[name]
@@ -164,8 +178,10 @@ def write_beton(path, fields: dict[str, np.ndarray], page_size: int = PAGE_SIZE)
     with written_aside(path) as aside, open(aside, "wb") as file:
         file.write(header.tobytes() + b"".join(_write_field(*item) for item in specs.items()) + table.tobytes())
         file.seek(pages_at)
-        for first in range(0, pages * a_page, a_page):
-            file.write(_page(fields, specs, slice(first, first + a_page), page_size, record))
+        if record:
+            _write_pages(file, specs, batches, record, page_size)
+        if file.tell() != pages_at + pages * page_size:
+            raise ValueError(f"batches do not hold the {num_samples} samples that were announced")
         file.write(allocations.tobytes())
 
 
@@ -245,15 +261,25 @@ def _write_field(name: str, spec: FieldSpec) -> bytes:
     return field.tobytes()
 
 
-def _page(fields: dict[str, np.ndarray], specs: dict[str, FieldSpec], part: slice, page_size: int,
-          record: int) -> bytes:
-    """One page with the samples in ``part``, each sample's arrays side by side, zeros after the last."""
-    page = np.zeros(page_size, np.uint8)
-    start = 0
-    for name, spec in specs.items():
-        if not spec.is_int:
-            values = np.ascontiguousarray(fields[name][part], dtype=spec.dtype)
-            rows = page[:len(values) * record].reshape(len(values), record)
-            rows[:, start:start + spec.page_bytes] = values.reshape(len(values), -1).view(np.uint8)
-            start += spec.page_bytes
-    return page.tobytes()
+def _write_pages(file, specs: dict[str, FieldSpec], batches, record: int, page_size: int) -> None:
+    """Pages of whole samples, each sample's arrays side by side, zeros after a page's last."""
+    padding = bytes(page_size % record)
+    left = a_page = page_size // record                                        # samples that the page under way still takes
+    for batch in batches:
+        rows = _records(batch, specs)
+        while len(rows):
+            part, rows = rows[:left], rows[left:]
+            file.write(part.data)
+            left -= len(part)
+            if not left:
+                file.write(padding)
+                left = a_page
+    if left < a_page:
+        file.write(bytes(left * record) + padding)
+
+
+def _records(batch: dict[str, np.ndarray], specs: dict[str, FieldSpec]) -> np.ndarray:
+    """The batch's array fields as bytes, shape (samples, record); a single field is not copied."""
+    columns = [np.ascontiguousarray(batch[name], dtype=spec.dtype) for name, spec in specs.items() if not spec.is_int]
+    columns = [values.reshape(len(values), -1).view(np.uint8) for values in columns]
+    return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)

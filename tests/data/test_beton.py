@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ditscale.data.beton import FIELD, HEADER, BetonFile, write_beton
+from ditscale.data.beton import FIELD, HEADER, BetonFile, field_specs, stream_beton, write_beton
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
 
@@ -44,6 +44,26 @@ def test_a_sample_larger_than_a_page_gets_larger_pages(tmp_path):
 def test_integers_alone(tmp_path):
     write_beton(tmp_path / "labels.beton", {"label": np.arange(7)})
     assert BetonFile(tmp_path / "labels.beton").read("label", np.arange(7)).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [21], [21, 42], [7, 8, 30, 44]])    # a page holds 21 samples
+def test_a_streamed_file_has_the_same_bytes(stored, source, tmp_path, cuts):
+    batches = ({"image": part} for part in np.split(source["image"], cuts))
+    stream_beton(tmp_path / "x.beton", field_specs("x", source), 45, {"label": source["label"]}, batches)
+    assert (tmp_path / "x.beton").read_bytes() == stored.path.read_bytes()
+
+
+def test_streamed_fields_side_by_side(tmp_path):
+    random = np.random.default_rng(0)
+    fields = {"a": random.normal(size=(100, 3)), "label": np.arange(100), "b": random.integers(0, 9, (100, 2), np.int16)}
+    write_beton(tmp_path / "whole.beton", fields, page_size=256)
+    batches = ({"a": fields["a"][i:i + 13], "b": fields["b"][i:i + 13]} for i in range(0, 100, 13))
+    stream_beton(tmp_path / "x.beton", field_specs("x", fields), 100, {"label": fields["label"]}, batches, page_size=256)
+    assert (tmp_path / "x.beton").read_bytes() == (tmp_path / "whole.beton").read_bytes()
+    with pytest.raises(ValueError, match="100 samples"):
+        stream_beton(tmp_path / "y.beton", field_specs("x", fields), 100, {"label": fields["label"]},
+                     [{"a": fields["a"][:50], "b": fields["b"][:50]}], page_size=256)
+    assert sorted(os.listdir(tmp_path)) == ["whole.beton", "x.beton"]
 
 
 def test_ffcv_writes_the_same_bytes(stored, ffcv_backend, tmp_path, capfd):

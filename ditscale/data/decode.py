@@ -1,0 +1,99 @@
+"""One image of any kind to an array of pixels: colour modes, turned photos, 16 bits, then the crop.
+
+What is done to which kind is in docs/data.md. Every conversion is counted under a name of ``HANDLED``.
+"""
+
+import io
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ditscale.data.crop import adm_crop, resized
+
+HANDLED = ("greyscale", "palette", "cmyk", "alpha", "exif_rotated", "sixteen_bit", "huge", "animated", "enlarged")
+HUGE_PIXELS = 89_478_485                                                        # where PIL itself begins to warn
+ORIENTATION = 0x0112                                                            # EXIF tag; 1 is upright
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+class Unreadable(ValueError):
+    """This one image cannot be used; the message says why in a few words."""
+
+
+def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.ndarray, list[str]]:
+    """Pixels uint8 (channels, size, size) of an encoded image (bytes) or an array of pixels, and what was done to it.
+
+    Raises:
+        Unreadable: it is cut short, no image, larger than ``max_pixels`` before or after the resize, or has no 8 or 16 bits.
+    """
+    try:
+        with _quiet():
+            image = Image.fromarray(content) if isinstance(content, np.ndarray) else Image.open(io.BytesIO(content))
+            if image.width * image.height > max_pixels:
+                raise Unreadable(f"{image.width} x {image.height} pixels, above the limit")
+            image.load()
+            handled = _found(image, size)
+            image = ImageOps.exif_transpose(image) if "exif_rotated" in handled else image
+            image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+            width, height = resized(image.size, size)
+            if width * height > max(max_pixels, size * size):
+                raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
+            pixels = np.asarray(adm_crop(image, size))
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:
+        raise Unreadable("not an image, or a kind that Pillow does not know") from None
+    # Pillow's decoders raise what they like on damaged files: OSError, SyntaxError, struct.error, EOFError, IndexError, ...
+    except Exception as error:
+        raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
+    return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1)), handled
+
+
+def _found(image: Image.Image, size: int) -> list[str]:
+    """What is special about an image, as names of ``HANDLED``."""
+    alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    found = {"greyscale": image.mode in ("1", "L", "LA", "La", "I", *SIXTEEN_BIT), "palette": image.mode in ("P", "PA"),
+             "cmyk": image.mode == "CMYK", "alpha": alpha, "exif_rotated": _turned(image),
+             "sixteen_bit": image.mode in ("I", *SIXTEEN_BIT), "huge": image.width * image.height > HUGE_PIXELS,
+             "animated": getattr(image, "is_animated", False), "enlarged": min(image.size) < size}
+    return [name for name in HANDLED if found[name]]
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether EXIF data, or XMP data which Pillow takes for it, says that the image is to be turned or mirrored."""
+    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():      # saves a tenth of a small image's time
+        return False
+    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits to 8 by value / 257, rounded: 65535 becomes 255. Pillow's own conversion would cut all above 255."""
+    if image.mode == "F":
+        raise Unreadable("floating-point pixels, of unknown range")
+    if image.mode not in ("I", *SIXTEEN_BIT):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unreadable("32-bit pixels, of unknown range")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+@contextmanager
+def _quiet():
+    """Without Pillow's limit, as ours takes its place, and without its warnings, as the counts do. Both are global to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def count(handled: list[list[str]]) -> dict[str, int]:
+    """How many images each name of ``HANDLED`` was found on; names found on none are left out."""
+    counts = Counter(name for names in handled for name in names)
+    return {name: counts[name] for name in HANDLED if counts[name]}

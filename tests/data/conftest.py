@@ -1,9 +1,13 @@
-"""A small file of several pages, and its source arrays."""
+"""A small file of several pages and its source arrays; small images; where the sample data lies."""
 
+import io
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ditscale.data.beton import write_beton
 
@@ -41,3 +45,37 @@ def backend(request):
     if request.param == "ffcv":
         request.getfixturevalue("ffcv_backend")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def shared(repository):
+    """The folder of sample data that lies beside the checkout, or where DITSCALE_SHARED says."""
+    folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """``{name: PNG bytes}`` of 12 images of odd shapes in two class folders; the same file names come in both."""
+    random, made = np.random.default_rng(0), {}
+    for number in range(6):
+        for name in ("cat", "dog"):
+            height, width = random.integers(9, 60, 2)
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "PNG")
+            made[f"{name}/{number}.png"] = buffer.getvalue()
+    return made
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """``tree(files)`` writes ``{name: bytes}`` below a new folder and returns it."""
+    def write(files, name="source"):
+        for inner, content in files.items():
+            path = tmp_path / name / inner
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return tmp_path / name
+    return write

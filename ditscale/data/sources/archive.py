@@ -1,0 +1,127 @@
+"""Image files in a .zip or a .tar, read where they lie: nothing but a compressed tar is unpacked, and that to one plain tar.
+
+A tar of tars, one a class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as class folders.
+"""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from ditscale.data.sources.base import Request, Source, stamp
+from ditscale.data.sources.layout import arrange
+from ditscale.errors import UserError
+
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
+
+
+class ZipReader:
+    """Reads members of a zip by name; each process opens it once."""
+
+    def __init__(self, path: Path):
+        self._path, self._zip = path, None
+
+    def __getstate__(self):
+        return {"_path": self._path, "_zip": None}
+
+    def read(self, place: str) -> bytes:
+        self._zip = self._zip or zipfile.ZipFile(self._path)
+        return self._zip.read(place)
+
+
+class RangeReader:
+    """Reads (first byte, number of bytes) of a file; each process opens it once."""
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, None
+
+    def __getstate__(self):
+        return {"_path": self._path, "_file": None}
+
+    def read(self, place) -> bytes:
+        self._file = self._file or open(self._path, "rb")
+        self._file.seek(place[0])
+        return self._file.read(place[1])
+
+
+def open_zip(request: Request) -> Source:
+    """See ``open_source``."""
+    path = request.path
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+    except DAMAGE as error:
+        raise UserError(f"{path}: not a whole zip archive: {error}") from None
+    if any(member.flag_bits & 1 for member in members):
+        raise UserError(f"{path}: is locked with a password; pack it again without one")
+    names = [member.filename for member in members]
+    _check_names(path, names)
+    reader = ZipReader(path)
+    layout = arrange(request, names, reader.read)
+    return Source(f"zip archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names, layout.names, reader,
+                  stamp(path), layout.notes)
+
+
+def open_tar(request: Request) -> Source:
+    """See ``open_source``."""
+    path = request.path
+    try:
+        plain = _plain_tar(path, request.scratch)
+        with tarfile.open(plain, "r:") as tar:
+            found = list(_members(path, tar))
+    except DAMAGE as error:
+        raise UserError(f"{path}: not a whole tar archive: {error}") from None
+    _check_names(path, [name for name, _ in found])
+    places, reader = dict(found), RangeReader(plain)
+    layout = arrange(request, list(places), lambda name: reader.read(places[name]))
+    return Source(f"tar archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names,
+                  [places[name] for name in layout.names], reader, stamp(path), layout.notes)
+
+
+def _plain_tar(path: Path, scratch: Path) -> Path:
+    """The archive, or an unpacked copy in ``scratch`` where it is compressed: images are read in an order of their own."""
+    with open(path, "rb") as file:
+        opener = COMPRESSED.get(file.read(2))
+    plain = scratch / "unpacked.tar"
+    if opener is None:
+        return path
+    try:
+        with opener(path, "rb") as packed, open(plain, "wb") as target:
+            shutil.copyfileobj(packed, target, 1 << 20)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise tarfile.ReadError(str(error)) from None                           # gzip and bz2 report damage so
+    return plain
+
+
+def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int = 0):
+    """Yields (name, (first byte in the outermost file, size)) of every file, also of tars in the tar."""
+    for member in tar:
+        if member.isdir():
+            continue
+        if not member.isreg():
+            raise UserError(f"{path}: {member.name} is a link or a device; pack the files themselves (tar --dereference)")
+        name, start = above + member.name.removeprefix("./"), first_byte + member.offset_data
+        if member.name.endswith(".tar"):
+            with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
+                yield from _members(path, inner, name.removesuffix(".tar") + "/", start)
+        else:
+            yield name, (start, member.size)
+        tar.members = []                                                        # else it keeps a kilobyte a file
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Raises UserError for names that would leave the archive's folder, or that come twice."""
+    seen = set()
+    for name in names:
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+            raise UserError(f"{path}: holds the name '{name}', which points out of the archive; it is not to be trusted")
+        if name in seen:
+            raise UserError(f"{path}: holds two files of the name {name}; which one counts is not clear, pack it again")
+        seen.add(name)

@@ -1,0 +1,123 @@
+"""From file names to classes and splits: what folders and archives of image files share.
+
+::
+
+    cat/1.jpg                  class folders
+    train/cat/1.jpg            splits of class folders; names of splits are in ``SPLITS``
+    1.jpg                      no classes, or a labels file
+    any/cat/1.jpg              one folder around all of it is passed over
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ditscale.data.sources.base import Request, checked_labels, one_split
+from ditscale.data.sources.labels import parse_labels
+from ditscale.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "heldout")
+LABELS_NAME = "dataset.json"                                                    # StyleGAN's and EDM's, at the root
+
+
+@dataclass(frozen=True)
+class Layout:
+    names: list[str]                                                            # full names as in the source, sorted
+    labels: np.ndarray
+    class_names: list[str] | None
+    split: str
+    notes: list[str]
+
+
+def arrange(request: Request, files: list[str], read) -> Layout:
+    """Choose, sort and label image files.
+
+    Args:
+        files: names with "/" between folders, relative to the source.
+        read: gives the bytes of the file of a name.
+    """
+    shown = [name for name in files if not any(_hidden(part) for part in name.split("/"))]
+    images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
+    if not images:
+        found = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
+        raise UserError(f"{request.path}: no images in it ({', '.join(SUFFIXES)}); {found}")
+    around = _shared_folder(images)
+    table = _labels_table(request, shown, around, read)
+    notes = [] if len(shown) == len(images) else [f"{len(shown) - len(images)} files that are no images are passed over"]
+    if table is not None:
+        return _by_table(request, images, around, table, notes)
+    return _by_folder(request, images, _root(images), notes)
+
+
+def _hidden(part: str) -> bool:
+    """Files of macOS and other hidden ones; "." itself is only a way to write a path."""
+    return part.startswith((".", "__MACOSX")) and part != "."
+
+
+def _shared_folder(images: list[str], root: str = "") -> str:
+    """The one folder inside ``root`` that holds all images, as "any/", or ""."""
+    inner = {name[len(root):].partition("/")[:2] for name in images}
+    return "".join(inner.pop()) if len(inner) == 1 and all(slash for _, slash in inner) else ""
+
+
+def _root(images: list[str]) -> str:
+    """The folders around all class folders, "" or "any/"; the innermost folder that holds all images may be the only class."""
+    root = ""
+    while folder := _shared_folder(images, root):
+        if folder[:-1] in SPLITS or not all(name.count("/", len(root)) >= 2 for name in images):
+            break
+        root += folder
+    return root
+
+
+def _by_folder(request: Request, images: list[str], root: str, notes: list[str]) -> Layout:
+    """Classes are the folders below the root, or below each split."""
+    inner = {name: PurePosixPath(name[len(root):]).parts for name in images}
+    split = None
+    if all(parts[0] in SPLITS and len(parts) >= 2 for parts in inner.values()):
+        split = one_split(request.path, {parts[0] for parts in inner.values()}, request.split)
+        inner = {name: parts[1:] for name, parts in inner.items()}
+        images = [name for name in images if name.startswith(f"{root}{split}/")]
+    else:
+        one_split(request.path, (), request.split)
+    loose = [name for name, parts in inner.items() if len(parts) == 1]
+    if 0 < len(loose) < len(inner):
+        raise UserError(f"{request.path}: {len(loose)} images lie beside the class folders, as {loose[0]}; "
+                        "move each into a class folder, or give --labels")
+    if loose:
+        notes = [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"]
+        return Layout(images, np.zeros(len(images), np.int64), None, split or "all", notes)
+    classes = sorted({parts[0] for parts in inner.values()})                    # of all splits, so that they agree
+    if len(classes) == 1:
+        notes = [*notes, f"one class only, '{classes[0]}': good for unconditional training"]
+    number = {name: label for label, name in enumerate(classes)}
+    labels = np.array([number[inner[name][0]] for name in images], np.int64)
+    return Layout(images, labels, classes, split or "all", notes)
+
+
+def _labels_table(request: Request, files: list[str], around: str, read) -> dict[str, int | str] | None:
+    """Label by name, from --labels or else the source's own dataset.json; None where there is neither."""
+    if request.labels is not None:
+        return parse_labels(request.labels, request.labels.read_bytes())
+    for name in dict.fromkeys((LABELS_NAME, around + LABELS_NAME)):
+        if name in files:
+            return parse_labels(f"{request.path}/{name}", read(name))
+    return None
+
+
+def _by_table(request: Request, images: list[str], around: str, table: dict[str, int | str], notes: list[str]) -> Layout:
+    """Classes are what the table says; its names count from the source's folder, or from the one folder in it."""
+    where = request.labels or f"{request.path}/{LABELS_NAME}"
+    one_split(request.path, (), request.split)
+    short = {name if name in table else name.removeprefix(around): name for name in images}
+    missing, unknown = sorted(short.keys() - table.keys()), sorted(table.keys() - short.keys())
+    if missing:
+        raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, as {missing[0]}")
+    if unknown:
+        raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are no images of {request.path}, as {unknown[0]}")
+    values = [table[name] for name in short]
+    names = sorted(set(values)) if isinstance(values[0], str) else None
+    labels = checked_labels(where, [names.index(value) for value in values] if names else values, len(images))
+    return Layout(list(short.values()), labels, names, "all", notes)

@@ -83,6 +83,29 @@ def test_data_build_into_a_file(repository, tmp_path):
     assert done.returncode == 2 and str(tmp_path / "taken") in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_data_build_of_images(repository, tmp_path):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 8), name == "cat" and "red" or "blue").save(tmp_path / "images" / name / "1.png")
+    command = ("data", "build", str(tmp_path / "images"), str(tmp_path / "x.beton"), "--size", "8")
+    done = run(repository, *command)
+    assert done.returncode == 0 and "2 images of 8 x 8 pixels, 3 channels, 2 classes" in done.stdout, done.stderr
+    assert "already there, checked" in run(repository, *command, "--workers", "1").stdout
+    (tmp_path / "images" / "dog" / "2.jpg").write_bytes(b"")
+    for wrong, words in ((command, "is of other images or labels"), ((*command[:3], str(tmp_path / "y.beton")), "dog/2.jpg"),
+                         (("data", "build", "digits", str(tmp_path / "d"), "--size", "8"), "digits takes no options; leave out --size"),
+                         (("data", "build", "cifar10", str(tmp_path / "c.beton")), "add --download"),
+                         ((*command, "--download"), "--download fetches cifar10 alone"),
+                         (("data", "build", "digit", str(tmp_path / "d.beton")), "digit: no such file or folder")):
+        bad = run(repository, *wrong)
+        assert bad.returncode == 2 and bad.stdout == "" and words in bad.stderr and "Traceback" not in bad.stderr
+        assert bad.stderr.splitlines()[-1].startswith("error: ")
+    skipped = run(repository, *command[:3], str(tmp_path / "y.beton"), "--on-error", "skip", "--channels", "1")
+    assert skipped.returncode == 0 and "left out: 1 image: dog/2.jpg" in skipped.stdout
+
+
 def test_models_table(repository):
     done = run(repository, "models")
     assert done.returncode == 0

@@ -9,6 +9,8 @@ from PIL import Image
 
 def adm_crop(image: Image.Image, size: int) -> Image.Image:
     """The middle ``size`` x ``size`` pixels of the image at the scale at which its short side is ``size``."""
+    if image.size == (size, size):
+        return image                                                            # the rule would copy it, twice
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
     image = image.resize(resized(image.size, size), resample=Image.Resampling.BICUBIC)

@@ -24,7 +24,7 @@ class Unreadable(ValueError):
 
 
 def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.ndarray, list[str]]:
-    """Pixels uint8 (channels, size, size) of an encoded image (bytes) or an array of pixels, and what was done to it.
+    """Pixels uint8 (size, size, channels) of an encoded image (bytes) or an array of pixels, and what was done to it.
 
     Raises:
         Unreadable: it is cut short, no image, larger than ``max_pixels`` before or after the resize, or has no 8 or 16 bits.
@@ -38,9 +38,10 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
             handled = _found(image, size)
             image = ImageOps.exif_transpose(image) if "exif_rotated" in handled else image
             image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
-            width, height = resized(image.size, size)
-            if width * height > max(max_pixels, size * size):
-                raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
+            if "enlarged" in handled:
+                width, height = resized(image.size, size)
+                if width * height > max(max_pixels, size * size):
+                    raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
             pixels = np.asarray(adm_crop(image, size))
     except Unreadable:
         raise
@@ -49,7 +50,7 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
     # Pillow's decoders raise what they like on damaged files: OSError, SyntaxError, struct.error, EOFError, IndexError, ...
     except Exception as error:
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
-    return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1)), handled
+    return pixels.reshape(size, size, channels), handled
 
 
 def _found(image: Image.Image, size: int) -> list[str]:

@@ -2,6 +2,8 @@
 
 import io
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,3 +81,17 @@ def tree(tmp_path):
             path.write_bytes(content)
         return tmp_path / name
     return write
+
+
+@pytest.fixture
+def files_limited_to():
+    """``with files_limited_to(size)``: no file of this process may grow beyond ``size`` bytes: what a full disk looks like."""
+    @contextmanager
+    def limited(size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return limited

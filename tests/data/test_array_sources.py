@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -166,10 +167,10 @@ def test_cifar10_download(tmp_path, monkeypatch):
     def no_network(*_, **__):
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(cifar10.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
     with pytest.raises(UserError, match="cannot be fetched: Name or service not known; fetch it elsewhere"):
         cifar10.downloaded(tmp_path, allowed=True)
-    monkeypatch.setattr(cifar10.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"archive"))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"archive"))
     with pytest.raises(UserError, match="is not that of the published archive"):
         cifar10.downloaded(tmp_path, allowed=True)
     assert not list(tmp_path.iterdir())

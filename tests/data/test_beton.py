@@ -1,6 +1,4 @@
 import os
-import resource
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -144,19 +142,8 @@ def test_damage_is_refused(stored, tmp_path):
     assert "1 bytes follow" in refused(path)
 
 
-@contextmanager
-def files_limited_to(size):
-    """No file of this process may grow beyond ``size`` bytes: what a full disk looks like."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("writer", ["ffcv", "numpy"])
-def test_a_write_that_fails_leaves_the_old_file(stored, tmp_path, writer, request):
+def test_a_write_that_fails_leaves_the_old_file(stored, tmp_path, writer, request, files_limited_to):
     if writer == "ffcv":
         request.getfixturevalue("ffcv_backend")
     path = tmp_path / "kept.beton"

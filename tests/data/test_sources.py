@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ditscale.data.sources import open_source
+from ditscale.data.sources import archive, open_source
 from ditscale.errors import UserError
 
 
@@ -39,11 +39,11 @@ def packed(path, files, mode="w", duplicate=None):
             for name, content in items:
                 archive.writestr(name, content)
         return path
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, mode) as target:
         for name, content in items:
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+            target.addfile(info, io.BytesIO(content))
     return path
 
 
@@ -67,6 +67,22 @@ def test_archives(photos, tmp_path, name, mode):
     assert contents(source) == labelled(photos) and source.class_names == ["cat", "dog"]
     inside = opened(packed(tmp_path / f"inside.{name}", {f"./any/folder/{k}": v for k, v in photos.items()}, mode), tmp_path)
     assert [value for _, value in sorted(contents(inside).items())] == list(labelled(photos).values())
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["cat/1.png", f"{'long' * 30}/{'er' * 20}.png", "k\u00e4tzchen/1.png"])
+def test_both_ways_to_list_a_tar_agree(tmp_path, photos, form, name):
+    with tarfile.open(tmp_path / "x.tar", "w", format=form) as tar:
+        for item in ("./", "./cat", name, "cat/2.png"):
+            info = tarfile.TarInfo(item)
+            content = photos["cat/1.png"] if item.endswith("png") else b""
+            info.size, info.type = len(content), tarfile.REGTYPE if content else tarfile.DIRTYPE
+            tar.addfile(info, io.BytesIO(content))
+    quick = archive._plain_members(tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        slow = list(archive._members(tmp_path / "x.tar", tar))
+    assert [item[0] for item in slow] == [name, "cat/2.png"]
+    assert quick == slow if name == "cat/1.png" else quick is None
 
 
 def test_a_tar_of_tars(photos, tmp_path):

@@ -6,6 +6,7 @@ A tar of tars, one a class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as 
 import bz2
 import gzip
 import lzma
+import mmap
 import shutil
 import tarfile
 import zipfile
@@ -17,6 +18,7 @@ from ditscale.data.sources.layout import arrange
 from ditscale.errors import UserError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)
+BLOCK = 512                                                                     # bytes; a tar is made of them
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
 
 
@@ -72,8 +74,10 @@ def open_tar(request: Request) -> Source:
     path = request.path
     try:
         plain = _plain_tar(path, request.scratch)
-        with tarfile.open(plain, "r:") as tar:
-            found = list(_members(path, tar))
+        found = _plain_members(plain)
+        if found is None:
+            with tarfile.open(plain, "r:") as tar:
+                found = list(_members(path, tar))
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole tar archive: {error}") from None
     _check_names(path, [name for name, _ in found])
@@ -98,6 +102,30 @@ def _plain_tar(path: Path, scratch: Path) -> Path:
             raise
         raise tarfile.ReadError(str(error)) from None                           # gzip and bz2 report damage so
     return plain
+
+
+def _plain_members(plain: Path) -> list[tuple[str, tuple[int, int]]] | None:
+    """What ``_members`` yields, six times as fast, for a tar of files and folders with short names; None for any other.
+
+    A header is 512 bytes: name at 0, size in octal at 124, type at 156, "ustar" at 257, more of the name at 345.
+    """
+    found, at, end = [], 0, plain.stat().st_size
+    if end < 2 * BLOCK:
+        return None
+    with open(plain, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        while at + BLOCK <= end:
+            header = content[at:at + BLOCK]
+            if not header[0]:                                                   # blocks of zeros end the archive
+                return found if at + 2 * BLOCK <= end and not any(content[at:at + 2 * BLOCK]) else None
+            kind, name, size = header[156:157], header[:100].rstrip(b"\0"), header[124:136].rstrip(b" \0")
+            plainly = kind in b"05" and header[257:262] == b"ustar" and header[345] == 0 and size.isdigit()
+            if not plainly or name.endswith(b".tar") or not name.isascii() or b"\0" in name:
+                return None
+            if kind == b"0":
+                found.append((name.decode().removeprefix("./"), (at + BLOCK, int(size, 8))))
+                at += -(-int(size, 8) // BLOCK) * BLOCK
+            at += BLOCK
+    return None                                                                 # cut short: tarfile says how
 
 
 def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int = 0):

@@ -7,8 +7,6 @@ import hashlib
 import io
 import pickle
 import tarfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +68,9 @@ def downloaded(folder: Path, *, allowed: bool) -> Path:
 
 
 def _fetch(path: Path) -> None:
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(URL, timeout=NETWORK_SECONDS) as answer, open(path, "wb") as file:
             while block := answer.read(1 << 20):

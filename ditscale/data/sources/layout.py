@@ -9,7 +9,6 @@
 """
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def _root(images: list[str]) -> str:
 
 def _by_folder(request: Request, images: list[str], root: str, notes: list[str]) -> Layout:
     """Classes are the folders below the root, or below each split."""
-    inner = {name: PurePosixPath(name[len(root):]).parts for name in images}
+    inner = {name: name[len(root):].split("/") for name in images}
     split = None
     if all(parts[0] in SPLITS and len(parts) >= 2 for parts in inner.values()):
         split = one_split(request.path, {parts[0] for parts in inner.values()}, request.split)

@@ -1,0 +1,95 @@
+"""Images a second of a whole build of CIFAR-10 against decoding and cropping alone, both in two processes.
+
+    python benchmarks/data_build.py ARCHIVE [--split train] [--rounds 3] [--workers 2]
+
+ARCHIVE is a tar of class folders of 32-pixel images. A compressed one is unpacked first, as decompression is serial for everybody;
+how long a build from the archive as it is takes is told too. Both sides read the same tar, start their own processes, and take
+turns, so that a noisy machine disturbs both alike. The last line is one JSON object.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import tarfile
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ditscale.data.build import build_images
+from ditscale.data.crop import adm_crop
+from ditscale.data.sources import open_source
+from ditscale.data.sources.archive import RangeReader
+
+SIZE, PIECE = 32, 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        plain = unpacked(options.archive, folder)
+        seconds = {"list": [], "alone": [], "build": []}
+        for _ in range(options.rounds):
+            seconds["list"].append(timed(lambda: open_source(plain, split=options.split, scratch=folder)))
+            source = open_source(plain, split=options.split, scratch=folder)
+            seconds["alone"].append(timed(lambda: decode_alone(plain, source.places, options.workers)))
+            seconds["build"].append(timed(lambda: build(plain, folder, options)))
+            print({name: round(values[-1], 2) for name, values in seconds.items()}, flush=True)
+        packed = timed(lambda: build(options.archive, folder, options))
+    images, middle = len(source.names), {name: statistics.median(values) for name, values in seconds.items()}
+    print(json.dumps({
+        "benchmark": "data_build", "images": images, "size": SIZE, "workers": options.workers, "rounds": options.rounds,
+        "alone_images_per_second": round(images / middle["alone"]), "build_images_per_second": round(images / middle["build"]),
+        "list_seconds": round(middle["list"], 2), "build_seconds_of_the_archive_as_it_is": round(packed, 2),
+        "build_against_alone": round(middle["alone"] / middle["build"], 3),
+        "build_after_listing_against_alone": round(middle["alone"] / (middle["build"] - middle["list"]), 3)}))
+
+
+def timed(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    """The members of the archive in a plain tar."""
+    with tarfile.open(archive) as source, tarfile.open(folder / "plain.tar", "w") as target:
+        for member in source:
+            target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    return folder / "plain.tar"
+
+
+def decode_alone(path: Path, places: list, workers: int) -> None:
+    """Read, decode and crop every image, and throw the pixels away."""
+    pieces = [places[first:first + PIECE] for first in range(0, len(places), PIECE)]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for _ in pool.map(decode_piece, [path] * len(pieces), pieces):
+            pass
+
+
+def decode_piece(path: Path, places: list) -> None:
+    reader = RangeReader(path)
+    for place in places:
+        np.asarray(adm_crop(Image.open(io.BytesIO(reader.read(place))).convert("RGB"), SIZE))
+
+
+def build(path: Path, folder: Path, options) -> None:
+    out = folder / "out.beton"
+    build_images(path, out, size=SIZE, split=options.split, workers=options.workers)
+    out.unlink()
+    out.with_suffix(".json").unlink()
+
+
+if __name__ == "__main__":
+    main()

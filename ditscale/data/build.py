@@ -1,0 +1,236 @@
+"""Build a .beton file from images of any source: read, decode, crop, in several processes, and safe to stop at any time.
+
+Work in progress lies in ``.OUT.partial`` beside OUT: chunks that are done, which the next try takes over, and what had to be
+unpacked. At the end they are strung together into OUT, and the folder goes. OUT appears whole or not at all.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import ditscale
+from ditscale.data.aside import written_aside
+from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
+from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, in_processes, make_chunk, tasks_of
+from ditscale.data.decode import HANDLED
+from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_sha256, write_manifest
+from ditscale.data.progress import Progress, duration
+from ditscale.data.sources import open_source
+from ditscale.data.sources.base import Source
+from ditscale.errors import UserError
+
+FEW = 5                                                                         # names in a message
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What stands at ``path``."""
+
+    path: Path
+    manifest: Manifest
+    notes: list[str]
+    seconds: float
+    built: bool                                                                 # False: it was there already
+
+    def __str__(self) -> str:
+        m = self.manifest
+        how = f"written in {duration(self.seconds)}" if self.built else "already there, checked"
+        lines = [f"{self.path}: {m.samples:,} images of {m.shape[2]} x {m.shape[1]} pixels, {m.shape[0]} channels, "
+                 f"{m.classes:,} classes, split {m.split} ({how})", *self.notes]
+        if m.handled:
+            lines.append("converted: " + ", ".join(f"{number:,} {name}" for name, number in m.handled.items()))
+        if m.handled.get("enlarged"):
+            lines.append(f"{m.handled['enlarged']:,} images are smaller than {m.shape[1]} pixels and were enlarged; a smaller "
+                         "--size keeps their own pixels")
+        if m.skipped:
+            lines.append(f"left out: {named(m.skipped)}; all of them: {manifest_path(self.path)}")
+        return "\n".join(lines)
+
+
+def build_images(path, out, *, size: int, channels: int = 3, labels=None, split: str | None = None, skip_errors: bool = False,
+                 workers: int | None = None, max_pixels: int = 500_000_000) -> BuildSummary:
+    """Write ``out`` and its manifest. Does nothing where ``out`` is this very build and whole.
+
+    Fields: 'image' uint8 (channels, size, size), 'label' integer. The same source gives the same bytes, with any ``workers``.
+
+    Args:
+        path, labels, split: see ``sources.open_source``.
+        skip_errors: leave out images that cannot be read; else they are an error and nothing is written.
+        workers: processes; None: as many as there are cores for this process.
+        max_pixels: a larger image counts as one that cannot be read.
+
+    Raises:
+        UserError: the source or an image of it does not serve, ``out`` is something else, or cannot be written.
+    """
+    path, out, recipe = Path(path), Path(out), Recipe(size, channels, max_pixels)
+    workers, started = workers or len(os.sched_getaffinity(0)), time.monotonic()
+    _check_paths(path, out)
+    with _work_folder(out) as folder:
+        source = open_source(path, labels=labels, split=split, scratch=folder)
+        tasks = tasks_of(source, recipe, folder)
+        built = not out.exists()
+        if built:
+            chunks = _make_chunks(path, source, tasks, workers)
+            skipped = _skipped(path, source, tasks, chunks, skip_errors)
+            manifest = _write(path, out, source, recipe, tasks, chunks, skipped)
+        else:
+            manifest = _same_build(out, source, recipe, tasks, skip_errors, workers)
+    return BuildSummary(out, manifest, source.notes, time.monotonic() - started, built)
+
+
+def named(skipped: list[dict[str, str]]) -> str:
+    """``2 images: a.jpg (image file is truncated), b.jpg (...)``."""
+    shown = ", ".join(f"{item['name']} ({item['reason']})" for item in skipped[:FEW])
+    return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {shown}{', ...' * (len(skipped) > FEW)}"
+
+
+def _check_paths(path: Path, out: Path) -> None:
+    """What can be said before anything is read."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name the file to write, as {out / 'train.beton'}")
+    if out.suffix != ".beton":
+        raise UserError(f"{out}: the name of the file to write ends in .beton")
+    if not out.exists() and manifest_path(out).exists():
+        try:
+            read_manifest(out)                                                  # left by a build that was killed at its end
+        except UserError:
+            raise UserError(f"{manifest_path(out)}: exists and is no manifest of ours, which would go there; "
+                            "give another name") from None
+
+
+@contextmanager
+def _work_folder(out: Path):
+    """The folder for work in progress, held by this process. It stays after a failure if chunks are in it, for the next try."""
+    folder = out.with_name(f".{out.name}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out}: another build of it is under way") from None
+        try:
+            yield folder
+        except BaseException:
+            if not any(folder.glob("*.pixels")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], workers: int) -> list[Chunk]:
+    """All chunks, those of an earlier try among them. Says each image that fails when it is found, as the end may be far."""
+    chunks = [finished(task) for _, task in tasks]
+    missing = [number for number, chunk in enumerate(chunks) if chunk is None]
+    found = sum(len(chunk.digests) for chunk in chunks if chunk)
+    _check_space(tasks, missing)
+    with Progress("images", len(source.names), done=found) as progress:
+        for place, chunk in in_processes(make_chunk, [tasks[number][1] for number in missing], workers):
+            part, _ = tasks[missing[place]]
+            chunks[missing[place]] = chunk
+            progress.advance(len(chunk.digests))
+            for inside, reason in chunk.failed.items():
+                progress.say(f"{path}: {source.names[part.start + int(inside)]}: {reason}")
+    return chunks
+
+
+def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
+    """Raises UserError where the disk is too small: better now than in some hours."""
+    folder, record = tasks[0][1].folder, tasks[0][1].recipe.record_bytes
+    needed = record * sum(len(task.places) for _, task in tasks)                # the file itself
+    needed += record * sum(len(tasks[number][1].places) for number in missing)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder.parent}: {needed / 2**30:.1f} GiB are needed while the file is built, {free / 2**30:.1f} are free")
+
+
+def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks: list[Chunk], allowed: bool) -> list[dict]:
+    """The images that cannot be used, for the manifest. Raises UserError where that is not allowed, or no other is left."""
+    skipped = [{"name": source.names[part.start + int(place)], "reason": reason}
+               for (part, _), chunk in zip(tasks, chunks) for place, reason in chunk.failed.items()]
+    if len(skipped) == len(source.names):
+        raise UserError(f"{path}: no image can be used: {named(skipped)}")
+    if skipped and not allowed:
+        raise UserError(f"{path}: cannot use {named(skipped)}; mend or remove them, or leave them out with "
+                        "--on-error skip; what is done is kept for the next try")
+    return skipped
+
+
+def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], chunks: list[Chunk],
+           skipped: list[dict]) -> Manifest:
+    """String the chunks together into ``out``; the manifest gets its name just before, so that no file is without one."""
+    labels = np.concatenate([source.labels[part][chunk.kept] for (part, _), chunk in zip(tasks, chunks)])
+    shape, content = (recipe.channels, recipe.size, recipe.size), hashlib.sha256()
+
+    def batches():
+        for (_, task), chunk in zip(tasks, chunks):
+            if chunk.kept:
+                images = np.memmap(task.pixels, np.uint8, "r", shape=(len(chunk.kept), *shape))
+                content.update(images.data)
+                yield {"image": images}
+
+    specs = {"image": FieldSpec(np.dtype(np.uint8), shape), "label": FieldSpec(np.dtype("<i8"), ())}
+    with written_aside(out) as aside:
+        stream_beton(aside, specs, len(labels), {"label": labels}, batches())
+        content.update(labels.astype("<i8").data)
+        handled = sum((Counter(chunk.handled) for chunk in chunks), Counter())
+        manifest = Manifest(
+            name=path.resolve().name.split(".")[0], split=source.split, samples=len(labels), shape=list(shape),
+            classes=source.classes, class_counts=np.bincount(labels, minlength=source.classes).tolist(), source=source.words,
+            source_sha256=source_sha256(source, [digest for chunk in chunks for digest in chunk.digests]),
+            content_sha256=content.hexdigest(), writer="numpy", ditscale_version=ditscale.__version__, crop=crop_words(recipe),
+            handled={name: handled[name] for name in HANDLED if handled[name]}, skipped=skipped, class_names=source.class_names)
+        write_manifest(out, manifest)
+    return manifest
+
+
+def crop_words(recipe: Recipe) -> str:
+    return f"adm {recipe.size}"
+
+
+def source_sha256(source: Source, digests: list[str]) -> str:
+    """SHA-256 over name, label and the SHA-256 of every image as it was read, in order."""
+    digest = hashlib.sha256()
+    for name, label, read in zip(source.names, source.labels.tolist(), digests, strict=True):
+        digest.update(f"{name}\0{label}\0{read}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], skip_errors: bool,
+                workers: int) -> Manifest:
+    """The manifest of ``out``. Raises UserError unless building it again would give the same file."""
+    try:
+        there = read_manifest(out)
+    except UserError:
+        raise UserError(f"{out}: exists already and has no manifest; remove it or give another name") from None
+    shape = [recipe.channels, recipe.size, recipe.size]
+    wanted = {"kind": "pixels", "shape": shape, "crop": crop_words(recipe), "split": source.split, "class_names": source.class_names}
+    for name, value in wanted.items():
+        if getattr(there, name) != value:
+            raise UserError(f"{out}: exists already and is another build: {name} {getattr(there, name)}, not {value}; "
+                            "remove it or give another name")
+    if there.skipped and not skip_errors:
+        raise UserError(f"{out}: exists already, without {named(there.skipped)}; remove it, or allow that with --on-error skip")
+    digests = {}
+    with Progress("images checked", len(source.names)) as progress:
+        for number, found in in_processes(hash_items, [task for _, task in tasks], workers):
+            digests[number] = found
+            progress.advance(len(found))
+    if source_sha256(source, [digest for number in sorted(digests) for digest in digests[number]]) != there.source_sha256:
+        raise UserError(f"{out}: exists already and is of other images or labels; remove it or give another name")
+    if stored_sha256(BetonFile(out)) != there.content_sha256:
+        raise UserError(f"{out}: exists already but is not what its manifest says; remove it and build it again")
+    return there

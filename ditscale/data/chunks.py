@@ -1,0 +1,169 @@
+"""Chunks: images decoded by worker processes and set aside as files, so that a build can stop and go on.
+
+A chunk is ``<key>.pixels`` (raw uint8, image after image) and ``<key>.json``, which is written last: where it agrees with
+the pixels the chunk is whole. The key changes with the images and the recipe, so a chunk is never taken for another.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+import zipfile
+import zlib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import __version__ as pillow_version
+
+from ditscale.data.decode import Unreadable, count, decode
+from ditscale.data.sources.base import Reader, Source
+from ditscale.errors import UserError
+
+RULES = 1                                                                       # raise it when decoding or cropping changes
+CHUNK_BYTES, CHUNK_IMAGES = 32 << 20, 1024                                      # a chunk holds no more than either
+READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of every image."""
+
+    size: int
+    channels: int
+    max_pixels: int
+
+    @property
+    def record_bytes(self) -> int:
+        return self.channels * self.size ** 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """A chunk to be made."""
+
+    folder: Path
+    key: str
+    reader: Reader
+    places: list
+    recipe: Recipe
+
+    @property
+    def pixels(self) -> Path:
+        return self.folder / f"{self.key}.pixels"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.key}.json"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What came of a task."""
+
+    digests: list[str]                                                          # SHA-256 of each image as it was read
+    handled: dict[str, int]                                                     # see ``decode.HANDLED``
+    failed: dict[str, str]                                                      # place in the chunk: why it cannot be used
+    crc32: int                                                                  # of the stored pixels
+
+    @property
+    def kept(self) -> list[int]:
+        """Places in the chunk of the images whose pixels are stored, in their order."""
+        return [place for place in range(len(self.digests)) if str(place) not in self.failed]
+
+
+def tasks_of(source: Source, recipe: Recipe, folder: Path) -> list[tuple[slice, Task]]:
+    """The chunks of a source. They do not depend on the number of workers."""
+    step = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // recipe.record_bytes))
+    parts = [slice(first, min(first + step, len(source.names))) for first in range(0, len(source.names), step)]
+    rules = repr((RULES, pillow_version, recipe))
+    keys = [hashlib.sha256((rules + source.key(part)).encode()).hexdigest()[:32] for part in parts]
+    return [(part, Task(folder, key, source.reader, source.places[part], recipe)) for part, key in zip(parts, keys)]
+
+
+def finished(task: Task) -> Chunk | None:
+    """The chunk where it was made before and is whole."""
+    try:
+        chunk = Chunk(**json.loads(task.record.read_bytes()))
+        stored = task.pixels.read_bytes()
+    except (OSError, ValueError, TypeError):
+        return None
+    return chunk if zlib.crc32(stored) == chunk.crc32 else None                 # a power failure may leave holes in it
+
+
+def make_chunk(task: Task) -> Chunk:
+    """Read, decode and crop the images of a task, and set them aside."""
+    recipe, digests, handled, failed = task.recipe, [], [], {}
+    pixels = np.empty((len(task.places), recipe.size, recipe.size, recipe.channels), np.uint8)
+    used = 0
+    for number, place in enumerate(task.places):
+        content, digest, reason = read_one(task.reader, place)
+        digests.append(digest)
+        try:
+            if content is None:
+                raise Unreadable(reason)
+            pixels[used], done = decode(content, size=recipe.size, channels=recipe.channels, max_pixels=recipe.max_pixels)
+        except Unreadable as error:
+            failed[str(number)] = str(error)
+        else:
+            handled.append(done)
+            used += 1
+    stored = np.ascontiguousarray(pixels[:used].transpose(0, 3, 1, 2)).reshape(-1).data
+    chunk = Chunk(digests, count(handled), failed, zlib.crc32(stored))
+    try:
+        task.pixels.write_bytes(stored)
+        task.record.write_text(json.dumps(asdict(chunk)))
+    except OSError as error:
+        raise UserError(f"{task.pixels}: cannot be written: {error.strerror}") from None
+    return chunk
+
+
+def hash_items(task: Task) -> list[str]:
+    """SHA-256 of each image of a task as it is read."""
+    return [read_one(task.reader, place)[1] for place in task.places]
+
+
+def read_one(reader: Reader, place) -> tuple[bytes | np.ndarray | None, str, str]:
+    """(content, its SHA-256, ""), or (None, "unreadable", why)."""
+    try:
+        content = reader.read(place)
+    except READ_ERRORS as error:
+        return None, "unreadable", getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return content, hashlib.sha256(content if isinstance(content, bytes) else content.data).hexdigest(), ""
+
+
+def in_processes(function, tasks: list[Task], workers: int):
+    """Yields (number of the task, ``function(task)``) as they are done, in processes of their own if there is more than one.
+
+    Processes start afresh ("spawn"): nothing of this one, as torch's threads, is copied into them.
+    """
+    if min(workers, len(tasks)) <= 1:
+        yield from ((number, function(task)) for number, task in enumerate(tasks))
+        return
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
+        numbers = {pool.submit(function, task): number for number, task in enumerate(tasks)}
+        try:
+            for future in as_completed(numbers):
+                yield numbers.pop(future), future.result()
+        except BrokenProcessPool:
+            raise UserError("a worker process died, was memory short? Finished work is kept; start again, with fewer "
+                            "--workers") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    """A worker leaves Ctrl-C to its parent, and ends when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

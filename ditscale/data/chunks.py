@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from ditscale.data.decode import Unreadable, count, decode
+from ditscale.data.decode import Unreadable, count, decode, unlimited_pillow
 from ditscale.data.sources.base import Reader, Source
 from ditscale.errors import UserError
 
@@ -101,18 +101,19 @@ def make_chunk(task: Task) -> Chunk:
     recipe, digests, handled, failed = task.recipe, [], [], {}
     pixels = np.empty((len(task.places), recipe.size, recipe.size, recipe.channels), np.uint8)
     used = 0
-    for number, place in enumerate(task.places):
-        content, digest, reason = read_one(task.reader, place)
-        digests.append(digest)
-        try:
-            if content is None:
-                raise Unreadable(reason)
-            pixels[used], done = decode(content, size=recipe.size, channels=recipe.channels, max_pixels=recipe.max_pixels)
-        except Unreadable as error:
-            failed[str(number)] = str(error)
-        else:
-            handled.append(done)
-            used += 1
+    with unlimited_pillow():
+        for number, place in enumerate(task.places):
+            content, digest, reason = read_one(task.reader, place)
+            digests.append(digest)
+            try:
+                if content is None:
+                    raise Unreadable(reason)
+                pixels[used], done = decode(content, size=recipe.size, channels=recipe.channels, max_pixels=recipe.max_pixels)
+            except Unreadable as error:
+                failed[str(number)] = str(error)
+            else:
+                handled.append(done)
+                used += 1
     stored = np.ascontiguousarray(pixels[:used].transpose(0, 3, 1, 2)).reshape(-1).data
     chunk = Chunk(digests, count(handled), failed, zlib.crc32(stored))
     try:

@@ -26,23 +26,26 @@ class Unreadable(ValueError):
 def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.ndarray, list[str]]:
     """Pixels uint8 (size, size, channels) of an encoded image (bytes) or an array of pixels, and what was done to it.
 
+    To be called inside ``unlimited_pillow``, or Pillow's own limit and warnings come first.
+
     Raises:
         Unreadable: it is cut short, no image, larger than ``max_pixels`` before or after the resize, or has no 8 or 16 bits.
     """
+    mode = "L" if channels == 1 else "RGB"
     try:
-        with _quiet():
-            image = Image.fromarray(content) if isinstance(content, np.ndarray) else Image.open(io.BytesIO(content))
-            if image.width * image.height > max_pixels:
-                raise Unreadable(f"{image.width} x {image.height} pixels, above the limit")
-            image.load()
-            handled = _found(image, size)
-            image = ImageOps.exif_transpose(image) if "exif_rotated" in handled else image
-            image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
-            if "enlarged" in handled:
-                width, height = resized(image.size, size)
-                if width * height > max(max_pixels, size * size):
-                    raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
-            pixels = np.asarray(adm_crop(image, size))
+        image = Image.fromarray(content) if isinstance(content, np.ndarray) else Image.open(io.BytesIO(content))
+        if image.width * image.height > max_pixels:
+            raise Unreadable(f"{image.width} x {image.height} pixels, above the limit")
+        image.load()
+        handled = _found(image, size)
+        image = ImageOps.exif_transpose(image) if "exif_rotated" in handled else image
+        image = _eight_bits(image)
+        image = image if image.mode == mode else image.convert(mode)
+        if "enlarged" in handled:
+            width, height = resized(image.size, size)
+            if width * height > max(max_pixels, size * size):
+                raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
+        pixels = np.asarray(adm_crop(image, size))
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -83,8 +86,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _quiet():
-    """Without Pillow's limit, as ours takes its place, and without its warnings, as the counts do. Both are global to it."""
+def unlimited_pillow():
+    """Pillow without Pillow's limit, as ours takes its place, and without its warnings, as the counts do. Both are global to it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ditscale.data import decode as decode_module
-from ditscale.data.decode import Unreadable, decode
+from ditscale.data.decode import Unreadable, decode, unlimited_pillow
 
 OPTIONS = dict(size=16, channels=3, max_pixels=10_000_000)
 
@@ -74,7 +74,10 @@ def test_large_images(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)                        # Pillow refuses twice that
     monkeypatch.setattr(decode_module, "HUGE_PIXELS", 1000)
     content = encoded(Image.new("RGB", (100, 50)))
-    assert decode(content, **OPTIONS)[1] == ["huge"] and Image.MAX_IMAGE_PIXELS == 1000
+    with unlimited_pillow():
+        assert decode(content, **OPTIONS)[1] == ["huge"]
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(Unreadable, match="100 x 50 pixels, above the limit"):
         decode(content, **OPTIONS | {"max_pixels": 4999})
     with pytest.raises(Unreadable, match="so thin that it becomes 16 x 16000"):

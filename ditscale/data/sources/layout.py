@@ -8,6 +8,7 @@
     any/cat/1.jpg              one folder around all of it is passed over
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from ditscale.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "heldout")
+HIDDEN = re.compile(r"(^|/)(\.(?!/)|__MACOSX)")                                 # "./" is only a way to write a path
 LABELS_NAME = "dataset.json"                                                    # StyleGAN's and EDM's, at the root
 
 
@@ -37,7 +39,7 @@ def arrange(request: Request, files: list[str], read) -> Layout:
         files: names with "/" between folders, relative to the source.
         read: gives the bytes of the file of a name.
     """
-    shown = [name for name in files if not any(_hidden(part) for part in name.split("/"))]
+    shown = [name for name in files if not HIDDEN.search(name)]
     images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
     if not images:
         found = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
@@ -48,11 +50,6 @@ def arrange(request: Request, files: list[str], read) -> Layout:
     if table is not None:
         return _by_table(request, images, around, table, notes)
     return _by_folder(request, images, _root(images), notes)
-
-
-def _hidden(part: str) -> bool:
-    """Files of macOS and other hidden ones; "." itself is only a way to write a path."""
-    return part.startswith((".", "__MACOSX")) and part != "."
 
 
 def _shared_folder(images: list[str], root: str = "") -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/data_build.py ARCHIVE [--split train] [--rounds 3] [--workers 2]
 
-ARCHIVE is a tar of class folders of 32-pixel images. A compressed one is unpacked first, as decompression is serial for everybody;
+ARCHIVE is a tar of class folders of 32-pixel images. A compressed one is unpacked first, as decompression is serial for all;
 how long a build from the archive as it is takes is told too. Both sides read the same tar, start their own processes, and take
 turns, so that a noisy machine disturbs both alike; the best of the rounds is compared. The last line is one JSON object.
 """

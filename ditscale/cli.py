@@ -39,7 +39,7 @@ def data():
 @click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: greyscale, 3: RGB.")
 @click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
 @click.option("--labels", metavar="FILE", type=click.Path(),
-              help="Classes of images that lie flat: .csv (first line name,label) or StyleGAN's and EDM's .json; .npy for arrays.")
+              help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json; .npy for arrays.")
 @click.option("--on-error", default="fail", show_default=True, type=click.Choice(["fail", "skip"]),
               help="An image that cannot be read: write nothing, or leave it out and list it in the manifest.")
 @click.option("--max-megapixels", default=500, show_default=True, type=click.IntRange(min=1),

@@ -154,7 +154,8 @@ def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
     needed += record * sum(len(tasks[number][1].places) for number in missing)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder.parent}: {needed / 2**30:.1f} GiB are needed while the file is built, {free / 2**30:.1f} are free")
+        raise UserError(f"{folder.parent}: {needed / 2**30:.1f} GiB are needed while the file is built, "
+                        f"{free / 2**30:.1f} are free")
 
 
 def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks: list[Chunk], allowed: bool) -> list[dict]:
@@ -217,7 +218,8 @@ def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[sli
     except UserError:
         raise UserError(f"{out}: exists already and has no manifest; remove it or give another name") from None
     shape = [recipe.channels, recipe.size, recipe.size]
-    wanted = {"kind": "pixels", "shape": shape, "crop": crop_words(recipe), "split": source.split, "class_names": source.class_names}
+    wanted = {"kind": "pixels", "shape": shape, "crop": crop_words(recipe), "split": source.split,
+              "class_names": source.class_names}
     for name, value in wanted.items():
         if getattr(there, name) != value:
             raise UserError(f"{out}: exists already and is another build: {name} {getattr(there, name)}, not {value}; "

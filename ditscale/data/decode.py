@@ -87,7 +87,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def unlimited_pillow():
-    """Pillow without Pillow's limit, as ours takes its place, and without its warnings, as the counts do. Both are global to it."""
+    """Pillow without its own limit, as ours takes its place, and without its warnings, as the counts do. Both are global."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -150,8 +150,8 @@ def test_cifar10_runs_no_code(opened, batches, tree, tmp_path):
 
     files, _, _ = batches
     name = f"{cifar10.FOLDER}/data_batch_2"
-    for content, message in ((pickle.dumps(Evil()), "asks for builtins.print"), (b"", "EOFError"), (files[name][:900], "not a batch"),
-                             (pickle.dumps({"data": [1]}), "not those of CIFAR-10")):
+    for content, message in ((pickle.dumps(Evil()), "asks for builtins.print"), (b"", "EOFError"),
+                             (files[name][:900], "not a batch"), (pickle.dumps({"data": [1]}), "not those of CIFAR-10")):
         folder = tree({**files, name: content})
         with pytest.raises(UserError, match=message):
             opened(folder, split="train")

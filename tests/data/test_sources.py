@@ -21,7 +21,8 @@ def opened(path, tmp_path, **options):
 
 
 def contents(source):
-    return {name: (source.reader.read(place), int(label)) for name, place, label in zip(source.names, source.places, source.labels)}
+    rows = zip(source.names, source.places, source.labels)
+    return {name: (source.reader.read(place), int(label)) for name, place, label in rows}
 
 
 def refused(path, tmp_path, **options) -> str:
@@ -129,7 +130,8 @@ def test_one_class_and_no_class(photos, tree, tmp_path):
 def test_labels_files(photos, tree, tmp_path, name, content, labels, class_names):
     files = {"a.png": photos["cat/1.png"], "b/c.png": photos["cat/2.png"]}
     (tmp_path / name).write_text(content, encoding="utf-8")
-    for path in (tree(files), packed(tmp_path / "x.zip", files), packed(tmp_path / "root.tar", {f"r/{k}": v for k, v in files.items()})):
+    rooted = packed(tmp_path / "root.tar", {f"r/{inner}": content for inner, content in files.items()})
+    for path in (tree(files), packed(tmp_path / "x.zip", files), rooted):
         source = opened(path, tmp_path, labels=tmp_path / name)
         assert source.labels.tolist() == labels and source.class_names == class_names
 
@@ -148,7 +150,8 @@ def test_the_archive_of_stylegan(photos, tmp_path):
     ("l.csv", "name,label\na.png\n", "line 2"), ("l.csv", "name,label\nb.png,0\n", "no label for 1 of 1 images, as a.png"),
     ("l.csv", "name,label\na.png,0\nb.png,0\n", "1 of its 2 names are no images of .*, as b.png"),
     ("l.csv", "name,label\na.png,-1\n", "label -1 is not between 0"), ("l.csv", "name,label\na.png,1000000\n", "label 1000000"),
-    ("l.json", "{", "not of the form"), ("l.json", '{"labels": [["a.png", [0.5]]]}', "whole numbers"), ("l.txt", "", r"are a \.csv"),
+    ("l.json", "{", "not of the form"), ("l.json", '{"labels": [["a.png", [0.5]]]}', "whole numbers"),
+    ("l.txt", "", r"are a \.csv"),
 ])
 def test_labels_files_that_do_not_serve(photos, tree, tmp_path, name, content, message):
     import re

@@ -13,7 +13,7 @@ from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
-from ditscale.section import Count, Counts, Section, union, validate
+from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.yamlfile import parse_yaml
 
 
@@ -30,6 +30,20 @@ class DataConfig(Section):
     resolution: Count = Field(gt=0)                                              # pixels (or latent cells) a side
     channels: Count = Field(gt=0)
     classes: Count = Field(gt=0)
+    flip: bool = False                                                         # half of the images mirrored; not for digits
+    latent_scale: Numbers | None = None                                        # latents become (latent - shift) x scale: one
+    latent_shift: Numbers | None = None                                        # number, or one a channel; None: the encoder's
+
+    @model_validator(mode="after")
+    def _check_latents(self):
+        for name in ("latent_scale", "latent_shift"):
+            value = getattr(self, name)
+            if value is not None and len(value) not in (1, self.channels):
+                raise UserError(f"data.{name} has {len(value)} numbers for data.channels {self.channels}; "
+                                "give one number, or one a channel")
+        if self.latent_scale is not None and min(self.latent_scale) <= 0:
+            raise UserError(f"data.latent_scale {min(self.latent_scale)} is not above 0; Stable Diffusion's is 0.18215")
+        return self
 
 
 class DdpmConfig(Section):

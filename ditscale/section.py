@@ -14,6 +14,10 @@ Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(va
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 
+# Numbers; a single one may stand without brackets.
+Numbers = Annotated[tuple[float, ...], Field(strict=False),
+                    BeforeValidator(lambda value: [value] if isinstance(value, (int, float)) else value)]
+
 
 class Section(BaseModel):
     """A part of the config: no unknown keys, no change after it is made."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.ffcv_import import load_ffcv
+from ditscale.data.kinds import FIELDS, kind_of
 from ditscale.data.order import indices_at, rank_positions
 from ditscale.errors import UserError
 
@@ -23,7 +24,7 @@ CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          #
 class Batch(NamedTuple):
     """One micro batch of a rank. The tensors are the consumer's own."""
 
-    images: "torch.Tensor"                                                     # uint8 (b, C, H, W)
+    raw: "torch.Tensor"                                                        # as stored; uint8 (b, C, H, W) for pixels
     labels: "torch.Tensor"                                                     # int64 (b,)
     positions: "torch.Tensor"                                                  # int64 (b,), places in the global stream
 
@@ -36,18 +37,14 @@ def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: i
     ``global_batch / world_size / micro_batch`` micro batches, contiguous in the rank's slice.
 
     Args:
-        path: a .beton file with fields 'image' (uint8, C x H x W) and 'label' (integer).
+        path: a .beton file of pixels or of latents, with a field 'label' (integer).
         backend: "ffcv"; "mmap", which needs numpy only; or "auto", FFCV unless it does not import.
 
     Raises:
         UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
     """
     file = BetonFile(path)
-    image, label = file.fields.get("image"), file.fields.get("label")
-    if image is None or image.dtype != np.uint8 or len(image.shape) != 3 or label is None or not label.is_int:
-        has = ", ".join(f"'{name}' ({spec.dtype} {spec.shape})" for name, spec in file.fields.items())
-        raise UserError(f"{path}: needs fields 'image' (uint8, channels x height x width) and 'label' (integer); "
-                        f"it has {has}")
+    field = FIELDS[kind_of(file)]
     if global_batch % (micro_batch * world_size):
         raise UserError(f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} x {world_size} "
                         f"ranks = {micro_batch * world_size}")
@@ -59,7 +56,7 @@ def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: i
     ffcv_backend, reason = (None, None) if backend == "mmap" else load_ffcv()
     if backend == "ffcv" and ffcv_backend is None:
         raise UserError(f"{reason}; `ditscale doctor` says how to mend it, or take the loader 'mmap'")
-    source = ffcv_backend.FfcvSource(path, file.fields, micro_batch) if ffcv_backend else MmapSource(file)
+    source = ffcv_backend.FfcvSource(path, file.fields, field, micro_batch) if ffcv_backend else MmapSource(file, field)
     return StreamLoader(source, "ffcv" if ffcv_backend else "mmap", reason, num_samples=file.num_samples, seed=seed,
                         global_batch=global_batch, micro_batch=micro_batch, rank=rank, world_size=world_size,
                         start_images=start_images, num_steps=(end_images - start_images) // global_batch)
@@ -114,19 +111,19 @@ class StreamLoader:
             positions = rank_positions(first, steps, self.global_batch, self.rank, self.world_size)
             positions = positions.reshape(-1, self.micro_batch)                # (micro batches, b)
             with closing(self._source.batches(indices_at(positions, self.num_samples, self.seed))) as batches:
-                for row, (images, labels) in zip(positions, batches):
-                    yield Batch(images, labels, torch.from_numpy(row.copy()))
+                for row, (raw, labels) in zip(positions, batches):
+                    yield Batch(raw, labels, torch.from_numpy(row.copy()))
 
 
 class MmapSource:
-    """Batches of fields 'image' and 'label' gathered from the memory map, in the thread that asks for them."""
+    """Batches of a field and its labels gathered from the memory map, in the thread that asks for them."""
 
-    def __init__(self, file: BetonFile):
-        self._file = file
+    def __init__(self, file: BetonFile, field: str):
+        self._file, self._field = file, field
 
     def batches(self, indices: np.ndarray):
-        """Yields (images, labels) for each row of dataset indices, shape (number, batch size)."""
+        """Yields (raw, labels) for each row of dataset indices, shape (number, batch size)."""
         import torch
 
         for row in indices:
-            yield torch.from_numpy(self._file.read("image", row)), torch.from_numpy(self._file.read("label", row))
+            yield torch.from_numpy(self._file.read(self._field, row)), torch.from_numpy(self._file.read("label", row))

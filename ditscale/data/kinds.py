@@ -1,0 +1,48 @@
+"""What a training file holds, pixels or latents, and whether that is what a config says."""
+
+import numpy as np
+
+from ditscale.data.beton import BetonFile
+from ditscale.data.manifest import read_manifest
+from ditscale.errors import UserError
+
+FIELDS = {"pixels": "image", "latents": "moments"}                             # where each is stored
+
+
+def kind_of(file: BetonFile) -> str:
+    """"pixels" or "latents": what a training file holds.
+
+    Raises:
+        UserError: neither; it cannot be trained on.
+    """
+    image, moments, label = (file.fields.get(name) for name in ("image", "moments", "label"))
+    if label is not None and label.is_int:
+        if image is not None and image.dtype == np.uint8 and len(image.shape) == 3:
+            return "pixels"
+        if moments is not None and moments.dtype == np.int16 and len(moments.shape) == 5 and moments.shape[:2] == (2, 2):
+            return "latents"
+    has = ", ".join(f"'{name}' ({spec.dtype} {spec.shape})" for name, spec in file.fields.items())
+    raise UserError(f"{file.path}: needs fields 'image' (uint8, channels x height x width) or 'moments' (int16, 2 x 2 x channels "
+                    f"x height x width), and 'label' (integer); it has {has}")
+
+
+def image_shape(file: BetonFile) -> tuple[int, int, int]:
+    """Channels, height and width of what a model sees: pixels or latent cells."""
+    return file.fields[FIELDS[kind_of(file)]].shape[-3:]
+
+
+def check_data(key: str, file: BetonFile, data) -> None:
+    """Raise UserError where the file under ``key`` is not what the section ``data`` of a config says."""
+    kind, shape, wanted = kind_of(file), image_shape(file), (data.channels, data.resolution, data.resolution)
+    if shape != wanted:
+        raise UserError(f"{key}: {file.path} holds {kind} of shape {shape}, but data.channels and data.resolution make {wanted}")
+    if kind == "pixels":
+        named = next((name for name in ("latent_scale", "latent_shift") if getattr(data, name) is not None), None)
+        if named:
+            raise UserError(f"data.{named} is for latent files; {file.path} holds pixels, which are scaled to [-1, 1]")
+    elif not read_manifest(file.path).encoder:
+        raise UserError(f"{key}: the manifest of {file.path} does not say which encoder made it; build it with "
+                        "`ditscale data encode`")
+    labels = file.read("label", np.arange(file.num_samples))
+    if labels.min() < 0 or labels.max() >= data.classes:
+        raise UserError(f"{key}: {file.path} has labels {labels.min()} to {labels.max()}, but data.classes is {data.classes}")

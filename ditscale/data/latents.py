@@ -1,0 +1,31 @@
+"""Latent files: for each image the encoder's mean and std, of the image and of its horizontal flip, as 16-bit floats.
+
+Field 'moments' int16 (2, 2, c, h, w) = [image, flip] x [mean, std] holds the floats' bits, since FFCV loads no 16-bit floats.
+The numbers are the encoder's own, neither drawn nor scaled: that happens at load (``ditscale.data.prepare``).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditscale.errors import UserError
+
+BITS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def to_bits(moments: Tensor, bits: str) -> np.ndarray:
+    """Floats as the int16 with the bits of the nearest 16-bit float.
+
+    Raises:
+        UserError: a number is too large for that format, or not a number at all.
+    """
+    narrow = moments.to(BITS[bits])
+    if not torch.isfinite(narrow).all():
+        raise UserError(f"the encoder gives values that {bits} cannot hold (largest {moments.abs().max().item():g}); "
+                        + ("bf16 may" if bits == "fp16" and torch.isfinite(moments).all() else "its weights are damaged"))
+    return narrow.cpu().contiguous().view(torch.int16).numpy()
+
+
+def from_bits(stored: Tensor, bits: str) -> Tensor:
+    """The fp32 numbers that ``to_bits`` stored."""
+    return stored.view(BITS[bits]).float()

@@ -1,0 +1,71 @@
+"""From what a file stores to what a model sees: scaled to [-1, 1] or drawn and normalised, flipped where that was drawn.
+
+A ``Prepare`` runs on the training device. It draws nothing itself: it names its streams of ``ditscale.randomness``, so flips and
+latent noise are functions of (seed, position) as all else.
+"""
+
+import torch
+from torch import Tensor
+
+from ditscale.data.beton import BetonFile
+from ditscale.data.kinds import check_data, image_shape, kind_of
+from ditscale.data.latents import from_bits
+from ditscale.data.manifest import read_manifest
+from ditscale.randomness import Normal, Uniform
+
+
+class Pixels:
+    """uint8 (B, C, H, W) to [-1, 1]."""
+
+    def __init__(self, *, flip: bool):
+        self.streams: dict[str, Normal | Uniform] = {"flip": Uniform()} if flip else {}
+
+    def __call__(self, raw: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """fp32 (B, C, H, W)."""
+        images = raw.float() / 127.5 - 1
+        return torch.where(draws["flip"][:, :, None, None] < 0.5, images.flip(-1), images) if "flip" in self.streams else images
+
+
+class Latents:
+    """Moments, int16 (B, 2, 2, c, h, w), to a draw: (mean + std * noise - shift) * scale.
+
+    Args:
+        scale: one number, or one a channel; the released DiT: 0.18215. Likewise ``shift``.
+        drawn: False where the encoder has no std; then the mean is taken.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, bits: str, scale, shift, drawn: bool, flip: bool):
+        self.bits, self.scale, self.shift = bits, _a_channel(scale), _a_channel(shift)
+        self.streams: dict[str, Normal | Uniform] = {"latent draw": Normal(shape)} if drawn else {}
+        self.streams |= {"flip": Uniform()} if flip else {}
+
+    def __call__(self, raw: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """fp32 (B, c, h, w)."""
+        raw = raw[torch.arange(len(raw), device=raw.device), (draws["flip"][:, 0] < 0.5).long()] if "flip" in draws else raw[:, 0]
+        if "latent draw" in self.streams:
+            mean, std = from_bits(raw, self.bits).unbind(1)                    # (B, c, h, w) each
+            latents = mean + std * draws["latent draw"]
+        else:
+            latents = from_bits(raw[:, 0], self.bits)
+        return (latents - self.shift.to(raw.device)) * self.scale.to(raw.device)
+
+
+def make_prepare(data) -> Pixels | Latents:
+    """The ``Prepare`` of a config's section ``data``.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds something else than the section says.
+    """
+    file = BetonFile(data.path)
+    check_data("data.path", file, data)
+    if kind_of(file) == "pixels":
+        return Pixels(flip=data.flip)
+    encoder = read_manifest(data.path).encoder
+    scale = encoder["scaling_factor"] if data.latent_scale is None else data.latent_scale
+    shift = encoder["shift_factor"] if data.latent_shift is None else data.latent_shift
+    return Latents(image_shape(file), bits=encoder["bits"], scale=scale, shift=shift, drawn=encoder["has_std"], flip=data.flip)
+
+
+def _a_channel(value) -> Tensor:
+    """A number, or numbers one a channel, that multiply (B, c, h, w)."""
+    return torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1)

@@ -33,6 +33,7 @@ class Manifest:
     handled: dict[str, int] = field(default_factory=dict)                      # images that were converted, by reason
     skipped: list[dict[str, str]] = field(default_factory=list)                # left out: {"name": ..., "reason": ...}
     class_names: list[str] | None = None                                       # of label 0, 1, ...; None: not known
+    pixels: dict | None = None                                                 # latents: the manifest of what was encoded
 
 
 def content_sha256(images: np.ndarray, labels: np.ndarray) -> str:

@@ -1,0 +1,172 @@
+"""Pixels to latents, once, on any number of ranks: the file is the same bit for bit, and a stopped run goes on.
+
+Images are encoded in micro batches by their index in the file, so what is computed together never depends on the ranks. A *part*
+is some micro batches; rank r of n encodes parts r, r + n, ... into a folder beside the result, and rank 0 puts them together.
+"""
+
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+import ditscale
+from ditscale.data.aside import written_aside
+from ditscale.data.beton import BetonFile, write_beton
+from ditscale.data.kinds import image_shape, kind_of
+from ditscale.data.latents import BITS, to_bits
+from ditscale.data.manifest import Manifest, read_manifest, stored_sha256, write_manifest
+from ditscale.data.vae import Vae
+from ditscale.errors import UserError
+from ditscale.rundir import write_json
+
+PART_IMAGES = 1024                                                             # about; a part is whole micro batches
+REPORT_SECONDS = 10.0
+
+
+def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say=print) -> Manifest:
+    """Write ``target``, the latents of the pixel file ``source``, and its manifest; does nothing where they are there already.
+
+    Every rank that the launcher started calls it; only rank 0 says anything. Until the end the parts lie in ``<target>.parts``.
+
+    Raises:
+        UserError: ``source`` is not pixels that this encoder takes, ``target`` or its parts come from something else, or nothing
+            can be written there.
+    """
+    file, target = BetonFile(source), Path(target)
+    if kind_of(file) != "pixels":
+        raise UserError(f"{source}: holds latents already; give the file of pixels")
+    encoder = {**vae.description, "bits": bits, "batch": batch}
+    wanted = _manifest(read_manifest(source), list(vae.latent_shape(image_shape(file))), encoder)
+    if _stands(target, wanted):
+        say(f"{target}: already there")
+        return read_manifest(target)
+    parts = Parts(target.with_name(f"{target.name}.parts"), file.num_samples, batch)
+    with _ranks() as (rank, size, wait):
+        if rank == 0:
+            parts.open({"encoder": encoder, "pixels": wanted.pixels["content_sha256"], "samples": file.num_samples})
+        wait()
+        _encode_parts(file, vae, bits, parts, range(rank, parts.count, size), say if rank == 0 else lambda line: None)
+        wait()
+        if rank:
+            return wanted
+        write_beton(target, {"moments": Stored(parts, (2, 2, *wanted.shape)), "label": file.read("label", np.arange(file.num_samples))})
+        manifest = replace(wanted, content_sha256=stored_sha256(BetonFile(target), "moments"))
+        write_manifest(target, manifest)
+        shutil.rmtree(parts.folder)
+    say(f"{target}: {manifest.samples:,} images as latents of {' x '.join(map(str, manifest.shape))}, {bits}")
+    return manifest
+
+
+class Parts:
+    """The folder of encoded parts, ``part-000000.npy`` and so on. Each is whole or not there."""
+
+    def __init__(self, folder: Path, samples: int, batch: int):
+        self.folder, self.samples, self.batch = folder, samples, batch
+        self.images = max(1, PART_IMAGES // batch) * batch                     # of a part, but for the last
+        self.count = -(-samples // self.images)
+
+    def open(self, plan: dict) -> None:
+        """Make the folder, or go on with it. Raises UserError where it belongs to another plan, or cannot be written."""
+        note = self.folder / "plan.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                write_json(note, plan)
+            stands = json.loads(note.read_text())
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from None
+        differs = sorted(key for key in plan["encoder"] if stands["encoder"].get(key) != plan["encoder"][key])
+        if stands != plan:
+            raise UserError(f"{self.folder}: holds parts of another encoding (other {', '.join(differs) or 'pixels'}); go on with "
+                            "that one, or delete the folder")
+
+    def path(self, part: int) -> Path:
+        return self.folder / f"part-{part:06d}.npy"
+
+    def images_done(self) -> int:
+        return min(self.samples, self.images * sum(name.startswith("part-") for name in os.listdir(self.folder)))
+
+
+class Stored:
+    """All parts as one array (N, 2, 2, c, h, w) that is read where it is sliced: it may be larger than memory."""
+
+    def __init__(self, parts: Parts, shape: tuple[int, ...]):
+        self.parts, self.shape, self.dtype = parts, (parts.samples, *shape), np.dtype("<i2")
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, images: slice) -> np.ndarray:
+        first, last, _ = images.indices(len(self))
+        numbers = range(first // self.parts.images, -(-last // self.parts.images))
+        pieces = [np.load(self.parts.path(part), mmap_mode="r")[max(0, first - part * self.parts.images):
+                                                                last - part * self.parts.images] for part in numbers]
+        return np.concatenate(pieces) if pieces else np.empty((0, *self.shape[1:]), self.dtype)
+
+
+def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: range, say) -> None:
+    """Encode this rank's parts that are not there yet."""
+    at_start, started, said = parts.images_done(), time.perf_counter(), 0.0
+    if at_start:
+        say(f"{parts.folder}: going on from {at_start} of {parts.samples} images")
+    for part in mine:
+        if parts.path(part).exists():
+            continue
+        first, last = part * parts.images, min((part + 1) * parts.images, parts.samples)
+        moments = [_both_ways(vae, file.read("image", np.arange(at, min(at + parts.batch, last))))
+                   for at in range(first, last, parts.batch)]
+        with written_aside(parts.path(part)) as aside, open(aside, "wb") as out:
+            np.save(out, to_bits(torch.cat(moments), bits))
+        elapsed, done = time.perf_counter() - started, parts.images_done()
+        if elapsed - said > REPORT_SECONDS or part == mine[-1]:
+            said = elapsed
+            say(f"{done} of {parts.samples} images encoded, {(done - at_start) / elapsed:.1f} images/s")
+
+
+def _both_ways(vae: Vae, images: np.ndarray) -> torch.Tensor:
+    """Moments (B, 2, 2, c, h, w) of the images and of their horizontal flips."""
+    flipped = np.ascontiguousarray(images[..., ::-1])
+    return torch.stack([vae.moments(images), vae.moments(flipped)], dim=1)
+
+
+def _manifest(pixels: Manifest, shape: list[int], encoder: dict) -> Manifest:
+    """The manifest of the latents; the hash of their content is not known yet."""
+    return replace(pixels, kind="latents", shape=shape, encoder=encoder, pixels=asdict(pixels), content_sha256="", writer="numpy",
+                   handled={}, skipped=[], ditscale_version=ditscale.__version__)
+
+
+def _stands(target: Path, wanted: Manifest) -> bool:
+    """Whether the result is there and complete. Raises UserError where something else has its name."""
+    if not target.exists():
+        return False
+    try:
+        stored = read_manifest(target)
+        if (stored.encoder, stored.pixels) == (wanted.encoder, wanted.pixels):
+            return BetonFile(target).num_samples == wanted.samples
+    except UserError:
+        if target.with_name(f"{target.name}.parts").is_dir():                  # stopped between the file and its manifest
+            return False
+    raise UserError(f"{target}: exists already and is something else; give another name, or delete it")
+
+
+@contextmanager
+def _ranks():
+    """This rank, how many there are, and a call that waits for all of them."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield 0, 1, lambda: None
+        return
+    dist.init_process_group("gloo", timeout=timedelta(days=7))                 # the last part of a slow rank may take long
+    try:
+        yield dist.get_rank(), size, dist.barrier
+    finally:
+        dist.destroy_process_group()

@@ -29,7 +29,7 @@ def main():
 
 @main.group(cls=Commands)
 def data():
-    """Build training data."""
+    """Build, encode and inspect training data."""
 
 
 @data.command("build")
@@ -100,6 +100,42 @@ def _build_digits(folder) -> None:
 
         accuracy = train_digits_cnn(Path(folder) / "train.beton", Path(folder) / "heldout.beton", weights)
         click.echo(f"{weights}: feature network trained, {accuracy:.1%} of the held-out digits right")
+
+
+@data.command("encode")
+@click.argument("pixels", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--vae", "vae_name", required=True, help="AutoencoderKL or AutoencoderTiny of diffusers: a folder, or a hub name.")
+@click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How moments are stored.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
+@click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
+def data_encode(pixels, out, vae_name, bits, batch, device):
+    """Encode the images of PIXELS, and their flips, into the latent file OUT. Stopped, it goes on where it was.
+
+    On several GPUs: torchrun --nproc-per-node 8 --no-python ditscale data encode ...
+    """
+    from ditscale.data.encode import encode
+    from ditscale.data.vae import default_device, load_vae
+
+    encode(pixels, out, load_vae(vae_name, device or default_device()), bits=bits, batch=batch, say=click.echo)
+
+
+@data.command("inspect")
+@click.argument("path", metavar="FILE", type=click.Path())
+@click.option("--grid", metavar="OUT.png", type=click.Path(), help="Draw 64 of its images.")
+@click.option("--vae", "vae_name", help="The autoencoder that made the latents, to draw them.")
+@click.option("--verify", "verifies", is_flag=True, help="Read everything and compare it with the manifest.")
+def data_inspect(path, grid, vae_name, verifies):
+    """Say what is in the .beton FILE: fields, manifest, classes."""
+    from ditscale.data import inspect
+
+    click.echo("\n".join(inspect.describe(path)))
+    if verifies:
+        click.echo(inspect.verify(path))
+    if grid:
+        from ditscale.data.vae import load_vae
+
+        click.echo(inspect.save_grid(path, grid, load_vae(vae_name, "cpu") if vae_name else None))
 
 
 @main.command()

@@ -74,6 +74,8 @@ class BetonFile:
         fields_end = HEADER.itemsize + int(header["num_fields"]) * FIELD.itemsize
         descriptors = self._at(HEADER.itemsize, FIELD, header["num_fields"])
         self.fields = dict(_read_field(self.path, descriptor) for descriptor in descriptors)
+        if int(header["page_size"]).bit_count() != 1:
+            raise self._damaged(f"its pages are {header['page_size']} bytes, not a power of two")
         if len(self.fields) != header["num_fields"] or not self.num_samples:
             raise self._damaged("it has no samples or two fields of one name")
         table = np.dtype([(name, "<i8") for name in self.fields])
@@ -117,14 +119,16 @@ class BetonFile:
         surplus = len(self._bytes) - allocations_at - allocations.nbytes
         if surplus:
             raise self._damaged(f"{surplus} bytes follow its last table")
-        order = np.argsort(allocations["address"], kind="stable")
-        addresses, sizes = allocations["address"][order].astype(np.int64), allocations["size"][order]
+        allocations = allocations[np.argsort(allocations["address"], kind="stable")]
+        addresses = allocations["address"].astype(np.int64)
         for name, spec in arrays.items():
             start = self._columns[name]
             if start.min() < pages_from or start.max() > allocations_at - spec.page_bytes:
                 raise self._damaged(f"a sample of field '{name}' lies outside its pages")
             entry = np.minimum(np.searchsorted(addresses, start), len(addresses) - 1)
-            if (addresses[entry] != start).any() or (sizes[entry] != spec.page_bytes).any():
+            found = allocations[entry]
+            if (addresses[entry] != start).any() or (found["size"] != spec.page_bytes).any() \
+                    or (found["sample_id"] != np.arange(self.num_samples)).any():
                 raise self._damaged(f"its tables disagree about field '{name}'")
 
     def _damaged(self, what: str) -> UserError:

@@ -57,7 +57,8 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         wait()
         if rank:
             return wanted
-        write_beton(target, {"moments": Stored(parts, (2, 2, *wanted.shape)), "label": file.read("label", np.arange(file.num_samples))})
+        labels = file.read("label", np.arange(file.num_samples))
+        write_beton(target, {"moments": Stored(parts, (2, 2, *wanted.shape)), "label": labels})
         manifest = replace(wanted, content_sha256=stored_sha256(BetonFile(target), "moments"))
         write_manifest(target, manifest)
         shutil.rmtree(parts.folder)
@@ -85,8 +86,8 @@ class Parts:
             raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from None
         differs = sorted(key for key in plan["encoder"] if stands["encoder"].get(key) != plan["encoder"][key])
         if stands != plan:
-            raise UserError(f"{self.folder}: holds parts of another encoding (other {', '.join(differs) or 'pixels'}); go on with "
-                            "that one, or delete the folder")
+            raise UserError(f"{self.folder}: holds parts of another encoding (other {', '.join(differs) or 'pixels'}); go on "
+                            "with that one, or delete the folder")
 
     def path(self, part: int) -> Path:
         return self.folder / f"part-{part:06d}.npy"

@@ -64,8 +64,8 @@ class Vae:
         config = self.model.config
         factor = 2 ** (len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1)
         if height % factor or width % factor:
-            raise UserError(f"the encoder makes one cell of {factor} x {factor} pixels, which does not divide {height} x {width}; "
-                            f"{height - height % factor or factor} x {width - width % factor or factor} pixels would do")
+            raise UserError(f"the encoder makes one cell of {factor} x {factor} pixels, which does not divide {height} x "
+                            f"{width}; {height - height % factor or factor} x {width - width % factor or factor} pixels would do")
         return config["latent_channels"], height // factor, width // factor
 
 
@@ -81,7 +81,9 @@ def load_vae(name: str, device) -> Vae:
         kind = diffusers.AutoencoderKL.load_config(name).get("_class_name")
         if kind not in KINDS:
             raise UserError(f"--vae {name} is a {kind}, not one of {', '.join(KINDS)}")
-        return Vae(getattr(diffusers, kind).from_pretrained(name, use_safetensors=True, torch_dtype=torch.float32), device)
+        model = getattr(diffusers, kind).from_pretrained(name, use_safetensors=True, torch_dtype=torch.float32,
+                                                         low_cpu_mem_usage=False)
+        return Vae(model, device)
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -4,6 +4,7 @@ import os
 
 from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
+from ditscale.data.kinds import check_data, kind_of
 from ditscale.errors import UserError
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.strategy import deepspeed_config
@@ -14,7 +15,7 @@ def check_inputs(runs: list[PlannedRun]) -> None:
     seen = set()
     for planned in runs:
         config = planned.config
-        files = (config.data.path, config.evaluation and config.evaluation.reference_path, config.evaluation and
+        files = (config.data, config.evaluation and config.evaluation.reference_path, config.evaluation and
                  config.evaluation.extractor_path, config.resources.deepspeed)
         if files not in seen:
             seen.add(files)
@@ -23,24 +24,26 @@ def check_inputs(runs: list[PlannedRun]) -> None:
 
 
 def _check_files(config: RunConfig) -> None:
-    _check_images("data.path", config.data.path, config)
+    kind = _check_data("data.path", config.data.path, config)
     deepspeed_config(config, config.resources.accelerators_per_run)
     if config.evaluation:
-        _check_images("evaluation.reference_path", config.evaluation.reference_path, config)
+        if kind == "latents":
+            raise UserError(f"data.path: {config.data.path} holds latents, and evaluation cannot decode them yet; "
+                            "leave the section evaluation out")
+        _check_data("evaluation.reference_path", config.evaluation.reference_path, config)
         if not os.path.isfile(config.evaluation.extractor_path):
             raise UserError(f"evaluation.extractor_path: {config.evaluation.extractor_path} does not exist; "
                             "for the digits, `ditscale data build digits data/digits` makes it")
 
 
-def _check_images(key: str, path: str, config: RunConfig) -> None:
+def _check_data(key: str, path: str, config: RunConfig) -> str:
+    """What the file holds, "pixels" or "latents"; it must be what the config says."""
     try:
         file = BetonFile(path)
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
-    wanted = (config.data.channels, config.data.resolution, config.data.resolution)
-    stored = tuple(file.fields["image"].shape)
-    if stored != wanted:
-        raise UserError(f"{key}: {path} holds images of shape {stored}, but data.channels and data.resolution make {wanted}")
+    check_data(key, file, config.data)
+    return kind_of(file)
 
 
 def _check_writable(folder) -> None:

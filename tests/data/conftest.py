@@ -122,7 +122,8 @@ def vae_folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     diffusers.AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 4,
                             up_block_types=("UpDecoderBlock2D",) * 4, shift_factor=0.25).save_pretrained(folder / "kl")
-    diffusers.AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4).save_pretrained(folder / "tiny")
+    widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    diffusers.AutoencoderTiny(**widths).save_pretrained(folder / "tiny")
     return {"kl": str(folder / "kl"), "tiny": str(folder / "tiny")}
 
 

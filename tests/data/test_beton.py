@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ditscale.data.beton import FIELD, HEADER, BetonFile, field_specs, stream_beton, write_beton
+from ditscale.data.kinds import kind_of
+from ditscale.data.manifest import stored_sha256
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
 
@@ -137,9 +139,40 @@ def test_damage_is_refused(stored, tmp_path):
     assert "outside its pages" in damaged(table, allocations_at.to_bytes(8, "little"))
     assert "disagree" in damaged(table, (2**21 + 1).to_bytes(8, "little"))
     assert "disagree" in damaged(allocations_at + 16, bytes(8))
+    assert "disagree" in damaged(table, whole[table + 16:table + 24])          # the first sample's bytes are the second's
+    assert "not a power of two" in damaged(4, b"\x01")
     path = tmp_path / "long.beton"
     path.write_bytes(whole + b"\n")
     assert "1 bytes follow" in refused(path)
+
+
+def test_a_flipped_byte_in_the_tables_is_found(tmp_path):
+    """At open, or by the hash of the content; else it lies in an unused byte and changes nothing that is read."""
+    fields = {"image": np.random.default_rng(0).integers(0, 256, (5, 1, 2, 2), dtype=np.uint8), "label": np.arange(5)}
+    path = tmp_path / "x.beton"
+    write_beton(path, fields)
+    whole = path.read_bytes()
+    content, tables_end = stored_sha256(BetonFile(path)), HEADER.itemsize + 2 * FIELD.itemsize + 5 * 16
+    allocations_at = int(np.frombuffer(whole, HEADER, count=1)[0]["allocations_at"])
+    at_open = by_hash = 0
+    for place in (*range(tables_end), *range(allocations_at, len(whole))):
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(bytes([whole[place] ^ 0x10]))
+        try:
+            opened = BetonFile(path)
+            kind_of(opened)
+        except UserError:
+            at_open += 1
+        else:
+            if stored_sha256(opened) != content:
+                by_hash += 1
+            else:
+                assert HEADER.itemsize + 1 <= place < tables_end - 80          # padding of names and arguments
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(whole[place:place + 1])
+    assert at_open >= 24 + 40 + 5 * 24 and by_hash == 5 * 8                    # the labels have nothing else to agree with
 
 
 @pytest.mark.parametrize("writer", ["ffcv", "numpy"])

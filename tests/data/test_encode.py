@@ -47,7 +47,8 @@ def test_holds_the_encoders_moments_of_image_and_flip(pixels, latents, vae_folde
     model = diffusers.AutoencoderKL.from_pretrained(vae_folders["kl"]).eval()
     images = torch.from_numpy(source.read("image", np.arange(45))).float() / 127.5 - 1
     with torch.inference_mode():
-        expected = torch.stack([torch.stack([d.mean, d.std], 1) for d in (model.encode(x).latent_dist for x in (images, images.flip(-1)))], 1)
+        both = [model.encode(x).latent_dist for x in (images, images.flip(-1))]
+        expected = torch.stack([torch.stack([one.mean, one.std], dim=1) for one in both], dim=1)
     assert torch.allclose(stored_moments(latents), expected, rtol=2**-10, atol=1e-5)
     assert not torch.equal(expected[:, 0], expected[:, 1]) and (expected[:, :, 1] > 0).all()
 
@@ -97,7 +98,8 @@ def test_a_stopped_encoding_goes_on(pixels, latents, kl, tmp_path, small_parts, 
     with pytest.raises(KeyboardInterrupt):
         encode(pixels, tmp_path / "x.beton", kl, batch=4, say=quiet)
     parts = tmp_path / "x.beton.parts"
-    assert os.listdir(tmp_path) == ["x.beton.parts"] and sorted(os.listdir(parts)) == ["part-000000.npy", "part-000001.npy", "plan.json"]
+    assert os.listdir(tmp_path) == ["x.beton.parts"]
+    assert sorted(os.listdir(parts)) == ["part-000000.npy", "part-000001.npy", "plan.json"]
     with pytest.raises(UserError, match=f"{parts}: holds parts of another encoding \\(other batch, bits\\)"):
         encode(pixels, tmp_path / "x.beton", kl, batch=5, bits="bf16", say=quiet)
     lines = []
@@ -114,9 +116,9 @@ def test_a_stopped_encoding_goes_on(pixels, latents, kl, tmp_path, small_parts, 
 def test_ranks_make_the_same_file(pixels, latents, vae_folders, tmp_path, ranks):
     program = tmp_path / "program.py"
     program.write_text("import ditscale.data.encode as e\ne.PART_IMAGES = 8\nfrom ditscale.cli import main\nmain()\n")
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(program), "data",
-                           "encode", str(pixels), str(tmp_path / "x.beton"), "--vae", vae_folders["kl"], "--batch", "4", "--device",
-                           "cpu"], capture_output=True, text=True, timeout=120)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    arguments = [pixels, tmp_path / "x.beton", "--vae", vae_folders["kl"], "--batch", 4, "--device", "cpu"]
+    done = subprocess.run([*launcher, str(program), "data", "encode", *map(str, arguments)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.beton").read_bytes() == latents.read_bytes()
     assert (tmp_path / "x.json").read_text() == latents.with_suffix(".json").read_text()

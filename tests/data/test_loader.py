@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 import threading
@@ -117,6 +118,23 @@ def test_no_thread_is_left(stored, ffcv_backend):
                 if count == left_after:
                     break
         assert threading.active_count() == before
+
+
+def test_200_epochs_leave_no_thread_and_no_memory(latents, backend):
+    """Each epoch of 45 is a new chunk with a thread and buffers of its own."""
+    def resident_mib():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+    loader_module.CHUNK_STEPS = 5
+    with open_loader(latents, seed=0, global_batch=9, micro_batch=9, end_images=200 * 45, backend=backend) as loader:
+        threads, resident = set(), []
+        for number, _ in enumerate(loader):
+            if number % 5 == 3:                                                # in the middle of an epoch
+                threads.add(threading.active_count())
+                resident.append(resident_mib())
+    assert len(resident) == 200 and max(threads) - min(threads) <= 1           # FFCV's own may have read all and ended
+    assert max(resident) - resident[20] < 8                                    # MiB; a leak of one batch an epoch would be 4
 
 
 def test_a_dead_ffcv_thread_raises(stored, ffcv_backend, monkeypatch):

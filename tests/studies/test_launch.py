@@ -190,7 +190,7 @@ def test_a_failing_run_says_why(study, repository):
     ("data.resolution=10", "does not divide"),
     ("resources.accelerators_per_run=3", "does not divide by 3 ranks"),
     ("data.path=/nowhere/train.beton", "/nowhere/train.beton"),
-    ("data.channels=3", "holds images of shape (1, 8, 8)"),
+    ("data.channels=3", "holds pixels of shape (1, 8, 8)"),
     ("evaluation.extractor_path=/nowhere.safetensors", "/nowhere.safetensors does not exist"),
     ("resources.deepspeed=/nowhere.json", "/nowhere.json does not exist"),
 ])

@@ -1,0 +1,46 @@
+"""Batches on the training device, one ahead of use: while the model works on one, the next is copied by a stream of its own."""
+
+import torch
+
+from ditscale.data.loader import Batch
+
+
+def on_device(batches, device: torch.device):
+    """Yields the batches on ``device``. On a CPU there is nothing to copy, and FFCV's thread reads ahead already."""
+    return ahead(batches, CudaCopies(device)) if device.type == "cuda" else iter(batches)
+
+
+def ahead(batches, copies):
+    """Yields ``copies.finish(copies.start(batch))`` for each batch, and starts the next copy before it hands one out."""
+    pending = None
+    for batch in batches:
+        following = copies.start(batch)
+        if pending is not None:
+            yield copies.finish(pending)
+        pending = following
+    if pending is not None:
+        yield copies.finish(pending)
+
+
+class CudaCopies:
+    """Copies through pinned memory that do not wait for the model, nor the model for more than its own batch."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+
+    def start(self, batch: Batch):
+        """Queue the copy; the pinned memory is kept by torch until it is done."""
+        with torch.cuda.stream(self.stream):
+            copied = Batch(*(part.pin_memory().to(self.device, non_blocking=True) for part in batch))
+            done = torch.cuda.Event()
+            done.record(self.stream)
+        return copied, done
+
+    def finish(self, started) -> Batch:
+        """The batch for the current stream, which waits for the copy; the memory is not reused before that stream is through."""
+        copied, done = started
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(done)
+        for part in copied:
+            part.record_stream(current)
+        return copied

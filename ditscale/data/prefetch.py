@@ -29,9 +29,10 @@ class CudaCopies:
         self.device, self.stream = device, torch.cuda.Stream(device)
 
     def start(self, batch: Batch):
-        """Queue the copy; the pinned memory is kept by torch until it is done."""
+        """Queue the copy, from pinned memory of our own: the batch is on loan. Torch keeps that memory until the copy is done."""
+        pinned = [torch.empty_like(part, pin_memory=True).copy_(part) for part in batch]
         with torch.cuda.stream(self.stream):
-            copied = Batch(*(part.pin_memory().to(self.device, non_blocking=True) for part in batch))
+            copied = Batch(*(part.to(self.device, non_blocking=True) for part in pinned))
             done = torch.cuda.Event()
             done.record(self.stream)
         return copied, done

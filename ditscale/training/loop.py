@@ -6,6 +6,8 @@ from functools import partial
 from ditscale import randomness
 from ditscale.config import RunConfig
 from ditscale.data.loader import open_loader
+from ditscale.data.prefetch import on_device
+from ditscale.data.prepare import make_prepare
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
@@ -24,7 +26,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     after each checkpoint and once at the start of a resumed run: evaluation hangs there.
     """
     settings = config.train
-    objective = make_objective(config)
+    objective, prepare = make_objective(config), make_prepare(config.data)
+    streams = {**objective.streams, **prepare.streams}
     for name, value in objective.buffers.items():
         objective.buffers[name] = value.to(world.device)
     engine = zero.make_engine(build_model(config).to(world.device), config, world.size)
@@ -47,7 +50,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     telemetry = Telemetry(run, world, objective.warning)
     last_step = settings.images // settings.global_batch
     stopping = False
-    batches = iter(loader)
+    batches = on_device(loader, world.device)
 
     while steps < last_step and not stopping:
         lr = learning_rate(config, images_seen)
@@ -55,11 +58,10 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             group["lr"] = lr
         for _ in range(engine.gradient_accumulation_steps()):
             with telemetry.timed("data"):
-                images, labels, positions = next(batches)
-                images = images.to(world.device, non_blocking=True).float() / 127.5 - 1
-                labels, positions = labels.to(world.device, non_blocking=True), positions.to(world.device)
+                raw, labels, positions = next(batches)
             with telemetry.timed("random"):
-                draws = randomness.draw(config.seed, positions, objective.streams)
+                draws = randomness.draw(config.seed, positions, streams)
+                images = prepare(raw, draws)
             with telemetry.timed("model"):
                 terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
                 engine.backward(sum(terms.losses.values()))

@@ -10,6 +10,7 @@ What FFCV does that a training run cannot live with, and what is done about it h
 """
 
 import ctypes
+import functools
 import multiprocessing
 from queue import Empty, SimpleQueue
 
@@ -61,11 +62,14 @@ class FfcvSource:
         self._field = field
         self._loader = Loader(str(path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
                               drop_last=True, pipelines=pipelines)
+        # One chunk's buffers serve the next, as its thread has ended: fresh memory costs more than filling it.
+        self._loader.graph.allocate_memory = functools.cache(self._loader.graph.allocate_memory)
 
     def batches(self, indices: np.ndarray):
         """Yields (raw, labels) for each row of dataset indices, shape (number, batch_size).
 
-        The tensors are copies and stay valid: FFCV itself would overwrite them five batches later.
+        ``raw`` is FFCV's own buffer. Of its five, three lie in the queue and one is being filled, so this one stays as it is
+        until the next batch is asked for, and no longer.
 
         Raises:
             RuntimeError: FFCV's thread died; its exception is the cause.
@@ -74,7 +78,7 @@ class FfcvSource:
         try:
             for _ in range(len(indices)):
                 batch = dict(zip(self._loader.pipeline_specs, chunk.take()))
-                yield batch[self._field].clone(), batch["label"].reshape(-1).clone()
+                yield batch[self._field], batch["label"].reshape(-1).clone()
         finally:
             chunk.stop()
 

@@ -22,7 +22,7 @@ CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          #
 
 
 class Batch(NamedTuple):
-    """One micro batch of a rank. The tensors are the consumer's own."""
+    """One micro batch of a rank. ``raw`` is on loan until the next batch is asked for; the others are the consumer's own."""
 
     raw: "torch.Tensor"                                                        # as stored; uint8 (b, C, H, W) for pixels
     labels: "torch.Tensor"                                                     # int64 (b,)

@@ -132,3 +132,23 @@ def test_convert(repository, tmp_path):
     assert again.returncode == 2 and "exists already" in again.stderr
     missing = run(repository, "convert", str(tmp_path / "none.pt"), str(tmp_path / "c.safetensors"))
     assert missing.returncode == 2 and "no such file" in missing.stderr
+
+
+def test_data_inspect(repository, digits, tmp_path):
+    path = str(digits / "train.beton")
+    done = run(repository, "data", "inspect", path, "--verify", "--grid", str(tmp_path / "grid.png"))
+    assert done.returncode == 0, done.stderr
+    for words in ("1,437 samples", "10 classes", "verified: 1,437 samples", "64 images, evenly spread"):
+        assert words in done.stdout
+    assert (tmp_path / "grid.png").exists()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("inspect", "nowhere.beton"), "nowhere.beton: no such file"),
+    (("inspect", "README.md", "--verify"), "README.md: not a .beton file"),
+    (("encode", "nowhere.beton", "out.beton", "--vae", "tests"), "--vae tests: no autoencoder that can be read"),
+])
+def test_data_mistakes_are_one_line(repository, arguments, words):
+    done = run(repository, "data", *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 import ditscale
 from ditscale.data.aside import written_aside
-from ditscale.data.beton import BetonFile, write_beton
+from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.kinds import image_shape, kind_of
 from ditscale.data.latents import BITS, to_bits
 from ditscale.data.manifest import Manifest, read_manifest, stored_sha256, write_manifest
@@ -57,8 +57,9 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         wait()
         if rank:
             return wanted
-        labels = file.read("label", np.arange(file.num_samples))
-        write_beton(target, {"moments": Stored(parts, (2, 2, *wanted.shape)), "label": labels})
+        specs = {"moments": FieldSpec(np.dtype("<i2"), (2, 2, *wanted.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
+        stored = ({"moments": np.load(parts.path(part), mmap_mode="r")} for part in range(parts.count))
+        stream_beton(target, specs, parts.samples, {"label": file.read("label", np.arange(parts.samples))}, stored)
         manifest = replace(wanted, content_sha256=stored_sha256(BetonFile(target), "moments"))
         write_manifest(target, manifest)
         shutil.rmtree(parts.folder)
@@ -94,24 +95,6 @@ class Parts:
 
     def images_done(self) -> int:
         return min(self.samples, self.images * sum(name.startswith("part-") for name in os.listdir(self.folder)))
-
-
-class Stored:
-    """All parts as one array (N, 2, 2, c, h, w) that is read where it is sliced: it may be larger than memory."""
-
-    def __init__(self, parts: Parts, shape: tuple[int, ...]):
-        self.parts, self.shape, self.dtype = parts, (parts.samples, *shape), np.dtype("<i2")
-        self.ndim = len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, images: slice) -> np.ndarray:
-        first, last, _ = images.indices(len(self))
-        numbers = range(first // self.parts.images, -(-last // self.parts.images))
-        pieces = [np.load(self.parts.path(part), mmap_mode="r")[max(0, first - part * self.parts.images):
-                                                                last - part * self.parts.images] for part in numbers]
-        return np.concatenate(pieces) if pieces else np.empty((0, *self.shape[1:]), self.dtype)
 
 
 def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: range, say) -> None:

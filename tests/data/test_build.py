@@ -88,7 +88,7 @@ def test_the_loaders_read_it(source, photos, tmp_path, backend, request):
     images, labels = expected(photos)
     options = dict(seed=0, global_batch=6, micro_batch=6, end_images=12, backend=backend)
     with open_loader(tmp_path / "x.beton", **options) as loader:
-        batches = [(batch.images.numpy(), batch.labels.numpy()) for batch in loader]
+        batches = [(batch.raw.numpy().copy(), batch.labels.numpy()) for batch in loader]
     rows = sorted((label, image.tobytes()) for images_, labels_ in batches for image, label in zip(images_, labels_))
     assert rows == sorted((label, image.tobytes()) for image, label in zip(images, labels))
 

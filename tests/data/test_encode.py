@@ -118,7 +118,8 @@ def test_ranks_make_the_same_file(pixels, latents, vae_folders, tmp_path, ranks)
     program.write_text("import ditscale.data.encode as e\ne.PART_IMAGES = 8\nfrom ditscale.cli import main\nmain()\n")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     arguments = [pixels, tmp_path / "x.beton", "--vae", vae_folders["kl"], "--batch", 4, "--device", "cpu"]
-    done = subprocess.run([*launcher, str(program), "data", "encode", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*launcher, str(program), "data", "encode", *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.beton").read_bytes() == latents.read_bytes()
     assert (tmp_path / "x.json").read_text() == latents.with_suffix(".json").read_text()

@@ -21,7 +21,7 @@ import ditscale
 from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.kinds import image_shape, kind_of
-from ditscale.data.latents import BITS, to_bits
+from ditscale.data.latents import to_bits
 from ditscale.data.manifest import Manifest, read_manifest, stored_sha256, write_manifest
 from ditscale.data.vae import Vae
 from ditscale.errors import UserError

@@ -6,7 +6,6 @@ import pickle
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
 
 from ditscale.data.sources import archive, open_source

@@ -54,8 +54,10 @@ if ! .venv/bin/python -c 'import ffcv' 2>/dev/null; then
   fi
 fi
 
-say "building DeepSpeed's CPU communication op (1 to 2 minutes, once for a user)"
+say "building DeepSpeed's CPU communication op (1 to 2 minutes)"
 .venv/bin/python - <<'PY' >.venv/deepspeed_op.log 2>&1 || echo "it could not be built now (.venv/deepspeed_op.log says why)"
+from ditscale.training.extensions import keep_extensions_here
+keep_extensions_here()
 from deepspeed.accelerator import get_accelerator
 if get_accelerator().device_name() == "cpu":
     from deepspeed.comm.torch import build_shm_op

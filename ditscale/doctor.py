@@ -12,6 +12,7 @@ from typing import Callable
 from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
+from ditscale.training.extensions import extensions_dir
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
@@ -84,9 +85,7 @@ def _deepspeed_ops() -> Finding:
 
 
 def _find_cached_op(name: str) -> str | None:
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    root = os.environ.get("TORCH_EXTENSIONS_DIR", os.path.join(cache, "torch_extensions"))
-    for folder, _, files in os.walk(root):
+    for folder, _, files in os.walk(extensions_dir()):
         if f"{name}.so" in files:
             return os.path.join(folder, f"{name}.so")
     return None

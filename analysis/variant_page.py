@@ -58,7 +58,7 @@ def terms(frame: pd.DataFrame) -> list[str]:
             "without a gradient. Terms of different variants share no scale."]
     if frame["term"].str.contains("entropy").any():
         told.append("Entropies are shares of the largest possible. Near 1, teacher_entropy says that targets are "
-                    "uniform; near 0, mean_teacher_entropy says that all fall on one prototype: either is a collapse.")
+                    "uniform; near 0, prototype_usage says that all fall on one prototype: either is a collapse.")
     return [page.paragraph(" ".join(told)),
             page.table(list(columns), list(zip(*columns.values())), numbers={len(columns) - 2, len(columns) - 1})]
 

@@ -252,6 +252,51 @@ def convert(source, target):
 
 
 @main.command()
+@click.argument("run", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--images", metavar="N", type=int, help="The checkpoint at so many images.  [default: the newest]")
+@click.option("--average", default="ema", show_default=True, metavar="NAME",
+              help="ema, ema-decay-0.999, ema-power-0.05 (what the run keeps), or masters: the last weights.")
+def export(run, target, images, average):
+    """Write a run's averaged weights for inference into TARGET.safetensors; training-only parts are left out."""
+    from pathlib import Path
+
+    from ditscale.rundir import RunDir
+    from ditscale.training.weights import pick_checkpoint, saved_average, write_weights
+
+    run = RunDir(run)
+    checkpoint = pick_checkpoint(run, images)
+    weights = saved_average(run, checkpoint, average)
+    count = write_weights(run, weights, Path(target), {"checkpoint": checkpoint.name, "average": average})
+    click.echo(f"{target}: {count:,} parameters, {average} of {checkpoint.name}")
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.argument("target", type=click.Path())
+@click.option("--length", required=True, type=float, help="Of the average, relative to the training time (EDM2's sigma_rel).")
+@click.option("--images", metavar="N", type=int, help="At the checkpoint at so many images.  [default: the newest]")
+def ema(run, target, length, images):
+    """Rebuild an average of any length after training, from the tracks that RUN kept (train.ema_lengths), as EDM2 does.
+
+    \b
+    Example: a run with train.ema_lengths=[0.05, 0.1]
+      ditscale ema runs/study/run-id ema-0.07.safetensors --length 0.07
+    """
+    from pathlib import Path
+
+    from ditscale.rundir import RunDir
+    from ditscale.training.checkpoint import images_of
+    from ditscale.training.weights import pick_checkpoint, rebuild, write_weights
+
+    run = RunDir(run)
+    at = images_of(pick_checkpoint(run, images))
+    weights, missed = rebuild(run, length, at)
+    count = write_weights(run, weights, Path(target), {"length": length, "images": at, "missed": missed})
+    click.echo(f"{target}: {count:,} parameters, length {length:g} at {at:,} images, its profile missed by {missed:.2%}")
+
+
+@main.command()
 def doctor():
     """Say what this machine can do, what is missing, and the command that would mend it."""
     from ditscale.doctor import examine, show

@@ -94,12 +94,27 @@ class TrainConfig(Section):
     global_batch: Count = Field(256, gt=0)                                       # DiT: 256
     lr: float = Field(1e-4, gt=0)                                              # DiT: 1e-4, constant
     warmup_images: Count = Field(0, ge=0)                                        # linear warm-up of the learning rate
+    lr_schedule: Literal["constant", "cosine"] = "constant"                    # after the warm-up; cosine ends at lr_end
+    lr_end: float = Field(0.0, ge=0)
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
     ema_decay: float = Field(0.9999, ge=0, lt=1)                               # a step; DiT: 0.9999
+    ema_decays: Numbers = ()                                                   # further averages, of other constant decays
+    ema_lengths: Numbers = ()                                                  # EDM2's power-function tracks, as 0.05 and 0.1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_every_images: Count = Field(gt=0)
+
+
+    @model_validator(mode="after")
+    def _check_averages(self):
+        for name, limit in (("ema_decays", 1.0), ("ema_lengths", 0.28)):
+            for value in getattr(self, name):
+                if not 0 < value < limit:
+                    raise UserError(f"train.{name} has {value}; give numbers above 0 and below {limit:g}")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise UserError(f"train.{name} has a number twice: {', '.join(map(str, getattr(self, name)))}")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -133,6 +148,11 @@ class ResourcesConfig(Section):
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
     log_every_images: Count = Field(2048, gt=0)
     keep_checkpoints: Count = Field(2, gt=0)                                     # whole training states kept; EMA weights all
+    time_limit_minutes: float | None = Field(None, gt=0)                       # of one start; it stops in time, to be resumed
+    time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before SLURM's limit
+    skip_limit: Count = Field(10, gt=0)                                        # steps with a bad gradient in a row, then back
+    compile: bool = False                                                      # torch.compile of each block
+    checkpoint_activations: bool = False                                       # recompute each block in the backward pass
 
 
 class RunConfig(Section):
@@ -159,6 +179,9 @@ class RunConfig(Section):
         if micro and batch // ranks % micro:
             raise UserError(f"resources.micro_batch {micro} does not divide the {batch // ranks} images of a rank "
                             f"(train.global_batch {batch} over {ranks} ranks)")
+        limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
+        if limit is not None and margin >= limit:
+            raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
         if self.evaluation and self.evaluation.guidance_scale != 1 and self.model.class_dropout_prob == 0:

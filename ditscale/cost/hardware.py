@@ -30,10 +30,14 @@ def this_machine() -> Machine:
     """GPUs where nvidia-smi finds some; else CPU cores, with their peak taken from a short fp32 matrix product."""
     names = _gpu_names()
     if names:
-        peak = next((flops for word, flops in DENSE_BF16_FLOPS.items() if word in names[0]), 100e12)
-        return Machine("gpu", names[0], len(names), peak)
+        return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12)
     cores = len(os.sched_getaffinity(0))
     return Machine("cpu", _cpu_name(), cores, _measured_flops() / cores)
+
+
+def dense_bf16_flops(name: str) -> float | None:
+    """A GPU's dense bf16 peak in FLOP/s, from its name; None for one that the table does not know."""
+    return next((flops for word, flops in DENSE_BF16_FLOPS.items() if word in name), None)
 
 
 def _gpu_names() -> list[str]:

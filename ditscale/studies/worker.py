@@ -30,8 +30,8 @@ def work(run: RunDir) -> int:
     """Train and evaluate; only rank 0 writes the status."""
     main_rank = int(os.environ.get("RANK", "0")) == 0
     try:
-        stop = StopRequest()
         config = resolve(run.read_record()["config"], str(run.record))
+        stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes)
         if main_rank:
             run.set_status(RUNNING, images_seen=run.status()["images_seen"])
         finished = _train_and_evaluate(config, run, stop)
@@ -49,19 +49,27 @@ def work(run: RunDir) -> int:
 
 def _train_and_evaluate(config: RunConfig, run: RunDir, stop: StopRequest) -> bool:
     from ditscale.evaluation.evaluate import Evaluator
+    from ditscale.training.agreement import check_agreement
     from ditscale.training.distributed import join_world
+    from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
 
     world = join_world()
     if world.size != config.resources.accelerators_per_run:
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
                         f"{config.resources.accelerators_per_run}")
+    check_agreement(config, world)
     if world.is_main:
         run.update_record(environment=environment(world.device))
-    if config.evaluation is None:
-        return train(config, run, world, stop=lambda: stop)
-    evaluator = Evaluator(config, world)
-    return train(config, run, world, stop=lambda: stop, after_checkpoint=lambda: evaluator.evaluate_missing(run))
+    hooks = {"stop": lambda: stop}
+    if config.evaluation is not None:
+        evaluator = Evaluator(config, world)
+        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run)
+    try:
+        return train(config, run, world, **hooks)
+    except TooManySkipped as error:                                            # once more, from before it began
+        print(f"{error}. Going back to the last checkpoint before that", flush=True)
+        return train(config, run, world, **hooks, last_good_images=error.images)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     checkpoints/images-000001280000/
       masters.safetensors    fp32 weights by parameter name
       optimizer.safetensors  AdamW's moments, ``exp_avg.<name>`` and ``exp_avg_sq.<name>``
-      ema.safetensors        EMA weights by parameter name: all that sampling needs
+      ema*.safetensors       averaged weights by parameter name, one file an average: all that sampling needs
       teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
       objective.safetensors  the objective's buffers, where it has any
       state.json             images seen, steps, and the sha256 of each file
@@ -30,11 +30,12 @@ from torch import Tensor
 from ditscale.rundir import RunDir, write_atomically, write_json
 from ditscale.training import zero
 from ditscale.training.distributed import World
-from ditscale.training.ema import ShardedEma
+from ditscale.training.ema import Averages
+from ditscale.training.layout import Layout
+from ditscale.training.lengths import MAIN
 from ditscale.training.teacher import Teacher
 
-MASTERS, OPTIMIZER, EMA = "masters.safetensors", "optimizer.safetensors", "ema.safetensors"
-TEACHER, OBJECTIVE = "teacher.safetensors", "objective.safetensors"
+MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -43,91 +44,97 @@ class TrainingState:
     """What a run needs back to go on as if it had never stopped."""
 
     engine: object
-    ema: ShardedEma
+    layout: Layout
+    averages: Averages
     teacher: Teacher | None
     buffers: dict[str, Tensor]                                                 # the objective's own; entries are replaced
 
     @property
     def files(self) -> list[str]:
         """The files of one checkpoint of this run."""
-        return [MASTERS, OPTIMIZER, EMA, *([TEACHER] if self.teacher else []), *([OBJECTIVE] if self.buffers else [])]
+        return [MASTERS, OPTIMIZER, *map(average_file, self.averages.tracks), *([TEACHER] if self.teacher else []),
+                *([OBJECTIVE] if self.buffers else [])]
 
 
-def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int, keep: int) -> None:
-    """Write one checkpoint, then drop all but the EMA of all but the last ``keep``. Collective."""
-    tensors = _gather(state)
+    def tensors(self):
+        """Each file's name with its whole tensors by name, on rank 0; one file in memory at a time. Collective."""
+        gather, adam = self.layout.gather, zero.adam_state(self.engine, self.layout)
+        yield MASTERS, gather(self.layout.masters)
+        yield OPTIMIZER, {f"{moment}.{name}": value for moment in MOMENTS
+                          for name, value in gather([state[moment] for state in adam]).items()}
+        for name, track in self.averages.tracks.items():
+            yield average_file(name), gather(track.flats)
+        if self.teacher:
+            yield TEACHER, gather(self.teacher.flats)
+        if self.buffers:
+            yield OBJECTIVE, {name: value.detach().cpu().contiguous() for name, value in self.buffers.items()}
+
+
+def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int, keep: int | None) -> None:
+    """Write one checkpoint, then drop all but the averages of all but the last ``keep`` (None: drop nothing). Collective."""
     if world.is_main:
-        _write(run, tensors, images_seen, steps)
-        for old in list_checkpoints(run)[:-keep]:
-            for name in tensors.keys() - {EMA}:
+        _write(run, state.tensors(), images_seen, steps)
+        for old in list_checkpoints(run)[:-keep] if keep else ():
+            for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
                 (old / name).unlink(missing_ok=True)
+    else:
+        for _ in state.tensors():                                              # its share of what rank 0 collects
+            pass
     dist.barrier()
 
 
-def _gather(state: TrainingState) -> dict[str, dict[str, Tensor]]:
-    engine = state.engine
-    adam = zero.optimizer_state(engine)
-    tensors = {
-        MASTERS: zero.gather(engine, zero.partitions(engine)),
-        OPTIMIZER: {f"{moment}.{name}": value for moment in MOMENTS
-                    for name, value in zero.gather(engine, [partition[moment] for partition in adam]).items()},
-        EMA: zero.gather(engine, state.ema.flats),
-    }
-    if state.teacher:
-        tensors[TEACHER] = zero.gather(engine, state.teacher.flats)
-    if state.buffers:
-        tensors[OBJECTIVE] = {name: value.detach().cpu().contiguous() for name, value in state.buffers.items()}
-    return tensors
-
-
-def _write(run: RunDir, tensors: dict, images_seen: int, steps: int) -> None:
+def _write(run: RunDir, tensors, images_seen: int, steps: int) -> None:
     final = run.checkpoints / f"images-{images_seen:012d}"
     aside = run.checkpoints / f".{final.name}.{os.getpid()}"
     for stale in run.checkpoints.glob(".images-*"):                            # left by a process that was killed in here
         shutil.rmtree(stale)
     aside.mkdir(parents=True)
-    for name, values in tensors.items():
+    sha256 = {}
+    for name, values in tensors:
         save_file(values, aside / name)
         with open(aside / name, "rb") as file:
             os.fsync(file.fileno())
-    write_json(aside / "state.json", {"images_seen": images_seen, "steps": steps,
-                                      "sha256": {name: file_sha256(aside / name) for name in tensors}})
+        sha256[name] = file_sha256(aside / name)
+    write_json(aside / "state.json", {"images_seen": images_seen, "steps": steps, "sha256": sha256})
     if final.exists():                                                         # the same point, written again after a fall-back
         shutil.rmtree(final)
     os.rename(aside, final)
     write_atomically(run.checkpoints / "latest", (final.name + "\n").encode())
 
 
-def restore(run: RunDir, state: TrainingState, world: World) -> tuple[int, int]:
+def restore(run: RunDir, state: TrainingState, world: World, last_good_images: int | None = None) -> tuple[int, int]:
     """Put the newest whole checkpoint back, if there is one; returns (images seen, steps), zeros for a fresh start. Collective.
 
-    A checkpoint that is damaged is passed over with a warning, and the one before it is used.
+    A checkpoint that is damaged is passed over with a warning, and the one before it is used; so is one that has seen more than
+    ``last_good_images``.
     """
-    found = [_newest_whole(run, state.files) if world.is_main else None]
+    found = [_newest_whole(run, state.files, last_good_images) if world.is_main else None]
     dist.broadcast_object_list(found, src=0)
     if found[0] is None:
         return 0, 0
     counts = json.loads((found[0] / "state.json").read_text())
-    tensors = {name: load_file(found[0] / name) for name in state.files}
-    _scatter(state, tensors, counts["steps"])
+    _load(state, found[0], counts["steps"])
     return counts["images_seen"], counts["steps"]
 
 
-def _scatter(state: TrainingState, tensors: dict[str, dict[str, Tensor]], steps: int) -> None:
-    engine, masters = state.engine, tensors[MASTERS]
-    zero.scatter(engine, tensors[EMA], state.ema.flats)
+def _load(state: TrainingState, folder: Path, steps: int) -> None:
+    """Put a checkpoint's files back, one at a time."""
+    layout, adam = state.layout, zero.adam_state(state.engine, state.layout)
+    for name, track in state.averages.tracks.items():
+        layout.scatter(load_file(folder / average_file(name)), track.flats)
     if state.teacher:
-        zero.scatter(engine, tensors[TEACHER], state.teacher.flats)
+        layout.scatter(load_file(folder / TEACHER), state.teacher.flats)
         state.teacher.refresh()
-    for name, value in state.buffers.items():
-        state.buffers[name] = tensors[OBJECTIVE][name].to(value.device)
-    adam = zero.optimizer_state(engine)
+    if state.buffers:
+        saved = load_file(folder / OBJECTIVE)
+        for name, value in state.buffers.items():
+            state.buffers[name] = saved[name].to(value.device)
+    moments = load_file(folder / OPTIMIZER)
     for moment in MOMENTS:
-        whole = {name: tensors[OPTIMIZER][f"{moment}.{name}"] for name in masters}
-        zero.scatter(engine, whole, [partition[moment] for partition in adam])
-    for partition in adam:
-        partition["step"].fill_(steps)
-    zero.set_masters(engine, masters)
+        layout.scatter({name: moments[f"{moment}.{name}"] for name in layout.shapes}, [flat[moment] for flat in adam])
+    for flat in adam:
+        flat["step"].fill_(steps)
+    zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
 
 
 def list_checkpoints(run: RunDir) -> list[Path]:
@@ -140,9 +147,13 @@ def images_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("images-"))
 
 
-def load_ema(checkpoint: Path) -> dict[str, Tensor]:
-    """EMA weights by parameter name, fp32."""
-    return load_file(checkpoint / EMA)
+def average_file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
+def load_ema(checkpoint: Path, name: str = MAIN) -> dict[str, Tensor]:
+    """An average's weights by parameter name, fp32."""
+    return load_file(checkpoint / average_file(name))
 
 
 def file_sha256(path: Path) -> str:
@@ -151,8 +162,12 @@ def file_sha256(path: Path) -> str:
             hashlib.sha256(file.read()).hexdigest()
 
 
-def _newest_whole(run: RunDir, files: list[str]) -> Path | None:
+def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -> Path | None:
     for checkpoint in reversed(list_checkpoints(run)):
+        if last_good_images is not None and images_of(checkpoint) > last_good_images:
+            continue
+        if not (checkpoint / MASTERS).exists() and not (checkpoint / OPTIMIZER).exists():
+            continue                                                           # only its averages were to be kept
         problem = _problem(checkpoint, files)
         if not problem:
             return checkpoint

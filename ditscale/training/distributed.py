@@ -19,6 +19,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None                                   # for words between hosts, beside the GPUs' queues
 
     @property
     def is_main(self) -> bool:
@@ -39,7 +40,8 @@ def join_world() -> World:
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
         atexit.register(_drop_shared_buffer)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return World(dist.get_rank(), dist.get_world_size(), device)
+    control = dist.new_group(backend="gloo") if torch.cuda.is_available() else None
+    return World(dist.get_rank(), dist.get_world_size(), device, control)
 
 
 def _drop_shared_buffer() -> None:
@@ -49,11 +51,11 @@ def _drop_shared_buffer() -> None:
 
 
 def any_rank(world: World, flag: bool) -> bool:
-    """Whether the flag is up on any rank; every rank gets the same answer."""
+    """Whether the flag is up on any rank; every rank gets the same answer. The accelerators are not waited for."""
     if world.size == 1:
         return flag
-    shared = torch.tensor(int(flag), device=world.device)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    shared = torch.tensor(int(flag))
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=world.control)
     return bool(shared.item())
 
 

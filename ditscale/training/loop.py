@@ -12,31 +12,41 @@ from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training import checkpoint, zero
+from ditscale.training.blocks import prepare_blocks
 from ditscale.training.distributed import World, any_rank, mean_over_ranks
-from ditscale.training.ema import ShardedEma
+from ditscale.training.ema import Averages
+from ditscale.training.guard import Guard
+from ditscale.training.layout import Layout
 from ditscale.training.schedule import learning_rate
 from ditscale.training.teacher import Teacher
 from ditscale.training.telemetry import Telemetry
 
 
-def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None) -> bool:
+def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None,
+          last_good_images: int | None = None) -> bool:
     """Train until ``train.images``; True when finished, False when ``stop()`` asked to end early (a checkpoint is saved).
 
-    A run that was stopped, or killed, goes on from its newest whole checkpoint. ``after_checkpoint`` is called on every rank
-    after each checkpoint and once at the start of a resumed run: evaluation hangs there.
+    A run that was stopped, or killed, goes on from its newest whole checkpoint; with ``last_good_images`` from the newest that
+    has seen no more. ``after_checkpoint`` is called on every rank after each checkpoint and once at the start of a resumed run:
+    evaluation hangs there.
+
+    Raises:
+        TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
     """
     settings = config.train
     objective, prepare = make_objective(config), make_prepare(config.data)
     streams = {**objective.streams, **prepare.streams}
     for name, value in objective.buffers.items():
         objective.buffers[name] = value.to(world.device)
-    engine = zero.make_engine(build_model(config).to(world.device), config, world.size)
-    ema, teacher = ShardedEma(engine), None
+    engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
+    layout = Layout(engine)
+    guard = Guard(engine, layout, world.device, settings.grad_clip)
+    averages, teacher = Averages(layout, settings), None
     if objective.has_teacher:
-        teacher = Teacher(engine, build_model(config).to(world.device))
+        teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
         objective.teacher = teacher.model
-    state = checkpoint.TrainingState(engine, ema, teacher, objective.buffers)
-    images_seen, steps = checkpoint.restore(run, state, world)
+    state = checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
+    images_seen, steps = checkpoint.restore(run, state, world, last_good_images)
     if world.is_main:
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
     if images_seen:
@@ -47,7 +57,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                          backend=config.resources.loader)
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
-    telemetry = Telemetry(run, world, objective.warning)
+    telemetry = Telemetry(run, world, config, objective.warning)
+    timed = telemetry.timed
     last_step = settings.images // settings.global_batch
     stopping = False
     batches = on_device(loader, world.device)
@@ -57,32 +68,38 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         for _ in range(engine.gradient_accumulation_steps()):
-            with telemetry.timed("data"):
+            with timed("data", host=True):
                 raw, labels, positions = next(batches)
-            with telemetry.timed("random"):
+            with timed("random"):
                 draws = randomness.draw(config.seed, positions, streams)
                 images = prepare(raw, draws)
-            with telemetry.timed("model"):
+            with timed("forward"):
                 terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
+            with timed("backward"):
                 engine.backward(sum(terms.losses.values()))
-            with telemetry.timed("optimizer"):
+            with timed("optimizer"):
+                if engine.is_gradient_accumulation_boundary():
+                    guard.inspect(images_seen)
                 engine.step()
             telemetry.add(terms)
         steps += 1
         before, images_seen = images_seen, images_seen + settings.global_batch
         telemetry.images += settings.global_batch
-        with telemetry.timed("ema"):
-            ema.update(settings.ema_decay)
+        with timed("ema"):
+            averages.update(before, images_seen)
             if teacher:
                 teacher.update(objective.teacher_momentum_at(images_seen))
             objective.after_step(partial(mean_over_ranks, world))
 
         stopping = any_rank(world, bool(stop()))
         if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
-            telemetry.flush(images_seen, lr=lr, grad_norm=engine.get_global_grad_norm())
+            found = guard.read()
+            telemetry.flush(images_seen, lr=lr, found=found)
+            guard.check(found, config.resources.skip_limit)
         if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
             started = time.perf_counter()
-            checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=config.resources.keep_checkpoints)
+            keep = None if guard.is_skipping else config.resources.keep_checkpoints
+            checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=keep)
             if not stopping:
                 after_checkpoint()
             telemetry.pause(time.perf_counter() - started)

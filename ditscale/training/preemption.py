@@ -1,4 +1,4 @@
-"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, and when the launcher that started us is gone."""
+"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, before the time limit, and when the launcher that started us is gone."""
 
 import os
 import signal
@@ -6,20 +6,31 @@ import threading
 import time
 
 LAUNCHER_PID = "DITSCALE_LAUNCHER_PID"                                         # set by a launcher on the same machine
+DEADLINE = "SLURM_JOB_END_TIME"                                                # seconds since 1970, set by SLURM
 EXIT_CODE = 75                                                                 # EX_TEMPFAIL: try again later
 
 
 class StopRequest:
-    """Raised by a signal or by the launcher's death; the loop looks at it once a step and saves a checkpoint."""
+    """Raised by a signal, by the clock, or by the launcher's death; the loop looks at it once a step and saves a checkpoint.
 
-    def __init__(self):
+    Args:
+        minutes: how long this start may take, None for no limit; SLURM's own limit is found in its environment.
+        margin_minutes: how long before the limit to stop; a checkpoint must fit in.
+    """
+
+    def __init__(self, minutes: float | None = None, margin_minutes: float = 0.0):
         self.reason = ""
+        ends = [time.time() + 60 * minutes] if minutes else []
+        ends += [float(os.environ[DEADLINE])] if os.environ.get(DEADLINE) else []
+        self.deadline = min(ends) - 60 * margin_minutes if ends else None
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if LAUNCHER_PID in os.environ:
             threading.Thread(target=self._watch, args=(int(os.environ[LAUNCHER_PID]),), daemon=True).start()
 
     def __bool__(self) -> bool:
+        if self.deadline is not None and time.time() > self.deadline:
+            self.reason = self.reason or "the time limit is near"
         return bool(self.reason)
 
     def _on_signal(self, number, frame) -> None:

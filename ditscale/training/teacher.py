@@ -1,9 +1,11 @@
 """A teacher: an average of the student that also runs forward, in the precision of training."""
 
+import torch
 from torch import nn
 
-from ditscale.training import zero
 from ditscale.training.ema import ShardedEma
+from ditscale.training.layout import Layout
+from ditscale.training.zero import SecondModel
 
 
 class Teacher(ShardedEma):
@@ -16,10 +18,11 @@ class Teacher(ShardedEma):
         model: one of the student's architecture that nothing else uses; its weights are replaced.
     """
 
-    def __init__(self, engine, model: nn.Module):
-        super().__init__(engine)
-        self.engine, self.model = engine, model.requires_grad_(False).eval()
-        self.weights = zero.lend_weights(engine, self.model)
+    def __init__(self, layout: Layout, model: nn.Module, dtype: torch.dtype):
+        super().__init__(layout)
+        self.model = model.requires_grad_(False).eval()
+        self.weights = SecondModel(layout, self.model, dtype)
+        self.refresh()
 
     def update(self, decay: float) -> None:
         super().update(decay)
@@ -27,4 +30,4 @@ class Teacher(ShardedEma):
 
     def refresh(self) -> None:
         """Bring the forward weights in line with the average. Collective; needed wherever ``flats`` are set from outside."""
-        zero.share_weights(self.engine, self.flats, self.weights)
+        self.weights.set(self.flats)

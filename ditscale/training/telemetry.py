@@ -3,96 +3,122 @@
 import math
 import resource
 import time
-from contextlib import contextmanager
 from typing import Callable
 
 import torch
 from torch import Tensor
 
-from ditscale.errors import TrainingFailed
+from ditscale.cost.hardware import dense_bf16_flops
+from ditscale.cost.runs import run_card
+from ditscale.config import RunConfig
+from ditscale.data.progress import duration
 from ditscale.objectives.objective import Terms
 from ditscale.rundir import RUNNING, RunDir, append_line, read_lines
 from ditscale.training.distributed import World, mean_over_ranks
+from ditscale.training.guard import Found
+from ditscale.training.spikes import Spikes
+from ditscale.training.timers import Timers
 
 
 class Telemetry:
     """Sums terms on the device and seconds by part; ``flush`` reduces over ranks and writes one line.
 
+    Nothing waits for the device between two flushes.
+
     Args:
         warning: what is going wrong, from the means of watched values; the first time it says something, that is kept.
     """
 
-    def __init__(self, run: RunDir, world: World, warning: Callable[[dict[str, float]], str]):
-        self.run, self.world, self.warning = run, world, warning
+    def __init__(self, run: RunDir, world: World, config: RunConfig, warning: Callable[[dict[str, float]], str]):
+        self.run, self.world, self.config, self.warning = run, world, config, warning
+        self.timed, self.spikes = Timers(world.device), Spikes()
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}                                       # by name: not every micro step has every term
+        self.counts: dict[str, Tensor] = {}                                    # by name: not every micro step has every term
         self.images = 0
-        self.seconds: dict[str, float] = {}
         self.since = time.perf_counter()
-        self.warned = ""
-        self.board = None
+        self.warned, self.board = "", None
+        self.accelerator_hours, self.skipped_steps = 0.0, 0                    # of the whole run, stops included
         if world.is_main:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(run.tensorboard))
-            self.warned = next((line["warning"] for line in read_lines(run.metrics) if "warning" in line), "")
+            self._take_up(read_lines(run.metrics))
 
-    @contextmanager
-    def timed(self, part: str):
-        """Count wall seconds under a name. On a GPU the work is queued, so these are the seconds of the Python thread."""
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+    def _take_up(self, lines: list[dict]) -> None:
+        """Go on from what the lines of an earlier start say."""
+        self.warned = next((line["warning"] for line in lines if "warning" in line), "")
+        for line in lines:
+            self.spikes.add(_loss(line))
+        if lines:
+            self.accelerator_hours = lines[-1].get("accelerator_hours", 0.0)
+            self.skipped_steps = lines[-1].get("skipped_steps", 0)
 
     def add(self, terms: Terms) -> None:
-        """Count one micro batch's terms; nothing is read back from the device here."""
+        """Count one micro batch's terms. What is not finite is left out: a skipped step must not hide the others."""
         for kind, values in (("loss", terms.losses), ("watch", terms.watched)):
             for name, value in values.items():
-                key = f"{kind}/{name}"
-                self.sums[key] = self.sums.get(key, 0) + value.detach().float()
-                self.counts[key] = self.counts.get(key, 0) + 1
+                key, value = f"{kind}/{name}", value.detach().float()
+                finite = torch.isfinite(value)
+                self.sums[key] = self.sums.get(key, 0) + torch.where(finite, value, 0)
+                self.counts[key] = self.counts.get(key, 0) + finite
 
-    def flush(self, images_seen: int, *, lr: float, grad_norm) -> None:
-        """Write what has been counted since the last call. Collective.
-
-        Raises:
-            TrainingFailed: a loss term is NaN or infinite.
-        """
-        means = self._means()
-        losses, watched = _of_kind("loss/", means), _of_kind("watch/", means)
-        if not all(map(math.isfinite, losses.values())):
-            raise TrainingFailed(f"the loss is not finite at {images_seen} images: {losses}")
+    def flush(self, images_seen: int, *, lr: float, found: Found) -> None:
+        """Write what has been counted since the last call. Collective."""
+        means, seconds = self._means(), self.timed.read()
         elapsed = time.perf_counter() - self.since
         if self.world.is_main:
-            finite = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # JSON has no word for the others
-            record = {"images_seen": images_seen, **finite,
-                      "lr": lr, "grad_norm": float(grad_norm if grad_norm is not None else 0.0),
-                      "images_per_second": self.images / elapsed, "seconds": elapsed,
-                      **{f"seconds/{part}": round(value, 6) for part, value in self.seconds.items()},
-                      "peak_memory_gib": _peak_memory_gib(self.world.device)}
-            for name, value in record.items():
-                self.board.add_scalar(name, value, images_seen)
-            append_line(self.run.metrics, {**record, **self._first_warning(watched)})
-            self.run.set_status(RUNNING, images_seen=images_seen, warning=self.warned)
-            loss, speed = sum(losses.values()), record["images_per_second"]
-            print(f"images {images_seen:>9}  loss {loss:.4f}  {speed:.0f} images/s", flush=True)
-        self.sums, self.counts, self.seconds = {}, {}, {}
+            self._write(images_seen, means, {"lr": lr, **self._gradient(found), **self._speed(elapsed, seconds)}, found)
+        self.sums, self.counts = {}, {}
         self.images = 0
         self.since = time.perf_counter()
 
     def _means(self) -> dict[str, float]:
         """The mean of each term over its micro steps and the ranks, which all have the same names. Collective."""
         names = sorted(self.sums)
-        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
-        return dict(zip(names, mean_over_ranks(self.world, means).tolist()))
+        sums = mean_over_ranks(self.world, torch.stack([self.sums[name] for name in names]))
+        counts = mean_over_ranks(self.world, torch.stack([self.counts[name] for name in names]).float())
+        return dict(zip(names, (sums / counts).tolist()))
 
-    def _first_warning(self, watched: dict[str, float]) -> dict[str, str]:
-        """The warning as a field of the metrics line that first has one; empty after that, as one telling is enough."""
-        warning = "" if self.warned else self.warning(watched)
-        if not warning:
-            return {}
-        print(f"warning: {warning}", flush=True)
-        self.warned = warning
-        return {"warning": warning}
+    def _gradient(self, found: Found) -> dict[str, float]:
+        self.skipped_steps += found.skipped_steps
+        norm = {"grad_norm": found.grad_norm} if math.isfinite(found.grad_norm) else {}
+        return {**norm, "grad_norm_max": found.grad_norm_max, "skipped_steps": self.skipped_steps}
+
+    def _speed(self, elapsed: float, seconds: dict[str, float]) -> dict[str, float]:
+        self.accelerator_hours += elapsed * self.world.size / 3600
+        speed = {"images_per_second": self.images / elapsed, "seconds": elapsed, "accelerator_hours": self.accelerator_hours,
+                 **{f"seconds/{part}": round(value, 6) for part, value in seconds.items()},
+                 "peak_memory_gib": _peak_memory_gib(self.world.device)}
+        peak = dense_bf16_flops(torch.cuda.get_device_name()) if self.world.device.type == "cuda" else None
+        if peak:
+            speed["mfu"] = self.images * run_card(self.config).train_flops_per_image / elapsed / (peak * self.world.size)
+        return speed
+
+    def _write(self, images_seen: int, means: dict[str, float], more: dict[str, float], found: Found) -> None:
+        """One line everywhere: the file, TensorBoard, the status, the terminal."""
+        finite = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # JSON has no word for the others
+        record = {"images_seen": images_seen, **finite, **more}
+        for name, value in record.items():
+            self.board.add_scalar(name, value, images_seen)
+        notes = self._notes(record, found)
+        append_line(self.run.metrics, {**record, **notes})
+        self.run.set_status(RUNNING, images_seen=images_seen, warning=self.warned)
+        for kind, note in notes.items():
+            print(f"{kind}: {note}", flush=True)
+        speed, total = record["images_per_second"], self.config.train.images
+        print(f"images {images_seen:>9,} of {total:,}  loss {_loss(record):.4f}  {speed:,.0f} images/s  "
+              f"{duration((total - images_seen) / speed)} left", flush=True)
+
+    def _notes(self, record: dict[str, float], found: Found) -> dict[str, str]:
+        """What a reader should look at, by kind: skipped steps, a spike, the objective's first warning."""
+        notes, loss = {}, _loss(record)
+        if found.skipped_steps:
+            notes["skipped"] = found.describe()
+        if self.spikes.add(loss):
+            notes["spike"] = f"loss {loss:.4f}, far above its last values"
+        warning = "" if self.warned else self.warning(_of_kind("watch/", record))
+        if warning:                                                            # one telling is enough
+            self.warned = notes["warning"] = warning
+        return notes
 
     def pause(self, seconds: float) -> None:
         """Leave time that was not training (a checkpoint, an evaluation) out of images/s."""
@@ -101,6 +127,11 @@ class Telemetry:
     def close(self) -> None:
         if self.board:
             self.board.close()
+
+
+def _loss(record: dict[str, float]) -> float:
+    """The training loss: the sum of its terms; NaN where no step of the interval had one."""
+    return sum(_of_kind("loss/", record).values()) if _of_kind("loss/", record) else math.nan
 
 
 def _of_kind(prefix: str, means: dict[str, float]) -> dict[str, float]:

@@ -1,9 +1,4 @@
-"""DeepSpeed: the engine, and the fp32 masters of this rank by name.
-
-ZeRO keeps, on each rank, flat fp32 *partitions*: its share of all parameters. Optimizer moments and EMA are tensors of the
-same shape. ``gather`` turns such tensors into whole named ones, ``scatter`` turns whole ones back; both are collective and
-know nothing of the stage, so checkpoints do not depend on world size or stage.
-"""
+"""DeepSpeed: the engine, and what training needs of its inside. Layout says where things lie; here they are moved."""
 
 import warnings
 
@@ -12,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ditscale.config import RunConfig
+from ditscale.training.layout import Layout, Piece
 from ditscale.training.strategy import deepspeed_config
 
 
@@ -29,95 +25,94 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     return engine
 
 
-def partitions(engine) -> list[Tensor]:
-    """This rank's flat fp32 masters, one tensor a parameter group (ZeRO stages 1 and 2)."""
-    return engine.optimizer.single_partition_of_fp32_groups
+def forward_dtype(config: RunConfig) -> torch.dtype:
+    """The precision that the forward's weights are in."""
+    return torch.bfloat16 if config.train.precision == "bf16" else torch.float32
 
 
-def gather(engine, flats: list[Tensor]) -> dict[str, Tensor]:
-    """Whole fp32 tensors by parameter name, on the CPU, from partition-shaped ones. Collective."""
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    masters = partitions(engine)
-    kept = [master.clone() for master in masters]
-    _copy(flats, masters)                                                      # DeepSpeed gathers only its masters, so lend them
-    try:
-        return {name: safe_get_full_fp32_param(p).detach().cpu() for name, p in engine.module.named_parameters()
-                if p.requires_grad}
-    finally:
-        _copy(kept, masters)
+def adam_of(engine) -> torch.optim.AdamW:
+    """The optimizer that we made, out of DeepSpeed's wrapper; at stage 0 there is none."""
+    return engine.optimizer if isinstance(engine.optimizer, torch.optim.AdamW) else engine.optimizer.optimizer
 
 
-def scatter(engine, whole: dict[str, Tensor], flats: list[Tensor]) -> None:
-    """Fill partition-shaped tensors with this rank's share of whole named ones. Collective; the inverse of ``gather``."""
-    from deepspeed.utils import safe_set_full_fp32_param
-
-    masters = partitions(engine)
-    kept = [master.clone() for master in masters]
-    for name, p in engine.module.named_parameters():
-        if p.requires_grad:
-            safe_set_full_fp32_param(p, whole[name].to(p.device))
-    _copy(masters, flats)
-    _copy(kept, masters)
+def adam_state(engine, layout: Layout) -> list[dict]:
+    """AdamW's state of each flat, made where no step has been taken yet."""
+    state = adam_of(engine).state
+    for master in layout.masters:
+        if not state[master]:
+            state[master] = {"step": torch.zeros((), device=master.device),
+                             "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+    return [state[master] for master in layout.masters]
 
 
-def set_masters(engine, whole: dict[str, Tensor]) -> None:
-    """Set the fp32 masters from whole named tensors, and the bf16 weights that the forward uses from them."""
-    from deepspeed.utils import safe_set_full_fp32_param
+def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
+    """Set the fp32 masters from whole named tensors, and the weights that the forward uses from them. Collective."""
+    layout.scatter(whole, layout.masters)
+    if layout.stage in (1, 2):
+        engine.optimizer.update_lp_params()
+    if layout.stage == 3:                                                      # what its step does after each update
+        optimizer = engine.optimizer
+        optimizer._partition_all_parameters()
+        for group in range(len(layout.masters)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
-    for name, p in engine.module.named_parameters():
-        if p.requires_grad:
-            safe_set_full_fp32_param(p, whole[name].to(p.device))
-    engine.optimizer.update_lp_params()
+
+def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
+    """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece."""
+    parameters = dict(engine.module.named_parameters())
+    if layout.stage == 3:
+        parts = engine.optimizer.get_fp32_grad_partitions()
+        places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)
+                  for index, p in enumerate(members)}
+        return [(piece, places[piece.name].view(-1)[:piece.numel]) for piece in layout.mine]
+    if layout.stage:
+        def fragment(p):
+            return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
+        return [(piece, fragment(parameters[piece.name])) for piece in layout.mine]
+    return [(piece, parameters[piece.name].grad) for piece in layout.mine]
 
 
-def lend_weights(engine, model: nn.Module) -> list[Tensor]:
-    """Give a second model copies of the weights that the engine's forward uses.
+class SecondModel:
+    """The forward weights of a model beside the engine's, of the same architecture, set from flats in the engine's layout.
 
-    Returns flat tensors in ZeRO's layout, in training precision; the model's trainable parameters are views into them, so that
-    ``share_weights`` changes the model.
+    The weights are in the precision of training and whole on every rank, also at stage 3. Where a stage keeps parameters
+    end to end they are views into the buffer that the ranks' parts arrive in.
     """
-    twins, names = dict(model.named_parameters()), {p: name for name, p in engine.module.named_parameters()}
-    weights = []
-    for theirs, group in zip(engine.optimizer.bit16_groups_flat, engine.optimizer.bit16_groups, strict=True):
-        flat = theirs.detach().clone()
-        for p in group:
-            offset = p.storage_offset() - theirs.storage_offset()
-            twins.pop(names[p]).data = flat.narrow(0, offset, p.numel()).view(p.shape)
-        weights.append(flat)
-    constant = {**{name: p for p, name in names.items()}, **dict(engine.module.named_buffers())}
-    for name, twin in (*twins.items(), *model.named_buffers()):                # what no step changes is shared
-        twin.data = constant[name].data
-    return weights
 
+    def __init__(self, layout: Layout, model: nn.Module, dtype: torch.dtype):
+        self.layout = layout
+        self.parameters = {name: p for name, p in model.named_parameters() if name in layout.shapes}
+        device = next(model.parameters()).device
+        self.buffers = [torch.empty(layout.shards * flat.numel(), dtype=dtype, device=device) for flat in layout.masters]
+        self.copies: list[tuple[Tensor, Tensor]] = []                          # (part of a weight, its place in a buffer)
+        found: dict[str, list[tuple[Piece, int]]] = {name: [] for name in self.parameters}
+        for rank, pieces in enumerate(layout.pieces):
+            for piece in pieces:
+                found[piece.name].append((piece, rank * layout.masters[piece.group].numel() + piece.offset))
+        for name, places in found.items():
+            self._connect(self.parameters[name], places, dtype)
+        for name, p in model.named_parameters():
+            if name not in layout.shapes:
+                p.data = p.data.to(dtype)
 
-@torch.no_grad()
-def share_weights(engine, flats: list[Tensor], weights: list[Tensor]) -> None:
-    """Round this rank's fp32 partitions into flat weights of ``lend_weights``, and fetch the other ranks' parts. Collective.
+    def _connect(self, p: nn.Parameter, places: list[tuple[Piece, int]], dtype: torch.dtype) -> None:
+        (first, begin), buffer = places[0], self.buffers[places[0][0].group]
+        if all(piece.group == first.group and at - begin == piece.start for piece, at in places):
+            p.data = buffer[begin:begin + p.numel()].view(p.shape)
+            return
+        p.data = torch.empty(p.shape, dtype=dtype, device=buffer.device)
+        for piece, at in places:
+            self.copies.append((p.data.view(-1)[piece.start:piece.start + piece.numel], self.buffers[piece.group][at:at + piece.numel]))
 
-    The same calls as ZeRO's own, which it makes for the student at the end of each step.
-    """
-    from deepspeed.runtime.utils import all_gather_dp_groups
-
-    optimizer = engine.optimizer
-    shards = [optimizer.get_data_parallel_partitions(whole, group) for group, whole in enumerate(weights)]
-    for mine, shard in zip(flats, shards, strict=True):
-        shard[dist.get_rank()].copy_(mine)
-    all_gather_dp_groups(groups_flat=weights, partitioned_param_groups=shards, dp_process_group=optimizer.real_dp_process_group,
-                         start_alignment_factor=optimizer.nccl_start_alignment_factor,
-                         allgather_bucket_size=optimizer.allgather_bucket_size)
-
-
-def optimizer_state(engine) -> list[dict]:
-    """AdamW's state of each partition, made where no step has been taken yet."""
-    adam = engine.optimizer.optimizer
-    for master in partitions(engine):
-        if not adam.state[master]:
-            adam.state[master] = {"step": torch.zeros((), device=master.device),
-                                  "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
-    return [adam.state[master] for master in partitions(engine)]
-
-
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.data.copy_(source.data)
+    @torch.no_grad()
+    def set(self, flats: list[Tensor]) -> None:
+        """Round this rank's flats into the weights, and fetch the other ranks' parts. Collective."""
+        for flat, buffer in zip(flats, self.buffers, strict=True):
+            mine = buffer.view(self.layout.shards, -1)[self.layout.rank]
+            mine.copy_(flat.view(-1))
+            if self.layout.shards > 1:
+                dist.all_gather_into_tensor(buffer, mine.clone())
+        if self.copies:
+            torch._foreach_copy_([target for target, _ in self.copies], [source for _, source in self.copies])

@@ -1,4 +1,9 @@
-"""A world of one in this process."""
+"""A world of one in this process, and worlds of more in others."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +34,26 @@ def make_run(tmp_path, digits_values):
         run.create({"run_id": name, "config": config.model_dump(mode="json")})
         return config, run
     return make
+
+
+@pytest.fixture
+def on_ranks():
+    """Train runs, one after another, on that many processes of this machine: ``on_ranks(2, run, other_run)``; see ranks.py."""
+    from ditscale.training.ports import free_port
+
+    def train(size, *runs, poison=None):
+        shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+                  "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **({"POISON": poison} if poison else {})}
+        command = [sys.executable, str(Path(__file__).with_name("ranks.py")), *(str(run.path) for run in runs)]
+        ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=300)
+            assert rank.returncode == 0, said
+    return train
+
+
+@pytest.fixture
+def in_repository(repository, monkeypatch):
+    """The strategies of ds_configs/ are found."""
+    monkeypatch.chdir(repository)

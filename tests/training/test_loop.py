@@ -1,29 +1,20 @@
 """The training loop against a plain PyTorch loop, against pinned losses, and against itself after a stop."""
 
-import json
-
 import pytest
 import torch
 
 from ditscale import randomness
 from ditscale.data.loader import open_loader
-from ditscale.errors import UserError
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint import list_checkpoints, load_ema
 from ditscale.training.loop import train
-from ditscale.training.strategy import deepspeed_config
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
 # Losses of DiT-atto/4 on the digits: 10 steps of 64 images, seed 0. A change here changes every study.
 GOLDEN = [1.695206, 1.709865, 1.694707, 1.679398, 1.727314, 1.6119, 1.638203, 1.627596, 1.552408, 1.561359]
-
-
-@pytest.fixture
-def in_repository(repository, monkeypatch):
-    monkeypatch.chdir(repository)
 
 
 def losses(run):
@@ -125,28 +116,3 @@ def test_old_training_states_are_dropped_and_ema_kept(make_run, world):
     assert [(path / "masters.safetensors").exists() for path in checkpoints] == [False, False, False, True, True]
     assert all((path / "ema.safetensors").exists() for path in checkpoints)
     assert (run.checkpoints / "latest").read_text().strip() == checkpoints[-1].name
-
-
-def test_zero_2_equals_zero_1_and_resumes(make_run, world, tmp_path):
-    strategy = tmp_path / "zero2.json"
-    strategy.write_text(json.dumps({"zero_optimization": {"stage": 2}}))
-    config, one = make_run("one")
-    train(config, one, world)
-    config, two = make_run("two", {"resources.deepspeed": str(strategy)})
-    train(config, two, world, stop=stop_after(4))
-    train(config, two, world)
-    assert losses(two) == losses(one)
-
-
-@pytest.mark.parametrize("strategy, words", [
-    ({"zero_optimization": {"stage": 3}}, "ZeRO stage 3; stages 1 and 2 are supported"),
-    ({}, "ZeRO stage 0"),
-    ({"zero_optimization": {"stage": 1}, "train_batch_size": 32}, "train_batch_size = 32 but the run config makes it 64"),
-    ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": False}}, "bf16 = {'enabled': False} but"),
-])
-def test_strategies_that_do_not_fit_are_refused(make_run, tmp_path, strategy, words):
-    (tmp_path / "strategy.json").write_text(json.dumps(strategy))
-    config, _ = make_run(changes={"resources.deepspeed": str(tmp_path / "strategy.json")})
-    with pytest.raises(UserError) as error:
-        deepspeed_config(config, 1)
-    assert words in str(error.value)

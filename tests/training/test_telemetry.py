@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ditscale.errors import TrainingFailed
 from ditscale.objectives.objective import Terms
 from ditscale.rundir import DONE, read_lines
+from ditscale.training.guard import Found
 from ditscale.training.telemetry import Telemetry
 
 
@@ -19,14 +19,15 @@ def telemetry(make_run, world):
     """Telemetry of a fresh run, with a warning about each entropy below 0.1."""
     def warning(watched):
         return f"entropy {watched['entropy']:.2f}" if watched.get("entropy", 1.0) < 0.1 else ""
-    _, run = make_run()
-    return run, lambda: Telemetry(run, world, warning)
+    config, run = make_run()
+    return run, lambda: Telemetry(run, world, config, warning)
 
 
 def flush(telemetry, images_seen, *micro_steps):
     for step in micro_steps:
         telemetry.add(step)
-    telemetry.flush(images_seen, lr=1e-3, grad_norm=None)
+    telemetry.images += 64
+    telemetry.flush(images_seen, lr=1e-3, found=Found(grad_norm=1.0, grad_norm_max=2.0))
 
 
 def test_a_term_is_averaged_over_the_micro_steps_that_have_it(telemetry, capsys):
@@ -41,13 +42,34 @@ def test_a_term_is_averaged_over_the_micro_steps_that_have_it(telemetry, capsys)
     assert "loss 2.7500" in capsys.readouterr().out
 
 
-def test_only_losses_must_be_finite(telemetry):
+def test_what_is_not_finite_is_left_out_of_the_means(telemetry):
     run, open_telemetry = telemetry
     here = open_telemetry()
-    flush(here, 64, terms({"generative": 1.0}, {"ratio": float("inf")}))
-    assert "watch/ratio" not in read_lines(run.metrics)[0]
-    with pytest.raises(TrainingFailed, match="not finite at 128 images: {'generative': nan}"):
-        flush(here, 128, terms({"generative": float("nan")}))
+    flush(here, 64, terms({"generative": 1.0}, {"ratio": float("inf")}), terms({"generative": float("nan")}, {"ratio": 2.0}))
+    flush(here, 128, terms({"generative": float("nan")}))
+    first, second = read_lines(run.metrics)
+    assert first["loss/generative"] == 1.0 and first["watch/ratio"] == 2.0
+    assert "loss/generative" not in second
+
+
+def test_skipped_steps_and_hours_go_on_where_a_run_is_resumed(telemetry):
+    run, open_telemetry = telemetry
+    for images_seen in (64, 128):
+        here = open_telemetry()
+        here.images, here.since = 64, here.since - 36
+        here.add(terms({"generative": 1.0}))
+        here.flush(images_seen, lr=1e-3, found=Found(float("nan"), 2.0, skipped_steps=2, parameter="x", first_images=0))
+    first, second = read_lines(run.metrics)
+    assert (first["skipped_steps"], second["skipped_steps"]) == (2, 4) and "grad_norm" not in second
+    assert (first["accelerator_hours"], second["accelerator_hours"]) == pytest.approx((0.01, 0.02), rel=0.01)
+
+
+def test_a_spike_is_noted(telemetry):
+    run, open_telemetry = telemetry
+    here = open_telemetry()
+    for step in range(12):
+        flush(here, 64 * (step + 1), terms({"generative": 3.0 if step == 10 else 1.0}))
+    assert ["spike" in line for line in read_lines(run.metrics)] == [False] * 10 + [True, False]
 
 
 def test_a_warning_is_told_once_and_outlives_the_run(telemetry, capsys):

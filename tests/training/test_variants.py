@@ -1,9 +1,6 @@
 """Every variant in the training loop: against a plain PyTorch loop, after a stop, under ZeRO 1 and 2, on one rank and two."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,7 +14,6 @@ from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint import list_checkpoints
 from ditscale.training.loop import train
-from ditscale.training.ports import free_port
 from ditscale.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -28,11 +24,6 @@ VARIANTS = {
     "discriminative": {"name": "discriminative", "teacher_momentum": 0.8, "teacher_momentum_schedule": "cosine"},
 }
 FP32 = {"train.precision": "fp32", "model.name": "DiT-nano/4"}
-
-
-@pytest.fixture
-def in_repository(repository, monkeypatch):
-    monkeypatch.chdir(repository)
 
 
 @pytest.fixture
@@ -144,7 +135,7 @@ def test_zero_2_equals_zero_1(make_run, world, strategy, variant):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_two_ranks_equal_one(make_run, world, strategy, stage):
+def test_two_ranks_equal_one(make_run, world, on_ranks, strategy, stage):
     """Each rank averages half of the teacher, and runs with all of it."""
     changes = {**FP32, "objective": VARIANTS["discriminative"], "evaluation": None, "resources.deepspeed": strategy(stage)}
     config, one = make_run("one", changes)
@@ -157,18 +148,6 @@ def test_two_ranks_equal_one(make_run, world, strategy, stage):
             assert found[name] == pytest.approx(expected[name], abs=1e-5), name
     for name in ("masters", "ema", "teacher", "objective"):
         assert_near(saved(one, name), saved(two, name), 1e-5)
-
-
-def on_ranks(size, run):
-    """Train a run on that many processes of this machine."""
-    shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-              "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen([sys.executable, "-m", "ditscale.studies.worker", str(run.path)], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-             for rank in range(size)]
-    for rank in ranks:
-        said, _ = rank.communicate(timeout=120)
-        assert rank.returncode == 0, said
 
 
 def test_a_checkpoint_without_its_teacher_is_passed_over(make_run, world):

@@ -1,0 +1,55 @@
+"""All ranks must run the same thing: config, code, versions and data are compared before anything is built."""
+
+import hashlib
+import importlib.metadata
+import os
+import socket
+from pathlib import Path
+
+import torch.distributed as dist
+
+import ditscale
+from ditscale.config import RunConfig
+from ditscale.data.manifest import manifest_path
+from ditscale.errors import UserError
+from ditscale.training.distributed import World
+
+
+def check_agreement(config: RunConfig, world: World) -> None:
+    """Compare this rank's facts with the other ranks'. Collective.
+
+    Raises:
+        UserError: on every rank, if any differs: the ranks, their hosts, and both values.
+    """
+    gathered: list = [None] * world.size
+    dist.all_gather_object(gathered, (socket.gethostname(), facts(config)))
+    (first_host, first), *others = gathered
+    for rank, (host, theirs) in enumerate(others, start=1):
+        differing = [f"{name}: {first[name]} and {theirs[name]}" for name in first if first[name] != theirs[name]]
+        if differing:
+            raise UserError(f"rank 0 (on {first_host}) and rank {rank} (on {host}) do not agree: {'; '.join(differing)}. "
+                            "Every host must see the same run directory, data and installation")
+
+
+def facts(config: RunConfig) -> dict[str, str]:
+    """What must be the same everywhere, as short strings."""
+    data = Path(config.data.path)
+    return {
+        "config": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12],
+        "code": code_sha256()[:12],
+        "torch": importlib.metadata.version("torch"),
+        "deepspeed": importlib.metadata.version("deepspeed"),
+        "data": f"{os.path.getsize(data):,} bytes, manifest {_sha256(manifest_path(data))}" if data.exists() else "no file",
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else "missing"
+
+
+def code_sha256() -> str:
+    """The hash of this package's source files: names and contents."""
+    root, digest = Path(ditscale.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

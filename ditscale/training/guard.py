@@ -1,0 +1,128 @@
+"""The gradient's norm, clipping, and steps that are passed over because the gradient is not finite.
+
+All of it stays on the device: AdamW's fused kernel takes ``grad_scale`` (clipping) and ``found_inf`` (leave everything as it
+is) as tensors, so no step waits for the host. What happened is read once a log interval. Every rank sees the norm of the whole
+gradient, so all pass over the same steps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ditscale.errors import TrainingFailed
+from ditscale.training import zero
+from ditscale.training.layout import Layout
+
+NEVER = -1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a log interval's gradients were like."""
+
+    grad_norm: float                                                           # of the last step
+    grad_norm_max: float                                                       # the largest finite one
+    skipped_steps: int = 0
+    in_a_row: int = 0                                                          # at the interval's end
+    worst_in_a_row: int = 0
+    worst_images: int = NEVER                                                  # images seen before that row began
+    first_images: int = NEVER                                                  # images seen before the first skipped step
+    parameter: str = ""                                                        # where its gradient went bad first
+    bad_parameters: int = 0                                                    # how many had a bad gradient in that step
+    parameters: int = 0                                                        # of how many
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return (f"{self.skipped_steps} step(s), the first after {self.first_images:,} images: the gradient was not finite in "
+                f"{self.parameter} ({self.bad_parameters} of {self.parameters} parameters)")
+
+
+class TooManySkipped(TrainingFailed):
+    """Steps with a bad gradient came ``resources.skip_limit`` times in a row, after ``images`` images."""
+
+    def __init__(self, message: str, images: int):
+        super().__init__(message)
+        self.images = images
+
+
+class Guard:
+    """``inspect`` goes before each optimizer step, ``read`` once a log interval; both collective.
+
+    The backward pass meets the last parameter first. So where a NaN arises in some layer's backward, that layer and all before
+    it are bad, and the bad parameter that stands last in the model is the one to look at.
+    """
+
+    def __init__(self, engine, layout: Layout, device: torch.device, grad_clip: float):
+        self.engine, self.layout, self.device, self.grad_clip = engine, layout, device, grad_clip
+        order = {name: index for index, name in enumerate(layout.shapes)}
+        self.order = [order[piece.name] for piece in layout.mine]
+        self.in_a_row, self.row_images = torch.zeros((2,), dtype=torch.long, device=device).unbind()
+        self._restart()
+
+    def _restart(self) -> None:
+        """Forget the interval; the current row of skipped steps goes on."""
+        zero_long = torch.zeros((), dtype=torch.long, device=self.device)
+        self.norm, self.norm_max = torch.zeros((2,), device=self.device).unbind()
+        self.skipped, self.worst, self.worst_images = zero_long, zero_long, zero_long + NEVER
+        self.first_images, self.bad = zero_long + NEVER, torch.zeros(len(self.layout.shapes), dtype=torch.bool, device=self.device)
+
+    @torch.no_grad()
+    def inspect(self, images_seen: int) -> None:
+        """Measure the reduced gradient, and tell the optimizer how to scale it or to leave the step out."""
+        parts = [part for _, part in zero.gradients(self.engine, self.layout)]
+        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32)).to(self.device) if parts else torch.zeros(0, device=self.device)
+        square = norms.square().sum()
+        if self.layout.shards > 1:
+            dist.all_reduce(square)
+        self.norm = square.sqrt()
+        is_bad = ~torch.isfinite(square)
+        adam = zero.adam_of(self.engine)
+        adam.found_inf = is_bad.float()
+        if self.grad_clip:
+            adam.grad_scale = ((self.norm + 1e-6) / self.grad_clip).clamp(min=1.0)
+        self._count(is_bad, norms, images_seen)
+
+    def _count(self, is_bad: Tensor, norms: Tensor, images_seen: int) -> None:
+        is_first = is_bad & (self.first_images == NEVER)
+        bad = torch.zeros_like(self.bad)
+        bad[self.order] = ~torch.isfinite(norms)
+        self.bad = torch.where(is_first, bad, self.bad)
+        self.first_images = torch.where(is_first, images_seen, self.first_images)
+        self.norm_max = torch.where(is_bad, self.norm_max, torch.maximum(self.norm_max, self.norm))
+        self.skipped = self.skipped + is_bad
+        self.row_images = torch.where(is_bad & (self.in_a_row == 0), images_seen, self.row_images)
+        self.in_a_row = (self.in_a_row + 1) * is_bad
+        self.worst_images = torch.where(self.in_a_row > self.worst, self.row_images, self.worst_images)
+        self.worst = torch.maximum(self.worst, self.in_a_row)
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the last step was passed over: what it may go back to must then be kept. Waits for the device."""
+        return bool(self.in_a_row)
+
+    def read(self) -> Found:
+        """What has happened since the last call. Waits for the device."""
+        counts = torch.stack([self.skipped, self.in_a_row, self.worst, self.worst_images, self.first_images]).tolist()
+        norm, norm_max = torch.stack([self.norm, self.norm_max]).tolist()
+        if not counts[0]:
+            self._restart()
+            return Found(norm, norm_max)
+        bad = self.bad.int()
+        if self.layout.shards > 1:
+            dist.all_reduce(bad, op=dist.ReduceOp.MAX)
+        names = [name for name, is_bad in zip(self.layout.shapes, bad.tolist(), strict=True) if is_bad]
+        self._restart()
+        return Found(norm, norm_max, *counts, parameter=names[-1] if names else "", bad_parameters=len(names),
+                     parameters=len(self.layout.shapes))
+
+    def check(self, found: Found, limit: int) -> None:
+        """Give up where too many steps in a row were passed over.
+
+        Raises:
+            TooManySkipped: with a report: where it began.
+        """
+        if found.worst_in_a_row >= limit:
+            raise TooManySkipped(f"{found.worst_in_a_row} steps in a row were skipped after {found.worst_images:,} images "
+                                 f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)

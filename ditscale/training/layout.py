@@ -1,0 +1,129 @@
+"""Which rank owns what: the fp32 masters as flat pieces, and the road between pieces and whole named tensors.
+
+ZeRO keeps, on each rank, flat fp32 tensors (*flats*): its share of all parameters. Optimizer moments and EMA have the same
+shape. Stages differ only in where a parameter's numbers lie; this file is the one that knows. ``gather`` and ``scatter`` move
+bits and round nothing, so what is saved depends on neither world size nor stage.
+
+    stage 0      every rank has all: a flat is a parameter
+    stage 1, 2   the parameters of a group end to end, cut into equal parts, a part a rank
+    stage 3      each parameter cut into equal parts, the parts of a rank end to end
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``numel`` numbers of parameter ``name``, from its element ``start`` on, at ``offset`` of the rank's flat ``group``."""
+
+    name: str
+    group: int
+    offset: int
+    start: int
+    numel: int
+
+
+class Layout:
+    """The pieces of every rank for one engine, and this rank's flats.
+
+    ``shards`` is the number of ranks that share the masters: 1 where every rank has all.
+    """
+
+    def __init__(self, engine):
+        self.shapes = {name: _shape(p) for name, p in engine.module.named_parameters() if p.requires_grad}
+        self.names = {p: name for name, p in engine.module.named_parameters()}
+        self.stage = engine.zero_optimization_stage()
+        self.shards = 1 if self.stage == 0 else dist.get_world_size()
+        self.rank = 0 if self.stage == 0 else dist.get_rank()
+        self.masters = _masters(engine, self.stage, self.shapes)
+        find = {0: self._pieces_of_all, 1: self._pieces_of_group, 2: self._pieces_of_group, 3: self._pieces_of_parameters}
+        self.pieces = [find[self.stage](engine, rank) for rank in range(self.shards)]
+
+    @property
+    def mine(self) -> list[Piece]:
+        """This rank's pieces."""
+        return self.pieces[self.rank]
+
+    def _pieces_of_all(self, engine, rank: int) -> list[Piece]:
+        return [Piece(name, group, 0, 0, shape.numel()) for group, (name, shape) in enumerate(self.shapes.items())]
+
+    def _pieces_of_group(self, engine, rank: int) -> list[Piece]:
+        pieces = []
+        groups = zip(engine.optimizer.bit16_groups, engine.optimizer.bit16_groups_flat, strict=True)
+        for group, (parameters, flat) in enumerate(groups):
+            share = flat.numel() // self.shards
+            for p in parameters:
+                first = p.storage_offset() - flat.storage_offset()
+                begin, end = max(first, rank * share), min(first + p.numel(), (rank + 1) * share)
+                if begin < end:
+                    pieces.append(Piece(self.names[p], group, begin - rank * share, begin - first, end - begin))
+        return pieces
+
+    def _pieces_of_parameters(self, engine, rank: int) -> list[Piece]:
+        pieces = []
+        for group, parameters in enumerate(engine.optimizer.fp16_groups):
+            offset = 0
+            for p in parameters:
+                share = p.ds_tensor.ds_numel
+                begin, end = rank * share, min((rank + 1) * share, p.ds_numel)  # the last part may be short, or empty
+                if begin < end:
+                    pieces.append(Piece(self.names[p], group, offset, begin, end - begin))
+                offset += share
+        return pieces
+
+    def gather(self, flats: list[Tensor]) -> dict[str, Tensor]:
+        """Whole fp32 tensors by name, on the CPU of rank 0; nothing on the others. Collective."""
+        whole = {name: torch.empty(shape) for name, shape in self.shapes.items()} if dist.get_rank() == 0 else {}
+        for rank, pieces in enumerate(self.pieces):
+            for group, flat in enumerate(flats):
+                part = self._from_rank(rank, flat).view(-1)
+                for piece in pieces if whole else ():
+                    if piece.group == group:
+                        found = part[piece.offset:piece.offset + piece.numel]
+                        whole[piece.name].view(-1)[piece.start:piece.start + piece.numel] = found
+        return whole
+
+    def _from_rank(self, rank: int, flat: Tensor) -> Tensor:
+        """That rank's flat, on the CPU; the flats of a group are of one size. Collective."""
+        if self.shards == 1 or rank == 0:
+            return flat.detach().cpu() if dist.get_rank() == 0 else flat.detach()
+        if dist.get_rank() == rank:
+            dist.send(_on_wire(flat), dst=0)
+        elif dist.get_rank() == 0:
+            wire = _on_wire(torch.empty_like(flat))
+            dist.recv(wire, src=rank)
+            return wire.cpu()
+        return flat.detach()
+
+    @torch.no_grad()
+    def scatter(self, whole: dict[str, Tensor], flats: list[Tensor]) -> None:
+        """Fill this rank's flats from whole named tensors; padding becomes zero. The inverse of ``gather``; not collective."""
+        for flat in flats:
+            if self.stage:
+                flat.zero_()
+        for piece in self.mine:
+            source = whole[piece.name].view(-1)[piece.start:piece.start + piece.numel]
+            flats[piece.group].view(-1)[piece.offset:piece.offset + piece.numel].copy_(source)
+
+
+def _masters(engine, stage: int, shapes: dict) -> list[Tensor]:
+    """This rank's flats: what the optimizer updates."""
+    if stage == 0:
+        return [p for name, p in engine.module.named_parameters() if name in shapes]
+    if stage == 3:
+        return engine.optimizer.fp32_partitioned_groups_flat
+    return engine.optimizer.single_partition_of_fp32_groups
+
+
+def _shape(p: Tensor) -> torch.Size:
+    return getattr(p, "ds_shape", p.shape)                                     # at stage 3 a parameter itself is empty
+
+
+def _on_wire(flat: Tensor) -> Tensor:
+    """A tensor that the process group can send: offloaded ones go through the accelerator where the group needs that."""
+    flat = flat.detach()
+    return flat.to(torch.cuda.current_device()) if dist.get_backend() == "nccl" and not flat.is_cuda else flat

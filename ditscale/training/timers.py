@@ -1,0 +1,42 @@
+"""Seconds by part of a step: of the device where there is one, of this thread where there is none."""
+
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+import torch
+
+
+class Timers:
+    """``with timers("forward"): ...`` counts; ``read`` returns seconds by part and starts anew.
+
+    On a GPU the work is queued: events are laid into the queue, and read when the interval ends, so that no step waits. What
+    runs on the host alone (``host=True``: waiting for data) is measured there.
+    """
+
+    def __init__(self, device: torch.device):
+        self.on_gpu = device.type == "cuda"
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, part: str, *, host: bool = False):
+        if self.on_gpu and not host:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            yield
+            end.record()
+            self.events.append((part, start, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self.seconds[part] += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part since the last call. Waits for the device."""
+        if self.events:
+            torch.cuda.synchronize()
+        for part, start, end in self.events:
+            self.seconds[part] += start.elapsed_time(end) / 1000
+        seconds, self.seconds, self.events = dict(self.seconds), defaultdict(float), []
+        return seconds

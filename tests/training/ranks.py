@@ -1,0 +1,46 @@
+"""Train runs one after another on the ranks of one process group: ``python ranks.py RUN_DIR...``, once a rank.
+
+Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
+"""
+
+import math
+import os
+import sys
+
+from ditscale.config import resolve
+from ditscale.rundir import RunDir
+from ditscale.training import loop
+from ditscale.training.distributed import join_world
+from ditscale.training.loop import train
+
+
+def main(paths: list[str]) -> None:
+    world = join_world()
+    if "POISON" in os.environ:
+        poison(world.rank, *os.environ["POISON"].split())
+    for path in paths:
+        run = RunDir(path)
+        assert train(resolve(run.read_record()["config"], path), run, world)
+
+
+def poison(here: int, rank: str, passes: str, name: str) -> None:
+    """One NaN in a parameter's gradient, on one rank, in one backward pass."""
+    build, calls = loop.build_model, iter(range(1, 10**6))
+
+    def spoil(gradient):
+        if next(calls) != int(passes):
+            return gradient
+        gradient = gradient.clone()
+        gradient.view(-1)[7] = math.nan
+        return gradient
+
+    def build_poisoned(config):
+        model = build(config)
+        if here == int(rank):
+            model.get_parameter(name).register_hook(spoil)
+        return model
+    loop.build_model = build_poisoned
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,194 @@
+"""Every ZeRO stage, with and without offload, on one rank and on more, against one plain PyTorch loop."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ditscale import randomness
+from ditscale.data.loader import open_loader
+from ditscale.errors import UserError
+from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.variants import build_model, make_objective
+from ditscale.rundir import read_lines
+from ditscale.training.checkpoint import list_checkpoints
+from ditscale.training.loop import train
+from ditscale.training.strategy import deepspeed_config
+
+pytestmark = pytest.mark.usefixtures("in_repository")
+
+STEPS = {"train.images": 20 * 64, "train.checkpoint_every_images": 10 * 64}
+FP32 = {**STEPS, "train.precision": "fp32", "train.grad_clip": 0.5}              # the norm is above and below 0.5 in these steps
+STRATEGIES = ["zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+
+
+def strategy(name):
+    return {"resources.deepspeed": f"ds_configs/{name}.json"}
+
+
+def losses(run):
+    return [line["loss/generative"] for line in read_lines(run.metrics)]
+
+
+def norms(run):
+    return [line["grad_norm"] for line in read_lines(run.metrics)]
+
+
+def saved(run, name):
+    return load_file(list_checkpoints(run)[-1] / f"{name}.safetensors")
+
+
+def stop_after(steps):
+    """A stop request that comes up at the end of that many steps."""
+    calls = iter(range(1, 10**6))
+    return lambda: next(calls) >= steps
+
+
+def near(first, second, tolerance):
+    assert first.keys() == second.keys()
+    return all(torch.allclose(first[name], second[name], rtol=0, atol=tolerance) for name in first)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Losses, gradient norms, last weights and EMA of the config, by a few lines of PyTorch; computed once."""
+    known = {}
+
+    def loop(config):
+        if not known:
+            known.update(_plain_loop(config))
+        return known
+    return loop
+
+
+def _plain_loop(config):
+    objective, model = make_objective(config), build_model(config)
+    ema = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0)
+    found = {"losses": [], "norms": []}
+    for images, labels, positions in open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64,
+                                                 end_images=config.train.images, backend="mmap"):
+        draws = randomness.draw(config.seed, positions, objective.streams)
+        loss = objective(model, CleanBatch(images.float() / 127.5 - 1, labels), draws).losses["generative"]
+        optimizer.zero_grad()
+        loss.backward()
+        found["norms"].append(torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip).item())
+        optimizer.step()
+        found["losses"].append(loss.item())
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                ema[name].mul_(config.train.ema_decay).add_(p, alpha=1 - config.train.ema_decay)
+    return {**found, "masters": dict(model.named_parameters()), "ema": ema}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_one_rank_equals_a_plain_loop_in_fp32(make_run, world, plain, name):
+    """20 steps with clipping: losses, gradient norms, weights, EMA."""
+    config, run = make_run(changes={**FP32, **strategy(name)})
+    assert train(config, run, world)
+    expected = plain(config)
+    assert min(expected["norms"]) < config.train.grad_clip < max(expected["norms"])
+    assert losses(run) == pytest.approx(expected["losses"], abs=1e-6)
+    assert norms(run) == pytest.approx(expected["norms"], abs=1e-5)
+    assert near(saved(run, "masters"), expected["masters"], 2e-6) and near(saved(run, "ema"), expected["ema"], 1e-6)
+
+
+def test_bf16_is_the_same_at_every_stage(make_run, world):
+    """Bit for bit the losses and the fp32 masters of stage 1; offload updates with the CPU's kernel, near to the last bit."""
+    runs = {}
+    for name in STRATEGIES[1:]:
+        config, runs[name] = make_run(name, {**STEPS, **strategy(name)})
+        train(config, runs[name], world)
+    for name in STRATEGIES[2:]:
+        assert losses(runs[name]) == losses(runs["zero1"])
+        assert near(saved(runs[name], "masters"), saved(runs["zero1"], "masters"), 0)
+        assert near(saved(runs[name], "ema"), saved(runs["zero1"], "ema"), 0)
+
+
+@pytest.mark.parametrize("name, precision", [("zero0", "fp32"), ("zero3", "fp32"), ("zero3", "bf16"), ("zero2_offload", "bf16"),
+                                             ("zero3_offload", "bf16")])
+def test_stopped_and_resumed_is_bit_for_bit_the_same(make_run, world, name, precision):
+    changes = {"train.precision": precision, **strategy(name)}
+    config, whole = make_run("whole", changes)
+    train(config, whole, world)
+    config, parts = make_run("parts", changes)
+    assert not train(config, parts, world, stop=stop_after(3))
+    assert train(config, parts, world)
+    assert losses(parts) == losses(whole)
+    for path in list_checkpoints(whole)[-1].glob("*.safetensors"):
+        assert path.read_bytes() == (list_checkpoints(parts)[-1] / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("variant", ["masked", "mdt", "discriminative"])
+def test_every_variant_trains_at_stage_3_as_at_stage_1(make_run, world, variant):
+    runs = []
+    for name in ("zero1", "zero3"):
+        config, run = make_run(name, {"objective": {"name": variant}, "train.images": 256, **strategy(name)})
+        train(config, run, world)
+        runs.append(run)
+    one, three = runs
+    terms = [[{name: value for name, value in line.items() if name.startswith(("loss/", "watch/"))} for line in read_lines(run.metrics)]
+             for run in runs]
+    assert terms[0] == terms[1] and len(terms[0]) == 4
+    for path in list_checkpoints(one)[-1].glob("*.safetensors"):
+        assert near(saved(three, path.stem), saved(one, path.stem), 0), path.stem
+
+
+def test_two_and_four_ranks_equal_one(make_run, on_ranks, plain):
+    """fp32, every stage that shards; each rank holds its share of the masters, and the whole is the plain loop's."""
+    for ranks in (2, 4):
+        runs = {}
+        for name in ("zero0", "zero1", "zero2", "zero3"):
+            config, runs[name] = make_run(f"{name}-{ranks}", {**FP32, **strategy(name), "resources.accelerators_per_run": ranks,
+                                                              "resources.micro_batch": 64 // ranks // 2})
+        on_ranks(ranks, *runs.values())
+        expected = plain(config)
+        for run in runs.values():
+            assert losses(run) == pytest.approx(expected["losses"], abs=2e-6)
+            assert norms(run) == pytest.approx(expected["norms"], abs=1e-5)
+            assert near(saved(run, "masters"), expected["masters"], 5e-6) and near(saved(run, "ema"), expected["ema"], 5e-6)
+
+
+def test_a_run_continues_on_other_ranks_and_another_stage(make_run, world, on_ranks, plain):
+    """2 ranks at stage 3, then 1 at stage 1, then 4 at stage 2; same data, noise and losses as one plain loop."""
+    changes = {**FP32, "train.checkpoint_every_images": 6 * 64}
+    config, run = make_run("run", {**changes, **strategy("zero3"), "train.images": 6 * 64, "resources.accelerators_per_run": 2})
+    on_ranks(2, run)
+    config, _ = make_run("run", {**changes, **strategy("zero1"), "train.images": 12 * 64})
+    assert train(config, run, world)
+    make_run("run", {**changes, **strategy("zero2"), "resources.accelerators_per_run": 4})
+    on_ranks(4, run)
+    config, _ = make_run("other", FP32)
+    expected = plain(config)
+    assert losses(run) == pytest.approx(expected["losses"], abs=2e-6)
+    assert near(saved(run, "masters"), expected["masters"], 5e-6) and near(saved(run, "ema"), expected["ema"], 5e-6)
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({}, "ZeRO stage 0 with train.precision bf16"),
+    ({"zero_optimization": {"stage": 4}}, "ZeRO stage 4; stages are 0, 1, 2 and 3"),
+    ({"zero_optimization": {"stage": 1}, "train_batch_size": 32}, "train_batch_size = 32 but the run config makes it 64"),
+    ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": False}}, "bf16 = {'enabled': False} but"),
+    ({"zero_optimization": {"stage": 1}, "fp16": {"enabled": True}}, "has 'fp16', but train.precision is bf16 or fp32"),
+    ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "has 'optimizer', but the optimizer is AdamW with train.lr"),
+    ({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}}, "take stage 2 with the same data_types"),
+    ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "offload_param.device 'nvme'; cpu is supported"),
+    ([1], "expected a JSON object"),
+])
+def test_strategies_that_do_not_fit_are_refused(make_run, tmp_path, settings, words):
+    (tmp_path / "strategy.json").write_text(json.dumps(settings))
+    config, _ = make_run(changes={"resources.deepspeed": str(tmp_path / "strategy.json")})
+    with pytest.raises(UserError) as error:
+        deepspeed_config(config, 1)
+    assert words in str(error.value)
+
+
+def test_harmless_keys_of_a_users_own_strategy_are_kept(make_run, tmp_path):
+    mine = {"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}, "bf16": {"enabled": True}, "fp16": {"enabled": False},
+            "train_batch_size": "auto", "gradient_clipping": 0.0, "wall_clock_breakdown": True}
+    (tmp_path / "strategy.json").write_text(json.dumps(mine))
+    config, _ = make_run(changes={"resources.deepspeed": str(tmp_path / "strategy.json")})
+    made = deepspeed_config(config, 1)
+    assert made["zero_optimization"]["reduce_bucket_size"] == 1000 and made["wall_clock_breakdown"] is True
+    assert made["train_batch_size"] == 64 and made["bf16"]["enabled"] is True

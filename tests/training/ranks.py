@@ -10,6 +10,7 @@ import sys
 from ditscale.config import resolve
 from ditscale.rundir import RunDir
 from ditscale.training import loop
+from ditscale.training.agreement import check_agreement
 from ditscale.training.distributed import join_world
 from ditscale.training.loop import train
 
@@ -20,7 +21,12 @@ def main(paths: list[str]) -> None:
         poison(world.rank, *os.environ["POISON"].split())
     for path in paths:
         run = RunDir(path)
-        assert train(resolve(run.read_record()["config"], path), run, world)
+        values = run.read_record()["config"]
+        if "DISAGREE" in os.environ and world.rank == 1:
+            values["train"]["lr"] *= 2
+        config = resolve(values, path)
+        check_agreement(config, world)
+        assert train(config, run, world)
 
 
 def poison(here: int, rank: str, passes: str, name: str) -> None:

@@ -143,7 +143,8 @@ class EvaluationConfig(Section):
 
 class ResourcesConfig(Section):
     accelerators_per_run: Count = Field(1, gt=0)                                 # ranks: GPUs, or CPU processes
-    micro_batch: Count | None = Field(None, gt=0)                                # images a forward on one rank; default: all
+    micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
+                                                                               # auto: what fits, by the memory model
     deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
     log_every_images: Count = Field(2048, gt=0)
@@ -176,7 +177,9 @@ class RunConfig(Section):
             raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "
                             f"{batch - batch % ranks or ranks} or {batch + ranks - batch % ranks} would")
         micro = self.resources.micro_batch
-        if micro and batch // ranks % micro:
+        if isinstance(micro, int) and micro < 1:
+            raise UserError(f"resources.micro_batch is {micro}; give a number of images, or auto")
+        if isinstance(micro, int) and batch // ranks % micro:
             raise UserError(f"resources.micro_batch {micro} does not divide the {batch // ranks} images of a rank "
                             f"(train.global_batch {batch} over {ranks} ranks)")
         limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
@@ -194,8 +197,9 @@ class RunConfig(Section):
 
     @property
     def micro_batch(self) -> int:
-        """Images of one forward on one rank."""
-        return self.resources.micro_batch or self.train.global_batch // self.resources.accelerators_per_run
+        """Images of one forward on one rank; where that is ``auto``, all that a rank has, until ``fit_micro_batch`` settles it."""
+        micro = self.resources.micro_batch
+        return micro if isinstance(micro, int) else self.train.global_batch // self.resources.accelerators_per_run
 
     def science(self) -> dict:
         """The config without resources and paths: what decides the result.

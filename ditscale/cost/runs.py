@@ -1,9 +1,11 @@
-"""What a run computes: the card of its model as it trains it, and the exact total over its steps."""
+"""What a run computes and holds: the cards of its model as it trains it, and the exact FLOPs over its steps."""
 
 from bisect import bisect_right
+from dataclasses import replace
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import Backbone, ComputeCard, make_backbone
+from ditscale.cost.compute import Backbone, ComputeCard, make_backbone, plain_card
+from ditscale.cost.memory import MemoryCard, memory_card
 from ditscale.cost.variants import variant_card
 from ditscale.diffusion.nfe import LEARNS_SIGMA
 from ditscale.models.sizes import parse_model_name
@@ -23,6 +25,31 @@ def training_flops(config: RunConfig, images_seen: int) -> int:
     backbone = _backbone(config)
     return sum(variant_card(backbone, config.objective, kept).train_flops_per_image * count * batch
                for kept, count in _steps_by_kept(config, backbone.tokens, steps))
+
+
+def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:
+    """The memory card of one rank, for the step of the run that needs most.
+
+    Activations of a variant are the plain DiT's in the ratio of the MACs that a backward follows: near, not exact. A teacher's
+    forward weights count among the states.
+    """
+    backbone, resources = _backbone(config), config.resources
+    kept = None
+    if config.objective.name == "masked":                                      # the least that is masked in any step
+        ratios = [config.objective.ratio_at(images, config.train.images) for images in (0, config.train.images - 1)]
+        kept = kept_tokens(backbone.tokens, min(ratios))
+    card, plain = variant_card(backbone, config.objective, kept), plain_card(backbone)
+    averages = 1 + len(config.train.ema_decays) + len(config.train.ema_lengths)
+    teacher = config.objective.name == "discriminative" and config.objective.discriminates
+    memory = memory_card(
+        backbone.model, parameters=card.parameters, resolution=config.data.resolution, channels=config.data.channels,
+        micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
+        precision=config.train.precision, block=config.model.block, checkpointing=resources.checkpoint_activations,
+        ema_tracks=averages + teacher)
+    ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())
+    value_bytes = 2 if config.train.precision == "bf16" else 4
+    return replace(memory, activations=round(memory.activations * ratio),
+                   states=memory.states + teacher * value_bytes * card.parameters)
 
 
 def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int, int]]:

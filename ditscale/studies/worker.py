@@ -51,6 +51,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, stop: StopRequest) -> bo
     from ditscale.evaluation.evaluate import Evaluator
     from ditscale.training.agreement import check_agreement
     from ditscale.training.distributed import join_world
+    from ditscale.training.fit import fit_micro_batch
     from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
 
@@ -59,8 +60,9 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, stop: StopRequest) -> bo
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
                         f"{config.resources.accelerators_per_run}")
     check_agreement(config, world)
+    config = fit_micro_batch(config, world)
     if world.is_main:
-        run.update_record(environment=environment(world.device))
+        run.update_record(environment=environment(world.device), micro_batch=config.micro_batch)
     hooks = {"stop": lambda: stop}
     if config.evaluation is not None:
         evaluator = Evaluator(config, world)

@@ -59,6 +59,12 @@ def zero_stage(config: RunConfig) -> int:
     return _read(Path(config.resources.deepspeed)).get("zero_optimization", {}).get("stage", 0)
 
 
+def offloads(config: RunConfig) -> bool:
+    """Whether optimizer and masters are to be in host memory."""
+    offload = _read(Path(config.resources.deepspeed)).get("zero_optimization", {}).get("offload_optimizer") or {}
+    return offload.get("device", "none") != "none"
+
+
 def _read(path: Path) -> dict:
     try:
         strategy = json.loads(path.read_text())

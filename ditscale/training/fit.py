@@ -1,0 +1,58 @@
+"""``resources.micro_batch: auto``: the largest micro batch that the memory model says fits."""
+
+import torch
+import torch.distributed as dist
+
+from ditscale.config import RunConfig
+from ditscale.cost.memory import GIB
+from ditscale.cost.runs import run_memory_card
+from ditscale.errors import UserError
+from ditscale.training.distributed import World
+from ditscale.training.strategy import offloads, zero_stage
+
+USABLE = 0.85                                                                  # the rest is for buckets, kernels and fragments
+
+
+def fit_micro_batch(config: RunConfig, world: World) -> RunConfig:
+    """The config with ``auto`` settled: the same number on all ranks, for the one with the least memory. Collective.
+
+    Raises:
+        UserError: not even one image fits.
+    """
+    if config.resources.micro_batch != "auto":
+        return config
+    least = torch.tensor(_memory_bytes(world), dtype=torch.long)
+    if world.size > 1:
+        dist.all_reduce(least, op=dist.ReduceOp.MIN, group=world.control)
+    return with_micro_batch(config, largest_that_fits(config, int(USABLE * least.item())))
+
+
+def with_micro_batch(config: RunConfig, micro_batch: int) -> RunConfig:
+    return config.model_copy(update={"resources": config.resources.model_copy(update={"micro_batch": micro_batch})})
+
+
+def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
+    """The largest divisor of a rank's images whose memory card stays within ``usable_bytes``.
+
+    Raises:
+        UserError: not even one image fits; the message says what is needed and what would help.
+    """
+    images = config.train.global_batch // config.resources.accelerators_per_run
+    stage, offload = zero_stage(config), offloads(config)
+    needed = 0
+    for micro_batch in (number for number in range(images, 0, -1) if images % number == 0):
+        needed = run_memory_card(config, stage=stage, offload=offload, micro_batch=micro_batch).accelerator
+        if needed <= usable_bytes:
+            return micro_batch
+    raise UserError(f"resources.micro_batch auto: one image at a time needs {needed / GIB:.2f} GiB on each of "
+                    f"{config.resources.accelerators_per_run} rank(s) at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are usable; "
+                    "a higher stage, more ranks or resources.checkpoint_activations need less")
+
+
+def _memory_bytes(world: World) -> int:
+    """Memory of this rank's device; on the CPU its share of what is free, all ranks taken to be on this host."""
+    if world.device.type == "cuda":
+        return torch.cuda.get_device_properties(world.device).total_memory
+    with open("/proc/meminfo") as file:
+        kib = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    return kib * 1024 // world.size

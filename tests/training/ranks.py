@@ -1,6 +1,6 @@
 """Train runs one after another on the ranks of one process group: ``python ranks.py RUN_DIR...``, once a rank.
 
-Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
+Each rank leaves in the run directory how many fp32 numbers it held for the average: ``averaged-RANK.txt``. Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
 """
 
 import math
@@ -12,6 +12,7 @@ from ditscale.rundir import RunDir
 from ditscale.training import loop
 from ditscale.training.agreement import check_agreement
 from ditscale.training.distributed import join_world
+from ditscale.training.ema import Averages
 from ditscale.training.loop import train
 
 
@@ -26,7 +27,17 @@ def main(paths: list[str]) -> None:
             values["train"]["lr"] *= 2
         config = resolve(values, path)
         check_agreement(config, world)
+        count_averaged(run, world.rank)
         assert train(config, run, world)
+
+
+def count_averaged(run: RunDir, rank: int) -> None:
+    class Counted(Averages):
+        def __init__(self, layout, settings):
+            super().__init__(layout, settings)
+            held = sum(flat.numel() for flat in self.tracks["ema"].flats)
+            (run.path / f"averaged-{rank}.txt").write_text(str(held))
+    loop.Averages = Counted
 
 
 def poison(here: int, rank: str, passes: str, name: str) -> None:

@@ -148,6 +148,11 @@ def test_two_and_four_ranks_equal_one(make_run, on_ranks, plain):
             assert losses(run) == pytest.approx(expected["losses"], abs=2e-6)
             assert norms(run) == pytest.approx(expected["norms"], abs=1e-5)
             assert near(saved(run, "masters"), expected["masters"], 5e-6) and near(saved(run, "ema"), expected["ema"], 5e-6)
+        whole = sum(value.numel() for value in expected["ema"].values())
+        for name, run in runs.items():
+            share = whole if name == "zero0" else whole / ranks                   # and padding
+            for rank in range(ranks):
+                assert share <= int((run.path / f"averaged-{rank}.txt").read_text()) < 1.02 * share + 64
 
 
 def test_a_run_continues_on_other_ranks_and_another_stage(make_run, world, on_ranks, plain):

@@ -139,6 +139,7 @@ class EvaluationConfig(Section):
     guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
     batch: Count = Field(256, gt=0)
     seed: Count = Field(0, ge=0)
+    every_images: Count | None = Field(None, gt=0)                             # which checkpoints; default: all. The last always
 
 
 class ResourcesConfig(Section):
@@ -190,6 +191,10 @@ class RunConfig(Section):
         if self.evaluation and self.evaluation.guidance_scale != 1 and self.model.class_dropout_prob == 0:
             raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
                             "without label dropout there is no unconditional model to guide with")
+        every, saved = self.evaluation and self.evaluation.every_images, self.train.checkpoint_every_images
+        if every and every % saved:
+            raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
+                            "checkpoints are what is scored")
         if self.evaluation:
             sampling_of(self.evaluation).check(self.formulation.name)
             check_interval(self.formulation, self.evaluation.guidance_interval)
@@ -197,7 +202,7 @@ class RunConfig(Section):
 
     @property
     def micro_batch(self) -> int:
-        """Images of one forward on one rank; where that is ``auto``, all that a rank has, until ``fit_micro_batch`` settles it."""
+        """Images of one forward on one rank; for ``auto`` all that a rank has, until ``fit_micro_batch`` settles it."""
         micro = self.resources.micro_batch
         return micro if isinstance(micro, int) else self.train.global_batch // self.resources.accelerators_per_run
 
@@ -207,7 +212,8 @@ class RunConfig(Section):
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
         a default, once released, never changes.
         """
-        places = {"resources": True, "data": {"path"}, "evaluation": {"extractor_path", "reference_path", "batch"}}
+        places = {"resources": True, "data": {"path"},
+                  "evaluation": {"extractor_path", "reference_path", "batch", "every_images"}}
         return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:

@@ -56,7 +56,7 @@ def _explain(kind: type[BaseModel], item: dict) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
-    loc, section, chosen = _without_tag(item["loc"])
+    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part)))  # nor pydantic's branches
     key, kinds = ".".join(str(part) for part in loc), UNIONS.get(section, {})
     if item["type"] == "extra_forbidden":
         known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])

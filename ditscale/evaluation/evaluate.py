@@ -47,12 +47,17 @@ class Evaluator:
         self.floor = self._floor()
 
     def evaluate_missing(self, run: RunDir) -> None:
-        """Score every checkpoint that has no line in evals.jsonl under this passport. Collective."""
+        """Score every checkpoint that is due and has no line in evals.jsonl under this passport. Collective."""
         digest = self.passport.digest()
         scored = {line["images_seen"] for line in read_lines(run.evals) if line["passport_id"] == digest}
         for checkpoint in list_checkpoints(run):
-            if images_of(checkpoint) not in scored:
+            if images_of(checkpoint) not in scored and self._is_due(images_of(checkpoint)):
                 self._evaluate(run, checkpoint)
+
+    def _is_due(self, images_seen: int) -> bool:
+        """Every ``evaluation.every_images``, and at the end; a checkpoint of an early stop is not, unless all are."""
+        every, train = self.settings.every_images, self.config.train
+        return not every or images_seen % every < train.global_batch or images_seen + train.global_batch > train.images
 
     def _evaluate(self, run: RunDir, checkpoint) -> None:
         started = time.perf_counter()

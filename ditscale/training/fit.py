@@ -45,8 +45,8 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
         if needed <= usable_bytes:
             return micro_batch
     raise UserError(f"resources.micro_batch auto: one image at a time needs {needed / GIB:.2f} GiB on each of "
-                    f"{config.resources.accelerators_per_run} rank(s) at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are usable; "
-                    "a higher stage, more ranks or resources.checkpoint_activations need less")
+                    f"{config.resources.accelerators_per_run} rank(s) at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are "
+                    "usable; a higher stage, more ranks or resources.checkpoint_activations need less")
 
 
 def _memory_bytes(world: World) -> int:

@@ -66,13 +66,15 @@ class Guard:
         zero_long = torch.zeros((), dtype=torch.long, device=self.device)
         self.norm, self.norm_max = torch.zeros((2,), device=self.device).unbind()
         self.skipped, self.worst, self.worst_images = zero_long, zero_long, zero_long + NEVER
-        self.first_images, self.bad = zero_long + NEVER, torch.zeros(len(self.layout.shapes), dtype=torch.bool, device=self.device)
+        self.first_images = zero_long + NEVER
+        self.bad = torch.zeros(len(self.layout.shapes), dtype=torch.bool, device=self.device)
 
     @torch.no_grad()
     def inspect(self, images_seen: int) -> None:
         """Measure the reduced gradient, and tell the optimizer how to scale it or to leave the step out."""
         parts = [part for _, part in zero.gradients(self.engine, self.layout)]
-        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32)).to(self.device) if parts else torch.zeros(0, device=self.device)
+        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32)) if parts else torch.zeros(0)
+        norms = norms.to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
             dist.all_reduce(square)

@@ -61,7 +61,7 @@ def combine(snapshots: list[Profile], target: Profile) -> tuple[np.ndarray, floa
     """
     gram = np.array([[first.dot(second) for second in snapshots] for first in snapshots])
     towards = np.array([snapshot.dot(target) for snapshot in snapshots])
-    scale = np.sqrt(np.diag(gram))                                             # profiles of unit norm: a better-conditioned problem
+    scale = np.sqrt(np.diag(gram))                                             # profiles of unit norm are better conditioned
     weights = np.linalg.lstsq(gram / np.outer(scale, scale), towards / scale, rcond=1e-12)[0] / scale
     missed = target.dot(target) - 2 * weights @ towards + weights @ gram @ weights
     return weights, float(np.sqrt(max(missed, 0.0) / target.dot(target)))

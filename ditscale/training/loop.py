@@ -63,50 +63,51 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     stopping = False
     batches = on_device(loader, world.device)
 
-    while steps < last_step and not stopping:
-        lr = learning_rate(config, images_seen)
-        for group in engine.optimizer.param_groups:
-            group["lr"] = lr
-        for _ in range(engine.gradient_accumulation_steps()):
-            with timed("data", host=True):
-                raw, labels, positions = next(batches)
-            with timed("random"):
-                draws = randomness.draw(config.seed, positions, streams)
-                images = prepare(raw, draws)
-            with timed("forward"):
-                terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
-            with timed("backward"):
-                engine.backward(sum(terms.losses.values()))
-            with timed("optimizer"):
-                if engine.is_gradient_accumulation_boundary():
-                    guard.inspect(images_seen)
-                engine.step()
-            telemetry.add(terms)
-        steps += 1
-        before, images_seen = images_seen, images_seen + settings.global_batch
-        telemetry.images += settings.global_batch
-        with timed("ema"):
-            averages.update(before, images_seen)
-            if teacher:
-                teacher.update(objective.teacher_momentum_at(images_seen))
-            objective.after_step(partial(mean_over_ranks, world))
+    try:
+        while steps < last_step and not stopping:
+            lr = learning_rate(config, images_seen)
+            for group in engine.optimizer.param_groups:
+                group["lr"] = lr
+            for _ in range(engine.gradient_accumulation_steps()):
+                with timed("data", host=True):
+                    raw, labels, positions = next(batches)
+                with timed("random"):
+                    draws = randomness.draw(config.seed, positions, streams)
+                    images = prepare(raw, draws)
+                with timed("forward"):
+                    terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
+                with timed("backward"):
+                    engine.backward(sum(terms.losses.values()))
+                with timed("optimizer"):
+                    if engine.is_gradient_accumulation_boundary():
+                        guard.inspect(images_seen)
+                    engine.step()
+                telemetry.add(terms)
+            steps += 1
+            before, images_seen = images_seen, images_seen + settings.global_batch
+            telemetry.images += settings.global_batch
+            with timed("ema"):
+                averages.update(before, images_seen)
+                if teacher:
+                    teacher.update(objective.teacher_momentum_at(images_seen))
+                objective.after_step(partial(mean_over_ranks, world))
 
-        stopping = any_rank(world, bool(stop()))
-        if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
-            found = guard.read()
-            telemetry.flush(images_seen, lr=lr, found=found)
-            guard.check(found, config.resources.skip_limit)
-        if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
-            started = time.perf_counter()
-            keep = None if guard.is_skipping else config.resources.keep_checkpoints
-            checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=keep)
-            if not stopping:
-                after_checkpoint()
-            telemetry.pause(time.perf_counter() - started)
-
-    loader.close()
-    telemetry.close()
-    engine.destroy()
+            stopping = any_rank(world, bool(stop()))
+            if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
+                found = guard.read()
+                telemetry.flush(images_seen, lr=lr, found=found)
+                guard.check(found, config.resources.skip_limit)
+            if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
+                started = time.perf_counter()
+                keep = None if guard.is_skipping else config.resources.keep_checkpoints
+                checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=keep)
+                if not stopping:
+                    after_checkpoint()
+                telemetry.pause(time.perf_counter() - started)
+    finally:
+        loader.close()
+        telemetry.close()
+        engine.destroy()
     return steps == last_step
 
 

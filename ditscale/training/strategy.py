@@ -89,8 +89,8 @@ def _check_supported(strategy: dict, precision: str, path: Path) -> None:
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{where} asks for ZeRO stage {stage!r}; stages are 0, 1, 2 and 3")
     if stage == 0 and precision == "bf16":
-        raise UserError(f"{where} asks for ZeRO stage 0 with train.precision bf16: DeepSpeed then sums gradients in bf16 and keeps "
-                        "its masters where EMA and checkpoints cannot read them; stage 1 costs no more, or take fp32")
+        raise UserError(f"{where} asks for ZeRO stage 0 with train.precision bf16: DeepSpeed then sums gradients in bf16 and "
+                        "keeps its masters where EMA and checkpoints cannot read them; stage 1 costs no more, or take fp32")
     if stage == 1 and precision == "bf16" and strategy.get("data_types", {}).get("grad_accum_dtype") == "fp32":
         raise UserError(f"{where} asks for fp32 gradients at stage 1 with bf16, for which DeepSpeed takes another optimizer, "
                         "one that is not proven here; take stage 2 with the same data_types")

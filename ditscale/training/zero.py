@@ -104,7 +104,8 @@ class SecondModel:
             return
         p.data = torch.empty(p.shape, dtype=dtype, device=buffer.device)
         for piece, at in places:
-            self.copies.append((p.data.view(-1)[piece.start:piece.start + piece.numel], self.buffers[piece.group][at:at + piece.numel]))
+            target = p.data.view(-1)[piece.start:piece.start + piece.numel]
+            self.copies.append((target, self.buffers[piece.group][at:at + piece.numel]))
 
     @torch.no_grad()
     def set(self, flats: list[Tensor]) -> None:

@@ -93,6 +93,15 @@ def test_a_run_stops_in_time_and_is_preempted(make_run):
     assert run.status()["images_seen"] > 0 and list_checkpoints(run)
 
 
+def test_only_the_checkpoints_that_are_due_are_scored(make_run):
+    from ditscale.studies.worker import work
+
+    _, run = make_run(changes={"train.checkpoint_every_images": 64, "evaluation.every_images": 256})
+    assert work(run) == 0
+    assert [line["images_seen"] for line in read_lines(run.evals)] == [256, 512, 640]
+    assert len(list_checkpoints(run)) == 10
+
+
 def test_facts_tell_data_and_config_apart(make_run, tmp_path):
     config, _ = make_run("one")
     other, _ = make_run("two", {"train.lr": 2e-3})
@@ -116,6 +125,7 @@ def test_user_errors_name_the_averages(make_run):
     for key, value, words in [("train.ema_lengths", [0.3], "train.ema_lengths has 0.3; give numbers above 0 and below 0.28"),
                               ("train.ema_decays", [1.0], "train.ema_decays has 1.0; give numbers above 0 and below 1"),
                               ("train.ema_lengths", [0.1, 0.1], "has a number twice"),
+                              ("evaluation.every_images", 500, "500 is not a multiple of train.checkpoint_every_images 320"),
                               ("resources.time_limit_minutes", 2.0, "time_margin_minutes 3.0 leaves nothing of")]:
         with pytest.raises(UserError, match=words):
             make_run(changes={key: value})

@@ -17,7 +17,7 @@ import torch
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
-from ditscale.cost.throughput import run_card
+from ditscale.cost.runs import run_card
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ditscale.models.dit import Condition, DiT, initialize_linears, join, run
+from ditscale.models.dit import Condition, DiT, initialize_linears, join, part, run
 from ditscale.models.layers import Linear, RelativePositionBias, relative_offsets
 from ditscale.models.masking import gather, is_kept, scatter
 
@@ -50,7 +50,7 @@ class Mdt(DiT):
             x = block(x, condition.c, offsets)
             if depth < self.long_skips:
                 outputs.append(x)
-        return x[:, :tokens.shape[1]], x[:, tokens.shape[1]:] if condition.tokens is not None else None
+        return part(x, tokens.shape[1])
 
     def interpolate(self, encoded: Tensor, beside: Tensor | None, condition: Condition, kept: Tensor) -> Tensor:
         """The side-interpolater: encoded tokens and mask tokens, at their places, through one block; its output is taken at the
@@ -71,7 +71,7 @@ class Mdt(DiT):
         x, inputs = join(tokens, beside), join(inputs, condition.tokens)
         for block, skip in zip(blocks, self.skips[self.long_skips:], strict=True):
             x = block(skip(torch.cat([x, inputs], dim=-1)), condition.c, self.offsets)
-        return self.to_image(x[:, :tokens.shape[1]], condition.c)
+        return self.to_image(part(x, tokens.shape[1])[0], condition.c)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
         """As ``DiT``; with ``kept`` (B, K) the masked pass: the encoder sees these tokens only."""

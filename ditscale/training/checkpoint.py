@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ditscale.config import RunConfig
 from ditscale.rundir import RunDir, write_atomically, write_json
 from ditscale.training import zero
 from ditscale.training.distributed import World
@@ -70,17 +71,23 @@ class TrainingState:
             yield OBJECTIVE, {name: value.detach().cpu().contiguous() for name, value in self.buffers.items()}
 
 
-def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int, keep: int | None) -> None:
-    """Write one checkpoint, then drop all but the averages of all but the last ``keep`` (None: drop nothing). Collective."""
+def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int) -> None:
+    """Write one checkpoint. Collective."""
     if world.is_main:
         _write(run, state.tensors(), images_seen, steps)
-        for old in list_checkpoints(run)[:-keep] if keep else ():
-            for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
-                (old / name).unlink(missing_ok=True)
     else:
         for _ in state.tensors():                                              # its share of what rank 0 collects
             pass
     dist.barrier()
+
+
+def drop_outdated(run: RunDir, world: World, config: RunConfig) -> None:
+    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good."""
+    keep, every = config.resources.keep_checkpoints, config.resources.keep_every_images
+    for old in list_checkpoints(run)[:-keep] if world.is_main else ():
+        if not every or images_of(old) % every >= config.train.global_batch:
+            for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
+                (old / name).unlink(missing_ok=True)
 
 
 def _write(run: RunDir, tensors, images_seen: int, steps: int) -> None:

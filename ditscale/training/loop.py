@@ -99,15 +99,16 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 guard.check(found, config.resources.skip_limit)
             if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
                 started = time.perf_counter()
-                keep = None if guard.is_skipping else config.resources.keep_checkpoints
-                checkpoint.save(run, state, world, images_seen=images_seen, steps=steps, keep=keep)
+                checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
+                if not guard.is_skipping:
+                    checkpoint.drop_outdated(run, world, config)
                 if not stopping:
                     after_checkpoint()
                 telemetry.pause(time.perf_counter() - started)
     finally:
         loader.close()
         telemetry.close()
-        engine.destroy()
+        zero.destroy(engine)
     return steps == last_step
 
 

@@ -10,6 +10,8 @@ from ditscale.config import RunConfig
 from ditscale.training.layout import Layout, Piece
 from ditscale.training.strategy import deepspeed_config
 
+LINEAR = torch.nn.functional.linear
+
 
 def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     """A DeepSpeed engine with torch's own fused AdamW (no JIT-compiled optimizer is needed on any device)."""
@@ -23,6 +25,12 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, world_size))
     return engine
+
+
+def destroy(engine) -> None:
+    """Free what the engine holds, and put back the linear function that stage 3 replaces in all of torch."""
+    engine.destroy()
+    torch.nn.functional.linear = LINEAR
 
 
 def forward_dtype(config: RunConfig) -> torch.dtype:

@@ -20,7 +20,7 @@ KILLS = 20
 @pytest.mark.parametrize("strategy, precision", [("zero1", "bf16"), ("zero3", "fp32")])
 def test_killed_twenty_times(make_run, strategy, precision):
     """Some kills fall into the start, some into steps, some into the writing of a checkpoint: there is one every second step."""
-    changes = {"evaluation": None, "train.images": 64 * 400, "train.checkpoint_every_images": 128, "train.precision": precision,
+    changes = {"evaluation": None, "train.images": 64 * 200, "train.checkpoint_every_images": 128, "train.precision": precision,
                "resources.deepspeed": f"ds_configs/{strategy}.json", "objective": {"name": "discriminative"}}
     _, whole = make_run("whole", changes)
     assert start(whole).wait() == 0

@@ -108,11 +108,13 @@ def test_accumulation_equals_one_batch(make_run, world):
     assert losses(four) == pytest.approx(losses(one), abs=2e-6)
 
 
-def test_old_training_states_are_dropped_and_ema_kept(make_run, world):
-    config, run = make_run(changes={"train.checkpoint_every_images": 128, "resources.keep_checkpoints": 2})
+@pytest.mark.parametrize("every, kept", [(None, [False, False, False, True, True]), (256, [False, True, False, True, True])])
+def test_old_training_states_are_dropped_and_ema_kept(make_run, world, every, kept):
+    config, run = make_run(changes={"train.checkpoint_every_images": 128, "resources.keep_checkpoints": 2,
+                                    "resources.keep_every_images": every})
     train(config, run, world)
     checkpoints = list_checkpoints(run)
     assert [path.name for path in checkpoints] == [f"images-{images:012d}" for images in (128, 256, 384, 512, 640)]
-    assert [(path / "masters.safetensors").exists() for path in checkpoints] == [False, False, False, True, True]
+    assert [(path / "masters.safetensors").exists() for path in checkpoints] == kept
     assert all((path / "ema.safetensors").exists() for path in checkpoints)
     assert (run.checkpoints / "latest").read_text().strip() == checkpoints[-1].name

@@ -94,16 +94,73 @@ def test_one_rank_equals_a_plain_loop_in_fp32(make_run, world, plain, name):
     assert near(saved(run, "masters"), expected["masters"], 2e-6) and near(saved(run, "ema"), expected["ema"], 1e-6)
 
 
-def test_bf16_is_the_same_at_every_stage(make_run, world):
-    """Bit for bit the losses and the fp32 masters of stage 1; offload updates with the CPU's kernel, near to the last bit."""
-    runs = {}
-    for name in STRATEGIES[1:]:
-        config, runs[name] = make_run(name, {**STEPS, **strategy(name)})
+def plain_bf16_loop(config, *, micro_batches):
+    """bf16 weights and gradients, fp32 masters: losses, and the masters in the end. Micro gradients are added in bf16."""
+    objective, model = make_objective(config), build_model(config)
+    for p in model.parameters():
+        p.data = p.data.bfloat16()
+    masters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
+    optimizer, found = torch.optim.AdamW(masters.values(), lr=config.train.lr, weight_decay=0.0), []
+    batches = open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64 // micro_batches,
+                          end_images=config.train.images, backend="mmap")
+    for step, (images, labels, positions) in enumerate(batches, start=1):
+        draws = randomness.draw(config.seed, positions, objective.streams)
+        loss = objective(model, CleanBatch(images.float() / 127.5 - 1, labels), draws).losses["generative"]
+        (loss / micro_batches).backward()
+        found.append(loss.item())
+        if step % micro_batches == 0:
+            for name, p in model.named_parameters():
+                masters[name].grad = p.grad.float()
+                p.grad = None
+            optimizer.step()
+            for name, p in model.named_parameters():
+                p.data.copy_(masters[name].data)
+    means = [sum(found[first:first + micro_batches]) / micro_batches for first in range(0, len(found), micro_batches)]
+    return means, masters
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_bf16_equals_a_plain_loop_with_fp32_masters(make_run, world, micro_batches):
+    """Losses to 1e-6 and masters to 1e-6 over 20 steps; with accumulation, whose order of sums DeepSpeed chooses, to 1e-3."""
+    config, run = make_run(changes={**STEPS, **strategy("zero1"), "resources.micro_batch": 64 // micro_batches})
+    train(config, run, world)
+    history, masters = plain_bf16_loop(config, micro_batches=micro_batches)
+    bound = 1e-6 if micro_batches == 1 else 1e-3
+    assert losses(run) == pytest.approx(history, abs=bound)
+    assert near(saved(run, "masters"), masters, bound)
+
+
+def test_bf16_on_two_ranks_is_near_one(make_run, world, on_ranks):
+    """The ranks' gradients are rounded to bf16 before they are added: losses within 1 %, one step's within 1e-6."""
+    config, one = make_run("one", STEPS)
+    train(config, one, world)
+    runs = {name: make_run(name, {**STEPS, **strategy(name), "resources.accelerators_per_run": 2})[1] for name in ("zero1", "zero3")}
+    on_ranks(2, *runs.values())
+    for run in runs.values():
+        assert losses(run)[0] == pytest.approx(losses(one)[0], abs=1e-6)
+        assert losses(run) == pytest.approx(losses(one), rel=0.01)
+
+
+@pytest.fixture
+def same_linear(tmp_path):
+    """Stage 3 with torch's own linear function: DeepSpeed's, which keeps less, adds the bias in another order."""
+    path = tmp_path / "zero3_same_linear.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": 3, "memory_efficient_linear": False}}))
+    return {"resources.deepspeed": str(path)}
+
+
+def test_bf16_is_the_same_at_every_stage(make_run, world, same_linear):
+    """Bit for bit the losses, masters and EMA of stage 1; as shipped, with its own linear function, stage 3 is near."""
+    runs, settings = {}, {**{name: strategy(name) for name in STRATEGIES[1:]}, "same linear": same_linear}
+    for name, chosen in settings.items():
+        config, runs[name] = make_run(name, {**STEPS, **chosen})
         train(config, runs[name], world)
-    for name in STRATEGIES[2:]:
+    for name in ("zero2", "zero2_offload", "same linear"):
         assert losses(runs[name]) == losses(runs["zero1"])
-        assert near(saved(runs[name], "masters"), saved(runs["zero1"], "masters"), 0)
-        assert near(saved(runs[name], "ema"), saved(runs["zero1"], "ema"), 0)
+        for file in ("masters", "ema"):
+            assert near(saved(runs[name], file), saved(runs["zero1"], file), 0), (name, file)
+    assert losses(runs["zero3_offload"]) == losses(runs["zero3"])
+    assert losses(runs["zero3"]) == pytest.approx(losses(runs["zero1"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("name, precision", [("zero0", "fp32"), ("zero3", "fp32"), ("zero3", "bf16"), ("zero2_offload", "bf16"),
@@ -121,10 +178,10 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(make_run, world, name, prec
 
 
 @pytest.mark.parametrize("variant", ["masked", "mdt", "discriminative"])
-def test_every_variant_trains_at_stage_3_as_at_stage_1(make_run, world, variant):
+def test_every_variant_trains_at_stage_3_as_at_stage_1(make_run, world, same_linear, variant):
     runs = []
-    for name in ("zero1", "zero3"):
-        config, run = make_run(name, {"objective": {"name": variant}, "train.images": 256, **strategy(name)})
+    for name, chosen in (("one", strategy("zero1")), ("three", same_linear)):
+        config, run = make_run(name, {"objective": {"name": variant}, "train.images": 256, **chosen})
         train(config, run, world)
         runs.append(run)
     one, three = runs

@@ -23,7 +23,7 @@ def pair(request, make_run, world, tmp_path):
     config, _ = make_run(changes={"train.precision": precision, "resources.deepspeed": str(strategy), "train.global_batch": 4})
     engine, dtype = zero.make_engine(build_model(config), config, world.size), zero.forward_dtype(config)
     yield engine, Teacher(Layout(engine), build_model(config), dtype), dtype
-    engine.destroy()
+    zero.destroy(engine)
 
 
 def state_of(engine):

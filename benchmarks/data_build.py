@@ -10,6 +10,7 @@ turns, so that a noisy machine disturbs both alike; the best of the rounds is co
 import argparse
 import io
 import json
+import os
 import statistics
 import tarfile
 import tempfile
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         plain = unpacked(options.archive, folder)
@@ -51,6 +53,7 @@ def main() -> None:
     ratios = [alone / whole for alone, whole in zip(seconds["alone"], seconds["build"])]
     print(json.dumps({
         "benchmark": "data_build", "images": images, "size": SIZE, "workers": options.workers, "rounds": options.rounds,
+        "load_average_before": round(load_before, 2),
         "alone_images_per_second": round(images / best["alone"]), "build_images_per_second": round(images / best["build"]),
         "list_seconds": round(best["list"], 2), "build_seconds_of_the_archive_as_it_is": round(packed, 2),
         "build_against_alone": round(best["alone"] / best["build"], 3), "by_round": [round(ratio, 3) for ratio in ratios],

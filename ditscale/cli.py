@@ -112,7 +112,7 @@ def _build_digits(folder) -> None:
 def data_encode(pixels, out, vae_name, bits, batch, device):
     """Encode the images of PIXELS, and their flips, into the latent file OUT. Stopped, it goes on where it was.
 
-    On several GPUs: torchrun --nproc-per-node 8 --no-python ditscale data encode ...
+    On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
     """
     from ditscale.data.encode import encode
     from ditscale.data.vae import default_device, load_vae

@@ -19,12 +19,13 @@ import numpy as np
 import ditscale
 from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
-from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, in_processes, make_chunk, tasks_of
+from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
 from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_sha256, write_manifest
 from ditscale.data.progress import Progress, duration
 from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
+from ditscale.data.workers import Workers
 from ditscale.errors import UserError
 
 FEW = 5                                                                         # names in a message
@@ -71,18 +72,18 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
         UserError: the source or an image of it does not serve, ``out`` is something else, or cannot be written.
     """
     path, out, recipe = Path(path), Path(out), Recipe(size, channels, max_pixels)
-    workers, started = workers or len(os.sched_getaffinity(0)), time.monotonic()
+    started = time.monotonic()
     _check_paths(path, out)
-    with _work_folder(out) as folder:
+    with _work_folder(out) as folder, Workers(workers or len(os.sched_getaffinity(0))) as processes:
         source = open_source(path, labels=labels, split=split, scratch=folder)
         tasks = tasks_of(source, recipe, folder)
         built = not out.exists()
         if built:
-            chunks = _make_chunks(path, source, tasks, workers)
+            chunks, content = _make_chunks(path, source, tasks, processes)
             skipped = _skipped(path, source, tasks, chunks, skip_errors)
-            manifest = _write(path, out, source, recipe, tasks, chunks, skipped)
+            manifest = _write(path, out, source, recipe, tasks, chunks, skipped, content)
         else:
-            manifest = _same_build(out, source, recipe, tasks, skip_errors, workers)
+            manifest = _same_build(out, source, recipe, tasks, skip_errors, processes)
     return BuildSummary(out, manifest, source.notes, time.monotonic() - started, built)
 
 
@@ -131,20 +132,34 @@ def _work_folder(out: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], workers: int) -> list[Chunk]:
-    """All chunks, those of an earlier try among them. Says each image that fails when it is found, as the end may be far."""
+def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], processes: Workers):
+    """All chunks, those of an earlier try among them, and the hash of their pixels in order, made while the processes work.
+
+    Says each image that fails when it is found, as the end may be far.
+    """
     chunks = [finished(task) for _, task in tasks]
     missing = [number for number, chunk in enumerate(chunks) if chunk is None]
     found = sum(len(chunk.digests) for chunk in chunks if chunk)
     _check_space(tasks, missing)
+    content, hashed = hashlib.sha256(), 0
     with Progress("images", len(source.names), done=found) as progress:
-        for place, chunk in in_processes(make_chunk, [tasks[number][1] for number in missing], workers):
+        for place, chunk in processes.each(make_chunk, [tasks[number][1] for number in missing]):
             part, _ = tasks[missing[place]]
             chunks[missing[place]] = chunk
             progress.advance(len(chunk.digests))
             for inside, reason in chunk.failed.items():
                 progress.say(f"{path}: {source.names[part.start + int(inside)]}: {reason}")
-    return chunks
+            hashed = _hash_pixels(content, tasks, chunks, hashed)
+    _hash_pixels(content, tasks, chunks, hashed)
+    return chunks, content
+
+
+def _hash_pixels(content, tasks: list[tuple[slice, Task]], chunks: list[Chunk | None], first: int) -> int:
+    """Add the pixels of the chunks from ``first`` on, up to one that is not made yet; gives its number."""
+    while first < len(chunks) and chunks[first] is not None:
+        content.update(tasks[first][1].pixels.read_bytes())
+        first += 1
+    return first
 
 
 def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
@@ -171,17 +186,18 @@ def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks
 
 
 def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], chunks: list[Chunk],
-           skipped: list[dict]) -> Manifest:
-    """String the chunks together into ``out``; the manifest gets its name just before, so that no file is without one."""
+           skipped: list[dict], content) -> Manifest:
+    """String the chunks together into ``out``; the manifest gets its name just before, so that no file is without one.
+
+    ``content`` is the hash of the pixels, to which that of the labels is added.
+    """
     labels = np.concatenate([source.labels[part][chunk.kept] for (part, _), chunk in zip(tasks, chunks)])
-    shape, content = (recipe.channels, recipe.size, recipe.size), hashlib.sha256()
+    shape = (recipe.channels, recipe.size, recipe.size)
 
     def batches():
         for (_, task), chunk in zip(tasks, chunks):
             if chunk.kept:
-                images = np.memmap(task.pixels, np.uint8, "r", shape=(len(chunk.kept), *shape))
-                content.update(images.data)
-                yield {"image": images}
+                yield {"image": np.memmap(task.pixels, np.uint8, "r", shape=(len(chunk.kept), *shape))}
 
     specs = {"image": FieldSpec(np.dtype(np.uint8), shape), "label": FieldSpec(np.dtype("<i8"), ())}
     with written_aside(out) as aside:
@@ -211,7 +227,7 @@ def source_sha256(source: Source, digests: list[str]) -> str:
 
 
 def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], skip_errors: bool,
-                workers: int) -> Manifest:
+                processes: Workers) -> Manifest:
     """The manifest of ``out``. Raises UserError unless building it again would give the same file."""
     try:
         there = read_manifest(out)
@@ -228,7 +244,7 @@ def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[sli
         raise UserError(f"{out}: exists already, without {named(there.skipped)}; remove it, or allow that with --on-error skip")
     digests = {}
     with Progress("images checked", len(source.names)) as progress:
-        for number, found in in_processes(hash_items, [task for _, task in tasks], workers):
+        for number, found in processes.each(hash_items, [task for _, task in tasks]):
             digests[number] = found
             progress.advance(len(found))
     if source_sha256(source, [digest for number in sorted(digests) for digest in digests[number]]) != there.source_sha256:

@@ -6,16 +6,9 @@ the pixels the chunk is whole. The key changes with the images and the recipe, s
 
 import hashlib
 import json
-import os
-import signal
-import threading
-import time
 import zipfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +92,7 @@ def finished(task: Task) -> Chunk | None:
 def make_chunk(task: Task) -> Chunk:
     """Read, decode and crop the images of a task, and set them aside."""
     recipe, digests, handled, failed = task.recipe, [], [], {}
-    pixels = np.empty((len(task.places), recipe.size, recipe.size, recipe.channels), np.uint8)
+    pixels = np.empty((len(task.places), recipe.channels, recipe.size, recipe.size), np.uint8)
     used = 0
     with unlimited_pillow():
         for number, place in enumerate(task.places):
@@ -108,13 +101,14 @@ def make_chunk(task: Task) -> Chunk:
             try:
                 if content is None:
                     raise Unreadable(reason)
-                pixels[used], done = decode(content, size=recipe.size, channels=recipe.channels, max_pixels=recipe.max_pixels)
+                image, done = decode(content, size=recipe.size, channels=recipe.channels, max_pixels=recipe.max_pixels)
             except Unreadable as error:
                 failed[str(number)] = str(error)
             else:
+                pixels[used] = image.transpose(2, 0, 1)
                 handled.append(done)
                 used += 1
-    stored = np.ascontiguousarray(pixels[:used].transpose(0, 3, 1, 2)).reshape(-1).data
+    stored = pixels[:used].reshape(-1).data
     chunk = Chunk(digests, count(handled), failed, zlib.crc32(stored))
     try:
         task.pixels.write_bytes(stored)
@@ -136,35 +130,3 @@ def read_one(reader: Reader, place) -> tuple[bytes | np.ndarray | None, str, str
     except READ_ERRORS as error:
         return None, "unreadable", getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return content, hashlib.sha256(content if isinstance(content, bytes) else content.data).hexdigest(), ""
-
-
-def in_processes(function, tasks: list[Task], workers: int):
-    """Yields (number of the task, ``function(task)``) as they are done, in processes of their own if there is more than one.
-
-    Processes start afresh ("spawn"): nothing of this one, as torch's threads, is copied into them.
-    """
-    if min(workers, len(tasks)) <= 1:
-        yield from ((number, function(task)) for number, task in enumerate(tasks))
-        return
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), _start_worker, (os.getpid(),)) as pool:
-        numbers = {pool.submit(function, task): number for number, task in enumerate(tasks)}
-        try:
-            for future in as_completed(numbers):
-                yield numbers.pop(future), future.result()
-        except BrokenProcessPool:
-            raise UserError("a worker process died, was memory short? Finished work is kept; start again, with fewer "
-                            "--workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    """A worker leaves Ctrl-C to its parent, and ends when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

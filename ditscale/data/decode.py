@@ -17,6 +17,9 @@ HANDLED = ("greyscale", "palette", "cmyk", "alpha", "exif_rotated", "sixteen_bit
 HUGE_PIXELS = 89_478_485                                                        # where PIL itself begins to warn
 ORIENTATION = 0x0112                                                            # EXIF tag; 1 is upright
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+BY_MODE = {"1": {"greyscale"}, "L": {"greyscale"}, "LA": {"greyscale", "alpha"}, "La": {"greyscale", "alpha"}, "P": {"palette"},
+           "PA": {"palette", "alpha"}, "RGBA": {"alpha"}, "RGBa": {"alpha"}, "CMYK": {"cmyk"},
+           **dict.fromkeys(("I", *SIXTEEN_BIT), {"greyscale", "sixteen_bit"})}
 
 
 class Unreadable(ValueError):
@@ -45,7 +48,7 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
             width, height = resized(image.size, size)
             if width * height > max(max_pixels, size * size):
                 raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
-        pixels = np.asarray(adm_crop(image, size))
+        pixels = np.frombuffer(adm_crop(image, size).tobytes(), np.uint8)       # np.asarray takes longer to get there
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -58,12 +61,18 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
 
 def _found(image: Image.Image, size: int) -> list[str]:
     """What is special about an image, as names of ``HANDLED``."""
-    alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    found = {"greyscale": image.mode in ("1", "L", "LA", "La", "I", *SIXTEEN_BIT), "palette": image.mode in ("P", "PA"),
-             "cmyk": image.mode == "CMYK", "alpha": alpha, "exif_rotated": _turned(image),
-             "sixteen_bit": image.mode in ("I", *SIXTEEN_BIT), "huge": image.width * image.height > HUGE_PIXELS,
-             "animated": getattr(image, "is_animated", False), "enlarged": min(image.size) < size}
-    return [name for name in HANDLED if found[name]]
+    found = set(BY_MODE.get(image.mode, ()))
+    if "transparency" in image.info:
+        found.add("alpha")
+    if _turned(image):
+        found.add("exif_rotated")
+    if image.width * image.height > HUGE_PIXELS:
+        found.add("huge")
+    if getattr(image, "is_animated", False):
+        found.add("animated")
+    if min(image.size) < size:
+        found.add("enlarged")
+    return [name for name in HANDLED if name in found] if found else []
 
 
 def _turned(image: Image.Image) -> bool:

@@ -199,12 +199,13 @@ import sys, time
 from ditscale.data import build, chunks
 chunks.CHUNK_IMAGES = 4
 source, out, workers, sleep = sys.argv[1:]
-def slowly(function, tasks, workers):
-    for done in in_processes(function, tasks, workers):
-        print(done[0], flush=True)
-        time.sleep(float(sleep))
-        yield done
-in_processes, build.in_processes = build.in_processes, slowly
+class Slow(build.Workers):
+    def each(self, function, tasks):
+        for done in super().each(function, tasks):
+            print(done[0], flush=True)
+            time.sleep(float(sleep))
+            yield done
+build.Workers = Slow
 build.build_images(source, out, size=24, workers=int(workers))
 """
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ditscale.data import encode as encode_module
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.encode import encode
 from ditscale.data.latents import from_bits, to_bits
-from ditscale.data.manifest import read_manifest, stored_sha256
+from ditscale.data.manifest import Manifest, content_sha256, read_manifest, stored_sha256, write_manifest
 from ditscale.data.vae import load_vae
 from ditscale.errors import UserError
 
@@ -112,18 +113,41 @@ def test_a_stopped_encoding_goes_on(pixels, latents, kl, tmp_path, small_parts, 
         encode(pixels, tmp_path / "x.beton", kl, batch=8, say=quiet)
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_ranks_make_the_same_file(pixels, latents, vae_folders, tmp_path, ranks):
+LAUNCHERS = {"torchrun": ["torchrun", "--standalone", "--nproc_per_node", "2", "--no-python"],
+             "deepspeed": ["deepspeed", "--num_gpus", "2", "--no_python", "--no_local_rank"]}
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.slow)])
+def test_two_ranks_make_the_same_file(vae_folders, kl, tmp_path, launcher):
+    """The command lines of docs/data.md, over two parts: 1,024 images and 66."""
+    source, images = tmp_path / "pixels.beton", np.random.default_rng(0).integers(0, 256, (1090, 3, 8, 8), np.uint8)
+    write_beton(source, {"image": images, "label": np.arange(1090)})
+    write_manifest(source, Manifest(
+        name="noise", split="train", samples=1090, shape=[3, 8, 8], classes=1090, class_counts=[1] * 1090, source="a test",
+        source_sha256="0" * 64, content_sha256=content_sha256(images, np.arange(1090)), writer="numpy", ditscale_version="test"))
+    encode(source, tmp_path / "one.beton", kl, say=quiet)
+    programs = Path(sys.executable).parent
+    command = [*LAUNCHERS[launcher], "ditscale", "data", "encode", source, tmp_path / "two.beton", "--vae", vae_folders["kl"],
+               "--device", "cpu"]
+    done = subprocess.run([programs / command[0], *map(str, command[1:])], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1,090 images as latents of 4 x 1 x 1, fp16") == 1      # rank 0 alone speaks
+    for suffix in (".beton", ".json"):
+        assert (tmp_path / "two").with_suffix(suffix).read_bytes() == (tmp_path / "one").with_suffix(suffix).read_bytes()
+
+
+@pytest.mark.slow
+def test_three_ranks_make_the_same_file(pixels, latents, vae_folders, tmp_path):
     program = tmp_path / "program.py"
     program.write_text("import ditscale.data.encode as e\ne.PART_IMAGES = 8\nfrom ditscale.cli import main\nmain()\n")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
     arguments = [pixels, tmp_path / "x.beton", "--vae", vae_folders["kl"], "--batch", 4, "--device", "cpu"]
     done = subprocess.run([*launcher, str(program), "data", "encode", *map(str, arguments)], capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.beton").read_bytes() == latents.read_bytes()
     assert (tmp_path / "x.json").read_text() == latents.with_suffix(".json").read_text()
-    assert done.stdout.count("45 images as latents of 4 x 4 x 4, fp16") == 1   # rank 0 alone speaks
 
 
 def test_mistakes_are_named(pixels, latents, kl, vae_folders, tmp_path):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that `make demo` and `make test` need, from a bare Debian machine with Python 3.10+ : system packages (as root
 # or with sudo), .venv, ditscale with its requirements, FFCV, and DeepSpeed's one CPU op. Safe to run again at any time.
+# TEST_PACKAGES names more system packages; CI sets it, as nobody wants an ssh server from `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -13,7 +14,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 missing=""
 if command -v dpkg-query >/dev/null; then
-  for package in $ffcv_packages; do
+  for package in $ffcv_packages ${TEST_PACKAGES:-}; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -q '^installed' || missing="$missing $package"
   done
 fi

@@ -12,50 +12,75 @@ from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING, RunDir
+from ditscale.studies.output import outlive_readers
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
 
 def main(run_path: str) -> int:
+    outlive_readers()
     run = RunDir(run_path)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not _is_main() or not run.path.is_dir():
         return work(run)
     with run.lock() as mine:
-        if not mine:
-            print(f"{run.path} is being worked on by another process; nothing done", file=sys.stderr)
-            return 1
-        return work(run)
+        return work(run, "" if mine else f"{run.path} is being worked on by another process; nothing done")
 
 
-def work(run: RunDir) -> int:
-    """Train and evaluate; only rank 0 writes the status."""
-    main_rank = int(os.environ.get("RANK", "0")) == 0
+def work(run: RunDir, refused: str = "") -> int:
+    """Train and evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
+    keeps_status = _is_main() and run.path.is_dir() and not refused
     try:
-        config = resolve(run.read_record()["config"], str(run.record))
-        stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes)
-        if main_rank:
-            run.set_status(RUNNING, images_seen=run.status()["images_seen"])
-        finished = _train_and_evaluate(config, run, stop)
+        config, problem = _read(run, refused)
+        if not problem:
+            stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes)
+            if keeps_status:
+                run.set_status(RUNNING, images_seen=run.status()["images_seen"])
+        world = _join(problem)
+        finished = _train_and_evaluate(config, run, world, stop)
     except Exception as error:
-        traceback.print_exc()
-        if main_rank:
+        is_mistake = isinstance(error, UserError)
+        print(f"error: {error}" if is_mistake else traceback.format_exc(), file=sys.stderr, flush=True)
+        if keeps_status:
             reason = str(error) if isinstance(error, (UserError, TrainingFailed)) else f"{type(error).__name__}: {error}"
             run.set_status(FAILED, images_seen=run.status()["images_seen"], reason=reason)
-        return 2 if isinstance(error, UserError) else 1
-    if main_rank:
+        return 2 if is_mistake else 1
+    if keeps_status:
         state = DONE if finished else PREEMPTED
         run.set_status(state, images_seen=run.status()["images_seen"], reason=stop.reason)
     return 0 if finished else EXIT_CODE
 
 
-def _train_and_evaluate(config: RunConfig, run: RunDir, stop: StopRequest) -> bool:
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _read(run: RunDir, refused: str) -> tuple[RunConfig | None, str]:
+    """The config, and why this rank cannot start; empty where it can."""
+    try:
+        return resolve(run.read_record()["config"], str(run.record)), refused
+    except UserError as error:
+        return None, str(error)
+
+
+def _join(problem: str):
+    """The world. Where one rank has a problem all end and say so: the others would wait half an hour for it."""
+    if problem and int(os.environ.get("WORLD_SIZE", "1")) == 1:                # known before torch is loaded
+        raise UserError(problem)
+
+    from ditscale.training.agreement import check_ready
+    from ditscale.training.distributed import join_world
+
+    world = join_world()
+    check_ready(problem, world)
+    return world
+
+
+def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest) -> bool:
     from ditscale.evaluation.evaluate import Evaluator
     from ditscale.training.agreement import check_agreement
-    from ditscale.training.distributed import join_world
     from ditscale.training.fit import fit_micro_batch
     from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
 
-    world = join_world()
     if world.size != config.resources.accelerators_per_run:
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
                         f"{config.resources.accelerators_per_run}")

@@ -1,4 +1,4 @@
-"""All ranks must run the same thing: config, code, versions and data are compared before anything is built."""
+"""All ranks must be able to start, and run the same thing: config, code, versions and data, before anything is built."""
 
 import hashlib
 import importlib.metadata
@@ -13,6 +13,19 @@ from ditscale.config import RunConfig
 from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
 from ditscale.training.distributed import World
+
+
+def check_ready(problem: str, world: World) -> None:
+    """Tell all ranks what keeps this one from starting; an empty text where nothing does. Collective.
+
+    Raises:
+        UserError: on every rank, if any has a problem: the rank, its host, and the problem.
+    """
+    gathered: list = [None] * world.size
+    dist.all_gather_object(gathered, (socket.gethostname(), problem))
+    said = [f"rank {rank} (on {host}): {text}" for rank, (host, text) in enumerate(gathered) if text]
+    if said:
+        raise UserError("; ".join(said))
 
 
 def check_agreement(config: RunConfig, world: World) -> None:

@@ -34,8 +34,9 @@ class Layout:
     """
 
     def __init__(self, engine):
-        self.shapes = {name: _shape(p) for name, p in engine.module.named_parameters() if p.requires_grad}
-        self.names = {p: name for name, p in engine.module.named_parameters()}
+        self.parameters = {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
+        self.shapes = {name: _shape(p) for name, p in self.parameters.items()}
+        self.names = {p: name for name, p in self.parameters.items()}
         self.stage = engine.zero_optimization_stage()
         self.shards = 1 if self.stage == 0 else dist.get_world_size()
         self.rank = 0 if self.stage == 0 else dist.get_rank()

@@ -15,6 +15,8 @@ OURS = {
     "torch_autocast": "train.precision is bf16 or fp32",
 }
 
+ALONE_BUCKET = 4_000_000                                                       # numbers; DeepSpeed's 500 million are 1 to 2 GB
+
 
 def deepspeed_config(config: RunConfig, world_size: int) -> dict:
     """The strategy file with what the run config decides filled in.
@@ -40,16 +42,21 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict:
         if says.get(key, "auto") not in ("auto", value):
             raise UserError(f"{path} says {key} = {strategy[key]!r} but the run config makes it {value!r}; "
                             f"drop the key or write \"auto\"")
-    return {"steps_per_print": 10**9, **strategy, **ours, **_left_to_us(strategy)}
+    return {"steps_per_print": 10**9, **strategy, **ours, **_left_to_us(strategy, world_size)}
 
 
-def _left_to_us(strategy: dict) -> dict:
-    """What DeepSpeed is told to leave out: guard.py clips and passes over bad steps, and does not wait for the device for it."""
+def _left_to_us(strategy: dict, world_size: int) -> dict:
+    """What DeepSpeed is told to leave out: guard.py clips and passes over bad steps, and does not wait for the device for it.
+
+    One rank sends its gradients to nobody, so it needs no large buffer to send them from.
+    """
     zero = dict(strategy.get("zero_optimization", {}))
     left = {"gradient_clipping": 0.0, "zero_optimization": zero}
     if "offload_optimizer" in zero:
         left["zero_force_ds_cpu_optimizer"] = False                            # torch's fused AdamW runs on the CPU as well
     elif zero.get("stage", 0) in (1, 2):
+        if world_size == 1:
+            zero.setdefault("reduce_bucket_size", ALONE_BUCKET)
         zero["compute_grad_norm"] = False                                      # needed by nobody, and in fp32 it is waited for
     return left
 

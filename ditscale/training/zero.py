@@ -69,7 +69,6 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
 
 def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
     """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece."""
-    parameters = dict(engine.module.named_parameters())
     if layout.stage == 3:
         parts = engine.optimizer.get_fp32_grad_partitions()
         places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)
@@ -78,8 +77,8 @@ def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
     if layout.stage:
         def fragment(p):
             return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
-        return [(piece, fragment(parameters[piece.name])) for piece in layout.mine]
-    return [(piece, parameters[piece.name].grad) for piece in layout.mine]
+        return [(piece, fragment(layout.parameters[piece.name])) for piece in layout.mine]
+    return [(piece, layout.parameters[piece.name].grad) for piece in layout.mine]
 
 
 class SecondModel:

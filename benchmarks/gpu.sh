@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in one call on a bare machine: correctness, resume, throughput with MFU and memory, a short run.
+#
+#     bash benchmarks/gpu.sh [--wheels FOLDER] [--out FOLDER] [--device cuda|cpu] [--tiny] [--minutes M]
+#
+# Torch must be there. FOLDER of --wheels (or $WHEELS) holds what else is missing: deepspeed as a pure wheel (DS_BUILD_OPS=0
+# pip wheel --no-deps deepspeed), einops hjson msgpack psutil py-cpuinfo tqdm, pydantic pydantic-core annotated-types
+# typing-inspection, safetensors, tensorboard absl-py protobuf, pyyaml. Neither FFCV nor diffusers is needed. Results go to
+# --out, $OUT or benchmarks/results. A part that fails does not stop the others; the exit code is then 1.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+wheels=${WHEELS:-} out=${OUT:-benchmarks/results} device=cuda python=${PYTHON:-python3} more=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --wheels) wheels=$2; shift 2 ;;
+    --out) out=$2; shift 2 ;;
+    --device) device=$2; shift 2 ;;
+    --tiny) more+=(--tiny); shift ;;
+    --minutes) more+=(--minutes "$2"); shift 2 ;;
+    *) echo "error: $1 is not an option; see the head of this file" >&2; exit 2 ;;
+  esac
+done
+
+[ -z "$wheels" ] || "$python" -m pip install --quiet --no-index --no-deps "$wheels"/*.whl || exit 2
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+if [ "$device" = cpu ]; then
+  export CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu
+elif ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())'; then
+  echo "error: torch finds no GPU here; --device cpu --tiny shows whether all runs" >&2; exit 2
+fi
+
+mkdir -p "$out"
+failed=0
+for part in parity resume throughput pictures; do
+  echo "== $part"
+  "$python" benchmarks/gpu.py "$part" --out "$out" ${more[@]+"${more[@]}"} >"$out/gpu_$part.log" 2>&1 || { failed=1; echo "failed: $part"; }
+  tail -n 12 "$out/gpu_$part.log"
+done
+exit $failed

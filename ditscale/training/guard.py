@@ -57,7 +57,7 @@ class Guard:
     def __init__(self, engine, layout: Layout, device: torch.device, grad_clip: float):
         self.engine, self.layout, self.device, self.grad_clip = engine, layout, device, grad_clip
         order = {name: index for index, name in enumerate(layout.shapes)}
-        self.order = [order[piece.name] for piece in layout.mine]
+        self.order = torch.tensor([order[piece.name] for piece in layout.mine], dtype=torch.long, device=device)
         self.in_a_row, self.row_images = torch.zeros((2,), dtype=torch.long, device=device).unbind()
         self._restart()
 

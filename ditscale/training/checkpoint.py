@@ -8,7 +8,7 @@
       ema*.safetensors       averaged weights by parameter name, one file an average: all that sampling needs
       teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
       objective.safetensors  the objective's buffers, where it has any
-      state.json             images seen, steps, and the sha256 of each file
+      state.json             images seen, steps, the optimizer's steps, and the sha256 of each file
     checkpoints/latest       the newest name, moved only after that directory is whole and verified
 
 Only safetensors and JSON are read: loading never unpickles anything.
@@ -56,6 +56,10 @@ class TrainingState:
         return [MASTERS, OPTIMIZER, *map(average_file, self.averages.tracks), *([TEACHER] if self.teacher else []),
                 *([OBJECTIVE] if self.buffers else [])]
 
+    @property
+    def optimizer_steps(self) -> int:
+        """AdamW's own count, for its bias correction: without the steps that were passed over."""
+        return int(zero.adam_state(self.engine, self.layout)[0]["step"].item())
 
     def tensors(self):
         """Each file's name with its whole tensors by name, on rank 0; one file in memory at a time. Collective."""
@@ -74,7 +78,8 @@ class TrainingState:
 def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int) -> None:
     """Write one checkpoint. Collective."""
     if world.is_main:
-        _write(run, state.tensors(), images_seen, steps)
+        counts = {"images_seen": images_seen, "steps": steps, "optimizer_steps": state.optimizer_steps}
+        _write(run, state.tensors(), counts)
     else:
         for _ in state.tensors():                                              # its share of what rank 0 collects
             pass
@@ -90,8 +95,8 @@ def drop_outdated(run: RunDir, world: World, config: RunConfig) -> None:
                 (old / name).unlink(missing_ok=True)
 
 
-def _write(run: RunDir, tensors, images_seen: int, steps: int) -> None:
-    final = run.checkpoints / f"images-{images_seen:012d}"
+def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
+    final = run.checkpoints / f"images-{counts['images_seen']:012d}"
     aside = run.checkpoints / f".{final.name}.{os.getpid()}"
     for stale in run.checkpoints.glob(".images-*"):                            # left by a process that was killed in here
         shutil.rmtree(stale)
@@ -102,7 +107,7 @@ def _write(run: RunDir, tensors, images_seen: int, steps: int) -> None:
         with open(aside / name, "rb") as file:
             os.fsync(file.fileno())
         sha256[name] = file_sha256(aside / name)
-    write_json(aside / "state.json", {"images_seen": images_seen, "steps": steps, "sha256": sha256})
+    write_json(aside / "state.json", {**counts, "sha256": sha256})
     if final.exists():                                                         # the same point, written again after a fall-back
         shutil.rmtree(final)
     os.rename(aside, final)
@@ -120,11 +125,11 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
     if found[0] is None:
         return 0, 0
     counts = json.loads((found[0] / "state.json").read_text())
-    _load(state, found[0], counts["steps"])
+    _load(state, found[0], counts["optimizer_steps"])
     return counts["images_seen"], counts["steps"]
 
 
-def _load(state: TrainingState, folder: Path, steps: int) -> None:
+def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
     """Put a checkpoint's files back, one at a time."""
     layout, adam = state.layout, zero.adam_state(state.engine, state.layout)
     for name, track in state.averages.tracks.items():
@@ -140,7 +145,7 @@ def _load(state: TrainingState, folder: Path, steps: int) -> None:
     for moment in MOMENTS:
         layout.scatter({name: moments[f"{moment}.{name}"] for name in layout.shapes}, [flat[moment] for flat in adam])
     for flat in adam:
-        flat["step"].fill_(steps)
+        flat["step"].fill_(optimizer_steps)
     zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
 
 

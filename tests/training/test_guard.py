@@ -79,6 +79,21 @@ def test_one_bad_step_is_skipped_counted_and_named(make_run, world, poison, caps
     assert all(torch.isfinite(value).all() for value in load_ema(list_checkpoints(run)[-1]).values())
 
 
+def test_a_run_with_a_skipped_step_resumes_bit_for_bit(make_run, world, poison):
+    """AdamW's bias correction counts the steps that it took."""
+    poison(4)
+    config, whole = make_run("whole")
+    train(config, whole, world)
+    poison(4)
+    config, parts = make_run("parts")
+    steps = iter(range(1, 100))
+    assert not train(config, parts, world, stop=lambda: next(steps) >= 6)
+    assert train(config, parts, world)
+    assert losses(parts) == losses(whole)
+    first, second = (load_ema(list_checkpoints(run)[-1], "masters") for run in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])
 def test_a_bad_step_in_bf16_leaves_the_weights_as_they_were(make_run, world, poison, strategy):
     changes = {"resources.deepspeed": f"ds_configs/{strategy}.json", "train.ema_decay": 0.0, "train.checkpoint_every_images": 64}

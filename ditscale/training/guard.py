@@ -119,12 +119,12 @@ class Guard:
         return Found(norm, norm_max, *counts, parameter=names[-1] if names else "", bad_parameters=len(names),
                      parameters=len(self.layout.shapes))
 
-    def check(self, found: Found, limit: int) -> None:
-        """Give up where too many steps in a row were passed over.
+    def check(self, found: Found, limit: int, *, at_the_end: bool) -> None:
+        """Give up where too many steps in a row were passed over; a run that would end with more than one of them is not done.
 
         Raises:
             TooManySkipped: with a report: where it began.
         """
-        if found.worst_in_a_row >= limit:
+        if found.worst_in_a_row >= limit or at_the_end and found.in_a_row > 1:
             raise TooManySkipped(f"{found.worst_in_a_row} steps in a row were skipped after {found.worst_images:,} images "
                                  f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)

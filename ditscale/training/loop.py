@@ -96,7 +96,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
                 found = guard.read()
                 telemetry.flush(images_seen, lr=lr, found=found)
-                guard.check(found, config.resources.skip_limit)
+                guard.check(found, config.resources.skip_limit, at_the_end=steps == last_step)
             if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)

@@ -134,6 +134,16 @@ def test_too_many_in_a_row_go_back_before_they_began(make_run, world, poison):
     assert losses(run) == losses(whole)
 
 
+def test_a_run_that_would_end_with_skipped_steps_is_not_done(make_run, world, poison):
+    poison(9, 10)
+    config, run = make_run()
+    with pytest.raises(TooManySkipped, match="2 steps in a row were skipped after 512 images"):
+        train(config, run, world)
+    poison(10)
+    config, run = make_run("one")
+    assert train(config, run, world)
+
+
 def test_a_lasting_fault_ends_the_run_with_a_report(make_run, poison, repository):
     from ditscale.studies.worker import work
 

@@ -53,11 +53,16 @@ def test_a_snapshot_is_rebuilt_from_itself():
     assert missed < 1e-6 and weights == pytest.approx([0, 0, 0, 1, 0, 0], abs=1e-5)
 
 
+TRAINED = {}                                                                   # the run that most tests read, made by the first
+
+
 @pytest.fixture
 def tracked(make_run, world):
-    config, run = make_run("tracked", TRACKS)
-    assert train(config, run, world)
-    return run
+    if not TRAINED:
+        config, run = make_run("tracked", TRACKS)
+        assert train(config, run, world)
+        TRAINED["run"] = run
+    return TRAINED["run"]
 
 
 def test_all_averages_follow_the_same_weights(tracked):

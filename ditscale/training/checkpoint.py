@@ -125,7 +125,7 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
     if found[0] is None:
         return 0, 0
     counts = json.loads((found[0] / "state.json").read_text())
-    _load(state, found[0], counts["optimizer_steps"])
+    _load(state, found[0], counts.get("optimizer_steps", counts["steps"]))      # older checkpoints have no count of their own
     return counts["images_seen"], counts["steps"]
 
 

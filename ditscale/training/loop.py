@@ -8,7 +8,7 @@ from ditscale.config import RunConfig
 from ditscale.data.loader import open_loader
 from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
-from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training import checkpoint, zero
@@ -36,16 +36,9 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     settings = config.train
     objective, prepare = make_objective(config), make_prepare(config.data)
     streams = {**objective.streams, **prepare.streams}
-    for name, value in objective.buffers.items():
-        objective.buffers[name] = value.to(world.device)
-    engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
-    layout = Layout(engine)
-    guard = Guard(engine, layout, world.device, settings.grad_clip)
-    averages, teacher = Averages(layout, settings), None
-    if objective.has_teacher:
-        teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
-        objective.teacher = teacher.model
-    state = checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
+    state = _make_state(config, objective, world)
+    engine, averages, teacher = state.engine, state.averages, state.teacher
+    guard = Guard(engine, state.layout, world.device, settings.grad_clip)
     images_seen, steps = checkpoint.restore(run, state, world, last_good_images)
     if world.is_main:
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
@@ -110,6 +103,19 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
         telemetry.close()
         zero.destroy(engine)
     return steps == last_step
+
+
+def _make_state(config: RunConfig, objective: Objective, world: World) -> checkpoint.TrainingState:
+    """The engine and all that a step changes; the objective gets its teacher, and its buffers on the device."""
+    for name, value in objective.buffers.items():
+        objective.buffers[name] = value.to(world.device)
+    engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
+    layout = Layout(engine)
+    averages, teacher = Averages(layout, config.train), None
+    if objective.has_teacher:
+        teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
+        objective.teacher = teacher.model
+    return checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -90,7 +90,7 @@ def plain_losses(config: RunConfig) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=config.train.weight_decay)
     losses, seen, batch = [], 0, config.train.global_batch
     for raw, labels, positions in open_loader(config.data.path, seed=config.seed, global_batch=batch, micro_batch=batch,
-                                              end_images=config.train.images, backend="mmap"):
+                                              end_images=config.train.images, backend="mmap", pick=prepare.pick):
         draws = randomness.draw(config.seed, positions, streams)
         loss = sum(objective(model, CleanBatch(prepare(raw, draws), labels, seen), draws).losses.values())
         optimizer.zero_grad()

@@ -85,10 +85,11 @@ class BetonFile:
         self._columns = {name: columns[name].copy() for name in self.fields}
         self._check_pages(int(header["allocations_at"]), pages_from=fields_end + columns.nbytes)
 
-    def read(self, name: str, indices) -> np.ndarray:
+    def read(self, name: str, indices, parts=None) -> np.ndarray:
         """A field of the samples at ``indices``, bit for bit and in that order, as a fresh array.
 
-        Shapes: indices (...), returns (..., *field shape).
+        With ``parts`` only entry ``parts[i]`` of an array's first axis is read of sample ``indices[i]``.
+        Shapes: indices (...), parts (...), returns (..., *field shape), with parts (..., *field shape[1:]).
 
         Raises:
             UserError: the file has no such field.
@@ -101,6 +102,9 @@ class BetonFile:
         if spec.is_int:
             return values
         # Row a of the view is the record that starts at byte a: one gather copies all records, wherever they lie.
+        if parts is not None:
+            spec = FieldSpec(spec.dtype, spec.shape[1:])
+            values = values + spec.page_bytes * np.asarray(parts)
         records = np.lib.stride_tricks.sliding_window_view(self._bytes, spec.page_bytes)[values]
         return records.view(spec.dtype).reshape(*values.shape, *spec.shape)
 

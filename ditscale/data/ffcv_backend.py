@@ -12,22 +12,25 @@ What FFCV does that a training run cannot live with, and what is done about it h
 import ctypes
 import functools
 import multiprocessing
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 import ffcv.loader.loader
 import numba
 import numpy as np
 from ffcv.fields import IntField, NDArrayField
-from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
+from ffcv.fields.decoders import NDArrayDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_allocator import MemoryAllocator
 from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
+from ffcv.libffcv import memcpy
+from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToTensor
 from ffcv.writer import DatasetWriter
 
-from ditscale.data.beton import field_specs, fitting_page_size
+from ditscale.data.beton import BetonFile, field_specs, fitting_page_size
 
 
 def _set_numba_threads(compiler, count: int) -> None:
@@ -53,32 +56,55 @@ class LeanCache(OSCacheManager):
 ffcv.loader.loader.OSCacheManager = LeanCache                                  # a name that Loader looks up when it is made
 
 
-class FfcvSource:
-    """Batches of one array field of a .beton file and of 'label', decoded ahead by FFCV's thread."""
+class PartDecoder(NDArrayDecoder):
+    """One entry of an array's first axis. FFCV hands a decoder one number a sample: index x entries + entry."""
 
-    def __init__(self, path, fields, field: str, batch_size: int):
-        pipelines = {name: None for name in fields}                            # None: not loaded
-        pipelines |= {field: [NDArrayDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]}
-        self._field = field
-        self._loader = Loader(str(path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
+    def declare_state_and_memory(self, previous_state):
+        shape, dtype = self.field.shape[1:], self.field.dtype
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
+
+    def generate_code(self):
+        rows, read, copy = Compiler.get_iterator(), self.memory_read, Compiler.compile(memcpy)
+        entries = self.field.shape[0]
+        size = int(self.field.element_size) // entries
+
+        def decode(numbers, destination, metadata, storage_state):
+            for row in rows(len(numbers)):
+                sample, entry = numbers[row] // entries, numbers[row] % entries
+                record = read(metadata[sample], storage_state)
+                copy(record[entry * size:(entry + 1) * size], destination[row].view(np.uint8))
+            return destination
+
+        return decode
+
+
+class FfcvSource:
+    """Batches of one array field of a .beton file, or of one entry of each array (``parts``), decoded ahead by FFCV's thread."""
+
+    def __init__(self, file: BetonFile, field: str, batch_size: int, parts: bool):
+        pipelines = {name: None for name in file.fields}                       # None: not loaded
+        pipelines[field] = [PartDecoder() if parts else NDArrayDecoder(), ToTensor()]
+        self._entries = file.fields[field].shape[0]
+        self._loader = Loader(str(file.path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
                               drop_last=True, pipelines=pipelines)
         # One chunk's buffers serve the next, as its thread has ended: fresh memory costs more than filling it.
         self._loader.graph.allocate_memory = functools.cache(self._loader.graph.allocate_memory)
 
-    def batches(self, indices: np.ndarray):
-        """Yields (raw, labels) for each row of dataset indices, shape (number, batch_size).
+    def batches(self, indices: np.ndarray, parts: np.ndarray | None):
+        """Yields what is stored for each row of dataset indices, shape (number, batch_size), and of parts if any.
 
-        ``raw`` is FFCV's own buffer. Of its five, three lie in the queue and one is being filled, so this one stays as it is
+        It is FFCV's own buffer. Of its five, three lie in the queue and one is being filled, so this one stays as it is
         until the next batch is asked for, and no longer.
 
         Raises:
             RuntimeError: FFCV's thread died; its exception is the cause.
         """
-        chunk = Chunk(self._loader, indices.reshape(-1))
+        numbers = indices if parts is None else indices * self._entries + parts
+        chunk = Chunk(self._loader, numbers.reshape(-1))
         try:
             for _ in range(len(indices)):
-                batch = dict(zip(self._loader.pipeline_specs, chunk.take()))
-                yield batch[self._field], batch["label"].reshape(-1).clone()
+                (raw,) = chunk.take()
+                yield raw
         finally:
             chunk.stop()
 

@@ -5,7 +5,7 @@ size, and a restart at any image give the same samples in the same order.
 """
 
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          # a rank's chunk holds at least this
 
+Pick = Callable[[int, np.ndarray], np.ndarray]                                 # (seed, positions) to entries, of one shape
+
 
 class Batch(NamedTuple):
     """One micro batch of a rank. ``raw`` is on loan until the next batch is asked for; the others are the consumer's own."""
 
-    raw: "torch.Tensor"                                                        # as stored; uint8 (b, C, H, W) for pixels
+    raw: "torch.Tensor"                                                        # as stored: pixels uint8 (b, C, H, W)
     labels: "torch.Tensor"                                                     # int64 (b,)
     positions: "torch.Tensor"                                                  # int64 (b,), places in the global stream
 
 
 def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1,
-                start_images: int = 0, end_images: int, backend: str = "auto") -> "StreamLoader":
+                start_images: int = 0, end_images: int, backend: str = "auto", pick: Pick | None = None) -> "StreamLoader":
     """Open the stream of one rank from image ``start_images`` to ``end_images``, in whole global batches.
 
     A last global batch that would pass ``end_images`` is left out. Every optimizer step yields
@@ -39,6 +41,8 @@ def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: i
     Args:
         path: a .beton file of pixels or of latents, with a field 'label' (integer).
         backend: "ffcv"; "mmap", which needs numpy only; or "auto", FFCV unless it does not import.
+        pick: which entry of the first axis of what is stored is read, for each position: of two flips the one that is used.
+            Without it all is read.
 
     Raises:
         UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
@@ -56,10 +60,10 @@ def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: i
     ffcv_backend, reason = (None, None) if backend == "mmap" else load_ffcv()
     if backend == "ffcv" and ffcv_backend is None:
         raise UserError(f"{reason}; `ditscale doctor` says how to mend it, or take the loader 'mmap'")
-    source = ffcv_backend.FfcvSource(path, file.fields, field, micro_batch) if ffcv_backend else MmapSource(file, field)
-    return StreamLoader(source, "ffcv" if ffcv_backend else "mmap", reason, num_samples=file.num_samples, seed=seed,
-                        global_batch=global_batch, micro_batch=micro_batch, rank=rank, world_size=world_size,
-                        start_images=start_images, num_steps=(end_images - start_images) // global_batch)
+    source = ffcv_backend.FfcvSource(file, field, micro_batch, bool(pick)) if ffcv_backend else MmapSource(file, field)
+    return StreamLoader(file, source, "ffcv" if ffcv_backend else "mmap", reason, seed=seed, global_batch=global_batch,
+                        micro_batch=micro_batch, rank=rank, world_size=world_size, start_images=start_images,
+                        num_steps=(end_images - start_images) // global_batch, pick=pick)
 
 
 class StreamLoader:
@@ -70,13 +74,13 @@ class StreamLoader:
         reason: why "auto" fell back to "mmap", else None.
     """
 
-    def __init__(self, source, backend: str, reason: str | None, *, num_samples: int, seed: int, global_batch: int,
-                 micro_batch: int, rank: int, world_size: int, start_images: int, num_steps: int):
+    def __init__(self, file: BetonFile, source, backend: str, reason: str | None, *, seed: int, global_batch: int,
+                 micro_batch: int, rank: int, world_size: int, start_images: int, num_steps: int, pick: Pick | None):
         self.backend, self.reason = backend, reason
-        self.num_samples, self.seed, self.micro_batch = num_samples, seed, micro_batch
+        self.seed, self.micro_batch = seed, micro_batch
         self.global_batch, self.rank, self.world_size = global_batch, rank, world_size
         self.start_images, self.num_steps = start_images, num_steps
-        self._source = source
+        self._file, self._source, self._pick = file, source, pick
         self._running = None
 
     def __len__(self) -> int:
@@ -110,20 +114,23 @@ class StreamLoader:
             first, steps = self.start_images + step * self.global_batch, min(chunk_steps, self.num_steps - step)
             positions = rank_positions(first, steps, self.global_batch, self.rank, self.world_size)
             positions = positions.reshape(-1, self.micro_batch)                # (micro batches, b)
-            with closing(self._source.batches(indices_at(positions, self.num_samples, self.seed))) as batches:
-                for row, (raw, labels) in zip(positions, batches):
-                    yield Batch(raw, labels, torch.from_numpy(row.copy()))
+            indices = indices_at(positions, self._file.num_samples, self.seed)
+            labels = self._file.read("label", indices)
+            parts = self._pick(self.seed, positions) if self._pick else None
+            with closing(self._source.batches(indices, parts)) as batches:
+                for row, raw, named in zip(positions, batches, labels):
+                    yield Batch(raw, torch.from_numpy(named.copy()), torch.from_numpy(row.copy()))
 
 
 class MmapSource:
-    """Batches of a field and its labels gathered from the memory map, in the thread that asks for them."""
+    """Batches of a field gathered from the memory map, in the thread that asks for them."""
 
     def __init__(self, file: BetonFile, field: str):
         self._file, self._field = file, field
 
-    def batches(self, indices: np.ndarray):
-        """Yields (raw, labels) for each row of dataset indices, shape (number, batch size)."""
+    def batches(self, indices: np.ndarray, parts: np.ndarray | None):
+        """Yields what is stored for each row of dataset indices, shape (number, batch size), and of parts if any."""
         import torch
 
-        for row in indices:
-            yield torch.from_numpy(self._file.read(self._field, row)), torch.from_numpy(self._file.read("label", row))
+        for row, part in zip(indices, [None] * len(indices) if parts is None else parts):
+            yield torch.from_numpy(self._file.read(self._field, row, part))

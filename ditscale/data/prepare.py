@@ -1,9 +1,10 @@
 """From what a file stores to what a model sees: scaled to [-1, 1] or drawn and normalised, flipped where that was drawn.
 
 A ``Prepare`` runs on the training device. It draws nothing itself: it names its streams of ``ditscale.randomness``, so flips and
-latent noise are functions of (seed, position) as all else.
+latent noise are functions of (seed, position) as all else. Its ``pick`` tells the loader which of the stored flips to read.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,11 +12,13 @@ from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import check_data, image_shape, kind_of
 from ditscale.data.latents import from_bits
 from ditscale.data.manifest import read_manifest
-from ditscale.randomness import Normal, Uniform
+from ditscale.randomness import Normal, Uniform, draw
 
 
 class Pixels:
     """uint8 (B, C, H, W) to [-1, 1]."""
+
+    pick = None
 
     def __init__(self, *, flip: bool):
         self.streams: dict[str, Normal | Uniform] = {"flip": Uniform()} if flip else {}
@@ -27,7 +30,7 @@ class Pixels:
 
 
 class Latents:
-    """Moments, int16 (B, 2, 2, c, h, w), to a draw: (mean + std * noise - shift) * scale.
+    """Moments, int16 (B, 2, c, h, w), to a draw: (mean + std * noise - shift) * scale.
 
     Args:
         scale: one number, or one a channel; the released DiT: 0.18215. Likewise ``shift``.
@@ -35,13 +38,18 @@ class Latents:
     """
 
     def __init__(self, shape: tuple[int, int, int], *, bits: str, scale, shift, drawn: bool, flip: bool):
-        self.bits, self.scale, self.shift = bits, _a_channel(scale), _a_channel(shift)
+        self.bits, self.scale, self.shift, self.flip = bits, _a_channel(scale), _a_channel(shift), flip
         self.streams: dict[str, Normal | Uniform] = {"latent draw": Normal(shape)} if drawn else {}
-        self.streams |= {"flip": Uniform()} if flip else {}
+
+    def pick(self, seed: int, positions: np.ndarray) -> np.ndarray:
+        """Which moments to read: 0 the image's, 1 its flip's. int64, in the shape of ``positions``."""
+        if not self.flip:
+            return np.zeros_like(positions)
+        drawn = draw(seed, torch.from_numpy(positions.reshape(-1)), {"flip": Uniform()})["flip"]
+        return (drawn < 0.5).long().numpy().reshape(positions.shape)
 
     def __call__(self, raw: Tensor, draws: dict[str, Tensor]) -> Tensor:
         """fp32 (B, c, h, w)."""
-        raw = raw[torch.arange(len(raw), device=raw.device), (draws["flip"][:, 0] < 0.5).long()] if "flip" in draws else raw[:, 0]
         if "latent draw" in self.streams:
             mean, std = from_bits(raw, self.bits).unbind(1)                    # (B, c, h, w) each
             latents = mean + std * draws["latent draw"]

@@ -47,7 +47,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
 
     loader = open_loader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
                          rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
-                         backend=config.resources.loader)
+                         backend=config.resources.loader, pick=prepare.pick)
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
     telemetry = Telemetry(run, world, config, objective.warning)

@@ -32,7 +32,7 @@ def seen(section, *, rank=0, world_size=1, micro_batch=4, start=0, end=96, seed=
     streams = {"noise": randomness.Normal((2,)), **prepare.streams}
     parts = []
     with open_loader(section.path, seed=seed, global_batch=16, micro_batch=micro_batch, rank=rank, world_size=world_size,
-                     start_images=start, end_images=end, backend=backend) as loader:
+                     start_images=start, end_images=end, backend=backend, pick=prepare.pick) as loader:
         for raw, _, positions in loader:
             draws = randomness.draw(seed, positions, streams)
             parts.append((positions, prepare(raw, draws), draws["noise"]))
@@ -52,8 +52,8 @@ def test_pixels_by_hand(pixels):
 @pytest.mark.parametrize("options, scale, shift", [
     ({}, 0.18215, 0.25), ({"latent_scale": 2}, 2.0, 0.25), ({"latent_scale": [1.0, 2.0, 3.0, 4.0], "latent_shift": 0.0},
                                                             [1.0, 2.0, 3.0, 4.0], 0.0)])
-def test_latents_by_hand(latents, options, scale, shift):
-    positions, drawn, _ = seen(data(latents, flip=True, **options))
+def test_latents_by_hand(latents, options, scale, shift, backend):
+    positions, drawn, _ = seen(data(latents, flip=True, **options), backend=backend)
     moments = from_bits(torch.from_numpy(BetonFile(latents).read("moments", indices_at(positions.numpy(), 45, seed=3))), "fp16")
     draws = randomness.draw(3, positions, {"flip": randomness.Uniform(), "latent draw": randomness.Normal((4, 4, 4))})
     for image, both, flip, noise in zip(drawn, moments, draws["flip"], draws["latent draw"]):

@@ -7,6 +7,7 @@ import bz2
 import gzip
 import lzma
 import mmap
+import re
 import shutil
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from ditscale.errors import UserError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)
 BLOCK = 512                                                                     # bytes; a tar is made of them
+HEADER = re.compile(rb"(?s)(.{100}).{24}([0-7]{11})[ \0].{20}([05]).{100}ustar.{83}\0")    # name, size, type; name has no more parts
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
 
 
@@ -105,26 +107,22 @@ def _plain_tar(path: Path, scratch: Path) -> Path:
 
 
 def _plain_members(plain: Path) -> list[tuple[str, tuple[int, int]]] | None:
-    """What ``_members`` yields, six times as fast, for a tar of files and folders with short names; None for any other.
-
-    A header is 512 bytes: name at 0, size in octal at 124, type at 156, "ustar" at 257, more of the name at 345.
-    """
+    """What ``_members`` yields, many times as fast, for a tar of files and folders with short names; None for any other."""
     found, at, end = [], 0, plain.stat().st_size
     if end < 2 * BLOCK:
         return None
     with open(plain, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         while at + BLOCK <= end:
-            header = content[at:at + BLOCK]
-            if not header[0]:                                                   # blocks of zeros end the archive
+            header = HEADER.match(content, at)
+            if header is None:                                                  # two blocks of zeros end the archive
                 return found if at + 2 * BLOCK <= end and not any(content[at:at + 2 * BLOCK]) else None
-            kind, name, size = header[156:157], header[:100].rstrip(b"\0"), header[124:136].rstrip(b" \0")
-            plainly = kind in b"05" and header[257:262] == b"ustar" and header[345] == 0 and size.isdigit()
-            if not plainly or name.endswith(b".tar") or not name.isascii() or b"\0" in name:
+            name, size, kind = header.groups()
+            name, size, at = name.rstrip(b"\0"), int(size, 8), at + BLOCK
+            if name.endswith(b".tar") or not name.isascii() or b"\0" in name:
                 return None
             if kind == b"0":
-                found.append((name.decode().removeprefix("./"), (at + BLOCK, int(size, 8))))
-                at += -(-int(size, 8) // BLOCK) * BLOCK
-            at += BLOCK
+                found.append((name.decode().removeprefix("./"), (at, size)))
+                at += -(-size // BLOCK) * BLOCK
     return None                                                                 # cut short: tarfile says how
 
 
@@ -148,7 +146,7 @@ def _check_names(path: Path, names: list[str]) -> None:
     """Raises UserError for names that would leave the archive's folder, or that come twice."""
     seen = set()
     for name in names:
-        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+        if name.startswith(("/", "\\")) or ".." in name and ".." in name.replace("\\", "/").split("/"):
             raise UserError(f"{path}: holds the name '{name}', which points out of the archive; it is not to be trusted")
         if name in seen:
             raise UserError(f"{path}: holds two files of the name {name}; which one counts is not clear, pack it again")

@@ -53,9 +53,9 @@ def arrange(request: Request, files: list[str], read) -> Layout:
 
 
 def _shared_folder(images: list[str], root: str = "") -> str:
-    """The one folder inside ``root`` that holds all images, as "any/", or ""."""
-    inner = {name[len(root):].partition("/")[:2] for name in images}
-    return "".join(inner.pop()) if len(inner) == 1 and all(slash for _, slash in inner) else ""
+    """The one folder inside ``root`` that holds all images, as "any/", or "". They are sorted, so the first and last tell."""
+    folder = images[0][:images[0].find("/", len(root)) + 1]
+    return folder[len(root):] if images[-1].startswith(folder) else ""
 
 
 def _root(images: list[str]) -> str:

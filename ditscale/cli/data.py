@@ -1,0 +1,117 @@
+"""``ditscale data``: build, encode and inspect training data."""
+
+import click
+
+from ditscale.cli.group import Commands, main
+from ditscale.errors import UserError
+
+
+@main.group(cls=Commands)
+def data():
+    """Build, encode and inspect training data."""
+
+
+@data.command("build")
+@click.argument("source")
+@click.argument("out", type=click.Path())
+@click.option("--size", default=256, show_default=True, type=click.IntRange(1, 8192), help="Pixels a side.")
+@click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: greyscale, 3: RGB.")
+@click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
+@click.option("--labels", metavar="FILE", type=click.Path(),
+              help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json; .npy for arrays.")
+@click.option("--on-error", default="fail", show_default=True, type=click.Choice(["fail", "skip"]),
+              help="An image that cannot be read: write nothing, or leave it out and list it in the manifest.")
+@click.option("--max-megapixels", default=500, show_default=True, type=click.IntRange(min=1),
+              help="A larger image counts as one that cannot be read.")
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--download", is_flag=True, help="Fetch SOURCE cifar10 where it is not beside OUT (170 MB).")
+@click.pass_context
+def data_build(context, source, out, **options):
+    """Write the images of SOURCE into one file OUT.beton, and what it holds into OUT.json.
+
+    \b
+    SOURCE is one of
+      a folder            class folders (cat/1.jpg), also below train/ and test/, or flat
+      .zip .tar .tar.xz   an archive of such a folder (.tar.gz and .tar.bz2 too)
+      .parquet            a file or a folder of them, as on the Hugging Face hub
+      .npz .npy           arrays: images uint8, labels whole numbers
+      cifar10             CIFAR-10's Python archive; a path to it or to its folder works too
+      digits              scikit-learn's 1,797 handwritten digits; then OUT is a folder, and no options
+
+    Images are cropped as DiT's training does: the middle square, scaled to --size. A build that was stopped goes on where it was.
+
+    \b
+    Examples:
+      ditscale data build digits data/digits
+      ditscale data build imagenet/train data/imagenet256.beton
+      ditscale data build cifar10 data/cifar10.beton --download --split train --size 32
+    """
+    from pathlib import Path
+
+    if source == "digits":
+        given = [name for name in options if context.get_parameter_source(name).name != "DEFAULT"]
+        if given:
+            raise UserError(f"digits takes no options; leave out --{given[0].replace('_', '-')}")
+        return _build_digits(out)
+
+    from ditscale.data.build import build_images
+    from ditscale.data.sources.cifar10 import downloaded
+
+    if source == "cifar10":
+        source = downloaded(Path(out).parent, allowed=options["download"])
+    elif options["download"]:
+        raise UserError(f"--download fetches cifar10 alone; {source} is read where it is")
+    click.echo(build_images(source, out, size=options["size"], channels=int(options["channels"]), labels=options["labels"],
+                            split=options["split"], skip_errors=options["on_error"] == "skip", workers=options["workers"],
+                            max_pixels=options["max_megapixels"] * 1_000_000))
+
+
+def _build_digits(folder) -> None:
+    """The digits, a held-out part, and the feature network of fd_digits_cnn."""
+    from pathlib import Path
+
+    from ditscale.data.digits import build_digits
+
+    click.echo(build_digits(folder))
+    weights = Path(folder) / "digits_cnn.safetensors"
+    if not weights.exists():
+        from ditscale.evaluation.digits_cnn import train_digits_cnn
+
+        accuracy = train_digits_cnn(Path(folder) / "train.beton", Path(folder) / "heldout.beton", weights)
+        click.echo(f"{weights}: feature network trained, {accuracy:.1%} of the held-out digits right")
+
+
+@data.command("encode")
+@click.argument("pixels", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--vae", "vae_name", required=True, help="AutoencoderKL or AutoencoderTiny of diffusers: a folder, or a hub name.")
+@click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How moments are stored.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
+@click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
+def data_encode(pixels, out, vae_name, bits, batch, device):
+    """Encode the images of PIXELS, and their flips, into the latent file OUT. Stopped, it goes on where it was.
+
+    On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
+    """
+    from ditscale.data.encode import encode
+    from ditscale.data.vae import default_device, load_vae
+
+    encode(pixels, out, load_vae(vae_name, device or default_device()), bits=bits, batch=batch, say=click.echo)
+
+
+@data.command("inspect")
+@click.argument("path", metavar="FILE", type=click.Path())
+@click.option("--grid", metavar="OUT.png", type=click.Path(), help="Draw 64 of its images.")
+@click.option("--vae", "vae_name", help="The autoencoder that made the latents, to draw them.")
+@click.option("--verify", "verifies", is_flag=True, help="Read everything and compare it with the manifest.")
+def data_inspect(path, grid, vae_name, verifies):
+    """Say what is in the .beton FILE: fields, manifest, classes."""
+    from ditscale.data import inspect
+
+    click.echo("\n".join(inspect.describe(path)))
+    if verifies:
+        click.echo(inspect.verify(path))
+    if grid:
+        from ditscale.data.vae import load_vae
+
+        click.echo(inspect.save_grid(path, grid, load_vae(vae_name, "cpu") if vae_name else None))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.errors import UserError
+from ditscale.evaluation.names import extractor_name
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
@@ -117,11 +118,9 @@ class TrainConfig(Section):
         return self
 
 
-class EvaluationConfig(Section):
-    metric: Literal["fd_digits_cnn"] = "fd_digits_cnn"
-    extractor_path: str                                                        # weights of the feature network
-    reference_path: str                                                        # a .beton with the held-out images
-    samples: Count = Field(gt=1)
+class SamplingConfig(Section):
+    """How images are made from a model."""
+
     sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler go with every formulation
     sampling_steps: Count = Field(gt=0)
     respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one a section
@@ -137,9 +136,27 @@ class EvaluationConfig(Section):
     guidance_interval: tuple[float, float] | None = Field(None, strict=False)  # noise levels where it acts; None is everywhere
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
-    batch: Count = Field(256, gt=0)
+    labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
+    average: str = "ema"                                                       # weights: ema, ema-decay-0.999, ema-power-0.05
+    vae: str | None = None                                                     # decodes latents: a folder, or a hub name
+    batch: Count = Field(256, gt=0)                                            # images at once; moves no image
+
+
+class EvaluationConfig(SamplingConfig):
+    """How a run is scored."""
+
+    metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
+    also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity"], ...] = Field((), strict=False)
+    extractor_path: str | None = None                                          # weights of the feature network
+    reference_path: str                                                        # real images, or their statistics (.npz)
+    samples: Count = Field(gt=1)
     seed: Count = Field(0, ge=0)
     every_images: Count | None = Field(None, gt=0)                             # which checkpoints; default: all. The last always
+
+    @model_validator(mode="after")
+    def _check_metric(self):
+        extractor_name(self.metric)
+        return self
 
 
 class ResourcesConfig(Section):
@@ -214,7 +231,7 @@ class RunConfig(Section):
         a default, once released, never changes.
         """
         places = {"resources": True, "data": {"path"},
-                  "evaluation": {"extractor_path", "reference_path", "batch", "every_images"}}
+                  "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
         return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:

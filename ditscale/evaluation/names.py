@@ -1,0 +1,26 @@
+"""Names of metrics and of feature networks, asked without torch."""
+
+from ditscale.errors import UserError, did_you_mean
+
+EXTRACTORS = ("inception", "dinov2", "resnet20_cifar10", "digits_cnn")
+
+
+def metric_name(extractor: str) -> str:
+    """What the Frechet distance in the features of an extractor is called. Only Inception's is FID."""
+    return "fid" if extractor == "inception" else f"fd_{extractor}"
+
+
+def extractor_name(metric: str) -> str:
+    """The extractor of a metric: one of ``EXTRACTORS``, or ``package.module:name`` for a network of the user's own.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+    if metric == "fid":
+        return "inception"
+    extractor = metric.removeprefix("fd_")
+    if metric.startswith("fd_") and extractor != "inception" and (extractor in EXTRACTORS or extractor.count(":") == 1):
+        return extractor
+    known = [metric_name(name) for name in EXTRACTORS]
+    raise UserError(f"evaluation.metric is '{metric}'{did_you_mean(metric, known) or '.'} Metrics: {', '.join(known)}, or "
+                    "fd_<package.module:name> for a feature network of your own")

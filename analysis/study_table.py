@@ -5,6 +5,7 @@ how a study that was scored in two ways, or holds two variants, is drawn one at 
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.passport import differences
 from ditscale.studies import ledger
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
@@ -49,13 +51,20 @@ def run_script(description: str, make: Callable[[pd.DataFrame, Path, Path], list
 def read(study_dir: Path) -> pd.DataFrame:
     """One row an evaluation, from the study's ledger; a score, floor or time that is not known is NaN.
 
+    Where a checkpoint was scored on several seeds of samples, the row has the mean score and ``sample_seeds`` says how many.
+
     Raises:
         UserError: there is no such directory, no run or no evaluation in it.
     """
     table = ledger.collect(study_dir)
     if table.empty:
         raise UserError(f"study '{study_dir}' holds no evaluation yet")
-    return table.astype({"score": float, "floor": float, "train_seconds": float})
+    table = table.astype({"score": float, "floor": float, "train_seconds": float})
+    one_score = ["run_id", "images_seen", "passport"]
+    repetitions = table.groupby(one_score)
+    table["score"] = repetitions["score"].transform("mean")
+    table["sample_seed"] = repetitions["sample_seed"].transform("nunique")
+    return table.drop_duplicates(one_score, ignore_index=True).rename(columns={"sample_seed": "sample_seeds"})
 
 
 def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
@@ -85,10 +94,21 @@ def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_O
     """
     for column in one_of_each:
         if table[column].nunique() > 1:
+            what = _what_differs(table) if column == "passport" else ""
             raise UserError(
-                f"the table mixes {column}: {_counts(table[column])}. Scores that differ in {column} are not compared; "
+                f"the table mixes {column}: {_counts(table[column])}{f' ({what})' if what else ''}. Scores that differ in {column} are not compared; "
                 f"keep one with --where {column}={table[column].iloc[0]}"
             )
+
+
+def _what_differs(table: pd.DataFrame) -> str:
+    """The fields in which the table's passports differ, with their values."""
+    first, *others = (json.loads(stated) for stated in table.drop_duplicates("passport")["passport_fields"])
+    values = {}
+    for other in others:
+        for name, here, there in differences(first, other):
+            values.setdefault(name, [str(here)]).append(str(there))
+    return "; ".join(f"{name} {', '.join(dict.fromkeys(found))}" for name, found in values.items())
 
 
 def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:

@@ -4,36 +4,54 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
+# How a score was measured, whatever made the images; the other fields say how they were made.
+MEASURED = ("metric", "extractor_sha256", "resize", "precision", "reference_sha256", "reference_samples", "samples")
+SEED = "seed"                                                                  # sets of other seeds are repetitions of one score
+
 
 @dataclass(frozen=True)
 class Passport:
-    """How a score came about."""
+    """How a score came about. What is not known, as of images that were found in a folder, is None."""
 
     metric: str                                                                # fd_<extractor>; only Inception's may be "fid"
     extractor_sha256: str
-    reference_sha256: str                                                      # of the file that the reference images come from
-    reference_samples: int
+    reference_sha256: str                                                      # of what the reference statistics come from
+    reference_samples: int | None
     samples: int
-    labels: str                                                                # balanced: image i has class i mod classes
-    seed: int
-    formulation: str
-    sampler: str
-    sampling_steps: int
-    nfe: int                                                                   # model evaluations an image, guidance counted once
-    guidance_scale: float
-    guidance_channels: str
-    guidance_interval: str
-    ema_decay: float
-    decoder: str                                                               # the VAE; "none" for pixels
-    quantise: str                                                              # how images became uint8
     resize: str
     precision: str
+    labels: str | None = None                                                  # balanced: image i has class i mod classes
+    seed: int | None = None
+    formulation: str | None = None
+    sampler: str | None = None
+    sampling_steps: int | None = None
+    nfe: int | None = None                                                     # model evaluations an image, guidance counted once
+    guidance_scale: float | None = None
+    guidance_channels: str | None = None
+    guidance_interval: str | None = None
+    ema_decay: float | None = None                                             # of a constant decay; else see average
+    decoder: str | None = None                                                 # the VAE; "none" for pixels
+    quantise: str | None = None                                                # how images became uint8
     guidance_schedule: str = "constant"
     sampler_options: str = ""                                                  # what else moves the samples, as sorted JSON
+    average: str = "decay"                                                     # of the weights: decay, masters, length 0.07
 
     def digest(self) -> str:
         """12 hex that stand for the whole passport. Fields at their default are left out, so that one added later leaves the
         scores that stand as they are."""
-        defaults = {field.name: field.default for field in fields(self)}
-        stated = {name: value for name, value in asdict(self).items() if value != defaults[name]}
-        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(asdict(self))
+
+
+def digest(stated: dict, *, without: tuple[str, ...] = ()) -> str:
+    """12 hex of a passport's fields; with ``without=(SEED,)`` the same for all repetitions of a score."""
+    defaults = {field.name: field.default for field in fields(Passport)}
+    kept = {name: value for name, value in stated.items() if name not in without and value != defaults.get(name)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(a: dict, b: dict) -> list[tuple[str, object, object]]:
+    """The fields in which two passports differ, as (name, a's, b's), but for the seed; None is "not stated"."""
+    defaults = {field.name: field.default for field in fields(Passport) if isinstance(field.default, str)}
+    names = [field.name for field in fields(Passport) if field.name != SEED]
+    values = [(name, a.get(name, defaults.get(name)), b.get(name, defaults.get(name))) for name in names]
+    return [each for each in values if each[1] != each[2]]

@@ -1,5 +1,9 @@
-"""A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored."""
+"""A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored.
 
+Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score.
+"""
+
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,12 +11,13 @@ import pandas as pd
 from ditscale.config import resolve
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
+from ditscale.evaluation.passport import SEED, digest
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import DONE, RunDir, read_lines
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "seed", "parameters", "tokens", "macs",
            "train_flops_per_image", "images_seen", "final", "train_flops", "metric", "score", "floor", "samples", "guidance_scale",
-           "nfe", "passport", "train_seconds", "device", "sample_sheet")
+           "nfe", "passport", "sample_seed", "passport_fields", "train_seconds", "device", "sample_sheet")
 
 
 def collect(study) -> pd.DataFrame:
@@ -54,7 +59,8 @@ def _rows(run: RunDir) -> list[dict]:
             "final": run.status()["state"] == DONE and images_seen == last,
             "train_flops": training_flops(config, images_seen), "metric": line["metric"], "score": line["score"],
             "floor": line["floor"], "samples": passport["samples"], "guidance_scale": passport["guidance_scale"],
-            "nfe": passport["nfe"], "passport": line["passport_id"],
+            "nfe": passport["nfe"], "passport": digest(passport, without=(SEED,)), "sample_seed": passport.get(SEED),
+            "passport_fields": json.dumps(passport, sort_keys=True),
             "train_seconds": sum(m["seconds"] for m in metrics if m["images_seen"] <= images_seen),
             "device": record.get("environment", {}).get("device", ""), "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
         })

@@ -43,6 +43,7 @@ def make_study(sheets: Path | None = None, seeds=(0,), alpha: float = 0.3, noise
                         "tokens": tokens, "macs": macs, "train_flops_per_image": 6 * macs, "images_seen": images_seen,
                         "final": final, "train_flops": train_flops, "metric": "fd_digits_cnn", "score": score,
                         "floor": FLOOR, "samples": 2000, "guidance_scale": 1.0, "nfe": 50, "passport": "5f1d0c2ab3e4",
+                        "sample_seeds": 1, "passport_fields": "{}",
                         "train_seconds": images_seen * (2e-4 + macs * 2e-11), "device": "cpu",
                         "sample_sheet": str(write_sheet(sheets, run_id, score)) if sheets and final else "",
                     })
@@ -76,4 +77,7 @@ def study():
 @pytest.fixture
 def serve(monkeypatch):
     """Makes the ledger answer with a given table, whatever directory it is asked for."""
-    return lambda frame: monkeypatch.setattr("ditscale.studies.ledger.collect", lambda study_dir: frame.copy())
+    def answer(frame):
+        found = frame.rename(columns={"sample_seeds": "sample_seed"})
+        monkeypatch.setattr("ditscale.studies.ledger.collect", lambda study_dir: found.copy())
+    return answer

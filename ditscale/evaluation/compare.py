@@ -1,0 +1,181 @@
+"""Two scores side by side: what differs in how they came about, and whether the gap is more than noise."""
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.passport import MEASURED, SEED, differences, digest
+from ditscale.rundir import RunDir, read_lines
+from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, Difference, compare_scores
+
+TRAINING_NOISE = 0.013                                                         # FID: variation between training seeds, FID Lottery
+SURE = 1.96                                                                    # standard errors that are 95 % sure
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: the repetitions of one score, or a published number."""
+
+    label: str
+    metric: str
+    scores: list[float]                                                        # one a sample seed
+    passport: dict
+    errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, where all have one
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to say about two sides.
+
+    Attributes:
+        differing: (passport field, A's value, B's value) where both are known.
+        unstated: fields that only one side states.
+        measured_alike: False where the two numbers are of different rulers; then there is no difference.
+    """
+
+    differing: list[tuple[str, object, object]]
+    unstated: list[str]
+    measured_alike: bool
+    difference: Difference | None
+
+
+def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
+    """A side from what the user names: a run's directory or an evals.jsonl, ``@IMAGES`` behind it for one checkpoint (default:
+    the newest), or ``published.csv:LINE`` with the number of a line, the header being 1, or the model's name.
+
+    ``conditions`` keep the evaluations whose passport has these values, as text.
+
+    Raises:
+        UserError: nothing is found, or evaluations of several kinds.
+    """
+    if ".csv:" in text:
+        return _published(*text.rsplit(":", 1))
+    name, _, images = text.partition("@")
+    path = RunDir(name).evals if Path(name).is_dir() else Path(name)
+    if not path.is_file():
+        raise UserError(f"{text}: no evaluations found; give a run's directory, an evals.jsonl, or a published.csv:LINE")
+    return _side(text, path, _at(path, images), conditions or {})
+
+
+def _at(path: Path, images: str) -> list[dict]:
+    """The evaluations at a checkpoint, of a file that holds any."""
+    lines = read_lines(path)
+    seen = sorted({line["images_seen"] for line in lines}, key=lambda value: (value is not None, value))
+    if not lines:
+        raise UserError(f"{path}: holds no evaluation yet")
+    if images and (not images.isdigit() or int(images) not in seen):
+        raise UserError(f"{path}: no evaluation at {images} images; there are {', '.join(map(str, seen))}")
+    wanted = int(images) if images else seen[-1]
+    return [line for line in lines if line["images_seen"] == wanted]
+
+
+def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str]) -> Side:
+    """The repetitions among the lines. Raises UserError where there are evaluations of several kinds."""
+    for key, value in conditions.items():
+        known = lines[0]["passport"]
+        if key not in known:
+            raise UserError(f"--where {key}={value}: no such passport field{did_you_mean(key, known) or '.'} "
+                            f"Fields: {', '.join(known)}")
+        kept = [line for line in lines if str(line["passport"].get(key)) == value]
+        if not kept:
+            found = sorted({str(line["passport"].get(key)) for line in lines})
+            raise UserError(f"{path}: no evaluation with {key}={value}; there is {', '.join(found)}")
+        lines = kept
+    kinds = {digest(line["passport"], without=(SEED,)): line["passport"] for line in lines}
+    if len(kinds) > 1:
+        first, second, *_ = kinds.values()
+        what = "; ".join(f"{name} {a} or {b}" for name, a, b in differences(first, second))
+        raise UserError(f"{path}: {len(kinds)} kinds of evaluation at {lines[0]['images_seen']} images, as {what}; choose one with "
+                        "--where FIELD=VALUE")
+    newest = {line["passport"].get(SEED): line for line in lines}              # a line written again replaces the one before
+    errors = [line["error"] for line in newest.values() if line.get("error") is not None]
+    return Side(label, lines[0]["metric"], [line["score"] for line in newest.values()], lines[0]["passport"],
+                errors if len(errors) == len(newest) else [])
+
+
+def _published(path: str, which: str) -> Side:
+    """A row of a table with the columns model, fid, cfg_scale, nfe, ..."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    numbered = {number: row for number, row in enumerate(rows, 2)}
+    found = [numbered[int(which)]] if which.isdigit() and int(which) in numbered else \
+        [row for row in rows if row.get("model") == which]
+    if len(found) != 1:
+        lines = ", ".join(str(number) for number, row in numbered.items() if row.get("model") == which)
+        raise UserError(f"{path}:{which}: " + (f"{len(found)} rows are of that model; give one of the lines {lines}" if found else
+                                               f"no such line or model; lines are 2 to {len(rows) + 1}"))
+    row = found[0]
+    if not row.get("fid"):
+        raise UserError(f"{path}:{which}: this row states no FID")
+    passport = {"metric": "fid", "nfe": int(row["nfe"]) if row.get("nfe") else None, "guidance_scale": _scale(row.get("cfg_scale"))}
+    return Side(f"{row['model']} ({row.get('source', path)})", "fid", [float(row["fid"])], passport)
+
+
+def _scale(text: str | None) -> float | None:
+    """A published guidance scale; "none" is 1, and what is not a number is not known."""
+    if text == "none":
+        return 1.0
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """B against A."""
+    pairs = differences(a.passport, b.passport)
+    differing = [pair for pair in pairs if pair[1] is not None and pair[2] is not None]
+    unstated = [name for name, of_a, of_b in pairs if of_a is None or of_b is None]
+    alike = not any(name in MEASURED for name, _, _ in differing)
+    return Comparison(differing, unstated, alike, _difference(a, b) if alike else None)
+
+
+def _difference(a: Side, b: Side) -> Difference:
+    """From repetitions where there are enough, else from the bootstrap, else none that is sure."""
+    few = min(len(a.scores), len(b.scores)) < MIN_SEEDS
+    if not few or min(a.scores + b.scores) <= 0:
+        return compare_scores(b.scores, a.scores)
+    change = _mean(b.scores) / _mean(a.scores) - 1
+    if a.errors and b.errors:
+        spread = math.hypot(_relative(a), _relative(b)) * (1 + change)
+        reason = f"bootstrap over the images: {change:+.1%} with a standard error of {spread:.1%}, of one training run each"
+        return Difference(change, None, REAL if abs(change) > SURE * spread else INCONCLUSIVE, reason)
+    usual = SURE * TRAINING_NOISE * math.sqrt(2)
+    side = "above" if abs(change) > usual else "within"
+    return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} sets of samples on a side and no bootstrap error; the gap "
+                      f"is {side} {usual:.1%}, what two trainings of one model commonly differ by in FID")
+
+
+def _mean(scores: list[float]) -> float:
+    return sum(scores) / len(scores)
+
+
+def _relative(side: Side) -> float:
+    """Standard error of the mean score, relative to it."""
+    return math.sqrt(sum(error**2 for error in side.errors)) / len(side.errors) / _mean(side.scores)
+
+
+def describe(a: Side, b: Side, found: Comparison) -> list[str]:
+    """The comparison in lines of text."""
+    lines = [f"{name}: {side.label}: {side.metric} {_mean(side.scores):.4g}"
+             + (f" (mean of {len(side.scores)} sets of samples)" if len(side.scores) > 1 else "")
+             for name, side in (("A", a), ("B", b))]
+    lines += [f"differs: {name}: {of_a} in A, {of_b} in B" for name, of_a, of_b in found.differing]
+    if found.unstated:
+        lines.append(f"stated on one side only: {', '.join(found.unstated)}")
+    if not found.differing and not found.unstated:
+        lines.append("the passports agree")
+    if found.difference is None:
+        names = ", ".join(name for name, _, _ in found.differing if name in MEASURED)
+        return [*lines, f"NOT COMPARABLE: the numbers were not measured alike ({names})"]
+    change, interval = found.difference.change, found.difference.interval
+    sure = f", 95 % interval {interval.low:+.1%} to {interval.high:+.1%}" if interval else ""
+    lines.append(f"B is {change:+.1%} against A{sure}: {found.difference.verdict} ({found.difference.reason})")
+    if found.difference.verdict == REAL:
+        lines.append("This is about these two sets of weights: it counts the noise of sampling, not that of training again.")
+    return lines

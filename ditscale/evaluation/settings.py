@@ -1,0 +1,40 @@
+"""The evaluations that ``key=value`` on the command line ask for: a list of values makes one evaluation each."""
+
+import itertools
+
+from ditscale.config import EvaluationConfig, RunConfig, parse_override, resolve
+from ditscale.errors import UserError, did_you_mean
+
+# Keys whose values are single, so that a list of them is a sweep.
+SWEPT = ("seed", "guidance_scale", "guidance_power", "guidance_schedule", "guidance_channels", "sampler", "sampling_steps", "eta",
+         "churn", "sde_diffusion", "average", "samples", "labels")
+
+
+def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
+    """The run's config with each combination of the overrides in its section ``evaluation``.
+
+    Raises:
+        UserError: an unknown key, a list for a key that is not swept, or values that do not go together.
+    """
+    values = config.model_dump(mode="json")
+    stated = values["evaluation"] or {}
+    axes = read(overrides)
+    return [resolve({**values, "evaluation": {**stated, **dict(zip(axes, chosen))}}, "evaluate")
+            for chosen in itertools.product(*axes.values())]
+
+
+def read(overrides: tuple[str, ...]) -> dict[str, list]:
+    """Key to its values, one or several."""
+    axes = {}
+    for text in overrides:
+        key, value = parse_override(text)
+        key = key.removeprefix("evaluation.")
+        if key not in EvaluationConfig.model_fields:
+            raise UserError(f"'{text}': no such key{did_you_mean(key, EvaluationConfig.model_fields) or '.'} "
+                            f"Keys: {', '.join(EvaluationConfig.model_fields)}")
+        if key in axes:
+            raise UserError(f"'{text}': {key} is given twice; several values are one list, as {key}=[{axes[key][0]}, ...]")
+        axes[key] = list(value) if isinstance(value, list) and key in SWEPT else [value]
+        if not axes[key]:
+            raise UserError(f"'{text}': the list is empty")
+    return axes

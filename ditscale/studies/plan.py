@@ -1,6 +1,5 @@
 """What a study will cost, before anything runs: a row a run, measured where a run has begun, forecast where not."""
 
-import math
 from dataclasses import dataclass
 
 from ditscale.cost.hardware import Machine
@@ -8,6 +7,7 @@ from ditscale.cost.runs import run_card, training_flops
 from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.spec import PlannedRun
+from ditscale.training.schedule import due_images
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _row(planned: PlannedRun, machine: Machine) -> PlanRow:
     left = config.train.images - images_seen
     metrics = read_lines(planned.run.metrics)
     measured = sum(line["seconds"] for line in metrics) / max(1, metrics[-1]["images_seen"]) if metrics else 0.0
-    checkpoints = math.ceil(left / config.train.checkpoint_every_images)
+    checkpoints = sum(due > images_seen for due in due_images(config))
     seconds = 0.0
     if status["state"] != DONE:
         seconds = start_seconds(machine) + evaluation_seconds(config, machine, checkpoints) \

@@ -34,6 +34,7 @@ from ditscale.training.distributed import World
 from ditscale.training.ema import Averages
 from ditscale.training.layout import Layout
 from ditscale.training.lengths import MAIN
+from ditscale.training.schedule import reached
 from ditscale.training.teacher import Teacher
 
 MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
@@ -90,7 +91,7 @@ def drop_outdated(run: RunDir, world: World, config: RunConfig) -> None:
     """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good."""
     keep, every = config.resources.keep_checkpoints, config.resources.keep_every_images
     for old in list_checkpoints(run)[:-keep] if world.is_main else ():
-        if not every or images_of(old) % every >= config.train.global_batch:
+        if not every or not reached(images_of(old), every, config.train.global_batch):
             for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
                 (old / name).unlink(missing_ok=True)
 

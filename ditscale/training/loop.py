@@ -17,7 +17,7 @@ from ditscale.training.distributed import World, any_rank, mean_over_ranks
 from ditscale.training.ema import Averages
 from ditscale.training.guard import Guard
 from ditscale.training.layout import Layout
-from ditscale.training.schedule import learning_rate
+from ditscale.training.schedule import learning_rate, reached
 from ditscale.training.teacher import Teacher
 from ditscale.training.telemetry import Telemetry
 
@@ -52,7 +52,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
     telemetry = Telemetry(run, world, config, objective.warning)
     timed = telemetry.timed
-    last_step = settings.images // settings.global_batch
+    batch, last_step = settings.global_batch, settings.images // settings.global_batch
     stopping = False
     batches = on_device(loader, world.device)
 
@@ -77,8 +77,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                     engine.step()
                 telemetry.add(terms)
             steps += 1
-            before, images_seen = images_seen, images_seen + settings.global_batch
-            telemetry.images += settings.global_batch
+            before, images_seen = images_seen, images_seen + batch
+            telemetry.images += batch
             with timed("ema"):
                 averages.update(before, images_seen)
                 if teacher:
@@ -86,11 +86,11 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 objective.after_step(partial(mean_over_ranks, world))
 
             stopping = any_rank(world, bool(stop()))
-            if _crossed(before, images_seen, config.resources.log_every_images) or stopping or steps == last_step:
+            if reached(images_seen, config.resources.log_every_images, batch) or stopping or steps == last_step:
                 found = guard.read()
                 telemetry.flush(images_seen, lr=lr, found=found)
                 guard.check(found, config.resources.skip_limit, at_the_end=steps == last_step)
-            if _crossed(before, images_seen, settings.checkpoint_every_images) or stopping or steps == last_step:
+            if reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
                 if not guard.is_skipping:
@@ -116,8 +116,3 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
         teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
         objective.teacher = teacher.model
     return checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
-
-
-def _crossed(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in (before, after]."""
-    return before // every != after // every

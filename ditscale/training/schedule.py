@@ -1,8 +1,29 @@
-"""The learning rate as a function of images seen. No torch needed."""
+"""What happens when, as a function of images seen: the learning rate, checkpoints, evaluations. No torch needed."""
 
 import math
 
 from ditscale.config import RunConfig
+
+
+def reached(images_seen: int, every: int, batch: int) -> bool:
+    """Whether the step that ends at ``images_seen`` reached or passed a multiple of ``every``."""
+    return (images_seen - batch) // every != images_seen // every
+
+
+def due_images(config: RunConfig) -> list[int]:
+    """Images seen at the checkpoints of an undisturbed run that are to be scored; none without a section ``evaluation``."""
+    train, every = config.train, config.train.checkpoint_every_images
+    last = train.images // train.global_batch * train.global_batch
+    saved = {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
+    return sorted(seen for seen in saved | {last} if is_due(config, seen))
+
+
+def is_due(config: RunConfig, images_seen: int) -> bool:
+    """Whether a checkpoint is to be scored: every ``evaluation.every_images`` (default: all of them), and the last."""
+    if config.evaluation is None:
+        return False
+    every, train = config.evaluation.every_images, config.train
+    return not every or reached(images_seen, every, train.global_batch) or images_seen + train.global_batch > train.images
 
 
 def learning_rate(config: RunConfig, images_seen: int) -> float:

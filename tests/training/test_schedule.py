@@ -3,7 +3,7 @@
 import pytest
 
 from ditscale.config import resolve
-from ditscale.training.schedule import learning_rate
+from ditscale.training.schedule import due_images, learning_rate
 
 
 def rates(values, objective, **train):
@@ -30,3 +30,14 @@ def test_the_unmasking_stage_has_its_own_rate(values, options, last):
 
 def test_masked_training_without_that_stage_is_constant(values):
     assert rates(values, {"name": "masked"}) == [0.4] * 10
+
+
+def test_what_is_due(values):
+    values["train"].update(images=1000, global_batch=64, checkpoint_every_images=100)
+    seen = range(64, 1000, 64)                                                 # 15 steps
+    saved = [step for step in seen if step // 100 != (step - 64) // 100 or step == 960]
+    assert due_images(resolve(values, "x")) == saved
+    values["evaluation"]["every_images"] = 300
+    assert due_images(resolve(values, "x")) == [320, 640, 960]
+    values["evaluation"] = None
+    assert due_images(resolve(values, "x")) == []

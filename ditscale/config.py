@@ -142,21 +142,26 @@ class SamplingConfig(Section):
     batch: Count = Field(256, gt=0)                                            # images at once; moves no image
 
 
-class EvaluationConfig(SamplingConfig):
-    """How a run is scored."""
+class MeasureConfig(Section):
+    """How images are measured, whoever made them."""
 
     metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
-    also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity"], ...] = Field((), strict=False)
+    also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity", "bootstrap"], ...] = Field((), strict=False)
     extractor_path: str | None = None                                          # weights of the feature network
     reference_path: str                                                        # real images, or their statistics (.npz)
-    samples: Count = Field(gt=1)
-    seed: Count = Field(0, ge=0)
-    every_images: Count | None = Field(None, gt=0)                             # which checkpoints; default: all. The last always
 
     @model_validator(mode="after")
     def _check_metric(self):
         extractor_name(self.metric)
         return self
+
+
+class EvaluationConfig(SamplingConfig, MeasureConfig):
+    """How a run is scored."""
+
+    samples: Count = Field(gt=1)
+    seed: Count = Field(0, ge=0)
+    every_images: Count | None = Field(None, gt=0)                             # which checkpoints; default: all. The last always
 
 
 class ResourcesConfig(Section):
@@ -165,6 +170,7 @@ class ResourcesConfig(Section):
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
+    evaluate: Literal["in_training", "separately"] = "in_training"             # separately: a job of its own when it is trained
     log_every_images: Count = Field(2048, gt=0)
     keep_checkpoints: Count = Field(2, gt=0)                                     # whole training states kept; EMA weights all
     keep_every_images: Count | None = Field(None, gt=0)                        # and those at multiples of it, for good

@@ -7,7 +7,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.compute import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import MemoryCard, memory_card
 from ditscale.cost.variants import variant_card
-from ditscale.diffusion.nfe import LEARNS_SIGMA
+from ditscale.diffusion.nfe import LEARNS_SIGMA, forwards, sampling_of
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.options import kept_tokens
 
@@ -25,6 +25,13 @@ def training_flops(config: RunConfig, images_seen: int) -> int:
     backbone = _backbone(config)
     return sum(variant_card(backbone, config.objective, kept).train_flops_per_image * count * batch
                for kept, count in _steps_by_kept(config, backbone.tokens, steps))
+
+
+def sampling_flops(config: RunConfig) -> int:
+    """FLOPs of the model to make one image by the run's section ``evaluation``, guidance included; no decoder, no features."""
+    settings = config.evaluation
+    return run_card(config).flops * forwards(config.formulation, sampling_of(settings), settings.guidance_scale,
+                                             settings.guidance_interval)
 
 
 def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_card, training_flops
-from ditscale.diffusion.nfe import forwards, sampling_of
+from ditscale.cost.runs import sampling_flops, training_flops
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int) ->
     """Forecast seconds to sample and score that many checkpoints."""
     if config.evaluation is None:
         return 0.0
-    settings, assumed = config.evaluation, ASSUMED[machine.kind]
-    passes = forwards(config.formulation, sampling_of(settings), settings.guidance_scale, settings.guidance_interval)
-    flops = run_card(config).flops * passes * settings.samples * checkpoints
+    assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints
     return flops / (assumed.sample_utilisation * machine.peak_flops * config.resources.accelerators_per_run)
 
 

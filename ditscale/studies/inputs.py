@@ -6,6 +6,7 @@ from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import check_data, kind_of
 from ditscale.errors import UserError
+from ditscale.evaluation.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.strategy import deepspeed_config
 
@@ -27,13 +28,27 @@ def _check_files(config: RunConfig) -> None:
     kind = _check_data("data.path", config.data.path, config)
     deepspeed_config(config, config.resources.accelerators_per_run)
     if config.evaluation:
-        if kind == "latents":
-            raise UserError(f"data.path: {config.data.path} holds latents, and evaluation cannot decode them yet; "
-                            "leave the section evaluation out")
-        _check_data("evaluation.reference_path", config.evaluation.reference_path, config)
-        if not os.path.isfile(config.evaluation.extractor_path):
-            raise UserError(f"evaluation.extractor_path: {config.evaluation.extractor_path} does not exist; "
-                            "for the digits, `ditscale data build digits data/digits` makes it")
+        _check_evaluation(config, kind)
+
+
+def _check_evaluation(config: RunConfig, kind: str) -> None:
+    settings = config.evaluation
+    if kind == "latents" and settings.vae is None:
+        raise UserError(f"data.path: {config.data.path} holds latents, so that samples must be decoded; give evaluation.vae, the "
+                        "autoencoder that made them")
+    if kind == "pixels" and settings.vae is not None:
+        raise UserError(f"evaluation.vae decodes latents, but {config.data.path} holds pixels; leave it out")
+    if not os.path.exists(settings.reference_path):
+        raise UserError(f"evaluation.reference_path: {settings.reference_path} does not exist")
+    if kind == "pixels" and settings.reference_path.endswith(".beton"):
+        _check_data("evaluation.reference_path", settings.reference_path, config)
+    if extractor_name(settings.metric) not in EXTRACTORS:
+        return                                                                 # a network of the user's own may need no file
+    if settings.extractor_path is None:
+        raise UserError(f"evaluation.extractor_path is missing: the weights of the feature network of {settings.metric}")
+    if not os.path.isfile(settings.extractor_path):
+        raise UserError(f"evaluation.extractor_path: {settings.extractor_path} does not exist; "
+                        "for the digits, `ditscale data build digits data/digits` makes it")
 
 
 def _check_data(key: str, path: str, config: RunConfig) -> str:

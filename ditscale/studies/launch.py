@@ -8,11 +8,12 @@ from rich.console import Console
 
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card
-from ditscale.rundir import DONE
+from ditscale.rundir import DONE, read_lines
 from ditscale.studies.launchers.local import STOP_SECONDS, LocalRun, slots
 from ditscale.studies.plan import plan_rows
 from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import Bars, say
+from ditscale.training.schedule import due_images
 
 
 def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console, watch=Bars) -> bool:
@@ -25,7 +26,7 @@ def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Consol
     for planned in runs:
         planned.run.create(run_record(spec, planned))
     seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
-    waiting = sorted((p for p in runs if p.run.status()["state"] != DONE), key=lambda p: -seconds[p.run_id])
+    waiting = sorted((planned for planned in runs if not is_complete(planned)), key=lambda planned: -seconds[planned.run_id])
     previous = signal.signal(signal.SIGTERM, _interrupt)
     active: list[LocalRun] = []
     try:
@@ -43,7 +44,15 @@ def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Consol
                 raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return all(planned.run.status()["state"] == DONE for planned in runs)
+    return all(is_complete(planned) for planned in runs)
+
+
+def is_complete(planned: PlannedRun) -> bool:
+    """Whether a run is trained and, where that is a job of its own, scored."""
+    if planned.run.status()["state"] != DONE or planned.config.resources.evaluate != "separately":
+        return planned.run.status()["state"] == DONE
+    scored = {line["images_seen"] for line in read_lines(planned.run.evals)}
+    return scored.issuperset(due_images(planned.config))
 
 
 def run_record(spec: Spec, planned: PlannedRun) -> dict:
@@ -65,6 +74,8 @@ def _run_all(waiting: list[PlannedRun], active: list[LocalRun], machine: Machine
             active.remove(run)
             free.append(run.devices)
             shown.ended(run)
+            if not run.evaluates and run.run.status()["state"] == DONE and not is_complete(run.planned):
+                waiting.insert(0, run.planned)                                 # to be scored, by a job of its own
         shown.update(active)
         time.sleep(0.2)
 

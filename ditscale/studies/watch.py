@@ -52,7 +52,7 @@ class Bars:
     def ended(self, run: LocalRun) -> None:
         status = run.run.status()
         self.progress.remove_task(self.tasks.pop(run.run.run_id))
-        self.progress.update(self.total, advance=status["state"] == DONE)
+        self.progress.update(self.total, advance=status["state"] == DONE and not run.evaluates)
         reason = f" ({status['reason']})" if status["state"] == FAILED else ""
         say(self.console, f"{status['state']}: {run.run.run_id}{reason}")
         if status["state"] == FAILED:
@@ -99,6 +99,8 @@ def say(console: Console, line: str) -> None:
 def _beginning(active: LocalRun) -> str:
     if active.process is None:
         return "already running elsewhere:"
+    if active.evaluates:
+        return "scoring"
     return "going on with" if active.run.status()["images_seen"] else "starting"
 
 

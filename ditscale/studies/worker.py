@@ -1,7 +1,8 @@
-"""One rank of one run, started by the ``deepspeed`` launcher: ``deepspeed --module ditscale.studies.worker RUN_DIR``.
+"""One rank of one run, started by the ``deepspeed`` launcher: ``deepspeed --module ditscale.studies.worker RUN_DIR [evaluate]``.
 
-Trains, evaluates each checkpoint, and keeps ``status.json`` true whatever happens. Exit code 0: done; 75: stopped early, to be
-started again; 2: the user's mistake; 1: anything else.
+Trains, evaluates each checkpoint, and keeps ``status.json`` true whatever happens. With ``resources.evaluate: separately`` it
+does the first alone, and the second when started with the word ``evaluate``. Exit code 0: done; 75: stopped early, to be started
+again; 2: the user's mistake; 1: anything else.
 """
 
 import os
@@ -16,17 +17,17 @@ from ditscale.studies.output import outlive_readers
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
 
-def main(run_path: str) -> int:
+def main(run_path: str, *words: str) -> int:
     outlive_readers()
-    run = RunDir(run_path)
+    run, only_evaluates = RunDir(run_path), words == ("evaluate",)
     if not _is_main() or not run.path.is_dir():
-        return work(run)
+        return work(run, only_evaluates)
     with run.lock() as mine:
-        return work(run, "" if mine else f"{run.path} is being worked on by another process; nothing done")
+        return work(run, only_evaluates, "" if mine else f"{run.path} is being worked on by another process; nothing done")
 
 
-def work(run: RunDir, refused: str = "") -> int:
-    """Train and evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
+def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
+    """Train and evaluate, or only evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
     keeps_status = _is_main() and run.path.is_dir() and not refused
     try:
         config, problem = _read(run, refused)
@@ -35,7 +36,7 @@ def work(run: RunDir, refused: str = "") -> int:
             if keeps_status:
                 run.set_status(RUNNING, images_seen=run.status()["images_seen"])
         world = _join(problem)
-        finished = _train_and_evaluate(config, run, world, stop)
+        finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop)
     except Exception as error:
         is_mistake = isinstance(error, UserError)
         print(f"error: {error}" if is_mistake else traceback.format_exc(), file=sys.stderr, flush=True)
@@ -89,7 +90,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     if world.is_main:
         run.update_record(environment=environment(world.device), micro_batch=config.micro_batch)
     hooks = {"stop": lambda: stop}
-    if config.evaluation is not None:
+    if config.evaluation is not None and config.resources.evaluate == "in_training":
         evaluator = Evaluator(config, world)
         hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run)
     try:
@@ -99,5 +100,12 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
         return train(config, run, world, **hooks, last_good_images=error.images)
 
 
+def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest) -> bool:
+    """Score what is due and not scored. Between two checkpoints it can be asked to end."""
+    from ditscale.evaluation.evaluate import Evaluator
+
+    return Evaluator(config, world).evaluate_missing(run, stop=lambda: stop)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[-1]))
+    sys.exit(main(*(word for word in sys.argv[1:] if not word.startswith("--local_rank"))))

@@ -59,6 +59,15 @@ def any_rank(world: World, flag: bool) -> bool:
     return bool(shared.item())
 
 
+def sum_over_ranks(world: World, count: int) -> int:
+    """The sum of a whole number over the ranks; every rank gets the same answer. Collective."""
+    if world.size == 1:
+        return count
+    total = torch.tensor(count)
+    dist.all_reduce(total, group=world.control)
+    return int(total.item())
+
+
 def mean_over_ranks(world: World, value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the ranks; every rank gets the same answer. Collective."""
     if world.size == 1:

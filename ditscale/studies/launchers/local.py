@@ -20,11 +20,15 @@ STOP_SECONDS = 120                                                             #
 
 
 class LocalRun:
-    """A run in progress here: the process group of its ``deepspeed`` command, or one that someone else started."""
+    """A run in progress here: the process group of its ``deepspeed`` command, or one that someone else started.
+
+    A run that is done but not scored is evaluated.
+    """
 
     def __init__(self, planned: PlannedRun, devices: list[int], machine: Machine):
         self.planned, self.devices = planned, devices
-        self.process = None if planned.run.is_locked() else _start(planned, devices, machine)
+        self.evaluates = planned.run.status()["state"] == DONE
+        self.process = None if planned.run.is_locked() else _start(planned, devices, machine, self.evaluates)
 
     @property
     def run(self) -> RunDir:
@@ -69,7 +73,7 @@ def slots(machine: Machine, runs: list[PlannedRun]) -> int:
     return max(1, machine.devices // ranks)
 
 
-def _start(planned: PlannedRun, devices: list[int], machine: Machine) -> subprocess.Popen:
+def _start(planned: PlannedRun, devices: list[int], machine: Machine, evaluates: bool) -> subprocess.Popen:
     ranks = planned.config.resources.accelerators_per_run
     deepspeed = shutil.which("deepspeed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not deepspeed:
@@ -78,7 +82,7 @@ def _start(planned: PlannedRun, devices: list[int], machine: Machine) -> subproc
     if machine.kind == "gpu":
         where = ["--include", "localhost:" + ",".join(map(str, devices[:ranks]))]
     command = [deepspeed, *where, "--master_port", str(free_port()), "--no_local_rank", "--module", "ditscale.studies.worker",
-               str(planned.run.path)]
+               str(planned.run.path), *(["evaluate"] if evaluates else [])]
     threads = max(1, len(devices) * machine.threads_per_device // ranks)
     env = {**os.environ, LAUNCHER_PID: str(os.getpid()), "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if machine.kind == "cpu":

@@ -1,6 +1,7 @@
 """Values that many tests start from."""
 
 import copy
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def values():
 def digits(tmp_path_factory):
     """A folder with the demo's data and feature network, built once."""
     from ditscale.data.digits import build_digits
-    from ditscale.evaluation.digits_cnn import train_digits_cnn
+    from ditscale.evaluation.extractors.digits_cnn import train_digits_cnn
 
     folder = tmp_path_factory.mktemp("digits")
     build_digits(folder)
@@ -57,3 +58,12 @@ def digits_values(values, digits):
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared(repository):
+    """The folder of sample data that lies beside the checkout, or where DITSCALE_SHARED says."""
+    folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above data/")
+    return folder

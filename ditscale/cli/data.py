@@ -75,7 +75,7 @@ def _build_digits(folder) -> None:
     click.echo(build_digits(folder))
     weights = Path(folder) / "digits_cnn.safetensors"
     if not weights.exists():
-        from ditscale.evaluation.digits_cnn import train_digits_cnn
+        from ditscale.evaluation.extractors.digits_cnn import train_digits_cnn
 
         accuracy = train_digits_cnn(Path(folder) / "train.beton", Path(folder) / "heldout.beton", weights)
         click.echo(f"{weights}: feature network trained, {accuracy:.1%} of the held-out digits right")

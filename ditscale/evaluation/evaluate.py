@@ -13,9 +13,10 @@ from ditscale.data.beton import BetonFile
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import evaluations, forwards, sampling_of
-from ditscale.evaluation.digits_cnn import load_digits_cnn
-from ditscale.evaluation.frechet import frechet_distance, moments
+from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn
+from ditscale.evaluation.frechet import frechet_distance
 from ditscale.evaluation.generate import QUANTISE, generate
+from ditscale.evaluation.moments import moments
 from ditscale.evaluation.passport import Passport
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import RunDir, append_line, read_lines
@@ -93,7 +94,7 @@ class Evaluator:
 
     def _features(self, images: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            return torch.cat([self.extractor(part.to(self.world.device)).cpu() for part in images.split(512)]).numpy()
+            return torch.cat([self.extractor(part.to(self.world.device)).pooled.cpu() for part in images.split(512)]).numpy()
 
     def _floor(self) -> float:
         """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect

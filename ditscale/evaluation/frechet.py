@@ -4,30 +4,15 @@
 The square root is taken before the product, so rounding is not amplified where a covariance is singular.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean (D,) and unbiased covariance (D, D) of features."""
-
-    count: int
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def moments(features: np.ndarray) -> Moments:
-    """Moments of features (N, D)."""
-    features = np.asarray(features, dtype=np.float64)
-    mean = features.mean(axis=0)
-    centred = features - mean
-    return Moments(len(features), mean, centred.T @ centred / (len(features) - 1))
+from ditscale.evaluation.moments import Moments
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """The squared Frechet distance, the number that FID reports."""
+    """The squared Frechet distance, the number that FID reports. NaN where a moment is not finite."""
+    if not all(np.isfinite(part).all() for part in (a.mean, b.mean, a.covariance, b.covariance)):
+        return float("nan")
     cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
     gap = a.mean - b.mean
     return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)

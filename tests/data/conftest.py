@@ -1,10 +1,8 @@
-"""A small file of several pages and its source arrays; small images; where the sample data lies."""
+"""A small file of several pages and its source arrays; small images."""
 
 import io
-import os
 import resource
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,15 +45,6 @@ def backend(request):
     if request.param == "ffcv":
         request.getfixturevalue("ffcv_backend")
     return request.param
-
-
-@pytest.fixture(scope="session")
-def shared(repository):
-    """The folder of sample data that lies beside the checkout, or where DITSCALE_SHARED says."""
-    folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above data/")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from ditscale.evaluation.frechet import Moments, frechet_distance, moments
+from ditscale.evaluation.frechet import frechet_distance
+from ditscale.evaluation.moments import Moments, moments
 
 
 def by_sqrtm(a, b):

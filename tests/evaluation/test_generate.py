@@ -6,9 +6,10 @@ import torch
 from ditscale.data.beton import BetonFile
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.guidance import Guided
-from ditscale.evaluation.digits_cnn import load_digits_cnn, train_digits_cnn
-from ditscale.evaluation.frechet import frechet_distance, moments
+from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn, train_digits_cnn
+from ditscale.evaluation.frechet import frechet_distance
 from ditscale.evaluation.generate import generate, to_uint8
+from ditscale.evaluation.moments import moments
 from ditscale.models.dit import create_model
 from ditscale.training.checkpoint import file_sha256
 
@@ -43,7 +44,7 @@ def test_score_orders_degradations(digits):
     train, heldout = BetonFile(digits / "train.beton"), BetonFile(digits / "heldout.beton")
     real = train.read("image", np.arange(train.num_samples))
     labels = train.read("label", np.arange(train.num_samples))
-    features = lambda images: moments(net(torch.from_numpy(images)).detach().numpy())
+    features = lambda images: moments(net(torch.from_numpy(images)).pooled.numpy())
     reference = features(heldout.read("image", np.arange(heldout.num_samples)))
     noise = np.random.default_rng(0).normal(size=real.shape)
     noisy = lambda amount: np.clip(real + amount * 255 * noise, 0, 255).astype(np.uint8)

@@ -1,10 +1,13 @@
 """Feature networks, by name: what a Frechet distance is measured in."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ditscale.errors import UserError
 
 
 class Features(NamedTuple):
@@ -20,15 +23,49 @@ class Extractor:
     """A feature network with its identity.
 
     ``module`` takes uint8 images (B, C, H, W) of any size that it serves, resizes them by its own rule, and returns ``Features``.
+    Called through this class it runs in full fp32, without TF32 or autocast.
     """
 
     name: str                                                                  # see ditscale.evaluation.names
     module: nn.Module
     sha256: str                                                                # of its weights
-    dimensions: int                                                            # D
+    dimensions: int | None                                                     # D; None: not known before the first batch
     resize: str                                                                # the rule, in words, for the passport
-    batch: int = 64                                                            # images a forward: fixed, so that sums never differ
+    device: torch.device = torch.device("cpu")
+    channels: tuple[int, ...] = (1, 3)                                         # what it takes; 1 is repeated to 3 by most
+    side: int | None = None                                                    # the only height and width it takes
+    batch: int = 64                                                            # images a forward, fixed: sums never differ
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Features:
-        return self.module(images)
+        """Features of uint8 images (B, C, H, W).
+
+        Raises:
+            UserError: the images are not uint8, or of a shape that the network does not take.
+        """
+        if images.dtype != torch.uint8:
+            raise UserError(f"{self.name} takes images of uint8, 0 to 255; these are {str(images.dtype).removeprefix('torch.')}")
+        right_size = self.side is None or images.shape[2:] == (self.side, self.side)
+        if images.ndim != 4 or images.shape[1] not in self.channels or not right_size:
+            raise UserError(f"{self.name} takes images of {' or '.join(map(str, self.channels))} channels"
+                            f"{f' and {self.side} x {self.side} pixels' if self.side else ''}; these are {tuple(images.shape[1:])}")
+        with _full_fp32(self.device):
+            return self.module(images.to(self.device))
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) to (B, 3, H, W); grey is repeated."""
+    return images.expand(-1, 3, -1, -1)
+
+
+@contextmanager
+def _full_fp32(device: torch.device):
+    """No TF32 and no autocast; settings are as before afterwards."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.order import epoch_order
-from ditscale.errors import UserError
+from ditscale.evaluation.extractors import Extractor, Features
+from ditscale.evaluation.extractors.weights import fill, read_state, required
 from ditscale.rundir import write_atomically
+from ditscale.training.checkpoint import file_sha256
 
 EPOCHS, BATCH, SEED = 20, 64, 0
 
 
 class DigitsCnn(nn.Module):
-    """uint8 images (B, 1, 8, 8) to features (B, 64)."""
+    """uint8 images (B, 1, 8, 8) to ``Features``."""
 
     def __init__(self):
         super().__init__()
@@ -29,8 +31,9 @@ class DigitsCnn(nn.Module):
                                           nn.MaxPool2d(2), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         self.classifier = nn.Linear(64, 10)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.convolutions(images.float() / 255).flatten(1)
+    def forward(self, images: Tensor) -> Features:
+        pooled = self.convolutions(images.float() / 255).flatten(1)
+        return Features(pooled, logits=self.classifier(pooled))
 
 
 def train_digits_cnn(train_path, heldout_path, weights_path) -> float:
@@ -47,13 +50,13 @@ def train_digits_cnn(train_path, heldout_path, weights_path) -> float:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=EPOCHS * -(-len(images) // BATCH))
         for epoch in range(EPOCHS):
             for chosen in torch.from_numpy(epoch_order(len(images), SEED, epoch).copy()).split(BATCH):
-                loss = F.cross_entropy(net.classifier(net(images[chosen])), labels[chosen])
+                loss = F.cross_entropy(net(images[chosen]).logits, labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
         with torch.inference_mode():
-            guess = net.classifier(net(torch.from_numpy(heldout.read("image", np.arange(heldout.num_samples))))).argmax(1)
+            guess = net(torch.from_numpy(heldout.read("image", np.arange(heldout.num_samples)))).logits.argmax(1)
     finally:
         torch.set_num_threads(threads)
     write_atomically(Path(weights_path), save({k: v.contiguous() for k, v in net.state_dict().items()}))
@@ -66,11 +69,12 @@ def load_digits_cnn(weights_path) -> DigitsCnn:
     Raises:
         UserError: the file is missing or is not this network's.
     """
-    net = DigitsCnn()
-    try:
-        net.load_state_dict(load_file(weights_path))
-    except FileNotFoundError:
-        raise UserError(f"evaluation.extractor_path: {weights_path} does not exist; `ditscale data build digits` makes it") from None
-    except Exception as error:
-        raise UserError(f"evaluation.extractor_path: {weights_path} is not a digits_cnn: {error}") from None
-    return net.eval()
+    path = required("digits_cnn", weights_path, "`ditscale data build digits` makes it")
+    return fill("digits_cnn", DigitsCnn(), read_state(path), path)
+
+
+def make_digits_cnn(weights_path, device="cpu") -> Extractor:
+    """Pooled 64, logits 10. Raises UserError as ``load_digits_cnn``."""
+    network = load_digits_cnn(weights_path)
+    return Extractor("digits_cnn", network.to(device), file_sha256(weights_path), 64, "none", torch.device(device), channels=(1,),
+                     batch=512)

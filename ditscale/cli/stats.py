@@ -1,0 +1,51 @@
+"""``ditscale stats``: statistics of reference images, computed once."""
+
+import click
+
+from ditscale.cli.group import main
+
+
+@main.command()
+@click.argument("source", type=click.Path())
+@click.argument("out", metavar="OUT.npz", type=click.Path())
+@click.option("--extractor", "name", required=True, metavar="NAME",
+              help="inception, dinov2, resnet20_cifar10, digits_cnn, or package.module:name of your own.")
+@click.option("--weights", metavar="PATH", type=click.Path(), help="Its weights; they are never downloaded.")
+@click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
+@click.option("--device", help="cpu, cuda:0, ...  [default: the GPU, else the CPU]")
+def stats(source, out, name, weights, split, device):
+    """Write mean and covariance of the features of SOURCE's images into OUT.npz, a reference for scores.
+
+    \b
+    SOURCE is one of
+      a folder or .zip    of image files, flat or in class folders
+      .npz                ADM's: arr_0, uint8 (N, H, W, C)
+      .beton              pixels, of `ditscale data build`
+
+    ADM's evaluator and pytorch-fid read OUT too.
+
+    \b
+    Example:
+      ditscale stats imagenet/val val256.npz --extractor inception --weights inception-6726825d.pth
+    """
+    from ditscale.data.progress import Progress
+    from ditscale.data.vae import default_device
+    from ditscale.errors import UserError
+    from ditscale.evaluation.extractors.make import make_extractor
+    from ditscale.evaluation.images import open_images
+    from ditscale.evaluation.reference import is_statistics, reference_of, write_statistics
+
+    if is_statistics(source):
+        raise UserError(f"{source}: holds statistics already; give the images that they were made from")
+    if not out.endswith(".npz"):
+        raise UserError(f"{out}: statistics are written as .npz; call it {out}.npz")
+    extractor = make_extractor(name, weights, device or default_device())
+    images = open_images(source, split=split, channels=max(extractor.channels))
+    with Progress("images", images.count) as progress:
+        reference = reference_of(images, extractor, progress.advance)
+    write_statistics(out, reference)
+    moments = reference.moments
+    click.echo(f"{out}: {images.count} images, {moments.dimensions} dimensions, {name} with weights {extractor.sha256}")
+    if moments.is_singular:
+        click.echo(f"warning: {images.count} images are too few for {moments.dimensions} dimensions: the covariance is singular and "
+                   f"distances to it are far too high; use at least {5 * moments.dimensions}", err=True)

@@ -1,0 +1,59 @@
+"""Weights of feature networks: local files that the user names, never downloaded, and their identity."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ditscale.errors import UserError
+
+
+def required(name: str, weights_path, hint: str) -> Path:
+    """The path as it is. Raises UserError where it is None or no file; ``hint`` says where the weights are to be had."""
+    if weights_path is None:
+        raise UserError(f"{name} needs the path of its weights (evaluation.extractor_path, --weights); {hint}")
+    if not Path(weights_path).is_file():
+        raise UserError(f"weights of {name}: {weights_path} does not exist; {hint}")
+    return Path(weights_path)
+
+
+def read_state(weights_path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or a PyTorch file by name, on the CPU. Nothing but tensors is unpickled.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        if weights_path.suffix == ".safetensors":
+            return load_file(weights_path)
+        state = torch.load(weights_path, map_location="cpu", weights_only=True)
+        return state.get("state_dict", state)
+    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise UserError(f"{weights_path}: holds no weights: {_brief(error)}") from None
+
+
+def fill(name: str, module: nn.Module, state: dict[str, Tensor], weights_path: Path) -> nn.Module:
+    """The module with these weights, for inference. Raises UserError where they are another network's."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{weights_path}: is not a {name}: {_brief(error)}") from None
+    return module.requires_grad_(False).eval()
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes, dtypes and values of a module's state."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+

@@ -1,0 +1,67 @@
+"""Images to be scored, from wherever samples and references are kept, read in order and in batches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ditscale.errors import UserError
+
+
+class ImageSet(Protocol):
+    """uint8 images of one size, in a fixed order.
+
+    Attributes:
+        path: where they lie.
+        count: how many.
+        shape: channels, height and width.
+        labels: int64 (count,), or None where classes are not known.
+        sha256: stands for the content. Of a folder it covers names and files, of an archive the whole file, of a .beton file
+            what its manifest says of the pixels and labels: the same images kept in two ways have two hashes.
+    """
+
+    path: Path
+    count: int
+    shape: tuple[int, int, int]
+    labels: np.ndarray | None
+
+    @property
+    def sha256(self) -> str: ...
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Yields all images, uint8 (size, C, H, W), the last batch shorter; each call starts from the first.
+
+        Raises:
+            UserError: an image cannot be read, or is not of ``shape``.
+        """
+
+
+def open_images(path, *, split: str | None = None, channels: int = 3) -> ImageSet:
+    """The images of a folder or .zip of image files, of ADM's .npz, or of a .beton file.
+
+    Args:
+        split: the part to take, where a folder or archive has several (train, test).
+        channels: what image files are decoded to, 1 or 3; arrays are taken as they are.
+
+    Raises:
+        UserError: the path is none of these, is damaged, or holds no images of uint8.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        from ditscale.evaluation.images.files import FileImages
+
+        return FileImages(path, split, channels)
+    if split is not None:
+        raise UserError(f"--split {split}: {path} has no splits; leave --split out")
+    if path.suffix.lower() == ".npz":
+        from ditscale.evaluation.images.npz import NpzImages
+
+        return NpzImages(path)
+    if path.suffix.lower() == ".beton":
+        from ditscale.evaluation.images.pixels import BetonImages
+
+        return BetonImages(path)
+    raise UserError(f"{path}: not a set of images; give a folder or a .zip of image files, an .npz with arr_0, or a .beton file")

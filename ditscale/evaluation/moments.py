@@ -1,0 +1,100 @@
+"""Mean and covariance of features, gathered batch by batch, in float64.
+
+Each batch is centred on its own mean before it is squared, and two parts are joined by the update of Chan, Golub and LeVeque
+(1979): sums of raw squares would lose the digits that the mean takes up.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+BLOCK = 2048                                                                   # rows read at once
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count (None: not known), mean (D,) and unbiased covariance (D, D) of features."""
+
+    count: int | None
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.mean)
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether there are too few rows for a covariance of full rank."""
+        return self.count is not None and self.count <= self.dimensions
+
+
+class Accumulator:
+    """Moments under way: ``count`` rows, their ``mean`` (D,), and ``scatter`` (D, D), the sum of outer products around it."""
+
+    def __init__(self, dimensions: int):
+        self.count = 0
+        self.mean = np.zeros(dimensions)
+        self.scatter = np.zeros((dimensions, dimensions))
+
+    def add(self, features: np.ndarray) -> None:
+        """Take up a batch of features (B, D)."""
+        if len(features):
+            centred = np.array(features, dtype=np.float64)
+            mean = centred.mean(axis=0)
+            centred -= mean
+            self._join(len(centred), mean, centred.T @ centred)
+
+    def merge(self, other: "Accumulator") -> None:
+        """Take up all rows of another accumulator, which stays as it is."""
+        if other.count:
+            self._join(other.count, other.mean, other.scatter)
+
+    def moments(self) -> Moments:
+        """Raises ValueError below two rows, which have no covariance."""
+        if self.count < 2:
+            raise ValueError(f"{self.count} rows of features have no covariance; at least 2 are needed")
+        return Moments(self.count, self.mean.copy(), self.scatter / (self.count - 1))
+
+    def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        gap, total = mean - self.mean, self.count + count
+        self.scatter += scatter
+        self.scatter += np.outer(gap * (self.count * count / total), gap)
+        self.mean = self.mean + gap * (count / total)
+        self.count = total
+
+
+def moments(features: np.ndarray, rows: np.ndarray | None = None) -> Moments:
+    """Moments of features (N, D), or of the given ``rows`` of them; a row may come several times.
+
+    Features in a memory map are read block by block.
+    """
+    accumulator = Accumulator(features.shape[1])
+    rows = None if rows is None else np.sort(rows)                             # the file is read from front to back
+    for first in range(0, len(features) if rows is None else len(rows), BLOCK):
+        block = slice(first, first + BLOCK)
+        accumulator.add(features[block if rows is None else rows[block]])
+    return accumulator.moments()
+
+
+def merge_over_ranks(accumulator: Accumulator, group=None) -> Accumulator:
+    """All ranks' rows together, the same bits on every rank: parts are joined in the order of ranks. Collective.
+
+    Without a process group it is the accumulator itself. ``group`` must be one for tensors on the CPU and hold all ranks
+    (``World.control``); None is the default group.
+    """
+    if not dist.is_initialized() or dist.get_world_size(group) == 1:
+        return accumulator
+    dimensions = len(accumulator.mean)
+    merged = Accumulator(dimensions)
+    mine = np.concatenate([[accumulator.count], accumulator.mean, accumulator.scatter.ravel()])
+    for rank in range(dist.get_world_size(group)):                             # one at a time: a scatter takes 32 MiB at 2048
+        sent = torch.from_numpy(mine.copy())
+        dist.broadcast(sent, src=rank, group=group)
+        part = Accumulator(dimensions)
+        count, part.mean, scatter = np.split(sent.numpy(), [1, 1 + dimensions])
+        part.count, part.scatter = int(count[0]), scatter.reshape(dimensions, dimensions)
+        merged.merge(part)
+    return merged

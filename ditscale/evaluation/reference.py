@@ -1,0 +1,143 @@
+"""What samples are compared with: statistics of a reference, read from a file or computed from its images.
+
+::
+
+    mu, sigma          mean (D,) and covariance (D, D) of the pooled features: pytorch-fid, clean-fid, EDM, ADM
+    mu_s, sigma_s      the same of spatial features, for sFID: ADM
+    arr_0              images, for precision and recall: ADM. Where mu is there too, they have no part in the distance
+    n, extractor, extractor_sha256, resize, images_sha256        how it came about: ours
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ditscale.data.aside import written_aside
+from ditscale.errors import UserError
+from ditscale.evaluation.extractors import Extractor
+from ditscale.evaluation.images import ImageSet, open_images
+from ditscale.evaluation.moments import Accumulator, Moments
+from ditscale.training.checkpoint import file_sha256
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of a reference and where they come from; None is what is not known or not there."""
+
+    moments: Moments
+    spatial_moments: Moments | None
+    samples: int | None                                                        # images behind the moments
+    sha256: str                                                                # of the statistics file, or of the images
+    extractor: str | None
+    extractor_sha256: str | None
+    resize: str | None
+    images: ImageSet | None                                                    # for precision, recall and KID
+
+
+def load_reference(path, extractor: Extractor, *, split: str | None = None, advance=lambda images: None) -> Reference:
+    """The reference under ``path``: statistics where it is an .npz that has them, else computed from its images.
+
+    Args:
+        split: see ``open_images``.
+        advance: called with the number of images after each batch.
+
+    Raises:
+        UserError: it cannot be read, or its statistics come from other features.
+    """
+    if is_statistics(path):
+        reference = read_statistics(path)
+        check_features(path, reference, extractor)
+        return reference
+    return reference_of(open_images(path, split=split, channels=max(extractor.channels)), extractor, advance)
+
+
+def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: None) -> Reference:
+    """Statistics of the pooled and, where the network has them, of the spatial features of all images.
+
+    Raises:
+        UserError: there are fewer than two images.
+    """
+    if images.count < 2:
+        raise UserError(f"{images.path}: holds 1 image; statistics need at least 2, better thousands")
+    pooled = spatial = None
+    for batch in images.batches(extractor.batch):
+        features = extractor(torch.from_numpy(batch))
+        pooled = _added(pooled, features.pooled)
+        spatial = _added(spatial, features.spatial)
+        advance(len(batch))
+    return Reference(pooled.moments(), spatial and spatial.moments(), images.count, images.sha256, extractor.name,
+                     extractor.sha256, extractor.resize, images)
+
+
+def is_statistics(path) -> bool:
+    """Whether the file is an .npz with ``mu``; such statistics win over the images in it."""
+    if Path(path).suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "mu.npy" in archive.namelist()
+
+
+def read_statistics(path) -> Reference:
+    """Statistics from an .npz of any of the tools above.
+
+    Raises:
+        UserError: the file is damaged, or its arrays do not fit together.
+    """
+    path = Path(path)
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files if not name.startswith("arr_")}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: no statistics can be read from it: {error}") from None
+    samples = int(arrays["n"]) if "n" in arrays else None
+    moments = _moments(path, arrays, "mu", "sigma", samples)
+    spatial = _moments(path, arrays, "mu_s", "sigma_s", samples) if "mu_s" in arrays else None
+    with zipfile.ZipFile(path) as archive:
+        images = open_images(path) if "arr_0.npy" in archive.namelist() else None
+    words = (str(arrays[name]) if name in arrays else None for name in ("extractor", "extractor_sha256", "resize"))
+    return Reference(moments, spatial, samples, file_sha256(path), *words, images)
+
+
+def write_statistics(path, reference: Reference) -> None:
+    """Write an .npz that ADM's evaluator and pytorch-fid read too. It appears whole or not at all."""
+    arrays = {"mu": reference.moments.mean, "sigma": reference.moments.covariance}
+    if reference.spatial_moments is not None:
+        arrays |= {"mu_s": reference.spatial_moments.mean, "sigma_s": reference.spatial_moments.covariance}
+    words = {"n": reference.samples, "extractor": reference.extractor, "extractor_sha256": reference.extractor_sha256,
+             "resize": reference.resize, "images_sha256": reference.sha256}
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.savez(file, **arrays, **{name: np.array(value) for name, value in words.items() if value is not None})
+
+
+def check_features(path, reference: Reference, extractor: Extractor) -> None:
+    """Raise UserError where the statistics are of other features than the extractor's."""
+    known = reference.extractor_sha256
+    if known is not None and known != extractor.sha256:
+        raise UserError(f"{path}: its statistics are of {reference.extractor} with weights {known}, but the feature network here "
+                        f"is {extractor.name} with weights {extractor.sha256}; make them anew with `ditscale stats`")
+    if extractor.dimensions is not None and reference.moments.dimensions != extractor.dimensions:
+        raise UserError(f"{path}: its statistics have {reference.moments.dimensions} dimensions, but {extractor.name} has "
+                        f"{extractor.dimensions}; make them anew with `ditscale stats`")
+
+
+def _added(accumulator: Accumulator | None, features: torch.Tensor | None) -> Accumulator | None:
+    """The accumulator with a batch more, made at the first."""
+    if features is not None:
+        accumulator = accumulator or Accumulator(features.shape[1])
+        accumulator.add(features.cpu().numpy())
+    return accumulator
+
+
+def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str, count: int | None) -> Moments:
+    missing = [name for name in (mean, covariance) if name not in arrays]
+    if missing:
+        raise UserError(f"{path}: no array {missing[0]} in it; it has {', '.join(arrays) or 'nothing'}")
+    values = [arrays[name].astype(np.float64) for name in (mean, covariance)]
+    if values[0].ndim != 1 or values[1].shape != 2 * values[0].shape:
+        raise UserError(f"{path}: {mean} has shape {values[0].shape} and {covariance} {values[1].shape}; (D,) and (D, D) are "
+                        "needed")
+    return Moments(count, *values)

@@ -137,9 +137,24 @@ class SamplingConfig(Section):
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
-    average: str = "ema"                                                       # weights: ema, ema-decay-0.999, ema-power-0.05
+    average: str = "ema"                                                       # weights: ema, ema-decay-0.999, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
     batch: Count = Field(256, gt=0)                                            # images at once; moves no image
+
+    def check(self, run: "RunConfig") -> None:
+        """Refuse what a run cannot do.
+
+        Raises:
+            UserError: guidance without a model to guide with, a class that there is not, or a sampler, an option or an interval
+                that does not go with the run's formulation.
+        """
+        if self.guidance_scale != 1 and run.model.class_dropout_prob == 0:
+            raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
+                            "without label dropout there is no unconditional model to guide with")
+        if isinstance(self.labels, int) and not 0 <= self.labels < run.data.classes:
+            raise UserError(f"evaluation.labels {self.labels} is not a class; those of the run are 0 to {run.data.classes - 1}")
+        sampling_of(self).check(run.formulation.name)
+        check_interval(run.formulation, self.guidance_interval)
 
 
 class MeasureConfig(Section):
@@ -212,16 +227,12 @@ class RunConfig(Section):
             raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
-        if self.evaluation and self.evaluation.guidance_scale != 1 and self.model.class_dropout_prob == 0:
-            raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
-                            "without label dropout there is no unconditional model to guide with")
         every, saved = self.evaluation and self.evaluation.every_images, self.train.checkpoint_every_images
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
                             "checkpoints are what is scored")
         if self.evaluation:
-            sampling_of(self.evaluation).check(self.formulation.name)
-            check_interval(self.formulation, self.evaluation.guidance_interval)
+            self.evaluation.check(self)
         return self
 
     @property

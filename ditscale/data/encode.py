@@ -8,14 +8,11 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 import ditscale
 from ditscale.data.aside import written_aside
@@ -25,6 +22,7 @@ from ditscale.data.latents import to_bits
 from ditscale.data.manifest import Manifest, read_manifest, stored_sha256, write_manifest
 from ditscale.data.vae import Vae
 from ditscale.errors import UserError
+from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
 
 PART_IMAGES = 1024                                                             # about; a part is whole micro batches
@@ -49,13 +47,14 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         say(f"{target}: already there")
         return read_manifest(target)
     parts = Parts(target.with_name(f"{target.name}.parts"), file.num_samples, batch)
-    with _ranks() as (rank, size, wait):
-        if rank == 0:
+    with join_ranks() as ranks:
+        if ranks.is_main:
             parts.open({"encoder": encoder, "pixels": wanted.pixels["content_sha256"], "samples": file.num_samples})
-        wait()
-        _encode_parts(file, vae, bits, parts, range(rank, parts.count, size), say if rank == 0 else lambda line: None)
-        wait()
-        if rank:
+        ranks.wait()
+        _encode_parts(file, vae, bits, parts, range(ranks.rank, parts.count, ranks.size),
+                      say if ranks.is_main else lambda line: None)
+        ranks.wait()
+        if not ranks.is_main:
             return wanted
         specs = {"moments": FieldSpec(np.dtype("<i2"), (2, 2, *wanted.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
         stored = ({"moments": np.load(parts.path(part), mmap_mode="r")} for part in range(parts.count))
@@ -140,17 +139,3 @@ def _stands(target: Path, wanted: Manifest) -> bool:
         if target.with_name(f"{target.name}.parts").is_dir():                  # stopped between the file and its manifest
             return False
     raise UserError(f"{target}: exists already and is something else; give another name, or delete it")
-
-
-@contextmanager
-def _ranks():
-    """This rank, how many there are, and a call that waits for all of them."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield 0, 1, lambda: None
-        return
-    dist.init_process_group("gloo", timeout=timedelta(days=7))                 # the last part of a slow rank may take long
-    try:
-        yield dist.get_rank(), size, dist.barrier
-    finally:
-        dist.destroy_process_group()

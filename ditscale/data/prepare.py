@@ -33,12 +33,12 @@ class Latents:
     """Moments, int16 (B, 2, c, h, w), to a draw: (mean + std * noise - shift) * scale.
 
     Args:
-        scale: one number, or one a channel; the released DiT: 0.18215. Likewise ``shift``.
+        shift, scale: see ``normalisation``; the released DiT: 0 and 0.18215.
         drawn: False where the encoder has no std; then the mean is taken.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, bits: str, scale, shift, drawn: bool, flip: bool):
-        self.bits, self.scale, self.shift, self.flip = bits, _a_channel(scale), _a_channel(shift), flip
+    def __init__(self, shape: tuple[int, int, int], *, bits: str, shift: Tensor, scale: Tensor, drawn: bool, flip: bool):
+        self.bits, self.shift, self.scale, self.flip = bits, shift, scale, flip
         self.streams: dict[str, Normal | Uniform] = {"latent draw": Normal(shape)} if drawn else {}
 
     def pick(self, seed: int, positions: np.ndarray) -> np.ndarray:
@@ -69,11 +69,15 @@ def make_prepare(data) -> Pixels | Latents:
     if kind_of(file) == "pixels":
         return Pixels(flip=data.flip)
     encoder = read_manifest(data.path).encoder
-    scale = encoder["scaling_factor"] if data.latent_scale is None else data.latent_scale
+    shift, scale = normalisation(data, encoder)
+    return Latents(image_shape(file), bits=encoder["bits"], shift=shift, scale=scale, drawn=encoder["has_std"], flip=data.flip)
+
+
+def normalisation(data, encoder: dict) -> tuple[Tensor, Tensor]:
+    """Shift and scale of the latents that a model sees, (latent - shift) * scale: the section's own, else the encoder's.
+
+    Both are one number, or one a channel: fp32 (1 or c, 1, 1).
+    """
     shift = encoder["shift_factor"] if data.latent_shift is None else data.latent_shift
-    return Latents(image_shape(file), bits=encoder["bits"], scale=scale, shift=shift, drawn=encoder["has_std"], flip=data.flip)
-
-
-def _a_channel(value) -> Tensor:
-    """A number, or numbers one a channel, that multiply (B, c, h, w)."""
-    return torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
+    scale = encoder["scaling_factor"] if data.latent_scale is None else data.latent_scale
+    return tuple(torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in (shift, scale))

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ditscale.errors import UserError
+from ditscale.reproducible import reproducible
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
 
@@ -28,7 +28,7 @@ class Vae:
         self.channels = config["in_channels"]
         self.has_std = type(model).__name__ == "AutoencoderKL"
         self.description = {"class": type(model).__name__, "config_sha256": _sha256(json.dumps(config, sort_keys=True).encode()),
-                            "weights_sha256": weights_sha256(model), "scaling_factor": float(config.get("scaling_factor") or 1.0),
+                            "weights_sha256": weights_sha256(model.state_dict()), "scaling_factor": float(config.get("scaling_factor") or 1.0),
                             "shift_factor": float(config.get("shift_factor") or 0.0), "has_std": self.has_std}
 
     @torch.inference_mode()
@@ -37,7 +37,7 @@ class Vae:
 
         Shapes: images uint8 (B, C, H, W), seen by the encoder in [-1, 1].
         """
-        with _reproducible():
+        with reproducible():
             pixels = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
             if self.has_std:
                 drawn_from = self.model.encode(pixels).latent_dist
@@ -49,8 +49,9 @@ class Vae:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images in [-1, 1] from latents as the encoder gave them, unscaled."""
-        return self.model.decode(latents.to(self.device)).sample.cpu()
+        """Images in [-1, 1] from latents as the encoder gave them, unscaled; fp32 (B, C, H, W) on the CPU."""
+        with reproducible():
+            return self.model.decode(latents.to(self.device)).sample.cpu()
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape (c, h, w) that images of this shape are encoded to.
@@ -92,10 +93,10 @@ def load_vae(name: str, device) -> Vae:
                         f"diffusion_pytorch_model.safetensors would do ({reason[:160]})") from None
 
 
-def weights_sha256(model) -> str:
+def weights_sha256(weights: dict[str, Tensor]) -> str:
     """SHA-256 of names and fp32 values in order of name: the same for every file format."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(value.float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
@@ -104,20 +105,6 @@ def weights_sha256(model) -> str:
 def default_device() -> str:
     """This rank's GPU, or the CPU where there is none."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _reproducible():
-    """Full fp32, the same algorithm for the same batch, and one CPU thread: sums that split among threads round otherwise."""
-    threads, cudnn, matmul = torch.get_num_threads(), torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
-    torch.set_num_threads(1)
-    cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
 
 
 def _sha256(content: bytes) -> str:

@@ -1,6 +1,5 @@
 """Score a run's checkpoints: EMA weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
 
-import json
 import time
 from dataclasses import asdict
 
@@ -10,15 +9,11 @@ import torch.distributed as dist
 
 from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
-from ditscale.diffusion.formulation import make_formulation
-from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.nfe import evaluations, forwards, sampling_of
 from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn
 from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.generate import QUANTISE, generate
 from ditscale.evaluation.moments import moments
+from ditscale.evaluation.maker import ImageMaker, sample_parts
 from ditscale.evaluation.passport import Passport
-from ditscale.objectives.variants import build_model
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint import file_sha256, images_of, list_checkpoints, load_ema
 from ditscale.training.distributed import World
@@ -31,20 +26,15 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, world: World):
         self.config, self.settings, self.world = config, config.evaluation, world
-        self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(config.evaluation)
-        self.forwards = forwards(self.formulation, self.sampling, self.settings.guidance_scale, self.settings.guidance_interval)
+        self.maker = ImageMaker(config, config.evaluation, world.device)
         self.extractor = load_digits_cnn(self.settings.extractor_path).to(world.device)
         reference = BetonFile(self.settings.reference_path)
         self.reference = moments(self._features(_all_images(reference)))
         self.passport = Passport(
             metric=self.settings.metric, extractor_sha256=file_sha256(self.settings.extractor_path),
             reference_sha256=file_sha256(self.settings.reference_path), reference_samples=reference.num_samples,
-            samples=self.settings.samples, labels="balanced", seed=self.settings.seed, formulation=config.formulation.name,
-            sampler=self.settings.sampler, sampling_steps=self.settings.sampling_steps,
-            nfe=evaluations(self.settings.sampler, self.settings.sampling_steps), guidance_scale=self.settings.guidance_scale,
-            guidance_channels=self.settings.guidance_channels, guidance_interval=_interval(self.settings.guidance_interval),
-            ema_decay=config.train.ema_decay, decoder="none", quantise=QUANTISE, resize="none", precision="fp32",
-            guidance_schedule=_schedule(self.settings), sampler_options=_json(self.sampling.options(self.formulation)))
+            samples=self.settings.samples, seed=self.settings.seed, ema_decay=config.train.ema_decay, resize="none",
+            **self.maker.passport())
         self.floor = self._floor()
 
     def evaluate_missing(self, run: RunDir) -> None:
@@ -62,13 +52,11 @@ class Evaluator:
 
     def _evaluate(self, run: RunDir, checkpoint) -> None:
         started = time.perf_counter()
-        data, settings = self.config.data, self.settings
-        model = build_model(self.config)
-        model.load_state_dict(load_ema(checkpoint), strict=False)              # the position table is not a parameter
-        guided = self._guided(model.to(self.world.device).eval())
-        mine = torch.arange(self.world.rank, settings.samples, self.world.size, device=self.world.device)
-        images, labels = generate(guided, self.formulation, mine, image_shape=(data.channels, data.resolution, data.resolution),
-                                  classes=data.classes, seed=settings.seed, batch=settings.batch, **vars(self.sampling))
+        settings = self.settings
+        self.maker.load(load_ema(checkpoint))
+        mine = torch.arange(self.world.rank, settings.samples, self.world.size)
+        images, labels = (torch.cat(made) for made in list(zip(*sample_parts(self.maker, mine, settings.seed)))[1:])
+        self.maker.unload()
         images, labels, features = (self._collect(part) for part in (images.numpy(), labels.numpy(), self._features(images)))
         if not self.world.is_main:
             return
@@ -80,21 +68,12 @@ class Evaluator:
         append_line(run.evals, {"images_seen": images_seen, "metric": settings.metric, "score": score, "floor": self.floor,
                                 "passport_id": self.passport.digest(), "passport": asdict(self.passport),
                                 "seconds": time.perf_counter() - started,
-                                "forwards_per_image": self.forwards})
+                                "forwards_per_image": self.maker.forwards})
         print(f"images {images_seen:>9}  {settings.metric} {score:.2f} (floor {self.floor:.2f})", flush=True)
-
-    def _guided(self, model) -> Guided:
-        """The model with the config's guidance; compiled on a GPU."""
-        settings = self.settings
-        if self.world.device.type == "cuda":
-            model = torch.compile(model)
-        return Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
-                      interval=settings.guidance_interval, schedule=settings.guidance_schedule, power=settings.guidance_power,
-                      noise_share=self.formulation.noise_share)
 
     def _features(self, images: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            return torch.cat([self.extractor(part.to(self.world.device)).pooled.cpu() for part in images.split(512)]).numpy()
+            return torch.cat([self.extractor(part.to(self.world.device)).cpu() for part in images.split(512)]).numpy()
 
     def _floor(self) -> float:
         """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
@@ -113,19 +92,6 @@ class Evaluator:
         for rank, rows in enumerate(parts):
             whole[rank::self.world.size] = rows
         return whole
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}"
-
-
-def _schedule(settings) -> str:
-    """``power_cosine 4`` or ``constant``."""
-    return settings.guidance_schedule + (f" {settings.guidance_power:g}" if settings.guidance_schedule == "power_cosine" else "")
-
-
-def _json(options: dict) -> str:
-    return json.dumps(options, sort_keys=True) if options else ""
 
 
 def _all_images(file: BetonFile) -> torch.Tensor:

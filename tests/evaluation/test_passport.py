@@ -37,7 +37,7 @@ def test_options_that_move_samples_are_in_the_passport(evaluator):
     made = evaluator({"name": "ddpm"}, sampler="ddim", sampling_steps=10, eta=0.5, guidance_scale=4.0, guidance_channels="first3",
                      guidance_interval=[222, 600], guidance_schedule="power_cosine")
     passport = made.passport
-    assert (passport.formulation, passport.sampler, passport.nfe, made.forwards) == ("ddpm", "ddim", 10, 14)
+    assert (passport.formulation, passport.sampler, passport.nfe, made.maker.forwards) == ("ddpm", "ddim", 10, 14)
     assert (passport.guidance_channels, passport.guidance_interval) == ("first3", "222..600")
     assert (passport.guidance_schedule, passport.sampler_options) == ("power_cosine 4", '{"eta": 0.5}')
 

@@ -1,0 +1,118 @@
+"""Images from a model: image i of a seed is the same whatever the number of ranks or the order.
+
+In another batch size the device may take sums in another order; then single values may move by one grey level.
+"""
+
+import json
+
+import torch
+from torch import Tensor
+
+from ditscale import randomness
+from ditscale.config import RunConfig, SamplingConfig
+from ditscale.data.vae import Vae
+from ditscale.diffusion.formulation import make_formulation
+from ditscale.diffusion.guidance import Guided
+from ditscale.diffusion.nfe import evaluations, forwards, sampling_of
+from ditscale.diffusion.samplers import sample
+from ditscale.errors import UserError
+from ditscale.evaluation.decoder import make_decoder
+from ditscale.objectives.variants import build_model
+
+QUANTISE = "floor(clamp(127.5 x + 128, 0, 255))"
+
+
+class ImageMaker:
+    """Makes image i of a set: a function of (weights, settings, seed, i) alone.
+
+    Attributes:
+        forwards: of the model, for one image.
+        image_channels: of what is made: those of the data, or of the images that latents are decoded to.
+        nan_images: positions of images with a value that is no finite number, since the last ``load``. Such values became 0.
+
+    Raises:
+        UserError: the settings do not go with the run, or its latents cannot be decoded.
+    """
+
+    def __init__(self, config: RunConfig, settings: SamplingConfig, device, vae: Vae | None = None):
+        settings.check(config)
+        self.config, self.settings, self.device = config, settings, torch.device(device)
+        self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
+        self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
+        self.decoder = make_decoder(config.data, settings.vae, self.device, vae)
+        self.image_channels = self.decoder.channels if self.decoder else config.data.channels
+        self.guided: Guided | None = None
+        self.nan_images: list[int] = []
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take these weights, by parameter name. On a GPU the model is compiled, at its first images.
+
+        Raises:
+            UserError: a parameter of the model is not among them.
+        """
+        model, settings = build_model(self.config), self.settings
+        absent = [name for name, _ in model.named_parameters() if name not in weights]
+        if absent:
+            raise UserError(f"the weights are not those of {self.config.model.name} as {self.config.objective.name}: {absent[0]} "
+                            f"and {len(absent) - 1} more are missing")
+        model.load_state_dict(weights, strict=False)                           # the position table is not a parameter
+        model = model.to(self.device).eval().requires_grad_(False)
+        self.guided = Guided(torch.compile(model) if self.device.type == "cuda" else model, settings.guidance_scale,
+                             self.config.data.classes, channels=settings.guidance_channels, interval=settings.guidance_interval,
+                             schedule=settings.guidance_schedule, power=settings.guidance_power,
+                             noise_share=self.formulation.noise_share)
+        self.nan_images = []
+
+    def unload(self) -> None:
+        """Free the model's memory until the next ``load``."""
+        self.guided = None
+
+    def make(self, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """The images of a seed at ``positions`` (N,), all at once, and their labels.
+
+        Returns uint8 (N, C, H, W) and int64 (N,), both on the CPU.
+        """
+        assert self.guided, "load weights first"
+        data, positions = self.config.data, positions.to(self.device)
+        labels, shape = self.labels(positions, seed), (data.channels, data.resolution, data.resolution)
+        noise = randomness.draw(seed, positions, {"sampling noise": randomness.Normal(shape)})["sampling noise"]
+        images = sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
+        if self.decoder:
+            images = self.decoder(images)
+        broken = ~torch.isfinite(images).flatten(1).all(dim=1)
+        self.nan_images += positions[broken.to(positions.device)].tolist()
+        return to_uint8(images).cpu(), labels.cpu()
+
+    def labels(self, positions: Tensor, seed: int) -> Tensor:
+        """The classes of images: int64, in the shape of ``positions`` (N,)."""
+        kind, classes = self.settings.labels, self.config.data.classes
+        if kind == "balanced":
+            return positions % classes
+        if kind == "random":
+            drawn = randomness.draw(seed, positions, {"sampling label": randomness.Uniform()})["sampling label"][:, 0]
+            return (drawn.double() * classes).long()                           # in fp64 the product stays below ``classes``
+        return torch.full_like(positions, kind)
+
+    def passport(self) -> dict:
+        """The fields of ``Passport`` that say how images are made."""
+        settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
+        options, interval = self.sampling.options(self.formulation), settings.guidance_interval
+        return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
+                "formulation": self.config.formulation.name, "sampler": settings.sampler,
+                "sampling_steps": settings.sampling_steps, "nfe": evaluations(settings.sampler, settings.sampling_steps),
+                "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
+                "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
+                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE, "precision": "fp32",
+                "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
+                "sampler_options": json.dumps(options, sort_keys=True) if options else ""}
+
+
+def sample_parts(maker: ImageMaker, positions: Tensor, seed: int):
+    """Yields (positions, images, labels) batch by batch, as ``make`` gives them; nothing is kept and nothing is on disk."""
+    for part in positions.split(maker.settings.batch):
+        yield part, *maker.make(part, seed)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] to 0..255 by the rule of DiT and EDM2, ``QUANTISE``; what is not a number becomes 0."""
+    return (127.5 * images + 128).nan_to_num(0.0).clamp(0, 255).to(torch.uint8)

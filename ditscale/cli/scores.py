@@ -1,4 +1,4 @@
-"""Commands about scores: compare."""
+"""Commands about scores: compare, evaluate."""
 
 import click
 
@@ -32,3 +32,39 @@ def compare(a, b, conditions):
         wanted[field] = value
     sides = [comparing.read_side(text, wanted) for text in (a, b)]
     click.echo("\n".join(comparing.describe(*sides, comparing.compare(*sides))))
+
+
+@main.command()
+@click.argument("target", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--images", metavar="N", type=int, help="A run's checkpoint at so many images.  [default: the newest]")
+@click.option("--all", "whole", is_flag=True, help="All of a run's checkpoints.")
+@click.option("--out", metavar="FILE", type=click.Path(), help="Where the line goes for images.  [default: TARGET.evals.jsonl]")
+def evaluate(target, overrides, images, whole, out):
+    """Score TARGET: a run's directory, or images (a folder, .zip, .npz or .beton).
+
+    Keys are those of a run's section evaluation: metric, extractor_path, reference_path, also, samples, seed, sampler,
+    guidance_scale, average, ... A list of values makes an evaluation of each, and each combination of them. Every one is a line in
+    the run's evals.jsonl; those that stand there already are not made again. None is picked as the best.
+
+    \b
+    Examples:
+      ditscale evaluate runs/study/run-id
+      ditscale evaluate runs/study/run-id seed=[0,1,2] guidance_scale=[1,1.5,2] --all
+      ditscale evaluate samples/ metric=fid extractor_path=pt_inception.pth reference_path=VIRTUAL_imagenet256_labeled.npz
+      torchrun --nproc_per_node 8 --no-python ditscale evaluate runs/study/run-id samples=50000
+    """
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from ditscale.evaluation import command, summary
+
+    if (Path(target) / "run.json").exists():
+        lines = command.evaluate_run(target, overrides, images, whole)
+    else:
+        if images is not None or whole:
+            raise UserError(f"--images and --all choose checkpoints, but {target} is no run's directory (it has no run.json)")
+        lines = command.evaluate_images(Path(target), overrides, out)
+    if lines:
+        Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 200).print(summary.table(lines))

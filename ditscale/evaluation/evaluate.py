@@ -1,98 +1,122 @@
-"""Score a run's checkpoints: EMA weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
+"""Score a run's checkpoints: averaged weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from ditscale.config import RunConfig
+from ditscale.cost.runs import sampling_flops
 from ditscale.data.beton import BetonFile
-from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn
-from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.moments import moments
 from ditscale.evaluation.maker import ImageMaker, sample_parts
 from ditscale.evaluation.passport import Passport
+from ditscale.evaluation.scoring import Scorer, has_all
+from ditscale.evaluation.weights import choose_weights
 from ditscale.rundir import RunDir, append_line, read_lines
-from ditscale.training.checkpoint import file_sha256, images_of, list_checkpoints, load_ema
-from ditscale.training.distributed import World
+from ditscale.training.checkpoint import images_of, list_checkpoints
+from ditscale.training.distributed import World, any_rank, sum_over_ranks
+from ditscale.training.schedule import is_due
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
 
 class Evaluator:
-    """Holds what does not change between checkpoints: feature network, reference statistics, floor, passport."""
+    """Scores the checkpoints of a run by its section ``evaluation``; holds what does not change between them.
 
-    def __init__(self, config: RunConfig, world: World):
+    Args:
+        scorer: of an evaluation with the same metric, network and reference; default: a new one.
+    """
+
+    def __init__(self, config: RunConfig, world: World, scorer: Scorer | None = None):
         self.config, self.settings, self.world = config, config.evaluation, world
-        self.maker = ImageMaker(config, config.evaluation, world.device)
-        self.extractor = load_digits_cnn(self.settings.extractor_path).to(world.device)
-        reference = BetonFile(self.settings.reference_path)
-        self.reference = moments(self._features(_all_images(reference)))
-        self.passport = Passport(
-            metric=self.settings.metric, extractor_sha256=file_sha256(self.settings.extractor_path),
-            reference_sha256=file_sha256(self.settings.reference_path), reference_samples=reference.num_samples,
-            samples=self.settings.samples, seed=self.settings.seed, ema_decay=config.train.ema_decay, resize="none",
-            **self.maker.passport())
+        self.maker = ImageMaker(config, self.settings, world.device)
+        self.scorer = scorer or Scorer(self.settings, world)
+        self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed,
+                                 **averaged(self.settings.average, config.train.ema_decay))
         self.floor = self._floor()
 
-    def evaluate_missing(self, run: RunDir) -> None:
-        """Score every checkpoint that is due and has no line in evals.jsonl under this passport. Collective."""
-        digest = self.passport.digest()
-        scored = {line["images_seen"] for line in read_lines(run.evals) if line["passport_id"] == digest}
+    def evaluate_missing(self, run: RunDir, stop=lambda: False) -> bool:
+        """Score every checkpoint that is due and has no line in evals.jsonl under this passport; False where ``stop()`` ended it
+        before. Collective."""
         for checkpoint in list_checkpoints(run):
-            if images_of(checkpoint) not in scored and self._is_due(images_of(checkpoint)):
-                self._evaluate(run, checkpoint)
+            if is_due(self.config, images_of(checkpoint)) and self.line(run, images_of(checkpoint)) is None:
+                if any_rank(self.world, bool(stop())):
+                    return False
+                self.evaluate(run, checkpoint)
+        return True
 
-    def _is_due(self, images_seen: int) -> bool:
-        """Every ``evaluation.every_images``, and at the end; a checkpoint of an early stop is not, unless all are."""
-        every, train = self.settings.every_images, self.config.train
-        return not every or images_seen % every < train.global_batch or images_seen + train.global_batch > train.images
+    def line(self, run: RunDir, images_seen: int) -> dict | None:
+        """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
+        wanted = images_seen, self.passport.digest()
+        stand = [line for line in read_lines(run.evals) if (line["images_seen"], line["passport_id"]) == wanted
+                 and has_all(line, self.settings.also)]
+        return stand[-1] if stand else None
 
-    def _evaluate(self, run: RunDir, checkpoint) -> None:
-        started = time.perf_counter()
-        settings = self.settings
-        self.maker.load(load_ema(checkpoint))
-        mine = torch.arange(self.world.rank, settings.samples, self.world.size)
-        images, labels = (torch.cat(made) for made in list(zip(*sample_parts(self.maker, mine, settings.seed)))[1:])
+    def evaluate(self, run: RunDir, checkpoint: Path) -> None:
+        """Score a checkpoint and write its line, whether or not there is one. Collective."""
+        started, images_seen, settings = time.perf_counter(), images_of(checkpoint), self.settings
+        weights, _ = choose_weights(run, images_seen, settings.average)
+        self.maker.load(weights)
+        sheet = Sheet()
+        made = sample_parts(self.maker, self._mine(), settings.seed)
+        scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)
+        nan_images = sum_over_ranks(self.world, len(self.maker.nan_images))
         self.maker.unload()
-        images, labels, features = (self._collect(part) for part in (images.numpy(), labels.numpy(), self._features(images)))
         if not self.world.is_main:
             return
-        images_seen = images_of(checkpoint)
-        run.samples.mkdir(exist_ok=True)
-        np.savez_compressed(run.samples / f"{checkpoint.name}.npz", arr_0=images[:SHEET_IMAGES].transpose(0, 2, 3, 1),
-                            arr_1=labels[:SHEET_IMAGES])
-        score = frechet_distance(moments(features), self.reference)
-        append_line(run.evals, {"images_seen": images_seen, "metric": settings.metric, "score": score, "floor": self.floor,
-                                "passport_id": self.passport.digest(), "passport": asdict(self.passport),
-                                "seconds": time.perf_counter() - started,
-                                "forwards_per_image": self.maker.forwards})
-        print(f"images {images_seen:>9}  {settings.metric} {score:.2f} (floor {self.floor:.2f})", flush=True)
+        sheet.write(run.samples / f"{checkpoint.name}.npz")
+        seconds = time.perf_counter() - started
+        append_line(run.evals, {
+            "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
+            "values": scores.values, "error": scores.error, "nan_images": nan_images, "passport_id": self.passport.digest(),
+            "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
+            "sampling_flops": sampling_flops(self.config) * settings.samples,
+            "accelerator_hours": seconds * self.world.size / 3600})
+        print(self._words(images_seen, scores, nan_images), flush=True)
 
-    def _features(self, images: torch.Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            return torch.cat([self.extractor(part.to(self.world.device)).cpu() for part in images.split(512)]).numpy()
+    def _mine(self) -> torch.Tensor:
+        """This rank's positions: every ``size``-th batch, so that the same images are made together on any number of ranks."""
+        batches = torch.arange(self.settings.samples).split(self.settings.batch)
+        return torch.cat([*batches[self.world.rank::self.world.size], torch.empty(0, dtype=torch.int64)])
 
-    def _floor(self) -> float:
-        """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
-        samples would score. Equal counts matter: the distance is biased upwards by about 1 / count."""
-        train = BetonFile(self.config.data.path)
-        chosen = np.linspace(0, train.num_samples - 1, min(self.settings.samples, train.num_samples)).round().astype(np.int64)
-        return frechet_distance(moments(self._features(torch.from_numpy(train.read("image", chosen)))), self.reference)
+    def _floor(self) -> float | None:
+        """The score of real training images, where these are pixels on this machine."""
+        if self.maker.decoder or not Path(self.config.data.path).exists():
+            return None
+        return self.scorer.floor(BetonFile(self.config.data.path), self.settings.samples)
 
-    def _collect(self, part: np.ndarray) -> np.ndarray:
-        """All ranks' rows in order of image position; rank r holds positions r, r + size, ..."""
-        if self.world.size == 1:
-            return part
-        parts = [None] * self.world.size
-        dist.all_gather_object(parts, part)
-        whole = np.empty((sum(map(len, parts)), *part.shape[1:]), part.dtype)
-        for rank, rows in enumerate(parts):
-            whole[rank::self.world.size] = rows
-        return whole
+    def _words(self, images_seen: int, scores, nan_images: int) -> str:
+        floor = f" (floor {self.floor:.2f})" if self.floor is not None else ""
+        others = "".join(f"  {name} {value:.4g}" for name, value in scores.values.items())
+        warning = f"  WARNING: {nan_images} of {self.settings.samples} images were not finite" if nan_images else ""
+        return f"images {images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{warning}"
 
 
-def _all_images(file: BetonFile) -> torch.Tensor:
-    return torch.from_numpy(file.read("image", np.arange(file.num_samples)))
+def averaged(name: str, main_decay: float) -> dict:
+    """What the passport says of averaged weights: their decay a step, or the length that they have, or neither."""
+    kind, _, value = name.rpartition("-")
+    if name == "ema" or kind == "ema-decay":
+        return {"ema_decay": main_decay if name == "ema" else float(value)}
+    return {"average": f"length {value}" if kind else name}
+
+
+class Sheet:
+    """The first samples, as they come by on rank 0."""
+
+    def __init__(self):
+        self._images, self._labels = [], []
+
+    def keeping(self, made):
+        """Yields (positions, images) of what ``sample_parts`` yields, and keeps the first images."""
+        for positions, images, labels in made:
+            first = positions < SHEET_IMAGES
+            self._images.append(images[first].numpy())
+            self._labels.append(labels[first].numpy())
+            yield positions, images
+
+    def write(self, path: Path) -> None:
+        """An ADM .npz, images uint8 (N, H, W, C)."""
+        path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(path, arr_0=np.concatenate(self._images).transpose(0, 2, 3, 1), arr_1=np.concatenate(self._labels))

@@ -102,7 +102,7 @@ class ImageMaker:
                 "sampling_steps": settings.sampling_steps, "nfe": evaluations(settings.sampler, settings.sampling_steps),
                 "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
                 "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
-                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE, "precision": "fp32",
+                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE,
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
                 "sampler_options": json.dumps(options, sort_keys=True) if options else ""}
 

@@ -1,0 +1,96 @@
+"""What ``ditscale evaluate`` does: a run's checkpoints under each combination of settings, or images that were found."""
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ditscale.config import MeasureConfig
+from ditscale.data.vae import default_device
+from ditscale.errors import UserError
+from ditscale.evaluation.evaluate import Evaluator
+from ditscale.evaluation.images import ImageSet, open_images
+from ditscale.evaluation.passport import Passport
+from ditscale.evaluation.scoring import Scorer
+from ditscale.evaluation.settings import read, sweep
+from ditscale.rundir import RunDir, append_line
+from ditscale.section import validate
+from ditscale.training.checkpoint import images_of, list_checkpoints
+from ditscale.training.distributed import World, join_world
+from ditscale.training.weights import pick_checkpoint, run_config
+
+
+def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
+    """Score checkpoints of a run; the lines that stand for them then, on rank 0. Lines that stood before are taken as they are.
+
+    Raises:
+        UserError: settings or checkpoints that are not there, or do not go together.
+    """
+    run = RunDir(target)
+    configs = sweep(run_config(run), overrides)
+    newest = pick_checkpoint(run, images)                                      # an error where there is none
+    checkpoints = list_checkpoints(run) if whole else [newest]
+    world, scorers, lines = _world(), {}, []
+    for config in configs:
+        settings = config.evaluation
+        measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
+        evaluator = Evaluator(config, world, scorers.get(measured))
+        scorers[measured] = evaluator.scorer
+        for checkpoint in checkpoints:
+            if evaluator.line(run, images_of(checkpoint)) is None:
+                evaluator.evaluate(run, checkpoint)
+            lines.append(evaluator.line(run, images_of(checkpoint)))
+    return lines if world.is_main else []
+
+
+def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]:
+    """Score images and add a line to ``out``; the line, on rank 0.
+
+    Raises:
+        UserError: there are no images, or the settings do not serve.
+    """
+    values = {key: value for key, (value, *_) in read(overrides).items()}
+    settings = validate(MeasureConfig, values, "evaluate")
+    out = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl")
+    world, started = _world(), time.perf_counter()
+    scorer = Scorer(settings, world)
+    found = open_images(target, channels=max(scorer.extractor.channels))
+    scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
+    if not world.is_main:
+        return []
+    passport = Passport(**scorer.passport(found.count), **_origin(target))
+    seconds = time.perf_counter() - started
+    line = {"images_seen": None, "metric": settings.metric, "score": scores.score, "floor": None, "values": scores.values,
+            "error": scores.error, "passport_id": passport.digest(), "passport": asdict(passport), "images": str(target),
+            "images_sha256": found.sha256, "seconds": seconds, "accelerator_hours": seconds * world.size / 3600}
+    try:
+        append_line(out, line)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return [line]
+
+
+def _mine(found: ImageSet, size: int, world: World):
+    """This rank's batches of the images, every ``world.size``-th, as (positions, images)."""
+    first = 0
+    for number, images in enumerate(found.batches(size)):
+        if number % world.size == world.rank:
+            yield torch.arange(first, first + len(images)), torch.from_numpy(images)
+        first += len(images)
+
+
+def _origin(target: Path) -> dict:
+    """What ``ditscale sample`` noted of how the images were made; nothing where they come from elsewhere."""
+    note = target / "sample.json" if target.is_dir() else target.with_suffix(".json")
+    try:
+        return json.loads(note.read_text())["passport"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _world() -> World:
+    """The ranks of a launcher, or this process alone, without DeepSpeed."""
+    return join_world() if "RANK" in os.environ else World(0, 1, torch.device(default_device()))

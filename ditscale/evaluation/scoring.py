@@ -1,0 +1,165 @@
+"""Images to scores: one pass through the feature network, then every metric that was asked for."""
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ditscale.config import MeasureConfig
+from ditscale.data.beton import BetonFile
+from ditscale.errors import UserError
+from ditscale.evaluation.bootstrap import bootstrap_error
+from ditscale.evaluation.extractors.make import make_extractor
+from ditscale.evaluation.frechet import frechet_distance
+from ditscale.evaluation.inception_score import inception_score
+from ditscale.evaluation.infinity import frechet_infinity
+from ditscale.evaluation.kid import kid
+from ditscale.evaluation.moments import Accumulator, merge_over_ranks
+from ditscale.evaluation.names import extractor_name
+from ditscale.evaluation.precision_recall import precision_recall
+from ditscale.evaluation.reference import load_reference
+from ditscale.evaluation.store import FeatureStore
+from ditscale.training.distributed import World
+
+STORED = {"is", "kid", "precision_recall", "fd_infinity", "bootstrap"}         # need every image's features, so these go to disk
+NAMES = {"sfid": "sfid", "is": "is", "kid": "kid", "precision_recall": "precision", "fd_infinity": "fd_infinity"}
+
+
+def has_all(line: dict, also: tuple[str, ...]) -> bool:
+    """Whether a line of evals.jsonl holds these metrics of ``evaluation.also``."""
+    return all(line.get("error") is not None if name == "bootstrap" else NAMES[name] in line.get("values", {}) for name in also)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one set of images scores.
+
+    Attributes:
+        score: the Frechet distance to the reference.
+        values: the metrics of ``evaluation.also``, by name.
+        error: the score's bootstrap standard error over the images, or None.
+    """
+
+    score: float
+    values: dict[str, float]
+    error: float | None
+
+
+class Scorer:
+    """A feature network and a reference; scores any number of sets of images.
+
+    Raises:
+        UserError: the network or the reference cannot be had, or does not serve a metric of ``evaluation.also``.
+    """
+
+    def __init__(self, settings: MeasureConfig, world: World):
+        self.settings, self.world, self.also = settings, world, set(settings.also)
+        self.extractor = make_extractor(extractor_name(settings.metric), settings.extractor_path, world.device)
+        self.reference = load_reference(settings.reference_path, self.extractor)
+        if "sfid" in self.also and self.reference.spatial_moments is None:
+            raise UserError(f"evaluation.also has sfid, but {settings.reference_path} holds no spatial statistics (mu_s, sigma_s); "
+                            "they come from Inception alone")
+        if self.also & {"kid", "precision_recall"} and self.reference.images is None:
+            raise UserError(f"evaluation.also: kid and precision_recall compare with real images, and {settings.reference_path} "
+                            "holds statistics only; give images")
+
+    def passport(self, samples: int) -> dict:
+        """What the passport says of how images are measured."""
+        return {"metric": self.settings.metric, "extractor_sha256": self.extractor.sha256, "resize": self.extractor.resize,
+                "reference_sha256": self.reference.sha256, "reference_samples": self.reference.samples,
+                "samples": samples, "precision": "fp32"}
+
+    def score(self, batches, count: int, scratch: Path | None = None) -> Scores | None:
+        """The scores of ``count`` images, on rank 0; None on the others. Collective.
+
+        Args:
+            batches: yields this rank's images as (positions (b,), uint8 (b, C, H, W)).
+            scratch: a folder that all ranks reach, for the features of a while; default: the system's.
+        """
+        with self._store(count, scratch) as store:
+            pooled, spatial = self._gather(batches, store)
+            if not self.world.is_main:
+                return None
+            moments = pooled.moments()
+            if not np.isfinite(moments.mean).all():
+                raise UserError(f"the features of {self.settings.metric} are not finite: the feature network's weights "
+                                f"({self.settings.extractor_path}) are damaged")
+            values = self._values(store)
+            if spatial is not None:
+                values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
+            error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
+            finite = {name: value for name, value in values.items() if np.isfinite(value)}
+            return Scores(frechet_distance(moments, self.reference.moments), finite, error)
+
+    def floor(self, train: BetonFile, samples: int) -> float:
+        """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
+        samples would score. Equal counts matter: the distance is biased upwards by about 1 / count."""
+        chosen = np.linspace(0, train.num_samples - 1, min(samples, train.num_samples)).round().astype(np.int64)
+        found = Accumulator(self.reference.moments.dimensions)
+        for first in range(0, len(chosen), self.extractor.batch):
+            images = torch.from_numpy(train.read("image", chosen[first:first + self.extractor.batch]))
+            found.add(self.extractor(images).pooled.cpu().numpy())
+        return frechet_distance(found.moments(), self.reference.moments)
+
+    def _gather(self, batches, store: FeatureStore | None) -> tuple[Accumulator, Accumulator | None]:
+        """One pass over this rank's images; the moments of all ranks."""
+        pooled = Accumulator(self.reference.moments.dimensions)
+        spatial = Accumulator(self.reference.spatial_moments.dimensions) if "sfid" in self.also else None
+        for positions, images in batches:
+            for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
+                features = self.extractor(part)
+                pooled.add(features.pooled.cpu().numpy())
+                if spatial is not None:
+                    spatial.add(features.spatial.cpu().numpy())
+                if store:
+                    store.put(at.cpu().numpy(), features)
+        group = self.world.control
+        return merge_over_ranks(pooled, group), spatial and merge_over_ranks(spatial, group)
+
+    def _values(self, store: FeatureStore | None) -> dict[str, float]:
+        """The metrics that need every image's features."""
+        values = {}
+        if "is" in self.also:
+            if store.logits is None:
+                raise UserError(f"evaluation.also has is, but the extractor of {self.settings.metric} classifies nothing")
+            values["is"], values["is_std"] = inception_score(store.logits)
+        if "kid" in self.also:
+            values["kid"], values["kid_std"] = kid(store.pooled, self._reference_features.pooled)
+        if "precision_recall" in self.also:
+            values["precision"], values["recall"] = precision_recall(store.pooled, self._reference_features.pooled,
+                                                                     device=self.world.device)
+        if "fd_infinity" in self.also:
+            fit = frechet_infinity(store.pooled, self.reference.moments)
+            values["fd_infinity"], values["fd_infinity_r2"] = fit.value, fit.r2
+        return values
+
+    @cached_property
+    def _reference_features(self) -> FeatureStore:
+        """The real images' features, extracted once. The folder goes with this object."""
+        self._folder = tempfile.TemporaryDirectory(prefix="ditscale-")
+        store, done = FeatureStore(self._folder.name, self.reference.images.count), 0
+        for images in self.reference.images.batches(self.extractor.batch):
+            store.put(np.arange(done, done + len(images)), self.extractor(torch.from_numpy(images)))
+            done += len(images)
+        return store
+
+    @contextmanager
+    def _store(self, count: int, scratch: Path | None):
+        """A store that all ranks write to, dropped at the end; None where no metric needs one."""
+        if not self.also & STORED:
+            yield None
+            return
+        folder = [tempfile.mkdtemp(prefix=".features-", dir=scratch)] if self.world.is_main else [None]
+        if self.world.size > 1:
+            dist.broadcast_object_list(folder, src=0, group=self.world.control)
+        try:
+            yield FeatureStore(folder[0], count)
+        finally:
+            if self.world.is_main:
+                shutil.rmtree(folder[0], ignore_errors=True)

@@ -47,5 +47,5 @@ def stats(source, out, name, weights, split, device):
     moments = reference.moments
     click.echo(f"{out}: {images.count} images, {moments.dimensions} dimensions, {name} with weights {extractor.sha256}")
     if moments.is_singular:
-        click.echo(f"warning: {images.count} images are too few for {moments.dimensions} dimensions: the covariance is singular and "
-                   f"distances to it are far too high; use at least {5 * moments.dimensions}", err=True)
+        click.echo(f"warning: {images.count} images are too few for {moments.dimensions} dimensions: the covariance is singular, "
+                   f"and distances to it are far too high; use at least {5 * moments.dimensions}", err=True)

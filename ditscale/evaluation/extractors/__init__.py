@@ -47,8 +47,9 @@ class Extractor:
             raise UserError(f"{self.name} takes images of uint8, 0 to 255; these are {str(images.dtype).removeprefix('torch.')}")
         right_size = self.side is None or images.shape[2:] == (self.side, self.side)
         if images.ndim != 4 or images.shape[1] not in self.channels or not right_size:
-            raise UserError(f"{self.name} takes images of {' or '.join(map(str, self.channels))} channels"
-                            f"{f' and {self.side} x {self.side} pixels' if self.side else ''}; these are {tuple(images.shape[1:])}")
+            pixels = f" of {self.side} x {self.side} pixels" if self.side else ""
+            raise UserError(f"{self.name} takes images{pixels} with {' or '.join(map(str, self.channels))} channels; these are "
+                            f"{tuple(images.shape[1:])}")
         with _full_fp32(self.device):
             return self.module(images.to(self.device))
 

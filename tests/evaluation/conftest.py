@@ -1,0 +1,79 @@
+"""CIFAR-10's features in a ResNet-20, and an Inception with random weights."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def read_cifar(path, most: dict[str, int]) -> dict[str, np.ndarray]:
+    """The first images of each class: ``{"test": (N, 3, 32, 32)}``, classes side by side, ``most`` images of each class."""
+    found = {split: {} for split in most}
+    with tarfile.open(path, "r|*") as tar:
+        for member in tar:
+            split, _, name = member.name.removeprefix("./").partition("/")
+            images = found.get(split, {}).setdefault(name.split("/")[0], [])
+            if split in found and member.isfile() and len(images) < most[split]:
+                images.append(np.asarray(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB")))
+    return {split: np.concatenate([np.stack(images) for _, images in sorted(classes.items()) if images]).transpose(0, 3, 1, 2)
+            for split, classes in found.items()}
+
+
+@pytest.fixture(scope="session")
+def resnet20(shared):
+    """The extractor, with the weights of the sample data."""
+    from ditscale.evaluation.extractors.make import make_extractor
+
+    return make_extractor("resnet20_cifar10", shared / "weights" / "resnet20-12fca82f.th")
+
+
+@pytest.fixture(scope="session")
+def cifar(shared):
+    """Test images (2000, 3, 32, 32) of CIFAR-10, 200 of each class."""
+    return read_cifar(shared / "cifar10_jpeg.tar.xz", {"test": 200})["test"]
+
+
+@pytest.fixture(scope="session")
+def pooled(resnet20):
+    """``pooled(images)`` gives ResNet-20 features (N, 64)."""
+    import torch
+
+    def features(images):
+        return torch.cat([resnet20(part).pooled for part in torch.from_numpy(np.ascontiguousarray(images)).split(256)]).numpy()
+    return features
+
+
+@pytest.fixture(scope="session")
+def cifar_features(pooled, cifar):
+    return pooled(cifar)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """A weights file of random numbers in the Inception network's shapes."""
+    import torch
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+
+    generator, kept = torch.Generator().manual_seed(0), {}
+
+    class Shapes(fidelity.FeatureExtractorInceptionV3):
+        """The constructor asks for a file; here it is told that all is well."""
+
+        def load_state_dict(self, *_):
+            kept.update(self.state_dict())
+
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save({}, path)
+    Shapes("shapes", ["2048"], str(path))
+    for name, value in kept.items():
+        if name.endswith("conv.weight"):
+            fan_in = value[0].numel()
+            value.copy_(torch.randn(value.shape, generator=generator) * (2 / fan_in) ** 0.5)
+        elif name.endswith("bn.bias"):
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+        elif name.startswith("fc."):
+            value.copy_(0.05 * torch.randn(value.shape, generator=generator))
+    torch.save(kept, path)
+    return path

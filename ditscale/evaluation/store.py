@@ -57,6 +57,8 @@ class FeatureStore:
             if not self._path(name).exists():
                 self._create(self._path(name), dimensions)
             self._maps[name] = np.load(self._path(name), mmap_mode="r+")
+            if self._maps[name].shape != (self.count, dimensions):
+                raise ValueError(f"{self._path(name)} has shape {self._maps[name].shape}, not {(self.count, dimensions)}")
         return self._maps[name]
 
     def _create(self, path: Path, dimensions: int) -> None:

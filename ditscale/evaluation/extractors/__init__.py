@@ -51,7 +51,8 @@ class Extractor:
             raise UserError(f"{self.name} takes images{pixels} with {' or '.join(map(str, self.channels))} channels; these are "
                             f"{tuple(images.shape[1:])}")
         with _full_fp32(self.device):
-            return self.module(images.to(self.device))
+            # strides of its own, as they choose a convolution's algorithm and with it the last digits
+            return self.module(images.to(self.device).clone(memory_format=torch.contiguous_format))
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class NpzImages:
             for first in range(0, self.count, size):
                 rows = min(size, self.count - first)
                 images = np.frombuffer(self._exactly(stream, rows * prod(self.shape)), np.uint8)
-                yield np.ascontiguousarray(images.reshape(rows, height, width, channels).transpose(0, 3, 1, 2))
+                yield images.reshape(rows, height, width, channels).transpose(0, 3, 1, 2).copy()
 
     @contextmanager
     def _stream(self):

@@ -1,0 +1,52 @@
+"""Features on disk: any order, several processes, and rows that are missing or not numbers."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from ditscale.evaluation.extractors import Features
+from ditscale.evaluation.store import FeatureStore
+
+ROWS = np.random.default_rng(0).normal(size=(5000, 6)).astype(np.float32)
+
+
+def put(store, positions):
+    rows = torch.from_numpy(ROWS[positions])
+    store.put(positions, Features(rows, logits=rows[:, :2]))
+
+
+def put_share(folder, share):
+    store = FeatureStore(folder, len(ROWS))
+    for positions in np.array_split(np.arange(share, len(ROWS), 3), 7)[::-1]:
+        put(store, positions)
+
+
+def test_three_processes_write_one_store(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=put_share, args=(tmp_path / "new", share)) for share in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    store = FeatureStore(tmp_path / "new", len(ROWS))
+    assert (store.pooled == ROWS).all() and (store.logits == ROWS[:, :2]).all() and store.spatial is None
+    assert isinstance(store.pooled, np.memmap) and not store.pooled.flags.writeable
+    assert store.nan_rows() == 0 and sorted(path.name for path in (tmp_path / "new").iterdir()) == ["logits.npy", "pooled.npy"]
+
+
+def test_missing_rows_and_nan_are_counted(tmp_path):
+    store = FeatureStore(tmp_path, len(ROWS))
+    assert store.pooled is None and store.nan_rows() == len(ROWS)
+    put(store, np.arange(10, len(ROWS)))
+    assert store.nan_rows() == 10
+    put(store, np.arange(10))
+    store.put(np.array([4990, 7]), Features(torch.tensor([[1.0, 2, float("nan"), 0, 0, 0], [float("inf")] * 6])))
+    assert store.nan_rows() == 2
+
+
+def test_a_folder_of_another_count_is_refused(tmp_path):
+    put(FeatureStore(tmp_path, len(ROWS)), np.arange(10))
+    with pytest.raises(ValueError, match="5000"):
+        put(FeatureStore(tmp_path, 10), np.arange(10))

@@ -55,6 +55,48 @@ def digits_values(values, digits):
 
 
 @pytest.fixture(scope="session")
+def pixels(tmp_path_factory):
+    """45 noise images of 3 x 32 x 32 in 5 classes, with a manifest: the path."""
+    from ditscale.data.beton import write_beton
+    from ditscale.data.manifest import Manifest, content_sha256, write_manifest
+
+    path = tmp_path_factory.mktemp("pixels") / "train.beton"
+    images, labels = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), dtype=np.uint8), np.arange(45) % 5
+    write_beton(path, {"image": images, "label": labels})
+    write_manifest(path, Manifest(
+        name="noise", split="train", samples=45, shape=[3, 32, 32], classes=5, class_counts=[9] * 5, source="a test",
+        source_sha256="0" * 64, content_sha256=content_sha256(images, labels), writer="numpy", ditscale_version="test",
+        class_names=["ant", "bee", "cat", "dog", "eel"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def vae_folders(tmp_path_factory):
+    """Autoencoders with random weights that make 4 x 4 x 4 latents of 32 pixels: ``{"kl": folder, "tiny": folder}``."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    diffusers.AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 4,
+                            up_block_types=("UpDecoderBlock2D",) * 4, shift_factor=0.25).save_pretrained(folder / "kl")
+    widths = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    diffusers.AutoencoderTiny(**widths).save_pretrained(folder / "tiny")
+    return {"kl": str(folder / "kl"), "tiny": str(folder / "tiny")}
+
+
+@pytest.fixture(scope="session")
+def latents(pixels, vae_folders, tmp_path_factory):
+    """The pixels encoded by the KL encoder, in micro batches of 4: the path."""
+    from ditscale.data.encode import encode
+    from ditscale.data.vae import load_vae
+
+    path = tmp_path_factory.mktemp("latents") / "train.beton"
+    encode(pixels, path, load_vae(vae_folders["kl"], "cpu"), batch=4, say=lambda line: None)
+    return path
+
+
+@pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]

@@ -1,11 +1,15 @@
-"""CIFAR-10's features in a ResNet-20, and an Inception with random weights."""
+"""CIFAR-10's features in a ResNet-20, an Inception with random weights, and run directories written by hand."""
 
+import copy
 import io
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from ditscale.config import resolve, set_key
+from ditscale.rundir import RunDir
 
 
 def read_cifar(path, most: dict[str, int]) -> dict[str, np.ndarray]:
@@ -77,3 +81,46 @@ def inception_weights(tmp_path_factory):
             value.copy_(0.05 * torch.randn(value.shape, generator=generator))
     torch.save(kept, path)
     return path
+
+
+@pytest.fixture
+def hand_run(values, tmp_path):
+    """``hand_run({key: value}, checkpoints=(640,), averages=("ema",))``: a run whose every average has weights of its own."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ditscale.objectives.variants import build_model
+
+    def make(changes={}, checkpoints=(640,), averages=("ema",), name="run"):
+        chosen = copy.deepcopy(values)
+        for key, value in changes.items():
+            set_key(chosen, key, value)
+        config, run = resolve(chosen, "test"), RunDir(tmp_path / name)
+        run.create({"run_id": name, "config": config.model_dump(mode="json")})
+        random, model = torch.Generator().manual_seed(0), build_model(config)
+        for images in checkpoints:
+            folder = run.checkpoints / f"images-{images:012d}"
+            folder.mkdir(parents=True)
+            for average in averages:
+                weights = {name: torch.randn(p.shape, generator=random) * 0.15 for name, p in model.named_parameters()}
+                save_file(weights, folder / f"{average}.safetensors")
+        return run
+    return make
+
+
+@pytest.fixture
+def pixel_values(values, pixels):
+    """``values`` on the noise images of 3 x 32 x 32; sampled in batches of 8 without an end to divide by."""
+    values["model"]["name"] = "DiT-atto/8"
+    values["data"] |= {"path": str(pixels), "resolution": 32, "channels": 3, "classes": 5}
+    values["evaluation"] |= {"batch": 8, "guidance_scale": 1.5, "seed": 4}
+    return values
+
+
+@pytest.fixture
+def latent_values(values, latents, vae_folders):
+    """``values`` on latents of 4 x 4 x 4, with the autoencoder that made them."""
+    values["model"]["name"] = "DiT-atto/2"
+    values["data"] |= {"path": str(latents), "resolution": 4, "channels": 4, "classes": 5}
+    values["evaluation"] |= {"batch": 8, "vae": vae_folders["kl"], "seed": 4}
+    return values

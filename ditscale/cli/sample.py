@@ -1,0 +1,44 @@
+"""``ditscale sample``: images from a trained run."""
+
+import sys
+
+import click
+
+from ditscale.cli.group import main
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="How many.")
+@click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's own]")
+@click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at so many images seen.  [default: the newest]")
+@click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
+def sample(run, out, overrides, images, seed, checkpoint, form):
+    """Make images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. Stopped, it goes on where it was.
+
+    KEY=VALUE is on top of the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
+    class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... Exit code 1: some images are not finite numbers.
+
+    \b
+    Examples:
+      ditscale sample runs/study/run-id samples.npz --images 50000 guidance_scale=1.5
+      ditscale sample runs/study/run-id owls --images 64 labels=24 vae=stabilityai/sd-vae-ft-ema
+
+    On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale sample ...
+    """
+    from ditscale.config import parse_override
+    from ditscale.evaluation.sampleset import sample_set, settings_of
+    from ditscale.rundir import RunDir
+    from ditscale.training.weights import run_config
+
+    config = run_config(RunDir(run))
+    settings = settings_of(config, dict(map(parse_override, overrides)), run)
+    if seed is None:
+        seed = config.evaluation.seed if config.evaluation else 0
+    broken = sample_set(RunDir(run), out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, say=click.echo)
+    if broken:
+        click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the first is "
+                   f"image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)
+        sys.exit(1)

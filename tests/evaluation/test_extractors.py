@@ -107,7 +107,8 @@ def test_dinov2_is_edm2s(small_dinov2, images, monkeypatch):
 def test_resnet20_knows_cifar(resnet20, cifar):
     with torch.inference_mode():
         guess = torch.cat([resnet20(part).logits for part in torch.from_numpy(cifar.copy()).split(256)]).argmax(1)
-    assert (guess == torch.arange(10).repeat_interleave(200)).float().mean() > 0.88      # 91.7 % on images that are no JPEG
+    right = (guess == torch.arange(10).repeat_interleave(200)).float().mean()
+    assert 0.8 < right < 0.83                                                  # 81 % on these JPEGs; 91.7 % before that loss
     features = resnet20(torch.from_numpy(cifar[:5].copy()))
     assert torch.allclose(resnet20.module.linear(features.pooled), features.logits) and features.pooled.shape == (5, 64)
 

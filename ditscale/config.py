@@ -137,7 +137,7 @@ class SamplingConfig(Section):
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
-    average: str = "ema"                                                       # weights: ema, ema-decay-0.999, length-0.07, masters
+    average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
     batch: Count = Field(256, gt=0)                                            # images at once; moves no image
 

@@ -12,7 +12,7 @@ from ditscale.cli.group import main
 @click.argument("out", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="How many.")
-@click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's own]")
+@click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's]")
 @click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at so many images seen.  [default: the newest]")
 @click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
 def sample(run, out, overrides, images, seed, checkpoint, form):
@@ -39,6 +39,6 @@ def sample(run, out, overrides, images, seed, checkpoint, form):
         seed = config.evaluation.seed if config.evaluation else 0
     broken = sample_set(RunDir(run), out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, say=click.echo)
     if broken:
-        click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the first is "
-                   f"image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)
+        click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the "
+                   f"first is image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)
         sys.exit(1)

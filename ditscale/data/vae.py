@@ -28,7 +28,8 @@ class Vae:
         self.channels = config["in_channels"]
         self.has_std = type(model).__name__ == "AutoencoderKL"
         self.description = {"class": type(model).__name__, "config_sha256": _sha256(json.dumps(config, sort_keys=True).encode()),
-                            "weights_sha256": weights_sha256(model.state_dict()), "scaling_factor": float(config.get("scaling_factor") or 1.0),
+                            "weights_sha256": weights_sha256(model.state_dict()),
+                            "scaling_factor": float(config.get("scaling_factor") or 1.0),
                             "shift_factor": float(config.get("shift_factor") or 0.0), "has_std": self.has_std}
 
     @torch.inference_mode()

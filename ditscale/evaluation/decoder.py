@@ -10,7 +10,7 @@ from ditscale.data.prepare import normalisation
 from ditscale.data.vae import Vae, load_vae
 from ditscale.errors import UserError
 
-AT_ONCE = 16                                                                   # images; a decoder needs far more memory than a DiT
+AT_ONCE = 16                                                                   # images; decoding takes far more memory than a DiT
 
 
 class LatentDecoder:
@@ -43,8 +43,8 @@ def make_decoder(data, name: str | None, device, vae: Vae | None = None) -> Late
             raise UserError(f"vae is for latents, but {data.path} holds pixels; leave it out")
         return None
     if not given:
-        raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them (sha256 of its weights: "
-                        f"{encoder['weights_sha256'][:12]})")
+        raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them (its weights have "
+                        f"the sha256 {encoder['weights_sha256'][:12]})")
     vae = vae or load_vae(name, device)
     made_by, weights = encoder["weights_sha256"], vae.description["weights_sha256"]
     if weights != made_by:

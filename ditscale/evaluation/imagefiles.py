@@ -35,6 +35,9 @@ class PngFolder:
         self.pictures.mkdir(exist_ok=True)
         for number, image in enumerate(images, start=first):
             Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(self.pictures / _png(number))
+        for number in range(first, first + len(images)):                       # once all are written the disk takes them together
+            with open(self.pictures / _png(number), "rb") as file:
+                os.fsync(file.fileno())
 
     def finish(self, parts: int, labels: np.ndarray, note: dict) -> None:
         """Let the whole set appear under its name."""
@@ -57,7 +60,7 @@ class Npz:
 
     def keep(self, part: int, first: int, images: np.ndarray) -> None:
         """Set the images (n, C, H, W) of a part aside."""
-        with open(self._part(part), "wb") as file:
+        with written_aside(self._part(part)) as aside, open(aside, "wb") as file:
             np.save(file, images.transpose(0, 2, 3, 1).copy())
 
     def finish(self, parts: int, labels: np.ndarray, note: dict) -> None:

@@ -57,10 +57,11 @@ class ImageMaker:
                             f"and {len(absent) - 1} more are missing")
         model.load_state_dict(weights, strict=False)                           # the position table is not a parameter
         model = model.to(self.device).eval().requires_grad_(False)
-        self.guided = Guided(torch.compile(model) if self.device.type == "cuda" else model, settings.guidance_scale,
-                             self.config.data.classes, channels=settings.guidance_channels, interval=settings.guidance_interval,
-                             schedule=settings.guidance_schedule, power=settings.guidance_power,
-                             noise_share=self.formulation.noise_share)
+        if self.device.type == "cuda":                                         # a batch size has one kernel, whichever came first
+            model = torch.compile(model, dynamic=False)
+        self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
+                             interval=settings.guidance_interval, schedule=settings.guidance_schedule,
+                             power=settings.guidance_power, noise_share=self.formulation.noise_share)
         self.nan_images = []
 
     def unload(self) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ditscale.cli import main
 from ditscale.config import SamplingConfig
+from ditscale.data.beton import write_beton
 from ditscale.evaluation.maker import ImageMaker
 from ditscale.evaluation.weights import choose_weights
 from ditscale.training.weights import run_config
@@ -71,7 +72,6 @@ def test_npz_and_png_hold_the_makers_images(run, tmp_path):
 
 def test_grey_images(values, hand_run, tmp_path):
     values["data"]["path"] = str(tmp_path / "digits.beton")
-    from ditscale.data.beton import write_beton
     write_beton(values["data"]["path"], {"image": np.zeros((10, 1, 8, 8), np.uint8), "label": np.arange(10)})
     grey = hand_run()
     made(grey.path, tmp_path / "x.npz", "--images", 3)
@@ -93,8 +93,8 @@ def test_the_note_says_how_they_were_made(run, tmp_path):
 
 
 def test_every_choice_reaches_the_images(run, tmp_path):
-    choices = [[], ["guidance_scale=4"], ["sampler=euler"], ["sampling_steps=2"], ["average=masters"], ["labels=3"], ["--seed", 5],
-               ["--checkpoint", 320]]
+    choices = [[], ["guidance_scale=4"], ["sampler=euler"], ["sampling_steps=2"], ["average=masters"], ["labels=3"],
+               ["--seed", 5], ["--checkpoint", 320]]
     sets = []
     for number, choice in enumerate(choices):
         made(run.path, tmp_path / f"{number}.npz", "--images", 8, *choice)
@@ -125,7 +125,8 @@ def test_a_stopped_set_goes_on(run, tmp_path, monkeypatch, out):
         patched.setattr(ImageMaker, "make", stop_at_the_third)
         assert ditscale(run.path, tmp_path / out, "--images", COUNT).exit_code == 130
     assert sorted(os.listdir(tmp_path)) == [f".{out}.partial", "run", "whole"]
-    for others, word in ((["--images", 30], "images 27, now 30"), (["--images", COUNT, "guidance_scale=2"], "guidance_scale 1.5, now 2.0"),
+    for others, word in ((["--images", 30], "images 27, now 30"),
+                         (["--images", COUNT, "guidance_scale=2"], "guidance_scale 1.5, now 2.0"),
                          (["--images", COUNT, "--checkpoint", 320], "checkpoint images-000000000640, now images-000000000320")):
         refused = ditscale(run.path, tmp_path / out, *others)
         assert refused.exit_code == 2 and word in refused.stderr
@@ -148,8 +149,8 @@ def test_a_kill_and_two_ranks_make_the_same_bytes(run, tmp_path):
     """Killed between a part's images and its mark, taken up by two ranks: the bytes of one rank that was never stopped."""
     made(run.path, tmp_path / "one", "--images", COUNT)
     program = ("import os, signal, ditscale.evaluation.workfolder as w\nmark = w.WorkFolder.mark\n"
-               "w.WorkFolder.mark = lambda self, part, n: os.kill(os.getpid(), signal.SIGKILL) if part == 2 else mark(self, part, n)\n"
-               "from ditscale.cli import main\nmain()\n")
+               "def killed(self, part, nan):\n    os.kill(os.getpid(), signal.SIGKILL) if part == 2 else mark(self, part, nan)\n"
+               "w.WorkFolder.mark = killed\nfrom ditscale.cli import main\nmain()\n")
     arguments = [str(run.path), str(tmp_path / "two"), "--images", str(COUNT)]
     killed = subprocess.run([sys.executable, "-c", program, "sample", *arguments], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL and (tmp_path / ".two.partial/pictures/000023.png").exists()
@@ -219,4 +220,5 @@ def test_nan_is_an_error_of_a_whole_set(run, tmp_path):
         assert done.exit_code == 1 and "5 of 27 images have values that are not finite numbers" in done.stderr
         assert "the first is image 2." in done.stderr
     images, labels = read(tmp_path / "x.npz")
-    assert (images[labels == 2] == 0).all() and json.loads((tmp_path / "x.npz.json").read_text())["nan_images"] == [2, 7, 12, 17, 22]
+    assert (images[labels == 2] == 0).all()
+    assert json.loads((tmp_path / "x.npz.json").read_text())["nan_images"] == [2, 7, 12, 17, 22]

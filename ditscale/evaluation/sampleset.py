@@ -65,15 +65,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
         work = WorkFolder(out, images, settings.batch)
         result = kind(out, work.path, maker.image_channels)
         if not ranks.agree(ranks.is_main and _stands(result, plan)):
-            if ranks.is_main:
-                work.open(plan)
-            ranks.wait()
-            maker.load(weights)
-            _make_parts(maker, work, result, seed, ranks, say)
-            if ranks.is_main:
-                made = {"passport": maker.passport(), "nan_images": work.nan_images(), "environment": environment(maker.device)}
-                with work.writing():
-                    result.finish(work.parts, maker.labels(torch.arange(images), seed).numpy(), plan | made)
+            _make(maker, weights, plan, work, result, ranks, say)
         elif ranks.is_main:
             say(f"{out}: already there")
         if not ranks.is_main:
@@ -93,13 +85,29 @@ def _stands(result, plan: dict) -> bool:
     return True
 
 
-def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: Ranks, say) -> None:
-    """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
+def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result, ranks: Ranks, say) -> None:
+    """Make what is missing, and let the set appear. Collective."""
+    if ranks.is_main:
+        work.open(plan)
+    ranks.wait()
+    maker.load(weights)
     before, started = work.images_done(), time.perf_counter()
     if before and ranks.is_main:
         say(f"{work.path}: going on from {before:,} of {work.images:,} images")
-    shown = before
-    with Progress("images", work.images, done=before) if ranks.is_main else nullcontext() as progress, reproducible():
+    _make_parts(maker, work, result, plan["seed"], ranks)
+    ranks.wait()
+    if ranks.is_main:
+        labels = maker.labels(torch.arange(work.images), plan["seed"]).numpy()
+        made = {"passport": maker.passport(), "nan_images": work.nan_images(), "environment": environment(maker.device)}
+        with work.writing():
+            result.finish(work.parts, labels, plan | made)
+        say(f"{result.out}: {work.images:,} images, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")
+
+
+def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: Ranks) -> None:
+    """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
+    shown = work.images_done()
+    with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress, reproducible():
         for part in range(ranks.rank, work.parts, ranks.size):
             if work.has(part):
                 continue
@@ -112,6 +120,3 @@ def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: R
                 done = work.images_done()
                 progress.advance(done - shown)
                 shown = done
-    ranks.wait()
-    if ranks.is_main:
-        say(f"{result.out}: {work.images:,} images, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")

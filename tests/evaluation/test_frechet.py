@@ -47,3 +47,32 @@ def test_moments_are_numpys():
 def test_same_set_is_zero():
     a = moments(np.random.default_rng(3).normal(size=(100, 8)))
     assert abs(frechet_distance(a, a)) < 1e-10
+
+
+def test_wide_singular_covariances():
+    """512 dimensions, 200 rows, scales from 1 to 1e-6, and a feature that is always 0, as a dead ReLU's."""
+    rng = np.random.default_rng(4)
+    x, y = (rng.normal(size=(rows, 512)) * np.geomspace(1, 1e-6, 512) * (np.arange(512) != 7) for rows in (200, 250))
+    centred_x, centred_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
+    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centred_x**2).sum() + (centred_y**2).sum() \
+        - 2 * np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum()
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(truth, rel=1e-9)
+
+
+def test_covariances_kept_in_float32():
+    """Rounded, they have small negative eigenvalues; the distance moves no more than the rounding does."""
+    rng = np.random.default_rng(5)
+    a, b = (moments(rng.normal(size=(60, 128)) + shift) for shift in (0, 0.2))
+    rounded = [Moments(m.count, m.mean, m.covariance.astype(np.float32).astype(np.float64)) for m in (a, b)]
+    assert np.linalg.eigvalsh(rounded[0].covariance)[0] < -1e-9
+    assert frechet_distance(*rounded) == pytest.approx(frechet_distance(a, b), rel=1e-3)
+
+
+def test_no_spread_at_all():
+    still, wide = Moments(5, np.zeros(3), np.zeros((3, 3))), Moments(5, np.ones(3), np.eye(3))
+    assert frechet_distance(still, wide) == pytest.approx(6) and frechet_distance(still, still) == 0
+
+
+def test_nan_features_give_nan():
+    broken = moments(np.array([[1.0, np.nan], [0, 1], [2, 3]]))
+    assert np.isnan(frechet_distance(broken, moments(np.eye(2))))

@@ -35,8 +35,8 @@ def resnet20(shared):
 
 @pytest.fixture(scope="session")
 def cifar(shared):
-    """Test images (2000, 3, 32, 32) of CIFAR-10, 200 of each class."""
-    return read_cifar(shared / "cifar10_jpeg.tar.xz", {"test": 200})["test"]
+    """Test images (1000, 3, 32, 32) of CIFAR-10, 100 of each class."""
+    return read_cifar(shared / "cifar10_jpeg.tar.xz", {"test": 100})["test"]
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +124,9 @@ def latent_values(values, latents, vae_folders):
     values["data"] |= {"path": str(latents), "resolution": 4, "channels": 4, "classes": 5}
     values["evaluation"] |= {"batch": 8, "vae": vae_folders["kl"], "seed": 4}
     return values
+
+
+@pytest.fixture(scope="session")
+def whole_cifar(shared):
+    """All images of CIFAR-10: ``{"train": (50000, 3, 32, 32), "test": (10000, 3, 32, 32)}``, classes side by side."""
+    return read_cifar(shared / "cifar10_jpeg.tar.xz", {"train": 5000, "test": 1000})

@@ -97,7 +97,8 @@ def test_dinov2_is_edm2s(small_dinov2, images, monkeypatch):
     grid = F.interpolate(grid, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic", antialias=False)
     with torch.inference_mode():
         x = network.patch_embed.proj(x).flatten(2).transpose(1, 2)
-        x = torch.cat([network.cls_token.expand(3, -1, -1), x], 1) + torch.cat([network.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        positions = torch.cat([network.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        x = torch.cat([network.cls_token.expand(3, -1, -1), x], 1) + positions
         truth = network.norm(network.blocks(x))[:, 0]
     assert truth.shape == (3, 384) and made[0].dimensions == 384
     for extractor in made:
@@ -107,8 +108,7 @@ def test_dinov2_is_edm2s(small_dinov2, images, monkeypatch):
 def test_resnet20_knows_cifar(resnet20, cifar):
     with torch.inference_mode():
         guess = torch.cat([resnet20(part).logits for part in torch.from_numpy(cifar.copy()).split(256)]).argmax(1)
-    right = (guess == torch.arange(10).repeat_interleave(200)).float().mean()
-    assert 0.8 < right < 0.83                                                  # 81 % on these JPEGs; 91.7 % before that loss
+    assert (guess == torch.arange(10).repeat_interleave(100)).float().mean() > 0.78            # 92 % before they became JPEG q75
     features = resnet20(torch.from_numpy(cifar[:5].copy()))
     assert torch.allclose(resnet20.module.linear(features.pooled), features.logits) and features.pooled.shape == (5, 64)
 

@@ -47,7 +47,8 @@ def test_mmd_of_sets_of_two_sizes():
 def test_precision_and_recall_equal_torch_fidelity(pair, monkeypatch):
     fidelity = pytest.importorskip("torch_fidelity.metric_prc")
     samples, reference = pair[0][:400], pair[1]
-    precision, recall = fidelity.calculate_precision_recall_full(*(torch.from_numpy(part).double() for part in (samples, reference)))
+    tensors = (torch.from_numpy(part).double() for part in (samples, reference))
+    precision, recall = fidelity.calculate_precision_recall_full(*tensors)
     assert 0.3 < precision < 1 and 0.3 < recall < 1
     assert precision_recall(samples, reference) == pytest.approx((precision, recall), abs=1e-6)
     monkeypatch.setattr("ditscale.evaluation.precision_recall.BLOCK", 77)

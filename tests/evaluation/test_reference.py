@@ -59,12 +59,13 @@ def test_computed_written_and_read(images, extractor, tmp_path):
     seen = []
     reference = load_reference(tmp_path / "images.npz", extractor, advance=seen.append)
     assert sum(seen) == 150 == reference.samples == reference.images.count
-    got = (reference.moments.mean, reference.moments.covariance, reference.spatial_moments.mean, reference.spatial_moments.covariance)
+    got = [part for m in (reference.moments, reference.spatial_moments) for part in (m.mean, m.covariance)]
     assert all(np.allclose(a, b, rtol=1e-4) for a, b in zip(got, truth(images)))
 
     write_statistics(tmp_path / "new" / "stats.npz", reference)
     again = load_reference(tmp_path / "new" / "stats.npz", extractor)
-    assert (again.moments.mean == reference.moments.mean).all() and (again.moments.covariance == reference.moments.covariance).all()
+    assert (again.moments.mean == reference.moments.mean).all()
+    assert (again.moments.covariance == reference.moments.covariance).all()
     assert (again.spatial_moments.covariance == reference.spatial_moments.covariance).all()
     assert (again.samples, again.moments.count, again.extractor, again.extractor_sha256, again.resize, again.images) == \
         (150, 150, "mine:Net", extractor.sha256, "its own", None)
@@ -124,7 +125,8 @@ def test_the_command(images, extractor, tmp_path):
 
 def test_the_command_warns_of_a_singular_covariance(digits, images, tmp_path):
     np.savez(tmp_path / "few.npz", images[:20, ..., :1])
-    done = run(tmp_path / "few.npz", tmp_path / "out.npz", "--extractor", "digits_cnn", "--weights", digits / "digits_cnn.safetensors")
+    weights = digits / "digits_cnn.safetensors"
+    done = run(tmp_path / "few.npz", tmp_path / "out.npz", "--extractor", "digits_cnn", "--weights", weights)
     assert done.exit_code == 0 and "20 images are too few for 64 dimensions" in done.stderr
 
 

@@ -13,7 +13,7 @@ from ditscale.evaluation.extractors.weights import fill, read_state, required, s
 
 ARCHITECTURE = "vit_large_patch14_dinov2.lvd142m"
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
-SIDE, PATCH = 224, 14
+SIDE, PATCH = 224, 14                                                          # pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

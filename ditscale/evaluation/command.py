@@ -1,7 +1,6 @@
 """What ``ditscale evaluate`` does: a run's checkpoints under each combination of settings, or images that were found."""
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +15,11 @@ from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.settings import read, sweep
+from ditscale.ranks import join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
 from ditscale.training.checkpoint import images_of, list_checkpoints
-from ditscale.training.distributed import World, join_world
+from ditscale.training.distributed import World
 from ditscale.training.weights import pick_checkpoint, run_config
 
 
@@ -32,18 +32,20 @@ def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: 
     run = RunDir(target)
     configs = sweep(run_config(run), overrides)
     newest = pick_checkpoint(run, images)                                      # an error where there is none
-    checkpoints = list_checkpoints(run) if whole else [newest]
-    world, scorers, lines = _world(), {}, []
-    for config in configs:
-        settings = config.evaluation
-        measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
-        evaluator = Evaluator(config, world, scorers.get(measured))
-        scorers[measured] = evaluator.scorer
-        for checkpoint in checkpoints:
-            if evaluator.line(run, images_of(checkpoint)) is None:
-                evaluator.evaluate(run, checkpoint)
-            lines.append(evaluator.line(run, images_of(checkpoint)))
-    return lines if world.is_main else []
+    checkpoints, scorers, lines = list_checkpoints(run) if whole else [newest], {}, []
+    with join_ranks() as ranks:
+        checkpoints = ranks.agree(checkpoints)                                 # the run may be in training and save another
+        world = World(ranks.rank, ranks.size, torch.device(default_device()))
+        for config in configs:
+            settings = config.evaluation
+            measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
+            evaluator = Evaluator(config, world, scorers.get(measured))
+            scorers[measured] = evaluator.scorer
+            for checkpoint in checkpoints:
+                if ranks.agree(evaluator.line(run, images_of(checkpoint))) is None:
+                    evaluator.evaluate(run, checkpoint)
+                lines.append(evaluator.line(run, images_of(checkpoint)))
+    return lines if ranks.is_main else []
 
 
 def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]:
@@ -54,12 +56,13 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     """
     values = {key: value for key, (value, *_) in read(overrides).items()}
     settings = validate(MeasureConfig, values, "evaluate")
-    out = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl")
-    world, started = _world(), time.perf_counter()
-    scorer = Scorer(settings, world)
-    found = open_images(target, channels=max(scorer.extractor.channels))
-    scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
-    if not world.is_main:
+    out, started = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl"), time.perf_counter()
+    with join_ranks() as ranks:
+        world = World(ranks.rank, ranks.size, torch.device(default_device()))
+        scorer = Scorer(settings, world)
+        found = open_images(target, channels=max(scorer.extractor.channels))
+        scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
+    if not ranks.is_main:
         return []
     passport = Passport(**scorer.passport(found.count), **_origin(target))
     seconds = time.perf_counter() - started
@@ -89,8 +92,3 @@ def _origin(target: Path) -> dict:
         return json.loads(note.read_text())["passport"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _world() -> World:
-    """The ranks of a launcher, or this process alone, without DeepSpeed."""
-    return join_world() if "RANK" in os.environ else World(0, 1, torch.device(default_device()))

@@ -87,8 +87,9 @@ def _mine(found: ImageSet, size: int, world: World):
 
 def _origin(target: Path) -> dict:
     """What ``ditscale sample`` noted of how the images were made; nothing where they come from elsewhere."""
-    note = target / "sample.json" if target.is_dir() else target.with_suffix(".json")
+    note = target / "sample.json" if target.is_dir() else target.with_name(f"{target.name}.json")
     try:
-        return json.loads(note.read_text())["passport"]
+        made = json.loads(note.read_text())
+        return {**made["passport"], "seed": made["seed"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -33,8 +33,7 @@ class Evaluator:
         self.config, self.settings, self.world = config, config.evaluation, world
         self.maker = ImageMaker(config, self.settings, world.device)
         self.scorer = scorer or Scorer(self.settings, world)
-        self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed,
-                                 **averaged(self.settings.average, config.train.ema_decay))
+        self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed)
         self.floor = self._floor()
 
     def evaluate_missing(self, run: RunDir, stop=lambda: False) -> bool:
@@ -92,14 +91,6 @@ class Evaluator:
         others = "".join(f"  {name} {value:.4g}" for name, value in scores.values.items())
         warning = f"  WARNING: {nan_images} of {self.settings.samples} images were not finite" if nan_images else ""
         return f"images {images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{warning}"
-
-
-def averaged(name: str, main_decay: float) -> dict:
-    """What the passport says of averaged weights: their decay a step, or the length that they have, or neither."""
-    kind, _, value = name.rpartition("-")
-    if name == "ema" or kind == "ema-decay":
-        return {"ema_decay": main_decay if name == "ema" else float(value)}
-    return {"average": f"length {value}" if kind else name}
 
 
 class Sheet:

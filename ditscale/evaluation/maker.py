@@ -105,7 +105,16 @@ class ImageMaker:
                 "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
                 "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE,
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
-                "sampler_options": json.dumps(options, sort_keys=True) if options else ""}
+                "sampler_options": json.dumps(options, sort_keys=True) if options else "",
+                **averaged(settings.average, self.config.train.ema_decay)}
+
+
+def averaged(name: str, main_decay: float) -> dict:
+    """What the passport says of averaged weights: their decay a step, or the length that they have, or neither."""
+    kind, _, value = name.rpartition("-")
+    if name == "ema" or kind == "ema-decay":
+        return {"ema_decay": main_decay if name == "ema" else float(value)}
+    return {"average": f"length {value}" if kind else name}
 
 
 def sample_parts(maker: ImageMaker, positions: Tensor, seed: int):

@@ -15,8 +15,8 @@ from ditscale.cli import main
 from ditscale.config import resolve
 from ditscale.data.beton import BetonFile
 from ditscale.errors import UserError
-from ditscale.evaluation.evaluate import averaged
 from ditscale.evaluation.frechet import frechet_distance
+from ditscale.evaluation.maker import averaged
 from ditscale.evaluation.moments import moments
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.settings import sweep
@@ -97,6 +97,35 @@ def test_images_from_elsewhere(run, digits, tmp_path):
     features = [extractor(torch.from_numpy(part)).pooled.numpy() for part in (images, heldout.read("image", np.arange(heldout.num_samples)))]
     assert line["score"] == pytest.approx(frechet_distance(*map(moments, features)), rel=1e-5)
     assert other["score"] == line["score"] and line["passport"]["sampler"] is None and line["images_seen"] is None
+
+
+def test_sampled_images_score_as_their_run(run, tmp_path):
+    """From disk or straight from the model: one passport, one score."""
+    done = CliRunner().invoke(main, ["sample", str(run.path), str(tmp_path / "set.npz"), "--images", "300"])
+    assert done.exit_code == 0, done.output
+    evaluate(run.path)
+    settings = read_lines(run.evals)[0]
+    stated = json.loads(run.record.read_text())["config"]["evaluation"]
+    evaluate(tmp_path / "set.npz", f"extractor_path={stated['extractor_path']}", f"reference_path={stated['reference_path']}")
+    [line] = read_lines(tmp_path / "set.npz.evals.jsonl")
+    assert line["passport"] == settings["passport"] and line["score"] == pytest.approx(settings["score"], rel=1e-6)
+
+
+def test_a_run_on_latents_in_features_of_ones_own(hand_run, latent_values, pixels, tmp_path, monkeypatch):
+    """Samples are decoded by the VAE; there is no floor, and the network is named by its path and weights."""
+    (tmp_path / "own_features.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, images):\n"
+        "        pixels = images.float().flatten(2) / 255\n        return torch.cat([pixels.mean(2), pixels.std(2)], 1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    latent_values["evaluation"] |= {"metric": "fd_own_features:Net", "extractor_path": None, "reference_path": str(pixels),
+                                    "samples": 32, "sampling_steps": 2}
+    run = hand_run({"evaluation": latent_values["evaluation"], "data": latent_values["data"], "model": latent_values["model"]})
+    evaluate(run.path)
+    [line] = read_lines(run.evals)
+    assert line["floor"] is None and line["metric"] == "fd_own_features:Net" and np.isfinite(line["score"])
+    assert line["passport"]["decoder"].startswith("AutoencoderKL")
+    with np.load(run.samples / "images-000000000640.npz") as sheet:
+        assert sheet["arr_0"].shape == (32, 32, 32, 3)
 
 
 def test_other_settings_need_another_network_or_reference(run, digits, tmp_path):

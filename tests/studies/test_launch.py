@@ -76,6 +76,22 @@ def test_launch_relaunch_and_collect(study, repository):
     assert shown.stdout.count("done") == 2
 
 
+def test_scoring_may_be_a_job_of_its_own(study, repository):
+    """It starts when the run is trained, and again, alone, where a score is missing."""
+    spec, folder = study({"model.name": {"value": "DiT-atto/8"}}, resources__evaluate="separately", evaluation__every_images=640)
+    first = ditscale(repository, "launch", spec)
+    assert first.returncode == 0, first.stdout + first.stderr
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    assert first.stdout.index("starting") < first.stdout.index("scoring") and run.status()["state"] == "done"
+    [line], trained = read_lines(run.evals), run.metrics.read_bytes()
+    assert line["images_seen"] == 640
+
+    run.evals.unlink()
+    second = ditscale(repository, "launch", spec)
+    assert second.returncode == 0 and "starting" not in second.stdout
+    assert read_lines(run.evals)[0]["score"] == line["score"] and run.metrics.read_bytes() == trained
+
+
 def test_kill_minus_nine_of_the_launcher_then_relaunch(study, repository):
     """The interrupted run goes on from its checkpoint; the finished one is not touched; losses equal an undisturbed run's."""
     spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=6400, train__checkpoint_every_images=640)

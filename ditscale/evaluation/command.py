@@ -1,6 +1,7 @@
 """What ``ditscale evaluate`` does: a run's checkpoints under each combination of settings, or images that were found."""
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,8 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     Raises:
         UserError: there are no images, or the settings do not serve.
     """
+    if not target.exists():
+        raise UserError(f"{target}: no such run, folder or file")
     values = {key: value for key, (value, *_) in read(overrides).items()}
     settings = validate(MeasureConfig, values, "evaluate")
     out, started = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl"), time.perf_counter()
@@ -67,8 +70,10 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     passport = Passport(**scorer.passport(found.count), **_origin(target))
     seconds = time.perf_counter() - started
     line = {"images_seen": None, "metric": settings.metric, "score": scores.score, "floor": None, "values": scores.values,
-            "error": scores.error, "passport_id": passport.digest(), "passport": asdict(passport), "images": str(target),
+            "error": scores.error, "bias": scores.bias, "passport_id": passport.digest(), "passport": asdict(passport), "images": str(target),
             "images_sha256": found.sha256, "seconds": seconds, "accelerator_hours": seconds * world.size / 3600}
+    if warning := scorer.warning(found.count, scores):
+        print(f"warning: {warning}", file=sys.stderr)
     try:
         append_line(out, line)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Score a run's checkpoints: averaged weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -69,11 +70,13 @@ class Evaluator:
         seconds = time.perf_counter() - started
         append_line(run.evals, {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
-            "values": scores.values, "error": scores.error, "nan_images": nan_images, "passport_id": self.passport.digest(),
+            "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
             "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
             "sampling_flops": sampling_flops(self.config) * settings.samples,
             "accelerator_hours": seconds * self.world.size / 3600})
         print(self._words(images_seen, scores, nan_images), flush=True)
+        if warning := self.scorer.warning(settings.samples, scores):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     def _mine(self) -> torch.Tensor:
         """This rank's positions: every ``size``-th batch, so that the same images are made together on any number of ranks."""

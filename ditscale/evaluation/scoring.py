@@ -20,13 +20,14 @@ from ditscale.evaluation.frechet import frechet_distance
 from ditscale.evaluation.inception_score import inception_score
 from ditscale.evaluation.infinity import frechet_infinity
 from ditscale.evaluation.kid import kid
-from ditscale.evaluation.moments import Accumulator, merge_over_ranks
+from ditscale.evaluation.moments import Accumulator, Moments, merge_over_ranks
 from ditscale.evaluation.names import extractor_name
 from ditscale.evaluation.precision_recall import precision_recall
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.training.distributed import World
 
+ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
 STORED = {"is", "kid", "precision_recall", "fd_infinity", "bootstrap"}         # need every image's features, so these go to disk
 NAMES = {"sfid": "sfid", "is": "is", "kid": "kid", "precision_recall": "precision", "fd_infinity": "fd_infinity"}
 
@@ -44,11 +45,13 @@ class Scores:
         score: the Frechet distance to the reference.
         values: the metrics of ``evaluation.also``, by name.
         error: the score's bootstrap standard error over the images, or None.
+        bias: by how much the score is too high for so few images, about; None where they are many.
     """
 
     score: float
     values: dict[str, float]
     error: float | None
+    bias: float | None
 
 
 class Scorer:
@@ -83,7 +86,7 @@ class Scorer:
             scratch: a folder that all ranks reach, for the features of a while; default: the system's.
         """
         with self._store(count, scratch) as store:
-            pooled, spatial = self._gather(batches, store)
+            pooled, half, spatial = self._gather(batches, store)
             if not self.world.is_main:
                 return None
             moments = pooled.moments()
@@ -94,8 +97,24 @@ class Scorer:
             if spatial is not None:
                 values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
             error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
-            finite = {name: value for name, value in values.items() if np.isfinite(value)}
-            return Scores(frechet_distance(moments, self.reference.moments), finite, error)
+            finite, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
+            return Scores(score, finite, error, self._distance(half.moments()) - score if self._is_few(count) and half.count > 1 else None)
+
+    def warning(self, count: int, scores: Scores) -> str:
+        """What is to be said of a score of so many images; empty where they are enough."""
+        if scores.bias is None:
+            return ""
+        dimensions, reference = self.reference.moments.dimensions, self.reference.samples
+        singular = ", fewer than dimensions, so that the covariance is singular" if count <= dimensions else ""
+        expects = f"; the reference has {reference:,}" if reference and count < reference else ""
+        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high by about {scores.bias:.2g} "
+                "for that alone; compare it with scores of the same number only")
+
+    def _is_few(self, count: int) -> bool:
+        return count < max(ENOUGH * self.reference.moments.dimensions, self.reference.samples or 0)
+
+    def _distance(self, moments: Moments) -> float:
+        return frechet_distance(moments, self.reference.moments)
 
     def floor(self, train: BetonFile, samples: int) -> float:
         """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
@@ -105,22 +124,27 @@ class Scorer:
         for first in range(0, len(chosen), self.extractor.batch):
             images = torch.from_numpy(train.read("image", chosen[first:first + self.extractor.batch]))
             found.add(self.extractor(images).pooled.cpu().numpy())
-        return frechet_distance(found.moments(), self.reference.moments)
+        return self._distance(found.moments())
 
-    def _gather(self, batches, store: FeatureStore | None) -> tuple[Accumulator, Accumulator | None]:
-        """One pass over this rank's images; the moments of all ranks."""
-        pooled = Accumulator(self.reference.moments.dimensions)
+    def _gather(self, batches, store: FeatureStore | None) -> tuple[Accumulator, Accumulator, Accumulator | None]:
+        """One pass over this rank's images; the moments of all ranks: of all images, of half of them, and spatial ones.
+
+        The distance is ``a + b / N`` to first order: that of half the images is higher by b / N, the bias of all.
+        """
+        pooled, half = (Accumulator(self.reference.moments.dimensions) for _ in range(2))
         spatial = Accumulator(self.reference.spatial_moments.dimensions) if "sfid" in self.also else None
         for positions, images in batches:
             for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
                 features = self.extractor(part)
-                pooled.add(features.pooled.cpu().numpy())
+                rows = features.pooled.cpu().numpy()
+                pooled.add(rows)
+                half.add(rows[_in_half(at.cpu().numpy())])
                 if spatial is not None:
                     spatial.add(features.spatial.cpu().numpy())
                 if store:
                     store.put(at.cpu().numpy(), features)
         group = self.world.control
-        return merge_over_ranks(pooled, group), spatial and merge_over_ranks(spatial, group)
+        return merge_over_ranks(pooled, group), merge_over_ranks(half, group), spatial and merge_over_ranks(spatial, group)
 
     def _values(self, store: FeatureStore | None) -> dict[str, float]:
         """The metrics that need every image's features."""
@@ -163,3 +187,8 @@ class Scorer:
         finally:
             if self.world.is_main:
                 shutil.rmtree(folder[0], ignore_errors=True)
+
+
+def _in_half(positions: np.ndarray) -> np.ndarray:
+    """Which images are in the half: as good as random. Every second image would be every second class."""
+    return (positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % np.uint64(2) == 0

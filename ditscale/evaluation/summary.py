@@ -30,7 +30,8 @@ def table(lines: list[dict]) -> Table:
         groups.setdefault((line["images_seen"], digest(line["passport"], without=(SEED,))), []).append(line)
     passports = [rows[0]["passport"] for rows in groups.values()]
     varied = [name for name in passports[0] if name != SEED and len({str(passport.get(name)) for passport in passports}) > 1]
-    others = list(dict.fromkeys(name for line in lines for name in line.get("values", {})))
+    others = [name for name in dict.fromkeys(name for line in lines for name in line.get("values", {}))
+              if not name.endswith(("_std", "_r2"))]                           # these are in the file
     metric = lines[0]["metric"] if len({line["metric"] for line in lines}) == 1 else "score"
     shown = Table()
     for name in ("images seen", *varied, "sample seeds", metric, "floor", *others, "seconds"):

@@ -170,6 +170,15 @@ def test_batches_of_any_size_have_the_same_moments(digits_values, digits):
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-12)
 
 
+def test_too_few_samples_are_said_with_their_bias(run):
+    assert "warning" not in evaluate(run.path, "samples=400")
+    said = evaluate(run.path, "samples=200")
+    assert "200 images for 64 dimensions; the reference has 360: the score is too high by about" in said
+    assert "so that the covariance is singular" in evaluate(run.path, "samples=60")
+    many, few, fewest = read_lines(run.evals)
+    assert many["bias"] is None and 0 < few["bias"] < fewest["bias"]
+
+
 def test_broken_samples_are_counted(hand_run, digits_values):
     from safetensors.torch import load_file, save_file
 

@@ -97,8 +97,9 @@ class Scorer:
             if spatial is not None:
                 values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
             error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
-            finite, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
-            return Scores(score, finite, error, self._distance(half.moments()) - score if self._is_few(count) and half.count > 1 else None)
+            values, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
+            shows_bias = self._is_few(count) and half.count > 1
+            return Scores(score, values, error, self._distance(half.moments()) - score if shows_bias else None)
 
     def warning(self, count: int, scores: Scores) -> str:
         """What is to be said of a score of so many images; empty where they are enough."""
@@ -107,8 +108,8 @@ class Scorer:
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
         singular = ", fewer than dimensions, so that the covariance is singular" if count <= dimensions else ""
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
-        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high by about {scores.bias:.2g} "
-                "for that alone; compare it with scores of the same number only")
+        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high by about "
+                f"{scores.bias:.2g} for that alone; compare it with scores of the same number only")
 
     def _is_few(self, count: int) -> bool:
         return count < max(ENOUGH * self.reference.moments.dimensions, self.reference.samples or 0)

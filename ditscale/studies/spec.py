@@ -9,6 +9,9 @@
     parameters:
       model.name: {values: [DiT-nano/2, DiT-nano/4]}
       seed: {value: 0}
+    bundles:                                     # values that move together: one more axis of the grid, with names
+      variant: {plain: {objective.name: baseline}, mdt: {objective.name: mdt, train.lr: 3e-4}}
+    budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see lengths.py
     exclude:
       - {model.name: DiT-nano/4, seed: 1}
     include:                                     # each adds one run: the base config with these keys set, swept or not
@@ -28,7 +31,8 @@ from pydantic import Field, model_validator
 from ditscale.config import RunConfig, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.rundir import RunDir
-from ditscale.section import Section, validate
+from ditscale.section import Count, Section, validate
+from ditscale.studies.lengths import derive
 from ditscale.yamlfile import read_yaml
 
 
@@ -55,6 +59,23 @@ class Parameter(Section):
         return self.values if self.values is not None else [self.value]
 
 
+class Budgets(Section):
+    """Lengths of training: either in FLOPs, so that all runs of one budget cost the same, or in images seen."""
+
+    flops: list[float] | None = None
+    images: list[Count] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self):
+        given = [name for name in ("flops", "images") if getattr(self, name)]
+        if len(given) != 1:
+            raise UserError("budgets takes either 'flops: [1e18, ...]' or 'images: [1e6, ...]'")
+        return self
+
+    def axis(self) -> tuple[str, list]:
+        return ("train.flops", self.flops) if self.flops else ("train.images", self.images)
+
+
 class Spec(Section):
     """A study as its file says it."""
 
@@ -63,13 +84,32 @@ class Spec(Section):
     metric: Metric
     config: dict
     parameters: dict[str, Parameter] = {}
+    bundles: dict[str, dict[str, dict[str, object]]] = {}
+    budgets: Budgets | None = None
     exclude: list[dict] = []
     include: list[dict[str, object]] = []
     runs_dir: str = "runs"
 
+    @model_validator(mode="after")
+    def _check_axes(self):
+        for name, choices in self.bundles.items():
+            if not choices:
+                raise UserError(f"bundles: '{name}' is empty")
+            if name in self.parameters or name in RunConfig.model_fields or "." in name:
+                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle a name of its own")
+        if self.budgets and self.budgets.axis()[0] in self.parameters:
+            raise UserError(f"budgets: {self.budgets.axis()[0]} is a parameter as well; keep one of the two")
+        return self
+
     @property
     def directory(self) -> Path:
         return Path(self.runs_dir) / self.name
+
+    def axes(self) -> dict[str, list]:
+        """What the grid runs over: keys of the config, and names of bundles, with their choices."""
+        axes = {key: parameter.choices() for key, parameter in self.parameters.items()}
+        axes |= {name: list(choices) for name, choices in self.bundles.items()}
+        return axes | (dict([self.budgets.axis()]) if self.budgets else {})
 
 
 @dataclass(frozen=True)
@@ -95,7 +135,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     """
     spec = validate(Spec, read_yaml(path), str(path))
     changes = [parse_override(text) for text in overrides]
-    varied = {*spec.parameters, *(key for settings in spec.include for key in settings)}
+    varied = {*spec.axes(), *(key for settings in spec.include for key in settings)}
     chosen, config = [], copy.deepcopy(spec.config)
     for key, value in changes:
         if any(_within(key, other) or _within(other, key) for other in varied):
@@ -108,8 +148,9 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     points = [*_grid(spec, str(path)), *spec.include]
     for key, value in chosen:
         values = value if isinstance(value, list) else [value]
-        points = [point for one in values for point in _choose(config, points, key, one, str(path))]
-    return spec.model_copy(update={"parameters": {}, "exclude": [], "include": points})
+        points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
+    settings = [_settings(spec, point, str(path)) for point in points]
+    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "exclude": [], "include": settings})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
@@ -123,7 +164,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     points = [(point, source) for point in _grid(spec, source)]
     points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.include]
     for point, place in points:
-        config = resolve(_at(spec.config, point, place), place)
+        config = resolve(_at(spec, point, place), place)
         run_id = f"{slug(config)}-{config.science_hash()}"
         if run_id in planned:
             raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
@@ -136,22 +177,22 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
 def _grid(spec: Spec, source: str) -> list[dict]:
     """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
     config alone, or nothing where the study says its runs with include."""
+    axes = spec.axes()
     for rule in spec.exclude:
         for key in rule:
-            if key not in spec.parameters:
+            if key not in axes:
                 raise UserError(f"{source}: exclude names '{key}', which is not a parameter"
-                                f"{did_you_mean(key, spec.parameters)} Parameters: {', '.join(spec.parameters)}")
-    if spec.include and not spec.parameters:
+                                f"{did_you_mean(key, axes)} Parameters: {', '.join(axes)}")
+    if spec.include and not axes:
         return []
-    choices = itertools.product(*(parameter.choices() for parameter in spec.parameters.values()))
-    points = [dict(zip(spec.parameters, chosen)) for chosen in choices]
+    points = [dict(zip(axes, chosen)) for chosen in itertools.product(*axes.values())]
     return [point for point in points
             if not any(all(point[key] == value for key, value in rule.items()) for rule in spec.exclude)]
 
 
-def _choose(config: dict, points: list[dict], key: str, value, source: str) -> list[dict]:
+def _choose(spec: Spec, points: list[dict], key: str, value, source: str) -> list[dict]:
     """The points with this value at the key; where none has it, all points with it set, each kept once."""
-    matching = [point for point in points if _value_at(config, point, key, source) == value]
+    matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
         return matching
     changed = []
@@ -162,9 +203,11 @@ def _choose(config: dict, points: list[dict], key: str, value, source: str) -> l
     return changed
 
 
-def _value_at(config: dict, point: dict, key: str, source: str):
+def _value_at(spec: Spec, point: dict, key: str, source: str):
     """What the run at a point has at a key, its default where nothing says; None where there is nothing."""
-    values = _at(config, point, source)
+    if key in point:
+        return point[key]
+    values = _at(spec, point, source)
     try:
         values = resolve(values, source).model_dump(mode="json")
     except UserError:
@@ -174,15 +217,27 @@ def _value_at(config: dict, point: dict, key: str, source: str):
     return values
 
 
-def _at(config: dict, point: dict, source: str) -> dict:
-    """The base config with a point's keys set."""
-    values = copy.deepcopy(config)
+def _at(spec: Spec, point: dict, source: str) -> dict:
+    """The base config with a point's keys set, and its lengths in images."""
+    values = copy.deepcopy(spec.config)
     try:
-        for key, value in point.items():
+        for key, value in _settings(spec, point, source).items():
             set_key(values, key, copy.deepcopy(value))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    return values
+    return derive(values, source)
+
+
+def _settings(spec: Spec, point: dict, source: str) -> dict:
+    """The keys of the config that a point sets: those of its bundles, then its own."""
+    settings = {}
+    for name in (name for name in spec.bundles if name in point):
+        choices = spec.bundles[name]
+        if point[name] not in choices:
+            raise UserError(f"{source}: {name} is '{point[name]}'{did_you_mean(point[name], choices) or '.'} "
+                            f"Choices: {', '.join(choices)}")
+        settings |= choices[point[name]]
+    return settings | {key: value for key, value in point.items() if key not in spec.bundles}
 
 
 def _within(key: str, section: str) -> bool:

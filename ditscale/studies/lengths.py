@@ -1,0 +1,69 @@
+"""How long a run is, said by what it may cost: ``train.flops`` for ``train.images``, a count for the distance of checkpoints.
+
+Both are keys of a study's file alone. A run's config holds what was derived, in images seen.
+"""
+
+import math
+
+from ditscale.config import resolve
+from ditscale.cost.runs import training_flops
+from ditscale.errors import UserError
+
+FLOPS, CHECKPOINTS = "flops", "checkpoints"                                    # in the section train
+
+
+def derive(values: dict, source: str) -> dict:
+    """The values of a run's config with ``train.flops`` and ``train.checkpoints`` replaced by images.
+
+    ``train.flops`` is the training compute of the model's own variant; the run is as long as it allows, in whole batches.
+    ``train.checkpoints`` is how many there are, evenly apart, the last at the end.
+
+    Raises:
+        UserError: the key stands beside what it decides, is no number above zero, or does not reach for the shortest run.
+    """
+    train = values.get("train")
+    if not isinstance(train, dict) or not {FLOPS, CHECKPOINTS} & train.keys():
+        return values
+    train = dict(train)
+    flops, checkpoints = train.pop(FLOPS, None), train.pop(CHECKPOINTS, None)
+    _check(source, train, FLOPS, flops, "images")
+    _check(source, train, CHECKPOINTS, checkpoints, "checkpoint_every_images")
+    values = {**values, "train": train}
+    if flops is not None:
+        train["images"] = _images(values, flops, source)
+    if checkpoints is not None and isinstance(train.get("images"), (int, float)):  # else resolve says what is wrong with it
+        batch = train.get("global_batch", 256)
+        train["checkpoint_every_images"] = max(1, math.ceil(train["images"] / checkpoints / batch)) * batch
+    return values
+
+
+def _check(source: str, train: dict, key: str, value, decides: str) -> None:
+    if value is None:
+        return
+    if decides in train:
+        raise UserError(f"{source}: train.{key} decides train.{decides}, and both are given; leave one out")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise UserError(f"{source}: train.{key} is {value!r}; give a number above 0")
+
+
+def _images(values: dict, flops: float, source: str) -> int:
+    """The most images, in whole batches, whose training takes no more than ``flops``."""
+    def cost(batches: int) -> int:
+        train = {"checkpoint_every_images": 1, **values["train"], "images": batches * batch}
+        config = resolve({**values, "train": train, "evaluation": None}, source)
+        return training_flops(config, config.train.images)
+
+    batch = values["train"].get("global_batch", 256)
+    objective = values.get("objective")
+    whole = objective.get("unmasking_images", 0) if isinstance(objective, dict) else 0
+    low = max(1, math.ceil(whole / batch))                                     # a run is no shorter than its last stage
+    least = cost(low)
+    if least > flops:
+        raise UserError(f"{source}: train.flops {flops:g} does not reach for {low * batch} images, which take {least:.3g}")
+    high = max(low + 1, int(flops // (least // low)) + 1)
+    while cost(high) <= flops:                                                 # a mask schedule may make later steps cheaper
+        high *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= flops else (low, middle)
+    return low * batch

@@ -1,0 +1,101 @@
+"""Bundles, budgets and derived lengths: axes of a study beside its parameters."""
+
+import pytest
+import yaml
+
+from ditscale.cost.runs import training_flops
+from ditscale.errors import UserError
+from ditscale.studies.spec import expand, load_spec
+
+VARIANTS = {"variant": {"plain": {"objective.name": "baseline"}, "mdt": {"objective.name": "mdt", "train.lr": 3e-4}}}
+
+
+@pytest.fixture
+def runs_of(tmp_path, values):
+    """Expand a spec of DiT-atto/4 with changes, ``train`` ones in the section, and command-line overrides."""
+    def runs(*overrides, train={}, **changes):
+        values["model"]["name"] = "DiT-atto/4"
+        values["train"] = {key: value for key, value in {**values["train"], **train}.items() if value is not None}
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": values,
+                "runs_dir": str(tmp_path / "runs"), **changes}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+        return expand(load_spec(tmp_path / "spec.yaml", overrides), "spec.yaml")
+    return runs
+
+
+def told(runs):
+    return [(run.config.objective.name, run.config.train.lr, run.config.seed) for run in runs]
+
+
+def test_bundles_are_an_axis(runs_of):
+    both = {"bundles": VARIANTS, "parameters": {"seed": {"values": [0, 1]}}}
+    plain, mdt = ("baseline", told(runs_of())[0][1]), ("mdt", 3e-4)
+    assert told(runs_of(**both)) == [(*plain, 0), (*mdt, 0), (*plain, 1), (*mdt, 1)]
+    assert told(runs_of("variant=mdt", **both)) == [(*mdt, 0), (*mdt, 1)]
+    assert told(runs_of(**both, exclude=[{"variant": "mdt", "seed": 1}])) == [(*plain, 0), (*mdt, 0), (*plain, 1)]
+    assert told(runs_of(bundles=VARIANTS, include=[{"variant": "mdt", "train.lr": 1e-3}])) == [
+        (*plain, 0), (*mdt, 0), ("mdt", 1e-3, 0)]                              # a key of its own stands above the bundle
+
+
+def test_a_run_is_the_same_however_it_was_said(runs_of):
+    """A bundle's name is no part of a run's identity."""
+    [bundled] = runs_of("variant=mdt", bundles=VARIANTS)
+    [direct] = runs_of("objective.name=mdt", "train.lr=3e-4")
+    assert bundled.run_id == direct.run_id
+
+
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+def test_budgets_in_flops_are_spent_to_the_last_batch(runs_of, objective):
+    flops = [2e10, 5e10]
+    runs = runs_of(f"objective.name={objective}", train={"images": None}, budgets={"flops": flops})
+    for run, budget in zip(runs, flops, strict=True):
+        config = run.config
+        longer = config.model_copy(update={"train": config.train.model_copy(update={"images": config.train.images + 64})})
+        assert training_flops(config, config.train.images) <= budget < training_flops(longer, longer.train.images)
+        assert config.train.images % config.train.global_batch == 0
+    assert runs_of("train.flops=2e10", f"objective.name={objective}", budgets={"flops": flops})[0].run_id == runs[0].run_id
+
+
+def test_a_mask_schedule_is_counted_step_by_step(runs_of):
+    [run] = runs_of("objective.name=masked", "objective.unmasking_images=640", train={"images": None}, budgets={"flops": [4e10]})
+    assert training_flops(run.config, run.config.train.images) <= 4e10
+
+
+def test_budgets_in_images(runs_of):
+    runs = runs_of(train={"images": None}, budgets={"images": [640, 1280]})
+    assert [run.config.train.images for run in runs] == [640, 1280]
+
+
+def test_checkpoints_by_number(runs_of):
+    [run] = runs_of(train={"images": 1000, "checkpoint_every_images": None, "checkpoints": 3})
+    assert run.config.train.checkpoint_every_images == 384                     # 334 in whole batches of 64
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"budgets": {"flops": [1e12]}}, "train.flops decides train.images, and both are given"),
+    ({"budgets": {"flops": [1e3]}, "train": {"images": None}}, "train.flops 1000 does not reach for 64 images"),
+    ({"budgets": {"flops": [1e12], "images": [5]}}, "budgets takes either"),
+    ({"budgets": {}}, "budgets takes either"),
+    ({"budgets": {"flop": [1e12]}}, "did you mean 'flops'"),
+    ({"train": {"checkpoints": 3}}, "train.checkpoints decides train.checkpoint_every_images, and both are given"),
+    ({"train": {"checkpoints": 0, "checkpoint_every_images": None}}, "train.checkpoints is 0; give a number above 0"),
+    ({"bundles": {"train": {"a": {}}}}, "bundles: 'train' is a key of the config"),
+    ({"bundles": {"variant": {}}}, "bundles: 'variant' is empty"),
+    ({"bundles": VARIANTS, "include": [{"variant": "mtd"}]}, "variant is 'mtd'; did you mean 'mdt'"),
+    ({"bundles": VARIANTS, "exclude": [{"varient": "mdt"}]}, "exclude names 'varient', which is not a parameter; did you mean"),
+    ({"bundles": {"v": {"a": {}, "b": {}}}}, "two runs of the study are the same"),
+])
+def test_what_is_wrong_is_named(runs_of, changes, words):
+    with pytest.raises(UserError) as error:
+        runs_of(**changes)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_isoflop_study_spends_its_budgets(repository):
+    path = repository / "sweeps" / "imagenet256_isoflop.yaml"
+    runs = expand(load_spec(path), str(path))
+    spent = [training_flops(run.config, run.config.train.images) for run in runs]
+    budgets = [1e17, 3e17, 1e18, 3e18, 1e19]
+    nearest = [min(budgets, key=lambda budget: abs(budget - flops)) for flops in spent]
+    assert {budget: nearest.count(budget) for budget in budgets} == {1e17: 5, 3e17: 7, 1e18: 7, 3e18: 7, 1e19: 7}
+    assert all(0.998 < flops / budget <= 1 for flops, budget in zip(spent, nearest))

@@ -7,19 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ditscale.cost.memory import GIB
+from ditscale.errors import UserError, did_you_mean
+
 # Dense bf16 peak in FLOP/s by a word of the device's name (makers' data sheets; never the sparse figure).
 DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15,
                     "L40S": 362e12, "H20": 148e12}
 
 
+MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # makers' GB, as GiB
+
+
 @dataclass(frozen=True)
 class Machine:
-    """Devices that runs can be placed on, and the peak FLOP/s of one of them (a GPU, or one CPU core)."""
+    """Devices that runs can be placed on, and the peak FLOP/s and memory of one of them (a GPU, or one CPU core)."""
 
     kind: str                                                                  # "gpu" or "cpu"
     name: str
     devices: int
     peak_flops: float
+    memory_bytes: int = 0                                                      # 0: not known
 
     @property
     def threads_per_device(self) -> int:
@@ -30,14 +37,35 @@ def this_machine() -> Machine:
     """GPUs where nvidia-smi finds some; else CPU cores, with their peak taken from a short fp32 matrix product."""
     names = _gpu_names()
     if names:
-        return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12)
+        return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12, _by_name(MEMORY_GIB, names[0], 0) * GIB)
     cores = len(os.sched_getaffinity(0))
-    return Machine("cpu", _cpu_name(), cores, _measured_flops() / cores)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine("cpu", _cpu_name(), cores, _measured_flops() / cores, memory // cores)
+
+
+def named_machine(text: str) -> Machine:
+    """``H100:8``: eight devices of that name, for a plan on a machine that is not at hand.
+
+    Raises:
+        UserError: the name is not known, or the number is none.
+    """
+    name, _, count = text.partition(":")
+    flops = dense_bf16_flops(name.upper())
+    if flops is None:
+        raise UserError(f"--on {text}: no accelerator '{name}'{did_you_mean(name.upper(), DENSE_BF16_FLOPS) or '.'} "
+                        f"There are {', '.join(DENSE_BF16_FLOPS)}")
+    if count and not (count.isdigit() and int(count)):
+        raise UserError(f"--on {text}: '{count}' is no number of devices; H100:8 would do")
+    return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB)
 
 
 def dense_bf16_flops(name: str) -> float | None:
     """A GPU's dense bf16 peak in FLOP/s, from its name; None for one that the table does not know."""
-    return next((flops for word, flops in DENSE_BF16_FLOPS.items() if word in name), None)
+    return _by_name(DENSE_BF16_FLOPS, name, None)
+
+
+def _by_name(table: dict, name: str, otherwise):
+    return next((value for word, value in table.items() if word in name), otherwise)
 
 
 def _gpu_names() -> list[str]:

@@ -2,17 +2,25 @@
 
 from dataclasses import dataclass
 
+from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_card, training_flops
+from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
 from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.spec import PlannedRun
+from ditscale.training.fit import USABLE
 from ditscale.training.schedule import due_images
+
+STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One run: its size, its compute, what is left to do and how long that takes."""
+    """One run: its size, its compute, what it needs of a device, what is left to do and how long that takes.
+
+    ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images a forward, ``memory_bytes`` what a device then
+    holds; both None where nothing fits or the device's memory is not known.
+    """
 
     run_id: str
     model: str
@@ -21,10 +29,21 @@ class PlanRow:
     tokens: int
     macs: int
     train_flops: int
+    evaluation_flops: int                                                      # of sampling, all evaluations together
     images: int
     images_seen: int
+    ranks: int
+    micro_batch: int | None
+    zero_stage: int | None
+    memory_bytes: int | None
+    images_per_second: float                                                   # in training
     seconds_left: float
     measured: bool
+
+    @property
+    def accelerator_hours(self) -> float:
+        """That are left to be spent."""
+        return self.seconds_left * self.ranks / 3600
 
 
 def plan_rows(runs: list[PlannedRun], machine: Machine) -> list[PlanRow]:
@@ -39,13 +58,30 @@ def _row(planned: PlannedRun, machine: Machine) -> PlanRow:
     left = config.train.images - images_seen
     metrics = read_lines(planned.run.metrics)
     measured = sum(line["seconds"] for line in metrics) / max(1, metrics[-1]["images_seen"]) if metrics else 0.0
-    checkpoints = sum(due > images_seen for due in due_images(config))
+    due = due_images(config)
+    training = measured * left or training_seconds(config, machine, images_seen)
     seconds = 0.0
     if status["state"] != DONE:
-        seconds = start_seconds(machine) + evaluation_seconds(config, machine, checkpoints) \
-            + (measured * left or training_seconds(config, machine, images_seen))
+        waiting = sum(mark > images_seen for mark in due)
+        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting) + training
+    evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), config.train.images, images_seen, seconds, bool(measured))
+                   training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen,
+                   config.resources.accelerators_per_run, *_fit(config, machine), left / training if training else 0.0, seconds,
+                   bool(measured))
+
+
+def _fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
+    """Micro batch, the smallest ZeRO stage that fits with it, and the bytes of a device. ``auto`` is the largest at that stage."""
+    usable = int(USABLE * machine.memory_bytes)
+    images, asked = config.train.global_batch // config.resources.accelerators_per_run, config.resources.micro_batch
+    sizes = [number for number in range(images, 0, -1) if images % number == 0] if asked == "auto" else [config.micro_batch]
+    for stage in STAGES:
+        for micro_batch in sizes:
+            needed = run_memory_card(config, stage=stage, offload=False, micro_batch=micro_batch).accelerator
+            if needed <= usable:
+                return micro_batch, stage, needed
+    return None, None, None
 
 
 def makespan(rows: list[PlanRow], slots: int) -> float:

@@ -1,19 +1,20 @@
-"""``resources.micro_batch: auto``: the largest micro batch that the memory model says fits."""
+"""``resources.micro_batch: auto``: the largest micro batch that the memory model says fits. The planner asks without torch."""
 
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
 from ditscale.cost.runs import run_memory_card
 from ditscale.errors import UserError
-from ditscale.training.distributed import World
 from ditscale.training.strategy import offloads, zero_stage
+
+if TYPE_CHECKING:
+    from ditscale.training.distributed import World
 
 USABLE = 0.85                                                                  # the rest is for buckets, kernels and fragments
 
 
-def fit_micro_batch(config: RunConfig, world: World) -> RunConfig:
+def fit_micro_batch(config: RunConfig, world: "World") -> RunConfig:
     """The config with ``auto`` settled: the same number on all ranks, for the one with the least memory. Collective.
 
     Raises:
@@ -21,6 +22,10 @@ def fit_micro_batch(config: RunConfig, world: World) -> RunConfig:
     """
     if config.resources.micro_batch != "auto":
         return config
+
+    import torch
+    import torch.distributed as dist
+
     least = torch.tensor(_memory_bytes(world), dtype=torch.long)
     if world.size > 1:
         dist.all_reduce(least, op=dist.ReduceOp.MIN, group=world.control)
@@ -49,8 +54,10 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
                     "usable; a higher stage, more ranks or resources.checkpoint_activations need less")
 
 
-def _memory_bytes(world: World) -> int:
+def _memory_bytes(world: "World") -> int:
     """Memory of this rank's device; on the CPU its share of what is free, all ranks taken to be on this host."""
+    import torch
+
     if world.device.type == "cuda":
         return torch.cuda.get_device_properties(world.device).total_memory
     with open("/proc/meminfo") as file:

@@ -4,7 +4,7 @@
 
     runs/<study>/<run-id>/
       run.json       identity and resolved config, cost card, environment
-      status.json    state, images seen, host, process, reason, warning
+      status.json    state, images seen, host, process, reason, warning; how often it failed and the log's last lines then
       metrics.jsonl  one line a log interval          evals.jsonl  one line an evaluation
       checkpoints/   samples/   tb/   log.txt   lock
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from ditscale.errors import UserError
 
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
+LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,6 +38,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def hold(path: Path):
+    """Hold a lock file for this process; yields False where another process holds it. Freed by the kernel at any death."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 class RunDir:
@@ -92,20 +105,31 @@ class RunDir:
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
         """Write the status. A ``warning`` of None keeps the one that stands: it outlives the run's end."""
-        warning = self.status().get("warning", "") if warning is None else warning
-        write_json(self.path / "status.json", {"state": state, "images_seen": images_seen, "host": socket.gethostname(),
-                                               "pid": os.getpid(), "reason": reason, "warning": warning, "time": time.time()})
+        before, failed = self.status(), state == FAILED
+        status = {"state": state, "images_seen": images_seen, "host": socket.gethostname(), "pid": os.getpid(), "reason": reason,
+                  "warning": before.get("warning", "") if warning is None else warning, "time": time.time(),
+                  "failures": before.get("failures", 0) + failed}
+        write_json(self.path / "status.json", {**status, "last_lines": self.last_lines()} if failed else status)
 
-    @contextmanager
+    def last_lines(self) -> list[str]:
+        """The log's last lines that say something, each cut to 300 characters."""
+        if not self.log.exists():
+            return []
+        with open(self.log, "rb") as log:
+            log.seek(max(0, self.log.stat().st_size - 65536))
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line[:300] for line in lines if line.strip()][-LAST_LINES:]
+
+    def settle(self, exit_code: int) -> None:
+        """A worker that was killed could not write its end: say so in its place. Nothing where it did, or another works."""
+        status = self.status()
+        if status["state"] not in (DONE, FAILED, PREEMPTED) and not self.is_locked():
+            said = (self.last_lines() or ["(empty log)"])[-1]
+            self.set_status(FAILED, images_seen=status["images_seen"], reason=f"ended with exit code {exit_code}: {said}")
+
     def lock(self):
-        """Hold the run for this process; yields False where another process holds it. Freed by the kernel at any death."""
-        with open(self.path / "lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        """Hold the run for this process, see ``hold``."""
+        return hold(self.path / "lock")
 
     def is_locked(self) -> bool:
         """Whether some process is working on this run now."""

@@ -1,4 +1,4 @@
-"""Commands about a study: plan, launch, train, status."""
+"""Commands about a study: plan, launch, retry, stop, train, status, collect."""
 
 import sys
 
@@ -23,23 +23,83 @@ def plan(spec_path, overrides):
     show_plan(spec, plan_rows(runs, machine), machine, slots(machine, runs))
 
 
+LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
+
+
+def where_to(command):
+    """The options that say where runs go."""
+    command = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")(command)
+    return click.option("--launcher", type=LAUNCHERS,
+                        help="Default: the site's; local without one. print: show every script and command, start nothing.")(command)
+
+
 @main.command()
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def launch(spec_path, overrides):
+@where_to
+def launch(spec_path, overrides, launcher, site):
     """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
     from rich.console import Console
 
-    from ditscale.cost.hardware import this_machine
-    from ditscale.studies.inputs import check_inputs
-    from ditscale.studies.launch import launch as launch_study
     from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.start import start
 
     spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
-    check_inputs(runs)
-    if not launch_study(spec, runs, this_machine(), Console(highlight=False)):
+    if not start(spec, expand(spec, spec_path), launcher, site, Console(highlight=False)):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@where_to
+@click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave runs that failed so many times.")
+def retry(spec_path, overrides, launcher, site, limit):
+    """Launch the failed runs of the study SPEC again."""
+    from rich.console import Console
+
+    from ditscale.studies.retry import failed_runs
+    from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.start import start
+
+    spec, console = load_spec(spec_path, overrides), Console(highlight=False)
+    again = failed_runs(spec, expand(spec, spec_path), limit, console)
+    if again and not start(spec, again, launcher, site, console):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def stop(spec_path, overrides):
+    """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them."""
+    from rich.console import Console
+
+    from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.stop import stop as stop_runs
+
+    spec = load_spec(spec_path, overrides)
+    if not stop_runs(spec, expand(spec, spec_path), Console(highlight=False)):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("study", metavar="SPEC|STUDY", type=click.Path())
+@click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
+def collect(study, out):
+    """Write every score of a study as a table; STUDY is its folder under runs/."""
+    from pathlib import Path
+
+    from ditscale.errors import UserError
+    from ditscale.studies.ledger import collect as collect_study
+    from ditscale.studies.spec import load_spec
+
+    table = collect_study(study if Path(study).is_dir() else load_spec(study).directory)
+    try:
+        table.to_csv(out, index=False)
+    except OSError as error:
+        raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
+    click.echo(f"{len(table)} rows: {out}")
 
 
 @main.command()
@@ -54,13 +114,14 @@ def train(spec_path, overrides):
     from rich.console import Console
 
     from ditscale.cost.hardware import this_machine
-    from ditscale.studies.inputs import check_inputs
+    from ditscale.studies.inputs import check_inputs, check_writable
     from ditscale.studies.single import the_one, train_one
     from ditscale.studies.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     run = the_one(spec, expand(spec, spec_path), spec_path)
     check_inputs([run])
+    check_writable(spec.directory)
     sys.exit(train_one(spec, run, this_machine(), Console(highlight=False)))
 
 

@@ -1,6 +1,7 @@
 """Checks of everything a study reads and writes, before anything starts."""
 
 import os
+from pathlib import Path
 
 from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
@@ -12,7 +13,7 @@ from ditscale.training.strategy import deepspeed_config
 
 
 def check_inputs(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first file that is missing, damaged or of another shape, or a folder that cannot be written."""
+    """Raise UserError for the first file that is missing, damaged or of another shape."""
     seen = set()
     for planned in runs:
         config = planned.config
@@ -21,7 +22,17 @@ def check_inputs(runs: list[PlannedRun]) -> None:
         if files not in seen:
             seen.add(files)
             _check_files(config)
-    _check_writable(runs[0].run.path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError where runs cannot be made in a study's folder."""
+    probe = folder / f".write-check-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the study folder {folder} cannot be written: {error.strerror}") from None
 
 
 def _check_files(config: RunConfig) -> None:
@@ -59,13 +70,3 @@ def _check_data(key: str, path: str, config: RunConfig) -> str:
         raise UserError(f"{key}: {error}") from None
     check_data(key, file, config.data)
     return kind_of(file)
-
-
-def _check_writable(folder) -> None:
-    probe = folder / f".write-check-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"the study folder {folder} cannot be written: {error.strerror}") from None

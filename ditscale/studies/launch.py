@@ -9,30 +9,29 @@ from rich.console import Console
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card
 from ditscale.rundir import DONE, read_lines
-from ditscale.studies.launchers.local import STOP_SECONDS, LocalRun, slots
+from ditscale.studies.launchers.process import STOP_SECONDS, ActiveRun
+from ditscale.studies.launchers.queue import live_jobs
 from ditscale.studies.plan import plan_rows
 from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import Bars, say
 from ditscale.training.schedule import due_images
 
 
-def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console, watch=Bars) -> bool:
-    """Run everything that is not done, the longest first; True when all runs are done.
+def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, console: Console, watch=Bars) -> bool:
+    """Run everything that is not done and not in SLURM's hands, the longest first; True when all runs are done.
 
-    ``watch`` shows it, see watch.py. Ctrl-C and SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt
-    when they have.
+    ``launcher`` says where runs go and by which command (see launchers/local.py), ``watch`` shows it (see watch.py). Ctrl-C and
+    SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
     """
-    at_once = slots(machine, runs)
-    for planned in runs:
+    waiting = to_run(spec, runs, machine)
+    for planned in waiting:
         planned.run.create(run_record(spec, planned))
-    seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
-    waiting = sorted((planned for planned in runs if not is_complete(planned)), key=lambda planned: -seconds[planned.run_id])
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    active: list[LocalRun] = []
+    active: list[ActiveRun] = []
     try:
-        with watch(console, spec, runs, at_once) as shown:
+        with watch(console, spec, runs, len(launcher.places)) as shown:
             try:
-                _run_all(waiting, active, machine, at_once, shown)
+                _run_all(waiting, active, launcher, shown)
             except KeyboardInterrupt:
                 say(console, "stopping: each run saves a checkpoint ...")
                 for run in active:
@@ -45,6 +44,14 @@ def launch(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Consol
     finally:
         signal.signal(signal.SIGTERM, previous)
     return all(is_complete(planned) for planned in runs)
+
+
+def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine) -> list[PlannedRun]:
+    """What a launch would start: all that is not done and has no job in SLURM, the longest first."""
+    jobs = live_jobs(spec)
+    seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
+    missing = [planned for planned in runs if not is_complete(planned) and planned.run_id not in jobs]
+    return sorted(missing, key=lambda planned: -seconds[planned.run_id])
 
 
 def is_complete(planned: PlannedRun) -> bool:
@@ -63,16 +70,15 @@ def run_record(spec: Spec, planned: PlannedRun) -> dict:
             "cost": {**asdict(card), "macs": card.macs, "train_flops_per_image": card.train_flops_per_image}}
 
 
-def _run_all(waiting: list[PlannedRun], active: list[LocalRun], machine: Machine, at_once: int, shown) -> None:
-    per_run = max(1, machine.devices // at_once)
-    free = [list(range(i * per_run, (i + 1) * per_run)) for i in range(at_once)]
+def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown) -> None:
+    free = list(launcher.places)
     while waiting or active:
         while waiting and free:
-            active.append(LocalRun(waiting.pop(0), free.pop(0), machine))
+            active.append(ActiveRun(waiting.pop(0), free.pop(0), launcher))
             shown.started(active[-1])
         for run in [run for run in active if run.poll()]:
             active.remove(run)
-            free.append(run.devices)
+            free.append(run.place)
             shown.ended(run)
             if not run.evaluates and run.run.status()["state"] == DONE and not is_complete(run.planned):
                 waiting.insert(0, run.planned)                                 # to be scored, by a job of its own

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from ditscale.cost.hardware import Machine
 from ditscale.rundir import RUNNING, read_lines
+from ditscale.studies.launchers.queue import live_jobs
 from ditscale.studies.plan import PlanRow, assumption_line, makespan
 from ditscale.studies.spec import PlannedRun, Spec
 
@@ -28,19 +29,22 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int) -
 
 
 def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
-    """Print a row a run: state, progress, speed, last score, why it failed, and what it warned of."""
+    """Print a row a run: state, progress, speed, last score, its job in SLURM, why it failed, and what it warned of."""
+    jobs = live_jobs(spec)
     table = Table(title=spec.name, title_justify="left")
     for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), (spec.metric.name, "right"),
                           ("why", "left")):
         table.add_column(name, justify=justify, no_wrap=name == "run")
     for planned in runs:
         status, metrics, evals = planned.run.status(), read_lines(planned.run.metrics), read_lines(planned.run.evals)
-        state = status["state"]
-        if state == RUNNING and not planned.run.is_locked():
+        state, job = status["state"], jobs.get(planned.run_id)
+        if state == RUNNING and not job and not planned.run.is_locked():
             state = "interrupted"                                              # its process died without a word
+        elif state != RUNNING and job:
+            state = job.state.lower()                                          # SLURM's word: pending, configuring, ...
         table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {planned.config.train.images:,}",
                       f"{metrics[-1]['images_per_second']:.0f}" if metrics else "", f"{evals[-1]['score']:.2f}" if evals else "",
-                      "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
+                      "; ".join(filter(None, (job and f"job {job.id}", status.get("reason"), status.get("warning")))))
     _console().print(table, markup=False)
 
 

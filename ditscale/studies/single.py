@@ -6,6 +6,7 @@ from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch import launch
+from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import Log, say
 from ditscale.training.preemption import EXIT_CODE
@@ -34,7 +35,7 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
 
 def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console) -> int:
     """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``."""
-    launch(spec, [planned], machine, console, Log)
+    launch(spec, [planned], ThisMachine(machine, [planned]), machine, console, Log)
     status, evals = planned.run.status(), read_lines(planned.run.evals)
     score = f", {evals[-1]['metric']} {evals[-1]['score']:.2f} (floor {evals[-1]['floor']:.2f})" if evals else ""
     reason = f" ({status['reason']})" if status["state"] == FAILED else ""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditscale.rundir import DONE, FAILED
-from ditscale.studies.launchers.local import LocalRun
+from ditscale.studies.launchers.process import ActiveRun
 from ditscale.studies.spec import PlannedRun, Spec
 
 LINE_SECONDS = 30                                                              # between progress lines where there is no terminal
@@ -35,12 +35,12 @@ class Bars:
     def __exit__(self, *error):
         self.progress.stop()
 
-    def started(self, active: LocalRun) -> None:
+    def started(self, active: ActiveRun) -> None:
         say(self.console, f"{_beginning(active)} {active.run.run_id}")
         self.tasks[active.run.run_id] = self.progress.add_task(active.planned.config.model.name,
                                                                total=active.planned.config.train.images)
 
-    def update(self, active: list[LocalRun]) -> None:
+    def update(self, active: list[ActiveRun]) -> None:
         seen = {run: run.run.status()["images_seen"] for run in active}
         for run, images in seen.items():
             self.progress.update(self.tasks[run.run.run_id], completed=images)
@@ -49,7 +49,7 @@ class Bars:
             say(self.console, "  ".join(f"{run.planned.config.model.name} {images:,}/{run.planned.config.train.images:,} images"
                                         for run, images in seen.items()))
 
-    def ended(self, run: LocalRun) -> None:
+    def ended(self, run: ActiveRun) -> None:
         status = run.run.status()
         self.progress.remove_task(self.tasks.pop(run.run.run_id))
         self.progress.update(self.total, advance=status["state"] == DONE and not run.evaluates)
@@ -73,10 +73,10 @@ class Log:
     def __exit__(self, *error):
         pass
 
-    def started(self, active: LocalRun) -> None:
+    def started(self, active: ActiveRun) -> None:
         say(self.console, f"{_beginning(active)} {active.run.path}")
 
-    def update(self, active: list[LocalRun]) -> None:
+    def update(self, active: list[ActiveRun]) -> None:
         if not self.path.exists():
             return
         with open(self.path, "rb") as log:
@@ -87,7 +87,7 @@ class Log:
             if LAUNCHER_CHATTER not in line:
                 say(self.console, line)
 
-    def ended(self, run: LocalRun) -> None:
+    def ended(self, run: ActiveRun) -> None:
         self.update([run])
 
 
@@ -96,7 +96,7 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-def _beginning(active: LocalRun) -> str:
+def _beginning(active: ActiveRun) -> str:
     if active.process is None:
         return "already running elsewhere:"
     if active.evaluates:

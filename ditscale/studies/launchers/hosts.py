@@ -1,0 +1,61 @@
+"""Runs one after the other over the hosts of a DeepSpeed hostfile, by pdsh and ssh; see docs/training.md, "Several hosts"."""
+
+import re
+from pathlib import Path
+
+from ditscale.errors import UserError
+from ditscale.studies.launchers.process import Command, deepspeed, worker_words
+from ditscale.studies.site import Site, shape_of
+from ditscale.studies.spec import PlannedRun
+from ditscale.training.ports import free_port
+
+LINE = re.compile(r"(\S+)\s+slots=([1-9][0-9]*)")
+
+
+class Hosts:
+    """A launcher with one place, all hosts: a run gets as many of them as it needs, the first ones of the file.
+
+    Raises:
+        UserError: the hostfile cannot be read, or a run needs more than it has.
+    """
+
+    def __init__(self, site: Site, runs: list[PlannedRun]):
+        self.hostfile, self.slots = site.hostfile, read_hostfile(site.hostfile)
+        self.places = [None]
+        for planned in runs:
+            self._shape(planned)
+
+    def command(self, planned: PlannedRun, place, evaluates: bool) -> Command:
+        """For a run over the hosts that it needs."""
+        shape = self._shape(planned)
+        return Command((deepspeed(), "--hostfile", self.hostfile, "--num_nodes", str(shape.nodes), "--num_gpus",
+                        str(shape.ranks_per_node), "--master_port", str(free_port()), *worker_words(planned, evaluates)), {})
+
+    def _shape(self, planned: PlannedRun):
+        shape = shape_of(planned.config, self.slots[0])
+        if shape.nodes > len(self.slots):
+            raise UserError(f"resources.accelerators_per_run is {planned.config.resources.accelerators_per_run} but {self.hostfile} "
+                            f"has {len(self.slots)} host(s) of {self.slots[0]} slot(s)")
+        return shape
+
+
+def read_hostfile(path: str) -> list[int]:
+    """The slots of each host, in order.
+
+    Raises:
+        UserError: it cannot be read, a line is no host, or hosts differ in their slots: a run has equal shares on all.
+    """
+    try:
+        lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"hostfile: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    found = {}
+    for line in filter(None, lines):
+        match = LINE.fullmatch(line)
+        if not match:
+            raise UserError(f"hostfile: {path} has the line {line!r}; write 'host slots=8'")
+        found[match[1]] = int(match[2])
+    if len(set(found.values())) != 1:
+        differing = ", ".join(f"{host} {slots}" for host, slots in found.items())
+        raise UserError(f"hostfile: the hosts of {path} must have equal slots; it has {differing or 'no host'}")
+    return list(found.values())

@@ -1,0 +1,108 @@
+"""A command that works on one run, as a process group of this machine."""
+
+import ctypes
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ditscale.errors import UserError
+from ditscale.rundir import DONE, RunDir
+from ditscale.studies.spec import PlannedRun
+from ditscale.training.preemption import LAUNCHER_PID
+
+STOP_SECONDS = 120                                                             # for a checkpoint to be written after SIGTERM
+
+
+@dataclass(frozen=True)
+class Command:
+    """The words of a command, and the variables that it needs beside those that stand."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
+
+    def __str__(self) -> str:
+        """As one would type it."""
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()), shlex.join(self.words)])
+
+
+class ActiveRun:
+    """A run in progress here: the process group of its command, or one that someone else started.
+
+    A run that is done but not scored is evaluated.
+
+    Args:
+        place: where the run is put, one of its launcher's ``places``.
+    """
+
+    def __init__(self, planned: PlannedRun, place, launcher):
+        self.planned, self.place = planned, place
+        self.evaluates = planned.run.status()["state"] == DONE
+        self.process = None if planned.run.is_locked() else _start(planned, launcher.command(planned, place, self.evaluates))
+
+    @property
+    def run(self) -> RunDir:
+        return self.planned.run
+
+    def poll(self) -> bool:
+        """Whether the run has ended; its final status is then on disk."""
+        if self.process is None:
+            return not self.run.is_locked()
+        if self.process.poll() is None:
+            return False
+        if self.run.is_locked():                                               # the deepspeed command died before its workers
+            return False
+        self.run.settle(self.process.returncode)
+        return True
+
+    def stop(self) -> None:
+        """Ask the run to save a checkpoint and end. Runs of another launcher are left alone."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def wait_stopped(self, deadline: float) -> None:
+        """Wait for a stopped run to end; past the deadline it is killed. Runs of another launcher are not waited for."""
+        while self.process and not self.poll():
+            if time.monotonic() > deadline:
+                _kill_group(self.process.pid)
+            time.sleep(0.1)
+
+
+def deepspeed() -> str:
+    """The ``deepspeed`` command of this Python, or the one on the PATH."""
+    found = shutil.which("deepspeed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found:
+        raise UserError("the 'deepspeed' command is not found; install ditscale with its requirements (make setup)")
+    return found
+
+
+def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
+    """What follows ``deepspeed`` and its options: the worker of this run."""
+    return ("--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
+
+
+def _start(planned: PlannedRun, command: Command) -> subprocess.Popen:
+    env = {**os.environ, **command.environment, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    with open(planned.run.log, "a") as log:
+        log.write(f"$ {command}\n")
+        log.flush()
+        return subprocess.Popen(command.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env,
+                                start_new_session=True, preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM to the deepspeed command when this launcher dies, however it dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -72,14 +72,19 @@ def retry(spec_path, overrides, launcher, site, limit):
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def stop(spec_path, overrides):
-    """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them."""
+    """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them.
+
+    Where KEY=VALUE leaves no run out, their launcher on this host ends too.
+    """
     from rich.console import Console
 
     from ditscale.studies.spec import expand, load_spec
     from ditscale.studies.stop import stop as stop_runs
 
     spec = load_spec(spec_path, overrides)
-    if not stop_runs(spec, expand(spec, spec_path), Console(highlight=False)):
+    runs = expand(spec, spec_path)
+    all_of_it = len(runs) == len(expand(load_spec(spec_path), spec_path))
+    if not stop_runs(spec, runs, all_of_it, Console(highlight=False)):
         sys.exit(1)
 
 

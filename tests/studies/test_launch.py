@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 
@@ -63,8 +64,9 @@ def test_launch_relaunch_and_collect(study, repository):
     assert second.returncode == 0 and "2 done, 0 to run" in second.stdout
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*.json*")} == times
 
-    from ditscale.studies.ledger import collect
-    table = collect(folder)
+    collected = ditscale(repository, "collect", spec, "--out", folder.parent / "table.csv")
+    assert collected.returncode == 0 and collected.stdout == f"4 rows: {folder.parent / 'table.csv'}\n"
+    table = pandas.read_csv(folder.parent / "table.csv")
     assert len(table) == 4 and table.final.sum() == 2
     assert table.passport.nunique() == 1 and (table.score > table.floor).all() and (table.floor > 0).all()
     assert (table.train_flops == table.train_flops_per_image * table.images_seen).all()
@@ -167,6 +169,25 @@ def test_ctrl_c_of_train_saves_a_checkpoint(study, repository):
     assert run.status()["state"] == "preempted" and (run.checkpoints / "latest").exists()
 
 
+def test_stop_from_another_terminal(study, repository):
+    """A run that is chosen ends, and its launcher goes on; without a choice the launcher ends too."""
+    spec, folder = study({"seed": {"values": [0, 1]}}, train__images=64000, train__checkpoint_every_images=64000)
+    process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null", "resources.accelerators_per_run=2"],
+                               cwd=repository, stdout=subprocess.PIPE, text=True)
+    seeds = {}
+    wait_for(lambda: folder.is_dir() and any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
+    for path in folder.glob("*/run.json"):
+        seeds[json.loads(path.read_text())["config"]["seed"]] = RunDir(path.parent)
+    first, second = (0, 1) if seeds[0].status()["images_seen"] else (1, 0)
+    chosen = ditscale(repository, "stop", spec, "evaluation=null", f"seed={first}")
+    assert chosen.returncode == 0 and "saves a checkpoint and ends" in chosen.stdout
+    wait_for(lambda: seeds[second].status()["images_seen"] > 0)
+    assert seeds[first].status()["state"] == "preempted" and process.poll() is None
+
+    assert ditscale(repository, "stop", spec, "evaluation=null").returncode == 0
+    assert process.wait(120) == 130 and seeds[second].status()["state"] == "preempted"
+
+
 def test_train_takes_one_run(study, repository):
     spec, folder = study({"model.name": {"values": ["DiT-atto/4", "DiT-atto/8"]}, "seed": {"values": [0, 1]}})
     done = ditscale(repository, "train", spec, "seed=1")
@@ -197,6 +218,8 @@ def test_a_failing_run_says_why(study, repository):
     failed = ditscale(repository, "launch", spec)
     assert failed.returncode == 1 and "failed:" in failed.stdout and "not finite" in failed.stdout
     assert "Traceback" not in failed.stdout + failed.stderr
+    [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    assert run.status()["failures"] == 1 and any("not finite" in line for line in run.status()["last_lines"])
     assert "skipped" in ditscale(repository, "status", spec).stdout           # the table breaks the reason into lines
 
 

@@ -1,0 +1,182 @@
+"""A real SLURM on this machine: arrays, a preemption, a stop, a cancelled job, and the launch that completes what is missing.
+
+The cluster is one node; its daemons, key, state and ports are its own and end with the test. Nothing outside is touched.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ditscale.rundir import DONE, PREEMPTED, QUEUED, RunDir, read_lines
+from ditscale.training.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
+DITSCALE = [sys.executable, "-c", "from ditscale.cli import main; main()"]
+CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """SLURM's daemons in a folder, and what is asked of them."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.daemons = folder, []
+        self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+
+    def switch_on(self) -> None:
+        folder = self.folder
+        for name in ("state", "spool", "munge"):
+            (folder / name).mkdir(mode=0o700)
+        (folder / "munge" / "key").write_bytes(os.urandom(128))
+        (folder / "munge" / "key").chmod(0o400)
+        conf = folder / "slurm.conf"
+        conf.write_text(CONF.format(folder=folder, host=socket.gethostname(), ports=(free_port(), free_port())))
+        parts = ("key-file", "pid-file", "log-file", "seed-file")
+        self._start("munged", "--force", "--foreground", "--socket", f"{folder}/munge.socket",
+                    *(f"--{part}={folder}/munge/{part.removesuffix('-file')}" for part in parts))
+        wait_for((folder / "munge.socket").exists, 20)
+        self._start("slurmctld", "-D", "-f", conf)
+        self._start("slurmd", "-D", "-f", conf)
+        wait_for(lambda: "idle" in self.said("sinfo", "--noheader"), 30)
+
+    def _start(self, *command) -> None:
+        with open(self.folder / f"{command[0]}.out", "w") as out:
+            self.daemons.append(subprocess.Popen([shutil.which(command[0], path=PATH), *map(str, command[1:])], stdout=out,
+                                                 stderr=subprocess.STDOUT, env=self.environment))
+
+    def said(self, *command) -> str:
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60).stdout
+
+    def queue(self) -> dict[str, str]:
+        """Jobs and their states."""
+        return dict(line.split("|") for line in self.said("squeue", "--noheader", "--array", "--format=%i|%T").splitlines())
+
+    def ditscale(self, repository, *arguments) -> str:
+        done = subprocess.run([*DITSCALE, *map(str, arguments)], cwd=repository, env=self.environment, capture_output=True, text=True,
+                              timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def switch_off(self) -> None:
+        self.said("scancel", f"--user={os.getuid()}")
+        ends = time.monotonic() + 40
+        while self.queue() and time.monotonic() < ends:
+            time.sleep(0.5)
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            daemon.wait(timeout=30)
+
+
+def wait_for(condition, seconds: float = 200) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited too long"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    missing = [tool for tool in TOOLS if not shutil.which(tool, path=PATH)]
+    if missing or os.getuid():
+        pytest.skip(f"a SLURM of one's own needs {'root' if os.getuid() else ' and '.join(missing) + ' (slurm-wlm, munge)'}")
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.switch_on()
+        yield cluster
+    finally:
+        cluster.switch_off()
+
+
+@pytest.fixture
+def study(tmp_path, digits_values):
+    """Write the spec of three runs into a folder of its own; returns its path and the study's directory."""
+    config = {**digits_values, "resources": {"log_every_images": 640}}
+    config["train"].update(images=64 * 600, checkpoint_every_images=64 * 300, precision="fp32")
+
+    def write(name):
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config,
+                "parameters": {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": [0, 1, 2]}}, "runs_dir": str(tmp_path / name)}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return path, tmp_path / name / "study"
+    return write
+
+
+def runs_of(folder: Path) -> dict[int, RunDir]:
+    """The runs by seed."""
+    runs = [RunDir(path.parent) for path in folder.glob("*/run.json")]
+    return {run.read_record()["config"]["seed"]: run for run in runs}
+
+
+def losses(run: RunDir) -> list[float]:
+    return [line["loss/generative"] for line in read_lines(run.metrics)]
+
+
+def scores(run: RunDir) -> list[float]:
+    return [line["score"] for line in read_lines(run.evals)]
+
+
+def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repository, tmp_path):
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "here", "environment": {"GLOO_SOCKET_IFNAME": "lo"}}))
+    local, local_folder = study("local")
+    spec, folder = study("some where $(touch gone)")
+    launch = ("launch", spec, "--site", tmp_path / "site.yaml")
+
+    assert "3 runs, 0 done, 0 in SLURM already, 3 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 0 done, 3 in SLURM already, 0 submitted" in cluster.ditscale(repository, *launch)
+    runs, ids = runs_of(folder), sorted(cluster.queue())
+    assert len(ids) == 3
+    job = {seed: ids[seed] for seed in runs}
+
+    wait_for(lambda: losses(runs[0]) and losses(runs[1]))                      # on two cores, so that the third waits
+    assert f"job {job[2]} is taken from the queue" in cluster.ditscale(repository, "stop", spec, "seed=2")
+    cluster.said("scancel", "--signal=USR1", job[0])                           # as --signal does before the time limit
+    assert f"job {job[1]} saves a checkpoint and ends" in cluster.ditscale(repository, "stop", spec, "seed=1")
+    wait_for(lambda: cluster.queue().keys() == {job[0]})
+    wait_for(lambda: not cluster.queue())
+    assert runs[0].status()["state"] == DONE and runs[0].log.read_text().count(f"job {job[0]} on") == 2
+    assert runs[1].status()["state"] == PREEMPTED and runs[1].status()["reason"] == "SIGUSR1"
+    assert runs[2].status()["state"] == QUEUED and not runs[2].log.exists()
+
+    assert "3 runs, 1 done, 0 in SLURM already, 2 submitted" in cluster.ditscale(repository, *launch)
+    wait_for(lambda: not cluster.queue())
+    assert {run.status()["state"] for run in runs.values()} == {DONE}
+    assert "3 runs, 3 done, 0 in SLURM already, 0 submitted" in cluster.ditscale(repository, *launch)
+
+    cluster.ditscale(repository, "launch", local)
+    for seed, run in runs_of(local_folder).items():
+        assert run.run_id == runs[seed].run_id and losses(run) == losses(runs[seed]) and scores(run) == scores(runs[seed])
+        assert len(losses(run)) == 60 and len(scores(run)) == 2
+    assert not (repository / "gone").exists()

@@ -28,9 +28,10 @@ LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
 
 def where_to(command):
     """The options that say where runs go."""
-    command = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")(command)
-    return click.option("--launcher", type=LAUNCHERS,
-                        help="Default: the site's; local without one. print: show every script and command, start nothing.")(command)
+    site = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")
+    launcher = click.option("--launcher", type=LAUNCHERS, help="Default: the site's; local without one. print: show every script "
+                                                               "and command, start nothing.")
+    return launcher(site(command))
 
 
 @main.command()

@@ -24,6 +24,9 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, conso
     SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
     """
     waiting = to_run(spec, runs, machine)
+    for planned in runs:
+        if planned not in waiting and not is_complete(planned):
+            say(console, f"left alone: {planned.run_id} has a job in SLURM")
     for planned in waiting:
         planned.run.create(run_record(spec, planned))
     previous = signal.signal(signal.SIGTERM, _interrupt)

@@ -14,8 +14,9 @@ from ditscale.errors import UserError
 from ditscale.section import Count, Section, validate
 from ditscale.yamlfile import read_yaml
 
-OURS = ("job-name", "array", "nodes", "ntasks", "ntasks-per-node", "gres", "cpus-per-task", "time", "signal", "requeue", "no-requeue",
-        "open-mode", "output", "partition", "account", "qos", "chdir")        # options of sbatch that other keys say
+# Options of sbatch that other keys say, or that the script's working rests on.
+OURS = ("job-name", "array", "nodes", "ntasks", "ntasks-per-node", "gres", "cpus-per-task", "time", "signal", "requeue",
+        "no-requeue", "open-mode", "output", "partition", "account", "qos", "chdir")
 
 
 def _one_word(text: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -84,9 +85,10 @@ def ditscale(*arguments, code=0):
 
 def test_print_shows_all_and_touches_nothing(study, write, tmp_path, notes):
     spec, runs = study
-    site = write("site.yaml", {"name": "big", "partition": "gpu", "account": "me", "gpus_per_node": 8, "gres": "gpu:h100", "time": 60,
-                               "cpus_per_task": 4, "runs_at_once": 2, "price_per_gpu_hour": 2.5, "setup": ["module load cuda"],
-                               "extra_sbatch": ["--mem=0"], "container": "apptainer exec 'my image.sif'", "python": "python3"})
+    site = write("site.yaml", {"name": "big", "partition": "gpu", "account": "me", "gpus_per_node": 8, "gres": "gpu:h100",
+                               "time": 60, "cpus_per_task": 4, "runs_at_once": 2, "price_per_gpu_hour": 2.5,
+                               "setup": ["module load cuda"], "extra_sbatch": ["--mem=0"],
+                               "container": "apptainer exec 'my image.sif'", "python": "python3"})
     shown = ditscale("launch", spec, "--site", site, "--launcher", "print", "resources.accelerators_per_run=16")
     for line in ("#SBATCH --job-name=ditscale-study", "#SBATCH --array=0-2%2", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=8",
                  "#SBATCH --gres=gpu:h100:8", "#SBATCH --time=60", "#SBATCH --signal=USR1@180", "#SBATCH --open-mode=append",
@@ -106,7 +108,7 @@ def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     assert "3 in SLURM already, 0 submitted" in ditscale(*launch)
     submitted = (notes / "sbatch").read_text().splitlines()
     assert len(submitted) == 2                                                 # of 2 runs and of 1
-    records = [json.loads((tmp_path / "runs/study/slurm" / f"{path.rsplit('/', 1)[1][:-3]}.json").read_text()) for path in submitted]
+    records = [json.loads(Path(path).with_suffix(".json").read_text()) for path in submitted]
     assert sorted(run_id for record in records for run_id in record["runs"]) == sorted(run.run_id for run in runs)
     assert [record["job"] for record in records] == ["7", "8"] and "pending" in ditscale("status", spec)
 
@@ -115,6 +117,7 @@ def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     runs[1].set_status(FAILED, images_seen=64, reason="no memory")
     runs[2].set_status(PREEMPTED, images_seen=128)
     assert "1 done, 0 in SLURM already, 2 submitted" in ditscale(*launch)
+    assert ditscale("launch", spec, code=1).count("has a job in SLURM") == 2   # nor does this machine take them
     assert "job 9_" in ditscale("status", spec)
 
 
@@ -177,7 +180,8 @@ def test_stop_asks_jobs_and_processes(study, write, notes):
     (run.path / "status.json").write_text(json.dumps(status))
 
     shown = ditscale("stop", spec)
-    assert f"{running}: job 7_0 saves a checkpoint and ends\n" in shown and f"{pending}: job 7_1 is taken from the queue\n" in shown
+    assert f"{running}: job 7_0 saves a checkpoint and ends\n" in shown
+    assert f"{pending}: job 7_1 is taken from the queue\n" in shown
     assert set((notes / "calls").read_text().splitlines()) == {"scontrol update JobId=7_0 Requeue=0", "scancel --signal=USR1 7_0",
                                                                "scancel 7_1"}
     assert process.wait(10) == -signal.SIGTERM and f"{here}: process {process.pid} saves a checkpoint and ends\n" in shown
@@ -204,10 +208,10 @@ def test_deepspeed_over_hosts(study, tmp_path, write):
     (tmp_path / "hosts").write_text("# two\nhost1 slots=4\nhost2 slots=4   # of a kind\n")
     site = write("site.yaml", {"name": "pair", "launcher": "deepspeed", "hostfile": str(tmp_path / "hosts")})
     [planned] = expand(load_spec(spec, ("seed=0", "resources.accelerators_per_run=8")), spec)
-    words = list(Hosts(load_site(site), [planned]).command(planned, None, False).words)
-    assert words[0].endswith("deepspeed") and words[1:8] == ["--hostfile", str(tmp_path / "hosts"), "--num_nodes", "2", "--num_gpus", "4",
-                                                             "--master_port"]
-    assert words[9:] == ["--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path)]
+    words = Hosts(load_site(site), [planned]).command(planned, None, False).words
+    assert words[0].endswith("deepspeed") and words[1:3] == ("--hostfile", str(tmp_path / "hosts"))
+    assert words[3:8] == ("--num_nodes", "2", "--num_gpus", "4", "--master_port")
+    assert words[9:] == ("--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path))
     assert "--num_nodes 1 --num_gpus 2" in ditscale("launch", spec, "--site", site, "--launcher", "print",
                                                     "resources.accelerators_per_run=2")
     refused = ditscale("launch", spec, "--site", site, "resources.accelerators_per_run=16", code=2)

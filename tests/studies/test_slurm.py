@@ -84,8 +84,8 @@ class Cluster:
         return dict(line.split("|") for line in self.said("squeue", "--noheader", "--array", "--format=%i|%T").splitlines())
 
     def ditscale(self, repository, *arguments) -> str:
-        done = subprocess.run([*DITSCALE, *map(str, arguments)], cwd=repository, env=self.environment, capture_output=True, text=True,
-                              timeout=300)
+        done = subprocess.run([*DITSCALE, *map(str, arguments)], cwd=repository, env=self.environment, capture_output=True,
+                              text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -122,12 +122,13 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def study(tmp_path, digits_values):
     """Write the spec of three runs into a folder of its own; returns its path and the study's directory."""
-    config = {**digits_values, "resources": {"log_every_images": 640}}
+    config = {**digits_values, "resources": {"log_every_images": 64}}
     config["train"].update(images=64 * 600, checkpoint_every_images=64 * 300, precision="fp32")
 
     def write(name):
-        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config,
-                "parameters": {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": [0, 1, 2]}}, "runs_dir": str(tmp_path / name)}
+        parameters = {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": [0, 1, 2]}}
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config, "parameters": parameters,
+                "runs_dir": str(tmp_path / name)}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(spec))
         return path, tmp_path / name / "study"
@@ -178,5 +179,5 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repositor
     cluster.ditscale(repository, "launch", local)
     for seed, run in runs_of(local_folder).items():
         assert run.run_id == runs[seed].run_id and losses(run) == losses(runs[seed]) and scores(run) == scores(runs[seed])
-        assert len(losses(run)) == 60 and len(scores(run)) == 2
+        assert len(losses(run)) == 600 and len(scores(run)) == 2
     assert not (repository / "gone").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ditscale.errors import UserError
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
-from ditscale.studies.site import Site, shape_of
+from ditscale.studies.site import Shape, Site, shape_of
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.ports import free_port
 
@@ -31,11 +31,12 @@ class Hosts:
         return Command((deepspeed(), "--hostfile", self.hostfile, "--num_nodes", str(shape.nodes), "--num_gpus",
                         str(shape.ranks_per_node), "--master_port", str(free_port()), *worker_words(planned, evaluates)), {})
 
-    def _shape(self, planned: PlannedRun):
+    def _shape(self, planned: PlannedRun) -> Shape:
         shape = shape_of(planned.config, self.slots[0])
         if shape.nodes > len(self.slots):
-            raise UserError(f"resources.accelerators_per_run is {planned.config.resources.accelerators_per_run} but {self.hostfile} "
-                            f"has {len(self.slots)} host(s) of {self.slots[0]} slot(s)")
+            ranks = planned.config.resources.accelerators_per_run
+            raise UserError(f"resources.accelerators_per_run is {ranks} but {self.hostfile} has {len(self.slots)} host(s) of "
+                            f"{self.slots[0]} slot(s)")
         return shape
 
 

@@ -72,9 +72,9 @@ class Array:
 
 def render(array: Array, site: Site, folder: Path) -> str:
     """The script; runs work in ``folder``, as paths in a study are relative to where launch is called."""
-    python = [*shlex.split(site.container), site.python or sys.executable]
+    python, shape = [*shlex.split(site.container), site.python or sys.executable], array.shape
     return SCRIPT.format(
-        title=f"{len(array.run_ids)} run(s) on {site.name}, each on {array.shape.nodes} node(s) x {array.shape.ranks_per_node} rank(s)",
+        title=f"{len(array.run_ids)} run(s) on {site.name}, each on {shape.nodes} node(s) with {shape.ranks_per_node} rank(s)",
         options="\n".join(f"#SBATCH {option}" for option in _options(array, site)),
         runs="\n".join(f"  {shlex.quote(run_id)}" for run_id in array.run_ids), study=shlex.quote(str(array.study.absolute())),
         python=shlex.join(python), folder=shlex.quote(str(folder.absolute())), setup="\n".join(_setup(site)),
@@ -99,4 +99,5 @@ def _setup(site: Site) -> list[str]:
     variables = {"OMP_NUM_THREADS": site.cpus_per_task, "PYTHONUNBUFFERED": 1}
     if not site.gpus_per_node:
         variables["DS_ACCELERATOR"] = "cpu"
-    return [*site.setup, *(f"export {name}={shlex.quote(str(value))}" for name, value in {**variables, **site.environment}.items())]
+    variables.update(site.environment)
+    return [*site.setup, *(f"export {name}={shlex.quote(str(value))}" for name, value in variables.items())]

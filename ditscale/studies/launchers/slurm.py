@@ -56,8 +56,8 @@ def arrays(spec: Spec, missing: list[PlannedRun], site: Site) -> list[Array]:
     for (shape, margin, steps), run_ids in groups.items():
         for first in range(0, len(run_ids), site.array_limit):
             name = f"{stamp}-{shape.nodes}x{shape.ranks_per_node}-{secrets.token_hex(3)}"
-            found.append(Array(name, job_name(spec), spec.directory, tuple(run_ids[first:first + site.array_limit]), shape, margin,
-                               steps))
+            chosen = tuple(run_ids[first:first + site.array_limit])
+            found.append(Array(name, job_name(spec), spec.directory, chosen, shape, margin, steps))
     return found
 
 
@@ -70,7 +70,7 @@ def _steps(planned: PlannedRun) -> tuple[str, ...]:
 
 def _check_margin(site: Site, margin_seconds: int) -> None:
     if site.time is not None and margin_seconds >= 60 * site.time:
-        raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves nothing of the site's time {site.time} minutes")
+        raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves nothing of the site's time {site.time}")
 
 
 def _submit(array: Array, site: Site, folder: Path) -> str:

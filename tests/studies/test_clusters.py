@@ -104,8 +104,8 @@ def test_print_shows_all_and_touches_nothing(study, write, tmp_path, notes):
 def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     spec, runs = study
     launch = ("launch", spec, "--site", write("site.yaml", {"name": "small", "array_limit": 2}))
-    assert "0 in SLURM already, 3 submitted" in ditscale(*launch)
-    assert "3 in SLURM already, 0 submitted" in ditscale(*launch)
+    assert "0 waiting or at work, 3 submitted" in ditscale(*launch)
+    assert "3 waiting or at work, 0 submitted" in ditscale(*launch)
     submitted = (notes / "sbatch").read_text().splitlines()
     assert len(submitted) == 2                                                 # of 2 runs and of 1
     records = [json.loads(Path(path).with_suffix(".json").read_text()) for path in submitted]
@@ -116,7 +116,9 @@ def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     runs[0].set_status(DONE, images_seen=640)
     runs[1].set_status(FAILED, images_seen=64, reason="no memory")
     runs[2].set_status(PREEMPTED, images_seen=128)
-    assert "1 done, 0 in SLURM already, 2 submitted" in ditscale(*launch)
+    with runs[2].lock():                                                       # a launch of this machine is at it
+        assert "1 done, 1 waiting or at work, 1 submitted" in ditscale(*launch)
+    assert "1 done, 1 waiting or at work, 1 submitted" in ditscale(*launch)
     assert ditscale("launch", spec, code=1).count("has a job in SLURM") == 2   # nor does this machine take them
     assert "job 9_" in ditscale("status", spec)
 

@@ -124,6 +124,7 @@ def study(tmp_path, digits_values):
     """Write the spec of three runs into a folder of its own; returns its path and the study's directory."""
     config = {**digits_values, "resources": {"log_every_images": 64}}
     config["train"].update(images=64 * 600, checkpoint_every_images=64 * 300, precision="fp32")
+    config["evaluation"]["every_images"] = 64 * 300                            # not the checkpoints of early stops
 
     def write(name):
         parameters = {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": [0, 1, 2]}}
@@ -155,8 +156,8 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repositor
     spec, folder = study("some where $(touch gone)")
     launch = ("launch", spec, "--site", tmp_path / "site.yaml")
 
-    assert "3 runs, 0 done, 0 in SLURM already, 3 submitted" in cluster.ditscale(repository, *launch)
-    assert "3 runs, 0 done, 3 in SLURM already, 0 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 0 done, 0 waiting or at work, 3 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 0 done, 3 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
     runs, ids = runs_of(folder), sorted(cluster.queue())
     assert len(ids) == 3
     job = {seed: ids[seed] for seed in runs}
@@ -171,10 +172,10 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repositor
     assert runs[1].status()["state"] == PREEMPTED and runs[1].status()["reason"] == "SIGUSR1"
     assert runs[2].status()["state"] == QUEUED and not runs[2].log.exists()
 
-    assert "3 runs, 1 done, 0 in SLURM already, 2 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 1 done, 0 waiting or at work, 2 submitted" in cluster.ditscale(repository, *launch)
     wait_for(lambda: not cluster.queue())
     assert {run.status()["state"] for run in runs.values()} == {DONE}
-    assert "3 runs, 3 done, 0 in SLURM already, 0 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 3 done, 0 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
 
     cluster.ditscale(repository, "launch", local)
     for seed, run in runs_of(local_folder).items():

@@ -21,7 +21,7 @@ SUBMIT = ("sbatch", "--parsable")
 
 
 def submit(spec: Spec, runs: list[PlannedRun], site: Site, machine: Machine, console: Console) -> None:
-    """Submit every run that is neither done nor in SLURM already, and say which jobs they are.
+    """Submit every run that is not done, has no job and is not being worked on here, and say which jobs they are.
 
     Raises:
         UserError: sbatch refuses, in its own words; or another launch of this study is at it.
@@ -31,7 +31,7 @@ def submit(spec: Spec, runs: list[PlannedRun], site: Site, machine: Machine, con
     with hold(folder / "lock") as mine:
         if not mine:
             raise UserError(f"another launch is submitting {spec.name} right now; try again")
-        missing = to_run(spec, runs, machine)
+        missing = [planned for planned in to_run(spec, runs, machine) if not planned.run.is_locked()]
         for array in arrays(spec, missing, site):
             for planned in missing:
                 if planned.run_id in array.run_ids:
@@ -39,8 +39,8 @@ def submit(spec: Spec, runs: list[PlannedRun], site: Site, machine: Machine, con
             job = _submit(array, site, folder)
             say(console, f"submitted {len(array.run_ids)} run(s) as job {job}: {folder / array.name}.sh")
         done = sum(is_complete(planned) for planned in runs)
-        there = len(runs) - len(missing) - done
-        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {there} in SLURM already, {len(missing)} submitted")
+        left = len(runs) - len(missing) - done
+        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {left} waiting or at work, {len(missing)} submitted")
 
 
 def arrays(spec: Spec, missing: list[PlannedRun], site: Site) -> list[Array]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ditscale.errors import UserError
 
+TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
@@ -156,6 +157,21 @@ def read_lines(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def last_line(path: Path) -> dict | None:
+    """The last whole line of a JSON-lines file, without reading all of it; None where there is none."""
+    if not path.exists():
+        return None
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        try:
+            return json.loads(line)
+        except ValueError:
+            continue                                                           # cut short by a crash, or by our start
+    return None
 
 
 def keep_lines(path: Path, wanted) -> None:

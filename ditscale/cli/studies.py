@@ -10,17 +10,28 @@ from ditscale.cli.group import main
 @main.command()
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def plan(spec_path, overrides):
+@click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
+@click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
+@click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
+@click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
+def plan(spec_path, overrides, device, price, as_csv, as_json):
     """Show what the study SPEC will run and what it will cost. Starts nothing."""
-    from ditscale.cost.hardware import this_machine
+    from ditscale.cost.hardware import named_machine, this_machine
     from ditscale.studies.launchers.local import slots
-    from ditscale.studies.plan import plan_rows
+    from ditscale.studies.limits import excess
+    from ditscale.studies.plan import plan_rows, write_rows
     from ditscale.studies.show import show_plan
     from ditscale.studies.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
-    runs, machine = expand(spec, spec_path), this_machine()
-    show_plan(spec, plan_rows(runs, machine), machine, slots(machine, runs))
+    runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
+    rows = plan_rows(runs, machine)
+    show_plan(spec, rows, machine, slots(machine, runs), price)
+    for path, form in ((as_csv, "csv"), (as_json, "json")):
+        if path:
+            write_rows(path, rows, form)
+    if over := excess(spec, rows):
+        click.echo(f"over the study's limits: {over}; launch will refuse it without --over-limits", err=True)
 
 
 LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
@@ -38,7 +49,8 @@ def where_to(command):
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @where_to
-def launch(spec_path, overrides, launcher, site):
+@click.option("--over-limits", is_flag=True, help="Launch although the study's limits are passed.")
+def launch(spec_path, overrides, launcher, site, over_limits):
     """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
     from rich.console import Console
 
@@ -46,6 +58,8 @@ def launch(spec_path, overrides, launcher, site):
     from ditscale.studies.start import start
 
     spec = load_spec(spec_path, overrides)
+    if over_limits:
+        spec = spec.model_copy(update={"limits": None})
     if not start(spec, expand(spec, spec_path), launcher, site, Console(highlight=False)):
         sys.exit(1)
 

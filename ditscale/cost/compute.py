@@ -7,6 +7,7 @@ Elementwise work (norms, activations, softmax) is not counted. The paper's own c
 Here are the pieces that models are made of, and the plain DiT; ``variants.py`` has the other training variants.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 from ditscale.errors import UserError, did_you_mean
@@ -180,6 +181,7 @@ def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: 
                     classes + (class_dropout_prob > 0), block, qk_norm)
 
 
+@functools.lru_cache(maxsize=256)                                              # a plan asks for each model thousands of times
 def plain_card(backbone: Backbone) -> ComputeCard:
     """The card of a plain DiT: it trains on the forward that it samples with. The fixed position table is no parameter."""
     width, blocks = backbone.width, backbone.blocks()

@@ -1,5 +1,6 @@
 """How images are sampled, and what that costs in model evaluations: facts that config and planner ask without torch."""
 
+import functools
 from dataclasses import dataclass
 
 from ditscale.diffusion.levels import TRAIN_STEPS, ddpm_levels, edm_levels, flow_levels
@@ -8,6 +9,8 @@ from ditscale.errors import UserError
 SAMPLERS = {"ddpm": ("ddpm", "ddim", "heun", "euler"), "edm": ("heun", "euler"), "flow": ("heun", "euler", "sde")}
 LEARNS_SIGMA = ("ddpm",)                                                       # formulations whose model also outputs a variance
 STOCHASTIC = ("ddpm", "sde")                                                   # and ddim with eta, heun and euler with churn
+
+_ddpm_levels = functools.lru_cache(maxsize=64)(ddpm_levels)                  # a study's runs all sample alike
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Sampling:
         if self.churn_interval[0] >= self.churn_interval[1]:
             raise UserError(f"evaluation.churn_interval {list(self.churn_interval)} must go from lower to higher sigma")
         if formulation == "ddpm":
-            ddpm_levels(self.steps, self.respacing, self.timesteps)
+            _ddpm_levels(self.steps, self.respacing, self.timesteps)
 
     def options(self, formulation) -> dict:
         """What else moves the samples, for the passport: the options that this sampler reads and are not at their default, and
@@ -74,7 +77,7 @@ def sampling_of(evaluation) -> Sampling:
 def visited_levels(formulation, sampling: Sampling) -> list[float]:
     """The levels of the samples, noisiest first; the last is clean. ``formulation`` is a formulation or its config."""
     if formulation.name == "ddpm":
-        return ddpm_levels(sampling.steps, sampling.respacing, sampling.timesteps)
+        return list(_ddpm_levels(sampling.steps, sampling.respacing, sampling.timesteps))
     if formulation.name == "edm":
         return edm_levels(sampling.steps, formulation.sigma_min, formulation.sigma_max, formulation.rho)
     if sampling.sampler == "sde":
@@ -102,6 +105,8 @@ def evaluated_levels(formulation, sampling: Sampling) -> list[float]:
 
 def forwards(formulation, sampling: Sampling, scale: float, interval: tuple[float, float] | None) -> int:
     """Forward passes of the model for one image: two for each evaluation that is guided, one for the others."""
+    if scale == 1 or interval is None:
+        return evaluations(sampling.sampler, sampling.steps) * (1 if scale == 1 else 2)
     return sum(2 if guided_at(level, scale, interval) else 1 for level in evaluated_levels(formulation, sampling))
 
 

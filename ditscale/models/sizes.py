@@ -5,6 +5,7 @@ members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs a half to a
 the planner asks this table too.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class ModelName:
         return f"DiT-{self.size}/{self.patch_size}"
 
 
+@functools.cache                                                               # a study asks thousands of times
 def parse_model_name(name: str) -> ModelName:
     """Read ``DiT-<size>/<patch>``.
 

@@ -1,11 +1,14 @@
 """What a study will cost, before anything runs: a row a run, measured where a run has begun, forecast where not."""
 
-from dataclasses import dataclass
+import csv
+import json
+from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
 from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
+from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.fit import USABLE
@@ -90,6 +93,25 @@ def makespan(rows: list[PlanRow], slots: int) -> float:
     for seconds in sorted((row.seconds_left for row in rows), reverse=True):
         ends[ends.index(min(ends))] += seconds
     return max(ends)
+
+
+def write_rows(path, rows: list[PlanRow], form: str) -> None:
+    """Write the plan as ``csv`` or ``json``, a row a run.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    values = [{**asdict(row), "accelerator_hours": row.accelerator_hours} for row in rows]
+    try:
+        with open(path, "w", newline="") as file:
+            if form == "json":
+                json.dump(values, file, indent=1)
+            else:
+                writer = csv.DictWriter(file, values[0])
+                writer.writeheader()
+                writer.writerows(values)
+    except OSError as error:
+        raise UserError(f"--{form} {path}: cannot be written: {error.strerror}") from None
 
 
 def assumption_line(machine: Machine, slots: int) -> str:

@@ -4,46 +4,61 @@ from rich.console import Console
 from rich.table import Table
 
 from ditscale.cost.hardware import Machine
-from ditscale.rundir import RUNNING, read_lines
+from ditscale.cost.memory import GIB
+from ditscale.rundir import RUNNING, last_line
 from ditscale.studies.launchers.queue import live_jobs
 from ditscale.studies.plan import PlanRow, assumption_line, makespan
 from ditscale.studies.spec import PlannedRun, Spec
 
 
-def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int) -> None:
-    """Print a row a run and the totals."""
+def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None) -> None:
+    """Print a row a run and the totals; ``price`` is for one accelerator and one hour."""
     table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
-    for name, justify in (("run", "left"), ("state", "left"), ("parameters", "right"), ("tokens", "right"), ("GMACs / image", "right"),
-                          ("images", "right"), ("training FLOPs", "right"), ("time left", "right")):
-        table.add_column(name, justify=justify, no_wrap=name == "run")
+    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "sampling FLOPs", "fits at",
+                 "images/s", "time left"):
+        table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
+        guess = "" if row.measured or not row.seconds_left else " ~"
         table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
-                      f"{row.train_flops:.3g}", duration(row.seconds_left) + ("" if row.measured or not row.seconds_left else " ~"))
+                      f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), f"{row.images_per_second:,.0f}{guess}",
+                      duration(row.seconds_left) + guess)
     table.add_section()
     table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
-                  duration(makespan(rows, at_once)) + " ~")
+                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", duration(makespan(rows, at_once)) + " ~")
+    hours = sum(row.accelerator_hours for row in rows)
     console = _console()
     console.print(table)
+    console.print(f"{hours:,.3g} accelerator-hours left" + (f", {hours * price:,.2f} at {price:g} an hour" if price else "")
+                  + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast.")
     console.print(assumption_line(machine, at_once))
+
+
+def _fit(row: PlanRow) -> str:
+    if row.memory_bytes is None:
+        return "nothing"
+    gib = row.memory_bytes / GIB
+    return f"ZeRO-{row.zero_stage}, {row.micro_batch}: " + (f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB")
 
 
 def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
     """Print a row a run: state, progress, speed, last score, its job in SLURM, why it failed, and what it warned of."""
     jobs = live_jobs(spec)
     table = Table(title=spec.name, title_justify="left")
-    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), (spec.metric.name, "right"),
-                          ("why", "left")):
+    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), ("left", "right"),
+                          (spec.metric.name, "right"), ("why", "left")):
         table.add_column(name, justify=justify, no_wrap=name == "run")
     for planned in runs:
-        status, metrics, evals = planned.run.status(), read_lines(planned.run.metrics), read_lines(planned.run.evals)
+        status, metrics, evals = planned.run.status(), last_line(planned.run.metrics), last_line(planned.run.evals)
         state, job = status["state"], jobs.get(planned.run_id)
         if state == RUNNING and not job and not planned.run.is_locked():
             state = "interrupted"                                              # its process died without a word
         elif state != RUNNING and job:
             state = job.state.lower()                                          # SLURM's word: pending, configuring, ...
-        table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {planned.config.train.images:,}",
-                      f"{metrics[-1]['images_per_second']:.0f}" if metrics else "", f"{evals[-1]['score']:.2f}" if evals else "",
+        speed, images = metrics["images_per_second"] if metrics else 0, planned.config.train.images
+        left = duration((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
+        table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
+                      f"{evals['score']:.2f}" if evals else "",
                       "; ".join(filter(None, (job and f"job {job.id}", status.get("reason"), status.get("warning")))))
     _console().print(table, markup=False)
 
@@ -58,4 +73,4 @@ def duration(seconds: float) -> str:
 def _console() -> Console:
     """A terminal's own width; wide enough for whole tables where the output is a pipe."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -15,6 +15,7 @@ from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.launchers.queue import FOLDER
 from ditscale.studies.launchers.sbatch import render
 from ditscale.studies.launchers.slurm import SUBMIT, arrays, submit
+from ditscale.studies.limits import check_limits
 from ditscale.studies.plan import plan_rows
 from ditscale.studies.site import Site, load_site
 from ditscale.studies.spec import PlannedRun, Spec
@@ -35,6 +36,7 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     _check_choice(launcher, site, kind, site_path)
     check_inputs(runs)
     machine = this_machine()
+    check_limits(spec, plan_rows(runs, machine))
     if launcher == "print":
         _print(spec, runs, site, kind, machine, console)
         return True

@@ -20,4 +20,4 @@ def test_why_names_the_failure_and_the_warning(tmp_path, values, capsys):
     both.set_status(FAILED, images_seen=64, reason="no memory", warning="collapse at 64")
     show_status(spec, runs)
     rows = [line for line in capsys.readouterr().out.splitlines() if "DiT-atto-4" in line]
-    assert [row.split("│")[6].strip() for row in rows] == ["collapse at 320", "no memory; collapse at 64", ""]
+    assert [row.split("│")[7].strip() for row in rows] == ["collapse at 320", "no memory; collapse at 64", ""]

@@ -57,6 +57,8 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     """
     if not target.exists():
         raise UserError(f"{target}: no such run, folder or file")
+    if (target / "state.json").exists():
+        raise UserError(f"{target} is a checkpoint; give its run: ditscale evaluate {target.parents[1]} --images {images_of(target)}")
     values = {key: value for key, (value, *_) in read(overrides).items()}
     settings = validate(MeasureConfig, values, "evaluate")
     out, started = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl"), time.perf_counter()

@@ -32,38 +32,49 @@ class Moments:
 
 
 class Accumulator:
-    """Moments under way: ``count`` rows, their ``mean`` (D,), and ``scatter`` (D, D), the sum of outer products around it."""
+    """Moments under way. Rows wait until a block of them is full: a join passes over (D, D) numbers, whatever the count."""
 
     def __init__(self, dimensions: int):
-        self.count = 0
-        self.mean = np.zeros(dimensions)
-        self.scatter = np.zeros((dimensions, dimensions))
+        self._count, self._mean, self._scatter = 0, np.zeros(dimensions), np.zeros((dimensions, dimensions))
+        self._waiting: list[np.ndarray] = []
 
     def add(self, features: np.ndarray) -> None:
         """Take up a batch of features (B, D)."""
-        if len(features):
-            centred = np.array(features, dtype=np.float64)
+        self._waiting.append(np.array(features, dtype=np.float64))
+        if sum(map(len, self._waiting)) >= BLOCK:
+            self._take_up()
+
+    def merge(self, other: "Accumulator") -> None:
+        """Take up all rows of another accumulator, which stays as it is."""
+        self._join(*other.state())
+
+    def state(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Rows so far, their mean (D,), and their scatter (D, D), the sum of outer products around it."""
+        self._take_up()
+        return self._count, self._mean, self._scatter
+
+    def moments(self) -> Moments:
+        """Raises ValueError below two rows, which have no covariance."""
+        count, mean, scatter = self.state()
+        if count < 2:
+            raise ValueError(f"{count} rows of features have no covariance; at least 2 are needed")
+        return Moments(count, mean.copy(), scatter / (count - 1))
+
+    def _take_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if sum(map(len, waiting)):
+            centred = np.concatenate(waiting)
             mean = centred.mean(axis=0)
             centred -= mean
             self._join(len(centred), mean, centred.T @ centred)
 
-    def merge(self, other: "Accumulator") -> None:
-        """Take up all rows of another accumulator, which stays as it is."""
-        if other.count:
-            self._join(other.count, other.mean, other.scatter)
-
-    def moments(self) -> Moments:
-        """Raises ValueError below two rows, which have no covariance."""
-        if self.count < 2:
-            raise ValueError(f"{self.count} rows of features have no covariance; at least 2 are needed")
-        return Moments(self.count, self.mean.copy(), self.scatter / (self.count - 1))
-
     def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        gap, total = mean - self.mean, self.count + count
-        self.scatter += scatter
-        self.scatter += np.outer(gap * (self.count * count / total), gap)
-        self.mean = self.mean + gap * (count / total)
-        self.count = total
+        if count:
+            gap, total = mean - self._mean, self._count + count
+            self._scatter += scatter
+            self._scatter += np.outer(gap * (self._count * count / total), gap)
+            self._mean = self._mean + gap * (count / total)
+            self._count = total
 
 
 def moments(features: np.ndarray, rows: np.ndarray | None = None) -> Moments:
@@ -87,14 +98,11 @@ def merge_over_ranks(accumulator: Accumulator, group=None) -> Accumulator:
     """
     if not dist.is_initialized() or dist.get_world_size(group) == 1:
         return accumulator
-    dimensions = len(accumulator.mean)
-    merged = Accumulator(dimensions)
-    mine = np.concatenate([[accumulator.count], accumulator.mean, accumulator.scatter.ravel()])
+    count, mean, scatter = accumulator.state()
+    merged, mine = Accumulator(len(mean)), np.concatenate([[count], mean, scatter.ravel()])
     for rank in range(dist.get_world_size(group)):                             # one at a time: a scatter takes 32 MiB at 2048
         sent = torch.from_numpy(mine.copy())
         dist.broadcast(sent, src=rank, group=group)
-        part = Accumulator(dimensions)
-        count, part.mean, scatter = np.split(sent.numpy(), [1, 1 + dimensions])
-        part.count, part.scatter = int(count[0]), scatter.reshape(dimensions, dimensions)
-        merged.merge(part)
+        count, mean, scatter = np.split(sent.numpy(), [1, 1 + len(mean)])
+        merged._join(int(count[0]), mean, scatter.reshape(len(mean), -1))
     return merged

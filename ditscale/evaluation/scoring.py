@@ -98,7 +98,7 @@ class Scorer:
                 values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
             error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
             values, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
-            shows_bias = self._is_few(count) and half.count > 1
+            shows_bias = self._is_few(count) and half.state()[0] > 1
             return Scores(score, values, error, self._distance(half.moments()) - score if shows_bias else None)
 
     def warning(self, count: int, scores: Scores) -> str:

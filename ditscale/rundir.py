@@ -101,7 +101,7 @@ class RunDir:
         """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet."""
         try:
             return json.loads((self.path / "status.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return {"state": QUEUED, "images_seen": 0}
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:

@@ -36,7 +36,8 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     _check_choice(launcher, site, kind, site_path)
     check_inputs(runs)
     machine = this_machine()
-    check_limits(spec, plan_rows(runs, machine))
+    if spec.limits:
+        check_limits(spec, plan_rows(runs, machine))
     if launcher == "print":
         _print(spec, runs, site, kind, machine, console)
         return True

@@ -77,9 +77,9 @@ def test_flipped_pixels_train_and_resume(make_run, world):
     assert losses(run) != flipped
 
 
-def test_evaluation_of_latents_is_refused(digits_values, latents):
+def test_evaluation_of_latents_needs_their_autoencoder(digits_values, latents):
     digits_values["data"] |= {"path": str(latents), "channels": 4}
-    with pytest.raises(UserError, match=f"{latents} holds latents, and evaluation cannot decode them yet"):
+    with pytest.raises(UserError, match=f"{latents} holds latents, so that samples must be decoded; give evaluation.vae"):
         _check_files(resolve(digits_values, "test"))
     digits_values["data"]["channels"] = 1
     with pytest.raises(UserError, match="holds latents of shape"):

@@ -86,10 +86,10 @@ class Scorer:
             scratch: a folder that all ranks reach, for the features of a while; default: the system's.
         """
         with self._store(count, scratch) as store:
-            pooled, half, spatial = self._gather(batches, store)
+            halves, spatial = self._gather(batches, store)
             if not self.world.is_main:
                 return None
-            moments = pooled.moments()
+            moments = _together(halves).moments()
             if not np.isfinite(moments.mean).all():
                 raise UserError(f"the features of {self.settings.metric} are not finite: the feature network's weights "
                                 f"({self.settings.extractor_path}) are damaged")
@@ -98,8 +98,7 @@ class Scorer:
                 values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
             error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
             values, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
-            shows_bias = self._is_few(count) and half.state()[0] > 1
-            return Scores(score, values, error, self._distance(half.moments()) - score if shows_bias else None)
+            return Scores(score, values, error, self._bias(halves, score) if self._is_few(count) else None)
 
     def warning(self, count: int, scores: Scores) -> str:
         """What is to be said of a score of so many images; empty where they are enough."""
@@ -108,11 +107,18 @@ class Scorer:
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
         singular = ", fewer than dimensions, so that the covariance is singular" if count <= dimensions else ""
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
-        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high by about "
-                f"{scores.bias:.2g} for that alone; compare it with scores of the same number only")
+        much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than halves of them show"
+        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for that alone; "
+                "compare it with scores of the same number only")
 
     def _is_few(self, count: int) -> bool:
         return count < max(ENOUGH * self.reference.moments.dimensions, self.reference.samples or 0)
+
+    def _bias(self, halves: tuple[Accumulator, Accumulator], score: float) -> float | None:
+        """The distance is ``a + b / N`` to first order: halves of the images lie higher by b / N, which is the bias of all."""
+        if min(half.state()[0] for half in halves) < 2:
+            return None
+        return sum(self._distance(half.moments()) for half in halves) / 2 - score
 
     def _distance(self, moments: Moments) -> float:
         return frechet_distance(moments, self.reference.moments)
@@ -127,25 +133,22 @@ class Scorer:
             found.add(self.extractor(images).pooled.cpu().numpy())
         return self._distance(found.moments())
 
-    def _gather(self, batches, store: FeatureStore | None) -> tuple[Accumulator, Accumulator, Accumulator | None]:
-        """One pass over this rank's images; the moments of all ranks: of all images, of half of them, and spatial ones.
-
-        The distance is ``a + b / N`` to first order: that of half the images is higher by b / N, the bias of all.
-        """
-        pooled, half = (Accumulator(self.reference.moments.dimensions) for _ in range(2))
+    def _gather(self, batches, store: FeatureStore | None) -> tuple[tuple[Accumulator, Accumulator], Accumulator | None]:
+        """One pass over this rank's images; the moments of all ranks: of either half of the images, and spatial ones."""
+        halves = tuple(Accumulator(self.reference.moments.dimensions) for _ in range(2))
         spatial = Accumulator(self.reference.spatial_moments.dimensions) if "sfid" in self.also else None
         for positions, images in batches:
             for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
                 features = self.extractor(part)
-                rows = features.pooled.cpu().numpy()
-                pooled.add(rows)
-                half.add(rows[_in_half(at.cpu().numpy())])
+                rows, first = features.pooled.cpu().numpy(), _in_first_half(at.cpu().numpy())
+                halves[0].add(rows[first])
+                halves[1].add(rows[~first])
                 if spatial is not None:
                     spatial.add(features.spatial.cpu().numpy())
                 if store:
                     store.put(at.cpu().numpy(), features)
         group = self.world.control
-        return merge_over_ranks(pooled, group), merge_over_ranks(half, group), spatial and merge_over_ranks(spatial, group)
+        return tuple(merge_over_ranks(half, group) for half in halves), spatial and merge_over_ranks(spatial, group)
 
     def _values(self, store: FeatureStore | None) -> dict[str, float]:
         """The metrics that need every image's features."""
@@ -190,6 +193,13 @@ class Scorer:
                 shutil.rmtree(folder[0], ignore_errors=True)
 
 
-def _in_half(positions: np.ndarray) -> np.ndarray:
-    """Which images are in the half: as good as random. Every second image would be every second class."""
+def _together(halves: tuple[Accumulator, Accumulator]) -> Accumulator:
+    whole = Accumulator(len(halves[0].state()[1]))
+    for half in halves:
+        whole.merge(half)
+    return whole
+
+
+def _in_first_half(positions: np.ndarray) -> np.ndarray:
+    """Which images are in the first half: as good as random. Every second image would be every second class."""
     return (positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % np.uint64(2) == 0

@@ -128,6 +128,24 @@ def test_a_run_on_latents_in_features_of_ones_own(hand_run, latent_values, pixel
         assert sheet["arr_0"].shape == (32, 32, 32, 3)
 
 
+def test_sfid_is_the_distance_of_spatial_features(run, digits, tmp_path, monkeypatch):
+    """Of a network that gives some, here pixels, as Inception's come from other layers."""
+    (tmp_path / "spatial_features.py").write_text(
+        "import torch\nfrom ditscale.evaluation.extractors import Features\n\n\nclass Net(torch.nn.Module):\n"
+        "    def forward(self, images):\n        pixels = images.float().flatten(1)\n"
+        "        return Features(pixels[:, :4], spatial=pixels[:, 20:30])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    images = {name: BetonFile(digits / f"{name}.beton") for name in ("train", "heldout")}
+    found = {name: file.read("image", np.arange(300)) for name, file in images.items()}
+    np.savez(tmp_path / "found.npz", arr_0=found["train"].transpose(0, 2, 3, 1))
+    np.savez(tmp_path / "reference.npz", arr_0=found["heldout"].transpose(0, 2, 3, 1))
+    evaluate(tmp_path / "found.npz", "metric=fd_spatial_features:Net", "also=[sfid]", f"reference_path={tmp_path / 'reference.npz'}")
+    [line] = read_lines(tmp_path / "found.npz.evals.jsonl")
+    by_hand = [frechet_distance(*(moments(found[name].reshape(300, -1)[:, part]) for name in ("train", "heldout")))
+               for part in (slice(0, 4), slice(20, 30))]
+    assert [line["score"], line["values"]["sfid"]] == pytest.approx(by_hand, rel=1e-9)
+
+
 def test_other_settings_need_another_network_or_reference(run, digits, tmp_path):
     def refused(*arguments):
         said = evaluate(*arguments, code=2)

@@ -13,8 +13,6 @@ from ditscale.errors import UserError, did_you_mean
 # Dense bf16 peak in FLOP/s by a word of the device's name (makers' data sheets; never the sparse figure).
 DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15,
                     "L40S": 362e12, "H20": 148e12}
-
-
 MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # makers' GB, as GiB
 
 

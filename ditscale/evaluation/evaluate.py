@@ -14,7 +14,7 @@ from ditscale.data.beton import BetonFile
 from ditscale.evaluation.maker import ImageMaker, sample_parts
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.scoring import Scorer, has_all
-from ditscale.evaluation.weights import choose_weights
+from ditscale.evaluation.weights import weights_at
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint import images_of, list_checkpoints
 from ditscale.training.distributed import World, any_rank, sum_over_ranks
@@ -57,8 +57,7 @@ class Evaluator:
     def evaluate(self, run: RunDir, checkpoint: Path) -> None:
         """Score a checkpoint and write its line, whether or not there is one. Collective."""
         started, images_seen, settings = time.perf_counter(), images_of(checkpoint), self.settings
-        weights, _ = choose_weights(run, images_seen, settings.average)
-        self.maker.load(weights)
+        self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
         made = sample_parts(self.maker, self._mine(), settings.seed)
         scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)

@@ -1,5 +1,7 @@
 """Which weights images are made from: an average as it was saved, one of any length, or the last weights themselves."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from ditscale.data.vae import weights_sha256
@@ -22,11 +24,15 @@ def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[
         UserError: no such checkpoint or average; the message lists those that there are. Or a length that cannot be rebuilt.
     """
     checkpoint = pick_checkpoint(run, images)
-    if average.startswith(LENGTH):
-        weights, _ = rebuild(run, _length(average), images_of(checkpoint))
-    else:
-        weights = _saved(run, checkpoint, average)
+    weights = weights_at(run, checkpoint, average)
     return weights, {"checkpoint": checkpoint.name, "average": average, "weights_sha256": weights_sha256(weights)}
+
+
+def weights_at(run: RunDir, checkpoint: Path, average: str) -> dict[str, Tensor]:
+    """The same weights of a checkpoint at hand, without their hash: that of a large model takes seconds."""
+    if average.startswith(LENGTH):
+        return rebuild(run, _length(average), images_of(checkpoint))[0]
+    return _saved(run, checkpoint, average)
 
 
 def _saved(run: RunDir, checkpoint, average: str) -> dict[str, Tensor]:

@@ -24,8 +24,9 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, conso
     SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
     """
     waiting = to_run(spec, runs, machine)
+    to_start = {planned.run_id for planned in waiting}
     for planned in runs:
-        if planned not in waiting and not is_complete(planned):
+        if planned.run_id not in to_start and not is_complete(planned):
             say(console, f"left alone: {planned.run_id} has a job in SLURM")
     for planned in waiting:
         planned.run.create(run_record(spec, planned))
@@ -59,8 +60,9 @@ def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine) -> list[Planned
 
 def is_complete(planned: PlannedRun) -> bool:
     """Whether a run is trained and, where that is a job of its own, scored."""
-    if planned.run.status()["state"] != DONE or planned.config.resources.evaluate != "separately":
-        return planned.run.status()["state"] == DONE
+    trained = planned.run.status()["state"] == DONE
+    if not trained or planned.config.resources.evaluate != "separately":
+        return trained
     scored = {line["images_seen"] for line in read_lines(planned.run.evals)}
     return scored.issuperset(due_images(planned.config))
 

@@ -11,7 +11,7 @@ from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds,
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.spec import PlannedRun
-from ditscale.training.fit import USABLE
+from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.schedule import due_images
 
 STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
@@ -77,8 +77,7 @@ def _row(planned: PlannedRun, machine: Machine) -> PlanRow:
 def _fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
     """Micro batch, the smallest ZeRO stage that fits with it, and the bytes of a device. ``auto`` is the largest at that stage."""
     usable = int(USABLE * machine.memory_bytes)
-    images, asked = config.train.global_batch // config.resources.accelerators_per_run, config.resources.micro_batch
-    sizes = [number for number in range(images, 0, -1) if images % number == 0] if asked == "auto" else [config.micro_batch]
+    sizes = micro_batches(config) if config.resources.micro_batch == "auto" else [config.micro_batch]
     for stage in STAGES:
         for micro_batch in sizes:
             needed = run_memory_card(config, stage=stage, offload=False, micro_batch=micro_batch).accelerator

@@ -21,14 +21,12 @@ from ditscale.studies.site import Site, load_site
 from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import say
 
-LAUNCHERS = ("local", "deepspeed", "slurm", "print")
-
 
 def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: str | None, console: Console) -> bool:
     """Start what is missing; False when a run that was started here did not end well.
 
     Args:
-        launcher: one of ``LAUNCHERS``; None for the site's, or this machine where no site is given.
+        launcher: local, deepspeed, slurm or print; None for the site's, or this machine where no site is given.
         site_path: the site's file, None for none.
     """
     site = load_site(site_path) if site_path else None
@@ -81,7 +79,6 @@ def _price(missing: list[PlannedRun], site: Site | None) -> str:
     peak = dense_bf16_flops(site.gres.upper()) if site else None
     if not peak:
         return ""
-    rows = plan_rows(missing, Machine("gpu", site.gres, site.gpus_per_node, peak))
-    hours = sum(row.seconds_left * planned.config.resources.accelerators_per_run for row, planned in zip(rows, missing)) / 3600
+    hours = sum(row.accelerator_hours for row in plan_rows(missing, Machine("gpu", site.gres, site.gpus_per_node, peak)))
     price = f", {hours * site.price_per_gpu_hour:,.2f} at {site.price_per_gpu_hour:g} an hour" if site.price_per_gpu_hour else ""
     return f", about {hours:,.1f} GPU-hours{price}"

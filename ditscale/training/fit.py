@@ -42,16 +42,21 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
     Raises:
         UserError: not even one image fits; the message says what is needed and what would help.
     """
-    images = config.train.global_batch // config.resources.accelerators_per_run
     stage, offload = zero_stage(config), offloads(config)
     needed = 0
-    for micro_batch in (number for number in range(images, 0, -1) if images % number == 0):
+    for micro_batch in micro_batches(config):
         needed = run_memory_card(config, stage=stage, offload=offload, micro_batch=micro_batch).accelerator
         if needed <= usable_bytes:
             return micro_batch
     raise UserError(f"resources.micro_batch auto: one image at a time needs {needed / GIB:.2f} GiB on each of "
                     f"{config.resources.accelerators_per_run} rank(s) at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are "
                     "usable; a higher stage, more ranks or resources.checkpoint_activations need less")
+
+
+def micro_batches(config: RunConfig) -> list[int]:
+    """What ``auto`` may choose from: the divisors of a rank's images, the largest first."""
+    images = config.train.global_batch // config.resources.accelerators_per_run
+    return [number for number in range(images, 0, -1) if images % number == 0]
 
 
 def _memory_bytes(world: "World") -> int:

@@ -19,7 +19,7 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/ditscale data build digits data/digits
 	$(BIN)/ditscale launch sweeps/digits_demo.yaml
-	$(BIN)/python analysis/report.py runs/digits-demo
+	$(BIN)/ditscale report runs/digits-demo
 
 test: setup
 	$(BIN)/python -m pytest tests -m "not slow"

@@ -1,13 +1,10 @@
-"""A made-up study with the columns of ``ditscale.studies.ledger.collect``; the scripts on the path as plain modules."""
+"""A made-up study with the columns of ``ditscale.studies.ledger.collect``."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
 
 SIZES = {"atto": (4, 32), "femto": (4, 64), "pico": (6, 96), "nano": (8, 128)}     # depth, width
 RESOLUTION, CLASSES, FLOOR, IMAGES_SEEN = 8, 10, 1.6, 640_000

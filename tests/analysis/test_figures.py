@@ -1,20 +1,15 @@
 """Each figure from a synthetic study: its files, its points, what its caption claims, and its refusals."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import gflops
-import labels
-import power_law
-import samples
-import style
-import study_table
-import table as table_csv
-import training_compute
 from ditscale.errors import UserError
+from ditscale.figures import gflops, labels, power_law, samples, study_table, style, table as table_csv, training_compute
 from ditscale.scaling.status import Status
 
 KINDS = ("png", "svg", "csv", "txt")
@@ -154,3 +149,13 @@ def test_empty_ledger_is_told_so(table, serve, tmp_path):
     serve(table.head(0))
     with pytest.raises(UserError, match="holds no evaluation yet"):
         study_table.read(tmp_path)
+
+
+def test_each_script_is_a_command_with_help(monkeypatch, capsys):
+    scripts = sorted((Path(__file__).parents[2] / "analysis").glob("*.py"))
+    assert {"gflops", "report", "training_compute"} <= {script.stem for script in scripts}
+    monkeypatch.setattr("sys.argv", ["script", "--help"])
+    for script in scripts:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        assert ended.value.code == 0 and "--out" in capsys.readouterr().out, script.name

@@ -8,14 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import findings
-import gflops
-import page
-import power_law
-import report
-import style
-import study_table
 from ditscale.errors import UserError
+from ditscale.figures import gflops, power_law, study_table, style
+from ditscale.report import findings, page, report
 
 
 class Tags(HTMLParser):
@@ -127,7 +122,7 @@ def test_main_prints_the_report_last_and_the_same_each_time(table_once, written,
     assert report.main([str(tmp_path / "digits-demo"), "--out", str(tmp_path / "out")]) == 0
     path = tmp_path / "out" / "report.html"
     assert capsys.readouterr().out.splitlines()[-1] == str(path)
-    command = re.search(r"\npython analysis/report.py [^\n<]*", path.read_text())[0]
+    command = re.search(r"\nditscale report [^\n<]*", path.read_text())[0]
     assert path.read_text().replace(command, "") == written[-1].read_text()
 
 

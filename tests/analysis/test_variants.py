@@ -7,12 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import loss_terms
-import report
-import style
-import variant_table
-import variants
 from ditscale.errors import UserError
+from ditscale.figures import style, variant_table, variants
+from ditscale.report import loss_terms, report
 from ditscale.scaling.differences import compare_scores
 
 COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs an image

@@ -5,10 +5,9 @@ A sentence is only as strong as its data: where there is no law, or its interval
 
 import pandas as pd
 
-import style
-import study_table
+from ditscale.figures import study_table, style
+from ditscale.figures.power_law import StudyLaw
 from ditscale.scaling.correlations import Correlation
-from power_law import StudyLaw
 
 DIT_FIGURE_8 = -0.93            # printed in Figure 8 of arXiv 2212.09748: log Gflops with FID-50K, 12 models
 USEFUL_ERROR = 0.04             # of a held-out prediction: the limit that arXiv 2410.11840 gives

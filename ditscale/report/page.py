@@ -7,7 +7,8 @@ import base64
 import html
 import re
 
-import style
+from ditscale.figures import style
+
 
 # Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
 THEME = [

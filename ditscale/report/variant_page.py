@@ -2,11 +2,10 @@
 
 import pandas as pd
 
-import page
-import style
-import study_table
-import variant_table
-from variant_table import BASELINE, Comparison, Standing
+from ditscale.figures import study_table, style, variant_table
+from ditscale.figures.variant_table import BASELINE, Comparison, Standing
+from ditscale.report import page
+
 
 PLACES = (("images", "equal images", "Images"), ("flops", "equal training FLOPs", "Training FLOPs"))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-import study_table
 from ditscale.errors import UserError
+from ditscale.figures import study_table
 from ditscale.scaling.differences import Difference, compare_scores
 
 BASELINE = "baseline"

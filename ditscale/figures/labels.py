@@ -8,7 +8,8 @@ import math
 import numpy as np
 from matplotlib import patheffects
 
-import style
+from ditscale.figures import style
+
 
 ANGLES = np.pi / 8.0 * np.array([0, 8, *range(1, 8), *range(9, 16)])
 SLANTED = np.arange(len(ANGLES)) > 1                # beside a marker reads better than above or below it

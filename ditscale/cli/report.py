@@ -1,0 +1,19 @@
+"""The command that shows a whole study on one page."""
+
+import sys
+
+import click
+
+from ditscale.cli.group import main
+
+
+@main.command()
+@click.argument("study", metavar="STUDY", type=click.Path())
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Where the files go.  [default: STUDY/analysis]")
+@click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; may be given several times.")
+def report(study, out, conditions):
+    """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
+    from ditscale.report.report import main as make_report
+
+    arguments = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions)]
+    sys.exit(make_report(arguments))

@@ -1,0 +1,162 @@
+"""Score against total training compute, one curve a run: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
+
+The law goes through final evaluations, one a run, not along the lower envelope: the envelope picks the luckiest point
+at each compute, and its slope changes with the spacing of the checkpoints.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.figures import labels, power_law, study_table, style
+from ditscale.scaling.correlations import spearman
+
+NAME = "training_compute"
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "train_flops", "metric", "score", "final",
+           "floor"]
+FLOOR_LABEL = "train vs held-out (floor)"
+
+
+def draw(table: pd.DataFrame, law: power_law.StudyLaw | None = None) -> style.Drawing:
+    """The figure, its points and its caption; fits the law where none is handed in.
+
+    Raises:
+        UserError: the scores are not comparable, or no run has finished.
+    """
+    usable, left_out = study_table.scored(table)
+    law = law or power_law.fit_law(table, "train_flops")
+    final = study_table.finished(usable)
+    floor = study_table.floor_of(usable)
+    with style.paper():
+        figure, axes = style.new_axes(height=4.9)
+        _curves(axes, usable)
+        _axes(axes, usable, law, floor)
+        handles = [*_law(axes, law), *_floor_line(axes, floor)]
+        _legends(figure, handles, usable)
+        _label_ends(axes, usable, law)
+    return style.Drawing(NAME, figure, usable[COLUMNS], _caption(usable, final, law, floor, left_out))
+
+
+def _curves(axes, usable: pd.DataFrame) -> None:
+    """One line a run with a marker at each evaluation; the final one filled."""
+    widths = style.widths_by_size(study_table.sizes_in_order(usable))
+    for _, run in usable.groupby("run_id", sort=False):
+        size, patch = run["size"].iloc[0], run["patch_size"].iloc[0]
+        colour, marker = style.patch_colour(patch), style.patch_marker(patch)
+        axes.plot(run["train_flops"], run["score"], color=colour, linewidth=widths[size], zorder=2)
+        axes.plot(run["train_flops"], run["score"], linestyle="", marker=marker, markersize=4.2, zorder=3,
+                  markerfacecolor=style.PAPER, markeredgecolor=colour, markeredgewidth=1.0)
+        done = run[run["final"].astype(bool)]
+        axes.plot(done["train_flops"], done["score"], linestyle="", marker=marker, markersize=6.0, zorder=4,
+                  markerfacecolor=colour, markeredgecolor=style.INK, markeredgewidth=0.6)
+
+
+def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | None) -> None:
+    """Limits that hold the curves, the floor, the law, and its band as far as half as much again beyond the scores."""
+    shown = [*usable["score"], *([floor] if floor else [])]
+    if law.fit.law is not None:
+        shown += list(law.fit.law.evaluate(law.fit.x_range))
+    if law.intervals.band is not None:
+        band = law.intervals.band
+        shown += list(np.clip([band.low.min(), band.high.max()], min(shown) / 1.5, max(shown) * 1.5))
+    axes.set_xlabel("Training compute (FLOPs)")
+    axes.set_ylabel(f"{usable['metric'].iloc[0]} (lower is better)")
+    xlim = style.log_limits(usable["train_flops"])
+    xlim = xlim[0], xlim[1] * (xlim[1] / xlim[0]) ** 0.06                                # room for the last labels
+    ylim = style.log_limits(shown)
+    axes.set(xlim=xlim, ylim=ylim)
+    style.power_ticks(axes.xaxis, *xlim)
+    style.plain_log_ticks(axes.yaxis, *ylim)
+
+
+def _law(axes, law: power_law.StudyLaw) -> list:
+    """The fitted line over the span of its points, and its band; nothing where there is no law."""
+    if law.fit.law is None:
+        return []
+    grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
+    line, = axes.plot(grid, law.fit.law.evaluate(grid), color=style.INK, linestyle=(0, (5, 2.5)), linewidth=1.3,
+                      zorder=5, label=f"final points: score ∝ C$^{{{-law.fit.law.alpha:.2f}}}$")
+    band = law.intervals.band
+    if band is None:
+        return [line]
+    shade = axes.fill_between(band.x, band.low, band.high, color=style.BAND, alpha=0.35, linewidth=0, zorder=1,
+                              label="its 95 % band (runs resampled)")
+    return [line, shade]
+
+
+def _floor_line(axes, floor: float | None) -> list:
+    if floor is None:
+        return []
+    return [axes.axhline(floor, color=style.INK, linestyle=":", linewidth=1.4, zorder=1, label=FLOOR_LABEL)]
+
+
+def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
+    """Above the axes: the patch sizes, then the law and the floor. Sizes are named at the curves' ends."""
+    patches = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=6, linewidth=1.8,
+                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
+               for p in sorted(usable["patch_size"].unique())]
+    rows = max(len(patches), len(handles))
+    blank = Line2D([], [], linestyle="", label=" ")
+    columns = [*patches, *[blank] * (rows - len(patches)), *handles, *[blank] * (rows - len(handles))]
+    figure.legend(handles=columns, loc="outside upper left", ncols=2, columnspacing=2.0)
+
+
+def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw) -> None:
+    """Each model's name at the end of its first run's curve; names keep off every curve and off the law."""
+    ends = usable.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
+    along = [_between(run[["train_flops", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id", sort=False)]
+    if law.fit.law is not None:
+        grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
+        along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
+    names = [study_table.short_name(model) for model in ends["model"]]
+    labels.place(axes, list(zip(ends["train_flops"], ends["score"])), names, [4.2] * len(ends),
+                 crossed=np.vstack(along))
+
+
+def _between(corners: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Points along a polyline drawn on log axes, ``(k, 2)``."""
+    logs = np.log(corners)
+    part = np.linspace(0.0, 1.0, steps)[:, None]
+    return np.exp(np.vstack([logs, *[a + (b - a) * part for a, b in itertools.pairwise(logs)]]))
+
+
+def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_out: str) -> str:
+    ranks = spearman(final["train_flops"], final["score"])
+    same_length = final["images_seen"].nunique() == 1
+    parts = [
+        (f"{usable['metric'].iloc[0]} against total training compute (2 FLOPs a multiply-add, forward and backward, "
+         "times images seen), after the layout of DiT's Figure 9: one curve a run, open markers its checkpoints, the "
+         "filled one its end. Thicker lines are larger models."),
+        law_sentence(law),
+    ]
+    if same_length:
+        parts.append("All runs saw equally many images, so at the ends compute differs by model alone: this is the law "
+                     "of model compute on another scale.")
+    if ranks.status.ok:
+        parts.append(f"Spearman's rank correlation of compute with score over the {len(final)} ends is "
+                     f"{style.signed(ranks.value)}.")
+    if floor is not None:
+        parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images; the law "
+                     "has no floor term, so do not extend it.")
+    return " ".join(parts) + left_out
+
+
+def law_sentence(law: power_law.StudyLaw) -> str:
+    """The law in words, with its interval and what was resampled; or why there is none."""
+    if law.fit.law is None:
+        return f"No power law: {law.fit.sentence}."
+    fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
+              f"∝ C^−α with α = "
+              f"{style.signed(law.fit.law.alpha)}")
+    if not law.intervals.status.ok:
+        return f"{fitted}; no interval: {law.intervals.sentence}."
+    alpha = law.intervals.coefficients["alpha"]
+    return (f"{fitted} (95 % interval {style.signed(alpha.low)} to {style.signed(alpha.high)}, from "
+            f"{law.intervals.usable:,} of {law.intervals.resamples:,} resamples of whole runs), "
+            f"R² = {law.fit.r2:.3f} in logarithms.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return study_table.run_script(__doc__, lambda table, study, out: style.save(draw(table), out), argv)

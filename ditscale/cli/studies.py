@@ -12,20 +12,31 @@ from ditscale.cli.group import main
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
 @click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
+@click.option("--probe", is_flag=True, help="First take 20 steps of each distinct model and setting on this machine.")
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
-def plan(spec_path, overrides, device, price, as_csv, as_json):
-    """Show what the study SPEC will run and what it will cost. Starts nothing."""
+def plan(spec_path, overrides, device, price, probe, as_csv, as_json):
+    """Show what the study SPEC will run and what it will cost. Starts no run."""
+    from rich.console import Console
+
     from ditscale.cost.hardware import named_machine, this_machine
+    from ditscale.errors import UserError
+    from ditscale.studies.inputs import check_inputs
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.limits import excess
     from ditscale.studies.plan import plan_rows, write_rows
+    from ditscale.studies.probe import probe_missing, read_probes
     from ditscale.studies.show import show_plan
     from ditscale.studies.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
-    rows = plan_rows(runs, machine)
+    if probe:
+        if device:
+            raise UserError(f"--probe measures this machine, and --on {device} plans for another; give one of the two")
+        check_inputs(runs)
+        probe_missing(spec, runs, machine, Console(highlight=False))
+    rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price)
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:

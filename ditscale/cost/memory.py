@@ -2,6 +2,7 @@
 
 States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
 ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.
+In fp32 the first two are 4 P each; only stage 0 then has no second copy of weights and gradients.
 
 Activations are what autograd keeps in bf16 on devices that have bf16 units, or in fp32. Checked tensor by tensor in the tests.
 """
@@ -13,6 +14,7 @@ from ditscale.errors import UserError
 from ditscale.models.sizes import MODULATED, ModelName, token_grid
 
 GIB = 2**30
+VALUE_BYTES = {"bf16": 2, "fp32": 4}                                         # of weights and activations in the forward
 HOST_BUFFER = 1.5                                                              # DeepSpeed's factor for host memory
 
 
@@ -42,7 +44,7 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
     """
     largest = largest_layer(model, block)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
-                                largest_layer=largest)
+                                largest_layer=largest, precision=precision)
     shards = ranks if stage else 1
     ema = ema_tracks * 4 * parameters // shards
     kept = activation_bytes(model, resolution=resolution, channels=channels, precision=precision, block=block,
@@ -51,10 +53,10 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
 
 
 def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int | None = None, offload: bool = False,
-                 largest_layer: int = 0) -> tuple[int, int]:
+                 largest_layer: int = 0, precision: str = "bf16") -> tuple[int, int]:
     """(bytes on one accelerator, bytes on one host) for weights, gradients and optimizer.
 
-    Stages 2 and 3, with and without offload to the host, equal DeepSpeed's estimators. Stages 0 and 1 have none there; they are
+    Stages 2 and 3 in bf16, with and without offload to the host, equal DeepSpeed's estimators. Stages 0 and 1 have none there; they are
     the same sum with less shared out: nothing at stage 0, masters, moments and fp32 gradients at stage 1.
 
     Raises:
@@ -66,17 +68,18 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
         raise UserError(f"ZeRO stage {stage} does not offload to the host; stages 2 and 3 do")
     per_node = ranks_per_node or ranks
     nodes = -(-ranks // per_node)
+    a = VALUE_BYTES[precision]
     if stage == 0:
-        return 20 * parameters, 0
+        return (20 if precision == "bf16" else 16) * parameters, 0
     if stage == 1:
-        return 4 * parameters + int(16 * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+        return 2 * a * parameters + int(16 * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if stage == 2:
         if offload:
-            return 2 * parameters, int(parameters * max(4 * ranks, 16) * HOST_BUFFER)
-        return 2 * parameters + int(18 * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+            return a * parameters, int(parameters * max(4 * ranks, 16) * HOST_BUFFER)
+        return a * parameters + int((a + 16) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if offload:
-        return 4 * largest_layer, int(parameters * 18 / nodes * HOST_BUFFER)
-    return 4 * largest_layer + int(18 * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
+        return 2 * a * largest_layer, int(parameters * (a + 16) / nodes * HOST_BUFFER)
+    return 2 * a * largest_layer + int((a + 16) * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
 
 
 def largest_layer(model: ModelName, block: str = "adaln_zero") -> int:
@@ -91,7 +94,7 @@ def activation_bytes(model: ModelName, *, resolution: int, channels: int, precis
 
     With ``checkpointing`` every block keeps its input only, and one block at a time is computed again.
     """
-    a = {"bf16": 2, "fp32": 4}[precision]
+    a = VALUE_BYTES[precision]
     hidden, depth, heads = model.dims.hidden_size, model.dims.depth, model.dims.num_heads
     tokens = token_grid(resolution, model.patch_size) ** 2
     processed = tokens + (CONDITION_TOKENS if block == "in_context" else 0)

@@ -29,12 +29,12 @@ def training_seconds(config: RunConfig, machine: Machine, images_seen: int) -> f
         + steps * assumed.step_overhead_seconds
 
 
-def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int) -> float:
-    """Forecast seconds to sample and score that many checkpoints."""
+def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None) -> float:
+    """Forecast seconds to sample and score that many checkpoints, at the utilisation that training was measured at if it was."""
     if config.evaluation is None:
         return 0.0
     assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints
-    return flops / (assumed.sample_utilisation * machine.peak_flops * config.resources.accelerators_per_run)
+    return flops / ((utilisation or assumed.sample_utilisation) * machine.peak_flops * config.resources.accelerators_per_run)
 
 
 def start_seconds(machine: Machine) -> float:

@@ -1,4 +1,4 @@
-"""What a study will cost, before anything runs: a row a run, measured where a run has begun, forecast where not."""
+"""What a study will cost, before anything runs: a row a run, measured where a run has begun, then probed, else forecast."""
 
 import csv
 import json
@@ -10,10 +10,12 @@ from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, traini
 from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
+from ditscale.studies.probe import Probe, shape_of
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.schedule import due_images
 
+MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
 STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
 
 
@@ -22,7 +24,8 @@ class PlanRow:
     """One run: its size, its compute, what it needs of a device, what is left to do and how long that takes.
 
     ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images a forward, ``memory_bytes`` what a device then
-    holds; both None where nothing fits or the device's memory is not known.
+    holds; both None where nothing fits or the device's memory is not known. ``basis`` is what the time rests on: the run's own
+    speed, a probe's, or assumptions.
     """
 
     run_id: str
@@ -39,9 +42,10 @@ class PlanRow:
     micro_batch: int | None
     zero_stage: int | None
     memory_bytes: int | None
+    probed_memory_bytes: int | None                                            # of a rank, under the run's own strategy
     images_per_second: float                                                   # in training
     seconds_left: float
-    measured: bool
+    basis: str
 
     @property
     def accelerator_hours(self) -> float:
@@ -49,29 +53,34 @@ class PlanRow:
         return self.seconds_left * self.ranks / 3600
 
 
-def plan_rows(runs: list[PlannedRun], machine: Machine) -> list[PlanRow]:
-    """A row for each run."""
-    return [_row(planned, machine) for planned in runs]
+def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
+    """A row for each run; ``probes`` by shape, see probe.py."""
+    return [_row(planned, machine, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
 
 
-def _row(planned: PlannedRun, machine: Machine) -> PlanRow:
+def _row(planned: PlannedRun, machine: Machine, probe: Probe | None) -> PlanRow:
     config, card = planned.config, run_card(planned.config)
     status = planned.run.status()
     images_seen = status["images_seen"]
     left = config.train.images - images_seen
     metrics = read_lines(planned.run.metrics)
-    measured = sum(line["seconds"] for line in metrics) / max(1, metrics[-1]["images_seen"]) if metrics else 0.0
     due = due_images(config)
-    training = measured * left or training_seconds(config, machine, images_seen)
+    basis, training = ASSUMED_SPEED, training_seconds(config, machine, images_seen)
+    if metrics:
+        basis, training = MEASURED, left * sum(line["seconds"] for line in metrics) / max(1, metrics[-1]["images_seen"])
+    elif probe:
+        basis, training = PROBED, left / config.train.global_batch * probe.step_seconds
+    utilisation = probe and card.train_flops_per_image * config.train.global_batch / probe.step_seconds / (
+        machine.peak_flops * config.resources.accelerators_per_run)
     seconds = 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
-        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting) + training
+        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, utilisation) + training
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen,
-                   config.resources.accelerators_per_run, *_fit(config, machine), left / training if training else 0.0, seconds,
-                   bool(measured))
+                   config.resources.accelerators_per_run, *_fit(config, machine), probe and probe.memory_bytes,
+                   left / training if training else 0.0, seconds, basis)
 
 
 def _fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
@@ -118,4 +127,4 @@ def assumption_line(machine: Machine, slots: int) -> str:
     assumed = ASSUMED[machine.kind]
     return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
             f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms a step beside the model, "
-            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed.")
+            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 steps.")

@@ -7,8 +7,10 @@ from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.rundir import RUNNING, last_line
 from ditscale.studies.launchers.queue import live_jobs
-from ditscale.studies.plan import PlanRow, assumption_line, makespan
+from ditscale.studies.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, makespan
 from ditscale.studies.spec import PlannedRun, Spec
+
+MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None) -> None:
@@ -18,7 +20,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
                  "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
-        guess = "" if row.measured or not row.seconds_left else " ~"
+        guess = MARKS[row.basis] if row.seconds_left else ""
         table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
                       f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), f"{row.images_per_second:,.0f}{guess}",
                       duration(row.seconds_left) + guess)
@@ -30,15 +32,20 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     console.print(table)
     console.print(f"{hours:,.3g} accelerator-hours left" + (f", {hours * price:,.2f} at {price:g} an hour" if price else "")
                   + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
-    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast.")
+    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
 
 
 def _fit(row: PlanRow) -> str:
+    probed = f" ({_bytes(row.probed_memory_bytes)} probed)" if row.probed_memory_bytes else ""
     if row.memory_bytes is None:
-        return "nothing"
-    gib = row.memory_bytes / GIB
-    return f"ZeRO-{row.zero_stage}, {row.micro_batch}: " + (f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB")
+        return "nothing" + probed
+    return f"ZeRO-{row.zero_stage}, {row.micro_batch}: {_bytes(row.memory_bytes)}{probed}"
+
+
+def _bytes(count: int) -> str:
+    gib = count / GIB
+    return f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB"
 
 
 def show_status(spec: Spec, runs: list[PlannedRun]) -> None:

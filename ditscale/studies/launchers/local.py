@@ -19,7 +19,10 @@ class ThisMachine:
 
     def command(self, planned: PlannedRun, devices: tuple[int, ...], evaluates: bool) -> Command:
         """For a run on these devices."""
-        ranks = planned.config.resources.accelerators_per_run
+        return self.command_of(worker_words(planned, evaluates), devices, planned.config.resources.accelerators_per_run)
+
+    def command_of(self, words: tuple[str, ...], devices: tuple[int, ...], ranks: int) -> Command:
+        """``deepspeed`` with these words after its options, so many ranks on these devices."""
         where = ("--num_accelerators", str(ranks))
         if self.machine.kind == "gpu":
             where = ("--include", "localhost:" + ",".join(map(str, devices[:ranks])))
@@ -27,7 +30,7 @@ class ThisMachine:
         environment = {"OMP_NUM_THREADS": str(threads)}
         if self.machine.kind == "cpu" and "DS_ACCELERATOR" not in os.environ:
             environment["DS_ACCELERATOR"] = "cpu"
-        return Command((deepspeed(), *where, "--master_port", str(free_port()), *worker_words(planned, evaluates)), environment)
+        return Command((deepspeed(), *where, "--master_port", str(free_port()), *words), environment)
 
 
 def slots(machine: Machine, runs: list[PlannedRun]) -> int:

@@ -30,6 +30,15 @@ class Command:
         """As one would type it."""
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()), shlex.join(self.words)])
 
+    def start(self, log: Path) -> subprocess.Popen:
+        """A process group of its own that ends with this process; what it says is added to the log."""
+        env = {**os.environ, **self.environment, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        with open(log, "a") as file:
+            file.write(f"$ {self}\n")
+            file.flush()
+            return subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env,
+                                    start_new_session=True, preexec_fn=_die_with_parent)
+
 
 class ActiveRun:
     """A run in progress here: the process group of its command, or one that someone else started.
@@ -43,7 +52,7 @@ class ActiveRun:
     def __init__(self, planned: PlannedRun, place, launcher):
         self.planned, self.place = planned, place
         self.evaluates = planned.run.status()["state"] == DONE
-        self.process = None if planned.run.is_locked() else _start(planned, launcher.command(planned, place, self.evaluates))
+        self.process = None if planned.run.is_locked() else launcher.command(planned, place, self.evaluates).start(planned.run.log)
 
     @property
     def run(self) -> RunDir:
@@ -84,15 +93,6 @@ def deepspeed() -> str:
 def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
     """What follows ``deepspeed`` and its options: the worker of this run."""
     return ("--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
-
-
-def _start(planned: PlannedRun, command: Command) -> subprocess.Popen:
-    env = {**os.environ, **command.environment, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-    with open(planned.run.log, "a") as log:
-        log.write(f"$ {command}\n")
-        log.flush()
-        return subprocess.Popen(command.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env,
-                                start_new_session=True, preexec_fn=_die_with_parent)
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The table of model sizes, one line each, and the reading of names such as ``DiT-XL/2``.
+"""The table of model sizes, one line each, and the reading of names such as ``DiT-XL/2``, or ``DiT-14x448/2`` for sizes between.
 
 S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes carry timm's names for a family's little
 members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs a half to a quarter of the one above. No torch here:
@@ -39,16 +39,22 @@ BLOCK_DESIGNS = ("adaln_zero", "adaln", "cross_attention", "in_context")
 MODULATED = ("adaln_zero", "adaln")                                            # the condition acts through the layer norms
 
 
+HEAD_WIDTH = 64                                                                # of sizes that are said as depth x width
+
+
 @dataclass(frozen=True)
 class ModelName:
-    """A parsed model name: ``DiT-XL/2`` is size ``XL`` at patch size 2."""
+    """A parsed model name: ``DiT-XL/2`` is size ``XL`` at patch size 2; ``14x448`` has 14 blocks of width 448, in heads of 64."""
 
     size: str
     patch_size: int
 
     @property
     def dims(self) -> Size:
-        return SIZES[self.size]
+        if self.size in SIZES:
+            return SIZES[self.size]
+        depth, width = map(int, self.size.split("x"))
+        return Size(depth, width, width // HEAD_WIDTH)
 
     def __str__(self) -> str:
         return f"DiT-{self.size}/{self.patch_size}"
@@ -56,16 +62,22 @@ class ModelName:
 
 @functools.cache                                                               # a study asks thousands of times
 def parse_model_name(name: str) -> ModelName:
-    """Read ``DiT-<size>/<patch>``.
+    """Read ``DiT-<size>/<patch>``; a size is one of the table, or ``<depth>x<width>``.
 
     Raises:
         UserError: the form, the size or the patch size is not one that exists.
     """
-    match = re.fullmatch(r"DiT-([A-Za-z]+)/(\d+)", name)
+    match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4})/([0-9]+)", name)
     if not match:
-        raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2")
+        raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2; a size is named, or "
+                        "depth x width as 14x448")
     size, patch_size = match[1], int(match[2])
-    if size not in SIZES:
+    if size[0].isdigit():
+        width = int(size.split("x")[1])
+        if width % HEAD_WIDTH:
+            raise UserError(f"model name '{name}': width {width} is not a multiple of {HEAD_WIDTH}, the width of a head; "
+                            f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would do")
+    elif size not in SIZES:
         raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES)} Sizes: {', '.join(SIZES)}")
     if patch_size not in PATCH_SIZES:
         raise UserError(f"model name '{name}': no patch size {patch_size}. Patch sizes: 2, 4, 8")

@@ -14,7 +14,7 @@ from ditscale.objectives.options import kept_tokens
 
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model, trained at the run's nominal mask ratio."""
-    return variant_card(_backbone(config), config.objective)
+    return variant_card(run_backbone(config), config.objective)
 
 
 def training_flops(config: RunConfig, images_seen: int) -> int:
@@ -22,7 +22,7 @@ def training_flops(config: RunConfig, images_seen: int) -> int:
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
     if config.objective.name != "masked":
         return run_card(config).train_flops_per_image * steps * batch
-    backbone = _backbone(config)
+    backbone = run_backbone(config)
     return sum(variant_card(backbone, config.objective, kept).train_flops_per_image * count * batch
                for kept, count in _steps_by_kept(config, backbone.tokens, steps))
 
@@ -40,7 +40,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     Activations of a variant are the plain DiT's in the ratio of the MACs that a backward follows: near, not exact. A teacher's
     forward weights count among the states.
     """
-    backbone, resources = _backbone(config), config.resources
+    backbone, resources = run_backbone(config), config.resources
     kept = None
     if config.objective.name == "masked":                                      # the least that is masked in any step
         ratios = [config.objective.ratio_at(images, config.train.images) for images in (0, config.train.images - 1)]
@@ -73,7 +73,8 @@ def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int
     return groups
 
 
-def _backbone(config: RunConfig) -> Backbone:
+def run_backbone(config: RunConfig) -> Backbone:
+    """The pieces of a run's model, whatever the variant."""
     return make_backbone(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
                          classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
                          learn_sigma=config.formulation.name in LEARNS_SIGMA, block=config.model.block, qk_norm=config.model.qk_norm)

@@ -6,6 +6,7 @@ from rich.table import Table
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.rundir import RUNNING, last_line
+from ditscale.studies.isoflop import Curve, curves
 from ditscale.studies.launchers.queue import live_jobs
 from ditscale.studies.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, makespan
 from ditscale.studies.spec import PlannedRun, Spec
@@ -34,6 +35,23 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
                   + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
+    for line in spec.budgets.derivation() if spec.budgets else []:
+        console.print(line)
+    if spec.isoflop:
+        _show_curves(curves(spec.isoflop, spec.config, spec.name), console)
+
+
+def _show_curves(found: list[Curve], console: Console) -> None:
+    """Where each budget's models lie around the size that is expected to be best."""
+    table = Table(title="isoFLOP curves: models, and their size to the expected optimum", title_justify="left")
+    for name in ("FLOPs", "optimum N*", "models", "check"):
+        table.add_column(name, justify="right" if name in ("FLOPs", "optimum N*") else "left")
+    for curve in found:
+        models = "  ".join(f"{name.removeprefix('DiT-')} {size / curve.optimum:.2g}x" for name, size in curve.models.items())
+        table.add_row(f"{curve.flops:g}", f"{curve.optimum / 1e6:.3g} M", models, curve.warning or "centred")
+    console.print(table)
+    console.print("N: training FLOPs of an image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: further out, the "
+                  "parabola's minimum is biased.")
 
 
 def _fit(row: PlanRow) -> str:

@@ -11,7 +11,8 @@
       seed: {value: 0}
     bundles:                                     # values that move together: one more axis of the grid, with names
       variant: {plain: {objective.name: baseline}, mdt: {objective.name: mdt, train.lr: 3e-4}}
-    budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see lengths.py
+    budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see budgets.py
+    isoflop: {budgets: [1e18, 3e18]}             # or models and lengths by budget, see isoflop.py
     exclude:
       - {model.name: DiT-nano/4, seed: 1}
     include:                                     # each adds one run: the base config with these keys set, swept or not
@@ -31,8 +32,13 @@ from ditscale.config import RunConfig, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.rundir import RunDir
 from ditscale.section import Count, Section, validate
+from ditscale.studies.budgets import Budgets
+from ditscale.studies.isoflop import IsoFlop, curves
 from ditscale.studies.lengths import derive
 from ditscale.yamlfile import read_yaml
+
+
+PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
 
 
 class Metric(Section):
@@ -58,23 +64,6 @@ class Parameter(Section):
         return self.values if self.values is not None else [self.value]
 
 
-class Budgets(Section):
-    """Lengths of training: either in FLOPs, so that all runs of one budget cost the same, or in images seen."""
-
-    flops: list[float] | None = None
-    images: list[Count] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self):
-        given = [name for name in ("flops", "images") if getattr(self, name)]
-        if len(given) != 1:
-            raise UserError("budgets takes either 'flops: [1e18, ...]' or 'images: [1e6, ...]'")
-        return self
-
-    def axis(self) -> tuple[str, list]:
-        return ("train.flops", self.flops) if self.flops else ("train.images", self.images)
-
-
 class Limits(Section):
     """What a study may take at most; see limits.py."""
 
@@ -93,6 +82,7 @@ class Spec(Section):
     parameters: dict[str, Parameter] = {}
     bundles: dict[str, dict[str, dict[str, object]]] = {}
     budgets: Budgets | None = None
+    isoflop: IsoFlop | None = None
     exclude: list[dict] = []
     include: list[dict[str, object]] = []
     limits: Limits | None = None
@@ -107,6 +97,9 @@ class Spec(Section):
                 raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle a name of its own")
         if self.budgets and self.budgets.axis()[0] in self.parameters:
             raise UserError(f"budgets: {self.budgets.axis()[0]} is a parameter as well; keep one of the two")
+        if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
+            raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
+                            "train.images out")
         return self
 
     @property
@@ -118,6 +111,12 @@ class Spec(Section):
         axes = {key: parameter.choices() for key, parameter in self.parameters.items()}
         axes |= {name: list(choices) for name, choices in self.bundles.items()}
         return axes | (dict([self.budgets.axis()]) if self.budgets else {})
+
+    def pairs(self, source: str) -> list[dict]:
+        """Model and budget of each run of an isoFLOP design, which is one more axis; of none, one that says nothing."""
+        if self.isoflop is None:
+            return [{}]
+        return [dict(zip(PAIR, (name, curve.flops))) for curve in curves(self.isoflop, self.config, source) for name in curve.models]
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     """
     spec = validate(Spec, read_yaml(path), str(path))
     changes = [parse_override(text) for text in overrides]
-    varied = {*spec.axes(), *(key for settings in spec.include for key in settings)}
+    varied = {*spec.axes(), *(PAIR if spec.isoflop else ()), *(key for settings in spec.include for key in settings)}
     chosen, config = [], _copied(spec.config)
     for key, value in changes:
         if any(_within(key, other) or _within(other, key) for other in varied):
@@ -158,7 +157,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
         values = value if isinstance(value, list) else [value]
         points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
-    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "exclude": [], "include": settings})
+    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
@@ -186,14 +185,15 @@ def _grid(spec: Spec, source: str) -> list[dict]:
     """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
     config alone, or nothing where the study says its runs with include."""
     axes = spec.axes()
+    known = [*axes, *(PAIR if spec.isoflop else ())]
     for rule in spec.exclude:
         for key in rule:
-            if key not in axes:
+            if key not in known:
                 raise UserError(f"{source}: exclude names '{key}', which is not a parameter"
-                                f"{did_you_mean(key, axes)} Parameters: {', '.join(axes)}")
-    if spec.include and not axes:
+                                f"{did_you_mean(key, known)} Parameters: {', '.join(known)}")
+    if spec.include and not known:
         return []
-    points = [dict(zip(axes, chosen)) for chosen in itertools.product(*axes.values())]
+    points = [pair | dict(zip(axes, chosen)) for pair in spec.pairs(source) for chosen in itertools.product(*axes.values())]
     return [point for point in points
             if not any(all(point[key] == value for key, value in rule.items()) for rule in spec.exclude)]
 

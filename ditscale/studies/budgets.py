@@ -1,0 +1,69 @@
+"""Budgets of a study: how long its runs train, in images, in FLOPs, or in accelerator-hours or money, which become FLOPs.
+
+A run's length is part of its identity, so it must not depend on the machine that reads the file: hours need the accelerator and the
+utilisation that they are meant for, and money its price besides.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from ditscale.cost.hardware import DENSE_BF16_FLOPS
+from ditscale.errors import UserError, did_you_mean
+from ditscale.section import Count, Section
+
+Positive = Annotated[float, Field(gt=0)]
+NEEDS = {"flops": (), "images": (), "accelerator_hours": ("accelerator", "utilisation"), "money": ("accelerator", "utilisation", "price")}
+EXAMPLE = {"accelerator": "H100", "utilisation": 0.35, "price": 2.5}
+
+
+class Budgets(Section):
+    """Lengths of training in one currency; in all but images, runs of one budget cost the same. Only training is counted."""
+
+    flops: list[float] | None = None
+    images: list[Count] | None = None
+    accelerator_hours: list[Positive] | None = None                            # of one run, over all its accelerators
+    money: list[Positive] | None = None                                        # for these hours
+    accelerator: str | None = None                                             # a name of the table in cost/hardware.py
+    utilisation: float | None = Field(None, gt=0, le=1)                        # of its dense bf16 peak
+    price: Positive | None = None                                              # of one accelerator and one hour
+
+    @model_validator(mode="after")
+    def _one_currency(self):
+        given = [name for name in NEEDS if getattr(self, name)]
+        if len(given) != 1:
+            raise UserError("budgets takes either 'flops: [1e18, ...]' or 'images: [1e6, ...]', or 'accelerator_hours: [10, ...]' or "
+                            "'money: [25, ...]' with what these need")
+        for name, example in EXAMPLE.items():
+            if name in NEEDS[given[0]] and getattr(self, name) is None:
+                raise UserError(f"budgets.{given[0]} needs budgets.{name}, for example {name}: {example}; a run's length must not "
+                                "depend on the machine that reads the file")
+            if name not in NEEDS[given[0]] and getattr(self, name) is not None:
+                raise UserError(f"budgets.{name} is {getattr(self, name)}, but budgets.{given[0]} does not depend on it; leave it out")
+        if self.accelerator is not None and self.accelerator not in DENSE_BF16_FLOPS:
+            raise UserError(f"budgets.accelerator is '{self.accelerator}'{did_you_mean(self.accelerator, DENSE_BF16_FLOPS) or '.'} "
+                            f"There are {', '.join(DENSE_BF16_FLOPS)}")
+        return self
+
+    def axis(self) -> tuple[str, list]:
+        """The key of the config that varies, and its values."""
+        if self.images:
+            return "train.images", self.images
+        return "train.flops", self.flops or [hours * 3600 * self._flops_per_second for hours in self._hours]
+
+    def derivation(self) -> list[str]:
+        """How hours and money became FLOPs, a line a budget."""
+        if not self.accelerator:
+            return []
+        peak = DENSE_BF16_FLOPS[self.accelerator]
+        paid = [f"{money:g} at {self.price:g} an hour = " for money in self.money] if self.money else [""] * len(self._hours)
+        return [f"budget: {money}{hours:g} {self.accelerator}-hours of training x {self.utilisation:g} of {peak / 1e12:g} TFLOP/s = "
+                f"{hours * 3600 * self._flops_per_second:.4g} FLOPs" for money, hours in zip(paid, self._hours)]
+
+    @property
+    def _hours(self) -> list[float]:
+        return self.accelerator_hours or [money / self.price for money in self.money]
+
+    @property
+    def _flops_per_second(self) -> float:
+        return self.utilisation * DENSE_BF16_FLOPS[self.accelerator]

@@ -12,32 +12,42 @@ from ditscale.cli.group import main
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
 @click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
+@click.option("--network", metavar="GBPS", type=click.FloatRange(min=0, min_open=True),
+              help="Network of one accelerator in Gb/s, between nodes.  [default: usual for its kind]")
+@click.option("--scaling", is_flag=True, help="Show the speed on 8 to 512 accelerators, and where more stop paying.")
 @click.option("--probe", is_flag=True, help="First take 20 steps of each distinct model and setting on this machine.")
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
-def plan(spec_path, overrides, device, price, probe, as_csv, as_json):
+def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json):
     """Show what the study SPEC will run and what it will cost. Starts no run."""
+    from dataclasses import replace
+
     from rich.console import Console
 
-    from ditscale.cost.hardware import named_machine, this_machine
+    from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
     from ditscale.studies.inputs import check_inputs
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.limits import excess
     from ditscale.studies.plan import plan_rows, write_rows
     from ditscale.studies.probe import probe_missing, read_probes
+    from ditscale.studies.scaleout import scaling_curves
     from ditscale.studies.show import show_plan
     from ditscale.studies.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
+    if network:
+        if machine.kind != "gpu":
+            raise UserError("--network is of accelerators, and this machine has none; say which with --on, as H100:512")
+        machine = replace(machine, links=gpu_links(machine.name, network))
     if probe:
         if device:
             raise UserError(f"--probe measures this machine, and --on {device} plans for another; give one of the two")
         check_inputs(runs)
         probe_missing(spec, runs, machine, Console(highlight=False))
     rows = plan_rows(runs, machine, read_probes(spec, machine))
-    show_plan(spec, rows, machine, slots(machine, runs), price)
+    show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [])
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

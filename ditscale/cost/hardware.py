@@ -13,7 +13,35 @@ from ditscale.errors import UserError, did_you_mean
 # Dense bf16 peak in FLOP/s by a word of the device's name (makers' data sheets; never the sparse figure).
 DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15,
                     "L40S": 362e12, "H20": 148e12}
+# GB/s that a GPU sends within a node, one direction (data sheets: NVLink, or PCIe where that joins only pairs or none), and Gb/s of
+# network that a GPU has in its usual pods.
+LINKS = {"H200": (450, 400), "H100 NVL": (64, 400), "H100 PCIe": (64, 200), "H100": (450, 400), "A100": (300, 200),
+         "B200": (900, 400), "L40S": (32, 200), "H20": (450, 400)}
+OTHER_LINKS = (32, 100)                                                        # PCIe 4
 MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # makers' GB, as GiB
+
+
+@dataclass(frozen=True)
+class Links:
+    """How devices are joined: bytes/s that one sends within its node and over the network, and what of that is reached.
+
+    Hops take what NCCL's tuner assumes for rings (protocol Simple). The defaults are gloo's on one host, the best that
+    benchmarks/communication.py measured: no promise for another.
+    """
+
+    node_bandwidth: float = 1.0e9
+    network_bandwidth: float = 1.0e9
+    per_node: int = 1 << 30
+    reached: float = 1.0
+    node_hop_seconds: float = 100e-6
+    network_hop_seconds: float = 100e-6
+    call_seconds: float = 0.0
+
+    def ring_bandwidth(self, nodes: int, ranks: int) -> float:
+        """Bytes/s that each rank sends in rings: over several nodes all adapters of a node serve the one border."""
+        if nodes == 1:
+            return self.reached * self.node_bandwidth
+        return self.reached * min(self.node_bandwidth, self.network_bandwidth * min(ranks / nodes, self.per_node))
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,7 @@ class Machine:
     devices: int
     peak_flops: float
     memory_bytes: int = 0                                                      # 0: not known
+    links: Links = Links()
 
     @property
     def threads_per_device(self) -> int:
@@ -35,7 +64,8 @@ def this_machine() -> Machine:
     """GPUs where nvidia-smi finds some; else CPU cores, with their peak taken from a short fp32 matrix product."""
     names = _gpu_names()
     if names:
-        return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12, _by_name(MEMORY_GIB, names[0], 0) * GIB)
+        return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12, _by_name(MEMORY_GIB, names[0], 0) * GIB,
+                       gpu_links(names[0]))
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine("cpu", _cpu_name(), cores, _measured_flops() / cores, memory // cores)
@@ -54,12 +84,20 @@ def named_machine(text: str) -> Machine:
                         f"There are {', '.join(DENSE_BF16_FLOPS)}")
     if count and not (count.isdigit() and int(count)):
         raise UserError(f"--on {text}: '{count}' is no number of devices; H100:8 would do")
-    return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB)
+    return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB,
+                   gpu_links(name))
 
 
 def dense_bf16_flops(name: str) -> float | None:
     """A GPU's dense bf16 peak in FLOP/s, from its name; None for one that the table does not know."""
     return _by_name(DENSE_BF16_FLOPS, name, None)
+
+
+def gpu_links(name: str, network_gbps: float | None = None) -> Links:
+    """Links of nodes of eight such GPUs; ``network_gbps`` is a GPU's share of its node's network, where it is not the usual one."""
+    node, network = _by_name(LINKS, name.upper(), OTHER_LINKS)
+    return Links(node * 1e9, (network_gbps or network) * 1e9 / 8, per_node=8, reached=0.7, node_hop_seconds=3.4e-6,
+                 network_hop_seconds=14e-6, call_seconds=8.4e-6)
 
 
 def _by_name(table: dict, name: str, otherwise):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from ditscale.config import RunConfig
+from ditscale.cost.communication import Sharding, communication, step_collectives
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import sampling_flops, training_flops
+from ditscale.cost.runs import run_card, sampling_flops, training_flops
+from ditscale.models.sizes import parse_model_name
 
 
 @dataclass(frozen=True)
@@ -15,18 +17,60 @@ class Assumptions:
     sample_utilisation: float
     step_overhead_seconds: float                                               # engine, optimizer, EMA, Python
     start_seconds: float                                                       # imports, launcher, first batch
+    hides: float = 0.7                                                         # share of computing that sending can hide behind
 
 
-ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0)}
+ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 0.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0)}
+BACKWARD = 2 / 3                                                               # of a step's computing
 
 
-def training_seconds(config: RunConfig, machine: Machine, images_seen: int) -> float:
-    """Forecast seconds to train from ``images_seen`` to the end."""
+@dataclass(frozen=True)
+class StepForecast:
+    """One optimizer step, on average: seconds of computing (and what each step costs beside the model), seconds of collectives,
+    those of them that nothing hides, and the bytes that a rank sends."""
+
+    compute_seconds: float
+    overhead_seconds: float
+    communication_seconds: float
+    exposed_seconds: float
+    sent_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        return self.compute_seconds + self.overhead_seconds + self.exposed_seconds
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the step in which the model computes: 1 would be a speed that grows with the number of devices."""
+        return self.compute_seconds / self.seconds
+
+
+def utilisation(train_flops_per_image: float, images_per_second: float, devices: int, peak_flops: float) -> float:
+    """MFU: the training FLOPs that a model needs, over what the devices could do at their dense peak in the same time."""
+    return train_flops_per_image * images_per_second / (devices * peak_flops)
+
+
+def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, images_seen: int = 0,
+                  micro_batch: int | None = None) -> StepForecast:
+    """The average step from ``images_seen`` to the end of a run that is not at its end; ``micro_batch`` stands for ``auto``."""
     assumed, ranks = ASSUMED[machine.kind], config.resources.accelerators_per_run
-    flops = training_flops(config, config.train.images) - training_flops(config, images_seen)
+    flops = training_flops(config, config.train.images) - (training_flops(config, images_seen) if images_seen else 0)
     steps = (config.train.images - images_seen) / config.train.global_batch
-    return flops / (assumed.train_utilisation * machine.peak_flops * ranks) \
-        + steps * assumed.step_overhead_seconds
+    compute = flops / steps / (assumed.train_utilisation * machine.peak_flops * ranks)
+    micro_steps = config.train.global_batch // ranks // (micro_batch or config.micro_batch)
+    teacher = config.objective.name == "discriminative" and config.objective.discriminates
+    sent = communication(
+        step_collectives(run_card(config).parameters, sharding, precision=config.train.precision, micro_steps=micro_steps,
+                         blocks=parse_model_name(config.model.name).dims.depth, teacher=teacher), ranks, machine.links)
+    window = {0: 0.0, 1: BACKWARD / micro_steps, 2: BACKWARD, 3: 1.0}[sharding.stage] * compute
+    hidden = min(sent.hideable_seconds, assumed.hides * window)
+    return StepForecast(compute, assumed.step_overhead_seconds, sent.seconds, sent.seconds - hidden, sent.bytes)
+
+
+def training_seconds(config: RunConfig, machine: Machine, images_seen: int, sharding: Sharding = Sharding()) -> float:
+    """Forecast seconds to train from ``images_seen`` to the end, the communication that nothing hides included."""
+    steps = (config.train.images - images_seen) / config.train.global_batch
+    return steps * step_forecast(config, machine, sharding, images_seen).seconds if steps else 0.0
 
 
 def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None) -> float:

@@ -1,19 +1,23 @@
 """What a study will cost, before anything runs: a row a run, measured where a run has begun, then probed, else forecast."""
 
 import csv
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
-from ditscale.cost.throughput import ASSUMED, evaluation_seconds, start_seconds, training_seconds
+from ditscale.cost.communication import Sharding
+from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.probe import Probe, shape_of
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.schedule import due_images
+from ditscale.training.strategy import sharding
 
 MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
 STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
@@ -46,6 +50,8 @@ class PlanRow:
     images_per_second: float                                                   # in training
     seconds_left: float
     basis: str
+    step: StepForecast | None                                                  # forecast, of what is left; None: nothing is
+    strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
 
     @property
     def accelerator_hours(self) -> float:
@@ -55,21 +61,27 @@ class PlanRow:
 
 def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
     """A row for each run; ``probes`` by shape, see probe.py."""
-    return [_row(planned, machine, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
+    read = functools.cache(sharding)                                           # thousands of runs share a strategy file
+    return [_row(planned, machine, read, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
 
 
-def _row(planned: PlannedRun, machine: Machine, probe: Probe | None) -> PlanRow:
+def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None) -> PlanRow:
     config, card = planned.config, run_card(planned.config)
     status = planned.run.status()
     images_seen = status["images_seen"]
     left = config.train.images - images_seen
     metrics = read_lines(planned.run.metrics)
-    due = due_images(config)
-    basis, training = ASSUMED_SPEED, training_seconds(config, machine, images_seen)
+    due, fitted = due_images(config), fit(config, machine)
+    sent = read(config.resources.deepspeed) if config.resources.accelerators_per_run > 1 else Sharding()
+    settled = (fitted[0] or 1) if config.resources.micro_batch == "auto" else None
+    step = step_forecast(config, machine, sent, images_seen, settled) if left else None
+    basis, step_seconds = ASSUMED_SPEED, step.seconds if step else 0.0
     if metrics:
-        basis, training = MEASURED, left * sum(line["seconds"] for line in metrics) / max(1, metrics[-1]["images_seen"])
+        images = max(config.train.global_batch, metrics[-1]["images_seen"])
+        basis, step_seconds = MEASURED, sum(line["seconds"] for line in metrics) / images * config.train.global_batch
     elif probe:
-        basis, training = PROBED, left / config.train.global_batch * probe.step_seconds
+        basis, step_seconds = PROBED, probe.step_seconds
+    training = step_seconds * left / config.train.global_batch
     utilisation = probe and card.train_flops_per_image * config.train.global_batch / probe.step_seconds / (
         machine.peak_flops * config.resources.accelerators_per_run)
     seconds = 0.0
@@ -79,11 +91,11 @@ def _row(planned: PlannedRun, machine: Machine, probe: Probe | None) -> PlanRow:
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen,
-                   config.resources.accelerators_per_run, *_fit(config, machine), probe and probe.memory_bytes,
-                   left / training if training else 0.0, seconds, basis)
+                   config.resources.accelerators_per_run, *fitted, probe and probe.memory_bytes,
+                   left / training if training else 0.0, seconds, basis, step, sent.stage)
 
 
-def _fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
+def fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
     """Micro batch, the smallest ZeRO stage that fits with it, and the bytes of a device. ``auto`` is the largest at that stage."""
     usable = int(USABLE * machine.memory_bytes)
     sizes = micro_batches(config) if config.resources.micro_batch == "auto" else [config.micro_batch]
@@ -109,7 +121,7 @@ def write_rows(path, rows: list[PlanRow], form: str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    values = [{**asdict(row), "accelerator_hours": row.accelerator_hours} for row in rows]
+    values = [_flat(row) for row in rows]
     try:
         with open(path, "w", newline="") as file:
             if form == "json":
@@ -122,9 +134,31 @@ def write_rows(path, rows: list[PlanRow], form: str) -> None:
         raise UserError(f"--{form} {path}: cannot be written: {error.strerror}") from None
 
 
+def _flat(row: PlanRow) -> dict:
+    """A row's values, those of its step with names of their own."""
+    names = {"compute_seconds": "step_compute_seconds", "communication_seconds": "step_communication_seconds",
+             "exposed_seconds": "step_exposed_seconds", "sent_bytes": "step_sent_bytes"}
+    values = {**asdict(row), "accelerator_hours": row.accelerator_hours}
+    del values["step"]
+    return values | {name: getattr(row.step, key, None) for key, name in names.items()}
+
+
 def assumption_line(machine: Machine, slots: int) -> str:
     """What the forecast rests on, in one sentence."""
     assumed = ASSUMED[machine.kind]
     return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
             f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms a step beside the model, "
             f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 steps.")
+
+
+def link_lines(machine: Machine) -> list[str]:
+    """What the forecast of communication rests on."""
+    links, hides = machine.links, ASSUMED[machine.kind].hides
+    if machine.kind == "cpu":
+        return [f"Ranks of one host talk over gloo at {links.node_bandwidth / 1e9:g} GB/s each, and nothing hides that."]
+    return [f"Nodes of {links.per_node}: {links.node_bandwidth / 1e9:g} GB/s a GPU within (one direction), "
+            f"{links.network_bandwidth * 8e-9:g} Gb/s a GPU between; {links.reached:.0%} of that is reached. NCCL's rings are flat and use "
+            "all adapters of a node;",
+            f"a hop takes {links.node_hop_seconds * 1e6:g} us within, {links.network_hop_seconds * 1e6:g} us between. Sending hides only "
+            f"with DeepSpeed's overlap_comm (on by default at stage 3 alone): full buckets,",
+            f"behind {hides:.0%} of the backward (stage 3: of all computing)."]

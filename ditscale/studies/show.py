@@ -8,14 +8,16 @@ from ditscale.cost.memory import GIB
 from ditscale.rundir import RUNNING, last_line
 from ditscale.studies.isoflop import Curve, curves
 from ditscale.studies.launchers.queue import live_jobs
-from ditscale.studies.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, makespan
+from ditscale.studies.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
+from ditscale.studies.scaleout import PAYS, RANKS, ScalingCurve
 from ditscale.studies.spec import PlannedRun, Spec
 
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
-def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None) -> None:
-    """Print a row a run and the totals; ``price`` is for one accelerator and one hour."""
+def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
+              scaling: list[ScalingCurve] = ()) -> None:
+    """Print a row a run and the totals, and what the study asks for besides; ``price`` is for one accelerator and one hour."""
     table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
     for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "sampling FLOPs", "fits at",
                  "images/s", "time left"):
@@ -39,6 +41,13 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(line)
     if spec.isoflop:
         _show_curves(curves(spec.isoflop, spec.config, spec.name), console)
+    steps = [row for row in rows if row.ranks > 1 and row.step]
+    if steps:
+        _show_steps(steps, console)
+    if scaling:
+        _show_scaling(scaling, machine, console)
+    for line in link_lines(machine) if steps or scaling else []:
+        console.print(line)
 
 
 def _show_curves(found: list[Curve], console: Console) -> None:
@@ -52,6 +61,39 @@ def _show_curves(found: list[Curve], console: Console) -> None:
     console.print(table)
     console.print("N: training FLOPs of an image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: further out, the "
                   "parabola's minimum is biased.")
+
+
+def _show_steps(rows: list[PlanRow], console: Console) -> None:
+    """Where the time of a step goes in runs of several ranks."""
+    table = Table(title="A step of runs of several ranks (forecast)", title_justify="left")
+    for name in ("run", "ranks", "ZeRO", "model", "beside it", "communication", "of it exposed", "sent a rank", "efficiency"):
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=name == "run")
+    for row in rows:
+        step = row.step
+        table.add_row(row.run_id, str(row.ranks), str(row.strategy_stage), _ms(step.compute_seconds), _ms(step.overhead_seconds),
+                      _ms(step.communication_seconds), _ms(step.exposed_seconds), f"{step.sent_bytes / 1e6:,.4g} MB",
+                      f"{step.efficiency:.0%}")
+    console.print(table)
+
+
+def _show_scaling(found: list[ScalingCurve], machine: Machine, console: Console) -> None:
+    """Print a row a shape of run: images/s and efficiency on more and more accelerators, and where to stop."""
+    table = Table(title=f"images/s, and efficiency, on so many {machine.name}", title_justify="left")
+    for name in ("runs", "batch", "ZeRO", *map(str, RANKS), "pays to"):
+        table.add_column(name, justify="left" if name == "runs" else "right", no_wrap=name == "runs")
+    for curve in found:
+        points = {point.ranks: f"{point.images_per_second:,.0f}\n{point.step.efficiency:.0%}" for point in curve.points}
+        table.add_row(f"{curve.name} ({curve.runs})", f"{curve.global_batch:,}", str(curve.stage),
+                      *(points.get(ranks, "") for ranks in RANKS), f"{curve.pays_to or '-'}")
+    console.print(table)
+    console.print(f"Pays to: while twice the accelerators give at least {PAYS:g} times the images/s. Efficiency: the share of a step in "
+                  "which the model computes. Empty: the batch does not divide, or nothing fits.")
+    console.print("Micro batch: the largest that fits. The share of peak is taken to be the same at every micro batch, which flatters "
+                  "small ones: measure before you believe it.")
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.3g} ms" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _fit(row: PlanRow) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ditscale.cost.hardware import Machine, dense_bf16_flops, this_machine
+from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_machine
 from ditscale.errors import UserError
 from ditscale.rundir import DONE
 from ditscale.studies.inputs import check_inputs, check_writable
@@ -79,6 +79,7 @@ def _price(missing: list[PlannedRun], site: Site | None) -> str:
     peak = dense_bf16_flops(site.gres.upper()) if site else None
     if not peak:
         return ""
-    hours = sum(row.accelerator_hours for row in plan_rows(missing, Machine("gpu", site.gres, site.gpus_per_node, peak)))
+    machine = Machine("gpu", site.gres, site.gpus_per_node, peak, links=gpu_links(site.gres))
+    hours = sum(row.accelerator_hours for row in plan_rows(missing, machine))
     price = f", {hours * site.price_per_gpu_hour:,.2f} at {site.price_per_gpu_hour:g} an hour" if site.price_per_gpu_hour else ""
     return f", about {hours:,.1f} GPU-hours{price}"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ditscale.config import RunConfig
+from ditscale.cost.communication import Sharding
 from ditscale.errors import UserError
 
 # Sections of a DeepSpeed JSON that would decide what the run config decides.
@@ -64,6 +65,26 @@ def _left_to_us(strategy: dict, world_size: int) -> dict:
 def zero_stage(config: RunConfig) -> int:
     """The ZeRO stage that the strategy file asks for."""
     return _read(Path(config.resources.deepspeed)).get("zero_optimization", {}).get("stage", 0)
+
+
+def sharding(path: str) -> Sharding:
+    """What the strategy file ``resources.deepspeed`` says about what ranks send each other, with DeepSpeed's defaults."""
+    zero, defaults = _read(Path(path)).get("zero_optimization", {}), Sharding()
+
+    def number(key: str, default: float) -> float:
+        value = zero.get(key)                                                  # DeepSpeed itself says what is wrong with others
+        return value if isinstance(value, (int, float)) and value >= 0 else default
+
+    stage = zero.get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"resources.deepspeed: {path} asks for ZeRO stage {stage!r}; stages are 0, 1, 2 and 3")
+    overlap = zero.get("overlap_comm")
+    live = number("stage3_max_live_parameters", 1e9)
+    return Sharding(stage, stage == 3 if overlap is None else bool(overlap),
+                    number("reduce_bucket_size", 0) or defaults.reduce_bucket,
+                    number("stage3_max_reuse_distance", defaults.reuse_distance),
+                    min(number("stage3_prefetch_bucket_size", defaults.prefetch_bucket), live),
+                    bool(zero.get("use_multi_rank_bucket_allreduce", True) or not zero.get("reduce_scatter", True)))
 
 
 def offloads(config: RunConfig) -> bool:

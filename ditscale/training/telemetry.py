@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ditscale.cost.hardware import dense_bf16_flops
 from ditscale.cost.runs import run_card
+from ditscale.cost.throughput import utilisation
 from ditscale.config import RunConfig
 from ditscale.data.progress import duration
 from ditscale.objectives.objective import Terms
@@ -90,7 +91,7 @@ class Telemetry:
                  "peak_memory_gib": _peak_memory_gib(self.world.device)}
         peak = dense_bf16_flops(torch.cuda.get_device_name()) if self.world.device.type == "cuda" else None
         if peak:
-            speed["mfu"] = self.images * run_card(self.config).train_flops_per_image / elapsed / (peak * self.world.size)
+            speed["mfu"] = utilisation(run_card(self.config).train_flops_per_image, self.images / elapsed, self.world.size, peak)
         return speed
 
     def _write(self, images_seen: int, means: dict[str, float], more: dict[str, float], found: Found) -> None:

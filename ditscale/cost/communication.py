@@ -1,0 +1,101 @@
+"""What DeepSpeed's ranks send each other in a training step: bytes by stage of ZeRO, and the seconds of it.
+
+With G ranks in a ring an all-gather or a reduce-scatter of S bytes has each rank send (G-1)/G S bytes, an all-reduce twice that.
+What is sent when follows DeepSpeed 0.19's code, and is counted call by call in ``benchmarks/communication.py``:
+
+    stage 0      all-reduce of the gradients, after the last micro step
+    stage 1      the same (buckets for several ranks are all-reduced, not reduce-scattered); all-gather of the new weights
+    stage 2      the same, but the all-reduce at every micro step
+    stage 3      at every micro step an all-gather of the weights for the forward, one for those that were let go until the backward
+                 (by default next to none), and a reduce-scatter of the gradients
+
+Weights and gradients travel in the precision of the forward. Seconds are those of NCCL's rings: a ring crosses the border of a node
+once, so the network adapters of a node share the work, and each hop has the latency of NCCL's own tuner.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ditscale.cost.hardware import Links
+
+BYTES = {"bf16": 2, "fp32": 4}
+SMALL_PER_BLOCK = 5                                                            # biases: stage 3 gathers them one by one after a step
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What a DeepSpeed JSON says about sending; the defaults are DeepSpeed's. Buckets and distances count numbers."""
+
+    stage: int = 1
+    overlap: bool = False                                                      # overlap_comm: send during the backward
+    reduce_bucket: float = 5e8
+    reuse_distance: float = 1e9                                                # stage 3 keeps what is used again so soon;
+    prefetch_bucket: float = 5e7                                               # where it looks ahead, nearly all, as measured
+    all_reduces: bool = True                                                   # use_multi_rank_bucket_allreduce and reduce_scatter
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One kind of collective of a step: ``bytes`` whole, ``calls`` that share them, of which ``hideable`` may hide in computing."""
+
+    steps: int                                                                 # rounds of the ring: 2 for an all-reduce
+    bytes: float
+    calls: int
+    hideable: float = 0.0
+
+    def sent(self, ranks: int) -> float:
+        """Bytes that one rank sends."""
+        return self.steps * self.bytes * (ranks - 1) / ranks
+
+
+@dataclass(frozen=True)
+class Communication:
+    """One optimizer step of one rank: bytes that it sends, seconds alone, and those of them that computing may hide."""
+
+    bytes: float
+    seconds: float
+    hideable_seconds: float
+
+
+def step_collectives(parameters: int, sharding: Sharding, *, precision: str, micro_steps: int, blocks: int,
+                     teacher: bool = False) -> list[Collective]:
+    """What a rank takes part in during one optimizer step.
+
+    Args:
+        blocks: of the model: stage 3 gathers their biases one by one.
+        teacher: the discriminative variant's, whose weights are gathered after each step.
+    """
+    whole, stage = BYTES[precision] * parameters, sharding.stage
+    buckets = max(1, math.ceil(parameters / sharding.reduce_bucket))
+    filled = int(parameters // sharding.reduce_bucket) * sharding.reduce_bucket / parameters  # before the backward ends
+    hideable = filled if sharding.overlap else 0.0
+    after_step = [Collective(1, whole, 1)] if teacher and stage else []
+    if stage < 3:
+        times, rounds = micro_steps if stage == 2 else 1, 1 if stage and not sharding.all_reduces else 2
+        gradients = Collective(rounds, times * whole, times * buckets, hideable if stage else 0.0)
+        return [gradients, *([Collective(1, whole, 1)] if stage else []), *after_step]
+    # Forward and backward both pass by what lies between a weight's uses. Prefetching marks weights as needed again.
+    gathers = 1.0 if sharding.prefetch_bucket else 1 + max(0.0, 1 - sharding.reuse_distance / 2 / parameters)
+    at_once = sharding.prefetch_bucket or parameters / (SMALL_PER_BLOCK * blocks)
+    return [Collective(1, micro_steps * gathers * whole, micro_steps * math.ceil(gathers * parameters / at_once),
+                       float(sharding.overlap)),
+            Collective(1, micro_steps * whole, micro_steps * buckets, hideable),
+            Collective(1, 0.0, SMALL_PER_BLOCK * blocks), *after_step]
+
+
+def communication(collectives: list[Collective], ranks: int, links: Links) -> Communication:
+    """Bytes and seconds of a step's collectives; nothing where a rank is alone."""
+    if ranks == 1:
+        return Communication(0.0, 0.0, 0.0)
+    seconds = [ring_seconds(one, ranks, links) for one in collectives]
+    return Communication(sum(one.sent(ranks) for one in collectives), sum(seconds),
+                         sum(one.hideable * its for one, its in zip(collectives, seconds)))
+
+
+def ring_seconds(collective: Collective, ranks: int, links: Links) -> float:
+    """Seconds of a collective in rings over all ranks: its bytes at the narrowest place, and the latency of each hop."""
+    nodes = math.ceil(ranks / links.per_node)
+    between = nodes - 1
+    latency = links.call_seconds + collective.steps * (between * links.network_hop_seconds
+                                                       + (ranks - 1 - between) * links.node_hop_seconds)
+    return collective.sent(ranks) / links.ring_bandwidth(nodes, ranks) + collective.calls * latency

@@ -20,6 +20,9 @@ class Status(Enum):
     TOO_FEW_POINTS = f"fewer than {MIN_DISTINCT_X} distinct x: a line through them could not be wrong"
     TOO_FEW_RUNS = f"fewer than {MIN_RUNS} runs: resampling them says nothing about other runs"
     NO_SPREAD = "all values are equal: there is nothing to correlate"
+    ONE_SEED = "no cell has two seeds: there is no estimate of the noise, and so no verdict"
+    NO_COMMON_RANGE = "the curves share no such score: beyond what was measured nothing is said"
+    NOT_REACHED = "not every run reached the score: its cost there is only known to be higher"
 
     @property
     def ok(self) -> bool:

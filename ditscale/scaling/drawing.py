@@ -1,0 +1,108 @@
+"""Frontiers and multipliers drawn on axes that are handed in. Matplotlib is not imported here: axes bring their own methods.
+
+Colours differ in lightness first, and each kind has a marker or a line of its own: they hold in greyscale.
+"""
+
+import math
+
+import numpy as np
+
+INK, MUTED, VARIANT, BAND = "#1c1f24", "#636974", "#2b7bba", "#9aa3af"
+
+
+def draw_frontier(ax, found) -> None:
+    """Dominated cells as crosses, frontier cells as dots on a step line; open dots are there with less than even odds."""
+    ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, found.lower_is_better))
+    if not found.cells:
+        _say(ax, found.sentence)
+        return
+    for cell in found.cells:
+        doubtful = cell.on_frontier and cell.probability < 0.5
+        if cell.interval:
+            ax.plot([cell.cost] * 2, [cell.interval.low, cell.interval.high], color=INK if cell.on_frontier else BAND, linewidth=1.0,
+                    zorder=2)
+        ax.plot(cell.cost, cell.score, marker="o" if cell.on_frontier else "x", markersize=6 if cell.on_frontier else 4.5, linestyle="",
+                color=INK if cell.on_frontier else MUTED, markerfacecolor="white" if doubtful else INK, zorder=3)
+    costs, scores = [cell.cost for cell in found.points], [cell.score for cell in found.points]
+    end = max(cell.cost for cell in found.cells)
+    edges = [value for cell in found.cells for value in ((cell.interval.low, cell.interval.high) if cell.interval else (cell.score,))]
+    _plain_ticks(ax.yaxis, min(edges), max(edges))
+    _cost_ticks(ax, found.cells[0].cost, end)
+    ax.step([*costs, end], [*scores, scores[-1]], where="post", color=INK, linewidth=1.3, zorder=1)
+
+
+def draw_multiplier(ax, found) -> None:
+    """A point and its interval for each target; the overall one as a line with its band."""
+    ax.set(xscale="log", yscale="log", xlabel=found.score_unit, ylabel=f"{found.cost_unit} of {found.baseline} / of {found.variant}")
+    usable = [at for at in found.targets if at.status.ok]
+    if not usable:
+        _say(ax, found.sentence)
+        return
+    ax.axhline(1.0, color=MUTED, linestyle=":", linewidth=1.2, zorder=1)
+    ax.axhline(found.overall.value, color=VARIANT, linewidth=1.2, zorder=1)
+    if found.overall.interval:
+        ax.axhspan(found.overall.interval.low, found.overall.interval.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
+    for at in usable:
+        if at.interval:
+            ax.plot([at.target] * 2, [at.interval.low, at.interval.high], color=INK, linewidth=1.3, zorder=2)
+        ax.plot(at.target, at.value, marker="o", markersize=6, color=INK, markerfacecolor="white" if at.flat else INK, zorder=3)
+    bounds = [value for at in (*usable, found.overall) for value in ((at.interval.low, at.interval.high) if at.interval else (at.value,))]
+    _plain_ticks(ax.yaxis, min(*bounds, 0.95), max(*bounds, 1.05))
+    _plain_ticks(ax.xaxis, min(at.target for at in usable), max(at.target for at in usable), margin=1.08)
+
+
+def draw_curves(ax, found) -> None:
+    """One line a run, and an arrow at the middle usable target with the multiplier beside it."""
+    variant, baseline = found.data
+    ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, variant.lower_is_better))
+    for runs, colour, marker in ((baseline, INK, "o"), (variant, VARIANT, "s")):
+        for i, run in enumerate(np.unique(runs.runs)):
+            own = np.flatnonzero(runs.runs == run)
+            own = own[np.argsort(runs.cost[own])]
+            ax.plot(runs.cost[own], runs.score[own], color=colour, linewidth=1.1, marker=marker, markersize=3.5,
+                    label=runs.name if i == 0 else "_")
+    _plain_ticks(ax.yaxis, min(runs.score.min() for runs in found.data), max(runs.score.max() for runs in found.data))
+    _cost_ticks(ax, min(runs.cost.min() for runs in found.data), max(runs.cost.max() for runs in found.data))
+    usable = [at for at in found.targets if at.status.ok]
+    ax.legend(frameon=False, loc="upper right" if variant.lower_is_better else "lower right")
+    if not usable:
+        return
+    at = usable[len(usable) // 2]
+    ax.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=4,
+                arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0})
+    between = f"\n95 %: {at.interval.low:.2f} to {at.interval.high:.2f}" if at.interval else "\nno interval: too few seeds"
+    corner = {"y": 0.04, "va": "bottom"} if variant.lower_is_better else {"y": 0.96, "va": "top"}
+    ax.text(0.04, s=f"at {at.target:.3g}: {1 / at.value:.2f} times the cost\nmultiplier {at.value:.2f}{between}", transform=ax.transAxes,
+            fontsize=9, color=INK, ha="left", **corner)
+
+
+def _directed(unit: str, lower_is_better: bool) -> str:
+    return f"{unit} ({'lower' if lower_is_better else 'higher'} is better)"
+
+
+def _say(ax, sentence: str) -> None:
+    ax.text(0.5, 0.5, sentence, transform=ax.transAxes, ha="center", va="center", wrap=True, color=INK)
+
+
+def _cost_ticks(ax, low: float, high: float) -> None:
+    """Hours and money as plain numbers; FLOPs and images keep their powers of ten."""
+    if high < 1e5:
+        _plain_ticks(ax.xaxis, low, high, margin=1.1)
+
+
+def _plain_ticks(axis, low: float, high: float, margin: float = 1.03) -> None:
+    """Plain numbers at 1, 2, 5 and the like, or at even steps where those leave fewer than four."""
+    margin = max(margin, (high / low) ** 0.04)
+    low, high = low / margin, high * margin
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) >= 4:
+            break
+    else:
+        unit = 10.0 ** math.floor(math.log10(high - low))
+        unit *= next(part for part in (1, 0.5, 0.2, 0.1) if (high - low) / (unit * part) >= 4)
+        ticks = [unit * k for k in range(math.ceil(low / unit), math.floor(high / unit) + 1)]
+    axis.set_ticks([], minor=True)
+    axis.set_ticks(ticks, labels=[f"{tick:.4g}" for tick in ticks])
+    (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(low, high)

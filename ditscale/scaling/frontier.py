@@ -1,0 +1,171 @@
+"""The cost-score frontier: what no other choice beats in both, and how sure that is under seed noise.
+
+A cell is a choice (a model, a variant, a number of images); its points are its seeds. The frontier is of the cells' geometric
+means. Probabilities are of the true means given the data, with noise pooled over cells (Student's t) and nothing known before:
+of the statements made with probability 0.9, nine in ten are true where true differences are wider than the noise. Cells of
+the same runs share these runs' luck. Costs are taken as they were measured, without noise.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.noise import Noise, pooled_noise
+from ditscale.scaling.status import Status, as_points, first_bad
+
+DRAWS = 4000
+SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One choice. ``score`` and ``cost`` are geometric means over its points; ``probability`` that it truly is on the frontier.
+
+    ``interval`` is of its true score, 95 %. Probability and interval are NaN and None where nothing repeats.
+    """
+
+    name: str
+    cost: float
+    score: float
+    runs: tuple[str, ...]
+    on_frontier: bool
+    probability: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """``cells`` by cost. Where ``status`` is not CONVERGED there are none; without noise there are no probabilities."""
+
+    status: Status
+    detail: str
+    cost_unit: str
+    score_unit: str
+    lower_is_better: bool
+    cells: tuple[Cell, ...] = ()
+    noise: Noise | None = None
+    seed: int = 0
+    by_name: dict[str, Cell] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def points(self) -> tuple[Cell, ...]:
+        """The cells on the frontier, cheapest first."""
+        return tuple(cell for cell in self.cells if cell.on_frontier)
+
+    @property
+    def sentence(self) -> str:
+        if not self.status.ok:
+            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        counted = f"{len(self.points)} of {len(self.cells)} cells are on the frontier of {self.score_unit} against {self.cost_unit}"
+        if not self.noise.status.ok:
+            return f"{counted}; INCONCLUSIVE: {self.noise.sentence}"
+        return f"{counted}, {sum(cell.probability >= SURE for cell in self.points)} of them with a probability of {SURE:g} or more"
+
+    def at(self, cost: float) -> Cell | None:
+        """The best that this cost buys: the frontier cell of the highest cost not above it; None where nothing is so cheap.
+
+        Its interval is that of the frontier's score there. It leans to the good side where many cells are all but equal.
+        """
+        affordable = [cell for cell in self.points if cell.cost <= cost]
+        return affordable[-1] if affordable else None
+
+    def dominance(self, a: str, b: str) -> float:
+        """The probability that cell ``a`` truly dominates cell ``b``: costs no more and scores better. NaN without noise.
+
+        0 where ``a`` costs more: no seed noise is taken to be in costs.
+        """
+        one, other = self.by_name[a], self.by_name[b]
+        if not self.noise.status.ok:
+            return math.nan
+        if one.cost > other.cost:
+            return 0.0
+        gain = math.log(other.score / one.score) * (1.0 if self.lower_is_better else -1.0)
+        variance = 1 / len(one.runs) + 1 / len(other.runs) - 2 * _covariance(one.runs, other.runs, self.noise)
+        scale = self.noise.sigma * math.sqrt(max(variance, 0.0))
+        return float(stats.t.cdf(gain / scale, self.noise.freedom)) if scale else float(gain > 0)
+
+    def card(self) -> dict:
+        """Ready for JSON: absent numbers are None."""
+        from ditscale.scaling.cards import frontier_card
+        return frontier_card(self)
+
+    def plot(self, ax) -> None:
+        """All cells and the frontier's steps on matplotlib axes, with intervals where there are any."""
+        from ditscale.scaling.drawing import draw_frontier
+        draw_frontier(ax, self)
+
+
+def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, lower_is_better: bool = True, cost_unit: str = "cost",
+             score_unit: str = "score", seed: int = 0) -> Frontier:
+    """The non-dominated cells.
+
+    A cell is dominated by one that costs no more and scores better, or costs less and scores no worse; of equals, both stay.
+
+    Args:
+        cost, score: positive, in any currency and metric, ``(n,)``.
+        cells: the cell of each point, ``(n,)``; points of one cell differ in seed alone. Without it each point is a cell.
+        runs: the run of each point, ``(n,)``: two cells with checkpoints of one run share its luck. Without it none do.
+        noise: of ln score, where it is known better than from these points; by default pooled over the cells.
+        seed: of the draws behind the probabilities.
+    """
+    cost, score, names = as_points(cost, score, cells)
+    runs = np.arange(len(cost)).astype(str) if runs is None else np.asarray(runs).astype(str)
+    facts = {"cost_unit": cost_unit, "score_unit": score_unit, "lower_is_better": lower_is_better, "seed": seed}
+    bad = first_bad(cost, score, runs)
+    if bad or not len(cost):
+        return Frontier(Status.BAD_DATA, bad or "no point", **facts)
+    noise = pooled_noise(score, names, runs) if noise is None else noise
+    distinct, where = np.unique(names, return_inverse=True)
+    costs, scores = (_geometric_means(values, where) for values in (cost, score))
+    level = np.log(scores) if lower_is_better else -np.log(scores)
+    of_cell = [tuple(runs[where == i].tolist()) for i in range(len(distinct))]
+    on = _non_dominated(costs, level)
+    share = _share_on_frontier(costs, level, of_cell, noise, seed) if noise.status.ok else np.full(len(on), math.nan)
+    made = [Cell(str(distinct[i]), float(costs[i]), float(scores[i]), of_cell[i], bool(on[i]), float(share[i]),
+                 _interval(scores[i], len(of_cell[i]), noise)) for i in np.lexsort((level, costs))]
+    return Frontier(Status.CONVERGED, "", cells=tuple(made), noise=noise, by_name={cell.name: cell for cell in made}, **facts)
+
+
+def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Which points no other beats; ``level`` is better where lower, ``(..., n)``, and ``cost`` ``(n,)``."""
+    costs, group = np.unique(cost, return_inverse=True)
+    best = np.full((*level.shape[:-1], len(costs)), np.inf)                    # the best level at each cost
+    np.minimum.at(np.moveaxis(best, -1, 0), group, np.moveaxis(level, -1, 0))
+    before = np.minimum.accumulate(best, axis=-1)                              # at that cost or less
+    cheaper = np.concatenate([np.full((*before.shape[:-1], 1), np.inf), before[..., :-1]], axis=-1)
+    return (level <= best[..., group]) & (level < cheaper[..., group])
+
+
+def _share_on_frontier(cost, level, of_cell: list[tuple[str, ...]], noise: Noise, seed: int) -> np.ndarray:
+    """The share of draws of the true means in which each cell is on the frontier."""
+    rng = np.random.default_rng(seed)
+    luck_share = noise.luck_share if math.isfinite(noise.luck_share) else 1.0
+    names = sorted({run for runs in of_cell for run in runs})
+    luck = rng.standard_normal((DRAWS, len(names)))
+    place = {run: i for i, run in enumerate(names)}
+    shared = np.stack([luck[:, [place[run] for run in runs]].mean(axis=1) for runs in of_cell], axis=1)
+    own = rng.standard_normal((DRAWS, len(level))) / np.sqrt([len(runs) for runs in of_cell])
+    sigma = noise.sigma * np.sqrt(noise.freedom / rng.chisquare(noise.freedom, size=(DRAWS, 1)))
+    return _non_dominated(cost, level + sigma * (math.sqrt(luck_share) * shared + math.sqrt(1 - luck_share) * own)).mean(axis=0)
+
+
+def _covariance(a: tuple[str, ...], b: tuple[str, ...], noise: Noise) -> float:
+    """Of two cells' mean levels, in units of the noise's variance: the luck of the runs that they share."""
+    shared = len(set(a) & set(b))
+    return (noise.luck_share if math.isfinite(noise.luck_share) else 1.0) * shared / (len(a) * len(b))
+
+
+def _interval(score: float, count: int, noise: Noise) -> Interval | None:
+    if not noise.status.ok:
+        return None
+    factor = math.exp(stats.t.ppf(0.5 + LEVEL / 2, noise.freedom) * noise.sigma / math.sqrt(count))
+    return Interval(float(score / factor), float(score * factor))
+
+
+def _geometric_means(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Of each cell's values; where they are equal it is that value to the last bit, so that ties stay ties."""
+    own = [values[where == i] for i in range(where.max() + 1)]
+    return np.array([part[0] if np.ptp(part) == 0 else np.exp(np.log(part).mean()) for part in own])

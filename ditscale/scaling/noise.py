@@ -1,0 +1,104 @@
+"""Seed noise of scores, pooled over cells that have few seeds each. A cell is one model, variant and number of images.
+
+The spread of ln score is nearly the same in all cells, so that all of them together give the estimate that three seeds
+of one cannot. Cells that are checkpoints of the same runs share the luck of these runs: they add to the estimate, and not
+to its degrees of freedom.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.status import Status, as_points, first_bad
+
+
+@dataclass(frozen=True)
+class Noise:
+    """``sigma`` is the standard deviation of ln score among seeds: 0.015 is 1.5 %. NaN, with 0 ``freedom``, where nothing repeats.
+
+    ``luck_share`` is the part of the variance that all checkpoints of a run have in common; the rest comes and goes between
+    them. NaN where no two cells share runs.
+    """
+
+    status: Status
+    detail: str
+    sigma: float
+    freedom: int
+    cells: int                                                                 # that have two points or more
+    luck_share: float = math.nan
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation of the score itself: of a log-normal one."""
+        return math.sqrt(math.expm1(self.sigma**2))
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of ``sigma``, by chi-square; None without an estimate."""
+        if not self.status.ok:
+            return None
+        low, high = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], self.freedom)
+        return Interval(self.sigma * math.sqrt(self.freedom / low), self.sigma * math.sqrt(self.freedom / high))
+
+    @property
+    def sentence(self) -> str:
+        if not self.status.ok:
+            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        return f"seed noise {self.variation:.1%} of the score, from {self.cells} cells with {self.freedom} degrees of freedom"
+
+    def card(self) -> dict:
+        """Ready for JSON: absent numbers are None."""
+        bounds, known = self.interval, self.status.ok
+        return {"status": self.status.name, "sentence": self.sentence, "sigma_of_ln_score": self.sigma if known else None,
+                "low": bounds.low if bounds else None, "high": bounds.high if bounds else None,
+                "coefficient_of_variation": self.variation if known else None, "degrees_of_freedom": self.freedom, "cells": self.cells,
+                "share_common_to_a_run": self.luck_share if math.isfinite(self.luck_share) else None}
+
+
+def pooled_noise(score, cells, runs=None) -> Noise:
+    """The noise of ln score around its cell's mean.
+
+    Args:
+        score: positive, ``(n,)``. cells: the cell of each point, ``(n,)``.
+        runs: the run of each point, ``(n,)``; without it no two points are of one run.
+    """
+    score, _, cells = as_points(score, score, cells)
+    runs = np.arange(len(score)) if runs is None else np.asarray(runs).astype(str)
+    bad = first_bad(np.ones_like(score), score, runs)
+    if bad:
+        return Noise(Status.BAD_DATA, bad, math.nan, 0, 0)
+    _, cell, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    kept = counts[cell] > 1
+    if not kept.any():
+        return Noise(Status.ONE_SEED, f"{len(counts)} cells", math.nan, 0, 0)
+    _, cell, counts = np.unique(cell[kept], return_inverse=True, return_counts=True)
+    _, run = np.unique(runs[kept], return_inverse=True)
+    off = np.log(score[kept])
+    off -= (np.bincount(cell, off) / counts)[cell]
+    variance = float(off @ off / (counts - 1).sum())
+    freedom, family = _freedom(cell, run)
+    if not freedom:
+        return Noise(Status.ONE_SEED, "the points of each cell are of one run", math.nan, 0, 0)
+    return Noise(Status.CONVERGED, "", math.sqrt(variance), freedom, len(counts), _luck_share(off, run, family, variance))
+
+
+def _freedom(cell: np.ndarray, run: np.ndarray) -> tuple[int, np.ndarray]:
+    """Runs less families, and the family of each run: runs are of one family where they meet in a cell."""
+    runs, nodes = run.max() + 1, run.max() + cell.max() + 2
+    families, label = connected_components(coo_matrix((np.ones(len(run)), (run, runs + cell)), (nodes, nodes)), directed=False)
+    return int(runs - families), label[:runs]
+
+
+def _luck_share(off: np.ndarray, run: np.ndarray, family: np.ndarray, variance: float) -> float:
+    """The correlation of a run's deviations in two of its cells, over all pairs of cells: 1 where they are equal."""
+    points, size = np.bincount(run), np.bincount(family)[family]
+    pairs = points * (points - 1) * (size - 1) / size                          # a family's deviations sum to zero
+    if not pairs.sum() or not variance:
+        return math.nan
+    products = np.bincount(run, off) ** 2 - np.bincount(run, off**2)
+    return float(np.clip(products.sum() / pairs.sum() / variance, 0.0, 1.0))

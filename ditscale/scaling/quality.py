@@ -1,0 +1,91 @@
+"""Time to quality: what a run has cost when it first reaches a score, seed by seed. Runs that never do are told, not dropped."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ditscale.scaling.curves import Curve, Runs
+from ditscale.scaling.differences import MIN_SEEDS
+from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.status import Status
+
+REACHED, NOT_REACHED, BEFORE = "reached", "not reached", "before its first evaluation"
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """One run. ``cost`` is where it reached the target; where it did not, all it has cost; where it began past it, the most it can be."""
+
+    run: str
+    state: str
+    cost: float
+
+
+@dataclass(frozen=True)
+class TimeToQuality:
+    """``cost`` is the geometric mean over runs, NaN where one of them is censored; ``interval`` its 95 %, for three runs or more.
+
+    ``at_least`` counts runs that did not reach the target at all that they have cost: the mean is above it. NaN where a run
+    began past the target.
+    """
+
+    status: Status
+    detail: str
+    target: float
+    cost_unit: str
+    runs: tuple[RunTime, ...] = ()
+    cost: float = math.nan
+    interval: Interval | None = None
+    at_least: float = math.nan
+
+    @property
+    def sentence(self) -> str:
+        if self.status is Status.NOT_REACHED and math.isfinite(self.at_least):
+            return f"a score of {self.target:.4g} takes more than {self.at_least:.3g} {self.cost_unit}: {self.detail}"
+        if not self.status.ok:
+            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        between = f", 95 % interval {self.interval.low:.3g} to {self.interval.high:.3g}" if self.interval else f" ({self.detail})"
+        return f"a score of {self.target:.4g} takes {self.cost:.3g} {self.cost_unit}{between}"
+
+    def card(self) -> dict:
+        """Ready for JSON: absent numbers are None."""
+        from ditscale.scaling.cards import quality_card
+        return quality_card(self)
+
+
+def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> TimeToQuality:
+    """The cost at which runs of one model and variant reach a score, on each run's monotone curve, never extrapolated.
+
+    Where ``runs`` holds several models, their runs are taken for seeds of one: choose one model first.
+    """
+    assert target > 0, "a target is a score above 0"
+    bad = runs.first_bad() or ("" if len(runs.cost) else "no run")
+    if bad:
+        return TimeToQuality(Status.BAD_DATA, bad, target, cost_unit)
+    level = math.log(target) * (1.0 if runs.lower_is_better else -1.0)
+    found = tuple(_run_time(curve, level) for curve in runs.curves())
+    logs = np.log([run.cost for run in found])
+    late, early = ([run.run for run in found if run.state == state] for state in (NOT_REACHED, BEFORE))
+    at_least = math.nan if early else math.exp(logs.mean())
+    facts = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least}
+    if late:
+        return TimeToQuality(Status.NOT_REACHED, f"{len(late)} of {len(found)} runs did not reach it, run '{late[0]}' among them", **facts)
+    if early:
+        detail = f"{len(early)} of {len(found)} runs were past it at their first evaluation, run '{early[0]}' among them"
+        return TimeToQuality(Status.NO_COMMON_RANGE, detail, **facts)
+    if len(found) < MIN_SEEDS:
+        seeds = "one seed" if len(found) == 1 else f"{len(found)} seeds"
+        return TimeToQuality(Status.CONVERGED, f"{seeds}: no interval", cost=at_least, **facts)
+    half = stats.t.ppf(0.5 + LEVEL / 2, len(found) - 1) * logs.std(ddof=1) / math.sqrt(len(found))
+    interval = Interval(math.exp(logs.mean() - half), math.exp(logs.mean() + half))
+    return TimeToQuality(Status.CONVERGED, "", cost=at_least, interval=interval, **facts)
+
+
+def _run_time(curve: Curve, level: float) -> RunTime:
+    if curve.end > level:
+        return RunTime(curve.run, NOT_REACHED, math.exp(curve.last_log_cost))
+    if curve.start < level:
+        return RunTime(curve.run, BEFORE, math.exp(curve.log_cost[0]))
+    return RunTime(curve.run, REACHED, math.exp(curve.log_cost_at(level)))

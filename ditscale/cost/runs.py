@@ -19,12 +19,17 @@ def run_card(config: RunConfig) -> ComputeCard:
 
 def training_flops(config: RunConfig, images_seen: int) -> int:
     """FLOPs of the steps that a run has taken when it has seen so many images: each at its own mask ratio."""
+    return sum(card.train_flops_per_image * images for card, images in trained_cards(config, images_seen))
+
+
+def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
+    """(compute card, images trained at it) of the whole steps up to ``images_seen``: one, or one a mask ratio of a schedule."""
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
     if config.objective.name != "masked":
-        return run_card(config).train_flops_per_image * steps * batch
+        return [(run_card(config), steps * batch)]
     backbone = run_backbone(config)
-    return sum(variant_card(backbone, config.objective, kept).train_flops_per_image * count * batch
-               for kept, count in _steps_by_kept(config, backbone.tokens, steps))
+    return [(variant_card(backbone, config.objective, kept), count * batch)
+            for kept, count in _steps_by_kept(config, backbone.tokens, steps)]
 
 
 def sampling_flops(config: RunConfig) -> int:

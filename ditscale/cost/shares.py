@@ -1,0 +1,73 @@
+"""Where a run's compute goes: encoder, decoder, heads, teacher, and sampling for its evaluations. The parts add up exactly.
+
+=========== ==========================================================================================================
+encoder     the DiT's blocks, patches in, conditioning (with the norms outside the blocks), its share of long skips
+decoder     an added decoder and the projections into it; MDT's side block and the model's own last blocks behind it
+heads       the final layer, the projection head
+teacher     the forward passes that no backward follows
+evaluation  sampling; neither the image decoder nor the feature network is counted
+=========== ==========================================================================================================
+"""
+
+from dataclasses import asdict, dataclass
+
+from ditscale.config import RunConfig
+from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, processed_besides
+from ditscale.cost.runs import run_backbone, sampling_flops, trained_cards
+
+DECODER = ("decoder_embed", "decoder", "raw_embed", "side_block")
+HEADS = ("head", "projection_head")
+MDT_FORWARDS = 2                                                               # a step passes all tokens, and some
+
+
+@dataclass(frozen=True)
+class CostShares:
+    """FLOPs by part."""
+
+    encoder: int
+    decoder: int
+    heads: int
+    teacher: int
+    evaluation: int
+
+    @property
+    def training(self) -> int:
+        """``cost.runs.training_flops``, to the last FLOP."""
+        return self.encoder + self.decoder + self.heads + self.teacher
+
+    @property
+    def total(self) -> int:
+        return self.training + self.evaluation
+
+    def fractions(self) -> dict[str, float]:
+        """Each part of the total; they sum to 1. All 0 where nothing was computed."""
+        return {name: flops / self.total if self.total else 0.0 for name, flops in asdict(self).items()}
+
+
+def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> CostShares:
+    """FLOPs by part of a run that has seen so many images and scored so many checkpoints."""
+    own_decoder = _mdt_decoder_macs(config)
+    parts = [(_trained(card, own_decoder), images) for card, images in trained_cards(config, images_seen)]
+    encoder, decoder, heads = (sum(macs[i] * images for macs, images in parts) for i in range(3))
+    teacher = sum(sum(card.forward_only_macs_by_part.values()) * images for card, images in trained_cards(config, images_seen))
+    trained = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP
+    sampled = evaluations * config.evaluation.samples * sampling_flops(config) if evaluations else 0
+    return CostShares(trained * encoder, trained * decoder, trained * heads, FLOPS_PER_MAC * teacher, sampled)
+
+
+def _trained(card: ComputeCard, own_decoder: int) -> tuple[int, int, int]:
+    """MACs of one image's trained forward passes: encoder, decoder, heads."""
+    macs = card.trained_macs_by_part
+    decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (DECODER, HEADS))
+    return sum(macs.values()) - decoder - heads - own_decoder, decoder + own_decoder, heads
+
+
+def _mdt_decoder_macs(config: RunConfig) -> int:
+    """MACs of MDT's own last blocks over all tokens, with their long skips: the card has them among the other blocks'."""
+    if config.objective.name != "mdt":
+        return 0
+    backbone, depth = run_backbone(config), config.objective.decoder_depth
+    macs = sum(backbone.blocks(depth).macs(backbone.tokens).values())
+    if config.objective.long_skips:
+        macs += 2 * backbone.width**2 * depth * (backbone.tokens + processed_besides(backbone.design))
+    return MDT_FORWARDS * macs

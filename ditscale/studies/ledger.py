@@ -1,14 +1,17 @@
 """A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored.
 
-Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score.
+Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score. Column
+``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from ditscale.config import resolve
+from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
@@ -17,7 +20,8 @@ from ditscale.rundir import DONE, RunDir, read_lines
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "seed", "parameters", "tokens", "macs",
            "train_flops_per_image", "images_seen", "final", "train_flops", "metric", "score", "floor", "samples", "guidance_scale",
-           "nfe", "passport", "sample_seed", "passport_fields", "train_seconds", "device", "sample_sheet")
+           "nfe", "passport", "sample_seed", "passport_fields", "train_seconds", "device", "sample_sheet",
+           "recipe", "accelerator_hours")
 
 
 def collect(study) -> pd.DataFrame:
@@ -61,7 +65,28 @@ def _rows(run: RunDir) -> list[dict]:
             "floor": line["floor"], "samples": passport["samples"], "guidance_scale": passport["guidance_scale"],
             "nfe": passport["nfe"], "passport": digest(passport, without=(SEED,)), "sample_seed": passport.get(SEED),
             "passport_fields": json.dumps(passport, sort_keys=True),
-            "train_seconds": sum(m["seconds"] for m in metrics if m["images_seen"] <= images_seen),
+            "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), images_seen),
             "device": record.get("environment", {}).get("device", ""), "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
+            "recipe": recipe(config),
+            "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], images_seen),
         })
     return rows
+
+
+def spent(metrics: list[dict], totals, images_seen: int) -> float:
+    """What training up to ``images_seen`` took, from the running totals at each line of metrics.jsonl; NaN where they do not say.
+
+    A checkpoint lies between two lines as a rule: the time between them is shared out by images.
+    """
+    if not metrics or images_seen > metrics[-1]["images_seen"]:
+        return float("nan")
+    return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
+
+
+def recipe(config: RunConfig) -> str:
+    """8 hex of what decides a run's result, but for its seed; how often it is saved and how it is scored are left out."""
+    science = config.science()
+    science.pop("seed", None)
+    science.pop("evaluation", None)
+    science["train"].pop("checkpoint_every_images", None)
+    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]

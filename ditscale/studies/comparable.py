@@ -1,0 +1,36 @@
+"""Which scores may stand in one comparison: the refusal that figures, frontiers and multipliers share."""
+
+import json
+from collections.abc import Callable
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.evaluation.passport import differences
+
+
+def require_one(table: pd.DataFrame, columns: tuple[str, ...], keep: Callable[[str, object], str]) -> None:
+    """Refuse a table of the ledger that has more than one value in one of these columns.
+
+    Args:
+        keep: from a column and one of its values to what the user would write to keep only that.
+
+    Raises:
+        UserError: the values with their counts, for passports what differs in them, and the way out.
+    """
+    for column in columns:
+        if table[column].nunique() > 1:
+            found = ", ".join(f"{value} ({n} {'row' if n == 1 else 'rows'})" for value, n in table[column].value_counts(sort=False).items())
+            what = f" ({what_differs(table)})" if column == "passport" else ""
+            raise UserError(f"the table mixes {column}: {found}{what}. Scores that differ in {column} are not compared; keep one with "
+                            + keep(column, table[column].iloc[0]))
+
+
+def what_differs(table: pd.DataFrame) -> str:
+    """The fields in which the table's passports differ, with their values."""
+    first, *others = (json.loads(stated) for stated in table.drop_duplicates("passport")["passport_fields"])
+    values: dict[str, list[str]] = {}
+    for other in others:
+        for name, here, there in differences(first, other):
+            values.setdefault(name, [str(here)]).append(str(there))
+    return "; ".join(f"{name} {', '.join(dict.fromkeys(found))}" for name, found in values.items())

@@ -1,4 +1,4 @@
-"""From points to a law: least squares in log-log, with everything a reader needs to distrust it.
+"""From points to a law: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with everything a reader needs to distrust it.
 
 A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fit.status`` says why.
 """
@@ -6,151 +6,267 @@ A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fi
 import hashlib
 import math
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 
-from ditscale.scaling.laws import PowerLaw
-from ditscale.scaling.status import MIN_DISTINCT_X, Status, as_points, check_points
+from ditscale.errors import UserError
+from ditscale.scaling import starts as start_grids
+from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
+from ditscale.scaling.laws import Law, as_columns, form_of
+from ditscale.scaling.result import Fit, Search
+from ditscale.scaling.solver import Loss, Solutions, minimise, minimise_from_grid
+from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
+from ditscale.scaling.terms import DEAD_SHARE
+from ditscale.scaling.varpro import best_on_grid
 
-METHOD = "ordinary least squares of ln y on ln x, every point with equal weight"
+__all__ = ["Fit", "HoldOut", "fit", "fit_power_law"]
+
+DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; where there are seeds, their spread is used
+AGREES = 1e-3                 # a start agrees when its objective is within this share of the best
+FEW = 0.02                    # fewer starts than this in agreement are few
+POLISH = {"iterations": 5000, "tolerance": 1e-14}
+STEEPEST = 10.0
 
 
 @dataclass(frozen=True)
-class HoldOut:
-    """The law without the largest x, asked for the score there. ``error`` is predicted / observed - 1."""
+class Points:
+    """Points of a form: columns by variable, y, the run of each, weights; ``(n,)`` each, and the model the solver needs."""
 
-    x: float
-    observed: float
-    predicted: float
-
-    @property
-    def error(self) -> float:
-        return self.predicted / self.observed - 1.0
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One law through one set of points, or the reason why there is none.
-
-    ``residual_spread`` is the standard deviation of the residuals of ln y (n - 2 degrees of freedom): 0.05 is about
-    5 %, 0.7 a factor of 2. ``r2`` is of ln y too. ``x_range`` is the span of the data: the law says nothing beyond it.
-    """
-
-    form: str
-    status: Status
-    detail: str
-    x_unit: str
-    y_unit: str
-    n_points: int
-    n_runs: int
-    data_sha256: str
-    law: PowerLaw | None = None
-    r2: float = math.nan
-    residual_spread: float = math.nan
-    x_range: tuple[float, float] = (math.nan, math.nan)
-    hold_out: HoldOut | None = None
+    form: type[Law]
+    columns: dict[str, np.ndarray]
+    y: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
 
     @property
-    def sentence(self) -> str:
-        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+    def centre(self) -> dict[str, float]:
+        return {name: float(np.log(column).mean()) for name, column in self.columns.items()}
 
-    def card(self, intervals=None, context: dict | None = None) -> dict:
-        """Everything needed to quote or doubt the fit, ready for JSON: absent numbers are None, never NaN.
+    @property
+    def model(self):
+        return self.form.model(self.columns, self.centre)
 
-        Args:
-            intervals: what ``intervals.bootstrap_runs`` returned for the same points.
-            context: how the points were chosen and counted, in words; kept as it is.
-        """
-        bounds = intervals.coefficients if intervals else {}
-        law = self.law
-        coefficients = {
-            name: {"value": value, "low": bounds[name].low if name in bounds else None,
-                   "high": bounds[name].high if name in bounds else None}
-            for name, value in (law.coefficients() if law else {}).items()
-        }
-        return {
-            "status": self.status.name,
-            "sentence": self.sentence,
-            "form": self.form,
-            "formula": law.formula(self.x_unit, self.y_unit) if law else None,
-            "units": {"x": self.x_unit, "y": self.y_unit},
-            "coefficients": coefficients,
-            "change_when_x_doubles": law.change_at_double() if law else None,
-            "interval": intervals.card() if intervals else None,
-            "method": METHOD,
-            "n_points": self.n_points,
-            "n_runs": self.n_runs,
-            "x_range": [_number(v) for v in self.x_range],
-            "r2_of_ln_y": _number(self.r2),
-            "residual_spread_of_ln_y": _number(self.residual_spread),
-            "hold_out_of_largest_x": None if self.hold_out is None else {
-                "x": self.hold_out.x, "observed": self.hold_out.observed,
-                "predicted": self.hold_out.predicted, "relative_error": self.hold_out.error,
-            },
-            "data_sha256": self.data_sha256,
-            "versions": {name: version(name) for name in ("numpy", "scipy")},
-            **(context or {}),
-        }
+    def where(self, keep: np.ndarray) -> "Points":
+        return Points(self.form, {name: c[keep] for name, c in self.columns.items()}, self.y[keep], self.groups[keep],
+                      self.weights[keep])
 
 
-def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") -> Fit:
-    """``PowerLaw`` by least squares in log-log.
+def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta: float | None = None, residuals: str = "ln y",
+        objective: str = "sum", solver: str = "lm", starts=None, weights=None, x_unit: str | dict | None = None,
+        y_unit: str = "y") -> Fit:
+    """The law of ``form`` nearest to the points.
 
     Args:
-        x: costs; y: scores; groups: the run of each point, without it each point is a run. ``(n,)`` each.
-        x_unit, y_unit: what the axes are called in the card, unit included.
+        form: a name of ``laws.FORMS`` or its class.
+        x: ``{"N": (n,), "D": (n,)}`` by the form's variables, ``(n, v)`` in their order, or ``(n,)`` for a single one.
+        y: scores, positive, ``(n,)``; groups: the run of each point, without it each point is a run.
+        loss: "square", or "huber" with ``delta``: residuals beyond it count by their size, not its square. Without a delta
+            it is the spread between seeds of one x, or ``DELTA_OF_NATS`` where there are none; for residuals of y, times
+            the median y.
+        residuals: "ln y" (relative errors count alike) or "y".
+        objective: "sum" or "mean" over the points, which have one optimum; only the value on the card differs.
+        solver: "lm", or "varpro" (square loss of y): see ``solver`` and ``varpro``.
+        starts: theta ``(s, p)`` as of ``Law.theta``, amplitudes in logarithms; without it a grid made from the data.
+        weights: of points, ``(n,)``.
+        x_unit, y_unit: what the axes are called, unit included; ``x_unit`` by variable where there are several.
 
     Returns:
         a ``Fit``; on hopeless data one whose ``law`` is None and whose ``status`` and ``detail`` name the cause.
+
+    Raises:
+        UserError: an option or a variable that does not exist, or arrays of different lengths.
     """
-    x, y, groups = as_points(x, y, groups)
-    status, detail = check_points(x, y, groups)
-    facts = {"form": PowerLaw.FORM, "status": status, "detail": detail, "x_unit": x_unit, "y_unit": y_unit,
-             "n_points": len(x), "n_runs": len(np.unique(groups)), "data_sha256": _fingerprint(x, y, groups)}
+    form = form_of(form)
+    points = gather(form, x, y, groups, weights)
+    _check_options(loss, residuals, objective, solver)
+    status, detail = check(points)
+    facts = {"form": form.FORM, "x_unit": _unit(form, x_unit), "y_unit": y_unit, "n_points": len(points.y),
+             "n_runs": len(np.unique(points.groups)), "data_sha256": _fingerprint(points), "points": points}
     if not status.ok:
-        return Fit(**facts)
-    law = solve_power_law(x, y, np.ones_like(x))
-    residuals = np.log(y) - np.log(law.evaluate(x))
-    total = np.sum((np.log(y) - np.log(y).mean()) ** 2)
-    return Fit(
-        **facts,
-        law=law,
-        r2=float(1.0 - np.sum(residuals ** 2) / total) if total > 0 else math.nan,
-        residual_spread=float(np.sqrt(np.sum(residuals ** 2) / (len(x) - 2))),
-        x_range=(float(x.min()), float(x.max())),
-        hold_out=_hold_out(x, y, groups),
-    )
+        return Fit(status=status, detail=detail, **facts)
+    how = Loss(None if loss == "square" else _delta(delta, points, residuals), residuals == "ln y")
+    found = search(points, how, solver, None if starts is None else np.atleast_2d(np.asarray(starts, dtype=np.float64)))
+    law = form.from_theta(found.theta)
+    against = _lack_of_fit(points, found.theta, how)
+    status, detail = _judge(points, law, found, against)
+    outs = {by: _hold_out(points, how, found.theta, by, *what) for by, what in left_out(points.columns, points.groups).items()}
+    return Fit(status=status, detail=detail, law=law, loss=how, objective_kind=objective, search=found, lack_of_fit=against,
+               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), **facts, **_quality(points, law, found))
 
 
-def solve_power_law(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> PowerLaw | None:
-    """The weighted least-squares line in log-log, or None where the points with weight share one x. Shapes ``(n,)``."""
-    weights = weights / weights.sum()
-    log_x, log_y = np.log(x), np.log(y)
-    mean_x, mean_y = weights @ log_x, weights @ log_y
-    spread = weights @ (log_x - mean_x) ** 2            # centred: ln FLOPs near 40 would cost half the digits
-    if spread <= 1e-18:
+def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") -> Fit:
+    """``PowerLaw`` by least squares in log-log: ``fit("power_law", ...)``."""
+    return fit("power_law", x, y, groups, x_unit=x_unit, y_unit=y_unit)
+
+
+def search(points: Points, loss: Loss, solver: str = "lm", starts: np.ndarray | None = None) -> Search:
+    """The best theta from many starts, polished."""
+    model = points.model
+    if solver == "varpro":
+        if loss.delta is not None or loss.in_log:
+            raise UserError("solver 'varpro' is for loss='square' with residuals='y'; use solver='lm'")
+        grid, kind = best_on_grid(points.form, points.columns, points.centre, points.y, points.weights)[None], "variable projection"
+    elif starts is not None:
+        grid, kind = model.to_centred(starts), "given"
+    else:
+        grid, kind = start_grids.from_data(points.form, points.columns, points.y), "exponents x floors, from the data"
+    rough = minimise_from_grid(model, points.y, grid, loss, weights=points.weights)
+    polished = minimise(model, points.y, rough.theta[[rough.best]], loss, weights=points.weights, **POLISH)
+    best = polished.objective[0]
+    nothing = 1e-16 * points.weights.sum() * (1.0 if loss.in_log else np.median(points.y) ** 2)
+    return Search(
+        theta=model.from_centred(polished.theta)[0], objective=float(best), starts=len(grid), start_grid=kind, solver=solver,
+        agreeing=int(np.sum(rough.objective <= best * (1.0 + AGREES) + nothing)), converged=bool(polished.converged[0]),
+        moved=bool(best <= nothing or not np.allclose(polished.theta[0], grid[rough.best], rtol=0, atol=1e-10)))
+
+
+def refit(points: Points, theta: np.ndarray, loss: Loss, weights: np.ndarray, **options) -> Solutions:
+    """Many refits from one optimum, a row of ``weights`` ``(s, n)`` each; theta uncentred, in and out."""
+    model = points.model
+    begin = np.repeat(model.to_centred(theta[None]), len(weights), axis=0)
+    done = minimise(model, points.y, begin, loss, weights=weights, **options)
+    return Solutions(model.from_centred(done.theta), done.objective, done.converged)
+
+
+def check(points: Points) -> tuple[Status, str]:
+    """Whether the points can carry the form at all: the status and what in the data caused it."""
+    for name, column in points.columns.items():
+        bad = first_bad(column, points.y, points.groups)
+        if bad:
+            return Status.BAD_DATA, bad.replace("x =", f"{name} =", 1) if bad.startswith("x =") else bad
+    if len(np.unique(points.groups)) == 1:
+        return Status.ONE_RUN, f"run '{points.groups[0]}'"
+    for name, column in points.columns.items():
+        if len(np.unique(column)) < MIN_DISTINCT_X:
+            return Status.TOO_FEW_POINTS, f"{len(np.unique(column))} distinct {name} in {len(points.y)} points"
+    distinct, needed = int(distinct_points(points.columns).max()) + 1, len(points.form.names())
+    if distinct <= needed:
+        return Status.TOO_FEW_SIZES, f"{distinct} distinct points for {needed} coefficients"
+    if len(points.columns) > 1:
+        logs = np.column_stack([np.log(column) - np.log(column).mean() for column in points.columns.values()])
+        sizes = np.linalg.svd(logs, compute_uv=False)
+        if sizes[-1] < 1e-3 * sizes[0]:
+            return Status.ONE_LINE, f"{' and '.join(points.columns)} move together"
+    return Status.CONVERGED, ""
+
+
+def gather(form: type[Law], x, y, groups=None, weights=None) -> Points:
+    """The points as float64 columns, groups as text.
+
+    Raises:
+        UserError: arrays of different lengths, or not the form's variables.
+    """
+    columns, y = as_columns(form, x), np.asarray(y, dtype=np.float64)
+    groups = np.arange(len(y)).astype(str) if groups is None else np.asarray(groups).astype(str)
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    lengths = {"y": y.shape, "groups": groups.shape, "weights": weights.shape, **{n: c.shape for n, c in columns.items()}}
+    if len(set(lengths.values())) > 1 or y.ndim != 1:
+        raise UserError("points must be flat and of equal length; given were " + ", ".join(f"{n} {s}" for n, s in lengths.items()))
+    return Points(form, columns, y, groups, weights)
+
+
+def _check_options(loss: str, residuals: str, objective: str, solver: str) -> None:
+    for name, value, allowed in (("loss", loss, ("square", "huber")), ("residuals", residuals, ("ln y", "y")),
+                                 ("objective", objective, ("sum", "mean")), ("solver", solver, ("lm", "varpro"))):
+        if value not in allowed:
+            raise UserError(f"{name} '{value}' is not one of {', '.join(allowed)}")
+
+
+def _delta(delta: float | None, points: Points, residuals: str) -> float:
+    if delta is not None:
+        if not delta > 0:
+            raise UserError(f"delta {delta} must be above 0: the residual from which Huber's loss grows linearly")
+        return float(delta)
+    log_y, where = np.log(points.y), distinct_points(points.columns)
+    free = len(where) - where.max() - 1
+    means = np.bincount(where, log_y) / np.bincount(where)
+    spread = math.sqrt(np.sum((log_y - means[where]) ** 2) / free) if free else 0.0
+    return (spread or DELTA_OF_NATS) * (1.0 if residuals == "ln y" else float(np.median(points.y)))
+
+
+def _residuals(points: Points, theta: np.ndarray, loss: Loss) -> np.ndarray:
+    predicted = points.form.from_theta(theta).evaluate(points.columns)
+    return np.log(points.y / predicted) if loss.in_log else points.y - predicted
+
+
+def _lack_of_fit(points: Points, theta: np.ndarray, loss: Loss) -> LackOfFit:
+    """The test is of least squares, so a Huber fit is refitted for it."""
+    square = Loss(None, loss.in_log)
+    if loss.delta is not None:
+        theta = refit(points, theta, square, points.weights[None], **POLISH).theta[0]
+    observed = np.log(points.y) if loss.in_log else points.y
+    return lack_of_fit(points.columns, points.groups, observed, _residuals(points, theta, square), len(theta))
+
+
+def _judge(points: Points, law: Law, found: Search, against: LackOfFit) -> tuple[Status, str]:
+    """The worst that is to be said, and all of it as the detail."""
+    said = []
+    if not found.moved:
+        said.append((Status.NO_OPTIMUM, "the solver returned its start"))
+    if not found.converged:
+        said.append((Status.NO_OPTIMUM, "not converged"))
+    if against.significant:
+        said.append((Status.LACK_OF_FIT, f"F = {against.f:.3g}, p = {against.p:.1g}"))
+    said += [(Status.BOUND_HIT, what) for what in _bounds_hit(points, law)]
+    if found.solver == "lm" and found.starts > 1 and found.agreeing < max(2, FEW * found.starts):
+        said.append((Status.FEW_STARTS_AGREE, f"{found.agreeing} of {found.starts} starts"))
+    return (said[0][0], "; ".join(what for _, what in said)) if said else (Status.CONVERGED, "")
+
+
+def _bounds_hit(points: Points, law: Law) -> list[str]:
+    values, hit = law.coefficients(), []
+    total = law.evaluate(points.columns)
+    for term in law.TERMS:
+        powers = [points.columns[v] ** (sign * values[exponent]) for v, exponent, sign in term.powers]
+        if np.max(values[term.amplitude] * math.prod(powers) / total) < DEAD_SHARE:
+            hit.append(f"{term.amplitude} is at zero")
+    hit += [f"{n} = {v:.3g}" for n, v in values.items() if n not in law.amplitudes() and abs(v) > STEEPEST]
+    if law.NAME == "broken_power_law" and not points.columns["x"].min() < values["d"] < points.columns["x"].max():
+        hit.append("the break lies outside the data")
+    return hit
+
+
+def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: float, at_top: np.ndarray) -> HoldOut | None:
+    """None where too little stays for a law that could be wrong."""
+    kept = points.where(~np.isin(points.groups, points.groups[at_top]))
+    if not len(kept.y) or not check(kept)[0].ok:
         return None
-    slope = weights @ ((log_x - mean_x) * (log_y - mean_y)) / spread
-    return PowerLaw(A=float(np.exp(mean_y - slope * mean_x)), alpha=float(-slope))
+    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
+    law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
+    predicted = law.evaluate({name: column[at_top] for name, column in points.columns.items()})
+    means = (float(np.exp(np.log(v).mean())) for v in (points.y[at_top], predicted))
+    return HoldOut(value, *means, by=by, points=int(at_top.sum()))
 
 
-def _hold_out(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> HoldOut | None:
-    """Leaves out every run that reaches the largest x; None where too little stays for a line that could be wrong."""
-    at_top = x == x.max()
-    keep = ~np.isin(groups, groups[at_top])
-    if len(np.unique(x[keep])) < MIN_DISTINCT_X:
-        return None
-    law = solve_power_law(x[keep], y[keep], np.ones(keep.sum()))
-    observed = np.exp(np.log(y[at_top]).mean())
-    return HoldOut(x=float(x.max()), observed=float(observed), predicted=float(law.evaluate(x.max())))
+def _quality(points: Points, law: Law, found: Search) -> dict:
+    """What the points say of the law: its spread, the share explained, and which coefficients hang together."""
+    log_y = np.log(points.y)
+    r = log_y - np.log(law.evaluate(points.columns))
+    total = np.sum((log_y - log_y.mean()) ** 2)
+    model = points.model
+    theta = model.to_centred(found.theta[None])
+    jacobian = model.jacobian(theta, model.evaluate(theta)[1])[0]
+    spread = np.sqrt(np.sum(jacobian**2, axis=1, keepdims=True))
+    scaled = jacobian / np.maximum(spread, 1e-300)
+    covariance = np.linalg.pinv(jacobian @ jacobian.T, rcond=1e-12, hermitian=True)
+    back = model.from_centred(np.eye(len(theta[0]))).T - model.from_centred(np.zeros_like(theta)).T
+    covariance = back @ covariance @ back.T
+    sigma = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    return {"r2": float(1.0 - np.sum(r**2) / total) if total > 0 else math.nan,
+            "residual_spread": float(np.sqrt(np.sum(r**2) / (len(r) - len(found.theta)))),
+            "x_ranges": {name: (float(c.min()), float(c.max())) for name, c in points.columns.items()},
+            "correlations": np.clip(covariance / np.outer(sigma, sigma), -1.0, 1.0),
+            "condition_number": float(np.linalg.cond(scaled))}
 
 
-def _fingerprint(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
+def _unit(form: type[Law], x_unit) -> str | dict:
+    if len(form.VARIABLES) == 1:
+        return x_unit.get("x", "x") if isinstance(x_unit, dict) else x_unit or "x"
+    return {name: (x_unit or {}).get(name, name) for name in form.VARIABLES}
+
+
+def _fingerprint(points: Points) -> str:
     """SHA-256 of the points, whatever order they came in."""
-    rows = sorted(f"{g} {a!r} {b!r}" for g, a, b in zip(groups, x.tolist(), y.tolist()))
+    columns = [column.tolist() for column in points.columns.values()]
+    rows = sorted(" ".join([g, *map(repr, values)]) for g, *values in zip(points.groups, *columns, points.y.tolist()))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -1,17 +1,19 @@
-"""How far to trust a law: percentile intervals from resampled runs.
+"""How far to trust a law by resampling: percentile intervals from runs drawn with replacement.
 
-Whole runs are drawn with replacement, each with all its points. The checkpoints of one run share its luck, so drawing
-them one by one would promise intervals several times too narrow. With fewer than about ten runs percentile intervals
-still lean to the narrow side.
+Whole runs are drawn, each with all its points. The checkpoints of one run share its luck, so drawing them one by one would
+promise intervals several times too narrow. Percentile intervals of few runs are too narrow still (``docs/laws.md`` has the
+measured coverage): ``profile`` makes the intervals that cover, and is the default of ``Fit.intervals``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ditscale.scaling.fitting import solve_power_law
-from ditscale.scaling.status import MIN_RUNS, Status, as_points, check_points
+from ditscale.scaling.evidence import distinct_points
+from ditscale.scaling.fitting import check, gather, refit, search
+from ditscale.scaling.laws import Law, as_columns, form_of
+from ditscale.scaling.solver import Loss
+from ditscale.scaling.status import MIN_RUNS, Status
 
 LEVEL = 0.95
 
@@ -27,9 +29,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Band:
-    """The law's own interval at each x of a grid (not where the next point will fall). Three arrays ``(k,)``."""
+    """The law's own interval at each x of a grid (not where the next point will fall). Arrays ``(k,)``.
 
-    x: np.ndarray
+    ``x`` is a dict of arrays by variable where the law has several.
+    """
+
+    x: np.ndarray | dict
     low: np.ndarray
     high: np.ndarray
 
@@ -63,51 +68,64 @@ class RunBootstrap:
         }
 
 
-def bootstrap_runs(x, y, groups=None, *, solve: Callable = solve_power_law, grid=None,
-                   resamples: int = 2000, seed: int = 0) -> RunBootstrap:
-    """Intervals of a law's coefficients.
+def bootstrap_runs(x, y, groups=None, *, form: str | type[Law] = "power_law", grid=None, resamples: int = 2000,
+                   seed: int = 0, loss: Loss | None = None) -> RunBootstrap:
+    """Percentile intervals of a law's coefficients. Every resample starts at the optimum of all points.
 
     Args:
-        x, y, groups: the points, as in ``fit_power_law``; ``(n,)`` each.
-        solve: ``(x, y, weights) -> law or None``; the weight of a point is how often its run was drawn.
-        grid: x values of the band, ``(k,)``; none without it.
+        x, y, groups: the points, as in ``fitting.fit``.
+        form: of the law; grid: x values of the band, as x is given; none without it.
+        loss: of the refits; least squares of ln y without it.
 
     Returns:
         a ``RunBootstrap``; refused, with the reason as its status, on data no law can be fitted to or under 3 runs.
     """
-    x, y, groups = as_points(x, y, groups)
-    names, run_of_point = np.unique(groups, return_inverse=True)
-    status, detail = check_points(x, y, groups)
-    if status in (Status.CONVERGED, Status.TOO_FEW_POINTS) and len(names) < MIN_RUNS:
+    form, loss = form_of(form), loss or Loss()
+    points = gather(form, x, y, groups)
+    names, run_of_point = np.unique(points.groups, return_inverse=True)
+    status, detail = check(points)
+    if status in (Status.CONVERGED, Status.TOO_FEW_POINTS, Status.TOO_FEW_SIZES) and len(names) < MIN_RUNS:
         status, detail = Status.TOO_FEW_RUNS, f"{len(names)} runs"
     facts = {"n_runs": len(names), "resamples": resamples, "seed": seed}
     if not status.ok:
         return RunBootstrap(status=status, detail=detail, usable=0, **facts)
 
-    laws = [solve(x, y, counts[run_of_point]) for counts in _times_drawn(len(names), resamples, seed)]
-    laws = [law for law in laws if law is not None]
-    drawn = {name: [getattr(law, name) for law in laws] for name in laws[0].coefficients()}
+    drawn = times_drawn(len(names), resamples, seed)[:, run_of_point]
+    drawn = drawn[_distinct_drawn(points, drawn) >= len(form.names())]
+    theta = refit(points, search(points, loss).theta, loss, drawn).theta
+    values = np.where([name in form.amplitudes() for name in form.names()], np.exp(np.minimum(theta, 700.0)), theta)
     return RunBootstrap(
-        status=status, detail="", usable=len(laws), **facts,
-        coefficients={name: _interval(values) for name, values in drawn.items()},
-        band=None if grid is None else _band(laws, np.asarray(grid, dtype=np.float64)),
+        status=status, detail="", usable=len(theta), **facts,
+        coefficients={name: percentiles(values[:, i]) for i, name in enumerate(form.names())},
+        band=None if grid is None else _band(form, theta, grid),
     )
 
 
-def _times_drawn(n_runs: int, resamples: int, seed: int) -> np.ndarray:
+def _distinct_drawn(points, drawn: np.ndarray) -> np.ndarray:
+    """How many distinct x each resample holds, ``(s,)``: with fewer than coefficients it determines none of them."""
+    where = distinct_points(points.columns)
+    present = np.zeros((len(drawn), where.max() + 1), dtype=bool)
+    for i, cell in enumerate(where):
+        present[:, cell] |= drawn[:, i] > 0
+    return present.sum(axis=1)
+
+
+def times_drawn(n_runs: int, resamples: int, seed: int) -> np.ndarray:
     """How often each run is in each resample, ``(resamples, n_runs)``; every row sums to ``n_runs``."""
     fair = np.full(n_runs, 1.0 / n_runs)
     return np.random.default_rng(seed).multinomial(n_runs, fair, size=resamples).astype(np.float64)
 
 
-def _interval(values: list[float]) -> Interval:
+def percentiles(values: np.ndarray) -> Interval:
     low, high = np.quantile(values, _tails())
     return Interval(float(low), float(high))
 
 
-def _band(laws: list, grid: np.ndarray) -> Band:
-    low, high = np.quantile([law.evaluate(grid) for law in laws], _tails(), axis=0)
-    return Band(grid, low, high)
+def _band(form: type[Law], theta: np.ndarray, grid) -> Band:
+    columns = as_columns(form, grid)
+    model = form.model(columns, {name: 0.0 for name in form.VARIABLES})
+    low, high = np.exp(np.quantile(model.evaluate(theta)[0], _tails(), axis=0))
+    return Band(columns["x"] if list(columns) == ["x"] else columns, low, high)
 
 
 def _tails() -> tuple[float, float]:

@@ -1,17 +1,91 @@
-"""The forms a score may follow, one small frozen dataclass each.
+"""The forms a score may follow, one small frozen dataclass each: fields are coefficients, ``TERMS`` says the form.
 
-A further form is one more dataclass here with the members of ``PowerLaw`` (its fields are its coefficients) and one
-more solver in ``fitting.py``. Intervals and cards read the fields, so they take it as it is.
+    power_law          y = A x^-alpha                                  DiT's straight lines in log-log
+    power_law_floor    y = E + A x^-alpha
+    chinchilla         y = E + A N^-alpha + B D^-beta                  Hoffmann et al. 2203.15556, approach 3
+    interaction        y = E + A N^-alpha + K N^-gamma D^-beta         data helps the more, or the less, the larger the model
+    overtraining       y = E + (a M^eta + b M^-eta) C^-eta             Gadre et al. 2403.08540, eq. 4: M = D / N
+    broken_power_law   y = E + A x^-c0 (1 + (x/d)^(1/f))^(-c1 f)       Caballero et al. 2210.14891, eq. 1 with one break
+
+N is a size and D an amount of training data, each in any unit: for DiT, forward FLOPs serve as the size (a patch size
+changes them and not the parameters) and images as the data. E is the floor: for FID it holds the bias of few samples, the
+autoencoder and the sampler, so it is not called anything more final.
+
+A further form is one more dataclass with a table of terms; the solver, the intervals and the cards read the table.
 """
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import numpy as np
 
+from ditscale.errors import UserError, did_you_mean
+from ditscale.scaling.terms import OneBreak, SumOfPowers, Term
+
+
+class Law:
+    """What every form has. Subclasses are frozen dataclasses with NAME, FORM, VARIABLES and TERMS."""
+
+    NAME: ClassVar[str]
+    FORM: ClassVar[str]
+    VARIABLES: ClassVar[tuple[str, ...]] = ("x",)
+    TERMS: ClassVar[tuple[Term, ...]]
+
+    def evaluate(self, x) -> np.ndarray:
+        """The score at each x > 0: an array, or for several variables a dict of arrays by name. Float64."""
+        columns = as_columns(type(self), x)
+        total = 0.0
+        for term in self.TERMS:
+            value = np.float64(getattr(self, term.amplitude))
+            for variable, exponent, sign in term.powers:
+                value = value * columns[variable] ** (sign * getattr(self, exponent))
+            total = total + value
+        return np.broadcast_to(total, np.broadcast_shapes(*(c.shape for c in columns.values()))).astype(np.float64)
+
+    def coefficients(self) -> dict[str, float]:
+        return asdict(self)
+
+    def formula(self, x: str = "x", y: str = "y") -> str:
+        """The law with its numbers, to three digits: ``y = 412 * x^-0.287``."""
+        parts = []
+        for term in self.TERMS:
+            factors = [f"{getattr(self, term.amplitude):.3g}"]
+            for variable, exponent, sign in term.powers:
+                name = x if self.VARIABLES == ("x",) else variable
+                factors.append(f"{f'({name})' if ' ' in name else name}^{sign * getattr(self, exponent):.3g}")
+            parts.append(" * ".join(factors))
+        return f"{y} = " + " + ".join(parts)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def amplitudes(cls) -> tuple[str, ...]:
+        """The fields that are positive, and whose logarithm is fitted."""
+        return tuple(term.amplitude for term in cls.TERMS)
+
+    @classmethod
+    def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]):
+        """What the solver needs, for the points' ``columns``; ``centre`` is the mean of each ln x."""
+        return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, centre)
+
+    @classmethod
+    def from_theta(cls, theta: np.ndarray) -> "Law":
+        """theta uncentred, ``(p,)``: amplitudes are stored as logarithms."""
+        in_log = cls.amplitudes()
+        values = (math.exp(min(t, 700.0)) if name in in_log else float(t) for name, t in zip(cls.names(), theta))
+        return cls(*values)
+
+    def theta(self) -> np.ndarray:
+        """``(p,)``, the inverse of ``from_theta``."""
+        in_log = self.amplitudes()
+        return np.array([math.log(max(v, 1e-300)) if n in in_log else v for n, v in self.coefficients().items()])
+
 
 @dataclass(frozen=True)
-class PowerLaw:
+class PowerLaw(Law):
     """``y = A * x^-alpha``: a straight line in log-log axes, without a floor.
 
     ``A`` is the score at x = 1 in x's unit, far outside the data as a rule; ``alpha`` has no unit and is positive where
@@ -20,22 +94,186 @@ class PowerLaw:
 
     NAME: ClassVar[str] = "power_law"
     FORM: ClassVar[str] = "y = A * x^-alpha"
+    TERMS: ClassVar = (Term("A", (("x", "alpha", -1),)),)
 
     A: float
     alpha: float
 
-    def evaluate(self, x) -> np.ndarray:
-        """The score at each x > 0. Shape of ``x``, float64."""
-        return self.A * np.asarray(x, dtype=np.float64) ** -self.alpha
-
-    def coefficients(self) -> dict[str, float]:
-        return asdict(self)
-
-    def formula(self, x: str = "x", y: str = "y") -> str:
-        """The law with its numbers, to three digits: ``y = 412 * x^-0.287``."""
-        x = f"({x})" if " " in x else x
-        return f"{y} = {self.A:.3g} * {x}^{-self.alpha:.3g}"
-
     def change_at_double(self) -> float:
         """Relative change of the score when x doubles: -0.2 is a fall of 20 %."""
         return float(2.0 ** -self.alpha - 1.0)
+
+
+@dataclass(frozen=True)
+class PowerLawFloor(Law):
+    """``y = E + A * x^-alpha``. Without at least one x where the floor is felt, E and alpha are one coefficient."""
+
+    NAME: ClassVar[str] = "power_law_floor"
+    FORM: ClassVar[str] = "y = E + A * x^-alpha"
+    TERMS: ClassVar = (Term("E"), Term("A", (("x", "alpha", -1),)))
+
+    E: float
+    A: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Chinchilla(Law):
+    """``y = E + A * N^-alpha + B * D^-beta`` (2203.15556 eq. 2), and what follows from it under C = k N D.
+
+    k is 6 for a language model's parameters and tokens. Where N is forward FLOPs an image and D images, k is 3.
+    """
+
+    NAME: ClassVar[str] = "chinchilla"
+    FORM: ClassVar[str] = "y = E + A * N^-alpha + B * D^-beta"
+    VARIABLES: ClassVar[tuple[str, ...]] = ("N", "D")
+    TERMS: ClassVar = (Term("E"), Term("A", (("N", "alpha", -1),)), Term("B", (("D", "beta", -1),)))
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+
+    @property
+    def a(self) -> float:
+        """Exponent of the optimal size: N* = G (C/k)^a (2203.15556 eq. 4)."""
+        return self.beta / (self.alpha + self.beta)
+
+    @property
+    def b(self) -> float:
+        """Exponent of the optimal amount of data: D* = (C/k)^b / G."""
+        return self.alpha / (self.alpha + self.beta)
+
+    @property
+    def G(self) -> float:
+        return (self.alpha * self.A / (self.beta * self.B)) ** (1.0 / (self.alpha + self.beta))
+
+    def optimal_size(self, compute, k: float) -> np.ndarray:
+        """N*, the size of the lowest score at ``compute = k N D``."""
+        return self.G * (np.asarray(compute, dtype=np.float64) / k) ** self.a
+
+    def optimal_data(self, compute, k: float) -> np.ndarray:
+        """D*."""
+        return (np.asarray(compute, dtype=np.float64) / k) ** self.b / self.G
+
+    def optimal_score(self, compute, k: float) -> np.ndarray:
+        return self.evaluate({"N": self.optimal_size(compute, k), "D": self.optimal_data(compute, k)})
+
+    def compute_for(self, score, k: float) -> np.ndarray:
+        """The least compute that reaches ``score``; NaN at or below the floor. Bisection in ln C."""
+        score = np.asarray(score, dtype=np.float64)
+        low, high = np.full(score.shape, -50.0), np.full(score.shape, 300.0)
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            reached = self.optimal_score(np.exp(middle), k) <= score
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+        return np.where(score > self.E, np.exp(high), np.nan)
+
+
+@dataclass(frozen=True)
+class ChinchillaInteraction(Law):
+    """``y = E + A * N^-alpha + K * N^-gamma * D^-beta``: the term of the data shrinks, or grows, with the size.
+
+    Chinchilla's form is ``gamma = 0``. Of the forms tried on SiT's scores over five model sizes this came nearest; none
+    predicted the held-out largest model to better than about 10 %.
+    """
+
+    NAME: ClassVar[str] = "interaction"
+    FORM: ClassVar[str] = "y = E + A * N^-alpha + K * N^-gamma * D^-beta"
+    VARIABLES: ClassVar[tuple[str, ...]] = ("N", "D")
+    TERMS: ClassVar = (Term("E"), Term("A", (("N", "alpha", -1),)), Term("K", (("N", "gamma", -1), ("D", "beta", -1))))
+
+    E: float
+    A: float
+    K: float
+    alpha: float
+    gamma: float
+    beta: float
+
+
+@dataclass(frozen=True)
+class Overtraining(Law):
+    """``y = E + (a * M^eta + b * M^-eta) * C^-eta`` with M = D / N and C = k N D (Gadre et al. 2403.08540, eq. 4)."""
+
+    NAME: ClassVar[str] = "overtraining"
+    FORM: ClassVar[str] = "y = E + (a * M^eta + b * M^-eta) * C^-eta"
+    VARIABLES: ClassVar[tuple[str, ...]] = ("C", "M")
+    TERMS: ClassVar = (Term("E"), Term("a", (("C", "eta", -1), ("M", "eta", 1))), Term("b", (("C", "eta", -1), ("M", "eta", -1))))
+
+    E: float
+    a: float
+    b: float
+    eta: float
+
+
+@dataclass(frozen=True)
+class BrokenPowerLaw(Law):
+    """``y = E + A * x^-c0 * (1 + (x/d)^(1/f))^(-c1 f)``: the slope goes from c0 to c0 + c1 around x = d, over a width f."""
+
+    NAME: ClassVar[str] = "broken_power_law"
+    FORM: ClassVar[str] = "y = E + A * x^-c0 * (1 + (x/d)^(1/f))^(-c1 f)"
+    TERMS: ClassVar = ()
+
+    E: float
+    A: float
+    c0: float
+    c1: float
+    d: float
+    f: float
+
+    def evaluate(self, x) -> np.ndarray:
+        log_x = np.log(as_columns(type(self), x)["x"])
+        bend = np.logaddexp(0.0, (log_x - math.log(self.d)) / self.f)
+        return self.E + self.A * np.exp(-self.c0 * log_x - self.c1 * self.f * bend)
+
+    def formula(self, x: str = "x", y: str = "y") -> str:
+        x = f"({x})" if " " in x else x
+        return (f"{y} = {self.E:.3g} + {self.A:.3g} * {x}^{-self.c0:.3g} * (1 + ({x}/{self.d:.3g})^{1 / self.f:.3g})"
+                f"^{-self.c1 * self.f:.3g}")
+
+    @classmethod
+    def amplitudes(cls) -> tuple[str, ...]:
+        return ("E", "A", "d", "f")
+
+    @classmethod
+    def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]) -> OneBreak:
+        return OneBreak(np.log(columns["x"]), centre["x"])
+
+
+FORMS: dict[str, type[Law]] = {
+    form.NAME: form for form in (PowerLaw, PowerLawFloor, Chinchilla, ChinchillaInteraction, Overtraining, BrokenPowerLaw)
+}
+
+
+def form_of(form: str | type[Law]) -> type[Law]:
+    """The class of a form's name, or the class itself.
+
+    Raises:
+        UserError: no form has this name.
+    """
+    if isinstance(form, str):
+        if form not in FORMS:
+            raise UserError(f"form '{form}' is not one of {', '.join(FORMS)}{did_you_mean(form, FORMS)}")
+        return FORMS[form]
+    return form
+
+
+def as_columns(form: type[Law], x) -> dict[str, np.ndarray]:
+    """x in float64 by the form's variables (FLOPs overflow int64): from a dict, ``(n, v)``, or ``(n,)`` for one variable.
+
+    Raises:
+        UserError: a variable is missing, or there are too many.
+    """
+    if hasattr(x, "keys"):
+        missing = [name for name in form.VARIABLES if name not in x.keys()]
+        if missing or len(x.keys()) != len(form.VARIABLES):
+            raise UserError(f"the form {form.NAME} takes {' and '.join(form.VARIABLES)}; given were {', '.join(map(str, x.keys()))}")
+        return {name: np.asarray(x[name], dtype=np.float64) for name in form.VARIABLES}
+    x = np.asarray(x, dtype=np.float64)
+    if len(form.VARIABLES) == 1:
+        return {form.VARIABLES[0]: x}
+    if x.ndim != 2 or x.shape[1] != len(form.VARIABLES):
+        raise UserError(f"the form {form.NAME} takes a dict with {' and '.join(form.VARIABLES)}, "
+                        f"or an array with {len(form.VARIABLES)} columns; given was one of shape {x.shape}")
+    return dict(zip(form.VARIABLES, x.T))

@@ -19,6 +19,12 @@ class Status(Enum):
     ONE_RUN = "every point is of one run: a training curve is not a law across runs"
     TOO_FEW_POINTS = f"fewer than {MIN_DISTINCT_X} distinct x: a line through them could not be wrong"
     TOO_FEW_RUNS = f"fewer than {MIN_RUNS} runs: resampling them says nothing about other runs"
+    TOO_FEW_SIZES = "no more distinct points than coefficients: any such curve passes through them"
+    ONE_LINE = "all runs lie on one line of the variables: the data cannot tell their effects apart"
+    NO_OPTIMUM = "the solver found no optimum: its best is the point it started from, or has not converged"
+    FEW_STARTS_AGREE = "few starts reach the best optimum: another may be better still"
+    BOUND_HIT = "a coefficient ran to the end of its range: the data do not need it, or do not determine it"
+    LACK_OF_FIT = "the law misses the points by more than the seeds explain: it is not the law of these data"
     NO_SPREAD = "all values are equal: there is nothing to correlate"
     ONE_SEED = "no cell has two seeds: there is no estimate of the noise, and so no verdict"
     NO_COMMON_RANGE = "the curves share no such score: beyond what was measured nothing is said"
@@ -27,6 +33,11 @@ class Status(Enum):
     @property
     def ok(self) -> bool:
         return self is Status.CONVERGED
+
+    @property
+    def drawable(self) -> bool:
+        """Whether a curve may be drawn through the points; the sentence belongs beside it where the result is not ok."""
+        return self in (Status.CONVERGED, Status.FEW_STARTS_AGREE, Status.BOUND_HIT)
 
     @property
     def sentence(self) -> str:

@@ -1,0 +1,102 @@
+"""What speaks against a fit: seeds that agree among themselves but not with the law, and points it was not shown."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+SIGNIFICANT = 0.01       # a lack of fit with a smaller p is told in the status
+SAME = 0.05              # compute within 5 % of the largest is the largest: budgets are met to a step of training
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """The law without the largest x, asked for the scores there. ``error`` is predicted / observed - 1.
+
+    ``by`` is "size" or "compute"; ``x`` the value left out; ``observed`` and ``predicted`` geometric means over ``points``.
+    """
+
+    x: float
+    observed: float
+    predicted: float
+    by: str = "size"
+    points: int = 1
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.observed - 1.0
+
+    def card(self) -> dict:
+        return {"by": self.by, "x": self.x, "observed": self.observed, "predicted": self.predicted,
+                "relative_error": self.error, "points": self.points}
+
+
+@dataclass(frozen=True)
+class LackOfFit:
+    """F test of the means at each x against the law, with the spread between seeds as the yardstick.
+
+    ``p`` is None where the test cannot be made, and ``reason`` says why.
+    """
+
+    p: float | None = None
+    f: float | None = None
+    freedom: tuple[int, int] | None = None       # of the means about the law, of the seeds about their means
+    seed_spread: float | None = None             # standard deviation between seeds, in the residual's unit
+    reason: str = ""
+
+    @property
+    def significant(self) -> bool:
+        return self.p is not None and self.p < SIGNIFICANT
+
+    def card(self) -> dict:
+        return {"p": self.p, "F": self.f, "freedom": self.freedom and list(self.freedom), "seed_spread": self.seed_spread,
+                "reason": self.reason or None, "told_below_p": SIGNIFICANT}
+
+
+def distinct_points(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """The number of each point's x, equal where all variables agree to nine digits; ``(n,)`` from 0."""
+    keys = np.column_stack([np.round(np.log(column), 9) for column in columns.values()])
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def lack_of_fit(columns: dict[str, np.ndarray], groups: np.ndarray, observed: np.ndarray, residuals: np.ndarray,
+                coefficients: int) -> LackOfFit:
+    """Of a least-squares fit with ``residuals`` ``(n,)``; ``observed`` is ln y, or y where the residuals are of y."""
+    where = distinct_points(columns)
+    cells, runs, n = where.max() + 1, len(np.unique(groups)), len(where)
+    if runs < n:
+        return LackOfFit(reason="runs have several points, which share the run's luck: they are no repeats")
+    if cells == n:
+        return LackOfFit(reason="no x was run with two seeds")
+    if cells <= coefficients:
+        return LackOfFit(reason="no more distinct x than coefficients")
+    means = np.bincount(where, observed) / np.bincount(where)
+    pure = float(np.sum((observed - means[where]) ** 2))
+    if pure <= 1e-24 * float(np.sum(observed**2)):
+        return LackOfFit(reason="all repeats are equal: are they one run counted twice?")
+    freedom = int(cells - coefficients), int(n - cells)
+    lack = max(float(np.sum(residuals**2)) - pure, 0.0)
+    f = (lack / freedom[0]) / (pure / freedom[1])
+    return LackOfFit(p=float(stats.f.sf(f, *freedom)), f=f, freedom=freedom, seed_spread=math.sqrt(pure / freedom[1]))
+
+
+def left_out(columns: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
+    """What to leave out: ``{"size": (value, mask), "compute": ...}``, compute only where there are several variables.
+
+    The size is the first variable. Compute is the product of size and data, or C where the form has it. Every run that
+    reaches the largest is left out whole; ``mask`` marks the points that are at the largest.
+    """
+    names = list(columns)
+    size = columns[names[0]]
+    ways = {"size": (float(size.max()), size == size.max())}
+    if names == ["C", "M"]:
+        size = np.sqrt(columns["C"] / columns["M"])                       # N, up to the constant in C = k N D
+        compute = columns["C"]
+        ways["size"] = float(size.max()), size >= (1.0 - SAME) * size.max()
+    elif len(names) > 1:
+        compute = columns["N"] * columns["D"]
+    else:
+        return ways
+    ways["compute"] = float(compute.max()), compute >= (1.0 - SAME) * compute.max()
+    return ways

@@ -1,0 +1,67 @@
+"""A fit on matplotlib axes. The axes come from the caller; matplotlib itself is imported nowhere here."""
+
+import numpy as np
+
+from ditscale.errors import UserError
+from ditscale.scaling.result import FARTHEST, Fit
+
+INK, CURVE = "#222222", "#0072b2"
+STEPS = 200
+
+
+def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
+    """Points, and the curve where one may be drawn: solid within the data, dashed beyond it as far as ``to``.
+
+    With several variables the axes show the observed score against the law's, and the line on which they would be equal.
+    Without a law that stands, the points alone, and the reason as text.
+
+    Args:
+        to: the x where the curve ends; the end of the data without it.
+        extrapolate: allows ``to`` beyond 4 times the data's largest x.
+        intervals: with a band, which is shaded.
+
+    Raises:
+        UserError: ``to`` is too far outside the data, or the law has several variables.
+    """
+    points = fit.points
+    names = list(points.columns)
+    one = len(names) == 1
+    if to is not None:
+        _check_far(fit, one, to, extrapolate)
+    ax.set(xscale="log", yscale="log")
+    usable = np.isfinite(points.y) & (points.y > 0)
+    if not one and fit.law is not None:
+        predicted = fit.law.evaluate(points.columns)
+        ax.scatter(predicted, points.y, s=18, color=INK, alpha=0.7, linewidths=0, zorder=3)
+        ax.set(xlabel=f"{fit.y_unit}, the law's", ylabel=f"{fit.y_unit}, observed")
+        if fit.drawable:
+            span = np.array([min(predicted.min(), points.y.min()), max(predicted.max(), points.y.max())])
+            ax.plot(span, span, color=CURVE, linewidth=1.4, label="equal")
+    else:
+        x = points.columns[names[0]]
+        ax.scatter(x[usable], points.y[usable], s=18, color=INK, alpha=0.7, linewidths=0, zorder=3)
+        ax.set(xlabel=fit.x_unit if one else fit.x_unit[names[0]], ylabel=fit.y_unit)
+        if one and fit.drawable:
+            _draw_curve(fit, ax, to, intervals)
+    if not fit.drawable:
+        ax.text(0.03, 0.04, "no curve: " + fit.status.sentence, transform=ax.transAxes, fontsize=8, color=INK, wrap=True)
+
+
+def _check_far(fit: Fit, one: bool, to: float, extrapolate: bool) -> None:
+    if not one:
+        raise UserError("to= needs a law of one variable; ask a law of several with predict()")
+    if fit.law is not None and to > FARTHEST * fit.x_range[1] and not extrapolate:
+        raise UserError(f"to = {to:.3g} is more than {FARTHEST:g} times beyond the data, which end at {fit.x_range[1]:.3g}; "
+                        "extrapolate=True draws it all the same")
+
+
+def _draw_curve(fit: Fit, ax, to: float | None, intervals) -> None:
+    low, high = fit.x_range
+    inside = np.geomspace(low, high, STEPS)
+    ax.plot(inside, fit.law.evaluate(inside), color=CURVE, linewidth=1.6, label=fit.law.formula("x", "y"))
+    if to is not None and to > high:
+        beyond = np.geomspace(high, to, STEPS)
+        ax.plot(beyond, fit.law.evaluate(beyond), color=CURVE, linewidth=1.6, linestyle="--", label="beyond the data")
+    band = intervals.band if intervals else None
+    if band is not None:
+        ax.fill_between(band.x, band.low, band.high, color=CURVE, alpha=0.16, linewidth=0)

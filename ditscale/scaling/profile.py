@@ -1,0 +1,206 @@
+"""Intervals that cover: a coefficient, or the law at some x, is moved and all else refitted until the misfit is too large.
+
+The profile-likelihood interval in its F form (Bates and Watts 1988, ch. 6): with S the sum of squared residuals of n points,
+p coefficients and t the quantile of Student's distribution, a value belongs to the interval while
+
+    S(value) - S(best) <= t^2 * S(best) / (n - p).
+
+Unlike percentiles of a bootstrap it knows that three coefficients took three degrees of freedom, it needs no symmetry, and
+an end may be open: a floor down to 0, an exponent up to infinity, where the data do not say. Where runs have several points
+the noise is that of runs: the degrees of freedom are counted in runs, and the right side grows by the ratio of the
+cluster-robust variance (CR3) to the naive one.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from ditscale.errors import UserError
+from ditscale.scaling.intervals import LEVEL, Band, Interval
+from ditscale.scaling.laws import as_columns
+from ditscale.scaling.result import Fit
+from ditscale.scaling.solver import Loss, Pull, minimise
+from ditscale.scaling.status import MIN_RUNS, Status
+
+LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 20.0, 40.0])      # standard errors
+FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
+STIFFNESS = 100.0         # of the pull, against the profile's own curvature
+REFINED = 9
+
+
+@dataclass(frozen=True)
+class ProfileIntervals:
+    """95 % intervals of each coefficient by name, and the band; both absent where ``status`` is not CONVERGED.
+
+    An end that the data leave open is 0, or infinite. ``inflation`` is the factor by which runs with several points
+    widened the squared half-width, at most over the coefficients; 1 where every run is one point.
+    """
+
+    status: Status
+    detail: str
+    n_runs: int
+    freedom: int
+    inflation: float = 1.0
+    coefficients: dict[str, Interval] = field(default_factory=dict)
+    band: Band | None = None
+
+    @property
+    def sentence(self) -> str:
+        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+
+    def card(self) -> dict:
+        """What was done, ready for JSON."""
+        return {"status": self.status.name, "sentence": self.sentence, "level": LEVEL, "method": "profile likelihood, F form",
+                "unit_of_noise": "runs", "n_runs": self.n_runs, "freedom": self.freedom, "inflation_by_runs": self.inflation}
+
+
+def profile_intervals(fit: Fit, at=None) -> ProfileIntervals:
+    """Intervals of a least-squares fit.
+
+    Args:
+        at: x of the band, as x was given to ``fit``; none without it.
+
+    Raises:
+        UserError: the fit is not of least squares, whose F the method rests on.
+    """
+    freedom = fit.n_runs - (len(fit.law.names()) if fit.law else 0)
+    if fit.law is None or fit.status is Status.NO_OPTIMUM:
+        return ProfileIntervals(fit.status, fit.detail, fit.n_runs, max(freedom, 0))
+    if fit.n_runs < MIN_RUNS or freedom < 1:
+        return ProfileIntervals(Status.TOO_FEW_RUNS, f"{fit.n_runs} runs for {len(fit.law.names())} coefficients", fit.n_runs,
+                                max(freedom, 0))
+    if fit.loss.delta is not None:
+        raise UserError("profile intervals need loss='square'; for Huber's loss use intervals.bootstrap_runs")
+    profile = _Profile(fit, freedom)
+    coefficients = {name: profile.of_coefficient(i, name) for i, name in enumerate(fit.law.names())}
+    band = None if at is None else profile.band(as_columns(type(fit.law), at))
+    return ProfileIntervals(Status.CONVERGED, "", fit.n_runs, freedom, profile.most_inflation, coefficients, band)
+
+
+class _Profile:
+    def __init__(self, fit: Fit, freedom: int) -> None:
+        self.fit, self.points = fit, fit.points
+        self.model, self.loss = self.points.model, Loss(None, fit.loss.in_log)
+        self.best = self.model.to_centred(fit.search.theta[None])
+        self.least = 2.0 * fit.search.objective
+        n, p = len(self.points.y), self.best.shape[1]
+        self.variance = max(self.least / (n - p), 1e-30)
+        self.t2 = stats.t.ppf(0.5 + LEVEL / 2, freedom) ** 2
+        log_y, shares = self.model.evaluate(self.best)
+        scale = 1.0 if self.loss.in_log else np.exp(log_y[0])
+        self.jacobian = (self.model.jacobian(self.best, shares)[0] * scale * np.sqrt(self.points.weights)).T      # (n, p)
+        predicted = log_y[0] if self.loss.in_log else np.exp(log_y[0])
+        observed = np.log(self.points.y) if self.loss.in_log else self.points.y
+        self.residuals = (observed - predicted) * np.sqrt(self.points.weights)
+        self.inverse = np.linalg.pinv(self.jacobian.T @ self.jacobian, rcond=1e-12, hermitian=True)
+        self.robust, self.most_inflation = self._robust(), 1.0
+
+    def of_coefficient(self, i: int, name: str) -> Interval:
+        direction = np.linalg.solve(self.model.shift, np.eye(self.best.shape[1]))[i]
+        offset = self.fit.search.theta[i] - direction @ self.best[0]      # a knee's place shifts with the centre
+        amplitude = name in self.fit.law.amplitudes()
+        ladder = np.log(FLOOR_LADDER * self.points.y.min()) - offset if name == "E" else None
+        low, high = (end + offset for end in self._ends(_Linear(self, direction), direction, ladder))
+        return Interval(*(math.exp(end) if end < 700 else math.inf for end in (low, high))) if amplitude else Interval(low, high)
+
+    def band(self, at: dict[str, np.ndarray]) -> Band:
+        ends = []
+        at = {name: np.atleast_1d(column) for name, column in at.items()}
+        for k in range(len(next(iter(at.values())))):
+            where = {name: column[[k]] for name, column in at.items()}
+            here = self.points.form.model(where, self.points.centre)
+            log_y, shares = here.evaluate(self.best)
+            gradient = here.jacobian(self.best, shares)[0, :, 0]
+            ends.append(self._ends(_Prediction(self, where, float(log_y[0, 0]), gradient), gradient, None))
+        low, high = np.exp(np.minimum(np.array(ends), 700.0)).T
+        return Band(at["x"] if list(at) == ["x"] else at, low, high)
+
+    def _ends(self, quantity, gradient: np.ndarray, ladder: np.ndarray | None) -> tuple[float, float]:
+        """Where the misfit crosses the limit below and above the best value; infinite where it never does."""
+        error = math.sqrt(max(gradient @ self.inverse @ gradient * self.variance, 1e-24))
+        limit = self.t2 * self.variance * self._inflation(gradient, error)
+        best = quantity.best
+        below, above = best - error * LADDER, best + error * LADDER
+        if ladder is not None:
+            below, above = ladder[ladder < best][::-1], ladder[ladder > best]
+        return self._crossing(quantity, below, limit, error, -math.inf), self._crossing(quantity, above, limit, error, math.inf)
+
+    def _crossing(self, quantity, aims: np.ndarray, limit: float, error: float, never: float) -> float:
+        """The value at which the misfit first exceeds the limit; two passes, the second between the neighbours."""
+        at, misfit = np.array([quantity.best]), np.array([0.0])
+        for _ in range(2):
+            if not len(aims):
+                return never
+            reached, squares = quantity.pulled(aims, error)
+            at, misfit = np.append(at, reached), np.append(misfit, squares - self.least)
+            order = np.argsort(np.abs(at - quantity.best))
+            at, misfit = at[order], misfit[order]
+            over = np.flatnonzero(misfit > limit)
+            if not over.size or over[0] == 0:
+                return never
+            lower, upper = over[0] - 1, over[0]
+            aims = np.linspace(at[lower], at[upper], REFINED + 2)[1:-1]
+        roots = np.sqrt(np.maximum(misfit[[lower, upper]], 0.0))          # the root of the excess is nearly straight
+        part = (math.sqrt(limit) - roots[0]) / max(roots[1] - roots[0], 1e-300)
+        return float(at[lower] + np.clip(part, 0.0, 1.0) * (at[upper] - at[lower]))
+
+    def shifted(self, aims: np.ndarray, best: float, gradient: np.ndarray) -> np.ndarray:
+        """Starts that would be right were the law linear, ``(s, p)``, no farther than a few units."""
+        along = self.inverse @ gradient / max(gradient @ self.inverse @ gradient, 1e-300)
+        return self.best + np.clip((aims - best)[:, None] * along, -3.0, 3.0)
+
+    def _inflation(self, gradient: np.ndarray, error: float) -> float:
+        if self.robust is None:
+            return 1.0
+        ratio = max(1.0, float(gradient @ self.robust @ gradient) / error**2)
+        self.most_inflation = max(self.most_inflation, ratio)
+        return ratio
+
+    def _robust(self) -> np.ndarray | None:
+        """The CR3 covariance of theta, clusters being runs; None where every run is one point."""
+        runs, of_point = np.unique(self.points.groups, return_inverse=True)
+        if len(runs) == len(of_point):
+            return None
+        meat = np.zeros_like(self.inverse)
+        for run in range(len(runs)):
+            rows = self.jacobian[of_point == run]
+            leverage = np.eye(len(rows)) - rows @ self.inverse @ rows.T
+            score = rows.T @ np.linalg.lstsq(leverage, self.residuals[of_point == run], rcond=1e-10)[0]
+            meat += np.outer(score, score)
+        return self.inverse @ meat @ self.inverse * (len(runs) - 1) / len(runs)
+
+
+class _Linear:
+    """A linear function of theta: a coefficient. A soft pull suffices: where it rests is a point of the profile exactly."""
+
+    def __init__(self, profile: _Profile, direction: np.ndarray) -> None:
+        self.profile, self.direction, self.best = profile, direction, float(direction @ profile.best[0])
+
+    def pulled(self, aims: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
+        """The values where the pulls come to rest and the sums of squares there."""
+        p = self.profile
+        pull = Pull(self.direction, aims, STIFFNESS * p.variance / error**2)
+        done = minimise(p.model, p.points.y, p.shifted(aims, self.best, self.direction), p.loss, weights=p.points.weights,
+                        pull=pull, tolerance=1e-9)
+        return done.theta @ self.direction, 2.0 * done.objective
+
+
+class _Prediction:
+    """ln of the law at one x: pulled by a further point there, whose part is taken out of the misfit again."""
+
+    def __init__(self, profile: _Profile, where: dict[str, np.ndarray], best: float, gradient: np.ndarray) -> None:
+        self.profile, self.best, self.gradient = profile, best, gradient
+        columns = {name: np.append(profile.points.columns[name], where[name]) for name in where}
+        self.model = profile.points.form.model(columns, profile.points.centre)
+
+    def pulled(self, aims: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
+        p = self.profile
+        y = np.column_stack([np.broadcast_to(p.points.y, (len(aims), len(p.points.y))), np.exp(aims)])
+        scale = 1.0 if p.loss.in_log else math.exp(-2.0 * self.best)      # the further residual is of y then
+        weights = np.append(p.points.weights, STIFFNESS * p.variance / error**2 * scale)
+        done = minimise(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, tolerance=1e-9)
+        log_y = self.model.evaluate(done.theta)[0]
+        r = (np.log(p.points.y) - log_y[:, :-1]) if p.loss.in_log else p.points.y - np.exp(log_y[:, :-1])
+        return log_y[:, -1], np.sum(p.points.weights * r**2, axis=1)

@@ -1,0 +1,176 @@
+"""A fit as data: the law, how it was found, what speaks against it, the card for a file, and a plot."""
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+
+from ditscale.errors import UserError
+from ditscale.scaling.evidence import HoldOut, LackOfFit
+from ditscale.scaling.laws import Law, as_columns
+from ditscale.scaling.solver import Loss
+from ditscale.scaling.status import Status
+
+FARTHEST = 4.0        # times the data's range: beyond, a law is asked for what nothing in the data speaks of
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the optimum was found. ``theta`` ``(p,)`` is uncentred; ``objective`` is the sum over the points.
+
+    ``agreeing`` starts ended within 1e-3 (relative) of the best objective. ``moved`` is False where the best start is the
+    answer: a solver that returns its start has found nothing.
+    """
+
+    theta: np.ndarray
+    objective: float
+    starts: int
+    agreeing: int
+    start_grid: str
+    solver: str
+    converged: bool
+    moved: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One law through one set of points, or the reason why there is none.
+
+    ``residual_spread`` is the standard deviation of the residuals of ln y (n - p degrees of freedom): 0.05 is about 5 %,
+    0.7 a factor of 2. ``r2`` is of ln y too. ``x_ranges`` is the span of the data: the law says nothing beyond it.
+    ``correlations`` ``(p, p)`` are those of ``Law.theta``, in which amplitudes are logarithms. ``points`` are those given.
+    """
+
+    form: str
+    status: Status
+    detail: str
+    x_unit: str | dict
+    y_unit: str
+    n_points: int
+    n_runs: int
+    data_sha256: str
+    points: object
+    law: Law | None = None
+    loss: Loss | None = None
+    objective_kind: str = "sum"
+    search: Search | None = None
+    lack_of_fit: LackOfFit | None = None
+    hold_out: HoldOut | None = None
+    hold_out_by_compute: HoldOut | None = None
+    r2: float = math.nan
+    residual_spread: float = math.nan
+    x_ranges: dict[str, tuple[float, float]] | None = None
+    correlations: np.ndarray | None = None
+    condition_number: float = math.nan
+
+    @property
+    def sentence(self) -> str:
+        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+
+    @property
+    def drawable(self) -> bool:
+        """Whether a curve may be drawn: there is a law, and the points do not speak against it."""
+        return self.law is not None and self.status.drawable
+
+    @property
+    def x_range(self) -> tuple[float, float]:
+        """Of the first variable."""
+        return next(iter(self.x_ranges.values())) if self.x_ranges else (math.nan, math.nan)
+
+    @property
+    def objective(self) -> float:
+        """The optimum's objective, summed over the points or their mean, as asked for."""
+        if self.search is None:
+            return math.nan
+        return self.search.objective / (self.n_points if self.objective_kind == "mean" else 1)
+
+    def predict(self, x, extrapolate: bool = False) -> np.ndarray:
+        """The law at each x.
+
+        Raises:
+            UserError: there is no law, or x lies more than 4 times outside the data and ``extrapolate`` is False.
+        """
+        if self.law is None:
+            raise UserError(f"there is no law to ask: {self.sentence}")
+        for name, column in as_columns(type(self.law), x).items():
+            low, high = self.x_ranges[name]
+            worst = column.max() if column.max() / high > low / column.min() else column.min()
+            if not extrapolate and not low / FARTHEST * (1 - 1e-9) <= worst <= high * FARTHEST * (1 + 1e-9):
+                raise UserError(f"{name} = {worst:.3g} is more than {FARTHEST:g} times outside the data ({low:.3g} to {high:.3g}); "
+                                "extrapolate=True asks all the same")
+        return self.law.evaluate(x)
+
+    def intervals(self, at=None):
+        """95 % intervals of the coefficients and, at each x of ``at``, of the law: ``profile.profile_intervals``."""
+        from ditscale.scaling.profile import profile_intervals
+        return profile_intervals(self, at)
+
+    def plot(self, ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
+        """Points and curve on matplotlib axes; ``fit_drawing.draw_fit`` says how."""
+        from ditscale.scaling.fit_drawing import draw_fit
+        draw_fit(self, ax, to, extrapolate, intervals)
+
+    def card(self, intervals=None, context: dict | None = None) -> dict:
+        """Everything needed to quote or doubt the fit, ready for JSON: absent numbers are None, never NaN.
+
+        Args:
+            intervals: of ``Fit.intervals`` or ``intervals.bootstrap_runs`` for the same points.
+            context: how the points were chosen and counted, in words; kept as it is.
+        """
+        bounds = intervals.coefficients if intervals else {}
+        coefficients = {
+            name: {"value": _number(value), "low": _number(bounds[name].low) if name in bounds else None,
+                   "high": _number(bounds[name].high) if name in bounds else None}
+            for name, value in (self.law.coefficients() if self.law else {}).items()
+        }
+        one = isinstance(self.x_unit, str)
+        out = self.hold_out
+        return {
+            "status": self.status.name,
+            "sentence": self.sentence,
+            "form": self.form,
+            "formula": self.law.formula(self.x_unit if one else "x", self.y_unit) if self.law else None,
+            "units": {"x": self.x_unit, "y": self.y_unit},
+            "coefficients": coefficients,
+            "change_when_x_doubles": self.law.change_at_double() if hasattr(self.law, "change_at_double") else None,
+            "interval": intervals.card() if intervals else None,
+            "method": self.method,
+            "search": self._search_card(),
+            "n_points": self.n_points,
+            "n_runs": self.n_runs,
+            "weights": "equal" if np.unique(self.points.weights).size < 2 else "given",
+            "x_range": [_number(v) for v in self.x_range],
+            "x_ranges": {name: list(span) for name, span in (self.x_ranges or {}).items()},
+            "r2_of_ln_y": _number(self.r2),
+            "residual_spread_of_ln_y": _number(self.residual_spread),
+            "lack_of_fit": self.lack_of_fit.card() if self.lack_of_fit else None,
+            "correlations": None if self.correlations is None else np.round(self.correlations, 4).tolist(),
+            "condition_number": _number(self.condition_number),
+            "hold_out_of_largest_x": out.card() if out else None,
+            "hold_out_of_largest_compute": self.hold_out_by_compute.card() if self.hold_out_by_compute else None,
+            "data_sha256": self.data_sha256,
+            "versions": {name: version(name) for name in ("numpy", "scipy")},
+            **(context or {}),
+        }
+
+    @property
+    def method(self) -> str | None:
+        if self.loss is None:
+            return None
+        of = "ln y" if self.loss.in_log else "y"
+        kind = "least squares" if self.loss.delta is None else f"Huber's loss, delta {self.loss.delta:.3g},"
+        return f"{kind} of the residuals of {of}"
+
+    def _search_card(self) -> dict | None:
+        found = self.search
+        return found and {
+            "loss": "square" if self.loss.delta is None else "huber", "delta": self.loss.delta,
+            "residuals": "ln y" if self.loss.in_log else "y", "objective": self.objective_kind, "value": self.objective,
+            "solver": found.solver, "starts": found.starts, "start_grid": found.start_grid, "starts_agreeing": found.agreeing,
+            "agreement": "objective within 1e-3 of the best", "tolerance": "relative fall of 1e-14, three steps in a row",
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

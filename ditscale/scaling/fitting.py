@@ -137,7 +137,7 @@ def check(points: Points) -> tuple[Status, str]:
     if len(np.unique(points.groups)) == 1:
         return Status.ONE_RUN, f"run '{points.groups[0]}'"
     for name, column in points.columns.items():
-        if len(np.unique(column)) < MIN_DISTINCT_X:
+        if len(np.unique(column)) < points.form.LEAST_DISTINCT.get(name, MIN_DISTINCT_X):
             return Status.TOO_FEW_POINTS, f"{len(np.unique(column))} distinct {name} in {len(points.y)} points"
     distinct, needed = int(distinct_points(points.columns).max()) + 1, len(points.form.names())
     if distinct <= needed:
@@ -150,12 +150,13 @@ def check(points: Points) -> tuple[Status, str]:
     return Status.CONVERGED, ""
 
 
-def gather(form: type[Law], x, y, groups=None, weights=None) -> Points:
+def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
     """The points as float64 columns, groups as text.
 
     Raises:
         UserError: arrays of different lengths, or not the form's variables.
     """
+    form = form_of(form)
     columns, y = as_columns(form, x), np.asarray(y, dtype=np.float64)
     groups = np.arange(len(y)).astype(str) if groups is None else np.asarray(groups).astype(str)
     weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -31,6 +31,7 @@ class Law:
     FORM: ClassVar[str]
     VARIABLES: ClassVar[tuple[str, ...]] = ("x",)
     TERMS: ClassVar[tuple[Term, ...]]
+    LEAST_DISTINCT: ClassVar[dict[str, int]] = {}       # values of a variable that a fit needs, where not three
 
     def evaluate(self, x) -> np.ndarray:
         """The score at each x > 0: an array, or for several variables a dict of arrays by name. Float64."""
@@ -199,6 +200,7 @@ class Overtraining(Law):
     NAME: ClassVar[str] = "overtraining"
     FORM: ClassVar[str] = "y = E + (a * M^eta + b * M^-eta) * C^-eta"
     VARIABLES: ClassVar[tuple[str, ...]] = ("C", "M")
+    LEAST_DISTINCT: ClassVar = {"M": 2}                 # its exponent is C's
     TERMS: ClassVar = (Term("E"), Term("a", (("C", "eta", -1), ("M", "eta", 1))), Term("b", (("C", "eta", -1), ("M", "eta", -1))))
 
     E: float

@@ -102,7 +102,7 @@ class _Profile:
         offset = self.fit.search.theta[i] - direction @ self.best[0]      # a knee's place shifts with the centre
         amplitude = name in self.fit.law.amplitudes()
         ladder = np.log(FLOOR_LADDER * self.points.y.min()) - offset if name == "E" else None
-        low, high = (end + offset for end in self._ends(_Linear(self, direction), direction, ladder))
+        low, high = (float(end + offset) for end in self._ends(_Linear(self, direction), direction, ladder))
         return Interval(*(math.exp(end) if end < 700 else math.inf for end in (low, high))) if amplitude else Interval(low, high)
 
     def band(self, at: dict[str, np.ndarray]) -> Band:

@@ -27,7 +27,8 @@ from ditscale.scaling.status import MIN_RUNS, Status
 LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 20.0, 40.0])      # standard errors
 FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
 STIFFNESS = 100.0         # of the pull, against the profile's own curvature
-REFINED = 9
+REFINED = 5
+EFFORT = {"iterations": 100, "tolerance": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -121,27 +122,30 @@ class _Profile:
         """Where the misfit crosses the limit below and above the best value; infinite where it never does."""
         error = math.sqrt(max(gradient @ self.inverse @ gradient * self.variance, 1e-24))
         limit = self.t2 * self.variance * self._inflation(gradient, error)
-        best = quantity.best
-        below, above = best - error * LADDER, best + error * LADDER
-        if ladder is not None:
-            below, above = ladder[ladder < best][::-1], ladder[ladder > best]
-        return self._crossing(quantity, below, limit, error, -math.inf), self._crossing(quantity, above, limit, error, math.inf)
+        if ladder is None:
+            ladder = quantity.best + error * np.concatenate([-LADDER, LADDER])
+        else:
+            error = min(max(error, 0.01), 1.0)                            # of ln E, which may be flat or next to it
+        at, misfit = quantity.pulled(ladder, error)
+        sides = []
+        for sign in (-1, 1):
+            side = (at - quantity.best) * sign > 0
+            sides.append(self._crossing(quantity, at[side], misfit[side] - self.least, limit, error, sign * math.inf))
+        return sides[0], sides[1]
 
-    def _crossing(self, quantity, aims: np.ndarray, limit: float, error: float, never: float) -> float:
-        """The value at which the misfit first exceeds the limit; two passes, the second between the neighbours."""
-        at, misfit = np.array([quantity.best]), np.array([0.0])
-        for _ in range(2):
-            if not len(aims):
-                return never
-            reached, squares = quantity.pulled(aims, error)
-            at, misfit = np.append(at, reached), np.append(misfit, squares - self.least)
+    def _crossing(self, quantity, at: np.ndarray, misfit: np.ndarray, limit: float, error: float, never: float) -> float:
+        """The value nearest to the best at which the misfit exceeds the limit, sought once more between its neighbours."""
+        at, misfit = np.append(at, quantity.best), np.append(misfit, 0.0)
+        for again in (True, False):
             order = np.argsort(np.abs(at - quantity.best))
             at, misfit = at[order], misfit[order]
             over = np.flatnonzero(misfit > limit)
-            if not over.size or over[0] == 0:
+            if not over.size:
                 return never
-            lower, upper = over[0] - 1, over[0]
-            aims = np.linspace(at[lower], at[upper], REFINED + 2)[1:-1]
+            lower, upper = max(over[0] - 1, 0), over[0]
+            if again:
+                reached, squares = quantity.pulled(np.linspace(at[lower], at[upper], REFINED + 2)[1:-1], error)
+                at, misfit = np.append(at, reached), np.append(misfit, squares - self.least)
         roots = np.sqrt(np.maximum(misfit[[lower, upper]], 0.0))          # the root of the excess is nearly straight
         part = (math.sqrt(limit) - roots[0]) / max(roots[1] - roots[0], 1e-300)
         return float(at[lower] + np.clip(part, 0.0, 1.0) * (at[upper] - at[lower]))
@@ -183,7 +187,7 @@ class _Linear:
         p = self.profile
         pull = Pull(self.direction, aims, STIFFNESS * p.variance / error**2)
         done = minimise(p.model, p.points.y, p.shifted(aims, self.best, self.direction), p.loss, weights=p.points.weights,
-                        pull=pull, tolerance=1e-9)
+                        pull=pull, **EFFORT)
         return done.theta @ self.direction, 2.0 * done.objective
 
 
@@ -200,7 +204,7 @@ class _Prediction:
         y = np.column_stack([np.broadcast_to(p.points.y, (len(aims), len(p.points.y))), np.exp(aims)])
         scale = 1.0 if p.loss.in_log else math.exp(-2.0 * self.best)      # the further residual is of y then
         weights = np.append(p.points.weights, STIFFNESS * p.variance / error**2 * scale)
-        done = minimise(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, tolerance=1e-9)
+        done = minimise(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, **EFFORT)
         log_y = self.model.evaluate(done.theta)[0]
         r = (np.log(p.points.y) - log_y[:, :-1]) if p.loss.in_log else p.points.y - np.exp(log_y[:, :-1])
         return log_y[:, -1], np.sum(p.points.weights * r**2, axis=1)

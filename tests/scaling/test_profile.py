@@ -33,12 +33,12 @@ def test_power_law_agrees_with_the_textbook():
 
 
 def test_coverage_in_few_repetitions(coverage):
-    shares = coverage("profile", 5, 1, 50)
-    assert all(0.86 <= share <= 1.0 for share in shares.values()), shares        # 4 standard errors about 0.95
+    shares = coverage("profile", 5, 1, 30)
+    assert all(0.8 <= share <= 1.0 for share in shares.values()), shares         # 4 standard errors about 0.95
 
 
 def test_checkpoints_drawn_one_by_one_promise_too_much(coverage):
-    by_checkpoint, by_profile = coverage("checkpoints", 5, 4, 25), coverage("profile", 5, 4, 25)
+    by_checkpoint, by_profile = coverage("checkpoints", 5, 4, 20), coverage("profile", 5, 4, 20)
     assert by_checkpoint["alpha"] <= 0.80 and by_checkpoint["E"] <= 0.80
     assert by_profile["alpha"] >= 0.84 and by_profile["E"] >= 0.84
 

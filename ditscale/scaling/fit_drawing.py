@@ -1,5 +1,7 @@
 """A fit on matplotlib axes. The axes come from the caller; matplotlib itself is imported nowhere here."""
 
+import textwrap
+
 import numpy as np
 
 from ditscale.errors import UserError
@@ -13,7 +15,7 @@ def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, i
     """Points, and the curve where one may be drawn: solid within the data, dashed beyond it as far as ``to``.
 
     With several variables the axes show the observed score against the law's, and the line on which they would be equal.
-    Without a law that stands, the points alone, and the reason as text.
+    Without a law that stands, the points alone, and the reason above them.
 
     Args:
         to: the x where the curve ends; the end of the data without it.
@@ -44,7 +46,7 @@ def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, i
         if one and fit.drawable:
             _draw_curve(fit, ax, to, intervals)
     if not fit.drawable:
-        ax.text(0.03, 0.04, "no curve: " + fit.status.sentence, transform=ax.transAxes, fontsize=8, color=INK, wrap=True)
+        ax.set_title(textwrap.fill("no curve: " + fit.status.sentence, 48), fontsize=8, color=INK, loc="left")
 
 
 def _check_far(fit: Fit, one: bool, to: float, extrapolate: bool) -> None:

@@ -170,7 +170,7 @@ def test_plot_draws_what_it_may_and_no_more():
     assert [line.get_linestyle() for line in axes[0].lines] == ["-", "--"] and len(axes[0].collections) == 2
     assert axes[0].lines[0].get_xdata().max() == pytest.approx(1e4)
     fit("power_law", x, y).plot(axes[1])
-    assert not axes[1].lines and "no curve" in axes[1].texts[0].get_text()
+    assert not axes[1].lines and "no curve" in axes[1].get_title(loc="left")
     law = LAWS[2]
     fit("chinchilla", grid_of(law), law.evaluate(grid_of(law))).plot(axes[2])
     with pytest.raises(UserError, match="4 times"):
@@ -202,3 +202,10 @@ def test_every_form_has_a_formula():
         assert law.formula().startswith("y = ") and "nan" not in law.formula()
         assert type(law).from_theta(law.theta()) == type(law)(*(pytest.approx(v) for v in law.coefficients().values()))
     assert set(FORMS) == {law.NAME for law in LAWS} and not math.isnan(LAWS[0].change_at_double())
+
+
+def test_the_example_of_the_page_runs(repository, capsys):
+    matplotlib.use("Agg")
+    page = (repository / "docs" / "laws.md").read_text(encoding="utf-8")
+    exec(compile(page.split("```python\n")[1].split("```")[0], "docs/laws.md", "exec"), {})
+    assert "alpha" in capsys.readouterr().out

@@ -73,10 +73,3 @@ def test_deadweight_is_nothing_at_the_optimum_and_grows_away_from_it():
     assert waste[0] == pytest.approx(0.0, abs=1e21 * 1e-9) and 0 < waste[1] < waste[2] < 1e21
     assert law.compute_for(law.optimal_score(1e22, 6.0), 6.0) == pytest.approx(1e22, rel=1e-9)
     assert np.isnan(law.compute_for(1.6, 6.0))
-
-
-def test_published_tokens_per_parameter():
-    """D*/N* at Chinchilla's own 5.76e23 FLOPs: equal exponents give the same at every compute."""
-    ratio = {name: float(law.optimal_data(5.76e23, 6.0) / law.optimal_size(5.76e23, 6.0)) for name, law in {
-        "hoffmann": Chinchilla(1.69, 406.4, 410.7, 0.34, 0.28), "epoch": Chinchilla(1.8172, 482.01, 2085.43, 0.3478, 0.3658)}.items()}
-    print(ratio)

@@ -176,8 +176,7 @@ class Chinchilla(Law):
 class ChinchillaInteraction(Law):
     """``y = E + A * N^-alpha + K * N^-gamma * D^-beta``: the term of the data shrinks, or grows, with the size.
 
-    Chinchilla's form is ``gamma = 0``. Of the forms tried on SiT's scores over five model sizes this came nearest; none
-    predicted the held-out largest model to better than about 10 %.
+    Chinchilla's form is ``gamma = 0``. No joint form is known to predict a held-out largest DiT well: look at ``hold_out``.
     """
 
     NAME: ClassVar[str] = "interaction"

@@ -1,35 +1,37 @@
 """Score against the model's forward compute, one bubble a model: DiT's Figure 8 (arXiv 2212.09748).
 
-The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Final evaluations of finished runs only.
+The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one count of images
+seen where they share one.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures import labels, study_table, style
+from ditscale.figures import beside as published_beside, labels, script, study_table, style
+from ditscale.figures.beside import Beside
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 
 NAME = "gflops"
 LARGEST_BUBBLE_PT2 = 420.0
-COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "parameters", "macs", "metric", "score"]
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "parameters", "macs", "images_seen", "metric", "score"]
 
 
 def correlation(table: pd.DataFrame) -> Correlation:
-    """Pearson's r of log MACs with the score over the finished runs."""
-    final = study_table.finished(study_table.scored(table)[0])
-    return pearson_log_x(final["macs"], final["score"])
+    """Pearson's r of log MACs with the score over the points of the figure; of one's own runs alone."""
+    return _correlation(_points(table)[0])
 
 
-def draw(table: pd.DataFrame) -> style.Drawing:
+def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
     """The figure, its points and its caption.
 
     Raises:
-        UserError: the scores are not comparable, or no run has finished.
+        UserError: the scores are not comparable, or no run has finished, or ``beside`` holds nothing at this count of images.
     """
-    usable, left_out = study_table.scored(table)
-    final = study_table.finished(usable)
-    r = pearson_log_x(final["macs"], final["score"])
+    final, note = _points(table)
+    if beside is not None:
+        beside = beside.known("macs", "forward compute").at(final["images_seen"].max())
+    r = _correlation(final)
     unit, symbol, words = style.macs_unit(final["macs"])
     with style.paper():
         figure, axes = style.new_axes()
@@ -37,27 +39,45 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         colours = [style.patch_colour(p) for p in final["patch_size"]]
         axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colours, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
-        _axes(axes, final, unit, symbol)
-        _legends(figure, axes, final)
+        shown = final if beside is None else pd.concat([final, beside.rows])
+        _axes(axes, shown, unit, symbol)
+        if beside is not None:
+            published_beside.curves(axes, beside, "macs", unit, zorder=5)
+        _legends(figure, axes, final, beside)
         _print_correlation(axes, r)
-        _label_models(axes, final, unit, areas)
-    return style.Drawing(NAME, figure, final[COLUMNS], _caption(final, r, words, left_out))
+        _label_models(axes, final, unit, areas, beside)
+    return style.Drawing(NAME, figure, published_beside.points(final, beside, COLUMNS),
+                         _caption(final, r, words, note) + published_beside.caption(beside))
+
+
+def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """One row a run, and sentences on what was left out or chosen."""
+    usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, "macs", "forward compute")
+    usable, nameless = study_table.known(usable, "parameters", "number of parameters")
+    final, chosen = study_table.at_one_count(usable)
+    return final, chosen + left_out + unknown + nameless
+
+
+def _correlation(final: pd.DataFrame) -> Correlation:
+    return pearson_log_x(final["macs"], final["score"])
 
 
 def _axes(axes, final: pd.DataFrame, unit: float, symbol: str) -> None:
     axes.set_xlabel(style.macs_axis_label(symbol))
-    axes.set_ylabel(f"{final['metric'].iloc[0]} (lower is better)")
+    axes.set_ylabel(style.score_label(final))
     limits = style.log_limits(final["macs"] / unit, pad=0.10), style.log_limits(final["score"], pad=0.12)
     axes.set(xlim=limits[0], ylim=limits[1])
     style.plain_log_ticks(axes.xaxis, *limits[0])
     style.plain_log_ticks(axes.yaxis, *limits[1])
 
 
-def _legends(figure, axes, final: pd.DataFrame) -> None:
+def _legends(figure, axes, final: pd.DataFrame, beside: Beside | None) -> None:
     """Above the axes, where no model can be: colour by patch size, and area by parameters."""
     patches = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p),
                       markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
                for p in sorted(final["patch_size"].unique())]
+    patches += published_beside.handles(beside) if beside is not None else []
     figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=1.4)
     largest = final["parameters"].max()
     parameters = final.groupby("size")["parameters"].median()
@@ -77,23 +97,33 @@ def _print_correlation(axes, r: Correlation) -> None:
               bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 2})
 
 
-def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series) -> None:
+def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series, beside: Beside | None) -> None:
     """One label a model, at the first of its seeds."""
     first = final.drop_duplicates("model")
-    radii = np.sqrt(areas / np.pi)
+    all_radii = np.sqrt(areas / np.pi)
+    points, radii = list(zip(first["macs"] / unit, first["score"])), list(all_radii[first.index])
     names = [study_table.short_name(model) for model in first["model"]]
-    labels.place(axes, list(zip(first["macs"] / unit, first["score"])), names, list(radii[first.index]),
-                 markers=list(zip(final["macs"] / unit, final["score"], radii)))
+    markers = list(zip(final["macs"] / unit, final["score"], all_radii))
+    if beside is not None:
+        others = published_beside.names(beside, "macs", unit)
+        points, names, radii = points + others[0], names + others[1], radii + others[2]
+        markers += published_beside.markers(beside, "macs", unit)
+    labels.place(axes, points, names, radii, markers=markers)
 
 
-def _caption(final: pd.DataFrame, r: Correlation, words: str, left_out: str) -> str:
+def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
     value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
     return (
-        f"{final['metric'].iloc[0]} of the last checkpoint against the model's forward compute in {words} per image, "
+        f"{style.metric_name(final)} {_when(final)} against the model's forward compute in {words} per image, "
         f"after the layout of DiT's Figure 8. One bubble a run, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
-        f"Scores use {_samples(final)} generated images.{left_out}"
+        f"Scores use {_samples(final)} generated images.{note}"
     )
+
+
+def _when(final: pd.DataFrame) -> str:
+    counts = final["images_seen"].unique()
+    return f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
 
 
 def _samples(final: pd.DataFrame) -> str:
@@ -101,4 +131,4 @@ def _samples(final: pd.DataFrame) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: style.save(draw(table), out), argv)
+    return script.run_figure(__doc__, draw, argv, beside=True)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from ditscale.figures import style
 
@@ -31,9 +32,10 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
         markers: all further markers on the axes, (x, y, radius).
         crossed: further places labels should keep off, ``(k, 2)`` in data units: samples along curves.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")                # the boxes measured now are the boxes drawn later
+    figure = axes.figure.figure                     # the whole one, where the axes lie in a part of it
+    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")            # the boxes measured now are the boxes drawn later
     pixel = figure.dpi / 72.0
     discs = np.array([(x, y, radius) for (x, y), radius in zip(points, radii_pt)] + list(markers), dtype=float)
     discs = np.column_stack([axes.transData.transform(discs[:, :2]), discs[:, 2] * pixel])

@@ -37,19 +37,21 @@ class StudyLaw:
 
 
 def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
-    """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their span.
+    """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their span. Against MACs
+    all runs count at one length of training where they share one.
 
     Raises:
         UserError: the scores are not comparable, or no run has finished.
     """
     usable, left_out = study_table.scored(table)
-    final = study_table.finished(usable)
+    usable, unknown = study_table.known(usable, cost, COSTS[cost])
+    final, chosen = study_table.at_one_count(usable) if cost == "macs" else (study_table.finished(usable), "")
     x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), final["run_id"].to_numpy(str)
     fit = fit_power_law(x, y, runs, x_unit=COSTS[cost], y_unit=final["metric"].iloc[0])
     grid = np.geomspace(x.min(), x.max(), GRID_POINTS)
     context = {
         "x_counted": COUNTED[cost],
-        "kept": "the last evaluation of each finished run." + left_out,
+        "kept": "the last evaluation of each finished run." + chosen + left_out + unknown,
         "runs_in_study": int(table["run_id"].nunique()),
         "runs": sorted(runs.tolist()),
         "passport": str(final["passport"].iloc[0]),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ditscale.errors import UserError
-from ditscale.figures import study_table, style
+from ditscale.figures import script, study_table, style
 
 NAME = "samples"
 MAX_COLUMNS = 10
@@ -129,4 +129,4 @@ def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: style.save(draw(table), out), argv)
+    return script.run_figure(__doc__, draw, argv)

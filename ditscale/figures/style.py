@@ -1,10 +1,11 @@
-"""How every figure looks and is saved: colours, axes, numbers as text, and the four files of a figure.
+"""How every figure looks and is saved: colours, axes, numbers as text, and the files of a figure.
 
 The three patch colours, and the four of the training variants, differ in lightness first and hue second: they hold in
 greyscale and for colour-blind readers.
 ``report.py`` swaps each colour for one that suits a dark page, so draw with these and no others.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,11 @@ VARIANT_COLOURS = {"baseline": INK, "masked": "#2b7bba", "mdt": "#dd9b22", "disc
 MODEL_LINES = (("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1, 1.3)), "^"), ((0, (6, 1.5, 1, 1.5)), "D"))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
+METRIC_NAMES = {"fid": "FID", "sfid": "sFID"}
+# Kinds of picture, each with the metadata that would tell when and with what it was made.
+FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
+           "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+DEFAULT_FORMATS = ("png", "svg")
 
 WIDTH, HEIGHT = 5.8, 4.5        # inches: scaled to a phone's 370 px the 10-point type still measures 9 px
 RC = {
@@ -29,6 +35,7 @@ RC = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
     "grid.color": GRID, "grid.linewidth": 0.7, "legend.frameon": False, "lines.solid_capstyle": "round",
     "svg.hashsalt": "ditscale", "svg.fonttype": "path",              # the same ids and glyphs on every machine
+    "pdf.fonttype": 42,                                              # TrueType: journals refuse Type 3
 }
 
 
@@ -66,15 +73,27 @@ def new_panels(height: float):
     return figure, panels
 
 
-def save(drawing: Drawing, out: Path) -> list[Path]:
-    """Writes ``name.png`` (200 dpi), ``.svg``, ``.csv`` (points) and ``.txt`` (caption): the same bytes each time."""
-    paths = [out / f"{drawing.name}.{kind}" for kind in ("png", "svg", "csv", "txt")]
+def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
+    """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points) and ``.txt`` (caption): the same
+    bytes each time."""
+    paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt")]
     with paper():
-        drawing.figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-    drawing.points.to_csv(paths[2], index=False, lineterminator="\n")
-    paths[3].write_text(drawing.caption + "\n", encoding="utf-8")
+        for path, kind in zip(paths, formats):
+            drawing.figure.savefig(path, dpi=200 if kind == "png" else "figure", metadata=FORMATS[kind])
+    drawing.points.to_csv(paths[-2], index=False, lineterminator="\n")
+    paths[-1].write_text(drawing.caption + "\n", encoding="utf-8")
     return paths
+
+
+def metric_name(table: pd.DataFrame) -> str:
+    """The table's metric as papers write it."""
+    metric = table["metric"].iloc[0]
+    return METRIC_NAMES.get(metric, metric)
+
+
+def score_label(table: pd.DataFrame) -> str:
+    """The label of an axis of scores."""
+    return f"{metric_name(table)} (lower is better)"
 
 
 def patch_colour(patch_size: int) -> str:
@@ -97,6 +116,13 @@ def model_lines(models: list[str]) -> dict[str, tuple]:
 def widths_by_size(sizes: list[str]) -> dict[str, float]:
     """Line width in points, thicker for larger models; ``sizes`` smallest first."""
     return dict(zip(sizes, np.linspace(0.9, 2.7, len(sizes)) if len(sizes) > 1 else [1.8]))
+
+
+def between(corners: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Points along a polyline drawn on log axes, ``(k, 2)``: what labels keep off."""
+    logs = np.log(corners)
+    part = np.linspace(0.0, 1.0, steps)[:, None]
+    return np.exp(np.vstack([logs, *[a + (b - a) * part for a, b in itertools.pairwise(logs)]]))
 
 
 def log_limits(values, pad: float = 0.06) -> tuple[float, float]:

@@ -4,13 +4,12 @@ The law goes through final evaluations, one a run, not along the lower envelope:
 at each compute, and its slope changes with the spacing of the checkpoints.
 """
 
-import itertools
-
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures import labels, power_law, study_table, style
+from ditscale.figures import beside as published_beside, labels, overtaking, power_law, script, study_table, style
+from ditscale.figures.beside import Beside
 from ditscale.scaling.correlations import spearman
 
 NAME = "training_compute"
@@ -19,24 +18,31 @@ COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "trai
 FLOOR_LABEL = "train vs held-out (floor)"
 
 
-def draw(table: pd.DataFrame, law: power_law.StudyLaw | None = None) -> style.Drawing:
+def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.StudyLaw | None = None) -> style.Drawing:
     """The figure, its points and its caption; fits the law where none is handed in.
 
     Raises:
-        UserError: the scores are not comparable, or no run has finished.
+        UserError: the scores are not comparable, no run has finished, or of no row the training compute is known.
     """
     usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, "train_flops", "training compute")
+    if beside is not None:
+        beside = beside.known("train_flops", "training compute")
     law = law or power_law.fit_law(table, "train_flops")
     final = study_table.finished(usable)
     floor = study_table.floor_of(usable)
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _curves(axes, usable)
-        _axes(axes, usable, law, floor)
+        _axes(axes, usable if beside is None else pd.concat([usable, beside.rows]), law, floor)
         handles = [*_law(axes, law), *_floor_line(axes, floor)]
+        if beside is not None:
+            published_beside.curves(axes, beside, "train_flops")
+            handles += published_beside.handles(beside)
         _legends(figure, handles, usable)
-        _label_ends(axes, usable, law)
-    return style.Drawing(NAME, figure, usable[COLUMNS], _caption(usable, final, law, floor, left_out))
+        _label_ends(axes, usable, law, beside)
+    caption = _caption(usable, final, law, floor, left_out + unknown) + published_beside.caption(beside)
+    return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS), caption)
 
 
 def _curves(axes, usable: pd.DataFrame) -> None:
@@ -62,7 +68,7 @@ def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | No
         band = law.intervals.band
         shown += list(np.clip([band.low.min(), band.high.max()], min(shown) / 1.5, max(shown) * 1.5))
     axes.set_xlabel("Training compute (FLOPs)")
-    axes.set_ylabel(f"{usable['metric'].iloc[0]} (lower is better)")
+    axes.set_ylabel(style.score_label(usable))
     xlim = style.log_limits(usable["train_flops"])
     xlim = xlim[0], xlim[1] * (xlim[1] / xlim[0]) ** 0.06                                # room for the last labels
     ylim = style.log_limits(shown)
@@ -103,30 +109,27 @@ def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
     figure.legend(handles=columns, loc="outside upper left", ncols=2, columnspacing=2.0)
 
 
-def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw) -> None:
+def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Beside | None) -> None:
     """Each model's name at the end of its first run's curve; names keep off every curve and off the law."""
     ends = usable.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
-    along = [_between(run[["train_flops", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id", sort=False)]
+    along = [style.between(run[["train_flops", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id", sort=False)]
     if law.fit.law is not None:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
         along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
     names = [study_table.short_name(model) for model in ends["model"]]
-    labels.place(axes, list(zip(ends["train_flops"], ends["score"])), names, [4.2] * len(ends),
-                 crossed=np.vstack(along))
-
-
-def _between(corners: np.ndarray, steps: int = 12) -> np.ndarray:
-    """Points along a polyline drawn on log axes, ``(k, 2)``."""
-    logs = np.log(corners)
-    part = np.linspace(0.0, 1.0, steps)[:, None]
-    return np.exp(np.vstack([logs, *[a + (b - a) * part for a, b in itertools.pairwise(logs)]]))
+    points, radii, markers = list(zip(ends["train_flops"], ends["score"])), [4.2] * len(ends), []
+    if beside is not None:
+        others = published_beside.names(beside, "train_flops")
+        points, names, radii = points + others[0], names + others[1], radii + others[2]
+        markers = published_beside.markers(beside, "train_flops")
+    labels.place(axes, points, names, radii, markers=markers, crossed=np.vstack(along))
 
 
 def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_out: str) -> str:
     ranks = spearman(final["train_flops"], final["score"])
     same_length = final["images_seen"].nunique() == 1
     parts = [
-        (f"{usable['metric'].iloc[0]} against total training compute (2 FLOPs a multiply-add, forward and backward, "
+        (f"{style.metric_name(usable)} against total training compute (2 FLOPs a multiply-add, forward and backward, "
          "times images seen), after the layout of DiT's Figure 9: one curve a run, open markers its checkpoints, the "
          "filled one its end. Thicker lines are larger models."),
         law_sentence(law),
@@ -137,10 +140,11 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
     if ranks.status.ok:
         parts.append(f"Spearman's rank correlation of compute with score over the {len(final)} ends is "
                      f"{style.signed(ranks.value)}.")
+    parts.append(overtaking.sentences(usable))
     if floor is not None:
         parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images; the law "
                      "has no floor term, so do not extend it.")
-    return " ".join(parts) + left_out
+    return " ".join(filter(None, parts)) + left_out
 
 
 def law_sentence(law: power_law.StudyLaw) -> str:
@@ -159,4 +163,4 @@ def law_sentence(law: power_law.StudyLaw) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: style.save(draw(table), out), argv)
+    return script.run_figure(__doc__, draw, argv, beside=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.lines import Line2D
 
-from ditscale.figures import study_table, style, variant_table
+from ditscale.figures import script, study_table, style, variant_table
 
 
 NAME = "variants"
@@ -84,7 +84,7 @@ def _x_axis(axes, values: pd.Series, label: str, plain: bool) -> None:
 
 def _y_axis(panels, rows: pd.DataFrame, floor: float | None) -> None:
     limits = style.log_limits([*rows["score"], *([floor] if floor else [])])
-    panels[0].set(ylabel=f"{rows['metric'].iloc[0]} (lower is better)", ylim=limits)
+    panels[0].set(ylabel=style.score_label(rows), ylim=limits)
     style.plain_log_ticks(panels[0].yaxis, *limits)
     for axes in panels if floor else ():
         axes.axhline(floor, color=style.INK, linestyle=":", linewidth=1.4, zorder=1)
@@ -108,7 +108,7 @@ def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> No
 def _caption(rows: pd.DataFrame, comparisons: list[variant_table.Comparison], floor: float | None,
              left_out: str) -> str:
     parts = [
-        f"{rows['metric'].iloc[0]} of the training variants, against images seen at the left and against training "
+        f"{style.metric_name(rows)} of the training variants, against images seen at the left and against training "
         "compute at the right: one curve a run, colour for the variant, line and marker for the model, the filled "
         "marker its end. What a variant costs beside the baseline moves its curve at the right. Thin upright lines "
         "stand at the largest image count, and at the most training FLOPs, that all variants of a model share.",
@@ -129,4 +129,4 @@ def seeds_sentence(comparisons: list[variant_table.Comparison]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: write(table, out), argv)
+    return script.run_figure(__doc__, draw, argv, also=lambda table, out: [write_comparison(table, out)])

@@ -1,0 +1,188 @@
+"""Published results as rows of the ledger: the one place where a paper's columns become ours, with their units.
+
+    macs         gflops x 1e9: the papers' "Gflops" are multiply-adds counted once
+    images_seen  train_steps_k x 1000 x batch_size, or images_seen_m x 1e6
+    train_flops  6 x macs x images_seen for plain training (2 FLOPs a multiply-add, a backward of twice the forward); our closed
+                 forms for MaskDiT and MDT, whose training pass differs from inference; unknown for all others
+
+A published score has no passport. What its source states of one is kept, and the rest is not known.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import ditscale
+from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, make_backbone
+from ditscale.cost.variants import variant_card
+from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.passport import digest
+from ditscale.models.sizes import parse_model_name
+from ditscale.objectives.options import BaselineConfig, MaskedConfig, MdtConfig
+
+FOLDER = Path(ditscale.__file__).parent / "published"
+TABLES = {"dit": "dit_table4_all_models.csv", "dit_benchmarks": "dit_benchmarks.csv", "maskdit": "maskdit.csv", "mdt": "mdt.csv",
+          "sddit": "sddit_and_comparison.csv", "sit_repa_sra_tread": "sit_repa_sra_tread.csv", "others": "other_models_and_costs.csv"}
+NEEDED = ("source", "model", "variant", "patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "cfg_scale",
+          "sampler", "nfe", "fid", "verified", "resolution")
+NUMBERS = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "nfe", "fid", "resolution")
+METRIC, SAMPLES, VERIFIED = "fid", 50_000, "yes"
+LATENT_PIXELS, LATENT_CHANNELS, CLASSES = 8, 4, 1000                    # the VAE's downsampling; ImageNet
+SAMPLERS = {"DDPM": "ddpm", "EDM": "edm", "ODE": "flow", "SDE": "flow"}  # a sampler's first word tells the formulation
+MDTV2_DECODER_BLOCKS = {"S": 6, "XL": 4}                                # B's number is not known
+NAME = re.compile(r"(?P<family>DiT|SiT|MaskDiT|MDT|MDTv2)-(?P<size>S|B|L|XL)/(?P<patch>\d)(?: (?P<block>in-context|cross-attention|adaLN))?")
+BLOCKS = {"in-context": "in_context", "cross-attention": "cross_attention", "adaLN": "adaln"}
+DECODER = re.compile(r"ft-MSE|ft-EMA|original LDM")
+
+
+def is_published(table: pd.DataFrame) -> bool:
+    """Whether ``table`` came from published results."""
+    return "source" in table and "verified" in table
+
+
+def looks_published(columns) -> bool:
+    """Whether a CSV of these columns is meant as published results: it has some columns that only those have."""
+    return len({"fid", "gflops", "cfg_scale", "verified"} & set(columns)) >= 2
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of a published table that state an FID and the model's size, in the ledger's columns; besides ``source``,
+    ``verified``, ``resolution`` (pixels), ``block``.
+
+    ``train_flops`` is NaN where the cost of a training pass is not known.
+
+    Raises:
+        UserError: a column is missing, a field is no number, or no row can be drawn.
+    """
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} cannot be read as a CSV: {error}") from None
+    missing = [name for name in NEEDED if name not in raw]
+    if missing:
+        raise UserError(f"{path}: a table of published results needs the columns {', '.join(map(repr, missing))}; it has "
+                        f"{', '.join(raw.columns)}")
+    for name in NUMBERS:
+        numbers = pd.to_numeric(raw[name].replace("", np.nan), errors="coerce")
+        wrong = np.flatnonzero(numbers.isna() & (raw[name] != ""))
+        if wrong.size:
+            raise UserError(f"{path}, line {wrong[0] + 2}: {name} '{raw[name].iloc[wrong[0]]}' is no number")
+        raw[name] = numbers
+    rows = [_row(row) for _, row in raw.dropna(subset=["fid", "patch", "resolution"]).iterrows()]
+    rows = [row for row in rows if row["size"] and row["images_seen"]]
+    if not rows:
+        raise UserError(f"{path}: none of its {len(raw)} rows states an FID, a model of a size and a patch size, and the images seen")
+    return _runs(pd.DataFrame(rows))
+
+
+def load(names: list[str]) -> pd.DataFrame:
+    """The tables of these names that ditscale carries, one under the other; a result quoted by several is kept once.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    for name in names:
+        if name not in TABLES:
+            raise UserError(f"--published '{name}': no such table{did_you_mean(name, TABLES) or '.'} Tables: {', '.join(TABLES)}")
+    rows = pd.concat([read(FOLDER / TABLES[name]) for name in names], ignore_index=True)
+    return rows.drop_duplicates(["model", "block", "resolution", "guidance_scale", "images_seen", "score"], ignore_index=True)
+
+
+def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
+    """The most rows that agree in these columns and in the block design, and a sentence on the others ("" where none is).
+
+    A paper's table holds several experiments; the first of equally large ones is taken.
+    """
+    kinds = table.groupby([*one_of_each, "block"], sort=False, dropna=False).ngroup()
+    counts = kinds.value_counts(sort=False)
+    kept = table[kinds == counts.idxmax()]
+    left = len(table) - len(kept)
+    if not left:
+        return table, ""
+    return kept, (f" Of the table's {len(table)} results these are the {len(kept)} that compare with each other "
+                  f"({_experiment(kept.iloc[0])}); choose others with --where.")
+
+
+def _experiment(row: pd.Series) -> str:
+    scale = "unguided" if row["guidance_scale"] == 1 else f"guidance {json.loads(row['passport_fields'])['guidance_scale']}"
+    return f"{row['resolution']:.0f} px, {scale}, {row['nfe']:g} model evaluations, block {row['block']}"
+
+
+def _row(row: pd.Series) -> dict:
+    """One result in the ledger's columns; what is not known is NaN, ``size`` and ``images_seen`` are "" and 0."""
+    model = re.sub(r"(/\d)-G$", r"\1", row["model"])                      # "-G" says guided; guidance has its own column
+    size, stated, card = re.search(r"-([A-Za-z]+)/\d", model), _stated(row), _card(NAME.fullmatch(model), row["resolution"])
+    macs = _first(row["gflops"] * 1e9, card and card.macs)
+    steps = row["train_steps_k"] * 1e3 * row["batch_size"]
+    return {
+        "model": model, "size": size[1] if size else "", "patch_size": int(row["patch"]),
+        "variant": "mdt" if model.startswith("MDT") else row["variant"],  # the tables count MDT among the masked
+        "formulation": SAMPLERS.get(row["sampler"].split(" ")[0], "not stated"), "seed": 0,
+        "parameters": _first(row["params_m"] * 1e6, card and card.inference_parameters),
+        "tokens": int(row["resolution"] / LATENT_PIXELS / row["patch"]) ** 2, "macs": macs,
+        "train_flops_per_image": _train_flops_per_image(model, row["variant"], macs, card),
+        "images_seen": round(np.nan_to_num(_first(steps, row["images_seen_m"] * 1e6))), "metric": METRIC, "score": row["fid"],
+        "floor": np.nan, "samples": stated["samples"], "guidance_scale": _scale(row["cfg_scale"]), "nfe": row["nfe"],
+        "passport": digest(stated), "passport_fields": json.dumps(stated, sort_keys=True), "sample_seeds": 1,
+        "train_seconds": np.nan, "device": row.get("gpu", ""), "sample_sheet": "", "source": row["source"],
+        "verified": row["verified"], "resolution": int(row["resolution"]),
+        "block": next((block for name, block in BLOCKS.items() if model.endswith(f" {name}")), "adaln_zero"),
+    }
+
+
+def _stated(row: pd.Series) -> dict:
+    """What a source states of a score's passport."""
+    words = f"{row['model']} {row.get('notes', '')}"
+    samples, decoder = re.search(r"FID-(\d+)K", words), DECODER.search(words)
+    return {"metric": METRIC, "reference_sha256": f"ImageNet at {row['resolution']:.0f} px, statistics not stated",
+            "samples": 1000 * int(samples[1]) if samples else SAMPLES, "sampler": row["sampler"] or None,
+            "nfe": int(row["nfe"]) if np.isfinite(row["nfe"]) else None, "guidance_scale": row["cfg_scale"] or None,
+            "decoder": decoder[0] if decoder else None}
+
+
+def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
+    """Our closed forms for a model whose structure is public; None for all others, SD-DiT among them."""
+    if name is None or (name["family"] == "MDTv2" and name["size"] not in MDTV2_DECODER_BLOCKS):
+        return None
+    objective = {
+        "MaskDiT": lambda: MaskedConfig(name="masked"), "MDT": lambda: MdtConfig(name="mdt"),
+        "MDTv2": lambda: MdtConfig(name="mdt", mask_ratio_max=0.5, decoder_depth=MDTV2_DECODER_BLOCKS[name["size"]], long_skips=True),
+    }.get(name["family"], lambda: BaselineConfig(name="baseline"))()
+    backbone = make_backbone(
+        parse_model_name(f"DiT-{name['size']}/{name['patch']}"), resolution=int(resolution) // LATENT_PIXELS,
+        channels=LATENT_CHANNELS, classes=CLASSES, learn_sigma=name["family"] != "MaskDiT",
+        block=BLOCKS.get(name["block"], "adaln_zero"))
+    return variant_card(backbone, objective)
+
+
+def _train_flops_per_image(model: str, variant: str, macs: float, card: ComputeCard | None) -> float:
+    """Of the training pass; NaN where it is not known what it computes."""
+    if variant == "baseline" or model.startswith("SiT-") and card:
+        return FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * macs
+    return float(card.train_flops_per_image) if card else np.nan     # not int: times the images it leaves 64 bits
+
+
+def _runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The results with the run of each: those of one model in one source under one passport, at different images seen."""
+    one_run = ["source", "model", "passport"]
+    rows["_again"] = rows.groupby([*one_run, "images_seen"]).cumcount()    # two trainings of one model
+    runs = rows.groupby([*one_run, "_again"], sort=False)
+    rows["run_id"] = rows["model"] + ", " + rows["source"] + ", " + runs.ngroup().astype(str)
+    rows["final"] = rows["images_seen"] == runs["images_seen"].transform("max")
+    rows["train_flops"] = rows["train_flops_per_image"] * rows["images_seen"]
+    return rows.drop(columns="_again")
+
+
+def _first(*values) -> float:
+    """The first value that is known, else NaN."""
+    return next((float(value) for value in values if value is not None and np.isfinite(value)), np.nan)
+
+
+def _scale(text: str) -> float:
+    """A guidance scale: "none" is 1; what is no constant is NaN."""
+    if text == "none":
+        return 1.0
+    return float(pd.to_numeric(text, errors="coerce"))

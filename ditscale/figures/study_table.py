@@ -7,6 +7,7 @@ of a figure.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
-    """The rows that meet each ``column=value``, values compared as text.
+    """The rows that meet each ``column=value``, values compared as text; a column, or a field of the passports.
 
     Raises:
         UserError: a condition of another form, an unknown column, or no row left.
@@ -114,11 +115,12 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
         column, equals, value = condition.partition("=")
         if not equals:
             raise UserError(f"--where '{condition}' is not of the form column=value, for example metric=fid")
-        if column not in table:
+        values = table[column] if column in table else _of_passports(table, column)
+        if values is None:
             raise UserError(f"--where '{condition}': no column '{column}'{did_you_mean(column, table.columns)}")
-        kept = table[(table[column].astype(str) == value) | (table[column].map(_short) == value)]
+        kept = table[(values.astype(str) == value) | (values.map(_short) == value)]
         if kept.empty:
-            raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(table[column])}")
+            raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(values)}")
         table = kept
     return table
 
@@ -131,21 +133,31 @@ def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_O
     """
     for column in one_of_each:
         if table[column].nunique() > 1:
-            what = _what_differs(table) if column == "passport" else ""
+            fields = _what_differs(table) if column == "passport" else {}
+            what = "; ".join(f"{name} {', '.join(values)}" for name, values in fields.items())
+            one = next((f"{name}={values[0]}" for name, values in fields.items()), f"{column}={table[column].iloc[0]}")
             raise UserError(
                 f"the table mixes {column}: {_counts(table[column])}{f' ({what})' if what else ''}. Scores that differ in {column} are not compared; "
-                f"keep one with --where {column}={table[column].iloc[0]}"
+                f"keep one with --where {shlex.quote(one)}"
             )
 
 
-def _what_differs(table: pd.DataFrame) -> str:
-    """The fields in which the table's passports differ, with their values."""
+def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
+    """A field of each row's passport; None where no passport states it."""
+    stated = [json.loads(fields or "{}") for fields in table["passport_fields"]]
+    if not any(field in fields for fields in stated):
+        return None
+    return pd.Series([fields.get(field) for fields in stated], table.index, dtype=object)
+
+
+def _what_differs(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The fields in which the table's passports differ, with their values as text."""
     first, *others = (json.loads(stated) for stated in table.drop_duplicates("passport")["passport_fields"])
     values = {}
     for other in others:
         for name, here, there in differences(first, other):
             values.setdefault(name, [str(here)]).append(str(there))
-    return "; ".join(f"{name} {', '.join(dict.fromkeys(found))}" for name, found in values.items())
+    return {name: list(dict.fromkeys(found)) for name, found in values.items()}
 
 
 def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:

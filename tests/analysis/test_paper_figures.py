@@ -93,6 +93,12 @@ def test_sampling_compute_mixes_steps_and_nothing_else(sampled):
     assert np.allclose(points["sampling_flops"], 2 * points["macs"] * points["nfe"])
     with pytest.raises(UserError, match=r"mixes passport: .*\(sampler euler, heun\)"):
         sampling_compute.draw(pd.concat([table, sampled(32, sampler="heun")]))
+    with pytest.raises(UserError, match=r"keep one with --where sampler=euler$"):
+        sampling_compute.draw(pd.concat([table, sampled(32, sampler="heun")]))
+    mixed = pd.concat([table, sampled(32, sampler="heun")], ignore_index=True)
+    pd.testing.assert_frame_equal(study_table.where(mixed, ["sampler=euler"]), table)
+    with pytest.raises(UserError, match=r"keeps no row; sampler is one of: euler \(144 rows\), heun \(48 rows\)"):
+        study_table.where(mixed, ["sampler=ddim"])
     with pytest.raises(UserError, match=r"mixes passport: .*\(guidance_scale 1.0, 1.5\)"):
         sampling_compute.draw(pd.concat([table, sampled(32, guidance_scale=1.5).assign(guidance_scale=1.5)]))
 

@@ -1,11 +1,13 @@
 """A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored.
 
 Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score. Column
-``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone.
+``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone. The
+further metrics of an evaluation are columns ``values.<name>``, those that any evaluation of the study holds.
 """
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,14 @@ from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
-from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import DONE, RunDir, read_lines
+from ditscale.studies import facts
 
-COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "seed", "parameters", "tokens", "macs",
-           "train_flops_per_image", "images_seen", "final", "train_flops", "metric", "score", "floor", "samples", "guidance_scale",
-           "nfe", "passport", "sample_seed", "passport_fields", "train_seconds", "device", "sample_sheet",
-           "recipe", "accelerator_hours")
+VALUES = "values."
+EVALUATED = ("images_seen", "final", "train_flops", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
+             "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
+             "evaluation_flops", "sample_sheet")
+COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
 
 
 def collect(study) -> pd.DataFrame:
@@ -30,10 +33,20 @@ def collect(study) -> pd.DataFrame:
     Raises:
         UserError: there is no such directory, or it holds no run.
     """
-    study = Path(study)
-    runs = run_dirs(study)
-    rows = [row for run in runs for row in _rows(run)]
-    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["train_flops", "run_id"], ignore_index=True)
+    rows = [row for run in run_dirs(Path(study)) for row in _rows(run)]
+    values = dict.fromkeys(name for row in rows for name in row if name.startswith(VALUES))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *values])
+    return table.sort_values(["train_flops", "run_id"], ignore_index=True)
+
+
+def collect_runs(study) -> pd.DataFrame:
+    """What each run's files say of it, one row a run, evaluated or not: ``facts.COLUMNS``.
+
+    Raises:
+        UserError: as ``collect``.
+    """
+    rows = [facts.run_facts(run, *_read(run)) for run in run_dirs(Path(study))]
+    return pd.DataFrame(rows, columns=facts.COLUMNS).sort_values(["macs", "run_id"], ignore_index=True)
 
 
 def run_dirs(study: Path) -> list[RunDir]:
@@ -46,31 +59,21 @@ def run_dirs(study: Path) -> list[RunDir]:
     return runs
 
 
+def _read(run: RunDir) -> tuple[dict, RunConfig, list[dict]]:
+    """A run's record, its config, and the lines that it logged."""
+    record = run.read_record()
+    return record, resolve(record["config"], str(run.record)), read_lines(run.metrics)
+
+
 def _rows(run: RunDir) -> list[dict]:
-    record, evals, metrics = run.read_record(), read_lines(run.evals), read_lines(run.metrics)
-    config, cost = resolve(record["config"], str(run.record)), record["cost"]
-    name = parse_model_name(config.model.name)
+    record, config, metrics = _read(run)
+    evals, of_run = read_lines(run.evals), facts.run_facts(run, record, config, metrics)
     last = max((line["images_seen"] for line in evals), default=0)
-    rows = []
-    for line in evals:
-        images_seen, passport = line["images_seen"], line["passport"]
-        sheet = run.samples / f"images-{images_seen:012d}.npz"
-        rows.append({
-            "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
-            "variant": config.objective.name, "formulation": config.formulation.name, "seed": config.seed,
-            "parameters": cost["parameters"], "tokens": cost["tokens"], "macs": cost["macs"],
-            "train_flops_per_image": cost["train_flops_per_image"], "images_seen": images_seen,
-            "final": run.status()["state"] == DONE and images_seen == last,
-            "train_flops": training_flops(config, images_seen), "metric": line["metric"], "score": line["score"],
-            "floor": line["floor"], "samples": passport["samples"], "guidance_scale": passport["guidance_scale"],
-            "nfe": passport["nfe"], "passport": digest(passport, without=(SEED,)), "sample_seed": passport.get(SEED),
-            "passport_fields": json.dumps(passport, sort_keys=True),
-            "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), images_seen),
-            "device": record.get("environment", {}).get("device", ""), "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
-            "recipe": recipe(config),
-            "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], images_seen),
-        })
-    return rows
+    done = run.status()["state"] == DONE
+    return [{**of_run, "recipe": recipe(config), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
+             "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), line["images_seen"]),
+             "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"])}
+            for line in evals]
 
 
 def spent(metrics: list[dict], totals, images_seen: int) -> float:
@@ -79,7 +82,7 @@ def spent(metrics: list[dict], totals, images_seen: int) -> float:
     A checkpoint lies between two lines as a rule: the time between them is shared out by images.
     """
     if not metrics or images_seen > metrics[-1]["images_seen"]:
-        return float("nan")
+        return math.nan
     return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
 
 
@@ -90,3 +93,23 @@ def recipe(config: RunConfig) -> str:
     science.pop("evaluation", None)
     science["train"].pop("checkpoint_every_images", None)
     return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
+    """What one line of evals.jsonl says."""
+    images_seen, passport = line["images_seen"], line["passport"]
+    sheet = run.samples / f"images-{images_seen:012d}.npz"
+    return {
+        "images_seen": images_seen, "train_flops": training_flops(config, images_seen), "metric": line["metric"],
+        "score": line["score"], "score_error": _number(line, "error"), "floor": line["floor"], "samples": passport["samples"],
+        "guidance_scale": passport["guidance_scale"], "nfe": passport["nfe"], "passport": digest(passport, without=(SEED,)),
+        "sample_seed": passport.get(SEED), "passport_fields": json.dumps(passport, sort_keys=True),
+        "evaluation_seconds": _number(line, "seconds"), "evaluation_flops": _number(line, "sampling_flops"),
+        "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
+        **{VALUES + name: value for name, value in line.get("values", {}).items()},
+    }
+
+
+def _number(line: dict, name: str) -> float:
+    value = line.get(name)
+    return math.nan if value is None else value

@@ -81,6 +81,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     from ditscale.training.fit import fit_micro_batch
     from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
+    from ditscale.training.strategy import zero_stage
 
     if world.size != config.resources.accelerators_per_run:
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
@@ -88,7 +89,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     check_agreement(config, world)
     config = fit_micro_batch(config, world)
     if world.is_main:
-        run.update_record(environment=environment(world.device), micro_batch=config.micro_batch)
+        run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
     hooks = {"stop": lambda: stop}
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         evaluator = Evaluator(config, world)

@@ -1,0 +1,47 @@
+"""What a run's own files say of it, as one flat row: how it was trained, how fast, and in how much memory.
+
+What an old run did not write down is NaN for a number and "" for a word.
+"""
+
+import math
+import statistics
+from pathlib import Path
+
+from ditscale.config import RunConfig
+from ditscale.cost.memory import GIB
+from ditscale.models.sizes import parse_model_name
+from ditscale.rundir import RunDir
+
+COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "mask_ratio", "data", "resolution", "seed",
+           "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
+           "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
+
+
+def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> dict:
+    """A value for each of ``COLUMNS``.
+
+    ``mask_ratio`` is the nominal one, 0 where the variant masks nothing. ``images_per_second`` and ``mfu`` are medians over
+    the last half of the run's log lines, all accelerators together; ``peak_memory_bytes`` is the most that rank 0 ever used:
+    of its accelerator or, on a CPU, of its process.
+    """
+    name, cost, train, resources = parse_model_name(config.model.name), record["cost"], config.train, config.resources
+    late = metrics[len(metrics) // 2:]
+    return {
+        "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
+        "variant": config.objective.name, "formulation": config.formulation.name, "block": config.model.block,
+        "mask_ratio": getattr(config.objective, "mask_ratio", 0.0), "data": config.data.name,
+        "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
+        "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,
+        "strategy": Path(resources.deepspeed).stem, "zero_stage": record.get("zero_stage", math.nan),
+        "accelerators": resources.accelerators_per_run, "device": record.get("environment", {}).get("device", ""),
+        "parameters": cost["parameters"], "inference_parameters": cost.get("inference_parameters", math.nan),
+        "tokens": cost["tokens"], "macs": cost["macs"], "train_flops_per_image": cost["train_flops_per_image"],
+        "images_per_second": _median(late, "images_per_second"), "mfu": _median(late, "mfu"),
+        "peak_memory_bytes": max((line["peak_memory_gib"] * GIB for line in metrics if "peak_memory_gib" in line),
+                                 default=math.nan),
+    }
+
+
+def _median(lines: list[dict], name: str) -> float:
+    values = [line[name] for line in lines if name in line]
+    return statistics.median(values) if values else math.nan

@@ -11,12 +11,15 @@ from ditscale.figures import beside as beside_rows, published, study_table, styl
 
 
 def run_figure(description: str, draw: Callable[..., style.Drawing], argv: list[str] | None, beside: bool = False,
-               also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: []) -> int:
+               also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
+               rows: Callable[[Path], pd.DataFrame] | None = None) -> int:
     """The body of a figure's ``main``.
 
     Args:
         draw: ``(table)``; with ``beside`` ``(table, beside_rows.Beside | None)``, and the script takes ``--published``.
         also: ``(table, output directory) -> paths``: further files that the script writes.
+        options: arguments of this script alone, ``{name: what add_argument takes}``: then ``draw`` is ``(table, arguments)``.
+        rows: what reads the table; default ``study_table.read``, a row an evaluation.
 
     Returns:
         the exit code: 2 where the user has something to mend, told in one line.
@@ -29,12 +32,16 @@ def run_figure(description: str, draw: Callable[..., style.Drawing], argv: list[
                             help=f"draw published FIDs beside: of {', '.join(published.TABLES)}; all without a name")
         parser.add_argument("--unverified", action="store_true", help="also those that no source was seen for, marked with a dagger")
 
+    for name, option in (options or {}).items():
+        parser.add_argument(f"--{name}", **option)
+
     def make(table: pd.DataFrame, arguments: argparse.Namespace, out: Path) -> list[Path]:
         formats = _formats(arguments.format)
-        drawing = draw(table, _beside(table, arguments)) if beside else draw(table)
+        more = [arguments] if options else [_beside(table, arguments)] if beside else []
+        drawing = draw(table, *more)
         return [*style.save(drawing, out, formats), *also(table, out)]
 
-    return study_table.run(parser, make, argv)
+    return study_table.run(parser, make, argv, rows)
 
 
 def _formats(text: str) -> tuple[str, ...]:

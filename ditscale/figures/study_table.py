@@ -50,13 +50,17 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 
 def run(parser: argparse.ArgumentParser, make: Callable[[pd.DataFrame, argparse.Namespace, Path], list[Path]],
-        argv: list[str] | None) -> int:
-    """As ``run_script``, for a parser with further arguments; ``make`` gets all of them."""
+        argv: list[str] | None, rows: Callable[[Path], pd.DataFrame] | None = None) -> int:
+    """As ``run_script``, for a parser with further arguments; ``make`` gets all of them.
+
+    Args:
+        rows: what reads the table; default ``read``, a row an evaluation.
+    """
     arguments = parser.parse_args(argv)
     study = arguments.study
     out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
     try:
-        table = where(read(study), arguments.where)
+        table = where((rows or read)(study), arguments.where)
         out.mkdir(parents=True, exist_ok=True)
         for path in make(table, arguments, out):
             print(path)
@@ -100,9 +104,19 @@ def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
     table = table.astype({"score": float, "floor": float, "train_seconds": float})
     one_score = ["run_id", "images_seen", "passport"]
     repetitions = table.groupby(one_score)
-    table["score"] = repetitions["score"].transform("mean")
+    measured = ["score", *(column for column in table if column.startswith(ledger.VALUES))]
+    table[measured] = repetitions[measured].transform("mean")
     table["sample_seed"] = repetitions["sample_seed"].transform("nunique")
     return table.drop_duplicates(one_score, ignore_index=True).rename(columns={"sample_seed": "sample_seeds"})
+
+
+def read_runs(study_dir: Path) -> pd.DataFrame:
+    """One row a run, evaluated or not: what its own files say of it, ``ditscale.studies.facts.COLUMNS``.
+
+    Raises:
+        UserError: there is no such directory, or no run in it.
+    """
+    return ledger.collect_runs(study_dir)
 
 
 def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
@@ -123,6 +137,17 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
             raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(values)}")
         table = kept
     return table
+
+
+def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
+    """Refuses a table without these columns, as one that was collected by an older version.
+
+    Raises:
+        UserError: names the first that is missing.
+    """
+    for name in names:
+        if name not in table:
+            raise UserError(f"the table has no column '{name}', which this figure needs; draw it from the study's directory")
 
 
 def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> None:

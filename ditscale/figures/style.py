@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
 VARIANT_COLOURS = {"baseline": INK, "masked": "#2b7bba", "mdt": "#dd9b22", "discriminative": "#ab2b58"}
+BLOCK_COLOURS = {"adaln_zero": INK, "adaln": "#ab2b58", "cross_attention": "#2b7bba", "in_context": "#dd9b22"}
 MODEL_LINES = (("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1, 1.3)), "^"), ((0, (6, 1.5, 1, 1.5)), "D"))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
@@ -140,7 +141,7 @@ def plain_log_ticks(axis, low: float, high: float) -> None:
         if len(ticks) >= 4:
             break
     else:
-        ticks = [tick for tick in ticker.MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+        ticks = [tick for tick in ticker.MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high) if low <= tick <= high]
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_locator(ticker.NullLocator())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures import beside as published_beside, labels, overtaking, power_law, script, study_table, style
+from ditscale.figures import beside as published_beside, labels, overtaking, panels, power_law, script, study_table, style
 from ditscale.figures.beside import Beside
 from ditscale.scaling.correlations import spearman
 
@@ -46,17 +46,9 @@ def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.Study
 
 
 def _curves(axes, usable: pd.DataFrame) -> None:
-    """One line a run with a marker at each evaluation; the final one filled."""
-    widths = style.widths_by_size(study_table.sizes_in_order(usable))
-    for _, run in usable.groupby("run_id", sort=False):
-        size, patch = run["size"].iloc[0], run["patch_size"].iloc[0]
-        colour, marker = style.patch_colour(patch), style.patch_marker(patch)
-        axes.plot(run["train_flops"], run["score"], color=colour, linewidth=widths[size], zorder=2)
-        axes.plot(run["train_flops"], run["score"], linestyle="", marker=marker, markersize=4.2, zorder=3,
-                  markerfacecolor=style.PAPER, markeredgecolor=colour, markeredgewidth=1.0)
-        done = run[run["final"].astype(bool)]
-        axes.plot(done["train_flops"], done["score"], linestyle="", marker=marker, markersize=6.0, zorder=4,
-                  markerfacecolor=colour, markeredgecolor=style.INK, markeredgewidth=0.6)
+    looks = panels.size_looks(usable).runs
+    for run_id, run in usable.groupby("run_id", sort=False):
+        panels.run_curve(axes, run, "train_flops", "score", looks[run_id])
 
 
 def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | None) -> None:

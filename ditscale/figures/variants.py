@@ -7,15 +7,14 @@ at equal training FLOPs.
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import ticker
 from matplotlib.lines import Line2D
 
-from ditscale.figures import script, study_table, style, variant_table
+from ditscale.figures import panels, script, study_table, style, variant_table
 
 
 NAME = "variants"
 COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "train_flops", "metric", "score", "final", "floor"]
-PANELS = (("images_seen", "images", "Images seen"), ("train_flops", "flops", "Training compute (FLOPs)"))
+PANELS = (("images_seen", "images", panels.images_axis), ("train_flops", "flops", panels.flops_axis))
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
@@ -29,12 +28,12 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     floor = study_table.floor_of(rows)
     lines = style.model_lines(list(rows["model"].unique()))
     with style.paper():
-        figure, panels = style.new_panels(height=4.0)
-        for axes, (column, standing, label) in zip(panels, PANELS):
+        figure, both = style.new_panels(height=4.0)
+        for axes, (column, standing, axis) in zip(both, PANELS):
             _curves(axes, rows, column, lines)
             _rulers(axes, comparisons, standing)
-            _x_axis(axes, rows[column], label, plain=column == "images_seen")
-        _y_axis(panels, rows, floor)
+            axis(axes, rows[column])
+        panels.score_axis(both, style.score_label(rows), rows["score"], floor)
         _legends(figure, rows, lines, floor)
     return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
 
@@ -52,14 +51,9 @@ def write_comparison(table: pd.DataFrame, out: Path) -> Path:
 
 
 def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
-    """One curve a run; its evaluations open, the last one filled once the run has finished."""
     for _, run in rows.groupby("run_id", sort=False):
-        colour, (dashes, marker) = style.variant_colour(run["variant"].iloc[0]), lines[run["model"].iloc[0]]
-        axes.plot(run[column], run["score"], color=colour, linestyle=dashes, linewidth=1.5, zorder=2)
-        for points, fill, size in ((run[~run["final"].astype(bool)], style.PAPER, 4.2),
-                                   (run[run["final"].astype(bool)], colour, 5.2)):
-            axes.plot(points[column], points["score"], linestyle="", marker=marker, markersize=size, zorder=3,
-                      markerfacecolor=fill, markeredgecolor=colour, markeredgewidth=1.1)
+        look = panels.Look(style.variant_colour(run["variant"].iloc[0]), *lines[run["model"].iloc[0]])
+        panels.run_curve(axes, run, column, "score", look)
 
 
 def _rulers(axes, comparisons: list[variant_table.Comparison], standing: str) -> None:
@@ -70,24 +64,6 @@ def _rulers(axes, comparisons: list[variant_table.Comparison], standing: str) ->
         if len(scores) > 1:
             axes.plot([places[0].at] * 2, [min(scores) / 1.12, max(scores) * 1.12], color=style.MUTED, linewidth=0.9,
                       zorder=1)
-
-
-def _x_axis(axes, values: pd.Series, label: str, plain: bool) -> None:
-    limits = style.log_limits(values, pad=0.08)
-    axes.set(xlabel=label, xlim=limits)
-    if plain:
-        style.plain_log_ticks(axes.xaxis, *limits)
-        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: style.short_count(value)))
-    else:
-        style.power_ticks(axes.xaxis, *limits)
-
-
-def _y_axis(panels, rows: pd.DataFrame, floor: float | None) -> None:
-    limits = style.log_limits([*rows["score"], *([floor] if floor else [])])
-    panels[0].set(ylabel=style.score_label(rows), ylim=limits)
-    style.plain_log_ticks(panels[0].yaxis, *limits)
-    for axes in panels if floor else ():
-        axes.axhline(floor, color=style.INK, linestyle=":", linewidth=1.4, zorder=1)
 
 
 def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> None:

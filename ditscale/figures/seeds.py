@@ -1,0 +1,45 @@
+"""Runs that differ in seed alone as one curve: their mean, and where there are seeds enough an interval of the mean."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ditscale.scaling.differences import MIN_SEEDS
+from ditscale.scaling.intervals import LEVEL
+
+COLUMNS = ["x", "mean", "low", "high", "seeds"]
+
+
+def over_seeds(rows: pd.DataFrame, x: str, y: str = "score", log: bool = True) -> pd.DataFrame:
+    """The mean over runs at each x that all of them share, sorted by x: ``COLUMNS``.
+
+    Args:
+        rows: of runs that differ in seed alone, column ``run_id`` names them.
+        log: geometric means and intervals of the logarithms; y must be positive.
+
+    Returns:
+        ``low`` and ``high`` bound Student's 95 % interval of the mean; NaN under three seeds.
+    """
+    runs = rows["run_id"].nunique()
+    shared = [(at, own[y].to_numpy(float)) for at, own in rows.groupby(x) if own["run_id"].nunique() == runs]
+    return pd.DataFrame([(at, *mean_and_interval(values, log), runs) for at, values in shared], columns=COLUMNS)
+
+
+def mean_and_interval(values: np.ndarray, log: bool = True) -> tuple[float, float, float]:
+    """Mean, low and high of the values of independent runs ``(n,)``."""
+    there, back = (np.log, np.exp) if log else (np.asarray, float)
+    inner = there(values)
+    n, mean = len(inner), inner.mean()
+    if n < MIN_SEEDS:
+        return float(back(mean)), np.nan, np.nan
+    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * inner.std(ddof=1) / np.sqrt(n)
+    return float(back(mean)), float(back(mean - half)), float(back(mean + half))
+
+
+def sentence(seeds, drawn: str = "Thin lines") -> str:
+    """What is drawn where curves have so many seeds each, for a caption; ``drawn`` is how a seed shows."""
+    most = max(seeds)
+    if most == 1:
+        return "One seed a curve: no difference here is shown to be more than the luck of a run."
+    band = "bands are Student's 95 % intervals of that mean" if most >= MIN_SEEDS else "two seeds give no interval"
+    return f"{drawn} are seeds, the thick line is their geometric mean; {band}."

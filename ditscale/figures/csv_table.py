@@ -63,7 +63,7 @@ def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
     """The column as numbers, whole ones as integers; one that we do not know stays text where it holds any."""
     empty = column.isin(EMPTY)
     numbers = pd.to_numeric(column.mask(empty), errors="coerce")
-    wrong = np.flatnonzero(numbers.isna() & ~(empty & (column.name in MAY_BE_EMPTY)))
+    wrong = np.flatnonzero(numbers.isna() & ~(empty & (not strict or column.name in MAY_BE_EMPTY)))
     if wrong.size and not strict:
         return column
     if wrong.size:

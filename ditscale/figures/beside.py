@@ -91,7 +91,7 @@ def curves(axes, beside: Beside, x: str, unit: float = 1.0, scale: float = 1.0, 
 
 def handles(beside: Beside) -> list[Line2D]:
     """For a legend."""
-    words = {MARKER: "published", UNVERIFIED_MARKER: f"published, not verified {DAGGER}"}
+    words = {MARKER: "published", UNVERIFIED_MARKER: f"unverified {DAGGER}"}
     return [Line2D([], [], label=words[marker], **_look(marker)) for marker, points in _by_marker(beside.rows) if len(points)]
 
 

@@ -69,7 +69,7 @@ def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> 
     for patch, own in models.groupby("patch_size"):
         own = own.assign(x=[sizes.index(size) for size in own["size"]]).sort_values("x")
         axes.plot(own["x"], own["score"], color=style.patch_colour(patch), linewidth=0.9, zorder=1)
-        axes.vlines(own["x"], own["lowest"], own["highest"], color=style.INK, linewidth=1.2, zorder=4)
+        axes.vlines(own["x"], own["lowest"], own["highest"], color=style.MUTED, linewidth=1.5 * (own["seeds"] > 1), zorder=4)
     x = [sizes.index(size) for size in models["size"]]
     colours = [style.patch_colour(patch) for patch in models["patch_size"]]
     axes.scatter(x, models["score"], s=areas, c=colours, edgecolors=style.INK, linewidths=0.6, zorder=3)
@@ -94,7 +94,7 @@ def _legends(figure, axes, models: pd.DataFrame, areas: pd.Series, unit: float, 
                       markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
                for p in sorted(models["patch_size"].unique())]
     patches += published_beside.handles(beside) if beside is not None else []
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=1.4)
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
     order = models["macs"].sort_values().index
     shown = dict.fromkeys([order[len(order) // 3], order[2 * len(order) // 3], order[-1]])
     bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID, markersize=np.sqrt(areas[i]),

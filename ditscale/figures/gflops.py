@@ -78,7 +78,7 @@ def _legends(figure, axes, final: pd.DataFrame, beside: Beside | None) -> None:
                       markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
                for p in sorted(final["patch_size"].unique())]
     patches += published_beside.handles(beside) if beside is not None else []
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=1.4)
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
     largest = final["parameters"].max()
     parameters = final.groupby("size")["parameters"].median()
     bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID,

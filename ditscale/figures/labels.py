@@ -33,9 +33,7 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
         crossed: further places labels should keep off, ``(k, 2)`` in data units: samples along curves.
     """
     figure = axes.figure.figure                     # the whole one, where the axes lie in a part of it
-    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")            # the boxes measured now are the boxes drawn later
+    _freeze(figure)
     pixel = figure.dpi / 72.0
     discs = np.array([(x, y, radius) for (x, y), radius in zip(points, radii_pt)] + list(markers), dtype=float)
     discs = np.column_stack([axes.transData.transform(discs[:, :2]), discs[:, 2] * pixel])
@@ -48,7 +46,42 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
     places = [(boxes[kept], leads[kept]) for (boxes, leads), kept in zip(places, best)]
     alone = [cost[kept] for cost, kept in zip(alone, best)]
     for text, (boxes, leads), choice, centre in zip(texts, places, _settle(places, alone), centres):
-        _write(axes, text, boxes[choice], leads[choice], centre, size_pt, pixel)
+        _lead(axes, leads[choice], pixel)
+        _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel)
+
+
+def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: float = 6.0, size_pt: float = 8.5) -> None:
+    """Writes texts in one column right of points at one x, each as near to its point's height as the others let it, in order.
+
+    Args:
+        axes: limits and layout must be final, with nothing drawn right of the points.
+        points: in data units; ``gap_pt``: from the points to the column, in points of 1/72 inch.
+    """
+    _freeze(axes.figure.figure)
+    pixel, places = axes.figure.figure.dpi / 72.0, axes.transData.transform(points)
+    line = 1.08 * _text_size(axes, "X", size_pt)[1]
+    order = np.argsort(places[:, 1], kind="stable")
+    heights = _spread(places[order, 1], line)
+    for i, height in zip(order, heights):
+        _write(axes, texts[i], (places[i, 0] + gap_pt * pixel, height), places[i], size_pt, pixel, align="left")
+
+
+def _spread(heights: np.ndarray, least: float) -> np.ndarray:
+    """The rising heights nearest to ``heights``, in squares, that are ``least`` apart: pooled where they would be closer."""
+    steps = least * np.arange(len(heights))
+    pools: list[list[float]] = []
+    for value in heights - steps:
+        pools.append([value])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    return np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]) + steps
+
+
+def _freeze(figure) -> None:
+    """Lays the figure out for good: the boxes measured now are the boxes drawn later."""
+    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def _settle(places: list, alone: list[np.ndarray]) -> list[int]:
@@ -127,14 +160,17 @@ def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return ((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:])).all(-1)
 
 
-def _write(axes, text: str, box, lead, centre, size_pt: float, pixel: float) -> None:
-    """The text over its box, as an offset in points from the marker so that it holds at any resolution."""
+def _lead(axes, lead, pixel: float) -> None:
     if _length(lead[-1] - lead[0]) > LEAD_FROM_PT * pixel:
         ends = axes.transData.inverted().transform(lead[[0, -1]])
         axes.plot(*ends.T, color=style.MUTED, linewidth=0.7, zorder=5, scalex=False, scaley=False)
+
+
+def _write(axes, text: str, where, centre, size_pt: float, pixel: float, align: str = "center") -> None:
+    """The text at a pixel, as an offset in points from the marker so that it holds at any resolution."""
     axes.annotate(
-        text, xy=axes.transData.inverted().transform(centre), xytext=((box[:2] + box[2:]) / 2.0 - centre) / pixel,
-        textcoords="offset points", ha="center", va="center", fontsize=size_pt, color=style.INK, zorder=6,
+        text, xy=axes.transData.inverted().transform(centre), xytext=(np.asarray(where) - centre) / pixel,
+        textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=style.INK, zorder=6,
         path_effects=[patheffects.withStroke(linewidth=2.2, foreground=style.PAPER)],
     )
 

@@ -103,11 +103,17 @@ def _legend(figure, upper, patches: list[int], widths: dict[str, float], beside:
 
 
 def _label_ends(axes, rows: pd.DataFrame, column: str) -> None:
-    """The size, or the patch size, at the end of the first run's curve of each model."""
-    ends = rows.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
+    """The size, or the patch size, at the mean end of each model's curves: in a column where all end alike."""
+    ends = rows.groupby("run_id", sort=False).tail(1).assign(log=lambda last: np.log(last["score"]))
+    ends = ends.groupby("model", sort=False).agg({column: "first", "images_seen": "max", "log": "mean"}).reset_index()
+    ends["score"] = np.exp(ends["log"])
     along = [style.between(run[["images_seen", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
     names = [str(value) if column == "size" else f"/{value}" for value in ends[column]]
-    labels.place(axes, list(zip(ends["images_seen"], ends["score"])), names, [3.4] * len(ends), crossed=np.vstack(along), size_pt=8.0)
+    points = list(zip(ends["images_seen"], ends["score"]))
+    if ends["images_seen"].nunique() == 1:
+        labels.stack(axes, points, names, size_pt=8.0)
+    else:
+        labels.place(axes, points, names, [3.4] * len(ends), crossed=np.vstack(along), size_pt=8.0)
 
 
 def _caption(usable: pd.DataFrame, left_out: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from ditscale.cost.compute import compute_card
 from ditscale.errors import UserError
-from ditscale.figures import bubbles, sampling_compute, study_table, style, training_curves
+from ditscale.figures import bubbles, labels, sampling_compute, study_table, style, training_curves
 from ditscale.models.sizes import parse_model_name
 
 NFES = (4, 16, 64)
@@ -143,6 +143,16 @@ def test_no_label_lies_on_another(study, sampled):
             boxes = [text.get_window_extent() for text in axes.texts]
             assert len(boxes) in (3, 4, 12)
             assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.shrunk(0.9, 0.8).overlaps(b)]
+
+
+def test_a_column_of_labels_keeps_their_order():
+    with style.paper():
+        _figure, axes = style.new_axes()
+        axes.set(xlim=(1, 100), ylim=(1, 100))
+        labels.stack(axes, [(50, score) for score in (9, 10, 10.5, 60)], ["c", "b", "a", "far"])
+    heights = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert heights["far"].y0 > heights["a"].y1 > heights["a"].y0 >= heights["b"].y1 and heights["b"].y0 >= heights["c"].y1
+    assert abs((heights["far"].y0 + heights["far"].y1) / 2 - axes.transData.transform((50, 60))[1]) < 2
 
 
 def test_each_has_units_on_its_axes(study, sampled):

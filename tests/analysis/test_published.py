@@ -118,8 +118,17 @@ def test_unverified_rows_have_a_dagger_and_another_marker(own):
     names = [text.get_text() for text in drawing.figure.axes[0].texts]
     assert "MDT-S/2†" in names and "MDT-B/2" in names
     assert {line.get_marker() for line in drawing.figure.axes[0].lines} >= {beside.MARKER, beside.UNVERIFIED_MARKER}
-    assert "do not cite them" in drawing.caption and "published, not verified †" in _legend(drawing)
+    assert "do not cite them" in drawing.caption and "unverified †" in _legend(drawing)
     assert set(drawing.points["verified"]) == {"", "yes", "memory"}
+
+
+def test_legends_stay_on_the_page(own):
+    chosen = beside.choose(own, published.load(["mdt"]), unverified=True)
+    for draw in (gflops.draw, bubbles.draw, training_curves.draw):
+        figure = draw(own, chosen).figure
+        figure.draw_without_rendering()
+        for legend in figure.legends:
+            assert legend.get_window_extent().x1 <= figure.bbox.x1, draw.__module__
 
 
 def test_law_and_correlation_know_no_published_row(drawn):

@@ -20,27 +20,33 @@ HOST_BUFFER = 1.5                                                              #
 
 @dataclass(frozen=True)
 class MemoryCard:
-    """Bytes on one accelerator, and on one host for what is offloaded."""
+    """Bytes on one accelerator, and on one host for what is offloaded.
+
+    ``passing`` is the part of the states that is there from backward to step alone: gradients, where none are accumulated.
+    """
 
     states: int
     ema: int
     activations: int
     host: int
+    passing: int = 0
 
     @property
     def accelerator(self) -> int:
-        return self.states + self.ema + self.activations
+        """The peak: as the backward begins, with all activations and no gradient yet, or in the step, with no activation."""
+        return self.states + self.ema + max(self.activations - self.passing, 0)
 
 
 def memory_card(model: ModelName, *, parameters: int, resolution: int, channels: int, micro_batch: int, stage: int, ranks: int = 1,
                 ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = "adaln_zero",
-                checkpointing: bool = False, ema_tracks: int = 1) -> MemoryCard:
+                checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False) -> MemoryCard:
     """The card of one rank.
 
     Args:
         parameters: trainable parameters, from ``compute_card``.
         micro_batch: images of one forward on one rank.
         ema_tracks: averages kept; each is fp32 and sharded as the optimizer is.
+        accumulates: gradients stay from one micro batch to the next.
     """
     largest = largest_layer(model, block)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
@@ -49,7 +55,9 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
     ema = ema_tracks * 4 * parameters // shards
     kept = activation_bytes(model, resolution=resolution, channels=channels, precision=precision, block=block,
                             checkpointing=checkpointing)
-    return MemoryCard(states, 0 if offload else ema, micro_batch * kept, host + (ema * (ranks_per_node or ranks) if offload else 0))
+    passing = 0 if offload or accumulates else passing_bytes(parameters, stage=stage, ranks=ranks, precision=precision)
+    return MemoryCard(states, 0 if offload else ema, micro_batch * kept, host + (ema * (ranks_per_node or ranks) if offload else 0),
+                      passing)
 
 
 def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int | None = None, offload: bool = False,
@@ -80,6 +88,15 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
     if offload:
         return 2 * a * largest_layer, int(parameters * (a + 16) / nodes * HOST_BUFFER)
     return 2 * a * largest_layer + int((a + 16) * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
+
+
+def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "bf16") -> int:
+    """What of ``model_states`` is there from backward to step alone: gradients, and their fp32 copy for the optimizer."""
+    a = VALUE_BYTES[precision]
+    if stage == 0:
+        return (a + 4 * (precision == "bf16")) * parameters
+    whole, shared = {1: (a, 4), 2: (0, a + 4), 3: (0, 4)}[stage]
+    return whole * parameters + int(shared * parameters / ranks)
 
 
 def largest_layer(model: ModelName, block: str = "adaln_zero") -> int:

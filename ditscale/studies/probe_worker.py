@@ -22,6 +22,7 @@ from ditscale.training.loop import train
 
 WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps counts
 RESULT = "probe.json"
+MMAP_THRESHOLD = -3                                                            # glibc's M_MMAP_THRESHOLD
 
 
 class _Enough(Exception):
@@ -57,8 +58,9 @@ def main(run_path: str) -> int:
         world = join_world()
         config = fit_micro_batch(config, world)
         _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)     # whatever is loaded once is loaded now
-        memory = _Memory(world.device)
         clock = _train(config, RunDir(run.path / "run"), world, STEPS)
+        memory = _Memory(world.device)
+        _train(config, RunDir(run.path / "memory"), world, BLOCK)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
@@ -86,7 +88,11 @@ def _train(config: RunConfig, run: RunDir, world: World, steps: int) -> _Clock:
 
 
 class _Memory:
-    """Peak memory from here on: of the accelerator, or what this process grows by where there is none."""
+    """Peak memory of tensors from here on: of the accelerator, or what this process grows by where there is none.
+
+    There, glibc is told to give back at once what is freed: what it would keep for later is not what training needs. This costs
+    time, so that no step is timed after it.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -95,7 +101,9 @@ class _Memory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            ctypes.CDLL(None).malloc_trim(0)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(MMAP_THRESHOLD, 1 << 17)
+            libc.malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")                      # Linux: forget the peak so far
             self.before = _status_bytes("VmRSS")
 

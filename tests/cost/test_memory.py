@@ -77,10 +77,21 @@ def test_checkpointing_keeps_block_inputs():
 def test_card_adds_up():
     name = parse_model_name("DiT-XL/2")
     parameters = compute_card(name, resolution=32, channels=4, classes=1000).parameters
-    card = memory_card(name, parameters=parameters, resolution=32, channels=4, micro_batch=32, stage=1, ranks=8)
-    assert card.accelerator == card.states + card.ema + card.activations
+    facts = {"parameters": parameters, "resolution": 32, "channels": 4, "stage": 1, "ranks": 8}
+    card = memory_card(name, micro_batch=32, **facts)
     assert card.ema == 4 * parameters // 8
     assert card.activations == 32 * activation_bytes(name, resolution=32, channels=4)
+    assert card.passing == 2 * parameters + 4 * parameters // 8                 # gradients come as activations go
+    assert card.accelerator == card.states + card.ema + card.activations - card.passing
+    one_image = memory_card(name, micro_batch=1, **facts)
+    assert one_image.accelerator == one_image.states + one_image.ema           # the step is the peak
+    accumulates = memory_card(name, micro_batch=32, accumulates=True, **facts)
+    assert accumulates.accelerator == card.states + card.ema + card.activations
+
+
+def test_fp32_states_at_each_stage():
+    states = [model_states(1000, stage=stage, ranks=4, precision="fp32", largest_layer=10)[0] for stage in (0, 1, 2, 3)]
+    assert states == [16_000, 8_000 + 4_000, 4_000 + 5_000, 80 + 5_000]
 
 
 @pytest.mark.parametrize("stage, offload, words", [(4, False, "no ZeRO stage 4"), (1, True, "does not offload")])

@@ -26,7 +26,6 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
-    from ditscale.studies.inputs import check_inputs
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.limits import excess
     from ditscale.studies.plan import plan_rows, write_rows
@@ -44,7 +43,6 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     if probe:
         if device:
             raise UserError(f"--probe measures this machine, and --on {device} plans for another; give one of the two")
-        check_inputs(runs)
         probe_missing(spec, runs, machine, Console(highlight=False))
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [])

@@ -10,7 +10,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
 from ditscale.cost.communication import Sharding
-from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast
+from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilisation
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.probe import Probe, shape_of
@@ -66,33 +66,34 @@ def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe]
 
 
 def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None) -> PlanRow:
-    config, card = planned.config, run_card(planned.config)
-    status = planned.run.status()
-    images_seen = status["images_seen"]
+    config, card, status = planned.config, run_card(planned.config), planned.run.status()
+    ranks, images_seen = config.resources.accelerators_per_run, status["images_seen"]
     left = config.train.images - images_seen
-    metrics = read_lines(planned.run.metrics)
-    due, fitted = due_images(config), fit(config, machine)
-    sent = read(config.resources.deepspeed) if config.resources.accelerators_per_run > 1 else Sharding()
+    fitted = fit(config, machine)
+    sent = read(config.resources.deepspeed) if ranks > 1 else Sharding()
     settled = (fitted[0] or 1) if config.resources.micro_batch == "auto" else None
     step = step_forecast(config, machine, sent, images_seen, settled) if left else None
-    basis, step_seconds = ASSUMED_SPEED, step.seconds if step else 0.0
-    if metrics:
-        images = max(config.train.global_batch, metrics[-1]["images_seen"])
-        basis, step_seconds = MEASURED, sum(line["seconds"] for line in metrics) / images * config.train.global_batch
-    elif probe:
-        basis, step_seconds = PROBED, probe.step_seconds
+    basis, step_seconds = _step_seconds(planned, probe, step)
     training = step_seconds * left / config.train.global_batch
-    utilisation = probe and card.train_flops_per_image * config.train.global_batch / probe.step_seconds / (
-        machine.peak_flops * config.resources.accelerators_per_run)
-    seconds = 0.0
+    measured = probe and utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
+    due, seconds = due_images(config), 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
-        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, utilisation) + training
+        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, measured) + training
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen,
-                   config.resources.accelerators_per_run, *fitted, probe and probe.memory_bytes,
-                   left / training if training else 0.0, seconds, basis, step, sent.stage)
+                   training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
+                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage)
+
+
+def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
+    """What a run's time rests on, the first there is of its own speed, a probe's and the forecast, and the seconds of a step by it."""
+    metrics, batch = read_lines(planned.run.metrics), planned.config.train.global_batch
+    if metrics:
+        return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, metrics[-1]["images_seen"]) * batch
+    if probe:
+        return PROBED, probe.step_seconds
+    return ASSUMED_SPEED, step.seconds if step else 0.0
 
 
 def fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:

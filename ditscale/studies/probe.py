@@ -17,7 +17,9 @@ from rich.console import Console
 
 from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
+from ditscale.errors import UserError
 from ditscale.rundir import RunDir, write_json
+from ditscale.studies.inputs import check_inputs, check_writable
 from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.spec import PlannedRun, Spec
 
@@ -41,9 +43,16 @@ class Probe:
 
 
 def read_probes(spec: Spec, machine: Machine) -> dict[str, Probe]:
-    """What was measured for this study on such a machine, by ``shape_of``."""
-    measured = _read(spec.directory / "probes.json").get(machine.name, {})
-    return {shape: Probe(**values) for shape, values in measured.items()}
+    """What was measured for this study on such a machine, by ``shape_of``.
+
+    Raises:
+        UserError: the file with it is damaged.
+    """
+    path = spec.directory / "probes.json"
+    try:
+        return {shape: Probe(**values) for shape, values in _read(path).get(machine.name, {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged; remove it, and --probe measures again") from None
 
 
 def shape_of(config: RunConfig) -> str:
@@ -53,15 +62,24 @@ def shape_of(config: RunConfig) -> str:
 
 
 def probe_missing(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console) -> None:
-    """Measure each shape of these runs that was not measured on such a machine; each is kept as soon as it is known."""
+    """Measure each shape of these runs that was not measured on such a machine; each is kept as soon as it is known.
+
+    What keeps one from being measured is said, and the rest go on.
+
+    Raises:
+        UserError: nothing could be kept, as the study's folder cannot be written.
+    """
     known, launcher = read_probes(spec, machine), ThisMachine(machine, runs)
     shapes = {shape_of(planned.config): planned for planned in runs if _steps(planned.config) >= LEAST_STEPS}
     missing = {shape: planned for shape, planned in shapes.items() if shape not in known}
+    if missing:
+        check_writable(spec.directory)
     for number, (shape, planned) in enumerate(missing.items(), 1):
         console.print(f"probe {number} of {len(missing)}: {planned.run_id}", end=" ")
-        found = _probe(planned.config, launcher)
-        if isinstance(found, str):
-            console.print(f"failed: {found}", markup=False)
+        try:
+            found = _probe(planned, launcher)
+        except UserError as error:
+            console.print(f"failed: {error}", markup=False, soft_wrap=True)
             continue
         console.print(f"{found.step_seconds * 1e3:,.3g} ms a step, {found.memory_bytes / 2**30:.2f} GiB a rank")
         _keep(spec.directory / "probes.json", machine.name, shape, found)
@@ -71,14 +89,22 @@ def _steps(config: RunConfig) -> int:
     return config.train.images // config.train.global_batch
 
 
-def _probe(config: RunConfig, launcher: ThisMachine) -> Probe | str:
-    """The mean over all places, or why there is none."""
+def _probe(planned: PlannedRun, launcher: ThisMachine) -> Probe:
+    """The mean over all places, without scores or checkpoints.
+
+    Raises:
+        UserError: a file that the run reads is wrong, or a probe failed: its log's own word.
+    """
+    config = planned.config
     last = _steps(config) * config.train.global_batch
     config = config.model_copy(update={"evaluation": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
+    check_inputs([PlannedRun(config, planned.run)])
     with tempfile.TemporaryDirectory(prefix="ditscale-probe-") as folder:
         runs = [RunDir(Path(folder) / str(place)) for place in range(len(launcher.places))]
-        processes = [_start(config, run, launcher, place) for run, place in zip(runs, launcher.places, strict=True)]
+        processes = []
         try:
+            for run, place in zip(runs, launcher.places, strict=True):
+                processes.append(_start(config, run, launcher, place))
             codes = [process.wait() for process in processes]
         finally:
             for process in processes:
@@ -87,7 +113,7 @@ def _probe(config: RunConfig, launcher: ThisMachine) -> Probe | str:
                     process.wait()
         for code, run in zip(codes, runs, strict=True):
             if code or not (run.path / RESULT).exists():
-                return next((line for line in reversed(run.last_lines()) if "rror" in line), f"exit code {code}")
+                raise UserError(next((line for line in reversed(run.last_lines()) if "rror" in line), f"exit code {code}"))
         measured = [_read(run.path / RESULT) for run in runs]
     return Probe(mean(one["step_seconds"] for one in measured), max(one["memory_bytes"] for one in measured),
                  measured[0]["micro_batch"], measured[0]["steps"], len(measured))
@@ -103,12 +129,11 @@ def _start(config: RunConfig, run: RunDir, launcher: ThisMachine, place: tuple[i
 def _keep(path: Path, machine: str, shape: str, probe: Probe) -> None:
     kept = _read(path)
     kept.setdefault(machine, {})[shape] = asdict(probe)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, kept)
 
 
 def _read(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}

@@ -22,7 +22,7 @@ from ditscale.training.loop import train
 
 WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps counts
 RESULT = "probe.json"
-MMAP_THRESHOLD = -3                                                            # glibc's M_MMAP_THRESHOLD
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3                                        # glibc's numbers for mallopt
 
 
 class _Enough(Exception):
@@ -57,23 +57,26 @@ def main(run_path: str) -> int:
         config = resolve(run.read_record()["config"], str(run.record))
         world = join_world()
         config = fit_micro_batch(config, world)
-        _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)     # whatever is loaded once is loaded now
-        clock = _train(config, RunDir(run.path / "run"), world, STEPS)
-        memory = _Memory(world.device)
-        _train(config, RunDir(run.path / "memory"), world, BLOCK)
+        memory_bytes = _peak_memory(config, run, world)
+        there_are = config.train.images // config.train.global_batch - WARM_UP_STEPS
+        clock = _train(config, RunDir(run.path / "run"), world, min(STEPS, there_are))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     if world.is_main:
         write_json(run.path / RESULT, {"step_seconds": statistics.median(clock.block_seconds), "steps": len(clock.block_seconds) * BLOCK,
-                                       "memory_bytes": memory.peak_bytes(), "micro_batch": config.micro_batch})
+                                       "memory_bytes": memory_bytes, "micro_batch": config.micro_batch})
     return 0
 
 
 def _smallest(config: RunConfig) -> RunConfig:
-    """The same run with the smallest model there is."""
-    patch = config.model.name.rpartition("/")[2]
-    return config.model_copy(update={"model": config.model.model_copy(update={"name": f"DiT-atto/{patch}"})})
+    """The same run with the smallest model there is, where its variant's options allow that; else as it is."""
+    values, patch = config.model_dump(mode="json"), config.model.name.rpartition("/")[2]
+    values["model"]["name"] = f"DiT-atto/{patch}"
+    try:
+        return resolve(values, "warm-up")
+    except UserError:
+        return config
 
 
 def _train(config: RunConfig, run: RunDir, world: World, steps: int) -> _Clock:
@@ -87,30 +90,29 @@ def _train(config: RunConfig, run: RunDir, world: World, steps: int) -> _Clock:
     return clock
 
 
-class _Memory:
-    """Peak memory of tensors from here on: of the accelerator, or what this process grows by where there is none.
+def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
+    """Bytes of tensors at the peak of a step: of the accelerator, or what this process grows by where there is none.
 
-    There, glibc is told to give back at once what is freed: what it would keep for later is not what training needs. This costs
-    time, so that no step is timed after it.
+    There, glibc is told to give back at once what is freed: what it would keep for later is not what training needs. That costs
+    time, so that steps are timed afterwards, as glibc does it of itself.
     """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            libc = ctypes.CDLL(None)
-            libc.mallopt(MMAP_THRESHOLD, 1 << 17)
-            libc.malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")                      # Linux: forget the peak so far
-            self.before = _status_bytes("VmRSS")
-
-    def peak_bytes(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return _status_bytes("VmHWM") - self.before
+    on_cpu, libc = world.device.type == "cpu", ctypes.CDLL(None)
+    if on_cpu:
+        libc.mallopt(MMAP_THRESHOLD, 1 << 17)
+    _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # whatever is loaded once is loaded now
+    gc.collect()
+    if not on_cpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(world.device)
+        _train(config, RunDir(run.path / "memory"), world, BLOCK)
+        return torch.cuda.max_memory_allocated(world.device)
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")                              # Linux: forget the peak so far
+    before = _status_bytes("VmRSS")
+    _train(config, RunDir(run.path / "memory"), world, BLOCK)
+    libc.mallopt(MMAP_THRESHOLD, 1 << 25)                                      # where its own adjusting ends
+    libc.mallopt(TRIM_THRESHOLD, 1 << 26)
+    return _status_bytes("VmHWM") - before
 
 
 def _status_bytes(name: str) -> int:

@@ -167,10 +167,16 @@ def train(spec_path, overrides):
 @main.command()
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def status(spec_path, overrides):
-    """Show each run of the study SPEC: state, images seen, speed, last score."""
-    from ditscale.studies.show import show_status
+@click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
+              help="Show it anew every so many seconds (5), until all runs are done or Ctrl-C. Stands after SPEC.")
+def status(spec_path, overrides, seconds):
+    """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.status import show_status, watch_status
 
     spec = load_spec(spec_path, overrides)
-    show_status(spec, expand(spec, spec_path))
+    runs = expand(spec, spec_path)
+    if seconds:
+        watch_status(spec, runs, seconds)
+    else:
+        show_status(spec, runs)

@@ -1,16 +1,14 @@
-"""A study's plan and status as tables for a terminal."""
+"""A study's plan as tables for a terminal."""
 
 from rich.console import Console
 from rich.table import Table
 
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
-from ditscale.rundir import RUNNING, last_line
 from ditscale.studies.isoflop import Curve, curves
-from ditscale.studies.launchers.queue import live_jobs
 from ditscale.studies.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
 from ditscale.studies.scaleout import PAYS, RANKS, ScalingCurve
-from ditscale.studies.spec import PlannedRun, Spec
+from ditscale.studies.spec import Spec
 
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
@@ -31,7 +29,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
                   f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", duration(makespan(rows, at_once)) + " ~")
     hours = sum(row.accelerator_hours for row in rows)
-    console = _console()
+    console = wide_console()
     console.print(table)
     console.print(f"{hours:,.3g} accelerator-hours left" + (f", {hours * price:,.2f} at {price:g} an hour" if price else "")
                   + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
@@ -108,28 +106,6 @@ def _bytes(count: int) -> str:
     return f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB"
 
 
-def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
-    """Print a row a run: state, progress, speed, last score, its job in SLURM, why it failed, and what it warned of."""
-    jobs = live_jobs(spec)
-    table = Table(title=spec.name, title_justify="left")
-    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), ("left", "right"),
-                          (spec.metric.name, "right"), ("why", "left")):
-        table.add_column(name, justify=justify, no_wrap=name == "run")
-    for planned in runs:
-        status, metrics, evals = planned.run.status(), last_line(planned.run.metrics), last_line(planned.run.evals)
-        state, job = status["state"], jobs.get(planned.run_id)
-        if state == RUNNING and not job and not planned.run.is_locked():
-            state = "interrupted"                                              # its process died without a word
-        elif state != RUNNING and job:
-            state = job.state.lower()                                          # SLURM's word: pending, configuring, ...
-        speed, images = metrics["images_per_second"] if metrics else 0, planned.config.train.images
-        left = duration((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
-        table.add_row(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
-                      f"{evals['score']:.2f}" if evals else "",
-                      "; ".join(filter(None, (job and f"job {job.id}", status.get("reason"), status.get("warning")))))
-    _console().print(table, markup=False)
-
-
 def duration(seconds: float) -> str:
     """``1:23:45`` or ``4:05``."""
     minutes, rest = divmod(round(seconds), 60)
@@ -137,7 +113,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """A terminal's own width; wide enough for whole tables where the output is a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)

@@ -21,7 +21,7 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
     if len(runs) == 1:
         return runs[0]
     configs = [_flat("", planned.config.model_dump(mode="json")) for planned in runs]
-    named = dict.fromkeys([*spec.parameters, *(key for settings in spec.include for key in settings)])
+    named = dict.fromkeys([*spec.parameters, *sorted(spec.varied())])
     differing = {}
     for key in (key for name in named for config in configs for key in config if key == name or key.startswith(name + ".")):
         values = list(dict.fromkeys(str(config[key]) for config in configs if key in config))

@@ -112,6 +112,12 @@ class Spec(Section):
         axes |= {name: list(choices) for name, choices in self.bundles.items()}
         return axes | (dict([self.budgets.axis()]) if self.budgets else {})
 
+    def varied(self) -> set[str]:
+        """The keys in which runs may differ: the axes, what bundles, an isoFLOP design and included runs set, and lengths."""
+        keys = {*self.axes(), *(PAIR if self.isoflop else ()), *(key for settings in self.include for key in settings)}
+        keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
+        return keys | ({"train.images"} if "train.flops" in keys else set())
+
     def pairs(self, source: str) -> list[dict]:
         """Model and budget of each run of an isoFLOP design, which is one more axis; of none, one that says nothing."""
         if self.isoflop is None:
@@ -142,7 +148,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     """
     spec = validate(Spec, read_yaml(path), str(path))
     changes = [parse_override(text) for text in overrides]
-    varied = {*spec.axes(), *(PAIR if spec.isoflop else ()), *(key for settings in spec.include for key in settings)}
+    varied = spec.varied()
     chosen, config = [], _copied(spec.config)
     for key, value in changes:
         if any(_within(key, other) or _within(other, key) for other in varied):
@@ -203,12 +209,11 @@ def _choose(spec: Spec, points: list[dict], key: str, value, source: str) -> lis
     matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
         return matching
-    changed = []
+    changed = {}
     for point in points:
         point = {**{other: kept for other, kept in point.items() if not _within(other, key)}, key: value}
-        if point not in changed:
-            changed.append(point)
-    return changed
+        changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ in name alone
+    return list(changed.values())
 
 
 def _value_at(spec: Spec, point: dict, key: str, source: str):

@@ -6,6 +6,7 @@ import yaml
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 from ditscale.studies.budgets import Budgets
+from ditscale.studies.single import the_one
 from ditscale.studies.spec import expand, load_spec
 
 HOURS = {"accelerator_hours": [10], "accelerator": "H100", "utilisation": 0.35}
@@ -37,6 +38,37 @@ def test_bundles_are_an_axis(runs_of):
     assert told(runs_of(**both, exclude=[{"variant": "mdt", "seed": 1}])) == [(*plain, 0), (*mdt, 0), (*plain, 1)]
     assert told(runs_of(bundles=VARIANTS, include=[{"variant": "mdt", "train.lr": 1e-3}])) == [
         (*plain, 0), (*mdt, 0), ("mdt", 1e-3, 0)]                              # a key of its own stands above the bundle
+
+
+@pytest.mark.parametrize("overrides, wanted", [
+    (["objective.name=mdt"], [("mdt", 3e-4, 0), ("mdt", 3e-4, 1)]),            # the bundle's own runs, not all made to be it
+    (["train.lr=1e-3"], [("baseline", 1e-3, 0), ("baseline", 1e-3, 1)]),
+    (["train.lr=5e-4", "seed=0"], [("baseline", 5e-4, 0), ("mdt", 5e-4, 0)]),  # none has it: set in all, above their bundles
+    (["train.lr=5e-4", "variant=mdt", "seed=1"], [("mdt", 5e-4, 1)]),
+    (["train.lr=1e-3", "objective.name=masked", "seed=0"], [("masked", 1e-3, 0)]),
+    (["objective.name=[mdt, baseline]", "seed=0"], [("mdt", 3e-4, 0), ("baseline", 1e-3, 0)]),
+    (["train={images: 640, global_batch: 64, checkpoint_every_images: 320, lr: 2e-4}", "seed=0"],
+     [("baseline", 2e-4, 0), ("mdt", 2e-4, 0)]),
+])
+def test_overrides_of_what_a_bundle_sets(runs_of, overrides, wanted):
+    assert told(runs_of(*overrides, bundles=VARIANTS, parameters={"seed": {"values": [0, 1]}})) == wanted
+
+
+def test_bundles_that_an_override_makes_alike_are_one_run(runs_of):
+    names = {"a": {"objective.name": "mdt"}, "b": {"objective.name": "masked"}}
+    assert [name for name, _, _ in told(runs_of("objective.name=baseline", bundles={"kind": names}))] == ["baseline"]
+
+
+def test_a_length_in_images_keeps_the_runs_of_its_budget(runs_of):
+    budgets = {"train": {"images": None}, "budgets": {"flops": [2e10, 5e10]}}
+    short, long = runs_of(**budgets)
+    assert [run.run_id for run in runs_of(f"train.images={long.config.train.images}", **budgets)] == [long.run_id]
+
+
+def test_what_differs_is_named_by_keys(tmp_path, runs_of):
+    runs = runs_of(bundles=VARIANTS)
+    with pytest.raises(UserError, match="differ in objective.name: baseline, mdt; train.lr: .* example objective.name=baseline"):
+        the_one(load_spec(tmp_path / "spec.yaml"), runs, "spec.yaml")
 
 
 def test_a_run_is_the_same_however_it_was_said(runs_of):

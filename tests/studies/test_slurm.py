@@ -4,6 +4,7 @@ The cluster is one node; its daemons, key, state and ports are its own and end w
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,11 +18,10 @@ import yaml
 from ditscale.rundir import DONE, PREEMPTED, QUEUED, RunDir, read_lines
 from ditscale.training.ports import free_port
 
-pytestmark = pytest.mark.slow
-
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 DITSCALE = [sys.executable, "-c", "from ditscale.cli import main; main()"]
+STEPS = 600
 CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -52,7 +52,7 @@ class Cluster:
     """SLURM's daemons in a folder, and what is asked of them."""
 
     def __init__(self, folder: Path):
-        self.folder, self.daemons = folder, []
+        self.folder, self.daemons, self.is_up = folder, [], False
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def switch_on(self) -> None:
@@ -70,6 +70,7 @@ class Cluster:
         self._start("slurmctld", "-D", "-f", conf)
         self._start("slurmd", "-D", "-f", conf)
         wait_for(lambda: "idle" in self.said("sinfo", "--noheader"), 30)
+        self.is_up = True
 
     def _start(self, *command) -> None:
         with open(self.folder / f"{command[0]}.out", "w") as out:
@@ -77,7 +78,15 @@ class Cluster:
                                                  stderr=subprocess.STDOUT, env=self.environment))
 
     def said(self, *command) -> str:
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60).stdout
+        try:
+            return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60).stdout
+        except subprocess.TimeoutExpired:                                      # slurmctld has died, or never came
+            return ""
+
+    def last_words(self) -> str:
+        """The last line of each daemon, for who wants to know why there is no cluster."""
+        lines = {out.stem: out.read_text(errors="replace").splitlines()[-1:] for out in sorted(self.folder.glob("*.out"))}
+        return "; ".join(f"{name}: {line}" for name, found in lines.items() for line in found)
 
     def queue(self) -> dict[str, str]:
         """Jobs and their states."""
@@ -90,13 +99,18 @@ class Cluster:
         return done.stdout
 
     def switch_off(self) -> None:
-        self.said("scancel", f"--user={os.getuid()}")
-        ends = time.monotonic() + 40
-        while self.queue() and time.monotonic() < ends:
-            time.sleep(0.5)
+        if self.is_up:
+            self.said("scancel", f"--user={os.getuid()}")
+            ends = time.monotonic() + 40
+            while self.queue() and time.monotonic() < ends:
+                time.sleep(0.5)
         for daemon in reversed(self.daemons):
             daemon.terminate()
-            daemon.wait(timeout=30)
+            try:
+                daemon.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
 
 
 def wait_for(condition, seconds: float = 200) -> None:
@@ -113,7 +127,10 @@ def cluster(tmp_path_factory):
         pytest.skip(f"a SLURM of one's own needs {'root' if os.getuid() else ' and '.join(missing) + ' (slurm-wlm, munge)'}")
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
-        cluster.switch_on()
+        try:
+            cluster.switch_on()
+        except (AssertionError, OSError) as error:                             # a jail without what its daemons need
+            pytest.skip(f"a SLURM of one's own cannot be set up on this machine: {error!r}; {cluster.last_words()}")
         yield cluster
     finally:
         cluster.switch_off()
@@ -121,13 +138,15 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def study(tmp_path, digits_values):
-    """Write the spec of three runs into a folder of its own; returns its path and the study's directory."""
+    """Write the spec of some runs into a folder of its own; returns its path and the study's directory."""
     config = {**digits_values, "resources": {"log_every_images": 64}}
-    config["train"].update(images=64 * 600, checkpoint_every_images=64 * 300, precision="fp32")
-    config["evaluation"]["every_images"] = 64 * 300                            # not the checkpoints of early stops
+    config["train"].update(images=64 * STEPS, checkpoint_every_images=64 * STEPS // 2, precision="fp32")
+    config["evaluation"]["every_images"] = 64 * STEPS // 2                            # not the checkpoints of early stops
 
-    def write(name):
-        parameters = {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": [0, 1, 2]}}
+    def write(name, runs=3, **changes):
+        for key, value in changes.items():
+            config[key] = value
+        parameters = {"model.name": {"value": "DiT-atto/8"}, "seed": {"values": list(range(runs))}}
         spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config, "parameters": parameters,
                 "runs_dir": str(tmp_path / name)}
         path = tmp_path / f"{name}.yaml"
@@ -150,11 +169,39 @@ def scores(run: RunDir) -> list[float]:
     return [line["score"] for line in read_lines(run.evals)]
 
 
-def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repository, tmp_path):
+@pytest.fixture
+def site(tmp_path):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "here", "environment": {"GLOO_SOCKET_IFNAME": "lo"}}))
+    return tmp_path / "site.yaml"
+
+
+def test_launch_completes_what_a_preemption_and_a_cancellation_left(cluster, study, site, repository):
+    """Two runs on two cores. One is preempted and goes on by itself; the other is cancelled at work, and waits for the next launch."""
+    spec, folder = study("short", runs=2, evaluation=None)
+    launch = ("launch", spec, "--site", site)
+    assert "2 runs, 0 done, 0 waiting or at work, 2 submitted" in cluster.ditscale(repository, *launch)
+    runs, [preempted, cancelled] = runs_of(folder), sorted(cluster.queue())
+    wait_for(lambda: losses(runs[0]) and losses(runs[1]))
+    cluster.said("scancel", "--signal=USR1", preempted)
+    cluster.said("scancel", cancelled)
+    wait_for(lambda: cancelled not in cluster.queue() and not runs[1].is_locked())
+    assert 0 < len(losses(runs[1])) < STEPS and runs[1].status()["reason"] == "SIGTERM"
+
+    assert "2 runs, 0 done, 1 waiting or at work, 1 submitted" in cluster.ditscale(repository, *launch)
+    wait_for(lambda: not cluster.queue())
+    starts = {seed: re.findall(r"^job (\S+) on", run.log.read_text(), re.MULTILINE) for seed, run in runs.items()}
+    assert starts[0] == [preempted, preempted] and len(starts[1]) == 2 and starts[1][0] == cancelled != starts[1][1]
+    for run in runs.values():
+        assert run.status()["state"] == DONE
+        assert [line["images_seen"] for line in read_lines(run.metrics)] == [64 * step for step in range(1, STEPS + 1)]
+    assert "2 runs, 2 done, 0 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
+
+
+@pytest.mark.slow
+def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, site, repository):
     local, local_folder = study("local")
     spec, folder = study("some where $(touch gone)")
-    launch = ("launch", spec, "--site", tmp_path / "site.yaml")
+    launch = ("launch", spec, "--site", site)
 
     assert "3 runs, 0 done, 0 waiting or at work, 3 submitted" in cluster.ditscale(repository, *launch)
     assert "3 runs, 0 done, 3 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
@@ -180,5 +227,5 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, repositor
     cluster.ditscale(repository, "launch", local)
     for seed, run in runs_of(local_folder).items():
         assert run.run_id == runs[seed].run_id and losses(run) == losses(runs[seed]) and scores(run) == scores(runs[seed])
-        assert len(losses(run)) == 600 and len(scores(run)) == 2
+        assert len(losses(run)) == STEPS and len(scores(run)) == 2
     assert not (repository / "gone").exists()

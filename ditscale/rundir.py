@@ -133,11 +133,15 @@ class RunDir:
         return hold(self.path / "lock")
 
     def is_locked(self) -> bool:
-        """Whether some process is working on this run now."""
-        if not (self.path / "lock").exists():
+        """Whether some process is working on this run now. Asked without writing: the run may be another user's."""
+        try:
+            with open(self.path / "lock") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        with self.lock() as free:
-            return not free
+        return False
 
 
 def append_line(path: Path, record: dict) -> None:
@@ -151,7 +155,7 @@ def read_lines(path: Path) -> list[dict]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -1,6 +1,7 @@
 """YAML as people expect it: ``1e18`` is a number, ``24:00:00`` stays text, ``on`` is a word, a key given twice is an error.
 
-PyYAML follows YAML 1.1, where these are a string, 86400, True and the last one wins.
+PyYAML follows YAML 1.1, where these are a string, 86400, True and the last one wins. Anchors are allowed, within bounds: whoever
+reads the values walks and copies them whole.
 """
 
 import re
@@ -39,18 +40,51 @@ _Loader.add_implicit_resolver(
 )
 
 
+DEPTH, VALUES = 64, 1_000_000                                                  # at most, with all anchors written out
+
+
 def parse_yaml(text: str, source: str):
     """Parse YAML text.
 
     Raises:
-        UserError: not YAML, with the source, the line and what is wrong there.
+        UserError: not YAML, with the source, the line and what is wrong there; or an anchor that holds itself, values past all
+            bounds, or text that no file can be named by.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
+        _check(value, source)
+        return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{source}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise UserError(f"{source}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:         # what PyYAML says of !!int x and of !!bool x
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{source}: not valid YAML: a value that its tag does not allow ({error})") from None
+
+
+def _check(value, source: str) -> None:
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        one, depth = waiting.pop()
+        seen += 1
+        if depth > DEPTH:
+            raise UserError(f"{source}: nested deeper than {DEPTH} levels; does an anchor hold itself?")
+        if seen > VALUES:
+            raise UserError(f"{source}: holds more than {VALUES:,} values when its anchors are written out")
+        if isinstance(one, str) and ("\0" in one or not _is_text(one)):
+            raise UserError(f"{source}: {one[:40]!r} has a sign that no name of a file may have")
+        if isinstance(one, dict):
+            waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
+        elif isinstance(one, (list, tuple, set)):
+            waiting += [(inner, depth + 1) for inner in one]
+
+
+def _is_text(text: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)              # half of a pair, which is no letter
 
 
 def read_yaml(path) -> object:

@@ -15,7 +15,8 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except UserError as error:
-            click.echo(f"error: {error}", err=True)
+            said = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(error))  # a name may hold anything
+            click.echo(f"error: {said}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

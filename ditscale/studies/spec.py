@@ -161,6 +161,8 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     points = [*_grid(spec, str(path)), *spec.include]
     for key, value in chosen:
         values = value if isinstance(value, list) else [value]
+        if not values:
+            raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
         points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
     return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})

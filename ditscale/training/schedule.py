@@ -3,6 +3,9 @@
 import math
 
 from ditscale.config import RunConfig
+from ditscale.errors import UserError
+
+MOST_CHECKPOINTS = 100_000
 
 
 def reached(images_seen: int, every: int, batch: int) -> bool:
@@ -11,8 +14,17 @@ def reached(images_seen: int, every: int, batch: int) -> bool:
 
 
 def due_images(config: RunConfig) -> list[int]:
-    """Images seen at the checkpoints of an undisturbed run that are to be scored; none without a section ``evaluation``."""
+    """Images seen at the checkpoints of an undisturbed run that are to be scored; none without a section ``evaluation``.
+
+    Raises:
+        UserError: there are so many that a number must be wrong.
+    """
     train, every = config.train, config.train.checkpoint_every_images
+    if config.evaluation is None:
+        return []
+    if train.images // every > MOST_CHECKPOINTS:
+        raise UserError(f"train.images {train.images} with a checkpoint every {every} makes {train.images // every} checkpoints; "
+                        f"{MOST_CHECKPOINTS} is the most that can be scored")
     last = train.images // train.global_batch * train.global_batch
     saved = {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
     return sorted(seen for seen in saved | {last} if is_due(config, seen))

@@ -9,14 +9,15 @@ from ditscale.studies.site import Shape, Site, shape_of
 from ditscale.studies.spec import PlannedRun
 from ditscale.training.ports import free_port
 
-LINE = re.compile(r"(\S+)\s+slots=([1-9][0-9]*)")
+LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:@-]*)\s+slots=([1-9][0-9]*)")     # no host that ssh would take for an option
+HARMLESS = re.compile(r"[A-Za-z0-9_.:@+=,/-]+")                                 # nor %, which pdsh replaces
 
 
 class Hosts:
     """A launcher with one place, all hosts: a run gets as many of them as it needs, the first ones of the file.
 
     Raises:
-        UserError: the hostfile cannot be read, or a run needs more than it has.
+        UserError: the hostfile cannot be read, a run needs more than it has, or a folder's name means something to a shell.
     """
 
     def __init__(self, site: Site, runs: list[PlannedRun]):
@@ -24,6 +25,10 @@ class Hosts:
         self.places = [None]
         for planned in runs:
             self._shape(planned)
+        for path in (Path.cwd(), *(planned.run.path for planned in runs)):
+            if not HARMLESS.fullmatch(str(path)):
+                raise UserError(f"{str(path)!r} is handed to a shell on each host by deepspeed, as it is; give a folder whose name is "
+                                "made of letters, digits and _ . : @ + = , / -")
 
     def command(self, planned: PlannedRun, place, evaluates: bool) -> Command:
         """For a run over the hosts that it needs."""
@@ -55,6 +60,8 @@ def read_hostfile(path: str) -> list[int]:
         match = LINE.fullmatch(line)
         if not match:
             raise UserError(f"hostfile: {path} has the line {line!r}; write 'host slots=8'")
+        if match[1] in found:
+            raise UserError(f"hostfile: {path} has the host {match[1]} twice")
         found[match[1]] = int(match[2])
     if len(set(found.values())) != 1:
         differing = ", ".join(f"{host} {slots}" for host, slots in found.items())

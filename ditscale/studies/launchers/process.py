@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Command:
     def start(self, log: Path) -> subprocess.Popen:
         """A process group of its own that ends with this process; what it says is added to the log."""
         env = {**os.environ, **self.environment, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        with open(log, "a") as file:
+        with _writing(log), open(log, "a") as file:
             file.write(f"$ {self}\n")
             file.flush()
             return subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env,
@@ -66,7 +67,8 @@ class ActiveRun:
             return False
         if self.run.is_locked():                                               # the deepspeed command died before its workers
             return False
-        self.run.settle(self.process.returncode)
+        with _writing(self.run.path):
+            self.run.settle(self.process.returncode)
         return True
 
     def stop(self) -> None:
@@ -93,6 +95,15 @@ def deepspeed() -> str:
 def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
     """What follows ``deepspeed`` and its options: the worker of this run."""
     return ("--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
+
+
+@contextmanager
+def _writing(path: Path):
+    """A disk that is full or read-only is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _die_with_parent() -> None:

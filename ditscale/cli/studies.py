@@ -26,6 +26,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
+    from ditscale.studies.encoding import encoding_lines
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.limits import excess
     from ditscale.studies.plan import plan_rows, write_rows
@@ -45,7 +46,8 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
             raise UserError(f"--probe measures this machine, and --on {device} plans for another; give one of the two")
         probe_missing(spec, runs, machine, Console(highlight=False))
     rows = plan_rows(runs, machine, read_probes(spec, machine))
-    show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [])
+    show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
+              encoding_lines(runs, machine))
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

@@ -14,8 +14,11 @@ MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
-              scaling: list[ScalingCurve] = ()) -> None:
-    """Print a row a run and the totals, and what the study asks for besides; ``price`` is for one accelerator and one hour."""
+              scaling: list[ScalingCurve] = (), encoding: list[str] = ()) -> None:
+    """Print a row a run and the totals, and what the study asks for besides.
+
+    ``price`` is for one accelerator and one hour, ``encoding`` what the data cost once, see encoding.py.
+    """
     table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
     for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "sampling FLOPs", "fits at",
                  "images/s", "time left"):
@@ -35,7 +38,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
                   + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
-    for line in spec.budgets.derivation() if spec.budgets else []:
+    for line in [*encoding, *(spec.budgets.derivation() if spec.budgets else [])]:
         console.print(line)
     if spec.isoflop:
         _show_curves(curves(spec.isoflop, spec.config, spec.name), console)

@@ -52,21 +52,21 @@ def parse_yaml(text: str, source: str):
     """
     try:
         value = yaml.load(text, Loader=_Loader)
-        _check(value, source)
-        return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{source}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{source}{where}: not valid YAML: {problem}") from None
     except RecursionError:
         raise UserError(f"{source}: not valid YAML: nested too deeply") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:         # what PyYAML says of !!int x and of !!bool x
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{source}: not valid YAML: a value that its tag does not allow ({error})") from None
+    _check(value, source)
+    return value
 
 
 def _check(value, source: str) -> None:
+    """Raise UserError where the values have no end, or too many, or a text that no file can have as its name."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         one, depth = waiting.pop()
@@ -75,16 +75,12 @@ def _check(value, source: str) -> None:
             raise UserError(f"{source}: nested deeper than {DEPTH} levels; does an anchor hold itself?")
         if seen > VALUES:
             raise UserError(f"{source}: holds more than {VALUES:,} values when its anchors are written out")
-        if isinstance(one, str) and ("\0" in one or not _is_text(one)):
+        if isinstance(one, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in one):  # half of a letter
             raise UserError(f"{source}: {one[:40]!r} has a sign that no name of a file may have")
         if isinstance(one, dict):
             waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
         elif isinstance(one, (list, tuple, set)):
             waiting += [(inner, depth + 1) for inner in one]
-
-
-def _is_text(text: str) -> bool:
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)              # half of a pair, which is no letter
 
 
 def read_yaml(path) -> object:

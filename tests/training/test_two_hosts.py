@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, RunDir, read_lines
 from ditscale.training.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 
@@ -124,6 +125,19 @@ class Hosts:
             self.launchers.append(self.hosts[0].start(command, env=env, stdout=log, stderr=subprocess.STDOUT))
         return self.launchers[-1]
 
+    def launch_study(self, *arguments) -> str:
+        """``ditscale launch`` in the first host, to its end; what it says."""
+        launcher = self.start_study(*arguments)
+        said, _ = launcher.communicate(timeout=300)
+        assert launcher.returncode == 0, said
+        return said
+
+    def start_study(self, *arguments) -> subprocess.Popen:
+        command = [sys.executable, "-c", "from ditscale.cli import main; main()", "launch", *map(str, arguments)]
+        env = {**os.environ, "DS_ENV_FILE": str(self.folder / "env"), "DS_ACCELERATOR": "cpu"}
+        self.launchers.append(self.hosts[0].start(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return self.launchers[-1]
+
     def terminate(self, launcher: subprocess.Popen) -> None:
         """SIGTERM to the ``deepspeed`` command itself."""
         os.kill(_child(launcher.pid), signal.SIGTERM)
@@ -180,6 +194,55 @@ def test_two_hosts_give_the_losses_of_one_rank(hosts, make_run, world):
     config, alone = make_run("alone", {**FP32, **few})
     train(config, alone, world)
     assert len(losses(alone)) == 20 and losses(run) == pytest.approx(losses(alone), abs=2e-6)
+
+
+@pytest.fixture
+def study(digits_values, tmp_path):
+    """Write the spec of a study of some seeds, in a folder of its own."""
+    def write(name, images, seeds=(0, 1)):
+        digits_values.update(evaluation=None, resources={"log_every_images": 64, "deepspeed": "ds_configs/zero2.json"})
+        digits_values["train"].update(images=images, precision="fp32")
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": digits_values,
+                "parameters": {"seed": {"values": list(seeds)}}, "runs_dir": str(tmp_path / name)}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec))
+        return tmp_path / f"{name}.yaml"
+    return write
+
+
+@pytest.fixture
+def pair(hosts, tmp_path):
+    """What launches a study over both hosts."""
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "pair", "launcher": "deepspeed", "hostfile": str(hosts.folder / "hosts")}))
+    return "--site", tmp_path / "site.yaml", "resources.accelerators_per_run=2"
+
+
+@pytest.mark.slow
+def test_a_launch_over_two_hosts_that_is_stopped_saves_a_checkpoint(hosts, study, pair, tmp_path):
+    launcher = hosts.start_study(study("stopped", 64000, seeds=[0]), *pair)
+    _wait(lambda: any(losses(RunDir(path)) for path in tmp_path.glob("stopped/study/*/")))
+    os.kill(_child(launcher.pid), signal.SIGTERM)
+    said, _ = launcher.communicate(timeout=120)
+    [run] = [RunDir(path) for path in tmp_path.glob("stopped/study/*/")]
+    assert "stopped; the same command goes on from here" in said, said
+    assert run.status()["state"] == PREEMPTED and list_checkpoints(run) and not run.is_locked()
+    assert 0 < run.status()["images_seen"] < 64000
+
+
+@pytest.mark.slow
+def test_a_study_over_two_hosts_is_the_study_on_this_machine(hosts, study, pair, tmp_path):
+    """``ditscale launch --site``: the run ids of one rank here, its losses up to the order of sums, and done is done in both."""
+    found = {}
+    for name, arguments in (("here", ()), ("pair", pair)):
+        study(name, images=20 * 64)
+        said = hosts.launch_study(tmp_path / f"{name}.yaml", *arguments)
+        assert said.count("done: DiT-atto-4-baseline-flow-s") == 2
+        assert "2 done, 0 to run" in hosts.launch_study(tmp_path / f"{name}.yaml", *arguments)
+        found[name] = {path.name: RunDir(path) for path in (tmp_path / name / "study").iterdir()}
+    assert found["here"].keys() == found["pair"].keys() and len(found["here"]) == 2
+    for run_id, run in found["pair"].items():
+        log = run.log.read_text()
+        assert run.status()["host"] == "host1" and all(address in log for address in ADDRESSES)
+        assert len(losses(run)) == 20 and losses(run) == pytest.approx(losses(found["here"][run_id]), abs=2e-6)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ of a figure.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ditscale.errors import UserError, did_you_mean
-from ditscale.evaluation.passport import differences
+from ditscale.errors import UserError
 from ditscale.figures import csv_table, published
-from ditscale.studies import ledger
+from ditscale.figures.conditions import where
+from ditscale.studies import comparable, ledger
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
 
@@ -119,26 +118,6 @@ def read_runs(study_dir: Path) -> pd.DataFrame:
     return ledger.collect_runs(study_dir)
 
 
-def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
-    """The rows that meet each ``column=value``, values compared as text; a column, or a field of the passports.
-
-    Raises:
-        UserError: a condition of another form, an unknown column, or no row left.
-    """
-    for condition in conditions:
-        column, equals, value = condition.partition("=")
-        if not equals:
-            raise UserError(f"--where '{condition}' is not of the form column=value, for example metric=fid")
-        values = table[column] if column in table else _of_passports(table, column)
-        if values is None:
-            raise UserError(f"--where '{condition}': no column '{column}'{did_you_mean(column, table.columns)}")
-        kept = table[(values.astype(str) == value) | (values.map(_short) == value)]
-        if kept.empty:
-            raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(values)}")
-        table = kept
-    return table
-
-
 def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
     """Refuses a table without these columns, as one that was collected by an older version.
 
@@ -156,33 +135,12 @@ def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_O
     Raises:
         UserError: more than one value in one of these columns; the message names the values.
     """
-    for column in one_of_each:
-        if table[column].nunique() > 1:
-            fields = _what_differs(table) if column == "passport" else {}
-            what = "; ".join(f"{name} {', '.join(values)}" for name, values in fields.items())
-            one = next((f"{name}={values[0]}" for name, values in fields.items()), f"{column}={table[column].iloc[0]}")
-            raise UserError(
-                f"the table mixes {column}: {_counts(table[column])}{f' ({what})' if what else ''}. Scores that differ in {column} are not compared; "
-                f"keep one with --where {shlex.quote(one)}"
-            )
+    def keep(column: str, value) -> str:
+        fields = comparable.differing_fields(table) if column == "passport" else {}
+        field, values = next(iter(fields.items()), (column, [value]))
+        return f"--where {shlex.quote(f'{field}={values[0]}')}"
 
-
-def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
-    """A field of each row's passport; None where no passport states it."""
-    stated = [json.loads(fields or "{}") for fields in table["passport_fields"]]
-    if not any(field in fields for fields in stated):
-        return None
-    return pd.Series([fields.get(field) for fields in stated], table.index, dtype=object)
-
-
-def _what_differs(table: pd.DataFrame) -> dict[str, list[str]]:
-    """The fields in which the table's passports differ, with their values as text."""
-    first, *others = (json.loads(stated) for stated in table.drop_duplicates("passport")["passport_fields"])
-    values = {}
-    for other in others:
-        for name, here, there in differences(first, other):
-            values.setdefault(name, [str(here)]).append(str(there))
-    return {name: list(dict.fromkeys(found)) for name, found in values.items()}
+    comparable.require_one(table, one_of_each, keep)
 
 
 def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:
@@ -280,12 +238,3 @@ def short_name(model: str) -> str:
 def count(n: int, noun: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _short(value) -> str:
-    """A whole number without ".0", as one types it."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
-def _counts(column: pd.Series) -> str:
-    return ", ".join(f"{value} ({count(n, 'row')})" for value, n in column.value_counts(sort=False).items())

@@ -21,16 +21,22 @@ def require_one(table: pd.DataFrame, columns: tuple[str, ...], keep: Callable[[s
     for column in columns:
         if table[column].nunique() > 1:
             found = ", ".join(f"{value} ({n} {'row' if n == 1 else 'rows'})" for value, n in table[column].value_counts(sort=False).items())
-            what = f" ({what_differs(table)})" if column == "passport" else ""
+            what = what_differs(table) if column == "passport" else ""
+            what = f" ({what})" if what else ""
             raise UserError(f"the table mixes {column}: {found}{what}. Scores that differ in {column} are not compared; keep one with "
                             + keep(column, table[column].iloc[0]))
 
 
 def what_differs(table: pd.DataFrame) -> str:
     """The fields in which the table's passports differ, with their values."""
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in differing_fields(table).items())
+
+
+def differing_fields(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The fields in which the table's passports differ, with their values as text."""
     first, *others = (json.loads(stated) for stated in table.drop_duplicates("passport")["passport_fields"])
     values: dict[str, list[str]] = {}
     for other in others:
         for name, here, there in differences(first, other):
             values.setdefault(name, [str(here)]).append(str(there))
-    return "; ".join(f"{name} {', '.join(dict.fromkeys(found))}" for name, found in values.items())
+    return {name: list(dict.fromkeys(found)) for name, found in values.items()}

@@ -1,0 +1,44 @@
+"""``--where column=value``: the rows of a table that a figure is drawn of."""
+
+import json
+
+import pandas as pd
+
+from ditscale.errors import UserError, did_you_mean
+
+
+def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+    """The rows that meet each ``column=value``, values compared as text; a column, or a field of the passports.
+
+    Raises:
+        UserError: a condition of another form, an unknown column, or no row left.
+    """
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where '{condition}' is not of the form column=value, for example metric=fid")
+        values = table[column] if column in table else _of_passports(table, column)
+        if values is None:
+            raise UserError(f"--where '{condition}': no column '{column}'{did_you_mean(column, table.columns)}")
+        kept = table[(values.astype(str) == value) | (values.map(_short) == value)]
+        if kept.empty:
+            raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(values)}")
+        table = kept
+    return table
+
+
+def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
+    """A field of each row's passport; None where no passport states it."""
+    stated = [json.loads(fields or "{}") for fields in table["passport_fields"]]
+    if not any(field in fields for fields in stated):
+        return None
+    return pd.Series([fields.get(field) for fields in stated], table.index, dtype=object)
+
+
+def _short(value) -> str:
+    """A whole number without ".0", as one types it."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _counts(column: pd.Series) -> str:
+    return ", ".join(f"{value} ({n} {'row' if n == 1 else 'rows'})" for value, n in column.value_counts(sort=False).items())

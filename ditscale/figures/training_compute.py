@@ -54,9 +54,9 @@ def _curves(axes, usable: pd.DataFrame) -> None:
 def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | None) -> None:
     """Limits that hold the curves, the floor, the law, and its band as far as half as much again beyond the scores."""
     shown = [*usable["score"], *([floor] if floor else [])]
-    if law.fit.law is not None:
+    if law.fit.drawable:
         shown += list(law.fit.law.evaluate(law.fit.x_range))
-    if law.intervals.band is not None:
+    if law.fit.drawable and law.intervals.band is not None:
         band = law.intervals.band
         shown += list(np.clip([band.low.min(), band.high.max()], min(shown) / 1.5, max(shown) * 1.5))
     axes.set_xlabel("Training compute (FLOPs)")
@@ -70,8 +70,8 @@ def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | No
 
 
 def _law(axes, law: power_law.StudyLaw) -> list:
-    """The fitted line over the span of its points, and its band; nothing where there is no law."""
-    if law.fit.law is None:
+    """The fitted line over the span of its points, and its band; nothing where none stands."""
+    if not law.fit.drawable:
         return []
     grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
     line, = axes.plot(grid, law.fit.law.evaluate(grid), color=style.INK, linestyle=(0, (5, 2.5)), linewidth=1.3,
@@ -105,7 +105,7 @@ def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Bes
     """Each model's name at the end of its first run's curve; names keep off every curve and off the law."""
     ends = usable.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
     along = [style.between(run[["train_flops", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id", sort=False)]
-    if law.fit.law is not None:
+    if law.fit.drawable:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
         along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
     names = [study_table.short_name(model) for model in ends["model"]]
@@ -141,7 +141,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
 
 def law_sentence(law: power_law.StudyLaw) -> str:
     """The law in words, with its interval and what was resampled; or why there is none."""
-    if law.fit.law is None:
+    if not law.fit.drawable:
         return f"No power law: {law.fit.sentence}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
               f"∝ C^−α with α = "

@@ -59,7 +59,7 @@ def _range(final: pd.DataFrame) -> list[str]:
 
 def _law(law: StudyLaw) -> list[str]:
     fit, intervals = law.fit, law.intervals
-    if fit.law is None:
+    if not fit.drawable:
         return [f"No power law of training compute: {fit.sentence}."]
     alpha, form = fit.law.alpha, "score ∝ C^−α"
     if not intervals.status.ok:

@@ -158,7 +158,7 @@ def _laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     """The numbers of each law, one column a law, and the reason where a law or its interval is missing."""
     def numbers(law: power_law.StudyLaw) -> list[str]:
         fit, bounds = law.fit, law.intervals.coefficients.get("alpha")
-        if fit.law is None:
+        if not fit.drawable:
             return ["none"] * 6 + [fit.n_runs]
         return [
             f"{fit.law.A:,.3g}", style.signed(fit.law.alpha),

@@ -10,6 +10,7 @@ import pytest
 
 from ditscale.errors import UserError
 from ditscale.figures import gflops, labels, power_law, samples, study_table, style, table as table_csv, training_compute
+from ditscale.report import findings
 from ditscale.scaling.status import Status
 
 KINDS = ("png", "svg", "csv", "txt")
@@ -67,6 +68,20 @@ def test_training_compute_without_a_law_says_why(table):
     drawing = training_compute.draw(one)
     assert f"No power law: {Status.ONE_RUN.sentence}" in drawing.caption
     assert len(drawing.figure.axes[0].collections) == 0
+
+
+def test_a_law_that_the_seeds_speak_against_is_not_drawn(study):
+    """The fit keeps its law and says LACK_OF_FIT: neither curve, band nor exponent may stand on the page as if it fitted."""
+    table = study(seeds=(0, 1, 2), noise=0.0)
+    table["score"] = 5.0 + 200.0 * np.exp(-np.log(table["train_flops"] / 1e12) ** 2) + 0.01 * table["seed"]
+    law = power_law.fit_law(table, "train_flops")
+    assert law.fit.status is Status.LACK_OF_FIT and law.fit.law is not None
+    drawing = training_compute.draw(table, law=law)
+    assert f"No power law: {Status.LACK_OF_FIT.sentence}" in drawing.caption and "α" not in drawing.caption
+    assert not drawing.figure.axes[0].collections
+    assert not any("final points" in text.get_text() for text in drawing.figure.legends[0].get_texts())
+    said = findings.sentences(study_table.finished(table), law, gflops.correlation(table), None)
+    assert any(sentence.startswith("No power law of training compute") for sentence in said) and not any("α" in s for s in said)
 
 
 def test_fit_cards_recover_the_exponent(study, tmp_path):

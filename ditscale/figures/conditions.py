@@ -29,6 +29,8 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
 
 def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
     """A field of each row's passport; None where no passport states it."""
+    if "passport_fields" not in table:
+        return None
     stated = [json.loads(fields or "{}") for fields in table["passport_fields"]]
     if not any(field in fields for fields in stated):
         return None

@@ -16,9 +16,10 @@ def run_figure(description: str, draw: Callable[..., style.Drawing], argv: list[
     """The body of a figure's ``main``.
 
     Args:
-        draw: ``(table)``; with ``beside`` ``(table, beside_rows.Beside | None)``, and the script takes ``--published``.
+        draw: ``(table)``; with ``options`` then ``arguments``; with ``beside`` then ``beside_rows.Beside | None``, and the script
+            takes ``--published``.
         also: ``(table, output directory) -> paths``: further files that the script writes.
-        options: arguments of this script alone, ``{name: what add_argument takes}``: then ``draw`` is ``(table, arguments)``.
+        options: arguments of this script alone, ``{name: what add_argument takes}``.
         rows: what reads the table; default ``study_table.read``, a row an evaluation.
 
     Returns:
@@ -37,7 +38,7 @@ def run_figure(description: str, draw: Callable[..., style.Drawing], argv: list[
 
     def make(table: pd.DataFrame, arguments: argparse.Namespace, out: Path) -> list[Path]:
         formats = _formats(arguments.format)
-        more = [arguments] if options else [_beside(table, arguments)] if beside else []
+        more = [*([arguments] if options else []), *([_beside(table, arguments)] if beside else [])]
         drawing = draw(table, *more)
         return [*style.save(drawing, out, formats), *also(table, out)]
 

@@ -6,6 +6,7 @@ greyscale and for colour-blind readers.
 """
 
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
@@ -42,12 +44,14 @@ RC = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with what it shows: the plotted points, one row each, and the caption as plain text."""
+    """A figure with what it shows: the plotted points, one row each, and the caption as plain text; ``card``: the numbers behind
+    it, ready for JSON, where it rests on a fit or a verdict."""
 
     name: str
     figure: Figure
     points: pd.DataFrame
     caption: str
+    card: dict | None = None
 
 
 def paper():
@@ -75,14 +79,17 @@ def new_panels(height: float):
 
 
 def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
-    """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points) and ``.txt`` (caption): the same
-    bytes each time."""
-    paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt")]
+    """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, where
+    there is a card, ``.json``: the same bytes each time."""
+    paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt", *(["json"] if drawing.card else []))]
     with paper():
         for path, kind in zip(paths, formats):
             drawing.figure.savefig(path, dpi=200 if kind == "png" else "figure", metadata=FORMATS[kind])
-    drawing.points.to_csv(paths[-2], index=False, lineterminator="\n")
-    paths[-1].write_text(drawing.caption + "\n", encoding="utf-8")
+    points, caption, *card = paths[len(formats):]
+    drawing.points.to_csv(points, index=False, lineterminator="\n")
+    caption.write_text(drawing.caption + "\n", encoding="utf-8")
+    for path in card:
+        path.write_text(json.dumps(drawing.card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return paths
 
 
@@ -107,6 +114,12 @@ def patch_marker(patch_size: int) -> str:
 
 def variant_colour(variant: str) -> str:
     return VARIANT_COLOURS.get(variant, MUTED)
+
+
+def ramp(n: int) -> list[str]:
+    """Colours from light to dark for ``n`` values in order, through the three of the patch sizes: in order in greyscale too."""
+    ends = np.array([to_rgb(PATCH_COLOURS[patch]) for patch in (8, 4, 2)])
+    return [to_hex([np.interp(at, (0.0, 0.5, 1.0), channel) for channel in ends.T]) for at in np.linspace(0.0, 1.0, max(n, 2))[-n:]]
 
 
 def model_lines(models: list[str]) -> dict[str, tuple]:

@@ -23,8 +23,8 @@ STARTS, SWEEPS = 30, 5
 
 def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: list[float],
           markers: list[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
-          size_pt: float = 8.5) -> None:
-    """Writes each text beside its point.
+          size_pt: float = 8.5, colours: list[str] | None = None) -> None:
+    """Writes each text beside its point, in ``style.INK`` or its own of ``colours``.
 
     Args:
         axes: limits and layout must be final.
@@ -45,9 +45,9 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
     best = [np.argsort(cost, kind="stable")[:KEPT] for cost in alone]
     places = [(boxes[kept], leads[kept]) for (boxes, leads), kept in zip(places, best)]
     alone = [cost[kept] for cost, kept in zip(alone, best)]
-    for text, (boxes, leads), choice, centre in zip(texts, places, _settle(places, alone), centres):
+    for text, (boxes, leads), choice, centre, colour in zip(texts, places, _settle(places, alone), centres, colours or [style.INK] * len(texts)):
         _lead(axes, leads[choice], pixel)
-        _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel)
+        _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel, colour=colour)
 
 
 def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: float = 6.0, size_pt: float = 8.5) -> None:
@@ -166,11 +166,12 @@ def _lead(axes, lead, pixel: float) -> None:
         axes.plot(*ends.T, color=style.MUTED, linewidth=0.7, zorder=5, scalex=False, scaley=False)
 
 
-def _write(axes, text: str, where, centre, size_pt: float, pixel: float, align: str = "center") -> None:
+def _write(axes, text: str, where, centre, size_pt: float, pixel: float, align: str = "center",
+           colour: str = style.INK) -> None:
     """The text at a pixel, as an offset in points from the marker so that it holds at any resolution."""
     axes.annotate(
         text, xy=axes.transData.inverted().transform(centre), xytext=(np.asarray(where) - centre) / pixel,
-        textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=style.INK, zorder=6,
+        textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=colour, zorder=6,
         path_effects=[patheffects.withStroke(linewidth=2.2, foreground=style.PAPER)],
     )
 

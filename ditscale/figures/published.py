@@ -28,6 +28,7 @@ TABLES = {"dit": "dit_table4_all_models.csv", "dit_benchmarks": "dit_benchmarks.
           "sddit": "sddit_and_comparison.csv", "sit_repa_sra_tread": "sit_repa_sra_tread.csv", "others": "other_models_and_costs.csv"}
 NEEDED = ("source", "model", "variant", "patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "cfg_scale",
           "sampler", "nfe", "fid", "verified", "resolution")
+OPTIONAL = ("gpu_hours",)
 NUMBERS = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "nfe", "fid", "resolution")
 METRIC, SAMPLES, VERIFIED = "fid", 50_000, "yes"
 LATENT_PIXELS, LATENT_CHANNELS, CLASSES = 8, 4, 1000                    # the VAE's downsampling; ImageNet
@@ -65,7 +66,7 @@ def read(path: Path) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: a table of published results needs the columns {', '.join(map(repr, missing))}; it has "
                         f"{', '.join(raw.columns)}")
-    for name in NUMBERS:
+    for name in (*NUMBERS, *(name for name in OPTIONAL if name in raw)):
         numbers = pd.to_numeric(raw[name].replace("", np.nan), errors="coerce")
         wrong = np.flatnonzero(numbers.isna() & (raw[name] != ""))
         if wrong.size:
@@ -127,7 +128,7 @@ def _row(row: pd.Series) -> dict:
         "images_seen": round(np.nan_to_num(_first(steps, row["images_seen_m"] * 1e6))), "metric": METRIC, "score": row["fid"],
         "floor": np.nan, "samples": stated["samples"], "guidance_scale": _scale(row["cfg_scale"]), "nfe": row["nfe"],
         "passport": digest(stated), "passport_fields": json.dumps(stated, sort_keys=True), "sample_seeds": 1,
-        "train_seconds": np.nan, "device": row.get("gpu", ""), "sample_sheet": "", "source": row["source"],
+        "train_seconds": np.nan, "accelerator_hours": row.get("gpu_hours", np.nan), "device": row.get("gpu", ""), "sample_sheet": "", "source": row["source"],
         "verified": row["verified"], "resolution": int(row["resolution"]),
         "block": next((block for name, block in BLOCKS.items() if model.endswith(f" {name}")), "adaln_zero"),
     }

@@ -82,4 +82,5 @@ def _plain(table: pd.DataFrame) -> LawPoints:
                        model=rows["N"].map(style.short_count), patch_size=0)
     left = len(table) - len(rows)
     note = f" Left out, N, D or score is no positive number: {study_table.count(left, 'row')}." if left else ""
-    return LawPoints(rows, CSV_K, "score", "Size N", note, {"kept": f"every row.{note}", "N": "as given", "D": "as given", "k": CSV_K})
+    context = {"kept": f"every row.{note}", "N": "as given", "D": "as given", "k": CSV_K}
+    return LawPoints(rows, CSV_K, "score", "Size N (unit of the CSV)", note, context)

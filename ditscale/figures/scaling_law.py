@@ -9,6 +9,7 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
@@ -22,7 +23,7 @@ from ditscale.scaling.result import FARTHEST
 NAME = "scaling_law"
 COSTS = ("train_flops", "macs")
 COLUMNS = ["run", "model", "N", "D", "C", "score"]
-STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 24, 3, 6
+STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 16, 3, 6
 OPTIONS = {
     "form": {"default": "power_law", "choices": tuple(FORMS), "help": "of %(choices)s; %(default)s without it"},
     "x": {"default": "train_flops", "choices": COSTS, "help": "the variable of a form that has one, of %(choices)s"},
@@ -181,16 +182,11 @@ def _axes(axes, points: LawPoints, rows: pd.DataFrame, x: str, lines: list[dict]
         unit, symbol, _ = style.macs_unit(rows["macs"])
         axes.set(xlabel=style.macs_axis_label(symbol), xlim=style.log_limits(at))
         style.plain_log_ticks(axes.xaxis, *(end / unit for end in axes.get_xlim()))
-        axes.xaxis.set_major_locator(_scaled(axes, unit))
+        axes.xaxis.set_major_locator(ticker.FixedLocator([tick * unit for tick in axes.xaxis.get_majorticklocs()]))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / unit:,.6g}")
     else:
         panels.flops_axis(axes, at, "Training compute (FLOPs)" if x == "train_flops" else points.size_label)
     panels.score_axis([axes], f"{points.metric} (lower is better)", [low, high])
-
-
-def _scaled(axes, unit: float):
-    from matplotlib import ticker
-    return ticker.FixedLocator([tick * unit for tick in axes.xaxis.get_majorticklocs()])
 
 
 def _say(axes, found: Fit) -> None:

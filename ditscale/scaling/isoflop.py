@@ -151,11 +151,16 @@ def compare_approaches(size, data, score, compute: float, groups=None, *, k: flo
 
 def resampled_optima(surface: Fit, compute: float, k: float, resamples: int, seed: int) -> np.ndarray:
     """N* of each resample of runs at ``compute``, ``(resamples,)``; those without an optimum are left out."""
+    return np.array([float(law.optimal_size(compute, k)) for law in resampled_surfaces(surface, resamples, seed)])
+
+
+def resampled_surfaces(surface: Fit, resamples: int, seed: int) -> list[Chinchilla]:
+    """The surface of each resample of runs; those without an optimum are left out."""
     points = surface.points
     _, of_point = np.unique(points.groups, return_inverse=True)
     drawn = times_drawn(surface.n_runs, resamples, seed)[:, of_point] * points.weights
     laws = [Chinchilla.from_theta(t) for t in refit(points, surface.search.theta, surface.loss, drawn).theta]
-    return np.array([float(law.optimal_size(compute, k)) for law in laws if law.alpha > 0 and law.beta > 0])
+    return [law for law in laws if law.alpha > 0 and law.beta > 0]
 
 
 def deadweight_compute(law: Chinchilla, size, data, k: float = 6.0) -> np.ndarray:

@@ -94,11 +94,12 @@ def handle(look: Look, label: str) -> Line2D:
 
 def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
     """A run's evaluations as open markers on a line, the last one filled once the run has finished."""
-    axes.plot(run[x], run[y], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
-    ended = run["final"].astype(bool)
-    for points, fill, edge, size in ((run[~ended], style.PAPER, look.colour, 4.2), (run[ended], look.colour, style.INK, 6.0)):
-        axes.plot(points[x], points[y], linestyle="", marker=look.marker, markersize=size, zorder=3, markerfacecolor=fill,
-                  markeredgecolor=edge, markeredgewidth=0.9)
+    across, up, ended = run[x].to_numpy(), run[y].to_numpy(), run["final"].to_numpy(bool)
+    axes.plot(across, up, color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
+    for kept, fill, edge, size in ((~ended, style.PAPER, look.colour, 4.2), (ended, look.colour, style.INK, 6.0)):
+        if kept.any():
+            axes.plot(across[kept], up[kept], linestyle="", marker=look.marker, markersize=size, zorder=3, markerfacecolor=fill,
+                      markeredgecolor=edge, markeredgewidth=0.9)
 
 
 def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score") -> None:

@@ -82,12 +82,12 @@ def _image_ticks(axis, low: float, high: float) -> None:
 def _curves(axes, rows: pd.DataFrame, widths: dict[str, float]) -> None:
     """One line a run with a marker at each evaluation, the end of a finished run filled."""
     for _, run in rows.groupby("run_id", sort=False):
-        patch = run["patch_size"].iloc[0]
+        patch, images, scores, ended = run["patch_size"].iloc[0], *(run[name].to_numpy() for name in ("images_seen", "score", "final"))
         colour, marker = style.patch_colour(patch), style.patch_marker(patch)
-        axes.plot(run["images_seen"], run["score"], color=colour, linewidth=widths[run["size"].iloc[0]], zorder=2)
-        for points, fill in ((run[~run["final"].astype(bool)], style.PAPER), (run[run["final"].astype(bool)], colour)):
-            axes.plot(points["images_seen"], points["score"], linestyle="", marker=marker, markersize=3.4, zorder=3,
-                      markerfacecolor=fill, markeredgecolor=colour, markeredgewidth=0.9)
+        axes.plot(images, scores, color=colour, linewidth=widths[run["size"].iloc[0]], zorder=2)
+        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), colour)):
+            axes.plot(images[kept], scores[kept], linestyle="", marker=marker, markersize=3.4, zorder=3, markerfacecolor=fill,
+                      markeredgecolor=colour, markeredgewidth=0.9)
 
 
 def _legend(figure, upper, patches: list[int], widths: dict[str, float], beside: Beside | None) -> None:

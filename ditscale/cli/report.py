@@ -11,9 +11,11 @@ from ditscale.cli.group import main
 @click.argument("study", metavar="STUDY", type=click.Path())
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Where the files go.  [default: STUDY/analysis]")
 @click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; may be given several times.")
-def report(study, out, conditions):
+@click.option("--price", metavar="X", type=float, help="Money for one accelerator and one hour: costs in money too.")
+def report(study, out, conditions, price):
     """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
     from ditscale.report.report import main as make_report
 
-    arguments = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions)]
+    arguments = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions),
+                 *([f"--price={price:g}"] if price is not None else [])]
     sys.exit(make_report(arguments))

@@ -1,11 +1,16 @@
-"""One HTML page with nothing outside it: figures and data inside, no script; light and dark, phone and print.
+"""One HTML page with nothing outside it: figures, data and scripts inside; light and dark, phone and print.
 
-Every text that comes from a table, a config or a path goes through ``escape``.
+Every text that comes from a table, a config or a path goes through ``escape`` or, within a script, ``embedded_json``. Without
+scripts the page reads the same, but for the explorer and the sorting of tables.
 """
 
 import base64
 import html
+import json
+import math
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 from ditscale.figures import style
 
@@ -25,59 +30,19 @@ THEME = [
     ("discriminative", style.VARIANT_COLOURS["discriminative"], "#e0608f"),
 ]
 
-CSS = """
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:17px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:46rem;margin:0 auto;padding:2.5rem 1.1rem 4rem}
-.eyebrow{margin:0;color:var(--muted);font-size:.9rem}
-h1{font-size:1.9rem;line-height:1.2;margin:.15rem 0 1.4rem;
-letter-spacing:-.01em;text-wrap:balance;overflow-wrap:anywhere}
-h2{font-size:1.2rem;line-height:1.3;margin:3rem 0 .8rem;padding-top:.9rem;border-top:1px solid var(--line)}
-p{margin:.7rem 0}
-.findings{margin:0;padding-left:1.15rem}
-.findings li{margin:.5rem 0;padding-left:.2rem}
-.findings li::marker{color:var(--muted)}
-figure{margin:1.2rem 0}
-figure svg{display:block;width:100%;max-width:40rem;height:auto;margin:0 auto}
-figcaption{margin-top:.8rem;font-size:.88rem;line-height:1.5;color:var(--muted)}
-.note{padding:.7rem .9rem;border:1px solid var(--line);border-radius:.4rem;color:var(--muted);font-size:.92rem}
-.warning{padding:.7rem .9rem;border:2px solid var(--ink);border-radius:.4rem;overflow-wrap:anywhere}
-.scroll{overflow-x:auto;margin:.9rem 0}
-table{border-collapse:collapse;width:100%;font-size:.86rem;line-height:1.35;font-variant-numeric:tabular-nums}
-th,td{padding:.38rem .55rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-th{font-weight:600;border-bottom-color:var(--muted);vertical-align:bottom}
-.scroll td{white-space:nowrap}
-.scroll td:first-child{white-space:normal;min-width:6.5rem}
-.scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--paper)}
-.number{text-align:right}
-th:first-child,td:first-child{padding-left:0}
-.pairs td:first-child{color:var(--muted);width:34%}
-.pairs td{overflow-wrap:anywhere}
-pre{overflow-x:auto;padding:.8rem .9rem;border:1px solid var(--line);border-radius:.4rem;
-font-size:.84rem;line-height:1.6}
-code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-sup{line-height:0;font-size:.75em}
-a{color:inherit;text-underline-offset:.2em}
-summary{cursor:pointer;margin:.9rem 0}
-footer{margin-top:3rem;padding-top:.9rem;border-top:1px solid var(--line);font-size:.85rem;color:var(--muted)}
-@media (max-width:30rem){
-main{padding:1.6rem .9rem 3rem}
-h1{font-size:1.6rem}
-figure svg{width:calc(100% + 1rem);margin-left:-.5rem}
-}
-@media print{
-body{font-size:10.5pt}
-main{max-width:none;padding:0}
-h2{margin-top:1.6rem;break-after:avoid}
-figure,tr,li,pre{break-inside:avoid}
-figure svg{max-width:13.5cm}
-.scroll{overflow:visible}
-.scroll table{font-size:7.5pt}
-.downloads{display:none}
-}
-"""
+# The browser itself then loads nothing from elsewhere, whatever a text on the page holds.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+class Cell(NamedTuple):
+    """A table's cell whose text does not tell how it sorts; the value does. NaN comes last."""
+
+    text: str
+    value: float
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def escape(value) -> str:
@@ -89,18 +54,20 @@ def prose(text: str) -> str:
     return re.sub(r"\^([−-]?\w+)", r"<sup>\1</sup>", escape(text))
 
 
-def render(title: str, eyebrow: str, body: str, footer: str) -> str:
-    """The whole page. ``body`` is HTML already; the other texts are escaped here."""
+def render(title: str, eyebrow: str, body: str, footer: str, scripts: list[str] = ()) -> str:
+    """The whole page. ``body`` is HTML already, ``scripts`` are JavaScript; the other texts are escaped here."""
     light = "".join(f"--{name}:{colour};" for name, colour, _ in THEME)
     dark = "".join(f"--{name}:{colour};" for name, _, colour in THEME)
     variables = (f":root{{color-scheme:light dark;{light}}}\n"
                  f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}")
+    run = "".join(f"<script>\n{script}</script>\n" for script in scripts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>{escape(title)}</title>\n'
         f"<style>\n{variables}\n{CSS.strip()}\n</style>\n</head>\n<body>\n<main>\n"
         f'<p class="eyebrow">{escape(eyebrow)}</p>\n<h1>{escape(title)}</h1>\n{body}\n'
-        f"<footer>{escape(footer)}</footer>\n</main>\n</body>\n</html>\n"
+        f"<footer>{escape(footer)}</footer>\n</main>\n{run}</body>\n</html>\n"
     )
 
 
@@ -110,6 +77,16 @@ def section(heading: str, *parts: str) -> str:
 
 def findings(sentences: list[str]) -> str:
     return '<ul class="findings">\n' + "\n".join(f"<li>{prose(s)}</li>" for s in sentences) + "\n</ul>"
+
+
+def verdicts(rows: list[tuple[str, list[tuple[str, str]]]]) -> str:
+    """The answers: each with its name, and a verdict's word ("" for none) before each of its sentences."""
+    def told(word: str, text: str) -> str:
+        badge = f'<b class="badge {word.lower()}">{escape(word)}</b> ' if word else ""
+        return badge + prose(text)
+
+    items = [f"<li><strong>{escape(name)}</strong> " + "<br>".join(told(*part) for part in parts) + "</li>" for name, parts in rows]
+    return '<ul class="verdicts">\n' + "\n".join(items) + "\n</ul>"
 
 
 def paragraph(text: str) -> str:
@@ -143,14 +120,24 @@ def inline_svg(svg: str, name: str, label: str) -> str:
     return re.sub(r"<svg[^>]*>", f'<svg viewBox="{view_box}" role="img" aria-label="{label}">', svg, count=1)
 
 
-def table(headers: list[str], rows: list[list[str]], numbers: set[int] = frozenset()) -> str:
-    """A table that scrolls sideways where the window is narrow; ``numbers`` are the columns set flush right."""
+def table(headers: list[str], rows: list[list[str]], numbers: set[int] = frozenset(), sortable: bool = False) -> str:
+    """A table that scrolls sideways where the window is narrow; ``numbers`` are the columns set flush right.
+
+    A ``sortable`` one sorts by a click on a header, by numbers where a column holds nothing else; ``Cell`` says by which.
+    """
     def line(cells, tag):
-        return "<tr>" + "".join(f'<{tag}{" class=number" if i in numbers else ""}>{escape(cell)}</{tag}>'
+        return "<tr>" + "".join(f'<{tag}{" class=number" if i in numbers else ""}{_sorts_by(cell)}>{escape(cell)}</{tag}>'
                                 for i, cell in enumerate(cells)) + "</tr>"
 
     head, body = line(headers, "th"), "\n".join(line(row, "td") for row in rows)
-    return f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    kind = ' class="sortable"' if sortable else ""
+    return f'<div class="scroll"><table{kind}>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _sorts_by(cell) -> str:
+    if not isinstance(cell, Cell):
+        return ""
+    return f' data-value="{"" if math.isnan(cell.value) else repr(float(cell.value))}"'
 
 
 def pairs(rows: list[tuple[str, str]]) -> str:
@@ -159,8 +146,22 @@ def pairs(rows: list[tuple[str, str]]) -> str:
     return f'<table class="pairs"><tbody>\n{body}\n</tbody></table>'
 
 
-def folded(summary: str, content: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
+def embedded_json(value, element_id: str) -> str:
+    """Data for a script of the page. No text in it can end the element: ``<``, ``>`` and ``&`` are written as escapes."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json" id="{element_id}">{text}</script>'
+
+
+def css_colour(colour: str) -> str:
+    """A colour of the figures as the page's variable, which follows light and dark."""
+    return next((f"var(--{name})" for name, light, _ in THEME if light.lower() == colour.lower()), colour)
+
+
+def folded(summary: str, content: str, element_id: str = "", is_open: bool = False) -> str:
+    named = f' id="{element_id}"' if element_id else ""
+    return f"<details{named}{' open' if is_open else ''}><summary>{escape(summary)}</summary>\n{content}\n</details>"
 
 
 def commands(lines: list[str]) -> str:

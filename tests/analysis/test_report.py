@@ -10,7 +10,11 @@ import pytest
 
 from ditscale.errors import UserError
 from ditscale.figures import gflops, power_law, study_table, style
-from ditscale.report import findings, page, report
+from ditscale.report import findings, page, report, sources
+from ditscale.report.sources import Sources
+
+
+FILES = Sources(records={"digits-atto-8-s0-0badcafe": {"environment": {"lr": "0.001", "git_commit": "0123456789ab"}}})
 
 
 class Tags(HTMLParser):
@@ -44,8 +48,7 @@ def table_once(study, tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(table_once, tmp_path_factory):
     """The paths of one report, which many tests read."""
-    settings, commands = [("train.lr", "0.001")], ["ditscale launch sweeps/digits_demo.yaml"]
-    return report.write(table_once, "digits-demo", tmp_path_factory.mktemp("out"), settings, commands)
+    return report.write(table_once, "digits-demo", tmp_path_factory.mktemp("out"), FILES, ["ditscale launch sweeps/digits_demo.yaml"])
 
 
 def test_page_holds_everything(written, table_once):
@@ -55,9 +58,10 @@ def test_page_holds_everything(written, table_once):
     assert names >= {"table.csv", "power_law.json", "gflops.png", "training_compute.svg", "samples.csv"}
     for model in table_once["model"].unique():
         assert f"<td>{model}</td>" in text
-    assert text.count("<svg") == 3 and text.count("<figcaption>") == 3
+    drawn = len([path for path in written if path.suffix == ".svg"])
+    assert text.count("<svg viewBox") == text.count("<figcaption>") == drawn == 5 and "Not drawn" not in text
     assert "Images seen by each run</td><td>640,000" in text and "<th>Seed" not in text
-    for said in ("fd_digits_cnn falls from", "95 % interval", "train.lr", "ditscale launch sweeps/digits_demo.yaml"):
+    for said in ("fd_digits_cnn falls from", "95 % interval", "environment.lr", "0123456789ab", "ditscale launch sweeps/digits_demo.yaml"):
         assert said in text
 
 
@@ -65,7 +69,9 @@ def test_page_loads_nothing_from_outside(written):
     text = written[-1].read_text()
     tags = Tags(text)
     assert "http://" not in text and "https://" not in text and "@import" not in text
-    assert not {"script", "link", "iframe"} & {tag for tag, _, _ in tags.attributes}
+    assert not {"link", "iframe"} & {tag for tag, _, _ in tags.attributes}
+    assert {name for tag, name, _ in tags.attributes if tag == "script"} == {"type", "id"}          # of data: no script has a source
+    assert "default-src 'none'" in dict((name, value) for tag, name, value in tags.attributes if tag == "meta")["content"]
     loads = [value for _, name, value in tags.attributes if name in ("src", "href", "xlink:href")]
     assert loads and all(value.startswith(("#", "data:")) for value in loads)
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
@@ -88,14 +94,18 @@ def test_text_of_others_is_escaped(table, tmp_path):
     bad = "<img src=x onerror=alert(1)>&\"'"
     table["device"] = bad
     table["model"] = table["model"].replace("DiT-nano/2", "DiT-<b>/2")
-    text = report.write(table, bad.replace("/", ""), tmp_path, [(bad, bad)], [bad])[-1].read_text()
+    table["run_id"] = table["run_id"].replace("digits-nano-2-s0-0badcafe", "</script><img src=x>&\u2028")
+    files = Sources(records={bad: {"environment": {bad: bad}}})
+    text = report.write(table, bad.replace("/", ""), tmp_path, files, [bad])[-1].read_text()
     assert "<img" not in text and "<b>" not in text
+    data = re.search(r'<script type="application/json" id="explorer-data">(.*?)</script>', text, flags=re.DOTALL)[1]
+    assert "</script><img src=x>&\u2028" in {run["id"] for run in json.loads(data)["runs"]} and "\u2028" not in data
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#x27;" in text and "DiT-&lt;b&gt;/2" in text
 
 
 def test_study_under_way_gets_its_page(table, tmp_path):
     text = report.write(table.assign(final=False, floor=np.nan, train_seconds=np.nan), "s", tmp_path)[-1].read_text()
-    assert "Study s, under way" in text and "none of 12 runs has finished" in text and "Not drawn" in text
+    assert "Study s, under way" in text and "none of 12 runs has finished" in text and "Not drawn" in text and 'id="explorer"' in text
     assert "DiT-nano/2" in text and "No run.json was found" in text and ">nan" not in text
 
 
@@ -105,19 +115,16 @@ def test_mixed_passports_are_refused(table, tmp_path):
         report.write(table, "s", tmp_path)
 
 
-def test_settings_come_from_the_runs(tmp_path):
-    for run, lr in (("a", 1e-3), ("b", 2e-3)):
-        (tmp_path / run).mkdir()
-        config = {"train": {"lr": lr, "precision": "bf16"}, "seed": 0}
-        (tmp_path / run / "run.json").write_text(json.dumps({"config": config, "environment": {"torch": "2.15.0"}}))
-    settings = dict(report.read_settings(tmp_path, ["b", "a", "absent"]))
-    assert settings == {"train.lr": "0.001, 0.002", "train.precision": "bf16", "seed": "0",
-                        "environment.torch": "2.15.0"}
+def test_settings_come_from_the_runs():
+    records = {run: {"config": {"train": {"lr": lr, "precision": "bf16"}, "seed": 0}, "environment": {"torch": "2.15.0"}}
+               for run, lr in (("a", 1e-3), ("b", 2e-3))}
+    assert dict(sources.settings_of(records)) == {"train.lr": "0.001, 0.002", "train.precision": "bf16", "seed": "0",
+                                                  "environment.torch": "2.15.0"}
 
 
 def test_main_prints_the_report_last_and_the_same_each_time(table_once, written, serve, tmp_path, capsys, monkeypatch):
     serve(table_once)
-    monkeypatch.setattr(report, "read_settings", lambda study, runs: [("train.lr", "0.001")])
+    monkeypatch.setattr(sources, "read", lambda study, table: FILES)
     monkeypatch.setattr(report, "_launch", lambda name: ["ditscale launch sweeps/digits_demo.yaml"])
     assert report.main([str(tmp_path / "digits-demo"), "--out", str(tmp_path / "out")]) == 0
     path = tmp_path / "out" / "report.html"

@@ -155,7 +155,7 @@ def test_mixed_study_gets_every_part(mixed, serve, tmp_path, capsys):
     assert names >= {"variants.png", "variant_comparison.csv", "gflops.svg", "report.html"}
     page = (folder / "analysis" / "report.html").read_text()
     order = [page.index(f"<h2>{heading}</h2>") for heading in ("Score against training compute", "Variants", "Samples")]
-    assert order == sorted(order) and page.count("<svg") == 4 and page.count("Drawn from 12 baseline runs only.") == 3
+    assert order == sorted(order) and page.count("<svg viewBox") == 6 and page.count("Drawn from 12 baseline runs only.") == 5
     for said in ("Scaling is told by 12 baseline runs.",
                  "Variant masked against baseline, 0.6 times the training FLOPs an image",
                  "at equal images the score is 10.0 % higher on pico/2 and 10.0 % higher on nano/2",

@@ -1,0 +1,71 @@
+"""Score against cost as one looks for a run: pointer, tap or keys tell which it is; variants, models and seeds can be hidden.
+
+``explorer.js`` draws it in the browser from the data here. On paper and without scripts the static figure stands in its place.
+"""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from ditscale.figures import panels, style, study_table, variant_table
+from ditscale.report import page
+
+SCRIPT = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
+COSTS = ("images_seen", "train_flops", "accelerator_hours")                    # and the score: the order of a point's numbers
+HELP = ("Point at a curve, or tap it, to see the run. From the keyboard: arrow keys, once the chart is in focus. Open markers are "
+        "checkpoints, the filled one is a run's end.")
+
+
+def section(usable: pd.DataFrame, static: str, price: float | None) -> str:
+    """The explorer's place on the page, its data, and the static figure that it folds away.
+
+    Args:
+        usable: rows of one metric and passport, scores above 0.
+        static: HTML.
+        price: money for one accelerator and one hour, where it was given.
+    """
+    return "\n".join([
+        '<div id="explorer"></div>', page.embedded_json(data(usable, price), "explorer-data"),
+        page.folded("The static figure, with its law", static, "static-figure", is_open=True),
+    ])
+
+
+def data(usable: pd.DataFrame, price: float | None) -> dict:
+    """What the script reads: a look and points (images, FLOPs, accelerator-hours, score) of each run; what is not known is None."""
+    looks = _looks(usable)
+    return {
+        "metric": style.metric_name(usable), "label": style.score_label(usable), "floor": study_table.floor_of(usable), "price": price,
+        "help": HELP, "variants": variant_table.variants_in_order(usable),
+        "runs": [{"id": str(run_id), "model": str(own["model"].iloc[0]), "variant": str(own["variant"].iloc[0]),
+                  "block": str(own["block"].iloc[0]) if "block" in own else "", "seed": _plain(own["seed"].iloc[0]),
+                  "done": bool(own["final"].any()), "look": looks[run_id], "points": _points(own)}
+                 for run_id, own in usable.groupby("run_id", sort=False)],
+    }
+
+
+def _points(own: pd.DataFrame) -> list[list]:
+    columns = [own[name] if name in own else pd.Series(math.nan, own.index) for name in (*COSTS, "score")]
+    return [[_plain(value) for value in point] for point in zip(*columns)]
+
+
+def _plain(value):
+    """A number as JSON holds it, to six digits unless it is whole; text as it is."""
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 1e15 else float(f"{number:.6g}")
+
+
+def _looks(usable: pd.DataFrame) -> dict[str, dict]:
+    """Marker by patch size and width by size; colour by variant or block design where there are several, else by patch size."""
+    colours = {}
+    for column, known in (("variant", style.VARIANT_COLOURS), ("block", style.BLOCK_COLOURS)):
+        if column in usable and usable[column].nunique() > 1:
+            colours = {run_id: known.get(value, style.MUTED) for run_id, value in zip(usable["run_id"], usable[column])}
+            break
+    return {run_id: {"colour": page.css_colour(colours.get(run_id, look.colour)), "marker": look.marker,
+                     "width": round(float(look.width), 2)}
+            for run_id, look in panels.size_looks(usable).runs.items()}

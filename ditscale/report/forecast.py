@@ -1,0 +1,131 @@
+"""What each run was to cost and what it did: planned FLOPs, the plan's hours on that machine, the hours measured.
+
+The plan's hours are a probe's where ``ditscale plan SPEC --probe`` measured the run's shape on such a machine, else what the
+plan assumes of an accelerator that it knows. Of a CPU it knows nothing beforehand: its peak is measured, never written down.
+All are of training, up to the images that the run has seen.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ditscale.config import RunConfig, resolve
+from ditscale.cost.communication import Sharding
+from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links
+from ditscale.cost.runs import training_flops
+from ditscale.cost.shares import cost_shares
+from ditscale.cost.throughput import training_seconds
+from ditscale.errors import UserError
+from ditscale.figures import style
+from ditscale.report import page
+from ditscale.report.sources import Sources
+from ditscale.rundir import RunDir, read_lines
+from ditscale.studies.probe import shape_of
+from ditscale.training.strategy import sharding
+
+PROBED, ASSUMED = "probed", "assumed"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run. Hours are accelerator-hours of training, NaN where not known; ``evaluation_share`` is of all its FLOPs so far."""
+
+    run_id: str
+    planned_flops: int
+    images: int
+    images_seen: int
+    forecast_hours: float
+    basis: str
+    measured_hours: float
+    evaluation_share: float
+
+
+def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
+    """Each run of the table that has a record, in the table's order."""
+    evaluations = table.groupby("run_id")["images_seen"].nunique()
+    known = [run_id for run_id in dict.fromkeys(table["run_id"]) if "config" in sources.records.get(run_id, {})]
+    return [_cost(run_id, sources, int(evaluations[run_id])) for run_id in known]
+
+
+def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
+    record, run = sources.records[run_id], RunDir(sources.path / run_id)
+    config = resolve(record["config"], str(run.record))
+    last = next(reversed(read_lines(run.metrics)), {})
+    images_seen = int(last.get("images_seen", 0))
+    whole, basis = _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
+    shares = cost_shares(config, images_seen, evaluations if config.evaluation else 0)
+    return Cost(run_id, training_flops(config, config.train.images), config.train.images, images_seen,
+                whole * images_seen / config.train.images, basis, float(last.get("accelerator_hours", math.nan)),
+                shares.fractions()["evaluation"])
+
+
+def _forecast_hours(config: RunConfig, device: str, probes: dict) -> tuple[float, str]:
+    """Of the whole run, and what they rest on."""
+    ranks, steps = config.resources.accelerators_per_run, config.train.images // config.train.global_batch
+    probe = probes.get(device, {}).get(shape_of(config))
+    if probe:
+        return probe["step_seconds"] * steps * ranks / 3600, PROBED
+    peak = dense_bf16_flops(device)
+    if peak is None or config.resources.micro_batch == "auto":
+        return math.nan, ""
+    try:
+        sent = sharding(config.resources.deepspeed) if ranks > 1 else Sharding()
+    except UserError:                                   # its strategy file is not on this machine
+        return math.nan, ""
+    machine = Machine("gpu", device, ranks, peak, links=gpu_links(device))
+    return training_seconds(config, machine, 0, sent) * ranks / 3600, ASSUMED
+
+
+def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
+    """The section, or nothing where no run has a record. With a price of one accelerator-hour, also money."""
+    found = costs(sources, table)
+    if not found:
+        return ""
+    columns = {
+        "Run": [one.run_id for one in found],
+        "Training FLOPs planned": [page.Cell(style.power_of_ten(one.planned_flops), one.planned_flops) for one in found],
+        "Done": [f"{100 * one.images_seen / one.images:.0f} %" for one in found],
+        "Hours forecast": [_hours(one.forecast_hours) for one in found],
+        "Hours measured": [_hours(one.measured_hours) for one in found],
+        "Measured / forecast": [_ratio(one) for one in found],
+        "Evaluations' share of FLOPs": [f"{100 * one.evaluation_share:.1f} %" for one in found],
+    }
+    if price:
+        columns["Money"] = [_money(one.measured_hours * price) for one in found]
+    if not any(one.basis for one in found):
+        del columns["Hours forecast"], columns["Measured / forecast"]
+    priced = f" Money at {price:g} an accelerator-hour." if price else ""
+    parts = [page.paragraph(_introduction(found) + priced), page.table(list(columns), list(zip(*columns.values())),
+                                                              numbers=set(range(1, len(columns))), sortable=True)]
+    return page.section("Cost: forecast and actual", *parts)
+
+
+def _introduction(found: list[Cost]) -> str:
+    told = ["Accelerator-hours of training, up to the images that each run has seen; the share of evaluations counts sampling alone."]
+    bases = {one.basis for one in found}
+    both = [one for one in found if one.basis and one.measured_hours > 0]
+    if both:
+        factor = math.exp(sum(math.log(one.measured_hours / one.forecast_hours) for one in both) / len(both))
+        told.append(f"Runs took {factor:.2g} times the hours forecast, in the geometric mean over {len(both)}.")
+    if PROBED in bases:
+        told.append("Forecasts rest on 20 measured steps of each shape on the same kind of machine (a probe).")
+    if ASSUMED in bases:
+        told.append("Where nothing was probed, forecasts rest on what `ditscale plan` assumes of the accelerator.")
+    if "" in bases:
+        told.append("No forecast where the machine was never probed and its peak is not on record, as of a CPU: "
+                    "`ditscale plan SPEC --probe` on that machine adds it.")
+    return " ".join(told)
+
+
+def _hours(hours: float) -> page.Cell:
+    return page.Cell("not known" if math.isnan(hours) else f"{hours:.3g}", hours)
+
+
+def _money(amount: float) -> page.Cell:
+    return page.Cell("not known" if math.isnan(amount) else f"{amount:,.3g}", amount)
+
+
+def _ratio(one: Cost) -> page.Cell:
+    ratio = one.measured_hours / one.forecast_hours if one.forecast_hours else math.nan
+    return page.Cell("" if math.isnan(ratio) else f"{ratio:.2f}", ratio)

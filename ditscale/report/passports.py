@@ -1,0 +1,42 @@
+"""How each score came about: every passport of the study with its fields, and in what the others differ from the first."""
+
+import json
+
+import pandas as pd
+
+from ditscale.evaluation.passport import SEED, differences
+from ditscale.figures import study_table
+from ditscale.report import cards, page
+
+
+def section(table: pd.DataFrame, of_study: dict[str, tuple[dict, int]]) -> str:
+    """Every passport folded, those of this page first, under a sentence on whether they agree.
+
+    Args:
+        of_study: fields and number of evaluations of every passport in the study's files, also of what is not on the page.
+    """
+    counts = table["passport"].value_counts()
+    stated = table.drop_duplicates("passport").set_index("passport")["passport_fields"]
+    most_first = sorted(counts.index, key=lambda digest: (-counts[digest], digest))
+    here = {digest: (json.loads(stated[digest] or "{}"), int(counts[digest])) for digest in most_first}
+    held = here | {digest: found for digest, found in of_study.items() if digest not in here}
+    parts = [page.paragraph(sentence({digest: fields for digest, (fields, _) in held.items()}))]
+    for digest, (fields, count) in held.items():
+        where = "" if digest in here else ", not on this page"
+        shown = {name: value for name, value in fields.items() if name != SEED}
+        content = cards.definitions(shown) if shown else page.note("The table does not state its fields.")
+        parts.append(page.folded(f"Passport {digest}: {study_table.count(count, 'evaluation')}{where}", content))
+    return page.section("How scores were measured", *parts)
+
+
+def sentence(fields: dict[str, dict]) -> str:
+    """Whether all scores compare, and else in what their passports differ from the first."""
+    first, *others = fields
+    if not others:
+        return "All scores have one passport, so they compare: only the seed of the samples may differ."
+    told = []
+    for other in others:
+        found = differences(fields[first], fields[other])
+        what = ", ".join(f"{name} {here} and {there}" for name, here, there in found) or "no field that is stated"
+        told.append(f"{first} and {other} differ in {what}")
+    return f"Scores have {len(fields)} passports and do not all compare: {'; '.join(told)}."

@@ -1,0 +1,93 @@
+"""The figures of the report's page, in their order. Another one is another line of ``PICTURES``."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.figures import (block_designs, bubbles, gflops, loss_curves, metrics, panels, samples, style, throughput, training_curves)
+from ditscale.report import page
+from ditscale.report.sources import Sources
+
+
+class Shown(NamedTuple):
+    """What figures are drawn of: all rows, those of the one variant whose scaling is shown, that in words, the study's files."""
+
+    table: pd.DataFrame
+    scaling: pd.DataFrame
+    whose: str
+    sources: Sources
+
+
+class Picture(NamedTuple):
+    """``says``: whether this study has something to show there. ``of_scaling``: drawn from one variant, and the caption says so."""
+
+    heading: str
+    draw: Callable[[Shown], style.Drawing]
+    says: Callable[[Shown], bool] = lambda shown: True
+    of_scaling: bool = True
+
+
+def _several(column: str, least: int = 2) -> Callable[[Shown], bool]:
+    return lambda shown: shown.scaling[column].nunique() >= least
+
+
+def _both(*conditions: Callable[[Shown], bool]) -> Callable[[Shown], bool]:
+    return lambda shown: all(condition(shown) for condition in conditions)
+
+
+def _measured(shown: Shown) -> bool:
+    runs = shown.sources.runs
+    return runs is not None and len(runs) > 1 and (runs["images_per_second"] > 0).any()
+
+
+PICTURES = (
+    Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),
+    Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _both(_several("size"), _several("patch_size"))),
+    Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _both(_several("model"), _several("images_seen"))),
+    Picture("Block designs", lambda shown: block_designs.draw(shown.scaling), lambda shown: _blocks(shown.scaling) > 1),
+    Picture("Other metrics", lambda shown: metrics.draw(shown.scaling), lambda shown: len(metrics.held_by(shown.scaling)) > 1),
+    Picture("Samples", lambda shown: samples.draw(shown.scaling)),
+    Picture("Training losses", lambda shown: loss_curves.draw(shown.sources.losses), lambda shown: shown.sources.losses is not None,
+            of_scaling=False),
+    Picture("Speed and memory", lambda shown: throughput.draw(shown.sources.runs), _measured, of_scaling=False),
+)
+
+
+def sections(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
+    """A section for each figure that says something here, and the files written; at the end, what could not be drawn and why."""
+    parts, paths, refused = [], [], {}
+    for picture in PICTURES:
+        if not picture.says(shown):
+            continue
+        try:
+            part, written = figure(picture.draw, shown, out, picture.of_scaling)
+        except UserError as error:
+            refused.setdefault(str(error), []).append(picture.heading)
+            continue
+        parts.append(page.section(picture.heading, part))
+        paths += written
+    if refused:
+        notes = [page.note(f"{', '.join(headings)}: {why}.") for why, headings in refused.items()]
+        parts.append(page.section("Not drawn", *notes))
+    return parts, paths
+
+
+def figure(draw: Callable[[Shown], style.Drawing], shown: Shown, out: Path, of_scaling: bool = True) -> tuple[str, list[Path]]:
+    """The figure as HTML, and its files.
+
+    Raises:
+        UserError: it cannot be drawn.
+    """
+    drawing = draw(shown)
+    if of_scaling and shown.whose:
+        drawing = dataclasses.replace(drawing, caption=f"{drawing.caption} Drawn from {shown.whose} only.")
+    paths = style.save(drawing, out)
+    return page.figure(drawing, (out / f"{drawing.name}.svg").read_text(encoding="utf-8")), paths
+
+
+def _blocks(rows: pd.DataFrame) -> int:
+    return len(set(rows["block"]) & set(panels.BLOCK_NAMES)) if "block" in rows else 0

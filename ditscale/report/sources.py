@@ -1,0 +1,112 @@
+"""What a study's own files say beside its table: records of the runs, what they logged and warn of, probes of its shapes."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.evaluation.passport import SEED, digest
+from ditscale.figures import loss_curves, study_table
+from ditscale.report import loss_terms
+from ditscale.rundir import RunDir, read_lines
+
+RECORD_PARTS = ("config", "environment", "loader")     # what the page shows of each run.json
+MANY_VALUES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Empty where a report is made of a CSV alone.
+
+    Attributes:
+        records: run.json by run.
+        terms: the first and last value of each loss term, ``loss_terms.read``.
+        losses: every logged loss of these runs, ``loss_curves.read``; None where nothing was logged.
+        runs: one row a run, ``study_table.read_runs``; None where there is none.
+        probes: seconds a step by machine and shape, ``probes.json``.
+        passports: fields and number of evaluations of each passport in the study, by digest without the samples' seed.
+    """
+
+    path: Path | None = None
+    records: dict[str, dict] = field(default_factory=dict)
+    terms: pd.DataFrame | None = None
+    losses: pd.DataFrame | None = None
+    runs: pd.DataFrame | None = None
+    warnings: list[str] = field(default_factory=list)
+    probes: dict[str, dict] = field(default_factory=dict)
+    passports: dict[str, tuple[dict, int]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> list[tuple[str, str]]:
+        return settings_of(self.records)
+
+
+def read(study: Path, table: pd.DataFrame) -> Sources:
+    """What is there of a study's directory; of a CSV, nothing."""
+    if not study.is_dir():
+        return Sources()
+    run_ids = sorted(table["run_id"].unique())
+    records = {run_id: json.loads(path.read_text(encoding="utf-8"))
+               for run_id in run_ids if (path := RunDir(study / run_id).record).is_file()}
+    runs = _found(lambda: study_table.read_runs(study))
+    losses = None
+    if runs is not None:
+        runs = runs[runs["run_id"].isin(run_ids)].reset_index(drop=True)
+        losses = _found(lambda: loss_curves.read(study, runs))
+    probes = study / "probes.json"
+    return Sources(study, records, loss_terms.read(study, table), losses, runs, loss_terms.warnings(study, table),
+                   json.loads(probes.read_text(encoding="utf-8")) if probes.is_file() else {}, _passports(study))
+
+
+def _passports(study: Path) -> dict[str, tuple[dict, int]]:
+    """Of every evaluation in the study's directory, whatever rows the report keeps."""
+    found: dict[str, tuple[dict, int]] = {}
+    for path in sorted(study.glob("*/evals.jsonl")):
+        for line in read_lines(path):
+            name = digest(line["passport"], without=(SEED,))
+            fields, count = found.get(name, (line["passport"], 0))
+            found[name] = fields, count + 1
+    return found
+
+
+def _found(make):
+    try:
+        return make()
+    except UserError:
+        return None
+
+
+def settings_of(records: dict[str, dict]) -> list[tuple[str, str]]:
+    """The settings in the runs' records, one row a setting; where runs differ, all their values."""
+    values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
+    for record in records.values():
+        for part in RECORD_PARTS:
+            for name, value in _flat(part, record.get(part, {})):
+                values.setdefault(name, {})[value] = None
+    return [(name, joined(list(seen))) for name, seen in values.items()]
+
+
+def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
+    """The code that trained the runs, and the digests of data that their records hold; nothing where they hold none."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records.values():
+        environment = record.get("environment", {})
+        for name, value in (("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit")),
+                            *((f"Data: {name}", value) for name, value in _flat("record", record) if name.endswith("sha256"))):
+            if value:
+                values.setdefault(name.replace("record.", ""), {})[str(value)] = None
+    return [(name, joined(list(seen))) for name, seen in values.items()]
+
+
+def _flat(name: str, value) -> list[tuple[str, str]]:
+    """Nested dictionaries as dotted names, without the leading ``config``."""
+    if not isinstance(value, dict):
+        return [(name.removeprefix("config."), str(value))]
+    return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
+
+
+def joined(values: list[str]) -> str:
+    more = f" and {len(values) - MANY_VALUES} more" if len(values) > MANY_VALUES else ""
+    return ", ".join(values[:MANY_VALUES]) + more

@@ -1,0 +1,99 @@
+"""The tables of the report's page: every run at its end, the laws' numbers, what the study is made of."""
+
+import math
+
+import pandas as pd
+
+from ditscale.figures import power_law, style, variant_table
+from ditscale.report import page
+from ditscale.report.sources import joined
+
+
+def runs(usable: pd.DataFrame) -> str:
+    """One row a run, at its last evaluation, smallest model first. What all runs share has no column."""
+    last = usable.groupby("run_id", sort=False).tail(1)
+    unit, symbol, _ = style.macs_unit(last["macs"])
+    columns = {
+        "Model": last["model"],
+        "Variant": last["variant"],
+        "Seed": last["seed"],
+        "Parameters": _cells(last["parameters"], style.short_count),
+        f"{symbol} per image": (last["macs"] / unit).map("{:.3g}".format),
+        "Images seen": last["images_seen"].map("{:,.0f}".format),
+        "Training FLOPs": _cells(last["train_flops"], style.power_of_ten),
+        "Training time": _cells(last["train_seconds"], _duration),
+        last["metric"].iloc[0]: _cells(last["score"], style.score_text),
+        "Times the floor": (last["score"] / last["floor"]).map(lambda ratio: f"{ratio:.2f}" if ratio > 0 else "none"),
+        "Finished": last["final"].map(lambda final: "yes" if final else "no"),
+    }
+    alike = {"Variant": "variant", "Seed": "seed", "Images seen": "images_seen", "Finished": "final"}
+    for name, column in alike.items():
+        if last[column].nunique() == 1:
+            del columns[name]
+    return page.table(list(columns), list(zip(*columns.values())), set(range(1 + ("Variant" in columns), len(columns))),
+                      sortable=True)
+
+
+def _cells(values: pd.Series, words) -> list[page.Cell]:
+    """Numbers in words, which sort as numbers."""
+    return [page.Cell(words(value), value) for value in values]
+
+
+def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
+    """The numbers of each law, one column a law, and the reason where a law or its interval is missing."""
+    def numbers(law: power_law.StudyLaw) -> list[str]:
+        fit, bounds = law.fit, law.intervals.coefficients.get("alpha")
+        if not fit.drawable:
+            return ["none"] * 6 + [fit.n_runs]
+        return [
+            f"{fit.law.A:,.3g}", style.signed(fit.law.alpha),
+            f"{style.signed(bounds.low)} to {style.signed(bounds.high)}" if bounds else "none",
+            f"{fit.r2:.3f}", f"a factor of {math.exp(fit.residual_spread):.3g}",
+            f"{style.signed(100 * fit.hold_out.error, 1)} %" if fit.hold_out else "none", fit.n_runs,
+        ]
+    names = ["A", "α", "95 % interval of α", "R² of ln y", "Residual spread of y",
+             "Error where the largest x is held out", "Runs"]
+    rows = list(zip(names, *[numbers(law) for law in laws.values()]))
+    why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
+           for cost, law in laws.items() if not law.intervals.status.ok]
+    return [
+        page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point a finished run. Intervals are "
+                       "percentiles over resamples of whole runs; with fewer than about ten runs they lean narrow. "
+                       "The law has no floor term and says nothing beyond the span of its points."),
+        page.table(["", *[f"x = {power_law.COSTS[cost]}" for cost in laws]], rows, numbers={1, 2}), *why,
+    ]
+
+
+def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the table itself says about the study."""
+    last = table.sort_values("images_seen").groupby("run_id").tail(1)
+    finished = int(table.groupby("run_id")["final"].any().sum())
+    listed = {name: joined([str(v) if isinstance(v, str) else f"{v:,g}" for v in sorted(table[name].unique())])
+              for name in ("variant", "formulation", "seed", "samples", "guidance_scale", "nfe", "device", "metric",
+                           "passport")}
+    runs = last["variant"].value_counts()
+    by_variant = joined([f"{variant} {runs[variant]}" for variant in variant_table.variants_in_order(last)])
+    return [
+        ("Runs", f"{last['run_id'].nunique()}, of which {finished} finished"),
+        *([("Runs by variant", by_variant)] if len(runs) > 1 else []),
+        ("Evaluations", f"{len(table)}"),
+        ("Variant and formulation", f"{listed['variant']}; {listed['formulation']}"),
+        ("Seeds", listed["seed"]),
+        ("Images seen by each run", joined([f"{n:,}" for n in sorted(last["images_seen"].unique())])),
+        ("Training compute, all runs", f"{style.power_of_ten(last['train_flops'].sum())} FLOPs"),
+        ("Training time, all runs", _duration(last["train_seconds"].sum())),
+        ("Trained on", listed["device"]),
+        ("Metric", listed["metric"]),
+        ("Images generated for each score", listed["samples"]),
+        ("Guidance scale; model calls per image (NFE)", f"{listed['guidance_scale']}; {listed['nfe']}"),
+        ("Evaluation passport", listed["passport"]),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):                             # the ledger has no time for this run
+        return "unknown"
+    for length, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,113 @@
+"""The answers that stand first on the page: what each variant saves, which choices are on the frontier, how noisy scores are.
+
+All from ``ditscale.studies.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.figures import study_table
+from ditscale.figures.variant_table import BASELINE, variants_in_order
+from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
+from ditscale.scaling.multiplier import Multiplier
+from ditscale.studies.study import COSTS, Study
+
+CURRENCIES = ("train_flops", "accelerator_hours")
+NEEDED = ("recipe", *CURRENCIES)
+SHORT = {"train_flops": "training FLOPs", "accelerator_hours": "accelerator-hours"}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """``rows`` are (name, [(verdict's word or "", sentence)]); ``cards`` what they rest on, by name, ready for JSON."""
+
+    rows: list[tuple[str, list[tuple[str, str]]]]
+    cards: dict[str, dict]
+
+
+def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
+    """The verdicts of a table of the ledger.
+
+    Args:
+        path: the study's directory: where recipes differ, its runs say in what.
+    """
+    rows, cards = [], {}
+    try:
+        study_table.require_columns(table, NEEDED)
+    except UserError as error:
+        return Verdicts([("Multipliers, frontier and seed noise", [(INCONCLUSIVE, f"Not computed: {error}.")])], cards)
+    study = Study(path, table)
+    for variant in variants_in_order(table):
+        if variant != BASELINE:
+            found = {cost: _tried(lambda: study.multiplier(variant, cost=cost)) for cost in CURRENCIES}
+            rows.append((f"{variant} over {BASELINE}", _multipliers(found)))
+            cards |= {f"Multiplier of {variant} over {BASELINE} in {COSTS[cost]}": one.card() for cost, one in found.items()
+                      if isinstance(one, Multiplier)}
+    frontier, noise = _tried(study.frontier), _tried(study.noise)
+    rows.append(("Frontier", _frontier(frontier, table)))
+    rows.append(("Seed noise", [_told(noise)]))
+    cards |= {name: found.card() for name, found in (("Frontier in training FLOPs", frontier), ("Seed noise", noise))
+              if not isinstance(found, str)}
+    return Verdicts(rows, cards)
+
+
+def _tried(make: Callable):
+    """The result, or why there is none, in words."""
+    try:
+        return make()
+    except UserError as error:
+        return str(error)
+
+
+def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
+    """A sentence for each verdict with its reason: one for all costs where they agree."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for cost, one in found.items():
+        if isinstance(one, str):
+            parts.setdefault((INCONCLUSIVE, one), []).append("")
+        elif not one.status.ok:
+            parts.setdefault((INCONCLUSIVE, one.status.sentence + (f" ({one.detail})" if one.detail else "")), []).append("")
+        else:
+            seeds = f"{one.overall.seeds[0]} and {one.overall.seeds[1]} seeds"
+            reason = one.overall.reason if min(one.overall.seeds) < MIN_SEEDS else f"{seeds}, {one.overall.reason}"
+            parts.setdefault((one.overall.verdict, reason), []).append(_cost(cost, one))
+    metric = next((one.score_unit for one in found.values() if isinstance(one, Multiplier)), "score")
+    told = []
+    for (verdict, reason), costs in parts.items():
+        costs = " and ".join(filter(None, costs))
+        told.append((verdict, f"for the same {metric} it takes {costs}: {reason}." if costs else f"{reason}."))
+    return told
+
+
+def _cost(cost: str, found: Multiplier) -> str:
+    """``0.71 times the training FLOPs (multiplier 1.41, 95 % interval 1.2 to 1.6)``."""
+    value, bounds = found.overall.value, found.overall.interval
+    between = f", 95 % interval {bounds.low:.3g} to {bounds.high:.3g}" if bounds else ""
+    flat = "; flat at a target, noise decides there" if any(at.flat for at in found.targets) else ""
+    return f"{1 / value:.2g} times the {SHORT[cost]} (multiplier {value:.3g}{between}{flat})"
+
+
+def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
+    """How many choices are on the frontier, of which variants, and how sure that is. The noise has a row of its own."""
+    word, text = _told(found)
+    if isinstance(found, str) or not found.status.ok:
+        return [(word, text)]
+    sure = found.sentence.partition(", ")[2] if found.noise.status.ok else ""
+    variant_of = table.drop_duplicates("run_id").set_index("run_id")["variant"]
+    counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
+    of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])
+    named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""
+    counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are beaten by none in both "
+               f"{found.score_unit} and {found.cost_unit}")
+    return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}")]
+
+
+def _told(found) -> tuple[str, str]:
+    if isinstance(found, str):
+        return INCONCLUSIVE, f"{found}."
+    return ("" if found.status.ok else INCONCLUSIVE), f"{found.sentence.removeprefix('seed noise ')}."

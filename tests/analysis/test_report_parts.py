@@ -1,0 +1,124 @@
+"""What the report says first, and of cost and passports: from a study's own files, whose truth is known."""
+
+import importlib.util
+import json
+import math
+import re
+
+import pytest
+
+from ditscale.cli import main as cli
+from ditscale.config import resolve
+from ditscale.cost.hardware import named_machine
+from ditscale.cost.throughput import training_seconds
+from ditscale.figures import study_table
+from ditscale.report import cards, forecast, passports, report, sources, verdicts
+from ditscale.studies.probe import shape_of
+from ditscale.studies.study import Study
+
+MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
+
+
+@pytest.fixture(scope="session")
+def made(repository):
+    spec = importlib.util.spec_from_file_location("made_study", repository / "benchmarks" / "made_study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def three_seeds(made, tmp_path):
+    made.write_study(tmp_path / "made", MODELS, ("baseline", "masked"), (0, 1, 2), evaluations=4)
+    return tmp_path / "made"
+
+
+def test_verdicts_are_those_of_the_study(three_seeds):
+    """The words are Study.multiplier's; by construction masked needs 1.15 times the images, for fewer FLOPs each."""
+    found = verdicts.read(study_table.read(three_seeds), three_seeds)
+    own = Study.load(three_seeds).multiplier("masked")
+    (name, told), frontier, noise = found.rows
+    text = " ".join(f"{word} {sentence}" for word, sentence in told)
+    assert name == "masked over baseline" and own.overall.verdict in text and f"multiplier {own.overall.value:.3g}" in text
+    assert f"95 % interval {own.overall.interval.low:.3g} to {own.overall.interval.high:.3g}" in text and "3 and 3 seeds" in text
+    assert frontier[0] == "Frontier" and frontier[1][0][0] == "" and "By variant:" in frontier[1][0][1]
+    assert noise[0] == "Seed noise" and re.match(r"\d\.\d% of the score, from \d+ cells", noise[1][0][1])
+    assert found.cards["Multiplier of masked over baseline in training FLOPs"]["status"] == "CONVERGED"
+
+
+def test_hopeless_data_is_told_so(made, tmp_path, table):
+    made.write_study(tmp_path / "one", MODELS, ("baseline", "masked"), (0,), evaluations=3)
+    rows = dict(verdicts.read(study_table.read(tmp_path / "one"), tmp_path / "one").rows)
+    assert rows["masked over baseline"][0][0] == "INCONCLUSIVE" and "one seed gives no estimate" in rows["masked over baseline"][0][1]
+    assert rows["Seed noise"][0][0] == rows["Frontier"][0][0] == "INCONCLUSIVE"
+    old = verdicts.read(table)                                                 # a table of before there were recipes
+    assert len(old.rows) == 1 and "no column 'recipe'" in old.rows[0][1][0][1]
+    alone = study_table.read(tmp_path / "one").query("variant == 'masked'")
+    assert "no variant 'baseline'" in dict(verdicts.read(alone).rows)["masked over baseline"][0][1]
+
+
+def test_page_of_a_study_under_way(made, tmp_path):
+    folder = tmp_path / "going"
+    made.write_study(folder, MODELS, ("baseline", "masked"), part=0.5, evaluations=4)
+    assert report.main([str(folder)]) == 0
+    text = (folder / "analysis" / "report.html").read_text()
+    assert "Study going, under way" in text and "No findings on scaling yet" in text and ">50 %</td>" in text
+    assert text.count("has finished") <= 4                                     # a reason is told once, not once a figure
+
+
+def test_forecasts_stand_beside_what_was_measured(made, tmp_path):
+    made.write_study(tmp_path / "gpu", ("DiT-pico/2",), device="NVIDIA H100 80GB HBM3", evaluations=4)
+    table = study_table.read(tmp_path / "gpu")
+    files = sources.read(tmp_path / "gpu", table)
+    one, = forecast.costs(files, table)
+    config = resolve(files.records[one.run_id]["config"], "test")
+    assert one.basis == "assumed" and one.forecast_hours == pytest.approx(training_seconds(config, named_machine("H100"), 0) / 3600)
+    assert one.measured_hours == table["accelerator_hours"].max() and one.planned_flops == table["train_flops"].max()
+    sampled = table["evaluation_flops"].sum()
+    assert one.evaluation_share == pytest.approx(sampled / (sampled + one.planned_flops))
+    probes = {"NVIDIA H100 80GB HBM3": {shape_of(config): {"step_seconds": 0.5}}}
+    (tmp_path / "gpu" / "probes.json").write_text(json.dumps(probes))
+    one, = forecast.costs(sources.read(tmp_path / "gpu", table), table)
+    assert one.basis == "probed" and one.forecast_hours == pytest.approx(0.5 * 320 / 3600)
+    made.write_study(tmp_path / "cpu", ("DiT-pico/2",), evaluations=4)
+    files, table = sources.read(tmp_path / "cpu", table := study_table.read(tmp_path / "cpu")), table
+    assert math.isnan(forecast.costs(files, table)[0].forecast_hours)
+    told = forecast.section(files, table, price=2.0)
+    assert "never probed" in told and "Hours forecast" not in told and ">Money<" in told
+
+
+def test_passports_say_where_they_differ(made, tmp_path):
+    run_id, = made.write_study(tmp_path / "s", ("DiT-pico/2",), evaluations=2)
+    path = tmp_path / "s" / run_id / "evals.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines += [{**lines[-1], "passport": {**lines[-1]["passport"], "guidance_scale": 4.0}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = study_table.where(study_table.read(tmp_path / "s"), ["guidance_scale=1.5"])
+    told = passports.section(kept, sources.read(tmp_path / "s", kept).passports)
+    assert "Scores have 2 passports" in told and "guidance_scale 1.5 and 4.0" in told
+    assert "1 evaluation, not on this page" in told and "<dt>reference sha256</dt>" in told
+    assert "All scores have one passport" in passports.section(kept, {})
+
+
+def test_cards_read_as_lists():
+    told = cards.definitions({"status": "<b>", "low": None, "value": 1 / 3, "ok": True, "targets": [{"target": 2.0, "seeds": [3, 3]}],
+                              "many": list(range(40)), "empty": [], "inner": {"x": 1}})
+    assert "&lt;b&gt;" in told and "<dd>none</dd>" in told and "0.33333" in told and "<td>3, 3</td>" in told and "and 24 more" in told
+    assert "<dl><dt>x</dt><dd>1</dd></dl>" in told
+
+
+@pytest.mark.parametrize("price", ["0", "-1", "nan"])
+def test_a_price_is_above_zero(three_seeds, price, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli(["report", str(three_seeds), f"--price={price}"])
+    assert ended.value.code == 2 and "--price" in capsys.readouterr().err
+    assert not list((three_seeds / "analysis").glob("*"))
+
+
+def test_price_reaches_the_page(made, tmp_path):
+    made.write_study(tmp_path / "s", MODELS[:1], evaluations=2)
+    with pytest.raises(SystemExit):
+        cli(["report", str(tmp_path / "s"), "--price", "2.5"])
+    text = (tmp_path / "s" / "analysis" / "report.html").read_text()
+    assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', text, flags=re.DOTALL)[1])["price"] == 2.5
+    assert "ditscale report" in text and "--price=2.5" in text

@@ -1,5 +1,6 @@
 """The figures of the report's page, in their order. Another one is another line of ``PICTURES``."""
 
+import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures import (block_designs, bubbles, gflops, loss_curves, metrics, panels, samples, style, throughput, training_curves)
+from ditscale.figures import (block_designs, bubbles, cost_quality, frontier, gflops, isoflop, law_points, loss_curves, metrics, panels, samples,
+                              style, throughput, training_curves, variant_table)
 from ditscale.report import page
 from ditscale.report.sources import Sources
 
@@ -44,7 +46,21 @@ def _measured(shown: Shown) -> bool:
     return runs is not None and len(runs) > 1 and (runs["images_per_second"] > 0).any()
 
 
+def _has_budgets(shown: Shown) -> bool:
+    try:
+        return len(isoflop.find_budgets(law_points.choose(shown.scaling))) > 1
+    except UserError:
+        return False
+
+
+# The scripts' own defaults.
+OPTIONS = argparse.Namespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE)
+
 PICTURES = (
+    Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),
+            lambda shown: shown.table["variant"].nunique() > 1, of_scaling=False),
+    Picture("The frontier", lambda shown: frontier.draw(shown.table, OPTIONS), lambda shown: "recipe" in shown.table, of_scaling=False),
+    Picture("Equal compute", lambda shown: isoflop.draw(shown.scaling), _has_budgets),
     Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),
     Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _both(_several("size"), _several("patch_size"))),
     Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _both(_several("model"), _several("images_seen"))),

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from matplotlib import patheffects
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from scipy.spatial import cKDTree
 
 from ditscale.figures import style
@@ -18,6 +17,7 @@ SLANTED = np.arange(len(ANGLES)) > 1                # beside a marker reads bett
 GAPS_PT = (3.0, 7.0, 13.0, 20.0, 28.0, 38.0)        # from the marker's rim to the label
 LEAD_FROM_PT = 6.0
 LEAD_SAMPLES = 6
+OUTSIDE = 1e5                                       # a label that is cut off is worse than one on any number of curves
 LEAD_CLEAR_PX = 3.0                                 # a lead so near a curve lies on it
 KEPT = 48                                           # places a label still considers once its neighbours count
 STARTS, SWEEPS = 30, 5
@@ -35,7 +35,7 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
         crossed: further places labels should keep off, ``(k, 2)`` in data units: samples along curves.
     """
     figure = axes.figure.figure                     # the whole one, where the axes lie in a part of it
-    _freeze(figure)
+    style.freeze(figure)
     pixel = figure.dpi / 72.0
     discs = np.array([(x, y, radius) for (x, y), radius in zip(points, radii_pt)] + list(markers), dtype=float)
     discs = np.column_stack([axes.transData.transform(discs[:, :2]), discs[:, 2] * pixel])
@@ -59,7 +59,7 @@ def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: flo
         axes: limits and layout must be final, with nothing drawn right of the points.
         points: in data units; ``gap_pt``: from the points to the column, in points of 1/72 inch.
     """
-    _freeze(axes.figure.figure)
+    style.freeze(axes.figure.figure)
     pixel, places = axes.figure.figure.dpi / 72.0, axes.transData.transform(points)
     line = 1.08 * _text_size(axes, "X", size_pt)[1]
     order = np.argsort(places[:, 1], kind="stable")
@@ -77,13 +77,6 @@ def _spread(heights: np.ndarray, least: float) -> np.ndarray:
         while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
             pools[-2:] = [pools[-2] + pools[-1]]
     return np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]) + steps
-
-
-def _freeze(figure) -> None:
-    """Lays the figure out for good: the boxes measured now are the boxes drawn later."""
-    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
 
 
 def _settle(places: list, alone: list[np.ndarray]) -> list[int]:
@@ -135,7 +128,7 @@ def _cost_alone(boxes, leads, own, discs, dots, axes) -> np.ndarray:
     frame = axes.get_window_extent().extents
     outside = (boxes[:, :2] < frame[:2]).any(1) | (boxes[:, 2:] > frame[2:]).any(1)
     slanted = np.tile(SLANTED, len(GAPS_PT))
-    return (500.0 * outside + 200.0 * _overlap(boxes, taken).sum(1) + 20.0 * on_markers + 10.0 * lead_on_markers
+    return (OUTSIDE * outside + 200.0 * _overlap(boxes, taken).sum(1) + 20.0 * on_markers + 10.0 * lead_on_markers
             + 2.0 * _inside(dots, boxes).sum(1) + 1.0 * lead_on_curves
             + 0.06 * _length(leads[:, -1] - leads[:, 0]) + slanted)
 

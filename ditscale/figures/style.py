@@ -16,12 +16,14 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
 VARIANT_COLOURS = {"baseline": INK, "masked": "#2b7bba", "mdt": "#dd9b22", "discriminative": "#ab2b58"}
 BLOCK_COLOURS = {"adaln_zero": INK, "adaln": "#ab2b58", "cross_attention": "#2b7bba", "in_context": "#dd9b22"}
-MODEL_LINES = (("-", "o"), ((0, (4, 1.6)), "s"), ((0, (1, 1.3)), "^"), ((0, (6, 1.5, 1, 1.5)), "D"))
+DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
+MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
 METRIC_NAMES = {"fid": "FID", "sfid": "sFID"}
@@ -83,6 +85,7 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     there is a card, ``.json``: the same bytes each time."""
     paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt", *(["json"] if drawing.card else []))]
     with paper():
+        freeze(drawing.figure)
         for path, kind in zip(paths, formats):
             drawing.figure.savefig(path, dpi=200 if kind == "png" else "figure", metadata=FORMATS[kind])
     points, caption, *card = paths[len(formats):]
@@ -91,6 +94,13 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     for path in card:
         path.write_text(json.dumps(drawing.card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return paths
+
+
+def freeze(figure: Figure) -> None:
+    """Lays the figure out for good: what is measured now is drawn later, in every format."""
+    if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def metric_name(table: pd.DataFrame) -> str:
@@ -123,7 +133,7 @@ def ramp(n: int) -> list[str]:
 
 
 def model_lines(models: list[str]) -> dict[str, tuple]:
-    """A line style and a marker for each model; after four they come round again."""
+    """A line style and a marker for each model; after eight they come round again."""
     return {model: MODEL_LINES[i % len(MODEL_LINES)] for i, model in enumerate(models)}
 
 

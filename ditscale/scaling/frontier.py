@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from ditscale.scaling.intervals import LEVEL, Interval
 from ditscale.scaling.noise import Noise, pooled_noise
@@ -85,7 +85,7 @@ class Frontier:
         gain = math.log(other.score / one.score) * (1.0 if self.lower_is_better else -1.0)
         variance = 1 / len(one.runs) + 1 / len(other.runs) - 2 * _covariance(one.runs, other.runs, self.noise)
         scale = self.noise.sigma * math.sqrt(max(variance, 0.0))
-        return float(stats.t.cdf(gain / scale, self.noise.freedom)) if scale else float(gain > 0)
+        return float(special.stdtr(self.noise.freedom, gain / scale)) if scale else float(gain > 0)
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""

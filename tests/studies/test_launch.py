@@ -75,7 +75,7 @@ def test_launch_relaunch_and_collect(study, repository):
     record = json.loads(next(folder.glob("*/run.json")).read_text())
     assert record["environment"]["torch"] and record["loader"]["backend"] in ("ffcv", "mmap")
     shown = ditscale(repository, "status", spec)
-    assert shown.stdout.count("done") == 2
+    assert "study: 2 done" in shown.stdout and shown.stdout.count("│ done") == 2
 
 
 def test_scoring_may_be_a_job_of_its_own(study, repository):

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line
 from ditscale.studies.launch import is_complete
 from ditscale.studies.launchers.queue import Job, live_jobs
@@ -88,10 +89,14 @@ def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
-                found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
-                live.update(status_table(spec, found, rows), refresh=True)
-                if all(is_complete(planned) for planned in runs):
-                    return
+                try:
+                    found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
+                except UserError as error:                                     # a queue that does not answer for once
+                    console.print(f"{error}; asked again in {seconds:g} s", markup=False)
+                else:
+                    live.update(status_table(spec, found, rows), refresh=True)
+                    if all(is_complete(planned) for planned in runs):
+                        return
                 time.sleep(seconds)
         except KeyboardInterrupt:
             pass

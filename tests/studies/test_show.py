@@ -15,9 +15,10 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
+from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING
 from ditscale.studies.spec import expand, load_spec
-from ditscale.studies.status import show_status
+from ditscale.studies.status import show_status, watch_status
 
 DITSCALE = [sys.executable, "-c", "from ditscale.cli import main; main()"]
 
@@ -136,6 +137,22 @@ def test_a_live_table_ends_with_the_study_or_by_ctrl_c(study, repository, by_ctr
         watching.kill()
         watching.wait()
         os.close(ours)
+
+
+def test_a_queue_that_does_not_answer_for_once_is_asked_again(study, monkeypatch, capsys):
+    _, spec, runs = study(1)
+    runs[0].run.create({})
+    runs[0].run.set_status(DONE, images_seen=640)
+    answers = iter([UserError("squeue: timed out"), {}])
+
+    def ask(spec):
+        if isinstance(answer := next(answers), UserError):
+            raise answer
+        return answer
+    monkeypatch.setattr("ditscale.studies.status.live_jobs", ask)
+    watch_status(spec, runs, 0.01)
+    said = capsys.readouterr().out
+    assert "squeue: timed out; asked again in 0.01 s" in said and "study: 1 done" in said
 
 
 @pytest.mark.parametrize("seconds", ["0.1", "soon"])

@@ -20,8 +20,8 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
-VARIANT_COLOURS = {"baseline": INK, "masked": "#2b7bba", "mdt": "#dd9b22", "discriminative": "#ab2b58"}
-BLOCK_COLOURS = {"adaln_zero": INK, "adaln": "#ab2b58", "cross_attention": "#2b7bba", "in_context": "#dd9b22"}
+VARIANT_COLOURS = {"baseline": INK, "masked": "#3a8ac8", "mdt": "#dd9b22", "discriminative": "#8a1f47"}
+BLOCK_COLOURS = dict(zip(("adaln_zero", "cross_attention", "in_context", "adaln"), VARIANT_COLOURS.values()))
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
 MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-INK, MUTED, VARIANT, BAND = "#1c1f24", "#636974", "#2b7bba", "#9aa3af"
+INK, MUTED, VARIANT, BAND = "#1c1f24", "#636974", "#3a8ac8", "#9aa3af"
 
 
 def draw_frontier(ax, found) -> None:

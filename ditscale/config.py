@@ -276,6 +276,14 @@ def set_key(values: dict, dotted: str, value) -> None:
     values[leaf] = value
 
 
+def dotted_keys(values: dict, prefix: str = "") -> dict:
+    """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
+    flat = {}
+    for key, value in values.items():
+        flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def parse_override(text: str) -> tuple[str, object]:
     """``train.lr=3e-4`` to its key and its value, read as YAML."""
     key, equals, value = text.partition("=")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.passport import SEED, Passport, differences, digest
 from ditscale.figures import study_table
@@ -67,19 +68,11 @@ def select(rows: pd.DataFrame, over: str, at: int | None = None) -> tuple[pd.Dat
 
 def _from_configs(table: pd.DataFrame, over: str, study: Path | None) -> pd.Series:
     """The value of a dotted config key in each row's run; None in a run whose config has no such key."""
-    flat = {run.run_id: _flat(run.read_record()["config"]) for run in ledger.run_dirs(study)} if study and study.is_dir() else {}
+    flat = {run.run_id: dotted_keys(run.read_record()["config"]) for run in ledger.run_dirs(study)} if study and study.is_dir() else {}
     known = sorted({*table.columns, *FIELDS, *(key for config in flat.values() for key in config)})
     if over not in known:
         raise UserError(f"--over {over}: no column, passport field or config key of that name{did_you_mean(over, known)}")
     return table["run_id"].map(lambda run_id: flat.get(run_id, {}).get(over))
-
-
-def _flat(config: dict, prefix: str = "") -> dict:
-    """Nested sections as dotted keys."""
-    pairs = {}
-    for key, value in config.items():
-        pairs |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return pairs
 
 
 def _require_one_passport(rows: pd.DataFrame, over: str) -> None:

@@ -71,7 +71,7 @@ def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
         if isinstance(one, str):
             parts.setdefault((INCONCLUSIVE, one), []).append("")
         elif not one.status.ok:
-            parts.setdefault((INCONCLUSIVE, one.status.sentence + (f" ({one.detail})" if one.detail else "")), []).append("")
+            parts.setdefault((INCONCLUSIVE, one.status.because(one.detail)), []).append("")
         else:
             seeds = f"{one.overall.seeds[0]} and {one.overall.seeds[1]} seeds"
             reason = one.overall.reason if min(one.overall.seeds) < MIN_SEEDS else f"{seeds}, {one.overall.reason}"

@@ -58,7 +58,7 @@ class Frontier:
     @property
     def sentence(self) -> str:
         if not self.status.ok:
-            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+            return self.status.because(self.detail)
         counted = f"{len(self.points)} of {len(self.cells)} cells are on the frontier of {self.score_unit} against {self.cost_unit}"
         if not self.noise.status.ok:
             return f"{counted}; INCONCLUSIVE: {self.noise.sentence}"

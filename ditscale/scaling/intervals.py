@@ -57,7 +57,7 @@ class RunBootstrap:
 
     @property
     def sentence(self) -> str:
-        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        return self.status.because(self.detail)
 
     def card(self) -> dict:
         """What was resampled, ready for JSON."""

@@ -86,7 +86,7 @@ class Multiplier:
     def sentence(self) -> str:
         """The verdict in words."""
         if not self.status.ok:
-            why = self.status.sentence + (f" ({self.detail})" if self.detail else "")
+            why = self.status.because(self.detail)
             return f"INCONCLUSIVE: {self.variant} over {self.baseline}: {why}"
         found, bounds = self.overall, self.overall.interval
         between = f", 95 % interval {bounds.low:.3g} to {bounds.high:.3g}" if bounds else ""

@@ -48,7 +48,7 @@ class Noise:
     @property
     def sentence(self) -> str:
         if not self.status.ok:
-            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+            return self.status.because(self.detail)
         return f"seed noise {self.variation:.1%} of the score, from {self.cells} cells with {self.freedom} degrees of freedom"
 
     def card(self) -> dict:

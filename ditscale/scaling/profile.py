@@ -49,7 +49,7 @@ class ProfileIntervals:
 
     @property
     def sentence(self) -> str:
-        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        return self.status.because(self.detail)
 
     def card(self) -> dict:
         """What was done, ready for JSON."""

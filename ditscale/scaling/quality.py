@@ -45,7 +45,7 @@ class TimeToQuality:
         if self.status is Status.NOT_REACHED and math.isfinite(self.at_least):
             return f"a score of {self.target:.4g} takes more than {self.at_least:.3g} {self.cost_unit}: {self.detail}"
         if not self.status.ok:
-            return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+            return self.status.because(self.detail)
         between = f", 95 % interval {self.interval.low:.3g} to {self.interval.high:.3g}" if self.interval else f" ({self.detail})"
         return f"a score of {self.target:.4g} takes {self.cost:.3g} {self.cost_unit}{between}"
 

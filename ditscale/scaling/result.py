@@ -66,7 +66,7 @@ class Fit:
 
     @property
     def sentence(self) -> str:
-        return self.status.sentence + (f" ({self.detail})" if self.detail else "")
+        return self.status.because(self.detail)
 
     @property
     def drawable(self) -> bool:

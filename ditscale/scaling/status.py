@@ -43,6 +43,10 @@ class Status(Enum):
     def sentence(self) -> str:
         return self.value
 
+    def because(self, detail: str) -> str:
+        """The sentence, with what in the data caused it."""
+        return self.sentence + (f" ({detail})" if detail else "")
+
 
 def as_points(x, y, groups=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The three arrays: x, y in float64 (FLOPs overflow int64), groups as text; without groups each point is a run."""

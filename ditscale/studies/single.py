@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+from ditscale.config import dotted_keys
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
@@ -20,7 +21,7 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
     """
     if len(runs) == 1:
         return runs[0]
-    configs = [_flat("", planned.config.model_dump(mode="json")) for planned in runs]
+    configs = [dotted_keys(planned.config.model_dump(mode="json")) for planned in runs]
     named = dict.fromkeys([*spec.parameters, *sorted(spec.varied())])
     differing = {}
     for key in (key for name in named for config in configs for key in config if key == name or key.startswith(name + ".")):
@@ -41,11 +42,3 @@ def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Consol
     reason = f" ({status['reason']})" if status["state"] == FAILED else ""
     say(console, f"{status['state']}: {status['images_seen']:,} images{score}, {planned.run.path}{reason}")
     return {DONE: 0, PREEMPTED: EXIT_CODE}.get(status["state"], 1)
-
-
-def _flat(prefix: str, values: dict) -> dict:
-    """Nested sections as dotted keys."""
-    flat = {}
-    for key, value in values.items():
-        flat.update(_flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat

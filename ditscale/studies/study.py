@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.rundir import RunDir
 from ditscale.scaling.curves import Runs
@@ -135,7 +136,7 @@ class Study:
     def _refuse_recipes(self, model: str, rows: pd.DataFrame) -> None:
         """Two recipes under one name are not repetitions: say in what they differ."""
         two = rows.drop_duplicates("recipe").iloc[:2]
-        configs = [_flat(RunDir(self.path / run_id).read_record()["config"]) for run_id in two["run_id"]]
+        configs = [dotted_keys(RunDir(self.path / run_id).read_record()["config"]) for run_id in two["run_id"]]
         keys = [key for key in sorted({*configs[0], *configs[1]}) if configs[0].get(key) != configs[1].get(key)
                 and key != "seed" and not key.startswith(("resources.", "evaluation."))]
         values = ", ".join(f"{key} {configs[0].get(key)} and {configs[1].get(key)}" for key in keys)
@@ -162,11 +163,3 @@ def _only(rows: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
         there = rows[column].unique()
         raise UserError(f"no {column} '{value}'{did_you_mean(value, there) or '.'} There are: {', '.join(there)}")
     return kept
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    """Nested values by dotted key."""
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

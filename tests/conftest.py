@@ -103,9 +103,23 @@ def repository():
 
 
 @pytest.fixture(scope="session")
-def shared(repository):
-    """The folder of sample data that lies beside the checkout, or where DITSCALE_SHARED says."""
-    folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above data/")
-    return folder
+def shared_folder(repository):
+    """Finds a folder of given data, which lies beside the checkout or where DITSCALE_SHARED says; skips without it."""
+    def find(name):
+        folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / name
+        if not folder.is_dir():
+            pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above {name}/")
+        return folder
+    return find
+
+
+@pytest.fixture(scope="session")
+def shared(shared_folder):
+    """The folder of sample data."""
+    return shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def scaling_data(shared_folder):
+    """The folder of other people's points to fit."""
+    return shared_folder("scaling_data")

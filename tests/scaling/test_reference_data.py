@@ -1,7 +1,6 @@
 """Published points, refitted: Epoch's and apple's optima, Gadre's held-out errors, and closed forms from papers."""
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,6 @@ import pytest
 from ditscale.scaling.fitting import fit
 from ditscale.scaling.laws import Chinchilla, PowerLaw
 from ditscale.scaling.starts import hoffmann_grid
-
-
-@pytest.fixture(scope="module")
-def scaling_data(repository):
-    folder = Path(os.environ.get("DITSCALE_SHARED", repository.parent / "shared")) / "scaling_data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set DITSCALE_SHARED to the folder above scaling_data/")
-    return folder
 
 
 def columns(path: Path, *names: str) -> list[np.ndarray]:

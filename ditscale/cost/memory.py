@@ -2,7 +2,7 @@
 
 States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
 ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.
-In fp32 the first two are 4 P each; only stage 0 then has no second copy of weights and gradients.
+In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3, of the gradients but at stages 2 and 3.
 
 Activations are what autograd keeps in bf16 on devices that have bf16 units, or in fp32. Checked tensor by tensor in the tests.
 """
@@ -76,15 +76,15 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
         raise UserError(f"ZeRO stage {stage} does not offload to the host; stages 2 and 3 do")
     per_node = ranks_per_node or ranks
     nodes = -(-ranks // per_node)
-    a = VALUE_BYTES[precision]
+    a, twice = VALUE_BYTES[precision], precision == "bf16"                     # masters beside the weights
     if stage == 0:
-        return (20 if precision == "bf16" else 16) * parameters, 0
+        return (20 if twice else 16) * parameters, 0
     if stage == 1:
-        return 2 * a * parameters + int(16 * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+        return 2 * a * parameters + int((16 if twice else 8) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if stage == 2:
         if offload:
             return a * parameters, int(parameters * max(4 * ranks, 16) * HOST_BUFFER)
-        return a * parameters + int((a + 16) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+        return a * parameters + int((a + (16 if twice else 12)) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if offload:
         return 2 * a * largest_layer, int(parameters * (a + 16) / nodes * HOST_BUFFER)
     return 2 * a * largest_layer + int((a + 16) * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
@@ -95,7 +95,7 @@ def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "
     a = VALUE_BYTES[precision]
     if stage == 0:
         return (a + 4 * (precision == "bf16")) * parameters
-    whole, shared = {1: (a, 4), 2: (0, a + 4), 3: (0, 4)}[stage]
+    whole, shared = {1: (a, 4 * (precision == "bf16")), 2: (0, a + 4), 3: (0, 4)}[stage]
     return whole * parameters + int(shared * parameters / ranks)
 
 

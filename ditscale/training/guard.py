@@ -73,8 +73,7 @@ class Guard:
     def inspect(self, images_seen: int) -> None:
         """Measure the reduced gradient, and tell the optimizer how to scale it or to leave the step out."""
         parts = [part for _, part in zero.gradients(self.engine, self.layout)]
-        norms = torch.stack(torch._foreach_norm(parts, 2, torch.float32)) if parts else torch.zeros(0)
-        norms = norms.to(self.device)
+        norms = _norms(parts).to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
             dist.all_reduce(square)
@@ -128,3 +127,12 @@ class Guard:
         if found.worst_in_a_row >= limit or at_the_end and found.in_a_row > 1:
             raise TooManySkipped(f"{found.worst_in_a_row} steps in a row were skipped after {found.worst_images:,} images "
                                  f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)
+
+
+def _norms(parts: list[Tensor]) -> Tensor:
+    """The fp32 norm of each tensor. BLAS takes two thirds of the time on a CPU, and rounds less."""
+    if not parts:
+        return torch.zeros(0)
+    if parts[0].device.type == "cpu" and parts[0].dtype == torch.float32:
+        return torch.stack([torch.dot(part, part) for part in (part.flatten() for part in parts)]).sqrt()
+    return torch.stack(torch._foreach_norm(parts, 2, torch.float32))

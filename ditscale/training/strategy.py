@@ -58,6 +58,7 @@ def _left_to_us(strategy: dict, world_size: int) -> dict:
     elif zero.get("stage", 0) in (1, 2):
         if world_size == 1:
             zero.setdefault("reduce_bucket_size", ALONE_BUCKET)
+            zero.setdefault("reduce_scatter", False)                           # which divides by the number of ranks, a pass more
         zero["compute_grad_norm"] = False                                      # needed by nobody, and in fp32 it is waited for
     return left
 

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ditscale.config import RunConfig
+from ditscale.training import copies
 from ditscale.training.layout import Layout, Piece
 from ditscale.training.strategy import deepspeed_config
 
@@ -24,7 +25,21 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, world_size))
+    if _keeps_flats(engine):
+        copies.share_weights(engine)
     return engine
+
+
+def step(engine) -> None:
+    """``engine.step()``, without a copy of the gradients where they lie well."""
+    if _keeps_flats(engine) and engine.is_gradient_accumulation_boundary():
+        copies.spare_flattening(engine)
+    engine.step()
+
+
+def _keeps_flats(engine) -> bool:
+    """Whether masters and reduced gradients lie flat on the accelerator: stages 1 and 2 without offload."""
+    return engine.zero_optimization_stage() in (1, 2) and not engine.optimizer.cpu_offload
 
 
 def destroy(engine) -> None:

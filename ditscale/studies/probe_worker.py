@@ -4,7 +4,6 @@ It is ``train()`` itself that is timed: loader, randomness, telemetry and all. P
 exception, before it would write a checkpoint. Rank 0 writes RUN_DIR/probe.json.
 """
 
-import ctypes
 import gc
 import statistics
 import sys
@@ -16,13 +15,13 @@ import torch
 from ditscale.config import RunConfig, resolve
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, write_json
+from ditscale.training import heap
 from ditscale.training.distributed import World, join_world
 from ditscale.training.fit import fit_micro_batch
 from ditscale.training.loop import train
 
 WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps counts
 RESULT = "probe.json"
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3                                        # glibc's numbers for mallopt
 
 
 class _Enough(Exception):
@@ -93,12 +92,10 @@ def _train(config: RunConfig, run: RunDir, world: World, steps: int) -> _Clock:
 def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
     """Bytes of tensors at the peak of a step: of the accelerator, or what this process grows by where there is none.
 
-    There, glibc is told to give back at once what is freed: what it would keep for later is not what training needs. That costs
-    time, so that steps are timed afterwards, as glibc does it of itself.
+    There, what is freed goes back to the kernel at once, as what the heap would keep for later is not what training needs. That
+    costs time, so that steps are timed afterwards, with the heap as training has it.
     """
-    on_cpu, libc = world.device.type == "cpu", ctypes.CDLL(None)
-    if on_cpu:
-        libc.mallopt(MMAP_THRESHOLD, 1 << 17)
+    on_cpu = world.device.type == "cpu"
     _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # whatever is loaded once is loaded now
     gc.collect()
     if not on_cpu:
@@ -106,12 +103,11 @@ def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
         torch.cuda.reset_peak_memory_stats(world.device)
         _train(config, RunDir(run.path / "memory"), world, BLOCK)
         return torch.cuda.max_memory_allocated(world.device)
-    libc.malloc_trim(0)
+    heap.give_back_freed()
     Path("/proc/self/clear_refs").write_text("5")                              # Linux: forget the peak so far
     before = _status_bytes("VmRSS")
     _train(config, RunDir(run.path / "memory"), world, BLOCK)
-    libc.mallopt(MMAP_THRESHOLD, 1 << 25)                                      # where its own adjusting ends
-    libc.mallopt(TRIM_THRESHOLD, 1 << 26)
+    heap.keep_freed()
     return _status_bytes("VmHWM") - before
 
 

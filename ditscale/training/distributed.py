@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ditscale.training import heap
 from ditscale.training.extensions import keep_extensions_here
 from ditscale.training.ports import free_port
 
@@ -29,6 +30,8 @@ class World:
 def join_world() -> World:
     """Join the process group that the launcher describes; a process started without a launcher is a world of one."""
     keep_extensions_here()
+    if not torch.cuda.is_available():
+        heap.keep_freed()
     import deepspeed
 
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -38,5 +38,5 @@ def _write(path: Path, field: str, values: np.ndarray, classes: int, shape, **mo
     write_beton(path, {field: values, "label": labels})
     write_manifest(path, Manifest(
         name="made", split="train", samples=len(values), shape=list(shape), classes=classes,
-        class_counts=np.bincount(labels, minlength=classes).tolist(), source="made for a benchmark", source_sha256="",
-        content_sha256="", writer="numpy", ditscale_version="benchmark", **more))
+        class_counts=np.bincount(labels, minlength=classes).tolist(), source="made for a benchmark", source_blake2b="",
+        content_blake2b="", writer="numpy", ditscale_version="benchmark", **more))

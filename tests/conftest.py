@@ -58,14 +58,14 @@ def digits_values(values, digits):
 def pixels(tmp_path_factory):
     """45 noise images of 3 x 32 x 32 in 5 classes, with a manifest: the path."""
     from ditscale.data.beton import write_beton
-    from ditscale.data.manifest import Manifest, content_sha256, write_manifest
+    from ditscale.data.manifest import Manifest, content_blake2b, write_manifest
 
     path = tmp_path_factory.mktemp("pixels") / "train.beton"
     images, labels = np.random.default_rng(0).integers(0, 256, (45, 3, 32, 32), dtype=np.uint8), np.arange(45) % 5
     write_beton(path, {"image": images, "label": labels})
     write_manifest(path, Manifest(
         name="noise", split="train", samples=45, shape=[3, 32, 32], classes=5, class_counts=[9] * 5, source="a test",
-        source_sha256="0" * 64, content_sha256=content_sha256(images, labels), writer="numpy", ditscale_version="test",
+        source_blake2b="0" * 64, content_blake2b=content_blake2b(images, labels), writer="numpy", ditscale_version="test",
         class_names=["ant", "bee", "cat", "dog", "eel"]))
     return path
 

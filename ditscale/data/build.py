@@ -5,7 +5,6 @@ unpacked. At the end they are strung together into OUT, and the folder goes. OUT
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -21,7 +20,8 @@ from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
-from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_sha256, write_manifest
+from ditscale.data.digest import new_digest
+from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.progress import Progress, duration
 from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
@@ -141,7 +141,7 @@ def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], pr
     missing = [number for number, chunk in enumerate(chunks) if chunk is None]
     found = sum(len(chunk.digests) for chunk in chunks if chunk)
     _check_space(tasks, missing)
-    content, hashed = hashlib.sha256(), 0
+    content, hashed = new_digest(), 0
     with Progress("images", len(source.names), done=found) as progress:
         for place, chunk in processes.each(make_chunk, [tasks[number][1] for number in missing]):
             part, _ = tasks[missing[place]]
@@ -207,8 +207,8 @@ def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tu
         manifest = Manifest(
             name=path.resolve().name.split(".")[0], split=source.split, samples=len(labels), shape=list(shape),
             classes=source.classes, class_counts=np.bincount(labels, minlength=source.classes).tolist(), source=source.words,
-            source_sha256=source_sha256(source, [digest for chunk in chunks for digest in chunk.digests]),
-            content_sha256=content.hexdigest(), writer="numpy", ditscale_version=ditscale.__version__, crop=crop_words(recipe),
+            source_blake2b=source_blake2b(source, [digest for chunk in chunks for digest in chunk.digests]),
+            content_blake2b=content.hexdigest(), writer="numpy", ditscale_version=ditscale.__version__, crop=crop_words(recipe),
             handled={name: handled[name] for name in HANDLED if handled[name]}, skipped=skipped, class_names=source.class_names)
         write_manifest(out, manifest)
     return manifest
@@ -218,9 +218,9 @@ def crop_words(recipe: Recipe) -> str:
     return f"adm {recipe.size}"
 
 
-def source_sha256(source: Source, digests: list[str]) -> str:
-    """SHA-256 over name, label and the SHA-256 of every image as it was read, in order."""
-    digest = hashlib.sha256()
+def source_blake2b(source: Source, digests: list[str]) -> str:
+    """Hash over name, label and the hash of every image as it was read, in order."""
+    digest = new_digest()
     for name, label, read in zip(source.names, source.labels.tolist(), digests, strict=True):
         digest.update(f"{name}\0{label}\0{read}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -247,8 +247,8 @@ def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[sli
         for number, found in processes.each(hash_items, [task for _, task in tasks]):
             digests[number] = found
             progress.advance(len(found))
-    if source_sha256(source, [digest for number in sorted(digests) for digest in digests[number]]) != there.source_sha256:
+    if source_blake2b(source, [digest for number in sorted(digests) for digest in digests[number]]) != there.source_blake2b:
         raise UserError(f"{out}: exists already and is of other images or labels; remove it or give another name")
-    if stored_sha256(BetonFile(out)) != there.content_sha256:
+    if stored_blake2b(BetonFile(out)) != there.content_blake2b:
         raise UserError(f"{out}: exists already but is not what its manifest says; remove it and build it again")
     return there

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import __version__ as pillow_version
 
 from ditscale.data.decode import Unreadable, count, decode, unlimited_pillow
+from ditscale.data.digest import new_digest
 from ditscale.data.sources.base import Reader, Source
 from ditscale.errors import UserError
 
-RULES = 1                                                                       # raise it when decoding or cropping changes
+RULES = 2                                                                       # raise it when decoding, cropping or hashing changes
 CHUNK_BYTES, CHUNK_IMAGES = 32 << 20, 1024                                      # a chunk holds no more than either
 READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -59,7 +60,7 @@ class Task:
 class Chunk:
     """What came of a task."""
 
-    digests: list[str]                                                          # SHA-256 of each image as it was read
+    digests: list[str]                                                          # hash of each image as it was read
     handled: dict[str, int]                                                     # see ``decode.HANDLED``
     failed: dict[str, str]                                                      # place in the chunk: why it cannot be used
     crc32: int                                                                  # of the stored pixels
@@ -119,14 +120,14 @@ def make_chunk(task: Task) -> Chunk:
 
 
 def hash_items(task: Task) -> list[str]:
-    """SHA-256 of each image of a task as it is read."""
+    """The hash of each image of a task as it is read."""
     return [read_one(task.reader, place)[1] for place in task.places]
 
 
 def read_one(reader: Reader, place) -> tuple[bytes | np.ndarray | None, str, str]:
-    """(content, its SHA-256, ""), or (None, "unreadable", why)."""
+    """(content, its hash, ""), or (None, "unreadable", why)."""
     try:
         content = reader.read(place)
     except READ_ERRORS as error:
         return None, "unreadable", getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    return content, hashlib.sha256(content if isinstance(content, bytes) else content.data).hexdigest(), ""
+    return content, new_digest(content if isinstance(content, bytes) else content.data).hexdigest(), ""

@@ -12,7 +12,7 @@ import numpy as np
 
 import ditscale
 from ditscale.data.beton import BetonFile
-from ditscale.data.manifest import Manifest, content_sha256, read_manifest, stored_sha256, write_manifest
+from ditscale.data.manifest import Manifest, content_blake2b, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.order import epoch_order
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
@@ -52,7 +52,7 @@ def build_digits(folder) -> DigitsSummary:
         raise UserError(f"{folder}: is a file, not a folder to build the digits in")
     if all(_is_current(folder, split) for split in SPLITS):
         return _summary(folder, built=False)
-    images, labels, source_sha256 = load_digits()
+    images, labels, source_blake2b = load_digits()
     heldout = heldout_mask(labels)
     for split, chosen in zip(SPLITS, (~heldout, heldout)):
         path = folder / f"{split}.beton"
@@ -60,7 +60,7 @@ def build_digits(folder) -> DigitsSummary:
         write_manifest(path, Manifest(
             name="digits", split=split, samples=int(chosen.sum()), shape=list(images.shape[1:]), classes=CLASSES,
             class_counts=np.bincount(labels[chosen], minlength=CLASSES).tolist(), source=SOURCE,
-            source_sha256=source_sha256, content_sha256=content_sha256(images[chosen], labels[chosen]), writer=writer,
+            source_blake2b=source_blake2b, content_blake2b=content_blake2b(images[chosen], labels[chosen]), writer=writer,
             ditscale_version=ditscale.__version__))
     return _summary(folder, built=True)
 
@@ -72,7 +72,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray, str]:
     source = datasets.load_digits()
     pixels, labels = source.images.astype(np.uint8), source.target.astype(np.int64)
     images = np.round(pixels * (255 / 16)).astype(np.uint8)[:, None]
-    return images, labels, content_sha256(pixels, labels)
+    return images, labels, content_blake2b(pixels, labels)
 
 
 def heldout_mask(labels: np.ndarray) -> np.ndarray:
@@ -89,10 +89,10 @@ def _is_current(folder: Path, split: str) -> bool:
     path = folder / f"{split}.beton"
     try:
         manifest, file = read_manifest(path), BetonFile(path)
-        content = stored_sha256(file)
+        content = stored_blake2b(file)
     except UserError:
         return False
-    return (manifest.source, manifest.split, manifest.content_sha256) == (SOURCE, split, content)
+    return (manifest.source, manifest.split, manifest.content_blake2b) == (SOURCE, split, content)
 
 
 def _summary(folder: Path, *, built: bool) -> DigitsSummary:

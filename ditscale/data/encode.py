@@ -19,7 +19,7 @@ from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.kinds import image_shape, kind_of
 from ditscale.data.latents import to_bits
-from ditscale.data.manifest import Manifest, read_manifest, stored_sha256, write_manifest
+from ditscale.data.manifest import Manifest, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.vae import Vae
 from ditscale.errors import UserError
 from ditscale.ranks import join_ranks
@@ -49,7 +49,7 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
     parts = Parts(target.with_name(f"{target.name}.parts"), file.num_samples, batch)
     with join_ranks() as ranks:
         if ranks.is_main:
-            parts.open({"encoder": encoder, "pixels": wanted.pixels["content_sha256"], "samples": file.num_samples})
+            parts.open({"encoder": encoder, "pixels": wanted.pixels["content_blake2b"], "samples": file.num_samples})
         ranks.wait()
         _encode_parts(file, vae, bits, parts, range(ranks.rank, parts.count, ranks.size),
                       say if ranks.is_main else lambda line: None)
@@ -59,7 +59,7 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         specs = {"moments": FieldSpec(np.dtype("<i2"), (2, 2, *wanted.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
         stored = ({"moments": np.load(parts.path(part), mmap_mode="r")} for part in range(parts.count))
         stream_beton(target, specs, parts.samples, {"label": file.read("label", np.arange(parts.samples))}, stored)
-        manifest = replace(wanted, content_sha256=stored_sha256(BetonFile(target), "moments"))
+        manifest = replace(wanted, content_blake2b=stored_blake2b(BetonFile(target), "moments"))
         write_manifest(target, manifest)
         shutil.rmtree(parts.folder)
     say(f"{target}: {manifest.samples:,} images as latents of {' x '.join(map(str, manifest.shape))}, {bits}")
@@ -123,7 +123,7 @@ def _both_ways(vae: Vae, images: np.ndarray) -> torch.Tensor:
 
 def _manifest(pixels: Manifest, shape: list[int], encoder: dict) -> Manifest:
     """The manifest of the latents; the hash of their content is not known yet."""
-    return replace(pixels, kind="latents", shape=shape, encoder=encoder, pixels=asdict(pixels), content_sha256="", writer="numpy",
+    return replace(pixels, kind="latents", shape=shape, encoder=encoder, pixels=asdict(pixels), content_blake2b="", writer="numpy",
                    handled={}, skipped=[], ditscale_version=ditscale.__version__)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import FIELDS, kind_of
-from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_sha256
+from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b
 from ditscale.errors import UserError
 
 BAR, MOST_CLASSES = 40, 40                                                     # characters of the longest bar; lines
@@ -31,7 +31,7 @@ def describe(path) -> list[str]:
     lines += [f"  {name}: {_short(value)}" for name, value in shown.items() if value not in (None, {}, [])]
     if manifest.pixels:
         lines.append(f"  encoded from: {manifest.pixels['name']} {manifest.pixels['split']}, content "
-                     f"{manifest.pixels['content_sha256'][:12]}")
+                     f"{manifest.pixels['content_blake2b'][:12]}")
     return [*lines, *_histogram(file, manifest)]
 
 
@@ -46,10 +46,10 @@ def verify(path) -> str:
         if getattr(manifest, name) != stored:
             raise UserError(f"{path}: damaged: its {name} are {_short(stored)}, but {manifest_path(path)} says "
                             f"{_short(getattr(manifest, name))}; build it again")
-    content = stored_sha256(file, FIELDS[kind_of(file)])
-    if content != manifest.content_sha256:
+    content = stored_blake2b(file, FIELDS[kind_of(file)])
+    if content != manifest.content_blake2b:
         raise UserError(f"{path}: damaged: its content hashes to {content[:12]}, but {manifest_path(path)} says "
-                        f"{manifest.content_sha256[:12]}; build it again")
+                        f"{manifest.content_blake2b[:12]}; build it again")
     return f"verified: {file.num_samples:,} samples are what the manifest says"
 
 

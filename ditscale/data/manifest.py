@@ -1,6 +1,5 @@
 """The manifest beside a .beton file, ``train.json`` beside ``train.beton``: what it holds and where that came from."""
 
-import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ditscale.data.beton import BetonFile
+from ditscale.data.digest import new_digest
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
 
@@ -23,8 +23,8 @@ class Manifest:
     classes: int
     class_counts: list[int]                                                    # samples of class 0, 1, ...
     source: str                                                                # in words, and how the split was drawn
-    source_sha256: str                                                         # of the source, before any change
-    content_sha256: str                                                        # of this split as stored, by any writer
+    source_blake2b: str                                                         # of the source, before any change
+    content_blake2b: str                                                        # of this split as stored, by any writer
     writer: str                                                                # ffcv | numpy
     ditscale_version: str
     kind: str = "pixels"                                                       # pixels | latents
@@ -36,16 +36,16 @@ class Manifest:
     pixels: dict | None = None                                                 # latents: the manifest of what was encoded
 
 
-def content_sha256(images: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of the images' bytes, then of the labels as little-endian int64."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+def content_blake2b(images: np.ndarray, labels: np.ndarray) -> str:
+    """Hash of the images' bytes, then of the labels as little-endian int64."""
+    digest = new_digest(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
 
 
-def stored_sha256(file: BetonFile, images: str = "image", batch_bytes: int = 1 << 26) -> str:
-    """``content_sha256`` of what a file holds, read piece by piece: a file may be larger than memory."""
-    digest, step = hashlib.sha256(), max(1, batch_bytes // max(file.fields[images].page_bytes, 1))
+def stored_blake2b(file: BetonFile, images: str = "image", batch_bytes: int = 1 << 26) -> str:
+    """``content_blake2b`` of what a file holds, read piece by piece: a file may be larger than memory."""
+    digest, step = new_digest(), max(1, batch_bytes // max(file.fields[images].page_bytes, 1))
     for first in range(0, file.num_samples, step):
         digest.update(file.read(images, np.arange(first, min(first + step, file.num_samples))).data)
     digest.update(file.read("label", np.arange(file.num_samples)).data)
@@ -74,8 +74,11 @@ def read_manifest(beton_path) -> Manifest:
         values = json.loads(path.read_bytes())
         known = {f.name for f in fields(Manifest)} & values.keys()
         required = {f.name for f in fields(Manifest) if f.default is MISSING and f.default_factory is MISSING}
-        return Manifest(**{name: values[name] for name in known | required})
+        if not required <= known:
+            raise UserError(f"{path}: has no {', '.join(sorted(required - known))}: it is damaged, or was built by another version of "
+                            f"ditscale ({values.get('ditscale_version', 'not said')}); build the data again")
+        return Manifest(**{name: values[name] for name in known})
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; build the data again") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged: {error!r}; build the data again") from None

@@ -5,7 +5,7 @@ import pytest
 
 from ditscale.data.beton import FIELD, HEADER, BetonFile, field_specs, stream_beton, write_beton
 from ditscale.data.kinds import kind_of
-from ditscale.data.manifest import stored_sha256
+from ditscale.data.manifest import stored_blake2b
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
 
@@ -152,7 +152,7 @@ def test_a_flipped_byte_in_the_tables_is_found(tmp_path):
     path = tmp_path / "x.beton"
     write_beton(path, fields)
     whole = path.read_bytes()
-    content, tables_end = stored_sha256(BetonFile(path)), HEADER.itemsize + 2 * FIELD.itemsize + 5 * 16
+    content, tables_end = stored_blake2b(BetonFile(path)), HEADER.itemsize + 2 * FIELD.itemsize + 5 * 16
     allocations_at = int(np.frombuffer(whole, HEADER, count=1)[0]["allocations_at"])
     at_open = by_hash = 0
     for place in (*range(tables_end), *range(allocations_at, len(whole))):
@@ -165,7 +165,7 @@ def test_a_flipped_byte_in_the_tables_is_found(tmp_path):
         except UserError:
             at_open += 1
         else:
-            if stored_sha256(opened) != content:
+            if stored_blake2b(opened) != content:
                 by_hash += 1
             else:
                 assert HEADER.itemsize + 1 <= place < tables_end - 80          # padding of names and arguments

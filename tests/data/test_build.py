@@ -19,7 +19,7 @@ from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.build import build_images
 from ditscale.data.crop import adm_crop
 from ditscale.data.loader import open_loader
-from ditscale.data.manifest import content_sha256, read_manifest
+from ditscale.data.manifest import content_blake2b, read_manifest
 from ditscale.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_what_is_stored_and_what_the_manifest_says(source, photos, tmp_path):
     assert (read[0] == images).all() and (read[1] == labels).all()
     assert sorted(os.listdir(summary.path.parent)) == ["x.beton", "x.json"]
     manifest = read_manifest(summary.path)
-    assert manifest == summary.manifest and manifest.content_sha256 == content_sha256(images, labels)
+    assert manifest == summary.manifest and manifest.content_blake2b == content_blake2b(images, labels)
     assert (manifest.name, manifest.split, manifest.samples, manifest.shape) == ("source", "all", 12, [3, 24, 24])
     assert (manifest.kind, manifest.crop, manifest.encoder, manifest.skipped) == ("pixels", "adm 24", None, [])
     assert (manifest.classes, manifest.class_counts, manifest.class_names) == (2, [6, 6], ["cat", "dog"])

@@ -14,7 +14,7 @@ from ditscale.data import encode as encode_module
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.encode import encode
 from ditscale.data.latents import from_bits, to_bits
-from ditscale.data.manifest import Manifest, content_sha256, read_manifest, stored_sha256, write_manifest
+from ditscale.data.manifest import Manifest, content_blake2b, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.vae import load_vae
 from ditscale.errors import UserError
 
@@ -57,8 +57,8 @@ def test_holds_the_encoders_moments_of_image_and_flip(pixels, latents, vae_folde
 def test_the_manifest_says_what_made_them(pixels, latents):
     manifest, source = read_manifest(latents), read_manifest(pixels)
     assert manifest.kind == "latents" and manifest.shape == [4, 4, 4] and manifest.class_names == source.class_names
-    assert manifest.pixels["content_sha256"] == source.content_sha256 and manifest.samples == 45
-    assert manifest.content_sha256 == stored_sha256(BetonFile(latents), "moments")
+    assert manifest.pixels["content_blake2b"] == source.content_blake2b and manifest.samples == 45
+    assert manifest.content_blake2b == stored_blake2b(BetonFile(latents), "moments")
     encoder = manifest.encoder
     assert (encoder["class"], encoder["bits"], encoder["batch"], encoder["has_std"]) == ("AutoencoderKL", "fp16", 4, True)
     assert (encoder["scaling_factor"], encoder["shift_factor"]) == (0.18215, 0.25)
@@ -124,7 +124,7 @@ def test_two_ranks_make_the_same_file(vae_folders, kl, tmp_path, launcher):
     write_beton(source, {"image": images, "label": np.arange(1090)})
     write_manifest(source, Manifest(
         name="noise", split="train", samples=1090, shape=[3, 8, 8], classes=1090, class_counts=[1] * 1090, source="a test",
-        source_sha256="0" * 64, content_sha256=content_sha256(images, np.arange(1090)), writer="numpy", ditscale_version="test"))
+        source_blake2b="0" * 64, content_blake2b=content_blake2b(images, np.arange(1090)), writer="numpy", ditscale_version="test"))
     encode(source, tmp_path / "one.beton", kl, say=quiet)
     programs = Path(sys.executable).parent
     command = [*LAUNCHERS[launcher], "ditscale", "data", "encode", source, tmp_path / "two.beton", "--vae", vae_folders["kl"],

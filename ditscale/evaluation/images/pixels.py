@@ -1,5 +1,6 @@
 """The images of a .beton file of pixels, as training reads them."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import image_shape, kind_of
-from ditscale.data.manifest import manifest_path, read_manifest, stored_sha256
+from ditscale.data.manifest import manifest_path, read_manifest, stored_blake2b
 from ditscale.errors import UserError
 
 
@@ -24,7 +25,9 @@ class BetonImages:
 
     @cached_property
     def sha256(self) -> str:
-        return read_manifest(self.path).content_sha256 if manifest_path(self.path).exists() else stored_sha256(self._file)
+        has_manifest = manifest_path(self.path).exists()
+        content = read_manifest(self.path).content_blake2b if has_manifest else stored_blake2b(self._file)
+        return hashlib.sha256(bytes.fromhex(content)).hexdigest()
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         for first in range(0, self.count, size):

@@ -47,6 +47,7 @@ def main() -> None:
             source = open_source(plain, split=options.split, scratch=folder)
             seconds["alone"].append(timed(lambda: decode_alone(plain, source.places, options.workers)))
             seconds["build"].append(timed(lambda: build(plain, folder, options)))
+            remove(folder)
             print({name: round(values[-1], 2) for name, values in seconds.items()}, flush=True)
         packed = timed(lambda: build(options.archive, folder, options))
     images, best = len(source.names), {name: min(values) for name, values in seconds.items()}
@@ -89,10 +90,13 @@ def decode_piece(path: Path, places: list) -> None:
 
 
 def build(path: Path, folder: Path, options) -> None:
-    out = folder / "out.beton"
-    build_images(path, out, size=SIZE, split=options.split, workers=options.workers)
-    out.unlink()
-    out.with_suffix(".json").unlink()
+    build_images(path, folder / "out.beton", size=SIZE, split=options.split, workers=options.workers)
+
+
+def remove(folder: Path) -> None:
+    """What a build wrote, so that the next one starts from nothing."""
+    for name in ("out.beton", "out.json"):
+        (folder / name).unlink()
 
 
 if __name__ == "__main__":

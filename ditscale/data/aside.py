@@ -9,8 +9,9 @@ from ditscale.errors import UserError
 
 
 @contextmanager
-def written_aside(path):
-    """Yields a path beside ``path`` to write to; when the block ends well, that file takes the name ``path``.
+def written_aside(path, folder: Path | None = None):
+    """Yields a path beside ``path``, or in a ``folder`` of the same disk, to write to; when the block ends well, that file takes
+    the name ``path``.
 
     Folders on the way are made. The file reaches the disk before it gets its name, so a crash leaves no half of it.
 
@@ -18,7 +19,7 @@ def written_aside(path):
         UserError: the folder or the file cannot be written, or the disk is full.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")             # several processes may build at once
+    aside = (folder or path.parent) / f".{path.name}.{secrets.token_hex(4)}"   # several processes may build at once
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,7 @@ def written_aside(path):
                 os.fsync(file.fileno())
             os.replace(aside, path)
         finally:
-            if path.parent.is_dir():
+            if aside.parent.is_dir():
                 aside.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None

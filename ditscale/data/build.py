@@ -1,7 +1,7 @@
 """Build a .beton file from images of any source: read, decode, crop, in several processes, and safe to stop at any time.
 
 Work in progress lies in ``.OUT.partial`` beside OUT: chunks that are done, which the next try takes over, and what had to be
-unpacked. At the end they are strung together into OUT, and the folder goes. OUT appears whole or not at all.
+unpacked. They are strung together as they come; at the end the folder goes. OUT appears whole or not at all.
 """
 
 import fcntl
@@ -79,9 +79,7 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
         tasks = tasks_of(source, recipe, folder)
         built = not out.exists()
         if built:
-            chunks, content = _make_chunks(path, source, tasks, processes)
-            skipped = _skipped(path, source, tasks, chunks, skip_errors)
-            manifest = _write(path, out, source, recipe, tasks, chunks, skipped, content)
+            manifest = _make(path, out, source, recipe, tasks, processes, skip_errors)
         else:
             manifest = _same_build(out, source, recipe, tasks, skip_errors, processes)
     return BuildSummary(out, manifest, source.notes, time.monotonic() - started, built)
@@ -123,6 +121,8 @@ def _work_folder(out: Path):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{out}: another build of it is under way") from None
+        for begun in folder.glob(".*"):                                         # by a build that was killed
+            begun.unlink()
         try:
             yield folder
         except BaseException:
@@ -132,16 +132,32 @@ def _work_folder(out: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], processes: Workers):
-    """All chunks, those of an earlier try among them, and the hash of their pixels in order, made while the processes work.
+class _SomeFailed(Exception):
+    """An image cannot be used: the file gets shorter than was announced."""
+
+
+def _make(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], processes: Workers,
+          skip_errors: bool) -> Manifest:
+    """Write ``out`` while its chunks are made; once more, when all are known, where images are to be left out."""
+    chunks = [finished(task) for _, task in tasks]
+    made = _in_order(path, source, tasks, chunks, processes)
+    try:
+        return _write(path, out, source, recipe, tasks, chunks, made, [])
+    except _SomeFailed:
+        for _ in made:
+            pass
+    skipped = _skipped(path, source, tasks, chunks, skip_errors)
+    return _write(path, out, source, recipe, tasks, chunks, range(len(tasks)), skipped)
+
+
+def _in_order(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks: list[Chunk | None], processes: Workers):
+    """Yields the number of each chunk, in order, as soon as it and all before it are in ``chunks``, which is filled meanwhile.
 
     Says each image that fails when it is found, as the end may be far.
     """
-    chunks = [finished(task) for _, task in tasks]
     missing = [number for number, chunk in enumerate(chunks) if chunk is None]
-    found = sum(len(chunk.digests) for chunk in chunks if chunk)
+    found, ready = sum(len(chunk.digests) for chunk in chunks if chunk), 0
     _check_space(tasks, missing)
-    content, hashed = new_digest(), 0
     with Progress("images", len(source.names), done=found) as progress:
         for place, chunk in processes.each(make_chunk, [tasks[number][1] for number in missing]):
             part, _ = tasks[missing[place]]
@@ -149,17 +165,10 @@ def _make_chunks(path: Path, source: Source, tasks: list[tuple[slice, Task]], pr
             progress.advance(len(chunk.digests))
             for inside, reason in chunk.failed.items():
                 progress.say(f"{path}: {source.names[part.start + int(inside)]}: {reason}")
-            hashed = _hash_pixels(content, tasks, chunks, hashed)
-    _hash_pixels(content, tasks, chunks, hashed)
-    return chunks, content
-
-
-def _hash_pixels(content, tasks: list[tuple[slice, Task]], chunks: list[Chunk | None], first: int) -> int:
-    """Add the pixels of the chunks from ``first`` on, up to one that is not made yet; gives its number."""
-    while first < len(chunks) and chunks[first] is not None:
-        content.update(tasks[first][1].pixels.read_bytes())
-        first += 1
-    return first
+            while ready < len(chunks) and chunks[ready]:
+                yield ready
+                ready += 1
+    yield from range(ready, len(chunks))
 
 
 def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
@@ -186,21 +195,27 @@ def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks
 
 
 def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], chunks: list[Chunk],
-           skipped: list[dict], content) -> Manifest:
+           order, skipped: list[dict]) -> Manifest:
     """String the chunks together into ``out``; the manifest gets its name just before, so that no file is without one.
 
-    ``content`` is the hash of the pixels, to which that of the labels is added.
+    ``order`` yields their numbers, each when its chunk is there. Raises _SomeFailed at an image that failed unless all that did
+    are ``skipped``.
     """
-    labels = np.concatenate([source.labels[part][chunk.kept] for (part, _), chunk in zip(tasks, chunks)])
+    labels, content = source.labels, new_digest()
+    if skipped:
+        labels = np.concatenate([source.labels[part][chunk.kept] for (part, _), chunk in zip(tasks, chunks)])
     shape = (recipe.channels, recipe.size, recipe.size)
 
     def batches():
-        for (_, task), chunk in zip(tasks, chunks):
-            if chunk.kept:
-                yield {"image": np.memmap(task.pixels, np.uint8, "r", shape=(len(chunk.kept), *shape))}
+        for number in order:
+            if chunks[number].failed and not skipped:
+                raise _SomeFailed
+            if stored := tasks[number][1].pixels.read_bytes():
+                content.update(stored)
+                yield {"image": np.frombuffer(stored, np.uint8).reshape(-1, *shape)}
 
     specs = {"image": FieldSpec(np.dtype(np.uint8), shape), "label": FieldSpec(np.dtype("<i8"), ())}
-    with written_aside(out) as aside:
+    with written_aside(out, tasks[0][1].folder) as aside:
         stream_beton(aside, specs, len(labels), {"label": labels}, batches())
         content.update(labels.astype("<i8").data)
         handled = sum((Counter(chunk.handled) for chunk in chunks), Counter())

@@ -8,7 +8,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ def make_chunk(task: Task) -> Chunk:
     chunk = Chunk(digests, count(handled), failed, zlib.crc32(stored))
     try:
         task.pixels.write_bytes(stored)
-        task.record.write_text(json.dumps(asdict(chunk)))
+        task.record.write_text(json.dumps(vars(chunk)))
     except OSError as error:
         raise UserError(f"{task.pixels}: cannot be written: {error.strerror}") from None
     return chunk

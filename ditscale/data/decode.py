@@ -4,12 +4,14 @@ What is done to which kind is in docs/data.md. Every conversion is counted under
 """
 
 import io
+import struct
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import jpeg_factory
 
 from ditscale.data.crop import adm_crop, resized
 
@@ -36,7 +38,7 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
     """
     mode = "L" if channels == 1 else "RGB"
     try:
-        image = Image.fromarray(content) if isinstance(content, np.ndarray) else Image.open(io.BytesIO(content))
+        image = Image.fromarray(content) if isinstance(content, np.ndarray) else _opened(content)
         if image.width * image.height > max_pixels:
             raise Unreadable(f"{image.width} x {image.height} pixels, above the limit")
         image.load()
@@ -57,6 +59,14 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
     except Exception as error:
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
     return pixels.reshape(size, size, channels), handled
+
+
+def _opened(content: bytes) -> Image.Image:
+    """``Image.open`` asks format after format: for CIFAR's JPEGs that is a twentieth of the time that decoding takes."""
+    if content.startswith(b"\xff\xd8\xff"):
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):        # no JPEG after all, says Pillow
+            return jpeg_factory(io.BytesIO(content))
+    return Image.open(io.BytesIO(content))
 
 
 def _found(image: Image.Image, size: int) -> list[str]:

@@ -3,7 +3,6 @@
 Nothing of DeepSpeed is replaced: tensors are laid where it finds them done. Where they lie otherwise it copies as ever.
 """
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 

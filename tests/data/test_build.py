@@ -137,10 +137,10 @@ def test_no_image_at_all_can_be_read(tree, tmp_path):
 def test_files_that_vanish(source, tmp_path, monkeypatch):
     def vanish(*arguments):
         shutil.rmtree(source / "dog")
-        return make_chunks(*arguments)
+        return make(*arguments)
 
-    make_chunks = build_module._make_chunks
-    monkeypatch.setattr(build_module, "_make_chunks", vanish)
+    make = build_module._make
+    monkeypatch.setattr(build_module, "_make", vanish)
     assert "dog/0.png (No such file or directory)" in refused(source, tmp_path / "x.beton")
 
 

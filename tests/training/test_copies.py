@@ -48,7 +48,7 @@ def test_masters_in_fp32_are_the_weights(make_run, world, precision, shared):
     engine = zero.make_engine(build_model(config), config, 1)
     try:
         layout = Layout(engine)
-        master, [name, p] = layout.masters[0], next(iter(layout.parameters.items()))
+        master, p = layout.masters[0], next(iter(layout.parameters.values()))
         assert (master.data_ptr() == p.data_ptr()) is shared
         zero.set_masters(engine, layout, {name: torch.full(shape, 0.25) for name, shape in layout.shapes.items()})
         assert all(bool((p == 0.25).all()) for p in layout.parameters.values())

@@ -39,7 +39,7 @@ def arrange(request: Request, files: list[str], read) -> Layout:
         files: names with "/" between folders, relative to the source.
         read: gives the bytes of the file of a name.
     """
-    shown = [name for name in files if not HIDDEN.search(name)]
+    shown = [name for name in files if not HIDDEN.search(name)] if HIDDEN.search("/".join(files)) else files
     images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
     if not images:
         found = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
@@ -70,27 +70,34 @@ def _root(images: list[str]) -> str:
 
 def _by_folder(request: Request, images: list[str], root: str, notes: list[str]) -> Layout:
     """Classes are the folders below the root, or below each split."""
-    inner = {name: name[len(root):].split("/") for name in images}
-    split = None
-    if all(parts[0] in SPLITS and len(parts) >= 2 for parts in inner.values()):
-        split = one_split(request.path, {parts[0] for parts in inner.values()}, request.split)
-        inner = {name: parts[1:] for name, parts in inner.items()}
-        images = [name for name in images if name.startswith(f"{root}{split}/")]
+    folders, split, chosen = [_folder(name, len(root)) for name in images], None, images
+    if set(folders) <= set(SPLITS):
+        split = one_split(request.path, set(folders), request.split)
+        chosen = [name for name, folder in zip(images, folders) if folder == split]
+        below = {folder: len(f"{root}{folder}/") for folder in SPLITS}
+        folders = [_folder(name, below[folder]) for name, folder in zip(images, folders)]
     else:
         one_split(request.path, (), request.split)
-    loose = [name for name, parts in inner.items() if len(parts) == 1]
-    if 0 < len(loose) < len(inner):
+    loose = [name for name, folder in zip(images, folders) if folder is None]
+    if 0 < len(loose) < len(images):
         raise UserError(f"{request.path}: {len(loose)} images lie beside the class folders, as {loose[0]}; "
                         "move each into a class folder, or give --labels")
     if loose:
         notes = [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"]
-        return Layout(images, np.zeros(len(images), np.int64), None, split or "all", notes)
-    classes = sorted({parts[0] for parts in inner.values()})                    # of all splits, so that they agree
+        return Layout(chosen, np.zeros(len(chosen), np.int64), None, split or "all", notes)
+    classes = sorted(set(folders))                                              # of all splits, so that they agree
     if len(classes) == 1:
         notes = [*notes, f"one class only, '{classes[0]}': good for unconditional training"]
     number = {name: label for label, name in enumerate(classes)}
-    labels = np.array([number[inner[name][0]] for name in images], np.int64)
-    return Layout(images, labels, classes, split or "all", notes)
+    first = len(root) + (len(split) + 1 if split else 0)
+    labels = np.array([number[_folder(name, first)] for name in chosen], np.int64)
+    return Layout(chosen, labels, classes, split or "all", notes)
+
+
+def _folder(name: str, start: int) -> str | None:
+    """The folder that begins at ``start`` of a name; None where the file itself does."""
+    end = name.find("/", start)
+    return None if end < 0 else name[start:end]
 
 
 def _labels_table(request: Request, files: list[str], around: str, read) -> dict[str, int | str] | None:

@@ -28,16 +28,18 @@ def share_weights(engine) -> None:
     zero._link_all_hp_params()                                                 # else the former masters stay alive in its views
 
 
-def spare_flattening(engine) -> None:
+def spare_flattening(engine) -> bool:
     """Before ``engine.step()``: the reduced gradients as one flat tensor, without a copy, where they lie in the masters' order.
 
-    At stage 1 they do, but for the last rank where its part ends in padding.
+    At stage 1 they do, but for the last rank where its part ends in padding. Says whether all do.
     """
     zero = engine.optimizer
     for group, parts in zero.averaged_gradients.items():
         flat = _end_to_end(parts, int(zero.partition_size[group])) if parts else None
-        if flat is not None:
-            zero.averaged_gradients[group] = _Run(parts, flat)
+        if flat is None:
+            return False
+        zero.averaged_gradients[group] = _Run(parts, flat)
+    return True
 
 
 def _end_to_end(parts: list[Tensor], numel: int) -> Tensor | None:

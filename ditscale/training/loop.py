@@ -74,7 +74,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 with timed("optimizer"):
                     if engine.is_gradient_accumulation_boundary():
                         guard.inspect(images_seen)
-                    zero.step(engine)
+                    engine.step()
                 telemetry.add(terms)
             steps += 1
             before, images_seen = images_seen, images_seen + batch

@@ -16,7 +16,7 @@ OURS = {
     "torch_autocast": "train.precision is bf16 or fp32",
 }
 
-ALONE_BUCKET = 4_000_000                                                       # numbers; DeepSpeed's 500 million are 1 to 2 GB
+ALONE_BUCKET = 2_000_000                                                       # numbers, that stay in a cache; DeepSpeed's 500 million are 1 to 2 GB
 
 
 def deepspeed_config(config: RunConfig, world_size: int) -> dict:

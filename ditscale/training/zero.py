@@ -30,13 +30,6 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     return engine
 
 
-def step(engine) -> None:
-    """``engine.step()``, without a copy of the gradients where they lie well."""
-    if _keeps_flats(engine) and engine.is_gradient_accumulation_boundary():
-        copies.spare_flattening(engine)
-    engine.step()
-
-
 def _keeps_flats(engine) -> bool:
     """Whether masters and reduced gradients lie flat on the accelerator: stages 1 and 2 without offload."""
     return engine.zero_optimization_stage() in (1, 2) and not engine.optimizer.cpu_offload
@@ -83,13 +76,20 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
 
 
 def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
-    """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece."""
+    """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece.
+
+    Where it lies end to end, DeepSpeed is told so, and has nothing to flatten in that step.
+    """
     if layout.stage == 3:
         parts = engine.optimizer.get_fp32_grad_partitions()
         places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)
                   for index, p in enumerate(members)}
         return [(piece, places[piece.name].view(-1)[:piece.numel]) for piece in layout.mine]
     if layout.stage:
+        if _keeps_flats(engine) and copies.spare_flattening(engine):
+            found = {group: iter(parts) for group, parts in engine.optimizer.averaged_gradients.items()}
+            return [(piece, next(found[piece.group])) for piece in layout.mine]
+
         def fragment(p):
             return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
         return [(piece, fragment(layout.parameters[piece.name])) for piece in layout.mine]

@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ditscale.objectives.variants import build_model
 from ditscale.rundir import read_lines
 from ditscale.training import copies, zero
 from ditscale.training.checkpoint import list_checkpoints
 from ditscale.training.layout import Layout
 from ditscale.training.loop import train
-from ditscale.objectives.variants import build_model
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -36,7 +36,7 @@ def test_bit_for_bit_what_deepspeed_makes_with_all_its_copies(make_run, world, m
     config, spared = make_run("spared", changes)
     train(config, spared, world)
     monkeypatch.setattr(copies, "share_weights", lambda engine: None)
-    monkeypatch.setattr(copies, "spare_flattening", lambda engine: None)
+    monkeypatch.setattr(copies, "spare_flattening", lambda engine: False)
     config, copied = make_run("copied", changes)
     train(config, copied, world)
     assert same(result(spared), result(copied))

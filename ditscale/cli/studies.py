@@ -70,18 +70,23 @@ def where_to(command):
 @click.argument("spec_path", metavar="SPEC", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @where_to
+@click.option("--phase", metavar="NAME", help="Launch this phase alone, whether or not those before it are done.")
 @click.option("--over-limits", is_flag=True, help="Launch although the study's limits are passed.")
-def launch(spec_path, overrides, launcher, site, over_limits):
+def launch(spec_path, overrides, launcher, site, phase, over_limits):
     """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
     from rich.console import Console
 
+    from ditscale.studies.phases import only
     from ditscale.studies.spec import expand, load_spec
     from ditscale.studies.start import start
 
     spec = load_spec(spec_path, overrides)
     if over_limits:
         spec = spec.model_copy(update={"limits": None})
-    if not start(spec, expand(spec, spec_path), launcher, site, Console(highlight=False)):
+    runs = expand(spec, spec_path)
+    if phase is not None:
+        runs = only(spec, runs, phase, spec_path)
+    if not start(spec, runs, launcher, site, Console(highlight=False)):
         sys.exit(1)
 
 

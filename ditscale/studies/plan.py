@@ -52,6 +52,7 @@ class PlanRow:
     basis: str
     step: StepForecast | None                                                  # forecast, of what is left; None: nothing is
     strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
+    phase: str | None
 
     @property
     def accelerator_hours(self) -> float:
@@ -83,7 +84,8 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
-                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage)
+                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   planned.phase)
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:

@@ -28,9 +28,13 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
                       f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), f"{row.images_per_second:,.0f}{guess}",
                       duration(row.seconds_left) + guess)
+    phases: dict[str | None, list[PlanRow]] = {}
+    for row in rows:
+        phases.setdefault(row.phase, []).append(row)
+    in_turn = sum(makespan(group, at_once) for group in phases.values())
     table.add_section()
     table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
-                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", duration(makespan(rows, at_once)) + " ~")
+                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", duration(in_turn) + " ~")
     hours = sum(row.accelerator_hours for row in rows)
     console = wide_console()
     console.print(table)
@@ -38,6 +42,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
                   + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
+    for name in spec.phases:
+        console.print(_phase(name, phases.get(name, []), at_once))
     for line in [*encoding, *(spec.budgets.derivation() if spec.budgets else [])]:
         console.print(line)
     if spec.isoflop:
@@ -49,6 +55,14 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         _show_scaling(scaling, machine, console)
     for line in link_lines(machine) if steps or scaling else []:
         console.print(line)
+
+
+def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
+    """What one phase takes, in a line."""
+    if not rows:
+        return f"Phase {name}: no runs"
+    return (f"Phase {name}: {len(rows)} runs, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
+            f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {duration(makespan(rows, at_once))}")
 
 
 def _show_curves(found: list[Curve], console: Console) -> None:

@@ -17,6 +17,7 @@
       - {model.name: DiT-nano/4, seed: 1}
     include:                                     # each adds one run: the base config with these keys set, swept or not
       - {model.name: DiT-nano/2, objective.name: mdt}
+    phases: {pilot: {train.flops: 1e18}, main: {}}  # which runs come first, see phases.py
 
 ``key=value`` on the command line keeps the runs that have this value; where none has, it is set in every run.
 """
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ditscale.config import RunConfig, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
@@ -35,6 +36,7 @@ from ditscale.section import Count, Section, validate
 from ditscale.studies.budgets import Budgets
 from ditscale.studies.isoflop import IsoFlop, curves
 from ditscale.studies.lengths import derive
+from ditscale.studies.phases import check_used, phase_of
 from ditscale.yamlfile import read_yaml
 
 
@@ -85,8 +87,10 @@ class Spec(Section):
     isoflop: IsoFlop | None = None
     exclude: list[dict] = []
     include: list[dict[str, object]] = []
+    phases: dict[str, dict[str, object]] = {}
     limits: Limits | None = None
     runs_dir: str = "runs"
+    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs left
 
     @model_validator(mode="after")
     def _check_axes(self):
@@ -131,6 +135,7 @@ class PlannedRun:
 
     config: RunConfig
     run: RunDir
+    phase: str | None = None                                                   # None: the study has none
 
     @property
     def run_id(self) -> str:
@@ -165,14 +170,16 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
             raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
         points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
-    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
+    spec = spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
+    spec._is_narrowed = True
+    return spec
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
     """Every run of the grid, in order, then every included one, each validated.
 
     Raises:
-        UserError: a config is wrong, an exclude rule names no parameter, or two runs are the same.
+        UserError: a config is wrong, an exclude rule names no parameter, two runs are the same, or one is in no phase.
     """
     planned: dict[str, PlannedRun] = {}
     # Each point with its source: a grid's mistakes are those of the whole study, an included run's are its own.
@@ -183,9 +190,12 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
         run_id = f"{slug(config)}-{config.science_hash()}"
         if run_id in planned:
             raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
-        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id))
+        phase = phase_of(spec.phases, _settings(spec, point, place), config, run_id, source) if spec.phases else None
+        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase)
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
+    if not spec._is_narrowed:
+        check_used(spec.phases, {run.phase for run in planned.values()}, source)
     return list(planned.values())
 
 

@@ -9,13 +9,14 @@ from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_ma
 from ditscale.errors import UserError
 from ditscale.rundir import DONE
 from ditscale.studies.inputs import check_inputs, check_writable
-from ditscale.studies.launch import launch, to_run
+from ditscale.studies.launch import is_complete, launch, to_run
 from ditscale.studies.launchers.hosts import Hosts
 from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.launchers.queue import FOLDER
 from ditscale.studies.launchers.sbatch import render
 from ditscale.studies.launchers.slurm import SUBMIT, arrays, submit
 from ditscale.studies.limits import check_limits
+from ditscale.studies.phases import first_open, in_order
 from ditscale.studies.plan import plan_rows
 from ditscale.studies.site import Site, load_site
 from ditscale.studies.spec import PlannedRun, Spec
@@ -36,14 +37,37 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     machine = this_machine()
     if spec.limits:
         check_limits(spec, plan_rows(runs, machine))
+    phases = in_order(spec, runs)
     if launcher == "print":
-        _print(spec, runs, site, kind, machine, console)
+        for name, group in phases:
+            if name:
+                say(console, f"# phase {name}")
+            _print(spec, group, site, kind, machine, console)
         return True
     check_writable(spec.directory)
     if kind == "slurm":
-        submit(spec, runs, site, machine, console)
+        _submit_phase(spec, phases, site, machine, console)
         return True
-    return launch(spec, runs, _places(site, runs, machine), machine, console)
+    return all(_launch_phase(spec, name, group, _places(site, group, machine), machine, console) for name, group in phases)
+
+
+def _launch_phase(spec: Spec, name: str | None, runs: list[PlannedRun], launcher, machine: Machine, console: Console) -> bool:
+    """Whether all runs of the phase are done in the end: only then the next one starts."""
+    if name:
+        say(console, f"phase {name}: {len(runs)} runs")
+    done = launch(spec, runs, launcher, machine, console)
+    if name and not done:
+        say(console, f"phase {name} is not done; the phases after it wait")
+    return done
+
+
+def _submit_phase(spec: Spec, phases: list[tuple[str | None, list[PlannedRun]]], site: Site, machine: Machine, console: Console) -> None:
+    """The first phase that is not done: SLURM's queue knows no phases."""
+    now = min(first_open(phases, is_complete), len(phases) - 1)
+    submit(spec, phases[now][1], site, machine, console)
+    if waiting := phases[now + 1:]:
+        say(console, f"phase {phases[now][0]}; {', '.join(f'{name} ({len(runs)} runs)' for name, runs in waiting)} to be launched when "
+                     "it is done")
 
 
 def _check_choice(launcher: str | None, site: Site | None, kind: str, site_path: str | None) -> None:

@@ -1,0 +1,69 @@
+"""Phases of a study: which runs come first. A phase starts when all runs of those before it are done.
+
+::
+
+    phases:
+      pilot: {train.flops: [1e16, 3e16]}         # the runs with one of these values
+      main: {}                                   # what is left
+
+A run is of the first phase whose keys all have a value of its own.
+"""
+
+from collections.abc import Callable
+
+from ditscale.config import RunConfig
+from ditscale.errors import UserError, did_you_mean
+
+MISSING = object()
+
+
+def phase_of(phases: dict[str, dict], settings: dict, config: RunConfig, run_id: str, source: str) -> str:
+    """The phase of a run; ``settings`` are the keys that its study sets in it.
+
+    Raises:
+        UserError: a phase names a key that there is not, or none takes the run.
+    """
+    for name, wanted in phases.items():
+        values = {key: settings.get(key, _value(config, key)) for key in wanted}
+        for key, value in values.items():
+            if value is MISSING:
+                raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, settings) or '.'}")
+        if all(values[key] in (value if isinstance(value, list) else [value]) for key, value in wanted.items()):
+            return name
+    raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take what is left: rest: {{}}")
+
+
+def check_used(phases: dict[str, dict], used: set[str], source: str) -> None:
+    """Raises UserError for a phase without runs: a value of it is misspelt, or a phase before it takes them."""
+    for name, wanted in phases.items():
+        if name not in used:
+            raise UserError(f"{source}: phases: '{name}' has no runs: none has {wanted or 'been left'} by then")
+
+
+def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
+    """(phase, its runs) of those phases that have any, first things first."""
+    groups = {name: [planned for planned in runs if planned.phase == name] for name in spec.phases or [None]}
+    return [(name, group) for name, group in groups.items() if group]
+
+
+def first_open(groups: list[tuple[str | None, list]], is_complete: Callable) -> int:
+    """The number of the first phase with a run that is not done; how many there are where all is done."""
+    for number, (_, runs) in enumerate(groups):
+        if not all(is_complete(planned) for planned in runs):
+            return number
+    return len(groups)
+
+
+def only(spec, runs: list, name: str, source: str) -> list:
+    """The runs of one phase. Raises UserError where there is no such phase."""
+    if name not in spec.phases:
+        there = f"Phases: {', '.join(spec.phases)}" if spec.phases else "The study has no phases"
+        raise UserError(f"{source}: there is no phase '{name}'{did_you_mean(name, spec.phases) or '.'} {there}")
+    return [planned for planned in runs if planned.phase == name]
+
+
+def _value(config: RunConfig, key: str):
+    found = config
+    for part in key.split("."):
+        found = getattr(found, part, MISSING)
+    return found

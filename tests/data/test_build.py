@@ -234,6 +234,15 @@ def test_killed_in_the_middle_and_again(source, tmp_path, workers):
     assert sorted(os.listdir(out.parent)) == ["x.beton", "x.json"]
 
 
+def test_what_a_killed_build_had_begun_to_write_goes(source, tmp_path):
+    out = tmp_path / "x.beton"
+    partial = tmp_path / ".x.beton.partial"
+    partial.mkdir()
+    (partial / ".x.beton.12345678").write_bytes(b"half of it")
+    build(source, out)
+    assert sorted(os.listdir(tmp_path)) == sorted([source.name, "x.beton", "x.json"])
+
+
 def _alive(session: int) -> bool:
     """Whether a process of the session runs."""
     try:

@@ -62,7 +62,8 @@ def test_narrowed_by_hand_a_phase_may_have_no_runs(write_spec):
 
 
 @pytest.mark.parametrize("phases, words", [
-    ({"pilot": {"model.nam": "DiT-atto/4"}, "main": {}}, "phases: pilot: 'model.nam' is not a key of the config; did you mean 'model.name'"),
+    ({"pilot": {"model.nam": "DiT-atto/4"}, "main": {}},
+     "phases: pilot: 'model.nam' is not a key of the config; did you mean 'model.name'"),
     ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one take what is left: rest: {}"),
     ({"pilot": {"seed": 7}, "main": {}}, r"phases: 'pilot' has no runs: none has {'seed': 7}"),
     ({"all": {}, "main": {}}, "phases: 'main' has no runs: none has been left by then"),

@@ -51,9 +51,9 @@ def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> 
     """
     blocks = {name: -(-_values(spec) // _per_block(spec)) for name, spec in streams.items()}
     on_cpu = positions.device.type == "cpu"
-    return {name: _long(seed, name, spec, positions, blocks[name]) for name, spec in streams.items()
-            if on_cpu and blocks[name] >= LONG} | _short(seed, positions, {
-                name: (spec, blocks[name]) for name, spec in streams.items() if not on_cpu or blocks[name] < LONG})
+    is_long = {name: on_cpu and count >= LONG for name, count in blocks.items()}
+    short = _short(seed, positions, {name: (spec, blocks[name]) for name, spec in streams.items() if not is_long[name]})
+    return {name: _long(seed, name, spec, positions, blocks[name]) if is_long[name] else short[name] for name, spec in streams.items()}
 
 
 def _short(seed: int, positions: Tensor, streams: dict[str, tuple[Normal | Uniform, int]]) -> dict[str, Tensor]:

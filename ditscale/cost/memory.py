@@ -2,7 +2,8 @@
 
 States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
 ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.
-In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3, of the gradients but at stages 2 and 3.
+In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3, of the gradients but at stages 2 and 3
+(and where a rank's part at stage 1 ends in padding, which is not counted).
 
 Activations are what autograd keeps in bf16 on devices that have bf16 units, or in fp32. Checked tensor by tensor in the tests.
 """

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,8 @@ def _work_folder(out: Path):
         except BlockingIOError:
             raise UserError(f"{out}: another build of it is under way") from None
         for begun in folder.glob(".*"):                                         # by a build that was killed
-            begun.unlink()
+            with suppress(OSError):
+                begun.unlink()
         try:
             yield folder
         except BaseException:
@@ -140,12 +141,12 @@ def _make(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tup
           skip_errors: bool) -> Manifest:
     """Write ``out`` while its chunks are made; once more, when all are known, where images are to be left out."""
     chunks = [finished(task) for _, task in tasks]
-    made = _in_order(path, source, tasks, chunks, processes)
-    try:
-        return _write(path, out, source, recipe, tasks, chunks, made, [])
-    except _SomeFailed:
-        for _ in made:
-            pass
+    with closing(_in_order(path, source, tasks, chunks, processes)) as made:
+        try:
+            return _write(path, out, source, recipe, tasks, chunks, made, [])
+        except _SomeFailed:
+            for _ in made:
+                pass
     skipped = _skipped(path, source, tasks, chunks, skip_errors)
     return _write(path, out, source, recipe, tasks, chunks, range(len(tasks)), skipped)
 

@@ -17,18 +17,19 @@ from ditscale.errors import UserError, did_you_mean
 MISSING = object()
 
 
-def phase_of(phases: dict[str, dict], settings: dict, config: RunConfig, run_id: str, source: str) -> str:
-    """The phase of a run; ``settings`` are the keys that its study sets in it.
+def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunConfig, run_id: str, source: str) -> str:
+    """The phase of a run; ``settings`` are the keys that its study sets in it, on a ``base``.
 
     Raises:
         UserError: a phase names a key that there is not, or none takes the run.
     """
+    resolved = config.model_dump(mode="json")
     for name, wanted in phases.items():
-        values = {key: settings.get(key, _value(config, key)) for key in wanted}
+        values = {key: settings[key] if key in settings else _value((resolved, base), key) for key in wanted}
         for key, value in values.items():
             if value is MISSING:
                 raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, settings) or '.'}")
-        if all(values[key] in (value if isinstance(value, list) else [value]) for key, value in wanted.items()):
+        if all(values[key] == value or isinstance(value, list) and values[key] in value for key, value in wanted.items()):
             return name
     raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take what is left: rest: {{}}")
 
@@ -41,7 +42,7 @@ def check_used(phases: dict[str, dict], used: set[str], source: str) -> None:
 
 
 def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
-    """(phase, its runs) of those phases that have any, first things first."""
+    """(phase, its runs) of those phases that have any of these runs, first things first."""
     groups = {name: [planned for planned in runs if planned.phase == name] for name in spec.phases or [None]}
     return [(name, group) for name, group in groups.items() if group]
 
@@ -59,11 +60,17 @@ def only(spec, runs: list, name: str, source: str) -> list:
     if name not in spec.phases:
         there = f"Phases: {', '.join(spec.phases)}" if spec.phases else "The study has no phases"
         raise UserError(f"{source}: there is no phase '{name}'{did_you_mean(name, spec.phases) or '.'} {there}")
-    return [planned for planned in runs if planned.phase == name]
+    chosen = [planned for planned in runs if planned.phase == name]
+    if not chosen:
+        raise UserError(f"{source}: phase '{name}' has no runs left by KEY=VALUE")
+    return chosen
 
 
-def _value(config: RunConfig, key: str):
-    found = config
-    for part in key.split("."):
-        found = getattr(found, part, MISSING)
-    return found
+def _value(places: tuple[dict, ...], key: str):
+    """What stands at a dotted key in the first place that has it: a length that others are derived from is in the base alone."""
+    for found in places:
+        for part in key.split("."):
+            found = found.get(part, MISSING) if isinstance(found, dict) else MISSING
+        if found is not MISSING:
+            return found
+    return MISSING

@@ -96,6 +96,8 @@ def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
     costs time, so that steps are timed afterwards, with the heap as training has it.
     """
     on_cpu = world.device.type == "cpu"
+    if on_cpu:
+        heap.give_back_freed()
     _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # whatever is loaded once is loaded now
     gc.collect()
     if not on_cpu:

@@ -90,7 +90,7 @@ class Spec(Section):
     phases: dict[str, dict[str, object]] = {}
     limits: Limits | None = None
     runs_dir: str = "runs"
-    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs left
+    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs then
 
     @model_validator(mode="after")
     def _check_axes(self):
@@ -161,6 +161,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
         else:
             set_key(config, key, value)
     spec = spec.model_copy(update={"config": config})
+    spec._is_narrowed = bool(changes)
     if not chosen:
         return spec
     points = [*_grid(spec, str(path)), *spec.include]
@@ -170,9 +171,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
             raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
         points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
-    spec = spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
-    spec._is_narrowed = True
-    return spec
+    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
@@ -190,7 +189,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
         run_id = f"{slug(config)}-{config.science_hash()}"
         if run_id in planned:
             raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
-        phase = phase_of(spec.phases, _settings(spec, point, place), config, run_id, source) if spec.phases else None
+        phase = phase_of(spec.phases, _settings(spec, point, place), spec.config, config, run_id, source) if spec.phases else None
         planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase)
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")

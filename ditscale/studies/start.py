@@ -23,6 +23,9 @@ from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import say
 
 
+Phases = list[tuple[str | None, list[PlannedRun]]]                             # names, and runs of each
+
+
 def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: str | None, console: Console) -> bool:
     """Start what is missing; False when a run that was started here did not end well.
 
@@ -48,26 +51,24 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     if kind == "slurm":
         _submit_phase(spec, phases, site, machine, console)
         return True
-    return all(_launch_phase(spec, name, group, _places(site, group, machine), machine, console) for name, group in phases)
+    launchers = [_places(site, group, machine) for _, group in phases]         # what is wrong with a later phase is said now
+    for number, ((name, group), places) in enumerate(zip(phases, launchers), start=1):
+        if name:
+            say(console, f"phase {name}: {len(group)} runs")
+        if not launch(spec, group, places, machine, console):
+            if waiting := phases[number:]:
+                say(console, f"phase {name} is not done; what comes after it waits: {', '.join(later for later, _ in waiting)}")
+            return False
+    return True
 
 
-def _launch_phase(spec: Spec, name: str | None, runs: list[PlannedRun], launcher, machine: Machine, console: Console) -> bool:
-    """Whether all runs of the phase are done in the end: only then the next one starts."""
-    if name:
-        say(console, f"phase {name}: {len(runs)} runs")
-    done = launch(spec, runs, launcher, machine, console)
-    if name and not done:
-        say(console, f"phase {name} is not done; the phases after it wait")
-    return done
-
-
-def _submit_phase(spec: Spec, phases: list[tuple[str | None, list[PlannedRun]]], site: Site, machine: Machine, console: Console) -> None:
+def _submit_phase(spec: Spec, phases: Phases, site: Site, machine: Machine, console: Console) -> None:
     """The first phase that is not done: SLURM's queue knows no phases."""
     now = min(first_open(phases, is_complete), len(phases) - 1)
     submit(spec, phases[now][1], site, machine, console)
     if waiting := phases[now + 1:]:
-        say(console, f"phase {phases[now][0]}; {', '.join(f'{name} ({len(runs)} runs)' for name, runs in waiting)} to be launched when "
-                     "it is done")
+        later = ", ".join(f"{name} ({len(runs)} runs)" for name, runs in waiting)
+        say(console, f"phase {phases[now][0]}; {later} to be launched when it is done")
 
 
 def _check_choice(launcher: str | None, site: Site | None, kind: str, site_path: str | None) -> None:

@@ -87,7 +87,8 @@ def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
         return [(piece, places[piece.name].view(-1)[:piece.numel]) for piece in layout.mine]
     if layout.stage:
         if _keeps_flats(engine) and copies.spare_flattening(engine):
-            found = {group: iter(parts) for group, parts in engine.optimizer.averaged_gradients.items()}
+            found = {group: iter(part for part in parts if not getattr(part, "_zero_padding", False))
+                     for group, parts in engine.optimizer.averaged_gradients.items()}
             return [(piece, next(found[piece.group])) for piece in layout.mine]
 
         def fragment(p):

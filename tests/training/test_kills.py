@@ -49,8 +49,11 @@ def test_killed_twenty_times(make_run, strategy, precision):
 
 
 def start(run):
+    """A worker in a world of its own: other tests may have joined one, and left its address in the environment."""
+    joined = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    mine = {name: value for name, value in os.environ.items() if name not in joined}
     return subprocess.Popen([sys.executable, "-m", "ditscale.studies.worker", str(run.path)], stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+                            stderr=subprocess.DEVNULL, env={**mine, "DS_ACCELERATOR": "cpu"})
 
 
 def images(run):

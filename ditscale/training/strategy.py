@@ -123,6 +123,8 @@ def _check_supported(strategy: dict, precision: str, path: Path) -> None:
     if stage == 1 and precision == "bf16" and strategy.get("data_types", {}).get("grad_accum_dtype") == "fp32":
         raise UserError(f"{where} asks for fp32 gradients at stage 1 with bf16, for which DeepSpeed takes another optimizer, "
                         "one that is not proven here; take stage 2 with the same data_types")
+    if strategy.get("managed_gradient_accumulation") is False:
+        raise UserError(f"{where} has managed_gradient_accumulation false: every micro batch would be a step of its own; drop the key")
     for key in ("offload_optimizer", "offload_param"):
         offload = zero.get(key) or {}
         if offload.get("device", "none") not in ("cpu", "none"):

@@ -131,9 +131,10 @@ class Turns:
 
 def seconds_by_part(lines: list[dict], options) -> dict[str, float]:
     """What `train()` itself says of a step, without the first line if there are more."""
+    before = lines[0]["images_seen"] if len(lines) > 1 else 0
     lines = lines[1:] or lines
-    images = lines[-1]["images_seen"] - (lines[0]["images_seen"] - STEPS_A_LINE * options.batch if len(lines) > 1 else 0)
-    return {part.removeprefix("seconds/"): round(sum(line[part] for line in lines) * options.batch / images, 5)
+    steps = (lines[-1]["images_seen"] - before) / options.batch
+    return {part.removeprefix("seconds/"): round(sum(line[part] for line in lines) / steps, 5)
             for part in lines[0] if part.startswith("seconds/")}
 
 

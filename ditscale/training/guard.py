@@ -6,6 +6,7 @@ gradient, so all pass over the same steps.
 """
 
 from dataclasses import dataclass
+from typing import Iterable
 
 import torch
 import torch.distributed as dist
@@ -72,8 +73,7 @@ class Guard:
     @torch.no_grad()
     def inspect(self, images_seen: int) -> None:
         """Measure the reduced gradient, and tell the optimizer how to scale it or to leave the step out."""
-        parts = [part for _, part in zero.gradients(self.engine, self.layout)]
-        norms = _norms(parts).to(self.device)
+        norms = _norms(part for _, part in zero.gradients(self.engine, self.layout)).to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
             dist.all_reduce(square)
@@ -129,10 +129,14 @@ class Guard:
                                  f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)
 
 
-def _norms(parts: list[Tensor]) -> Tensor:
+def _norms(parts: Iterable[Tensor]) -> Tensor:
     """The fp32 norm of each tensor. BLAS takes two thirds of the time on a CPU, and rounds less."""
-    if not parts:
-        return torch.zeros(0)
-    if parts[0].device.type == "cpu" and parts[0].dtype == torch.float32:
-        return torch.stack([torch.dot(part, part) for part in (part.flatten() for part in parts)]).sqrt()
-    return torch.stack(torch._foreach_norm(parts, 2, torch.float32))
+    squares, others = [], []
+    for part in parts:                                                         # one by one: those that come fresh are in the cache
+        if part.device.type == "cpu" and part.dtype == torch.float32:
+            squares.append(torch.dot(part.flatten(), part.flatten()))
+        else:
+            others.append(part)
+    if squares:
+        return torch.stack(squares).sqrt()
+    return torch.stack(torch._foreach_norm(others, 2, torch.float32)) if others else torch.zeros(0)

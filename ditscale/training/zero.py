@@ -1,6 +1,8 @@
 """DeepSpeed: the engine, and what training needs of its inside. Layout says where things lie; here they are moved."""
 
 import warnings
+from contextlib import nullcontext
+from typing import Iterable
 
 import torch
 import torch.distributed as dist
@@ -75,11 +77,25 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
 
-def gradients(engine, layout: Layout) -> list[tuple[Piece, Tensor]]:
+def _reduces_with_nobody(engine) -> bool:
+    """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is whole."""
+    return (engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
+            and not engine.optimizer.use_grad_accum_attribute)                 # sums in another precision lie elsewhere
+
+
+def backward(engine, loss: Tensor) -> None:
+    """Add the loss's gradient, over the accumulation steps, and at the end of a batch reduce it over the ranks."""
+    with engine.no_sync() if _reduces_with_nobody(engine) else nullcontext():
+        engine.backward(loss)
+
+
+def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
     """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece.
 
-    Where it lies end to end, DeepSpeed is told so, and has nothing to flatten in that step.
+    Where it lies end to end, DeepSpeed is told so, and has nothing to flatten in that step. To be walked through once a step.
     """
+    if _reduces_with_nobody(engine):
+        return copies.lay_end_to_end(engine, layout)
     if layout.stage == 3:
         parts = engine.optimizer.get_fp32_grad_partitions()
         places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)

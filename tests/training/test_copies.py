@@ -1,7 +1,10 @@
 """The copies that a step does without: the numbers stay the same, and the copies are gone."""
 
+import json
+
 import pytest
 import torch
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from safetensors.torch import load_file
 
 from ditscale.objectives.variants import build_model
@@ -37,6 +40,7 @@ def test_bit_for_bit_what_deepspeed_makes_with_all_its_copies(make_run, world, m
     train(config, spared, world)
     monkeypatch.setattr(copies, "share_weights", lambda engine: None)
     monkeypatch.setattr(copies, "spare_flattening", lambda engine: False)
+    monkeypatch.setattr(zero, "_reduces_with_nobody", lambda engine: False)
     config, copied = make_run("copied", changes)
     train(config, copied, world)
     assert same(result(spared), result(copied))
@@ -56,13 +60,48 @@ def test_masters_in_fp32_are_the_weights(make_run, world, precision, shared):
         zero.destroy(engine)
 
 
-def test_the_gradients_of_stage_1_are_found_end_to_end(make_run, world, monkeypatch):
-    """In every step, so DeepSpeed has nothing to flatten."""
-    found, end_to_end = [], copies._end_to_end
-    monkeypatch.setattr(copies, "_end_to_end", lambda parts, numel: found.append(end_to_end(parts, numel)) or found[-1])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_the_gradients_of_stage_1_come_end_to_end(make_run, world, monkeypatch, is_alone):
+    """In every step, so DeepSpeed has nothing to flatten: laid so by us on one rank, found so where DeepSpeed reduces them."""
+    if not is_alone:
+        monkeypatch.setattr(zero, "_reduces_with_nobody", lambda engine: False)
+    flats = []
+    flatten = DeepSpeedZeroOptimizer._get_preflattened_grad_partition
+    monkeypatch.setattr(DeepSpeedZeroOptimizer, "_get_preflattened_grad_partition",
+                        lambda self, group: flats.append(flatten(self, group)) or flats[-1])
     config, run = make_run(changes=SHORT)
     train(config, run, world)
-    assert len(found) == 6 and all(flat is not None for flat in found)
+    assert len(flats) == 6 and all(flat is not None for flat in flats)
+
+
+def test_a_parameter_without_a_gradient_has_a_gradient_of_zeros(make_run, world):
+    """As from DeepSpeed's reduction; nothing of the flat tensor is left unwritten, its padding neither."""
+    config, _ = make_run()
+    engine = zero.make_engine(build_model(config), config, 1)
+    try:
+        layout = Layout(engine)
+        used = next(name for name, shape in layout.shapes.items() if shape.numel() > 1)
+        zero.backward(engine, layout.parameters[used].float().sum())
+        got = {piece.name: part.clone() for piece, part in zero.gradients(engine, layout)}
+        assert got.keys() == layout.shapes.keys() and bool((got.pop(used) == 1).all())
+        assert not any(part.any() for part in got.values())
+        flat = engine.optimizer.averaged_gradients[0].flat_partition
+        assert float(flat.sum()) == layout.shapes[used].numel() and flat.numel() == layout.masters[0].numel()
+    finally:
+        zero.destroy(engine)
+
+
+def test_gradient_sums_in_another_precision_are_found_where_they_lie(make_run, world, tmp_path):
+    """Stage 1 in fp32 with sums in bf16, which a user's own strategy may ask for."""
+    (tmp_path / "rounded.json").write_text(json.dumps({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "bf16"}}))
+    changes = {**SHORT, "train.precision": "fp32", "resources.micro_batch": 16}
+    found = []
+    for name, strategy in (("exact", "ds_configs/zero1.json"), ("rounded", str(tmp_path / "rounded.json"))):
+        config, run = make_run(name, {**changes, "resources.deepspeed": strategy})
+        train(config, run, world)
+        found.append([line["grad_norm"] for line in read_lines(run.metrics)])
+    exact, rounded = found
+    assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
 
 
 def test_end_to_end():

@@ -1,9 +1,10 @@
-"""One part of what gpu.sh runs: `python benchmarks/gpu.py parity|resume|throughput|pictures --out FOLDER [--tiny] [--minutes 5]`.
+"""One part of what gpu.sh runs: `python benchmarks/gpu.py parity|resume|throughput|pictures --out FOLDER [--tiny] [--minutes 5]
+[--cifar10 ARCHIVE]`.
 
     parity      every variant at ZeRO 1, 2, 3 in bf16 against a plain fp32 loop on the CPU, and the stages against each other
     resume      a run that is stopped and goes on against one that is not
     throughput  images/s, MFU and memory of `train()` by model, variant and compile
-    pictures    a short run on pictures of 32 x 32 in 10 classes
+    pictures    a short run on CIFAR-10 (an archive that `ditscale data build` takes), or without one on made-up pictures like it
 
 Each writes FOLDER/gpu_<part>.json: what was measured, device, versions, date. What failed or found no time is listed as such.
 """
@@ -21,7 +22,9 @@ import torch
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
+from ditscale.data.build import build_images
 from ditscale.data.loader import open_loader
+from ditscale.data.manifest import read_manifest
 from ditscale.data.prepare import make_prepare
 from ditscale.environment import environment
 from ditscale.objectives.objective import CleanBatch
@@ -170,7 +173,7 @@ def pictures(bench: Bench) -> list[dict]:
     started = time.monotonic()
     train(config, run, bench.world)
     losses = [loss_of(line) for line in read_lines(run.metrics)]
-    return [{"model": model, "steps": steps, "batch": batch, "seconds": round(time.monotonic() - started, 1), "first_loss": losses[0],
+    return [{"data": read_manifest(config.data.path).source, "model": model, "steps": steps, "batch": batch, "seconds": round(time.monotonic() - started, 1), "first_loss": losses[0],
              "last_loss": losses[-1], "losses": losses}]
 
 
@@ -184,13 +187,16 @@ def main() -> None:
     parser.add_argument("part", choices=list(parts))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true", help="the smallest model, a few steps: whether it all runs")
+    parser.add_argument("--cifar10", type=Path, help="for pictures")
     parser.add_argument("--minutes", type=float, default=5.0, help="no case of throughput is begun after so long")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     world, started = join_world(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         write_latents(Path(folder) / "latents.beton")
-        if options.part == "pictures":
+        if options.part == "pictures" and options.cifar10:
+            print(build_images(options.cifar10, Path(folder) / "pictures.beton", size=32, split="train"), flush=True)
+        elif options.part == "pictures":
             write_pictures(Path(folder) / "pictures.beton", samples=2000 if options.tiny else 50_000)
         cases = parts[options.part](Bench(options, world, Path(folder)))
     result = {"benchmark": f"gpu_{options.part}", "tiny": options.tiny, "date": datetime.date.today().isoformat(),

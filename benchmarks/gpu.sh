@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one call on a bare machine: correctness, resume, throughput with MFU and memory, a short run.
+# All that needs a GPU, in one call on a bare machine: correctness, resume, throughput with MFU and memory, a short run, and what a
+# step costs beyond a plain loop.
 #
-#     bash benchmarks/gpu.sh [--wheels FOLDER] [--out FOLDER] [--device cuda|cpu] [--tiny] [--minutes M]
+#     bash benchmarks/gpu.sh [--wheels FOLDER] [--cifar10 ARCHIVE] [--out FOLDER] [--device cuda|cpu] [--tiny] [--minutes M]
 #
 # Torch must be there. FOLDER of --wheels (or $WHEELS) holds what else is missing: deepspeed as a pure wheel (DS_BUILD_OPS=0
 # pip wheel --no-deps deepspeed), einops hjson msgpack psutil py-cpuinfo tqdm, pydantic pydantic-core annotated-types
-# typing-inspection, safetensors, tensorboard absl-py protobuf, pyyaml. Neither FFCV nor diffusers is needed. Results go to
-# --out, $OUT or benchmarks/results. A part that fails does not stop the others; the exit code is then 1.
+# typing-inspection, safetensors, tensorboard absl-py protobuf, pyyaml. Neither FFCV nor diffusers is needed. --cifar10: what
+# `ditscale data build` takes (pillow is needed); else the short run has made-up pictures. Results go to --out, $OUT or
+# benchmarks/results. A part that fails does not stop the others; the exit code is then 1.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-wheels=${WHEELS:-} out=${OUT:-benchmarks/results} device=cuda python=${PYTHON:-python3} more=()
+[ -x .venv/bin/python ] && found=.venv/bin/python || found=python3               # of `make setup`, or the machine's own
+wheels=${WHEELS:-} out=${OUT:-benchmarks/results} device=cuda python=${PYTHON:-$found} cifar="" more=()
+step=(--model DiT-S/2 --batch 256 --rounds 20)
 while [ $# -gt 0 ]; do
   case $1 in
     --wheels) wheels=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
+    --cifar10) cifar=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    --tiny) more+=(--tiny); shift ;;
+    --tiny) more+=(--tiny) step=(--model DiT-atto/4 --batch 8 --rounds 3); shift ;;
     --minutes) more+=(--minutes "$2"); shift 2 ;;
     *) echo "error: $1 is not an option; see the head of this file" >&2; exit 2 ;;
   esac
@@ -31,9 +36,17 @@ fi
 
 mkdir -p "$out"
 failed=0
-for part in parity resume throughput pictures; do
-  echo "== $part"
-  "$python" benchmarks/gpu.py "$part" --out "$out" ${more[@]+"${more[@]}"} >"$out/gpu_$part.log" 2>&1 || { failed=1; echo "failed: $part"; }
-  tail -n 12 "$out/gpu_$part.log"
+
+measure() {                                                                     # name, command: its words go to a log, the last ones here too
+  echo "== $1"
+  "${@:2}" >"$out/gpu_$1.log" 2>&1 || { failed=1; echo "failed: $1"; }
+  tail -n 12 "$out/gpu_$1.log"
+}
+
+for part in parity resume throughput; do
+  measure "$part" "$python" benchmarks/gpu.py "$part" --out "$out" ${more[@]+"${more[@]}"}
 done
+measure pictures "$python" benchmarks/gpu.py pictures --out "$out" ${more[@]+"${more[@]}"} ${cifar:+--cifar10 "$cifar"}
+measure step "$python" benchmarks/train_step.py "${step[@]}" --precision bf16
+tail -n 1 "$out/gpu_step.log" >"$out/gpu_step.json"
 exit $failed

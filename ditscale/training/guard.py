@@ -134,7 +134,8 @@ def _norms(parts: Iterable[Tensor]) -> Tensor:
     squares, others = [], []
     for part in parts:                                                         # one by one: those that come fresh are in the cache
         if part.device.type == "cpu" and part.dtype == torch.float32:
-            squares.append(torch.dot(part.flatten(), part.flatten()))
+            numbers = part.flatten()
+            squares.append(torch.dot(numbers, numbers))
         else:
             others.append(part)
     if squares:

@@ -39,16 +39,19 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
     In place of a reduction with nobody, which takes three copies. Each comes out as soon as it lies there, still in the cache.
     """
     flats = [torch.empty_like(weights) for weights in engine.optimizer.bit16_groups_flat]
-    parts = [[] for _ in flats]
+    parts, ends = [[] for _ in flats], [0] * len(flats)
     for piece in layout.mine:
-        p = layout.parameters[piece.name]
-        part = flats[piece.group][piece.offset:piece.offset + piece.numel]
+        p, group, end = layout.parameters[piece.name], piece.group, piece.offset + piece.numel
+        if piece.offset > ends[group]:
+            flats[group][ends[group]:piece.offset].zero_()                     # padding, where parameters are aligned
+        part = flats[group][piece.offset:end]
         part.zero_() if p.grad is None else part.copy_(p.grad.view(-1))
         p.grad = None
-        parts[piece.group].append(part)
+        parts[group].append(part)
+        ends[group] = end
         yield piece, part
     for group, flat in enumerate(flats):
-        flat[sum(part.numel() for part in parts[group]):].zero_()              # padding comes last
+        flat[ends[group]:].zero_()                                             # padding
         engine.optimizer.averaged_gradients[group] = _Run(parts[group], flat)
 
 

@@ -16,6 +16,7 @@ OURS = {
     "torch_autocast": "train.precision is bf16 or fp32",
 }
 
+FP32 = ("fp32", "float32", "float", "torch.float32")                           # DeepSpeed's words for it
 ALONE_BUCKET = 2_000_000                                                       # numbers, that stay in a cache; DeepSpeed's 500 million are 1 to 2 GB
 
 
@@ -59,6 +60,8 @@ def _left_to_us(strategy: dict, world_size: int) -> dict:
         if world_size == 1:
             zero.setdefault("reduce_bucket_size", ALONE_BUCKET)
             zero.setdefault("reduce_scatter", False)                           # which divides by the number of ranks, a pass more
+        if world_size == 1 and zero["stage"] == 1:                             # see zero.backward: its buffers would never be emptied
+            zero["overlap_comm"] = zero["contiguous_gradients"] = False
         zero["compute_grad_norm"] = False                                      # needed by nobody, and in fp32 it is waited for
     return left
 
@@ -120,7 +123,7 @@ def _check_supported(strategy: dict, precision: str, path: Path) -> None:
     if stage == 0 and precision == "bf16":
         raise UserError(f"{where} asks for ZeRO stage 0 with train.precision bf16: DeepSpeed then sums gradients in bf16 and "
                         "keeps its masters where EMA and checkpoints cannot read them; stage 1 costs no more, or take fp32")
-    if stage == 1 and precision == "bf16" and strategy.get("data_types", {}).get("grad_accum_dtype") == "fp32":
+    if stage == 1 and precision == "bf16" and strategy.get("data_types", {}).get("grad_accum_dtype") in FP32:
         raise UserError(f"{where} asks for fp32 gradients at stage 1 with bf16, for which DeepSpeed takes another optimizer, "
                         "one that is not proven here; take stage 2 with the same data_types")
     if strategy.get("managed_gradient_accumulation") is False:

@@ -13,6 +13,7 @@ from ditscale.training import copies, zero
 from ditscale.training.checkpoint import list_checkpoints
 from ditscale.training.layout import Layout
 from ditscale.training.loop import train
+from ditscale.training.strategy import deepspeed_config
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -22,12 +23,23 @@ SHORT = {"train.images": 6 * 64, "train.checkpoint_every_images": 6 * 64, "train
 def result(run):
     """All losses, and the last masters and EMA."""
     tensors = [load_file(list_checkpoints(run)[-1] / f"{name}.safetensors") for name in ("masters", "ema")]
-    return [line["loss/generative"] for line in read_lines(run.metrics)], *tensors
+    return [[line[name] for name in line if name.startswith("loss/")] for line in read_lines(run.metrics)], *tensors
 
 
 def same(first, second):
     return first[0] == second[0] and all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
                                          for a, b in zip(first[1:], second[1:]))
+
+
+def reduced_by_deepspeed(monkeypatch):
+    """One rank as if there were more."""
+    def untouched(config, ranks):
+        made = deepspeed_config(config, ranks)
+        for key in ("overlap_comm", "contiguous_gradients"):
+            made["zero_optimization"].pop(key, None)
+        return made
+    monkeypatch.setattr(zero, "_reduces_with_nobody", lambda engine: False)
+    monkeypatch.setattr(zero, "deepspeed_config", untouched)
 
 
 @pytest.mark.parametrize("micro_batch", [64, 16])
@@ -38,9 +50,9 @@ def test_bit_for_bit_what_deepspeed_makes_with_all_its_copies(make_run, world, m
                "resources.deepspeed": f"ds_configs/{strategy}.json"}
     config, spared = make_run("spared", changes)
     train(config, spared, world)
+    reduced_by_deepspeed(monkeypatch)
     monkeypatch.setattr(copies, "share_weights", lambda engine: None)
     monkeypatch.setattr(copies, "spare_flattening", lambda engine: False)
-    monkeypatch.setattr(zero, "_reduces_with_nobody", lambda engine: False)
     config, copied = make_run("copied", changes)
     train(config, copied, world)
     assert same(result(spared), result(copied))
@@ -64,7 +76,7 @@ def test_masters_in_fp32_are_the_weights(make_run, world, precision, shared):
 def test_the_gradients_of_stage_1_come_end_to_end(make_run, world, monkeypatch, is_alone):
     """In every step, so DeepSpeed has nothing to flatten: laid so by us on one rank, found so where DeepSpeed reduces them."""
     if not is_alone:
-        monkeypatch.setattr(zero, "_reduces_with_nobody", lambda engine: False)
+        reduced_by_deepspeed(monkeypatch)
     flats = []
     flatten = DeepSpeedZeroOptimizer._get_preflattened_grad_partition
     monkeypatch.setattr(DeepSpeedZeroOptimizer, "_get_preflattened_grad_partition",
@@ -89,6 +101,24 @@ def test_a_parameter_without_a_gradient_has_a_gradient_of_zeros(make_run, world)
         assert float(flat.sum()) == layout.shapes[used].numel() and flat.numel() == layout.masters[0].numel()
     finally:
         zero.destroy(engine)
+
+
+OWN = [{"overlap_comm": True}, {"overlap_comm": True, "reduce_bucket_size": 1000}, {"parameter_alignment": True},
+       {"contiguous_gradients": False, "round_robin_gradients": True}]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_users_own_strategy_gives_the_same_numbers(make_run, world, tmp_path, precision):
+    """Stage 1 with keys that move gradients about; MDT has parameters of odd sizes, between which alignment leaves room."""
+    changes = {**SHORT, "train.grad_clip": 0, "train.precision": precision, "objective": {"name": "mdt"}}
+    config, shipped = make_run("shipped", changes)
+    train(config, shipped, world)
+    for index, keys in enumerate(OWN):
+        (tmp_path / f"{index}.json").write_text(json.dumps({"zero_optimization": {"stage": 1, **keys}}))
+        config, own = make_run(f"own{index}", {**changes, "resources.deepspeed": str(tmp_path / f"{index}.json")})
+        train(config, own, world)
+        near = {"rtol": 0, "atol": 1e-8} if "parameter_alignment" in keys else {"rtol": 0, "atol": 0}  # AdamW's vectors end elsewhere
+        torch.testing.assert_close(result(own), result(shipped), **near, msg=lambda found: f"{keys}: {found}")
 
 
 def test_gradient_sums_in_another_precision_are_found_where_they_lie(make_run, world, tmp_path):

@@ -234,7 +234,8 @@ def test_a_run_continues_on_other_ranks_and_another_stage(make_run, world, on_ra
     ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": False}}, "bf16 = {'enabled': False} but"),
     ({"zero_optimization": {"stage": 1}, "fp16": {"enabled": True}}, "has 'fp16', but train.precision is bf16 or fp32"),
     ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "has 'optimizer', but the optimizer is AdamW with train.lr"),
-    ({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}}, "take stage 2 with the same data_types"),
+    *(({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": word}}, "take stage 2 with the same data_types")
+      for word in ("fp32", "float32", "torch.float32")),
     ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "offload_param.device 'nvme'; cpu is supported"),
     ({"zero_optimization": {"stage": 1}, "managed_gradient_accumulation": False}, "every micro batch would be a step of its own"),
     ([1], "expected a JSON object"),

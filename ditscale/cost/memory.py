@@ -2,8 +2,7 @@
 
 States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
 ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.
-In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3, of the gradients but at stages 2 and 3
-(and where a rank's part at stage 1 ends in padding, which is not counted).
+In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3.
 
 Activations are what autograd keeps in bf16 on devices that have bf16 units, or in fp32. Checked tensor by tensor in the tests.
 """
@@ -81,7 +80,7 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
     if stage == 0:
         return (20 if twice else 16) * parameters, 0
     if stage == 1:
-        return 2 * a * parameters + int((16 if twice else 8) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+        return 2 * a * parameters + int((16 if twice else 12) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if stage == 2:
         if offload:
             return a * parameters, int(parameters * max(4 * ranks, 16) * HOST_BUFFER)
@@ -96,7 +95,7 @@ def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "
     a = VALUE_BYTES[precision]
     if stage == 0:
         return (a + 4 * (precision == "bf16")) * parameters
-    whole, shared = {1: (a, 4 * (precision == "bf16")), 2: (0, a + 4), 3: (0, 4)}[stage]
+    whole, shared = {1: (a, 4), 2: (0, a + 4), 3: (0, 4)}[stage]
     return whole * parameters + int(shared * parameters / ranks)
 
 

@@ -17,10 +17,10 @@ def check_inputs(runs: list[PlannedRun]) -> None:
     seen = set()
     for planned in runs:
         config = planned.config
-        files = (config.data, config.evaluation and config.evaluation.reference_path, config.evaluation and
-                 config.evaluation.extractor_path, config.resources.deepspeed)
-        if files not in seen:
-            seen.add(files)
+        deepspeed_config(config, config.resources.accelerators_per_run)        # depends on precision, batch and ranks too
+        reads = config.data, config.evaluation
+        if reads not in seen:
+            seen.add(reads)
             _check_files(config)
 
 
@@ -37,7 +37,6 @@ def check_writable(folder: Path) -> None:
 
 def _check_files(config: RunConfig) -> None:
     kind = _check_data("data.path", config.data.path, config)
-    deepspeed_config(config, config.resources.accelerators_per_run)
     if config.evaluation:
         _check_evaluation(config, kind)
 

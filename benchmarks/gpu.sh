@@ -39,14 +39,15 @@ failed=0
 
 measure() {                                                                     # name, command: its words go to a log, the last ones here too
   echo "== $1"
-  "${@:2}" >"$out/gpu_$1.log" 2>&1 || { failed=1; echo "failed: $1"; }
+  local code=0
+  "${@:2}" >"$out/gpu_$1.log" 2>&1 || { code=1 failed=1; echo "failed: $1"; }
   tail -n 12 "$out/gpu_$1.log"
+  return $code
 }
 
 for part in parity resume throughput; do
   measure "$part" "$python" benchmarks/gpu.py "$part" --out "$out" ${more[@]+"${more[@]}"}
 done
 measure pictures "$python" benchmarks/gpu.py pictures --out "$out" ${more[@]+"${more[@]}"} ${cifar:+--cifar10 "$cifar"}
-measure step "$python" benchmarks/train_step.py "${step[@]}" --precision bf16
-tail -n 1 "$out/gpu_step.log" >"$out/gpu_step.json"
+measure step "$python" benchmarks/train_step.py "${step[@]}" --precision bf16 && tail -n 1 "$out/gpu_step.log" >"$out/gpu_step.json"
 exit $failed

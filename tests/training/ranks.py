@@ -28,6 +28,9 @@ def main(paths: list[str]) -> None:
         config = resolve(values, path)
         check_agreement(config, world)
         count_averaged(run, world.rank)
+        if "STOP_AFTER" in os.environ:
+            calls = iter(range(1, 10**6))
+            assert not train(config, run, world, stop=lambda: next(calls) >= int(os.environ["STOP_AFTER"]))
         assert train(config, run, world)
 
 

@@ -54,14 +54,18 @@ def test_recomputing_keeps_less(make_run):
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_near_losses(make_run, world):
+@pytest.mark.parametrize("variant, precision, recomputed", [("baseline", "fp32", False), ("masked", "fp32", False), ("mdt", "fp32", True),
+                                                            ("discriminative", "fp32", False), ("baseline", "bf16", True)])
+def test_compiled_blocks_give_near_losses(make_run, world, variant, precision, recomputed):
+    """Each variant, with recomputing too; bf16 rounds elsewhere when operations are fused."""
     runs = []
     for compiled in (False, True):
-        config, run = make_run(f"compiled-{compiled}", {"train.precision": "fp32", "resources.compile": compiled})
+        config, run = make_run(f"compiled-{compiled}", {
+            "objective": {"name": variant}, "train.precision": precision, "train.images": 6 * 64, "resources.compile": compiled,
+            "resources.checkpoint_activations": recomputed})
         train(config, run, world)
-        runs.append(losses(run))
-    for eager, compiled in zip(*runs, strict=True):
-        assert compiled == pytest.approx(eager, rel=1e-4)
+        runs.append([line[name] for line in read_lines(run.metrics) for name in sorted(line) if name.startswith("loss/")])
+    assert runs[1] == pytest.approx(runs[0], rel=1e-4 if precision == "fp32" else 0.02) and len(runs[0]) >= 6
 
 
 def test_cosine_schedule(make_run):

@@ -9,33 +9,33 @@
       teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
       objective.safetensors  the objective's buffers, where it has any
       state.json             images seen, steps, the optimizer's steps, and the sha256 of each file
-    checkpoints/latest       the newest name, moved only after that directory is whole and verified
+    checkpoints/latest       the newest name, moved only after that directory is whole and verified (folders.py, tensorfile.py)
 
 Only safetensors and JSON are read: loading never unpickles anything.
 """
 
-import hashlib
 import json
-import os
-import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ditscale.config import RunConfig
-from ditscale.rundir import RunDir, write_atomically, write_json
+from ditscale.errors import TrainingFailed
+from ditscale.rundir import RunDir, write_json
 from ditscale.training import zero
 from ditscale.training.distributed import World
 from ditscale.training.ema import Averages
+from ditscale.training.folders import images_of, list_checkpoints, new_folder
 from ditscale.training.layout import Layout
 from ditscale.training.lengths import MAIN
 from ditscale.training.schedule import reached
 from ditscale.training.teacher import Teacher
+from ditscale.training.tensorfile import file_sha256, write_verified
 
 MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -77,10 +77,18 @@ class TrainingState:
 
 
 def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int) -> None:
-    """Write one checkpoint. Collective."""
+    """Write one checkpoint. Collective.
+
+    Raises:
+        TrainingFailed: it could not be written, or on the disk it is not what it was in memory. Those before it stand.
+    """
     if world.is_main:
         counts = {"images_seen": images_seen, "steps": steps, "optimizer_steps": state.optimizer_steps}
-        _write(run, state.tensors(), counts)
+        try:
+            _write(run, state.tensors(), counts)
+        except OSError as error:
+            raise TrainingFailed(f"the checkpoint at {images_seen:,} images could not be saved in {run.checkpoints}: {error}. "
+                                 "Those before it stand") from error
     else:
         for _ in state.tensors():                                              # its share of what rank 0 collects
             pass
@@ -97,22 +105,12 @@ def drop_outdated(run: RunDir, world: World, config: RunConfig) -> None:
 
 
 def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
-    final = run.checkpoints / f"images-{counts['images_seen']:012d}"
-    aside = run.checkpoints / f".{final.name}.{os.getpid()}"
-    for stale in run.checkpoints.glob(".images-*"):                            # left by a process that was killed in here
-        shutil.rmtree(stale)
-    aside.mkdir(parents=True)
     sha256 = {}
-    for name, values in tensors:
-        save_file(values, aside / name)
-        with open(aside / name, "rb") as file:
-            os.fsync(file.fileno())
-        sha256[name] = file_sha256(aside / name)
-    write_json(aside / "state.json", {**counts, "sha256": sha256})
-    if final.exists():                                                         # the same point, written again after a fall-back
-        shutil.rmtree(final)
-    os.rename(aside, final)
-    write_atomically(run.checkpoints / "latest", (final.name + "\n").encode())
+    with new_folder(run, counts["images_seen"]) as folder:
+        for name, values in tensors:
+            sha256[name] = write_verified(folder / name, values)
+            del values                                                         # before the next file's tensors are gathered
+        write_json(folder / "state.json", {**counts, "sha256": sha256})
 
 
 def restore(run: RunDir, state: TrainingState, world: World, last_good_images: int | None = None) -> tuple[int, int]:
@@ -150,16 +148,6 @@ def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
     zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
 
 
-def list_checkpoints(run: RunDir) -> list[Path]:
-    """All checkpoint directories, oldest first."""
-    return sorted(run.checkpoints.glob("images-*"))
-
-
-def images_of(checkpoint: Path) -> int:
-    """The images seen, from a checkpoint's name."""
-    return int(checkpoint.name.removeprefix("images-"))
-
-
 def average_file(name: str) -> str:
     return f"{name}.safetensors"
 
@@ -167,12 +155,6 @@ def average_file(name: str) -> str:
 def load_ema(checkpoint: Path, name: str = MAIN) -> dict[str, Tensor]:
     """An average's weights by parameter name, fp32."""
     return load_file(checkpoint / average_file(name))
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
-            hashlib.sha256(file.read()).hexdigest()
 
 
 def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -> Path | None:

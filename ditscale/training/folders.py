@@ -1,0 +1,60 @@
+"""The folders of a run's checkpoints: which there are, how one appears and how one goes. Under its name each is whole or not there,
+wherever a kill falls."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from ditscale.rundir import RunDir, sync_folder, write_atomically
+
+
+def list_checkpoints(run: RunDir) -> list[Path]:
+    """All checkpoint directories, oldest first."""
+    return sorted(run.checkpoints.glob("images-*"))
+
+
+def images_of(checkpoint: Path) -> int:
+    """The images seen, from a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("images-"))
+
+
+@contextmanager
+def new_folder(run: RunDir, images_seen: int):
+    """Yields a folder to write to; when the block ends well it gets its name, and then ``latest`` names it."""
+    final = run.checkpoints / f"images-{images_seen:012d}"
+    aside = run.checkpoints / f".{final.name}.{os.getpid()}"
+    sweep(run)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        sync_folder(aside)
+        if final.exists():                                                     # damaged, or without its training state
+            remove(final)
+        os.rename(aside, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(run.checkpoints)
+    point_latest(run, final)
+
+
+def point_latest(run: RunDir, checkpoint: Path | None) -> None:
+    """Let ``latest`` name a checkpoint, or be gone."""
+    if checkpoint:
+        write_atomically(run.checkpoints / "latest", (checkpoint.name + "\n").encode())
+    else:
+        (run.checkpoints / "latest").unlink(missing_ok=True)
+
+
+def remove(checkpoint: Path) -> None:
+    """Take a checkpoint away, its name first."""
+    gone = checkpoint.with_name(f".{checkpoint.name}.gone")
+    os.rename(checkpoint, gone)
+    sync_folder(checkpoint.parent)
+    shutil.rmtree(gone)
+
+
+def sweep(run: RunDir) -> None:
+    """Clear away what a killed process was writing or removing."""
+    for stale in run.checkpoints.glob(".images-*"):
+        shutil.rmtree(stale)

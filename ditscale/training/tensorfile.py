@@ -1,0 +1,62 @@
+"""Named tensors in one safetensors file that is known to hold, on the disk, what was in memory."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by bytes: bits are compared, and NaN equals NaN
+
+
+def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write tensors (CPU, contiguous), flush, read back from the disk and compare each bit; returns the file's sha256.
+
+    The file is mapped to be read, so memory holds the tensors once.
+
+    Raises:
+        OSError: it could not be written, or what was read back is something else.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from None
+    _flush(path)
+    try:
+        different = _different(path, tensors)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} was written, but cannot be read back: {error}") from None
+    if different:
+        raise OSError(f"{path.name} was written, but read back {different[0]} is not what it was in memory")
+    return file_sha256(path)
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
+            hashlib.sha256(file.read()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """To the disk, and out of the kernel's cache: what is read next comes from the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _different(path: Path, tensors: dict[str, Tensor]) -> list[str]:
+    """The names that only one of the two has; where there are none, those of tensors that differ."""
+    with safe_open(path, "pt") as file:
+        return sorted(set(file.keys()) ^ tensors.keys()) or \
+            [name for name, tensor in tensors.items() if not _same(file.get_tensor(name), tensor)]
+
+
+def _same(found: Tensor, wanted: Tensor) -> bool:
+    if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
+        return False
+    word = WORDS[wanted.element_size()]
+    return torch.equal(found.reshape(-1).view(word), wanted.reshape(-1).view(word))

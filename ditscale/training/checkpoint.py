@@ -27,7 +27,7 @@ from torch import Tensor
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
 from ditscale.rundir import RunDir, write_json
-from ditscale.training import zero
+from ditscale.training import fallback, zero
 from ditscale.training.distributed import World
 from ditscale.training.ema import Averages
 from ditscale.training.folders import images_of, list_checkpoints, new_folder
@@ -95,10 +95,14 @@ def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, s
     dist.barrier()
 
 
-def drop_outdated(run: RunDir, world: World, config: RunConfig) -> None:
-    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good."""
+def drop_outdated(run: RunDir, world: World, config: RunConfig, images_seen: int) -> None:
+    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good.
+
+    The last is the one at ``images_seen``: any that stand after it were damaged, and passed over.
+    """
     keep, every = config.resources.keep_checkpoints, config.resources.keep_every_images
-    for old in list_checkpoints(run)[:-keep] if world.is_main else ():
+    saved = [path for path in list_checkpoints(run) if images_of(path) <= images_seen] if world.is_main else []
+    for old in saved[:-keep]:
         if not every or not reached(images_of(old), every, config.train.global_batch):
             for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
                 (old / name).unlink(missing_ok=True)
@@ -117,9 +121,11 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
     """Put the newest whole checkpoint back, if there is one; returns (images seen, steps), zeros for a fresh start. Collective.
 
     A checkpoint that is damaged is passed over with a warning, and the one before it is used; so is one that has seen more than
-    ``last_good_images``.
+    ``last_good_images``, and all that was made after these is removed.
     """
     found = [_newest_whole(run, state.files, last_good_images) if world.is_main else None]
+    if world.is_main and last_good_images is not None:
+        fallback.abandon(run, last_good_images, found[0])
     dist.broadcast_object_list(found, src=0)
     if found[0] is None:
         return 0, 0

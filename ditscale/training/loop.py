@@ -93,8 +93,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             if reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
-                if not guard.is_skipping:
-                    checkpoint.drop_outdated(run, world, config)
+                if not guard.may_go_back:
+                    checkpoint.drop_outdated(run, world, config, images_seen)
                 if not stopping:
                     after_checkpoint()
                 telemetry.pause(time.perf_counter() - started)

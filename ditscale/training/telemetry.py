@@ -41,8 +41,9 @@ class Telemetry:
         self.accelerator_hours, self.skipped_steps = 0.0, 0                    # of the whole run, stops included
         if world.is_main:
             from torch.utils.tensorboard import SummaryWriter
-            self.board = SummaryWriter(str(run.tensorboard))
-            self._take_up(read_lines(run.metrics))
+            lines = read_lines(run.metrics)
+            self.board = SummaryWriter(str(run.tensorboard), purge_step=lines[-1]["images_seen"] + 1 if lines else 0)
+            self._take_up(lines)
 
     def _take_up(self, lines: list[dict]) -> None:
         """Go on from what the lines of an earlier start say."""

@@ -1,5 +1,6 @@
 """A world of one in this process, and worlds of more in others."""
 
+import math
 import os
 import subprocess
 import sys
@@ -58,3 +59,26 @@ def on_ranks():
 def in_repository(repository, monkeypatch):
     """The strategies of ds_configs/ are found."""
     monkeypatch.chdir(repository)
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """``poison(6, 7)``: models built in the loop get one NaN in a gradient in these backward passes, counted over all starts."""
+    from ditscale.objectives.variants import build_model
+    from ditscale.training import loop
+
+    def poison_passes(*passes):
+        calls = iter(range(1, 10**6))
+
+        def spoil(gradient):
+            if next(calls) in passes:
+                gradient = gradient.clone()
+                gradient.view(-1)[7] = math.nan
+            return gradient
+
+        def build(config):
+            model = build_model(config)
+            model.get_parameter("blocks.0.attn.qkv.weight").register_hook(spoil)
+            return model
+        monkeypatch.setattr(loop, "build_model", build)
+    return poison_passes

@@ -10,7 +10,6 @@ from ditscale.data.loader import open_loader
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
-from ditscale.training import loop
 from ditscale.training.checkpoint import list_checkpoints, load_ema
 from ditscale.training.guard import TooManySkipped
 from ditscale.training.loop import train
@@ -18,31 +17,11 @@ from ditscale.training.spikes import Spikes
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
-FAULT = "blocks.0.attn.qkv.weight"
+FAULT = "blocks.0.attn.qkv.weight"                                              # what `poison` spoils
 
 
 def losses(run):
     return [line["loss/generative"] for line in read_lines(run.metrics)]
-
-
-@pytest.fixture
-def poison(monkeypatch):
-    """Models built in the loop get one NaN in the gradient of ``FAULT`` in these backward passes, counted over all starts."""
-    def poison_passes(*passes):
-        calls = iter(range(1, 10**6))
-
-        def spoil(gradient):
-            if next(calls) in passes:
-                gradient = gradient.clone()
-                gradient.view(-1)[7] = math.nan
-            return gradient
-
-        def build(config):
-            model = build_model(config)
-            model.get_parameter(FAULT).register_hook(spoil)
-            return model
-        monkeypatch.setattr(loop, "build_model", build)
-    return poison_passes
 
 
 def plain_loop(config, skipped):

@@ -86,11 +86,12 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 objective.after_step(partial(mean_over_ranks, world))
 
             stopping = any_rank(world, bool(stop()))
-            if reached(images_seen, config.resources.log_every_images, batch) or stopping or steps == last_step:
+            saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
+            if saving or reached(images_seen, config.resources.log_every_images, batch):
                 found = guard.read()
                 telemetry.flush(images_seen, lr=lr, found=found)
                 guard.check(found, config.resources.skip_limit, at_the_end=steps == last_step)
-            if reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step:
+            if saving:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
                 if not guard.may_go_back:

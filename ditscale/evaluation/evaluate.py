@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from ditscale.evaluation.scoring import Scorer, has_all
 from ditscale.evaluation.weights import weights_at
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint import images_of, list_checkpoints
-from ditscale.training.distributed import World, any_rank, sum_over_ranks
+from ditscale.training.distributed import World, agree, any_rank, sum_over_ranks
 from ditscale.training.schedule import is_due
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
+
+
+class _Stopped(Exception):
+    """Asked to end before all images were made."""
 
 
 class Evaluator:
@@ -40,12 +45,15 @@ class Evaluator:
     def evaluate_missing(self, run: RunDir, stop=lambda: False) -> bool:
         """Score every checkpoint that is due and has no line in evals.jsonl under this passport; False where ``stop()`` ended it
         before. Collective."""
-        for checkpoint in list_checkpoints(run):
-            if is_due(self.config, images_of(checkpoint)) and self.line(run, images_of(checkpoint)) is None:
-                if any_rank(self.world, bool(stop())):
-                    return False
-                self.evaluate(run, checkpoint)
+        for checkpoint in self._missing(run):
+            if any_rank(self.world, bool(stop())) or not self.evaluate(run, checkpoint, stop):
+                return False
         return True
+
+    def _missing(self, run: RunDir) -> list[Path]:
+        """What is due and not scored, as rank 0 sees it: other ranks may see its files late. Collective."""
+        return agree(self.world, [checkpoint for checkpoint in list_checkpoints(run) if is_due(self.config, images_of(checkpoint))
+                                  and self.line(run, images_of(checkpoint)) is None])
 
     def line(self, run: RunDir, images_seen: int) -> dict | None:
         """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
@@ -54,17 +62,22 @@ class Evaluator:
                  and has_all(line, self.settings.also)]
         return stand[-1] if stand else None
 
-    def evaluate(self, run: RunDir, checkpoint: Path) -> None:
-        """Score a checkpoint and write its line, whether or not there is one. Collective."""
+    def evaluate(self, run: RunDir, checkpoint: Path, stop=lambda: False) -> bool:
+        """Score a checkpoint and write its line, whether or not there is one. ``stop()`` is asked before each batch of images;
+        where it ends the scoring nothing is written, and the answer is False. Collective."""
         started, images_seen, settings = time.perf_counter(), images_of(checkpoint), self.settings
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
-        made = sample_parts(self.maker, self._mine(), settings.seed)
-        scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)
+        made = self._until(stop, sample_parts(self.maker, self._mine(), settings.seed))
+        try:
+            scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)
+        except _Stopped:
+            return False
+        finally:
+            self.maker.unload()
         nan_images = sum_over_ranks(self.world, len(self.maker.nan_images))
-        self.maker.unload()
         if not self.world.is_main:
-            return
+            return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
         seconds = time.perf_counter() - started
         append_line(run.evals, {
@@ -76,6 +89,19 @@ class Evaluator:
         print(self._words(images_seen, scores, nan_images), flush=True)
         if warning := self.scorer.warning(settings.samples, scores):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
+        return True
+
+    def _until(self, stop, parts):
+        """Yields this rank's parts; all ranks leave before the same one. A rank that has one part less than others asks as often
+        as they do. Collective.
+
+        Raises:
+            _Stopped: ``stop()`` is true on some rank.
+        """
+        for _ in range(0, self.settings.samples, self.settings.batch * self.world.size):
+            if any_rank(self.world, bool(stop())):
+                raise _Stopped
+            yield from islice(parts, 1)
 
     def _mine(self) -> torch.Tensor:
         """This rank's positions: every ``size``-th batch, so that the same images are made together on any number of ranks."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from ditscale.config import MeasureConfig
 from ditscale.data.beton import BetonFile
@@ -25,7 +24,7 @@ from ditscale.evaluation.names import extractor_name
 from ditscale.evaluation.precision_recall import precision_recall
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
-from ditscale.training.distributed import World
+from ditscale.training.distributed import World, agree
 
 ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
 STORED = {"is", "kid", "precision_recall", "fd_infinity", "bootstrap"}         # need every image's features, so these go to disk
@@ -79,7 +78,8 @@ class Scorer:
                 "samples": samples, "precision": "fp32"}
 
     def score(self, batches, count: int, scratch: Path | None = None) -> Scores | None:
-        """The scores of ``count`` images, on rank 0; None on the others. Collective.
+        """The scores of ``count`` images, on rank 0; None on the others. Collective. What ``batches`` raises goes through, and
+        leaves nothing behind.
 
         Args:
             batches: yields this rank's images as (positions (b,), uint8 (b, C, H, W)).
@@ -183,14 +183,12 @@ class Scorer:
         if not self.also & STORED:
             yield None
             return
-        folder = [tempfile.mkdtemp(prefix=".features-", dir=scratch)] if self.world.is_main else [None]
-        if self.world.size > 1:
-            dist.broadcast_object_list(folder, src=0, group=self.world.control)
+        folder = agree(self.world, tempfile.mkdtemp(prefix=".features-", dir=scratch) if self.world.is_main else None)
         try:
-            yield FeatureStore(folder[0], count)
+            yield FeatureStore(folder, count)
         finally:
             if self.world.is_main:
-                shutil.rmtree(folder[0], ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _together(halves: tuple[Accumulator, Accumulator]) -> Accumulator:

@@ -78,6 +78,7 @@ def _join(problem: str):
 def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest) -> bool:
     from ditscale.evaluation.evaluate import Evaluator
     from ditscale.training.agreement import check_agreement
+    from ditscale.training.distributed import any_rank
     from ditscale.training.fit import fit_micro_batch
     from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
@@ -90,19 +91,23 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     config = fit_micro_batch(config, world)
     if world.is_main:
         run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
-    hooks = {"stop": lambda: stop}
+    evaluator, hooks = None, {"stop": lambda: stop}
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         evaluator = Evaluator(config, world)
-        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run)
+        hooks["after_checkpoint"] = lambda: (evaluator.evaluate_missing(run, stop=lambda: stop)
+                                             and not any_rank(world, bool(stop)))
     try:
-        return train(config, run, world, **hooks)
+        trained = train(config, run, world, **hooks)
     except TooManySkipped as error:                                            # once more, from before it began
         print(f"{error}. Going back to the last checkpoint before that", flush=True)
-        return train(config, run, world, **hooks, last_good_images=error.images)
+        trained = train(config, run, world, **hooks, last_good_images=error.images)
+    if evaluator is None or not trained:
+        return trained
+    return evaluator.evaluate_missing(run, stop=lambda: stop)                  # False where a stop left a score out
 
 
 def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest) -> bool:
-    """Score what is due and not scored. Between two checkpoints it can be asked to end."""
+    """Score what is due and not scored."""
     from ditscale.evaluation.evaluate import Evaluator
 
     return Evaluator(config, world).evaluate_missing(run, stop=lambda: stop)

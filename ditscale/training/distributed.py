@@ -62,6 +62,15 @@ def any_rank(world: World, flag: bool) -> bool:
     return bool(shared.item())
 
 
+def agree(world: World, value):
+    """Rank 0's value, on every rank; what the others give is passed over. Collective."""
+    if world.size == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0, group=world.control)
+    return shared[0]
+
+
 def sum_over_ranks(world: World, count: int) -> int:
     """The sum of a whole number over the ranks; every rank gets the same answer. Collective."""
     if world.size == 1:

@@ -99,10 +99,9 @@ class Guard:
         self.worst = torch.maximum(self.worst, self.in_a_row)
 
     @property
-    def may_go_back(self) -> bool:
-        """Whether a row of skipped steps goes on, or ended and was not read yet: the checkpoint before it must then be kept whole.
-        Waits for the device."""
-        return bool(self.in_a_row + self.worst)
+    def is_skipping(self) -> bool:
+        """Whether the last step was passed over: what it may go back to must then be kept. Waits for the device."""
+        return bool(self.in_a_row)
 
     def read(self) -> Found:
         """What has happened since the last call. Waits for the device."""

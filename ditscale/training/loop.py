@@ -28,7 +28,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
 
     A run that was stopped, or killed, goes on from its newest whole checkpoint; with ``last_good_images`` from the newest that
     has seen no more. ``after_checkpoint`` is called on every rank after each checkpoint and once at the start of a resumed run:
-    evaluation hangs there.
+    evaluation hangs there. Where it returns False, on all ranks, training ends there. ``stop`` is asked once after each step.
 
     Raises:
         TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
@@ -42,8 +42,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     images_seen, steps = checkpoint.restore(run, state, world, last_good_images)
     if world.is_main:
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
-    if images_seen:
-        after_checkpoint()
+    stopping = images_seen > 0 and after_checkpoint() is False
 
     loader = open_loader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
                          rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
@@ -53,7 +52,6 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     telemetry = Telemetry(run, world, config, objective.warning)
     timed = telemetry.timed
     batch, last_step = settings.global_batch, settings.images // settings.global_batch
-    stopping = False
     batches = on_device(loader, world.device)
 
     try:
@@ -94,10 +92,9 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             if saving:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
-                if not guard.may_go_back:
+                if not guard.is_skipping:
                     checkpoint.drop_outdated(run, world, config, images_seen)
-                if not stopping:
-                    after_checkpoint()
+                stopping = stopping or after_checkpoint() is False
                 telemetry.pause(time.perf_counter() - started)
     finally:
         loader.close()

@@ -11,7 +11,8 @@ EXIT_CODE = 75                                                                 #
 
 
 class StopRequest:
-    """Raised by a signal, by the clock, or by the launcher's death; the loop looks at it once a step and saves a checkpoint.
+    """Raised by a signal, by the clock, or by the launcher's death; training looks at it once a step and saves a checkpoint,
+    scoring once a batch of images.
 
     Args:
         minutes: how long this start may take, None for no limit; SLURM's own limit is found in its environment.

@@ -12,7 +12,7 @@ import traceback
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError
-from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING, RunDir
+from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING, RunDir, read_lines
 from ditscale.studies.output import outlive_readers
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
@@ -35,8 +35,7 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
             stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes)
             if keeps_status:
                 run.set_status(RUNNING, images_seen=run.status()["images_seen"])
-        world = _join(problem)
-        finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop)
+        finished = _go_on(config, run, _join(problem), stop, only_evaluates)
     except Exception as error:
         is_mistake = isinstance(error, UserError)
         print(f"error: {error}" if is_mistake else traceback.format_exc(), file=sys.stderr, flush=True)
@@ -73,6 +72,21 @@ def _join(problem: str):
     world = join_world()
     check_ready(problem, world)
     return world
+
+
+def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evaluates: bool) -> bool:
+    """Whether it is finished; a start that its time limit ended with nothing to show for would be repeated for ever."""
+    from ditscale.training.distributed import agree
+
+    def shown() -> tuple[list, int]:
+        return sorted(run.checkpoints.glob("images-*")), len(read_lines(run.evals))
+
+    before = shown()
+    finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop)
+    if not finished and agree(world, stop.is_for_time and shown() == before):
+        raise UserError("this start ended for its time limit before it had trained a step or finished a score, and so would the next; "
+                        "give a start more time, or lower evaluation.samples")
+    return finished
 
 
 def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest) -> bool:

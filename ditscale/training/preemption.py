@@ -34,6 +34,11 @@ class StopRequest:
             self.reason = self.reason or "the time limit is near"
         return bool(self.reason)
 
+    @property
+    def is_for_time(self) -> bool:
+        """Whether the time limit is near; SLURM's signal, which says the same, may come a minute early."""
+        return self.deadline is not None and time.time() > self.deadline - 60
+
     def _on_signal(self, number, frame) -> None:
         self.reason = self.reason or signal.Signals(number).name
 

@@ -10,7 +10,7 @@ import pytest
 
 from ditscale.evaluation.maker import ImageMaker
 from ditscale.evaluation.scoring import Scorer
-from ditscale.rundir import DONE, PREEMPTED, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
 from ditscale.studies.worker import work
 from ditscale.training.checkpoint import images_of, list_checkpoints
 from ditscale.training.ema import Averages
@@ -114,6 +114,17 @@ def test_a_signal_in_the_last_step(make_run, start):
     assert start(run) == (0, BATCHES) and left(run) == (DONE, [320, 640], [320, 640])
     _, run = make_run("unscored", {**CHANGES, "evaluation": None})
     assert start(run, 10, Averages, "update") == (0, 10) and left(run) == (DONE, [320, 640], [])
+
+
+def test_a_start_that_is_too_short_for_a_score_is_not_repeated_for_ever(make_run, start, monkeypatch):
+    """The second start gets no further than the first one: it fails, and says what would help."""
+    monkeypatch.setattr("ditscale.training.preemption.StopRequest.is_for_time", True)
+    _, run = make_run(changes=CHANGES)
+    assert start(run, 2)[0] == 75 and left(run) == (PREEMPTED, [320], [])
+    assert start(run, 2)[0] == 2 and left(run) == (FAILED, [320], [])
+    assert "lower evaluation.samples" in run.status()["reason"]
+    assert start(run, BATCHES + 1)[0] == 75 and left(run) == (PREEMPTED, [320, 640], [320])
+    assert start(run)[0] == 0
 
 
 def test_two_ranks_leave_together(make_run, start):

@@ -5,7 +5,7 @@
     runs/<study>/<run-id>/
       run.json       identity and resolved config, cost card, environment
       status.json    state, images seen, host, process, reason, warning; how often it failed and the log's last lines then
-      metrics.jsonl  one line a log interval          evals.jsonl  one line an evaluation
+      metrics.jsonl  one line a log interval, and at each checkpoint     evals.jsonl  one line an evaluation
       checkpoints/   samples/   tb/   log.txt   lock
 """
 

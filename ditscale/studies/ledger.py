@@ -79,7 +79,7 @@ def _rows(run: RunDir) -> list[dict]:
 def spent(metrics: list[dict], totals, images_seen: int) -> float:
     """What training up to ``images_seen`` took, from the running totals at each line of metrics.jsonl; NaN where they do not say.
 
-    A checkpoint lies between two lines as a rule: the time between them is shared out by images.
+    Each checkpoint ends a line; where runs of former versions have one between two lines, the time is shared out by images.
     """
     if not metrics or images_seen > metrics[-1]["images_seen"]:
         return math.nan

@@ -83,7 +83,7 @@ def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evalua
 
     before = shown()
     finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop)
-    if not finished and agree(world, stop.is_for_time and shown() == before):
+    if not finished and agree(world, stop.had_its_time and shown() == before):
         raise UserError("this start ended for its time limit before it had trained a step or finished a score, and so would the next; "
                         "give a start more time, or lower evaluation.samples")
     return finished

@@ -6,7 +6,7 @@ import threading
 import time
 
 LAUNCHER_PID = "DITSCALE_LAUNCHER_PID"                                         # set by a launcher on the same machine
-DEADLINE = "SLURM_JOB_END_TIME"                                                # seconds since 1970, set by SLURM
+BEGIN, DEADLINE = "SLURM_JOB_START_TIME", "SLURM_JOB_END_TIME"                 # seconds since 1970, set by SLURM
 EXIT_CODE = 75                                                                 # EX_TEMPFAIL: try again later
 
 
@@ -20,10 +20,12 @@ class StopRequest:
     """
 
     def __init__(self, minutes: float | None = None, margin_minutes: float = 0.0):
-        self.reason = ""
-        ends = [time.time() + 60 * minutes] if minutes else []
-        ends += [float(os.environ[DEADLINE])] if os.environ.get(DEADLINE) else []
-        self.deadline = min(ends) - 60 * margin_minutes if ends else None
+        self.reason, self.began = "", time.time()
+        limits = [(self.began, self.began + 60 * minutes)] if minutes else []
+        if os.environ.get(DEADLINE):
+            limits.append((float(os.environ.get(BEGIN) or "-inf"), float(os.environ[DEADLINE])))
+        self.since, end = min(limits, key=lambda limit: limit[1], default=(None, None))
+        self.deadline = None if end is None else end - 60 * margin_minutes
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if LAUNCHER_PID in os.environ:
@@ -35,9 +37,13 @@ class StopRequest:
         return bool(self.reason)
 
     @property
-    def is_for_time(self) -> bool:
-        """Whether the time limit is near; SLURM's signal, which says the same, may come a minute early."""
-        return self.deadline is not None and time.time() > self.deadline - 60
+    def had_its_time(self) -> bool:
+        """Whether the limit is near, and this start had most of the time up to it; not one that came late into a SLURM job.
+
+        SLURM's signal for the limit may come a minute early.
+        """
+        now = time.time()
+        return self.deadline is not None and now > self.deadline - 60 and now - self.began > (now - self.since) / 2
 
     def _on_signal(self, number, frame) -> None:
         self.reason = self.reason or signal.Signals(number).name

@@ -54,7 +54,7 @@ def _left_to_us(strategy: dict, world_size: int) -> dict:
     """
     zero = dict(strategy.get("zero_optimization", {}))
     left = {"gradient_clipping": 0.0, "zero_optimization": zero}
-    if "offload_optimizer" in zero:
+    if (zero.get("offload_optimizer") or {}).get("device", "none") != "none":
         left["zero_force_ds_cpu_optimizer"] = False                            # torch's fused AdamW runs on the CPU as well
     elif zero.get("stage", 0) in (1, 2):
         if world_size == 1:

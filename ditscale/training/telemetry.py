@@ -48,8 +48,8 @@ class Telemetry:
     def _take_up(self, lines: list[dict]) -> None:
         """Go on from what the lines of an earlier start say."""
         self.warned = next((line["warning"] for line in lines if "warning" in line), "")
-        for line in lines:
-            self.spikes.add(_loss(line))
+        for line, before in zip(lines, [0, *(line["images_seen"] for line in lines)]):
+            self._is_spike(_loss(line), line["images_seen"] - before)
         if lines:
             self.accelerator_hours = lines[-1].get("accelerator_hours", 0.0)
             self.skipped_steps = lines[-1].get("skipped_steps", 0)
@@ -115,12 +115,17 @@ class Telemetry:
         notes, loss = {}, _loss(record)
         if found.skipped_steps:
             notes["skipped"] = found.describe()
-        if self.spikes.add(loss):
+        if self._is_spike(loss, self.images):
             notes["spike"] = f"loss {loss:.4f}, far above its last values"
         warning = "" if self.warned else self.warning(_of_kind("watch/", record))
         if warning:                                                            # one telling is enough
             self.warned = notes["warning"] = warning
         return notes
+
+    def _is_spike(self, loss: float, images: int) -> bool:
+        """A line that a checkpoint or a stop ends may be of few images, and vary more than others: those do not count."""
+        usual = min(self.config.resources.log_every_images, self.config.train.checkpoint_every_images)
+        return images >= usual / 2 and self.spikes.add(loss)
 
     def pause(self, seconds: float) -> None:
         """Leave time that was not training (a checkpoint, an evaluation) out of images/s."""

@@ -103,7 +103,8 @@ def test_a_parameter_without_a_gradient_has_a_gradient_of_zeros(make_run, world)
         zero.destroy(engine)
 
 
-OWN = [{"overlap_comm": True}, {"overlap_comm": True, "reduce_bucket_size": 1000}, {"parameter_alignment": True},
+OWN = [{"overlap_comm": True}, {"overlap_comm": True, "reduce_bucket_size": 1000, "offload_optimizer": {"device": "none"}},
+       {"parameter_alignment": True},
        {"contiguous_gradients": False, "round_robin_gradients": True}]
 
 

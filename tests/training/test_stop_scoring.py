@@ -118,13 +118,25 @@ def test_a_signal_in_the_last_step(make_run, start):
 
 def test_a_start_that_is_too_short_for_a_score_is_not_repeated_for_ever(make_run, start, monkeypatch):
     """The second start gets no further than the first one: it fails, and says what would help."""
-    monkeypatch.setattr("ditscale.training.preemption.StopRequest.is_for_time", True)
+    monkeypatch.setattr("ditscale.training.preemption.StopRequest.had_its_time", True)
     _, run = make_run(changes=CHANGES)
     assert start(run, 2)[0] == 75 and left(run) == (PREEMPTED, [320], [])
     assert start(run, 2)[0] == 2 and left(run) == (FAILED, [320], [])
     assert "lower evaluation.samples" in run.status()["reason"]
     assert start(run, BATCHES + 1)[0] == 75 and left(run) == (PREEMPTED, [320, 640], [320])
     assert start(run)[0] == 0
+
+
+@pytest.mark.parametrize("began, code, state", [(-3600, 75, PREEMPTED), (None, 75, PREEMPTED), (0, 2, FAILED)])
+def test_a_start_late_in_a_slurm_job_is_only_put_off(make_run, start, monkeypatch, began, code, state):
+    """An evaluation after training, or a run that waited, in a job that is at its end: the next job has time. Where the job began
+    with this start, it has not."""
+    _, run = make_run(changes={**CHANGES, "resources.evaluate": "separately"})
+    assert start(run)[0] == 0
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time()))
+    if began is not None:
+        monkeypatch.setenv("SLURM_JOB_START_TIME", str(time.time() + began))
+    assert start(run, evaluates=True)[0] == code and left(run) == (state, [320, 640], [])
 
 
 def test_two_ranks_leave_together(make_run, start):

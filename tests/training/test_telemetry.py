@@ -23,10 +23,10 @@ def telemetry(make_run, world):
     return run, lambda: Telemetry(run, world, config, warning)
 
 
-def flush(telemetry, images_seen, *micro_steps):
+def flush(telemetry, images_seen, *micro_steps, images=64):
     for step in micro_steps:
         telemetry.add(step)
-    telemetry.images += 64
+    telemetry.images += images
     telemetry.flush(images_seen, lr=1e-3, found=Found(grad_norm=1.0, grad_norm_max=2.0))
 
 
@@ -92,3 +92,15 @@ def test_a_run_begun_anew_forgets_the_warning_of_the_lines_it_dropped(telemetry)
     run.metrics.write_text("")
     flush(open_telemetry(), 64, terms({"generative": 1.0}, {"entropy": 0.5}))
     assert run.status()["warning"] == ""
+
+
+def test_the_few_images_before_a_checkpoint_are_no_spike(telemetry):
+    """Nor do they count among the last values, also where the run is taken up again."""
+    run, open_telemetry = telemetry
+    here = open_telemetry()
+    for step in range(10):
+        flush(here, 64 * (step + 1), terms({"generative": 1.0}))
+    for step in range(10):
+        flush(here, 640 + 2 * (step + 1), terms({"generative": 3.0}), images=2)
+    flush(open_telemetry(), 724, terms({"generative": 3.0}))
+    assert ["spike" in line for line in read_lines(run.metrics)] == [False] * 20 + [True]

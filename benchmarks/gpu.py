@@ -24,7 +24,6 @@ import torch
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
-from ditscale.data.build import build_images
 from ditscale.data.loader import open_loader
 from ditscale.data.manifest import read_manifest
 from ditscale.data.prepare import make_prepare
@@ -128,10 +127,11 @@ def resume(bench: Bench) -> list[dict]:
             train(config, run, bench.world)
             runs.append(run)
         whole, again, parts = map(outcome, runs)
+        repeated, resumed = farthest(whole, again), farthest(whole, parts)
         rows.append({"model": model, "variant": "discriminative", "stage": stage, "steps": steps,
-                     "repeats": farthest(whole, again) == (0, 0), "same": farthest(whole, parts) == (0, 0),
-                     "largest_differences": dict(zip(("loss", "weight"), farthest(whole, parts))),
-                     "largest_differences_of_a_repetition": dict(zip(("loss", "weight"), farthest(whole, again)))})
+                     "repeats": repeated == (0, 0), "same": resumed == (0, 0),
+                     "largest_differences": dict(zip(("loss", "weight"), resumed)),
+                     "largest_differences_of_a_repetition": dict(zip(("loss", "weight"), repeated))})
     return rows
 
 
@@ -189,8 +189,8 @@ def pictures(bench: Bench) -> list[dict]:
     started = time.monotonic()
     train(config, run, bench.world)
     losses = [loss_of(line) for line in read_lines(run.metrics)]
-    return [{"data": read_manifest(config.data.path).source, "model": model, "steps": steps, "batch": batch, "seconds": round(time.monotonic() - started, 1), "first_loss": losses[0],
-             "last_loss": losses[-1], "losses": losses}]
+    return [{"data": read_manifest(config.data.path).source, "model": model, "steps": steps, "batch": batch,
+             "seconds": round(time.monotonic() - started, 1), "first_loss": losses[0], "last_loss": losses[-1], "losses": losses}]
 
 
 def loss_of(line: dict) -> float:
@@ -211,6 +211,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_latents(Path(folder) / "latents.beton")
         if options.part == "pictures" and options.cifar10:
+            from ditscale.data.build import build_images                       # needs pillow, which the other parts can do without
             print(build_images(options.cifar10, Path(folder) / "pictures.beton", size=32, split="train"), flush=True)
         elif options.part == "pictures":
             write_pictures(Path(folder) / "pictures.beton", samples=2000 if options.tiny else 50_000)

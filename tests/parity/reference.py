@@ -1,0 +1,62 @@
+"""Reference arrays from peers' own code: where they lie, how they are read, how far ours may be from them.
+
+``PARITY_DATA`` names the folder, by default ``shared/parity`` beside the checkout. Each peer has a module here with ``compare(path)``,
+which yields a ``Row`` for each quantity of one npz; the tests assert the rows, ``table.py`` writes them down.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(os.environ.get("PARITY_DATA", Path(__file__).parents[3] / "shared" / "parity"))
+TIGHT = 1e-5                                                                   # outputs, losses, gradients, samplers
+LOOSE = 1e-4                                                                   # samplers with learned variance: values of hundreds
+
+
+class Row(NamedTuple):
+    """One quantity of one file; ``ours`` and ``theirs`` are tensors or arrays of one shape."""
+
+    quantity: str
+    ours: object
+    theirs: object
+    tolerance: float
+
+
+def peer_files(peer: str) -> list[Path]:
+    """Every npz of a peer in the folder: ``dit_a.npz``, ``dit_b.npz``, ... for ``dit``; ``mdt`` has ``mdt_v1`` and ``mdt_v2``."""
+    return sorted(path for path in FOLDER.glob(f"{peer}_*.npz"))
+
+
+def each_file(peer: str):
+    """Parametrizes a test by ``path`` over a peer's files; without any, the one test skips and says why."""
+    missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {peer}_*.npz in {FOLDER}; PARITY_DATA names the folder"))
+    return pytest.mark.parametrize("path", peer_files(peer) or [missing], ids=lambda path: path.stem if path else "absent")
+
+
+def load(path) -> dict:
+    """A file's arrays by name as torch tensors, and ``weights``: those named ``w.<name>``, by name."""
+    with np.load(path) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    weights = {name.removeprefix("w."): value for name, value in arrays.items() if name.startswith("w.")}
+    return {name: value for name, value in arrays.items() if not name.startswith("w.")} | {"weights": weights}
+
+
+def relative(ours, theirs) -> float:
+    """Norm of the difference over the norm of ``theirs``, in fp64; infinite where shapes differ or a value is no number."""
+    ours, theirs = (torch.as_tensor(np.asarray(values), dtype=torch.float64) for values in (ours, theirs))
+    if ours.shape != theirs.shape or not torch.isfinite(ours).all():
+        return float("inf")
+    difference, size = (ours - theirs).norm().item(), theirs.norm().item()
+    return difference / size if size else difference
+
+
+def check(rows) -> None:
+    """Assert every row, and name all that are off."""
+    measured = [(row[0], relative(row[1], row[2]), row[3]) for row in rows]
+    off = [f"{quantity}: {difference:.1e}, not within {tolerance:g}" for quantity, difference, tolerance in measured
+           if not difference <= tolerance]
+    assert measured and not off, "\n".join(off)

@@ -16,7 +16,7 @@ from ditscale.rundir import RunDir
 from ditscale.training.checkpoint import average_file, images_of, list_checkpoints, load_ema
 from ditscale.training.lengths import LONGEST, Profile, combine, gamma_of, track_name
 
-ENOUGH = 0.1                                                                   # relative error of a profile that still serves
+ENOUGH = 0.12                                                                  # relative error of a profile that still serves
 
 
 def pick_checkpoint(run: RunDir, images: int | None) -> Path:

@@ -48,6 +48,14 @@ FOREIGN = "unknown key 'formulation.%s' for formulation %s; it is an option of %
     ({"name": "flow"}, {"sampler": "ddim"}, ["evaluation.sampler 'ddim'", "heun, euler, sde would"]),
     ({"name": "flow"}, {"eta": 0.5}, ["evaluation.eta is for sampler ddim"]),
     ({"name": "flow"}, {"sampler": "euler", "churn": 2.0}, ["evaluation.churn is for formulation edm"]),
+    ({"name": "flow"}, {"sde_norm": 1.0}, ["evaluation.sde_norm is for sampler sde"]),
+    ({"name": "flow"}, {"sampler": "euler", "sde_last": "mean"}, ["evaluation.sde_last is for sampler sde"]),
+    ({"name": "flow"}, {"sampler": "sde", "sde_norm": 0.0}, ["'evaluation.sde_norm' is 0.0"]),
+    ({"name": "flow"}, {"sampler": "sde", "sde_last": "euler"}, ["'velocity', 'mean' or 'tweedie'"]),
+    ({"name": "edm"}, {"heun_last": "heun"}, ["evaluation.heun_last is for sampler heun and formulation flow"]),
+    ({"name": "flow"}, {"rounding": "ceil"}, ["'nearest' or 'floor'"]),
+    ({"name": "flow", "time_scale": 0.0}, {}, ["'formulation.time_scale' is 0.0"]),
+    ({"name": "ddpm", "time_scale": 1.0}, {}, [FOREIGN % ("time_scale", "ddpm", "flow")]),
     ({"name": "ddpm"}, {"sampling_steps": 1001, "sampler": "ddpm"}, ["evaluation.sampling_steps 1001", "1000 training timesteps"]),
     ({"name": "ddpm"}, {"sampler": "ddpm", "respacing": [10, 15]}, ["evaluation.sampling_steps=25 would fit"]),
     ({"name": "ddpm"}, {"sampler": "ddpm", "timesteps": [0, 500, 1000]}, ["from 0 to 999"]),
@@ -70,6 +78,7 @@ def test_formulation_and_sampling_mistakes_are_named(values, formulation, evalua
     ({"name": "ddpm"}, {"sampler": "ddim", "eta": 1.0, "timesteps": [0, 500, 999]}),
     ({"name": "edm", "p_mean": -0.4}, {"churn": 40.0, "churn_interval": [0.05, 50.0], "guidance_interval": [0.3, 5.0]}),
     ({"name": "flow", "interpolant": "cosine"}, {"sampler": "sde", "sde_diffusion": "kl", "guidance_schedule": "power_cosine"}),
+    ({"name": "flow", "time_scale": 1.0}, {"sampler": "sde", "sde_norm": 1.0, "sde_last": "mean", "rounding": "floor"}),
     ({"name": "ddpm"}, {}),
 ])
 def test_a_config_survives_its_own_record(values, formulation, evaluation):
@@ -79,6 +88,16 @@ def test_a_config_survives_its_own_record(values, formulation, evaluation):
     config = resolve(values, "x")
     again = resolve(config.model_dump(mode="json"), "run.json")
     assert again == config and again.science_hash() == config.science_hash()
+
+
+@pytest.mark.parametrize("section, key, default, other", [
+    ("formulation", "time_scale", 1000.0, 1.0), ("evaluation", "rounding", "nearest", "floor"), ("evaluation", "heun_last", "euler", "heun")])
+def test_an_option_at_its_default_renames_no_run(values, section, key, default, other):
+    before = resolve(values, "x").science_hash()
+    values[section][key] = default
+    assert resolve(values, "x").science_hash() == before
+    values[section][key] = other
+    assert resolve(values, "x").science_hash() != before
 
 
 def test_guidance_needs_label_dropout(values):

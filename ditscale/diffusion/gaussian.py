@@ -29,9 +29,10 @@ def gaussian_network(formulation, mean: Tensor = MEAN, covariance: Tensor = COVA
         else:
             t = time[:1]
             signal, spread = (torch.tensor([c], dtype=torch.float64) for c in formulation.signal_and_spread(t.item()))
-        gain = signal * covariance @ torch.linalg.inv(signal**2 * covariance + spread**2 * eye)
-        clean = mean[:, None, None] + torch.einsum("cd,bdhw->bchw", gain, x - signal * mean[:, None, None])
-        noise = (x - signal * clean) / spread
+        inverse = torch.linalg.inv(signal**2 * covariance + spread**2 * eye)
+        whitened = torch.einsum("cd,bdhw->bchw", inverse, x - signal * mean[:, None, None])
+        clean = mean[:, None, None] + signal * torch.einsum("cd,bdhw->bchw", covariance, whitened)
+        noise = spread * whitened                                              # E[n | x], also at spread 0
         if formulation.name == "flow":
             signal_rate, spread_rate = formulation.rates(t)
             return signal_rate * clean + spread_rate * noise

@@ -10,8 +10,11 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+from ditscale.config import SamplingConfig
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
+
+DEFAULTS = SamplingConfig(sampling_steps=1).model_dump(mode="json", exclude={"sampling_steps"})
 
 
 class WorkFolder:
@@ -77,7 +80,11 @@ def read_note(path: Path) -> dict | None:
 
 
 def refuse_other(place: Path, stands: dict, plan: dict) -> None:
-    """Raise UserError where what stands at a place was made otherwise than planned: each key that differs, with both values."""
+    """Raise UserError where what stands at a place was made otherwise than planned: each key that differs, with both values.
+
+    What an older version made says nothing of an option that it had not: that is at its default.
+    """
+    stands = DEFAULTS | stands
     differs = [f"{key} {stands.get(key)}, now {value}" for key, value in plan.items() if stands.get(key) != value]
     if differs:
         raise UserError(f"{place}: holds images made otherwise: {'; '.join(differs)}. Give another OUT, or delete it")

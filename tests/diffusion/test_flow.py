@@ -23,6 +23,7 @@ def test_noising_and_target_by_hand():
 
 def test_model_time_spans_the_embedders_range():
     assert Flow().model_inputs(torch.zeros(2, 1, 1, 1), torch.tensor([0.0, 1.0]))[1].tolist() == [0.0, 1000.0]
+    assert Flow(time_scale=1.0).model_inputs(torch.zeros(2, 1, 1, 1), torch.tensor([0.0, 0.5]))[1].tolist() == [0.0, 0.5]
 
 
 def gaussian_velocity(mean, std):

@@ -60,14 +60,14 @@ def count_rows(formulation, config, sampling, scale, interval):
     guided = Guided(model, scale, 10, interval=interval)
     sample(guided, formulation, torch.randn(3, 1, 2, 2), torch.zeros(3, dtype=torch.long), seed=0, positions=torch.arange(3),
            **vars(sampling))
-    assert len(rows) == evaluations(sampling.sampler, sampling.steps) == len(evaluated_levels(config, sampling))
+    assert len(rows) == sampling.evaluations == len(evaluated_levels(config, sampling))
     assert set(rows) <= {3, 6}
     return sum(rows) / 3, forwards(config, sampling, scale, interval)
 
 
 @pytest.mark.parametrize("name, sampling, interval", [
     ("flow", Sampling("heun", 7), (0.2, 0.7)), ("flow", Sampling("euler", 9), (0.0, 0.5)),
-    ("flow", Sampling("sde", 9), (0.03, 0.5)),
+    ("flow", Sampling("sde", 9), (0.03, 0.5)), ("flow", Sampling("heun", 7, heun_last="heun"), (0.0, 0.6)),
     ("edm", Sampling("heun", 8), (0.1, 2.0)), ("edm", Sampling("heun", 8, churn=20.0, churn_interval=(0.05, 50.0)), (0.1, 2.0)),
     ("edm", Sampling("euler", 8), (0.1, 2.0)), ("ddpm", Sampling("ddpm", 10), (222, 600)),
     ("ddpm", Sampling("ddim", 10), (222, 600)),
@@ -75,7 +75,7 @@ def count_rows(formulation, config, sampling, scale, interval):
 def test_outside_the_interval_one_pass_runs(name, sampling, interval):
     formulation, config = {"flow": (Flow(), FlowConfig(name="flow")), "edm": (Edm(), EdmConfig(name="edm")),
                            "ddpm": (Ddpm(), DdpmConfig(name="ddpm"))}[name]
-    whole = evaluations(sampling.sampler, sampling.steps)
+    whole = sampling.evaluations
     some, counted = count_rows(formulation, config, sampling, 2.0, interval)
     assert some == counted and whole < some < 2 * whole
     assert count_rows(formulation, config, sampling, 1.0, interval) == (whole, whole)

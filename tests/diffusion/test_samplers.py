@@ -12,7 +12,7 @@ from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.gaussian import COVARIANCE, MEAN, gaussian_network, ode_map
 from ditscale.diffusion.levels import ddpm_levels, flow_levels
-from ditscale.diffusion.nfe import SAMPLERS
+from ditscale.diffusion.nfe import SAMPLERS, Sampling
 from ditscale.diffusion.samplers import DIFFUSIONS, sample
 from ditscale.errors import UserError
 
@@ -34,7 +34,10 @@ def draw(formulation, noise, **options):
     (Edm, {"sampler": "heun", "steps": 128, "churn": 20.0}), (Edm, {"sampler": "euler", "steps": 500, "churn": 10.0}),
     (Flow, {"sampler": "heun", "steps": 32}), (Flow, {"sampler": "euler", "steps": 250}),
     (Flow, {"sampler": "sde", "steps": 500}), (Flow, {"sampler": "sde", "steps": 500, "sde_diffusion": "sin2"}),
-    (Flow, {"sampler": "sde", "steps": 500, "sde_diffusion": "kl"}),
+    (Flow, {"sampler": "sde", "steps": 500, "sde_diffusion": "kl"}), (Flow, {"sampler": "heun", "steps": 32, "heun_last": "heun"}),
+    (Flow, {"sampler": "sde", "steps": 500, "sde_norm": 1.0, "sde_last": "mean"}),
+    (Flow, {"sampler": "sde", "steps": 1000, "sde_norm": 2.0, "sde_diffusion": "sin2", "sde_last": "mean"}),
+    (lambda: Flow("cosine", time_scale=1.0), {"sampler": "sde", "steps": 500, "sde_norm": 1.0, "sde_last_step": 0.01}),
     (lambda: Flow("cosine"), {"sampler": "heun", "steps": 32}), (lambda: Flow("cosine"), {"sampler": "euler", "steps": 250}),
     (lambda: Flow("cosine"), {"sampler": "sde", "steps": 500})])
 def test_gaussian_data_are_recovered(make, options):
@@ -56,6 +59,24 @@ def test_order_of_convergence(name, make, steps, sampler, order):
     errors = [(draw(formulation, noise, sampler=sampler, steps=n) - truth).abs().max().item() for n in steps]
     rates = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:])]
     assert all(rate == pytest.approx(order, abs=0.3) for rate in rates), (errors, rates)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "mean", "tweedie"])
+@pytest.mark.parametrize("interpolant", ["linear", "cosine"])
+def test_the_last_step_of_the_sde_by_hand(interpolant, kind):
+    """From the sample that the network last saw, with the score and the posterior mean of Gaussian data in closed form."""
+    flow, level, norm, seen = Flow(interpolant), 0.2, 0.8, []
+    network = gaussian_network(flow)
+    images = sample(lambda x, t, y: seen.append((x, t)) or network(x, t, y), flow, start(2), torch.zeros(2), sampler="sde", steps=4, seed=5,
+                    positions=torch.arange(2), sde_last_step=level, sde_norm=norm, sde_last=kind)
+    x, time = seen[-1]
+    signal, spread, _, _ = flow.scalars(level)
+    inverse = torch.linalg.inv(signal**2 * COVARIANCE + spread**2 * torch.eye(2, dtype=torch.float64))
+    score = -torch.einsum("cd,bdhw->bchw", inverse, x - signal * MEAN[:, None, None])
+    velocity = network(x, time, None)
+    expected = {"velocity": x - level * velocity, "mean": x + level * (norm * spread * score - velocity),
+                "tweedie": (x + spread**2 * score) / signal}[kind]
+    assert len(seen) == 4 and torch.allclose(images, expected, atol=1e-10)
 
 
 def test_ddpm_ode_approaches_the_exact_map():
@@ -132,6 +153,17 @@ def test_config_and_samplers_name_the_same_things():
     field = lambda name: set(EvaluationConfig.model_fields[name].annotation.__args__)
     assert field("sampler") == {name for names in SAMPLERS.values() for name in names}
     assert field("sde_diffusion") == set(DIFFUSIONS)
+    assert {name: EvaluationConfig.model_fields[name].default for name in vars(Sampling("heun", 1)) if name not in ("sampler", "steps")} \
+        == {name: value for name, value in vars(Sampling("heun", 1)).items() if name not in ("sampler", "steps")}
+
+
+def test_heun_to_the_end_has_a_smaller_error():
+    flow, noise = Flow(), start()
+    truth = ode_map(flow, noise)
+    errors = {last: [(draw(flow, noise, sampler="heun", steps=n, heun_last=last) - truth).abs().max().item() for n in (32, 64, 128)]
+              for last in ("euler", "heun")}
+    assert all(whole < plain for whole, plain in zip(errors["heun"], errors["euler"]))
+    assert all(math.log2(coarse / fine) == pytest.approx(2, abs=0.3) for coarse, fine in zip(errors["heun"], errors["heun"][1:]))
 
 
 def test_no_gradient_is_kept():

@@ -135,6 +135,19 @@ def test_nan_is_counted(pixel_values, maker_of):
 def test_quantisation_rule():
     values = torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0, math.nan, math.inf])
     assert to_uint8(values).tolist() == [0, 0, 128, 255, 255, 0, 255]
+    assert to_uint8(values, "floor").tolist() == [0, 0, 127, 255, 255, 0, 255]
+    levels = torch.arange(256) / 127.5 - 1                                     # each grey level itself stays under both
+    assert to_uint8(levels).tolist() == list(range(256))
+    assert to_uint8(levels + 0.6 / 127.5).tolist() == [*range(1, 256), 255]    # the nearest level, or the one below
+    assert to_uint8(levels + 0.6 / 127.5, "floor").tolist() == list(range(256))
+
+
+def test_rounding_is_an_option_and_in_the_passport(pixel_values, maker_of):
+    near, floor = maker_of(), maker_of({"rounding": "floor"})
+    assert near.passport()["quantise"] == "floor(clamp(127.5 x + 128, 0, 255))"
+    assert floor.passport()["quantise"] == "floor(clamp(127.5 (x + 1), 0, 255))"
+    higher = near.make(torch.arange(6), 4)[0].int() - floor.make(torch.arange(6), 4)[0].int()
+    assert set(higher.unique().tolist()) == {0, 1}
 
 
 AVERAGES = ("ema", "ema-decay-0.99", "ema-power-0.05", "ema-power-0.1", "masters")

@@ -42,6 +42,13 @@ def test_options_that_move_samples_are_in_the_passport(evaluator):
     assert (passport.guidance_schedule, passport.sampler_options) == ("power_cosine 4", '{"eta": 0.5}')
 
 
+def test_the_released_sde_is_in_the_passport(evaluator):
+    made = evaluator({"name": "flow", "time_scale": 1.0}, sampler="sde", sampling_steps=9, sde_norm=1.0, sde_last="mean")
+    assert json.loads(made.passport.sampler_options) == {"sde_norm": 1.0, "sde_last": "mean"}
+    whole = evaluator({"name": "flow"}, sampler="heun", sampling_steps=9, sde_norm=0.5, sde_last="velocity", heun_last="heun")
+    assert (whole.passport.nfe, whole.maker.forwards, whole.passport.sampler_options) == (18, 18, '{"heun_last": "heun"}')
+
+
 def test_edm_states_its_range_of_levels(evaluator):
     options = json.loads(evaluator({"name": "edm", "sigma_max": 40.0}, churn=10.0).passport.sampler_options)
     assert options == {"churn": 10.0, "sigma_min": 0.002, "sigma_max": 40.0, "rho": 7.0}

@@ -49,7 +49,8 @@ def losses(peer, file, schedule):
     yield Row(f"{schedule}_mse", terms["mse"], mse, TIGHT)
     yield Row(f"{schedule}_vb at t > 0", terms["vb"][~first], vb[~first], TIGHT)
     if first.any():
-        yield Row(f"{schedule}_vb at t = 0, with a tanh for the normal CDF", approximate[first], vb[first], TIGHT)
+        # LOOSE: where the normal is narrow, the mass of a grey level is a small difference of two values near 1, in fp32
+        yield Row(f"{schedule}_vb at t = 0, with a tanh for the normal CDF", approximate[first], vb[first], LOOSE)
         yield Row(f"{schedule}_vb at t = 0, with the exact normal CDF", terms["vb"][first], vb[first], EXACT_CDF)
 
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import torch
 from reference import TIGHT, Row, load
 
-from ditscale.config import TrainConfig
 from ditscale.training.ema import Averages
 from ditscale.training.lengths import Profile, combine, gamma_of, track_name
 
@@ -35,7 +34,7 @@ def exponents(lengths):
 def tracked(weights, batch, lengths):
     """(images, length) to the average that a run keeps, (n,)."""
     master = weights[0].clone()
-    train = TrainConfig(images=batch * (len(weights) - 1), global_batch=batch, ema_lengths=lengths, checkpoint_every_images=batch)
+    train = SimpleNamespace(ema_decay=0.9999, ema_decays=(), ema_lengths=lengths)
     averages, found = Averages(SimpleNamespace(masters=[master]), train), {}
     for step, now in enumerate(weights[1:], start=1):
         master.copy_(now)

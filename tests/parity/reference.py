@@ -20,7 +20,7 @@ from ditscale.diffusion.formulation import make_formulation
 from ditscale.models.dit import DiT
 from ditscale.models.peers import PEERS
 
-FOLDER = Path(os.environ.get("PARITY_DATA", Path(__file__).parents[3] / "shared" / "parity"))
+FOLDER = Path(os.environ.get("PARITY_DATA", Path(__file__).resolve().parents[3] / "shared" / "parity"))
 TIGHT = 1e-5                                                                   # outputs, losses, gradients, samplers
 LOOSE = 1e-4                                                                   # samplers with learned variance: values of hundreds
 

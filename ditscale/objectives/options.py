@@ -108,6 +108,7 @@ class MdtConfig(Section):
     mask_ratio_max: float | None = Field(None, gt=0, lt=1)                     # drawn a step from mask_ratio to this; MDTv2: 0.5 [V]
     decoder_depth: Count = Field(2, gt=0)                                      # [V]; MDTv2: 6 at S/2, 4 at XL/2 [V]
     long_skips: bool = False                                                   # MDTv2 [V]
+    shared_draws: bool = False                                                 # one noise and label drop for both passes; two [V]
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         if self.decoder_depth >= dims.depth:

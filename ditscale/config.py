@@ -85,6 +85,7 @@ class FlowConfig(Section):
     t_distribution: Literal["uniform", "logit_normal"] = "uniform"             # in training
     logit_mean: float = 0.0                                                    # of ln(t / (1 - t)), logit_normal only
     logit_std: float = Field(1.0, gt=0)
+    time_scale: float = Field(1000.0, gt=0)                                    # network time = this x t; SiT, REPA: 1
 
     @model_validator(mode="after")
     def _check_distribution(self):
@@ -138,7 +139,10 @@ class SamplingConfig(Section):
     churn_interval: tuple[float, float] = Field((0.0, 1e6), strict=False)      # edm: S_tmin, S_tmax
     churn_noise: float = Field(1.0, gt=0)                                      # edm: S_noise
     sde_diffusion: Literal["sigma", "sin2", "kl"] = "sigma"                    # sde: w(t)
+    sde_norm: float = Field(0.5, gt=0)                                         # sde: SiT's diffusion norm; released SiT, REPA: 1
     sde_last_step: float = Field(0.04, gt=0, lt=1)                             # sde: from this level one step leads to clean
+    sde_last: Literal["velocity", "mean", "tweedie"] = "velocity"              # sde: that step; released SiT, REPA: mean
+    heun_last: Literal["euler", "heun"] = "euler"                              # heun on flow: the last step; SiT's heun2: heun
     guidance_scale: float = Field(1.0, ge=0)                                   # 1 is no guidance
     guidance_channels: Literal["all", "first3"] = "all"                        # first3: the released DiT
     guidance_interval: tuple[float, float] | None = Field(None, strict=False)  # noise levels where it acts; None is everywhere
@@ -147,6 +151,7 @@ class SamplingConfig(Section):
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
     average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
+    rounding: Literal["nearest", "floor"] = "nearest"                          # to uint8; floor: ADM, MDT, MaskDiT, REPA
     batch: Count = Field(256, gt=0)                                            # images at once; moves no image
 
     def check(self, run: "RunConfig") -> None:

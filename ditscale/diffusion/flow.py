@@ -20,17 +20,17 @@ class Flow:
         interpolant: ``linear`` or ``cosine``.
         t_distribution: in training, ``uniform`` or ``logit_normal``: t = sigmoid(logit_mean + logit_std z) with z standard normal
             (Stable Diffusion 3, arXiv 2403.03206, eq. 19).
+        time_scale: the network is given this times t. The embedder's sinusoids are made for 0..1000; SiT and REPA give t itself.
     """
 
     name = "flow"
     learn_sigma = False
     cleanest = 0.0
-    time_scale = 1000.0                                                        # the embedder's sinusoids are made for 0..1000
 
     def __init__(self, interpolant: str = "linear", t_distribution: str = "uniform", logit_mean: float = 0.0,
-                 logit_std: float = 1.0):
+                 logit_std: float = 1.0, time_scale: float = 1000.0):
         self.interpolant, self.t_distribution = interpolant, t_distribution
-        self.logit_mean, self.logit_std = logit_mean, logit_std
+        self.logit_mean, self.logit_std, self.time_scale = logit_mean, logit_std, time_scale
 
     def level(self, uniform: Tensor) -> Tensor:
         if self.t_distribution == "uniform":

@@ -28,7 +28,7 @@ class Formulation(Protocol):
         """The noisy sample at level ``t`` on the trajectory that ``noise`` spans."""
 
     def model_inputs(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees: scaled image and time in about 0..1000."""
+        """What the network sees: scaled image and time, in about 0..1000 but for the scales of a peer's weights."""
 
     def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the raw network output, each elementwise (B, C, S, S); the loss is the sum of their means."""

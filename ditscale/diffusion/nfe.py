@@ -26,7 +26,15 @@ class Sampling:
     churn_interval: tuple[float, float] = (0.0, 1e6)
     churn_noise: float = 1.0
     sde_diffusion: str = "sigma"                                               # sde: w(t), one of samplers.DIFFUSIONS
+    sde_norm: float = 0.5                                                      # sde: w(t) is twice this times DIFFUSIONS[...]
     sde_last_step: float = 0.04                                                # sde: the level from which one step leads to clean
+    sde_last: str = "velocity"                                                 # sde: how it leads there; mean: with the score too
+    heun_last: str = "euler"                                                   # heun on flow: the last step, euler or heun
+
+    @property
+    def evaluations(self) -> int:
+        """Model evaluations (NFE) for one image, guidance counted once."""
+        return evaluations(self.sampler, self.steps) + (self.heun_last == "heun")
 
     @property
     def stochastic(self) -> bool:
@@ -49,7 +57,8 @@ class Sampling:
                 ("eta", self.sampler == "ddim", "sampler ddim"),
                 ("churn", formulation == "edm", "formulation edm"), ("churn_interval", formulation == "edm", "formulation edm"),
                 ("churn_noise", formulation == "edm", "formulation edm"),
-                ("sde_diffusion", self.sampler == "sde", "sampler sde"), ("sde_last_step", self.sampler == "sde", "sampler sde")):
+                *((name, self.sampler == "sde", "sampler sde") for name in ("sde_diffusion", "sde_norm", "sde_last_step", "sde_last")),
+                ("heun_last", self.sampler == "heun" and formulation == "flow", "sampler heun and formulation flow")):
             if not fits and getattr(self, option) != getattr(defaults, option):
                 raise UserError(f"evaluation.{option} is for {needed}; it does nothing with formulation {formulation} and "
                                 f"sampler {self.sampler}")
@@ -92,7 +101,7 @@ def churned(level: float, sampling: Sampling) -> float:
 
 
 def evaluations(sampler: str, steps: int) -> int:
-    """Model evaluations (NFE) for one image, guidance counted once. Heun's last step is a plain Euler step."""
+    """Model evaluations (NFE) for one image, guidance counted once, with Heun's last step a plain Euler step."""
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
@@ -100,13 +109,15 @@ def evaluated_levels(formulation, sampling: Sampling) -> list[float]:
     """The level of each model evaluation, ``evaluations`` of them, in no particular order."""
     levels = visited_levels(formulation, sampling)
     starts = [churned(level, sampling) for level in levels[:-1]]
-    return starts + levels[1:-1] if sampling.sampler == "heun" else starts
+    if sampling.sampler != "heun":
+        return starts
+    return starts + (levels[1:] if sampling.heun_last == "heun" else levels[1:-1])
 
 
 def forwards(formulation, sampling: Sampling, scale: float, interval: tuple[float, float] | None) -> int:
     """Forward passes of the model for one image: two for each evaluation that is guided, one for the others."""
     if scale == 1 or interval is None:
-        return evaluations(sampling.sampler, sampling.steps) * (1 if scale == 1 else 2)
+        return sampling.evaluations * (1 if scale == 1 else 2)
     return sum(2 if guided_at(level, scale, interval) else 1 for level in evaluated_levels(formulation, sampling))
 
 

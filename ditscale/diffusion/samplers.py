@@ -1,7 +1,8 @@
 """Samplers: from noise to a clean image, by name.
 
 - ``euler``, ``heun``: the probability-flow ODE of any formulation. Heun is EDM's second-order scheme (arXiv 2206.00364, Alg. 2,
-  with churn for edm), a plain Euler step at the end. On ddpm the ODE is DDIM's, so ``euler`` is ``ddim`` without noise.
+  with churn for edm), a plain Euler step at the end (on flow also a whole Heun step, ``heun_last``). On ddpm the ODE is DDIM's, so
+  ``euler`` is ``ddim`` without noise.
 - ``ddpm``: ancestral sampling with the learned variance (arXiv 2102.09672), unclipped. ``ddim``: arXiv 2010.02502, with eta.
 - ``sde``: Euler-Maruyama on flow's reverse SDE (SiT, arXiv 2401.08740).
 
@@ -91,7 +92,7 @@ def _ode(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
         first = network.slope(x, here)
         kept = x if keep == 1 else keep * x
         ahead = kept + move * first
-        if sampling.sampler == "heun" and i < last:
+        if sampling.sampler == "heun" and (i < last or sampling.heun_last == "heun"):
             ahead = kept + move * 0.5 * (first + network.slope(ahead, there))
         x = ahead
     return x
@@ -131,25 +132,31 @@ def _ddim(network: Network, x: Tensor, levels: list[float], sampling: Sampling, 
 def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
     """``dx = (v - w s / 2) dt + sqrt(w) dW`` backwards in time, with s the score; its marginals are the ODE's for any w(t) >= 0.
 
-    The score is singular at t = 0. So the last step, from ``sde_last_step``, follows the velocity alone.
+    The score is singular at t = 0, so one last step without noise leads from ``sde_last_step`` to clean: along the ``velocity``, along
+    the drift with its score (``mean``), or to the clean image predicted there (``tweedie``: the posterior mean).
     """
     flow, last = network.formulation, len(levels) - 2
     for i, (here, there) in enumerate(zip(levels[:-1], levels[1:])):
         velocity = network.slope(x, here)
-        if i == last:
+        if i == last and sampling.sde_last == "velocity":
             return x + (there - here) * velocity
         signal, spread, signal_rate, spread_rate = flow.scalars(here)
-        w = DIFFUSIONS[sampling.sde_diffusion](here, signal, spread, signal_rate, spread_rate)
+        w = 2 * sampling.sde_norm * DIFFUSIONS[sampling.sde_diffusion](here, signal, spread, signal_rate, spread_rate)
         # score = -n / spread with n = (signal v - signal_rate x) / determinant
         determinant = signal * spread_rate - spread * signal_rate
         of_velocity, of_noisy = -signal / (determinant * spread), signal_rate / (determinant * spread)
         back = here - there
+        if i == last and sampling.sde_last == "tweedie":
+            return (spread_rate * x - spread * velocity) / determinant
         x = (1 + back * w / 2 * of_noisy) * x + back * (w / 2 * of_velocity - 1) * velocity
+        if i == last:
+            return x
         x = x.add_(math.sqrt(w * back) * fresh.at(i))
     return x
 
 
-# w(t) of SiT: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it, kept finite.
+# w(t) of SiT at sde_norm 0.5: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it, kept
+# finite. SiT's code steps with D = norm x form and sqrt(2 D): at its default norm of 1 it takes twice the w of its paper's letters.
 DIFFUSIONS = {
     "sigma": lambda t, signal, spread, signal_rate, spread_rate: spread,
     "sin2": lambda t, signal, spread, signal_rate, spread_rate: math.sin(math.pi * t) ** 2,

@@ -13,13 +13,13 @@ from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.vae import Vae
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.nfe import evaluations, forwards, sampling_of
+from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.errors import UserError
 from ditscale.evaluation.decoder import make_decoder
 from ditscale.objectives.variants import build_model
 
-QUANTISE = "floor(clamp(127.5 x + 128, 0, 255))"
+QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
 
 
 class ImageMaker:
@@ -82,7 +82,7 @@ class ImageMaker:
             images = self.decoder(images)
         broken = ~torch.isfinite(images).flatten(1).all(dim=1)
         self.nan_images += positions[broken.to(positions.device)].tolist()
-        return to_uint8(images).cpu(), labels.cpu()
+        return to_uint8(images, self.settings.rounding).cpu(), labels.cpu()
 
     def labels(self, positions: Tensor, seed: int) -> Tensor:
         """The classes of images: int64, in the shape of ``positions`` (N,)."""
@@ -100,10 +100,10 @@ class ImageMaker:
         options, interval = self.sampling.options(self.formulation), settings.guidance_interval
         return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
                 "formulation": self.config.formulation.name, "sampler": settings.sampler,
-                "sampling_steps": settings.sampling_steps, "nfe": evaluations(settings.sampler, settings.sampling_steps),
+                "sampling_steps": settings.sampling_steps, "nfe": self.sampling.evaluations,
                 "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
                 "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
-                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE,
+                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
                 "sampler_options": json.dumps(options, sort_keys=True) if options else "",
                 **averaged(settings.average, self.config.train.ema_decay)}
@@ -123,6 +123,8 @@ def sample_parts(maker: ImageMaker, positions: Tensor, seed: int):
         yield part, *maker.make(part, seed)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] to 0..255 by the rule of DiT and EDM2, ``QUANTISE``; what is not a number becomes 0."""
-    return (127.5 * images + 128).nan_to_num(0.0).clamp(0, 255).to(torch.uint8)
+def to_uint8(images: Tensor, rounding: str = "nearest") -> Tensor:
+    """[-1, 1] to 0..255 by a rule of ``QUANTISE``: DiT's, SiT's and EDM2's, or that of ADM, MDT, MaskDiT and REPA, whose images are
+    darker by half a grey level. What is not a number becomes 0."""
+    scaled = 127.5 * images + 128 if rounding == "nearest" else 127.5 * (images + 1)
+    return scaled.nan_to_num(0.0).clamp(0, 255).to(torch.uint8)

@@ -7,7 +7,7 @@ from ditscale.errors import UserError, did_you_mean
 
 # Keys whose values are single, so that a list of them is a sweep.
 SWEPT = ("seed", "guidance_scale", "guidance_power", "guidance_schedule", "guidance_channels", "sampler", "sampling_steps", "eta",
-         "churn", "sde_diffusion", "average", "samples", "labels")
+         "churn", "sde_diffusion", "sde_norm", "sde_last", "heun_last", "rounding", "average", "samples", "labels")
 
 
 def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:

@@ -169,6 +169,11 @@ def sincos_position_table(hidden_size: int, grid: int) -> Tensor:
     return torch.cat(halves, dim=1).float().unsqueeze(0)
 
 
+def sinusoid_frequencies(count: int, device=None) -> Tensor:
+    """The timestep embedder's: 10000^(-i / count) for i below ``count``, in fp32."""
+    return torch.exp(-math.log(10000.0) / count * torch.arange(count, dtype=torch.float32, device=device))
+
+
 class TimestepEmbedder(nn.Module):
     """A scalar time (in training steps, 0 to 1000) to ``(B, H)``: 256-d sinusoid in fp32, then a two-layer MLP."""
 
@@ -179,9 +184,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(Linear(self.frequencies, hidden_size), nn.SiLU(), Linear(hidden_size, hidden_size))
 
     def forward(self, t: Tensor) -> Tensor:
-        half = self.frequencies // 2
-        omega = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=t.device))
-        angle = t.float()[:, None] * omega
+        angle = t.float()[:, None] * sinusoid_frequencies(self.frequencies // 2, t.device)
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.mlp[0].weight.dtype))
 
 

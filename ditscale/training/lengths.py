@@ -57,11 +57,13 @@ class Profile:
 def combine(snapshots: list[Profile], target: Profile) -> tuple[np.ndarray, float]:
     """Weights x of snapshots so that sum x_i p_i comes nearest to the target's profile; and what is missed, relative to it.
 
-    Least squares over all of [0, images]; the weights need not add up to one exactly, and some are negative.
+    Least squares over all of [0, images], then divided by their sum, as EDM2's code does: an average of equal weights must be those
+    weights, and a profile that is not quite met would scale the whole network instead. Some weights are negative.
     """
     gram = np.array([[first.dot(second) for second in snapshots] for first in snapshots])
     towards = np.array([snapshot.dot(target) for snapshot in snapshots])
     scale = np.sqrt(np.diag(gram))                                             # profiles of unit norm are better conditioned
     weights = np.linalg.lstsq(gram / np.outer(scale, scale), towards / scale, rcond=1e-12)[0] / scale
+    weights /= weights.sum()
     missed = target.dot(target) - 2 * weights @ towards + weights @ gram @ weights
     return weights, float(np.sqrt(max(missed, 0.0) / target.dot(target)))

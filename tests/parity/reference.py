@@ -5,12 +5,20 @@ which yields a ``Row`` for each quantity of one npz; the tests assert the rows, 
 """
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+
+from ditscale.config import DdpmConfig, EdmConfig, FlowConfig
+from ditscale.diffusion import samplers
+from ditscale.diffusion.formulation import make_formulation
+from ditscale.models.dit import DiT
+from ditscale.models.peers import PEERS
 
 FOLDER = Path(os.environ.get("PARITY_DATA", Path(__file__).parents[3] / "shared" / "parity"))
 TIGHT = 1e-5                                                                   # outputs, losses, gradients, samplers
@@ -38,25 +46,59 @@ def each_file(peer: str):
 
 
 def load(path) -> dict:
-    """A file's arrays by name as torch tensors, and ``weights``: those named ``w.<name>``, by name."""
+    """A file's arrays by name as torch tensors; where there are some named ``w.<name>``, these by name under ``weights``."""
     with np.load(path) as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     weights = {name.removeprefix("w."): value for name, value in arrays.items() if name.startswith("w.")}
-    return {name: value for name, value in arrays.items() if not name.startswith("w.")} | {"weights": weights}
+    others = {name: value for name, value in arrays.items() if not name.startswith("w.")}
+    return others | {"weights": weights} if weights else others
 
 
 def relative(ours, theirs) -> float:
     """Norm of the difference over the norm of ``theirs``, in fp64; infinite where shapes differ or a value is no number."""
-    ours, theirs = (torch.as_tensor(np.asarray(values), dtype=torch.float64) for values in (ours, theirs))
+    ours, theirs = (torch.as_tensor(values).detach().double() for values in (ours, theirs))
     if ours.shape != theirs.shape or not torch.isfinite(ours).all():
         return float("inf")
     difference, size = (ours - theirs).norm().item(), theirs.norm().item()
     return difference / size if size else difference
 
 
+class Peer(NamedTuple):
+    """A peer's network under ditscale: its weights translated, and the formulation that the translation names."""
+
+    model: DiT
+    formulation: object
+
+
+def peer_model(peer: str, file: dict, heads: int, **formulation) -> Peer:
+    """The backbone of a file's weights, with further options of the formulation."""
+    translated = PEERS[peer](file["weights"], heads)
+    model = DiT(**translated.model).eval()
+    model.load_state_dict(translated.weights)
+    stated = {key.removeprefix("formulation."): value for key, value in translated.config.items() if key.startswith("formulation.")}
+    config = {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig}[stated["name"]]
+    return Peer(model.requires_grad_(False), make_formulation(config(**stated | formulation)))
+
+
+def image_means(values):
+    """(B, ...) to the mean over each image, (B,)."""
+    return values.flatten(1).mean(1)
+
+
+@contextmanager
+def given_noise(steps):
+    """Inside, a sampler that draws noise in step i takes ``steps[i]`` (N, B, C, S, S) instead."""
+    class Given:
+        def __init__(self, *_):
+            self.at = steps.__getitem__
+
+    with mock.patch.object(samplers, "StepNoise", Given):
+        yield
+
+
 def check(rows) -> None:
-    """Assert every row, and name all that are off."""
-    measured = [(row[0], relative(row[1], row[2]), row[3]) for row in rows]
+    """Assert every row, and name all that are off. ``rows`` is what ``compare`` yields."""
+    measured = [(quantity, relative(ours, theirs), tolerance) for quantity, ours, theirs, tolerance in rows]
     off = [f"{quantity}: {difference:.1e}, not within {tolerance:g}" for quantity, difference, tolerance in measured
            if not difference <= tolerance]
     assert measured and not off, "\n".join(off)

@@ -3,17 +3,9 @@
 A translation is exact: with the config keys that it returns, ditscale's model gives the peer's outputs to rounding.
 """
 
-from typing import NamedTuple
+from ditscale.models.peers.translated import Translated
+from ditscale.models.peers import dit, repa, sit
 
-from torch import Tensor
+__all__ = ["PEERS", "Translated"]
 
-
-class Translated(NamedTuple):
-    """A peer's weights under ditscale's names."""
-
-    weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
-    model: dict                                                                # keyword arguments of the model's constructor
-    config: dict[str, object]                                                  # config keys under which the outputs are the peer's
-
-
-PEERS: dict = {}                                                               # name -> translate(state, heads) -> Translated
+PEERS = {"dit": dit.translate, "repa": repa.translate, "sit": sit.translate}   # name -> translate(state, heads) -> Translated

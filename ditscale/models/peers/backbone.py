@@ -1,0 +1,68 @@
+"""What the peers' models of DiT's own shape have in common: sizes read off the weights, and a check of keys and shapes.
+
+DiT, SiT and REPA share the backbone and its key names with ditscale (adaLN-Zero, without QK-norm); they differ in time and outputs.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ditscale.errors import UserError
+from ditscale.models.dit import DiT
+
+
+def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
+    """Keyword arguments of ``DiT`` for a backbone's weights; ``learn_sigma`` says whether there are 2 C output channels.
+
+    The label table has a null class as its last row: the weights cannot tell, and a peer's model without label dropout is rare.
+
+    Raises:
+        UserError: a key that the sizes are read from is missing or has another shape.
+    """
+    try:
+        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
+        _, tokens, _ = state["pos_embed"].shape
+        rows, _ = state["y_embedder.embedding_table.weight"].shape
+        outputs, _ = state["final_layer.linear.weight"].shape
+    except KeyError as error:
+        raise UserError(f"these are not weights of {peer}: there is no {error}") from None
+    except ValueError:
+        raise UserError(f"these are not weights of {peer}: patches, positions, labels or outputs have another number of axes") from None
+    one = channels * patch * patch
+    if outputs not in (one, 2 * one):
+        raise UserError(f"these are not weights of {peer}: final_layer.linear has {outputs} outputs where {one} or {2 * one} belong")
+    return {"input_size": math.isqrt(tokens) * patch, "patch_size": patch, "in_channels": channels, "hidden_size": hidden,
+            "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}), "num_heads": heads,
+            "num_classes": rows - 1, "class_dropout_prob": 0.1, "learn_sigma": outputs == 2 * one}
+
+
+def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str, Tensor], dict]:
+    """A model of 2 C output channels whose second half the peer throws away, as one of C."""
+    if not model["learn_sigma"]:
+        return state, model
+    kept = dict(state)
+    for key in ("final_layer.linear.weight", "final_layer.linear.bias"):       # rows are (p, p, 2 C): channels innermost
+        rows = state[key].unflatten(0, (model["patch_size"] ** 2, 2, model["in_channels"]))
+        kept[key] = rows[:, 0].flatten(0, 1).contiguous()
+    return kept, model | {"learn_sigma": False}
+
+
+def checked(state: dict[str, Tensor], model: dict, peer: str) -> dict[str, Tensor]:
+    """The same weights, once each of the model's is there in its shape and no other is.
+
+    Raises:
+        UserError: it is not so; the message names the first such weight.
+    """
+    with torch.device("meta"):
+        wanted = DiT(**model).state_dict()
+    for key, value in wanted.items():
+        if key not in state:
+            raise UserError(f"these are not weights of {peer}: there is no '{key}'")
+        if state[key].shape != value.shape:
+            raise UserError(f"these are not weights of {peer}: '{key}' is {tuple(state[key].shape)}, not {tuple(value.shape)}")
+    beyond = [key for key in state if key not in wanted]
+    if beyond:
+        raise UserError(f"these weights of {peer} hold '{beyond[0]}', which its published model has not"
+                        + (f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""))
+    return state

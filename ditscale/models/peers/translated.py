@@ -1,0 +1,13 @@
+"""What a translation of a peer's weights gives."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Translated(NamedTuple):
+    """A peer's weights under ditscale's names."""
+
+    weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
+    model: dict                                                                # keyword arguments of the model's constructor
+    config: dict[str, object]                                                  # dotted config keys under which the outputs are the peer's

@@ -1,0 +1,32 @@
+"""REPA: outputs, the denoising loss, ODE and SDE, with and without its guidance interval. The projection has no twin here."""
+
+from reference import TIGHT, Row, given_noise, image_means, load, peer_model
+
+from ditscale.diffusion.guidance import Guided
+from ditscale.diffusion.samplers import sample
+
+
+def compare(path):
+    """Rows for one file."""
+    file = load(path)
+    peer = peer_model("repa", file, int(file["dims"][6]))
+    flow, t, labels = peer.formulation, file["t"], file["labels"]
+    output = peer.model(*flow.model_inputs(file["data"], t), labels)
+    yield Row("output_of_data_at_t", output, file["output_of_data_at_t"], TIGHT)
+    output = peer.model(*flow.model_inputs(flow.add_noise(file["data"], file["noise"], t), t), labels)
+    yield Row("denoising_loss", image_means(flow.loss(output, file["data"], file["noise"], t)["mse"]), file["denoising_loss"], TIGHT)
+    for name, options in {"euler": {"sampler": "euler"}, "euler_heun": {"sampler": "heun"},
+                          "sde": {"sampler": "sde", "sde_norm": 1.0, "sde_last": "mean"}}.items():
+        yield Row(name, drawn(peer, file, 1.0, **options), file[name], TIGHT)
+        if f"{name}_cfg_interval" in file:
+            guided = drawn(peer, file, file["cfg_scale"].item(), **options)
+            yield Row(f"{name}_cfg_interval", guided, file[f"{name}_cfg_interval"], TIGHT)
+
+
+def drawn(peer, file, scale, **options):
+    """Images in fp64 but for the network, as theirs; guidance where t is at most ``guidance_high``, on all channels."""
+    high = round(file["guidance_high"].item(), 6)                              # stored as float32 of a decimal number
+    guided = Guided(peer.model, scale, int(file["dims"][3]), interval=(0.0, high))
+    with given_noise(file["step_noise"].double()):
+        return sample(guided, peer.formulation, file["start_noise"].double(), file["sample_labels"], seed=0,
+                      positions=file["sample_labels"], steps=len(file["step_noise"]), **options)

@@ -2,9 +2,9 @@
 
     python benchmarks/gradient_variance.py [--model DiT-nano/2] [--formulation ddpm] [--at 0 200 1000] [--batches 200] [--tiny]
 
-A small ``mdt`` model trains on scikit-learn's digits; now and then its gradient is taken on many batches, with shared and with own
-draws of the same images, levels and masks. The variance is the trace of the gradient's covariance over batches. The last line is one
-JSON object: for each number of steps, both variances and their ratio (shared over fresh).
+A small ``mdt`` model trains on scikit-learn's digits; now and then its gradient is taken on many batches, with shared and with
+fresh draws for the same images, levels and masks. The variance is the trace of the gradient's covariance over batches. The last
+line is one JSON object: for each number of steps, both variances and their ratio (shared over fresh).
 """
 
 import argparse
@@ -36,7 +36,8 @@ def main() -> None:
     optimizer, data, rows = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.0), digits(), []
     for step in range(max(options.at) + 1):
         if step in options.at:
-            variances = {name: variance(model, objective, data, options) for name, objective in (("fresh", fresh), ("shared", shared))}
+            variances = {name: variance(model, objective, data, options)
+                         for name, objective in (("fresh", fresh), ("shared", shared))}
             rows.append({"steps": step, **variances, "ratio": variances["shared"] / variances["fresh"]})
             print(rows[-1], flush=True)
         for parameter, gradient in zip(model.parameters(), gradients(model, fresh, data, step, options.batch)):

@@ -23,7 +23,7 @@ class ModelConfig(Section):
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
     block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
-    null_class: Literal["learned", "zero"] = "learned"                         # "no class": a row of its own, or MaskDiT's zero vector
+    null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
 
     @model_validator(mode="after")
     def _check_null_class(self):

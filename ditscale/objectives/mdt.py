@@ -13,7 +13,8 @@ OWN = " of the masked pass"                                                    #
 
 
 class MaskedDiffusion(Objective):
-    """Both passes see the same images at the same levels, each under its own noise and label drops; both losses are over all tokens.
+    """Both passes see the same images at the same levels, each under its own noise and label drops; both losses are over all
+    tokens.
 
     The released code draws both anew for the masked pass, which makes the gradient less noisy; ``shared_draws`` gives it those of
     the full pass, which are every variant's. With ``mask_ratio_max`` (MDTv2) the ratio is drawn once a step, by the images seen

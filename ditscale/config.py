@@ -23,6 +23,14 @@ class ModelConfig(Section):
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
     block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
+    null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
+
+    @model_validator(mode="after")
+    def _check_null_class(self):
+        if self.null_class == "zero" and self.class_dropout_prob == 0:
+            raise UserError("model.null_class zero with model.class_dropout_prob 0: no label is ever dropped, so there is no null "
+                            "class; leave it out, or give a class_dropout_prob above 0")
+        return self
 
 
 class DataConfig(Section):

@@ -172,6 +172,7 @@ def test_override_is_read_as_yaml():
     ({"name": "masked", "decoder_depth": 0}, ["decoder_depth 0", "mask_ratio 0, which is the baseline"]),
     ({"name": "masked", "decoder_width": 24, "decoder_heads": 5}, ["objective.decoder_width 24", "multiple of decoder_heads 5"]),
     ({"name": "masked", "unmasking_images": 1000}, ["objective.unmasking_images 1000 is more than train.images 640"]),
+    ({"name": "masked", "mask_power": 4.0}, ["objective.mask_power 4.0 is for mask_schedule cosine; it is constant"]),
     ({"name": "masked", "unmasking_lr": 1e-4}, ["objective.unmasking_lr", "unmasking_images"]),
     ({"name": "mdt", "decoder_depth": 4}, ["objective.decoder_depth 4 leaves no encoder", "4 blocks", "at most 3"]),
     ({"name": "mdt", "mask_ratio": 0.5, "mask_ratio_max": 0.3}, ["objective.mask_ratio_max 0.3 is not above mask_ratio 0.5"]),
@@ -187,6 +188,12 @@ def test_objective_mistakes_are_named(values, objective, words):
     for word in words:
         assert word in str(error.value), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_zero_null_class_needs_label_drops(values):
+    values["model"] |= {"null_class": "zero", "class_dropout_prob": 0.0}
+    with pytest.raises(UserError, match="model.null_class zero with model.class_dropout_prob 0"):
+        resolve(values, "spec.yaml")
 
 
 def test_one_token_cannot_be_masked(values):

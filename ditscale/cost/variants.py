@@ -36,7 +36,7 @@ def _masked_card(backbone: Backbone, objective, kept: int) -> ComputeCard:
     def forward(tokens: int) -> Parts:
         return added(backbone.embed_macs(), encoder.macs(tokens), _decoder_macs(backbone, shape, tokens))
 
-    mask_token = shape.width if objective.mask_ratio else 0
+    mask_token = shape.width if objective.mask_ratio and objective.mask_token == "learned" else 0
     return ComputeCard(backbone.tokens, parameters + mask_token, parameters, forward(backbone.tokens), forward(kept))
 
 

@@ -53,6 +53,7 @@ class DiT(nn.Module):
         learn_sigma: the output carries a second set of channels for the variance.
         class_dropout_prob: above 0 the label table gets a null class, index ``num_classes``. The drop itself is the
             objective's: it is drawn per sample, so that it never depends on ranks.
+        null_class: ``learned``, or ``zero`` for a row that is and stays the zero vector, as in MaskDiT.
         block: ``adaln_zero | adaln | cross_attention | in_context``, see ``blocks.py``.
         qk_norm: normalise queries and keys; off in the paper.
         relative_bias: a learned bias for each offset between two tokens in every attention; MDT's, off in the paper.
@@ -63,7 +64,7 @@ class DiT(nn.Module):
 
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
-                 block: str = "adaln_zero", qk_norm: bool = False, relative_bias: bool = False):
+                 block: str = "adaln_zero", qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
         super().__init__()
         self.grid = token_grid(input_size, patch_size)
         if hidden_size % num_heads or hidden_size % 4:
@@ -76,7 +77,7 @@ class DiT(nn.Module):
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
-        self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout_prob)
+        self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout_prob, zero_null=null_class == "zero")
         self.register_buffer("pos_embed", sincos_position_table(hidden_size, self.grid))
         self.blocks = self.make_blocks(depth, hidden_size, num_heads)
         self.final_layer = self.make_projection(hidden_size, patch_size * patch_size * self.out_channels)
@@ -85,6 +86,8 @@ class DiT(nn.Module):
         nn.init.zeros_(self.x_embedder.proj.bias)
         for embedding in (self.y_embedder.embedding_table, self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
             nn.init.normal_(embedding.weight, std=0.02)
+        if null_class == "zero":
+            nn.init.zeros_(self.y_embedder.embedding_table.weight[num_classes])
 
     def make_blocks(self, depth: int, width: int, num_heads: int) -> nn.ModuleList:
         """Blocks of the model's design that take its condition."""

@@ -189,11 +189,15 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """A class label to ``(B, H)``; the last row is the null class, there only when labels are dropped in training."""
+    """A class label to ``(B, H)``; the last row is the null class, there only when labels are dropped in training.
 
-    def __init__(self, num_classes: int, hidden_size: int, class_dropout_prob: float):
+    With ``zero_null`` that row has no gradient: it stays the zero vector that ``DiT`` makes it, as in MaskDiT.
+    """
+
+    def __init__(self, num_classes: int, hidden_size: int, class_dropout_prob: float, zero_null: bool = False):
         super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + (class_dropout_prob > 0), hidden_size)
+        self.embedding_table = nn.Embedding(num_classes + (class_dropout_prob > 0), hidden_size,
+                                            padding_idx=num_classes if zero_null else None)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)

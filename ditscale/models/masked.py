@@ -11,12 +11,12 @@ from ditscale.models.masking import gather, scatter
 class MaskedDiT(DiT):
     """A DiT whose blocks are the encoder, and ``decoder_depth`` further blocks of its own design behind them.
 
-    The decoder takes the encoder's condition. At masked places it is given a learned mask token. Without ``kept`` (sampling) all
+    The decoder takes the encoder's condition. At masked places it is given a mask token. Without ``kept`` (sampling) all
     tokens are encoded and the mask token is not used.
 
     Args:
         decoder_depth, decoder_width, decoder_heads: the added blocks; MaskDiT: 8, 512, 16.
-        mask_token: whether the model has one; it is trained only where tokens are masked.
+        mask_token: whether there is a learned one, which is trained only where tokens are masked; else it is the zero vector.
         options: of ``DiT``.
     """
 
@@ -47,6 +47,8 @@ class MaskedDiT(DiT):
         encoded, beside = part(self.decoder_embed(join(encoded, beside), condition.c), encoded.shape[1])
         if kept is not None:
             places = self.decoder_pos_embed.shape[1]
-            encoded = scatter(encoded, kept, self.mask_token.expand(len(kept), places, -1) if elsewhere is None else elsewhere)
+            if elsewhere is None:
+                elsewhere = encoded.new_zeros(1, 1, encoded.shape[-1]) if self.mask_token is None else self.mask_token
+            encoded = scatter(encoded, kept, elsewhere.expand(len(kept), places, -1))
         tokens, _ = run(self.decoder_blocks, (encoded + self.decoder_pos_embed).to(encoded.dtype), beside, condition.c)
         return self.to_image(tokens, condition.c)

@@ -7,28 +7,36 @@ from ditscale import randomness
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.objective import CleanBatch, Objective, Terms, named_means
 from ditscale.objectives.options import MdtConfig, kept_tokens
-from ditscale.randomness import Uniform
+from ditscale.randomness import Normal, Uniform
+
+OWN = " of the masked pass"                                                    # streams that only the second pass reads
 
 
 class MaskedDiffusion(Objective):
-    """Both passes see the same noisy images; both losses are over all tokens.
+    """Both passes see the same images at the same levels, each under its own noise and label drops; both losses are over all
+    tokens.
 
-    With ``mask_ratio_max`` (MDTv2) the ratio is drawn once a step, by the images seen before it: the same on every rank.
+    The released code draws both anew for the masked pass, which makes the gradient less noisy; ``shared_draws`` gives it those of
+    the full pass, which are every variant's. With ``mask_ratio_max`` (MDTv2) the ratio is drawn once a step, by the images seen
+    before it: the same on every rank.
     """
 
     def __init__(self, *args, options: MdtConfig, tokens: int, seed: int, **settings):
         super().__init__(*args, **settings)
         self.options, self.tokens, self.seed = options, tokens, seed
         self.streams["token mask"] = Uniform(tokens)
+        if not options.shared_draws:
+            self.streams |= {"noise" + OWN: Normal(self.streams["noise"].shape), "label drop" + OWN: Uniform()}
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
-        noisy, noise, t, labels = self.noised(batch, draws)
-        inputs = self.formulation.model_inputs(noisy, t)
+        full = masked = self.noised(batch, draws)
+        if not self.options.shared_draws:
+            masked = self.noised(batch, draws | {name: draws[name + OWN] for name in ("noise", "label drop")})
         kept = keep_lowest(draws["token mask"], kept_tokens(self.tokens, self.ratio(batch.images_seen)))
         losses = {}
-        for name, places in (("generative_full", None), ("generative_masked", kept)):
-            output = model(*inputs, labels, kept=places)
-            losses |= named_means(name, self.formulation.loss(output, batch.images, noise, t))
+        for name, noised, places in (("generative_full", full, None), ("generative_masked", masked, kept)):
+            output = model(*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels, kept=places)
+            losses |= named_means(name, self.formulation.loss(output, batch.images, noised.noise, noised.t))
         return Terms(losses)
 
     def ratio(self, images_seen: int) -> float:

@@ -76,6 +76,8 @@ class MaskedConfig(AddedDecoder):
     name: Literal["masked"]
     mask_ratio: float = Field(0.5, ge=0, lt=1)                                 # [V]
     mask_schedule: Literal["constant", "cosine"] = "constant"                  # cosine: from mask_ratio down to 0
+    mask_power: float = Field(1.0, gt=0)                                       # of the cosine; the released code: 2 to 6 [V]
+    mask_token: Literal["learned", "zero"] = "learned"                         # zero: as released without reconstruction [V]
     reconstruction_weight: float = Field(0.1, ge=0)                            # [V]
     unmasking_images: Count = Field(0, ge=0)                                   # the last so many images are seen whole
     unmasking_lr: float | None = Field(None, gt=0)                             # in that stage; default half of train.lr [V]
@@ -87,13 +89,15 @@ class MaskedConfig(AddedDecoder):
             return 0.0
         if self.mask_schedule == "constant":
             return self.mask_ratio
-        return self.mask_ratio * math.cos(math.pi / 2 * images_seen / masked)
+        return self.mask_ratio * math.cos(math.pi / 2 * images_seen / masked) ** self.mask_power
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)
         if self.mask_ratio and not self.decoder(dims).depth:
             raise UserError(f"objective.mask_ratio {self.mask_ratio} with decoder_depth 0: nothing would bring the masked tokens "
                             "back; give decoder blocks, or mask_ratio 0, which is the baseline")
+        if self.mask_power != 1 and self.mask_schedule != "cosine":
+            raise UserError(f"objective.mask_power {self.mask_power} is for mask_schedule cosine; it is {self.mask_schedule}")
         if self.unmasking_images > images:
             raise UserError(f"objective.unmasking_images {self.unmasking_images} is more than train.images {images}")
         if self.unmasking_lr is not None and not self.unmasking_images:
@@ -108,6 +112,7 @@ class MdtConfig(Section):
     mask_ratio_max: float | None = Field(None, gt=0, lt=1)                     # drawn a step from mask_ratio to this; MDTv2: 0.5 [V]
     decoder_depth: Count = Field(2, gt=0)                                      # [V]; MDTv2: 6 at S/2, 4 at XL/2 [V]
     long_skips: bool = False                                                   # MDTv2 [V]
+    shared_draws: bool = False                                                 # one noise and label drop for both passes; two [V]
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         if self.decoder_depth >= dims.depth:

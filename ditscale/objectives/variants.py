@@ -40,7 +40,7 @@ def build_model(config: RunConfig) -> DiT:
     return create_model(config.model.name, seed=config.seed, variant=variant, input_size=config.data.resolution,
                         in_channels=config.data.channels, num_classes=config.data.classes,
                         class_dropout_prob=config.model.class_dropout_prob, learn_sigma=config.formulation.name in LEARNS_SIGMA,
-                        block=config.model.block, qk_norm=config.model.qk_norm, **added)
+                        block=config.model.block, qk_norm=config.model.qk_norm, null_class=config.model.null_class, **added)
 
 
 def _variant(config: RunConfig) -> tuple[type[DiT], dict]:
@@ -53,6 +53,6 @@ def _variant(config: RunConfig) -> tuple[type[DiT], dict]:
     depth, width, heads = options.decoder(dims)
     decoder = {"decoder_depth": depth, "decoder_width": width, "decoder_heads": heads}
     if options.name == "masked":
-        return MaskedDiT, {**decoder, "mask_token": options.mask_ratio > 0}
+        return MaskedDiT, {**decoder, "mask_token": options.mask_ratio > 0 and options.mask_token == "learned"}
     return DiscriminativeDiT, {**decoder, "masks": options.mask_ratio > 0, "head": options.head(dims) if options.discriminates else None,
                                "discriminates": (options.cls_weight > 0, options.patch_weight > 0)}

@@ -108,6 +108,38 @@ def test_output_is_zero_at_first(values, objective):
     assert torch.equal(model(x, t, y, kept=torch.arange(0, 16, 2).expand(4, -1)), torch.zeros(4, 1, 8, 8))
 
 
+def test_a_zero_mask_token_is_a_learned_one_set_to_zero(values):
+    learned = trained_looking(values, {"name": "masked"})
+    zero = trained_looking(values, {"name": "masked", "mask_token": "zero"})
+    assert set(learned.state_dict()) - set(zero.state_dict()) == {"mask_token"}
+    zero.load_state_dict({name: value for name, value in learned.state_dict().items() if name != "mask_token"})
+    kept = keep_lowest(torch.rand(4, 16), 8)
+    assert not torch.equal(zero(*inputs(), kept=kept), learned(*inputs(), kept=kept))
+    torch.nn.init.zeros_(learned.mask_token)
+    assert torch.equal(zero(*inputs(), kept=kept), learned(*inputs(), kept=kept))
+
+
+def test_a_zero_null_class_stays_zero_and_changes_nothing_else(values):
+    values["model"]["null_class"] = "zero"
+    model = build_model(resolve(values, "test"))
+    values["model"]["null_class"] = "learned"
+    for name, value in build_model(resolve(values, "test")).state_dict().items():
+        if name == "y_embedder.embedding_table.weight":
+            assert value[10].abs().sum() > 0 and torch.equal(value[:10], model.state_dict()[name][:10])
+        else:
+            assert torch.equal(value, model.state_dict()[name])
+    table, (x, t, _) = model.y_embedder.embedding_table, inputs()
+    for parameter in (parameter for name, parameter in model.named_parameters() if "y_embedder" not in name):
+        torch.nn.init.normal_(parameter, std=0.05)
+    optimizer, before = torch.optim.AdamW(model.parameters(), lr=0.1), table.weight.detach().clone()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x, t, torch.tensor([10, 3, 10, 4])).square().mean().backward()
+        optimizer.step()
+    assert torch.equal(table.weight[10], torch.zeros(table.embedding_dim))
+    assert not torch.allclose(table.weight[3], before[3], atol=0.1)
+
+
 def test_no_masking_and_no_decoder_is_the_baselines_model(values):
     values["objective"] = {"name": "masked", "mask_ratio": 0.0, "decoder_depth": 0}
     assert type(build_model(resolve(values, "test"))) is DiT

@@ -75,6 +75,8 @@ def test_cosine_schedule_masks_less_and_less(setting):
     for images_seen in (0, 320, 576):
         s.objective(model, s.batch._replace(images_seen=images_seen), s.draws)
     assert kept == [4, 7, 14]                                                  # 16 (1 - 0.75 cos(pi/2 * 0, 0.5, 0.9)), rounded down
+    powered = setting({"name": "masked", "mask_schedule": "cosine", "mask_ratio": 0.75, "mask_power": 4.0}).config.objective
+    assert [powered.ratio_at(seen, 640) for seen in (0, 320)] == pytest.approx([0.75, 0.75 / 4])  # cos(pi/4)^4 = 1/4
 
 
 def test_the_same_image_is_masked_the_same_in_any_batch(setting):

@@ -70,10 +70,10 @@ class Peer(NamedTuple):
     formulation: object
 
 
-def peer_model(peer: str, file: dict, heads: int, **formulation) -> Peer:
-    """The backbone of a file's weights, with further options of the formulation."""
-    translated = PEERS[peer](file["weights"], heads)
-    model = DiT(**translated.model).eval()
+def peer_model(peer: str, file: dict, heads: int, sizes: dict | None = None, **formulation) -> Peer:
+    """The network of a file's weights, with ``sizes`` that they do not tell and further options of the formulation."""
+    translated = PEERS[peer](file["weights"], heads, **sizes or {})
+    model = translated.kind(**translated.model).eval()
     model.load_state_dict(translated.weights)
     stated = {key.removeprefix("formulation."): value for key, value in translated.config.items() if key.startswith("formulation.")}
     config = {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig}[stated["name"]]
@@ -102,3 +102,15 @@ def check(rows) -> None:
     off = [f"{quantity}: {difference:.1e}, not within {tolerance:g}" for quantity, difference, tolerance in measured
            if not difference <= tolerance]
     assert measured and not off, "\n".join(off)
+
+
+def as_given(number: torch.Tensor) -> float:
+    """A number as it was before it was stored in fp32: 0.3, not 0.30000001, so that as many tokens are kept."""
+    return float(str(number.numpy()))
+
+
+def gradient_rows(model, loss, file: dict, ours_of):
+    """A row for each gradient of ``loss`` that the file holds, ``grad.<their name>``; ``ours_of`` gives our parameter's name."""
+    names = [name for name in file if name.startswith("grad.")]
+    found = torch.autograd.grad(loss, [model.get_parameter(ours_of(name.removeprefix("grad."))) for name in names])
+    return [Row(name, gradient, file[name], TIGHT) for name, gradient in zip(names, found)]

@@ -4,8 +4,9 @@ A translation is exact: with the config keys that it returns, ditscale's model g
 """
 
 from ditscale.models.peers.translated import Translated
-from ditscale.models.peers import dit, repa, sit
+from ditscale.models.peers import dit, maskdit, mdt, repa, sit
 
 __all__ = ["PEERS", "Translated"]
 
-PEERS = {"dit": dit.translate, "repa": repa.translate, "sit": sit.translate}   # name -> translate(state, heads) -> Translated
+# name -> translate(state, heads) -> Translated
+PEERS = {"dit": dit.translate, "maskdit": maskdit.translate, "mdt": mdt.translate, "repa": repa.translate, "sit": sit.translate}

@@ -48,14 +48,14 @@ def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str
     return kept, model | {"learn_sigma": False}
 
 
-def checked(state: dict[str, Tensor], model: dict, peer: str) -> dict[str, Tensor]:
-    """The same weights, once each of the model's is there in its shape and no other is.
+def checked(state: dict[str, Tensor], model: dict, peer: str, kind: type[DiT] = DiT) -> dict[str, Tensor]:
+    """The same weights, once each of the model's (of class ``kind``) is there in its shape and no other is.
 
     Raises:
         UserError: it is not so; the message names the first such weight.
     """
     with torch.device("meta"):
-        wanted = DiT(**model).state_dict()
+        wanted = kind(**model).state_dict()
     for key, value in wanted.items():
         if key not in state:
             raise UserError(f"these are not weights of {peer}: there is no '{key}'")

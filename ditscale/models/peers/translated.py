@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ditscale.models.dit import DiT
+
 
 class Translated(NamedTuple):
     """A peer's weights under ditscale's names."""
@@ -11,3 +13,4 @@ class Translated(NamedTuple):
     weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
     model: dict                                                                # keyword arguments of the model's constructor
     config: dict[str, object]                                                  # dotted config keys under which the outputs are the peer's
+    kind: type[DiT] = DiT                                                      # the model's class

@@ -1,6 +1,6 @@
 """REPA: outputs, the denoising loss, ODE and SDE, with and without its guidance interval. The projection has no twin here."""
 
-from reference import TIGHT, Row, given_noise, image_means, load, peer_model
+from reference import TIGHT, Row, as_given, given_noise, image_means, load, peer_model
 
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
@@ -25,8 +25,7 @@ def compare(path):
 
 def drawn(peer, file, scale, **options):
     """Images in fp64 but for the network, as theirs; guidance where t is at most ``guidance_high``, on all channels."""
-    high = round(file["guidance_high"].item(), 6)                              # stored as float32 of a decimal number
-    guided = Guided(peer.model, scale, int(file["dims"][3]), interval=(0.0, high))
+    guided = Guided(peer.model, scale, int(file["dims"][3]), interval=(0.0, as_given(file["guidance_high"])))
     with given_noise(file["step_noise"].double()):
         return sample(guided, peer.formulation, file["start_noise"].double(), file["sample_labels"], seed=0,
                       positions=file["sample_labels"], steps=len(file["step_noise"]), **options)

@@ -21,6 +21,8 @@ HEAD = """# Agreement with the peers' own code
 Each peer's published code was run with random weights and random inputs; ditscale was given the same weights, translated by
 `ditscale.models.peers`, and the same inputs. The difference is relative: norm of the difference over norm of the peer's value.
 Written by `python tests/parity/table.py > docs/parity.md`; `tests/parity/` asserts every row. {where}
+
+Not compared, as ditscale has no such part: REPA's projector and its loss.
 """
 
 

@@ -91,7 +91,8 @@ def test_a_config_survives_its_own_record(values, formulation, evaluation):
 
 
 @pytest.mark.parametrize("section, key, default, other", [
-    ("formulation", "time_scale", 1000.0, 1.0), ("evaluation", "rounding", "nearest", "floor"), ("evaluation", "heun_last", "euler", "heun")])
+    ("formulation", "time_scale", 1000.0, 1.0), ("evaluation", "rounding", "nearest", "floor"),
+    ("evaluation", "heun_last", "euler", "heun")])
 def test_an_option_at_its_default_renames_no_run(values, section, key, default, other):
     before = resolve(values, "x").science_hash()
     values[section][key] = default

@@ -57,7 +57,8 @@ class Sampling:
                 ("eta", self.sampler == "ddim", "sampler ddim"),
                 ("churn", formulation == "edm", "formulation edm"), ("churn_interval", formulation == "edm", "formulation edm"),
                 ("churn_noise", formulation == "edm", "formulation edm"),
-                *((name, self.sampler == "sde", "sampler sde") for name in ("sde_diffusion", "sde_norm", "sde_last_step", "sde_last")),
+                *((name, self.sampler == "sde", "sampler sde")
+                  for name in ("sde_diffusion", "sde_norm", "sde_last_step", "sde_last")),
                 ("heun_last", self.sampler == "heun" and formulation == "flow", "sampler heun and formulation flow")):
             if not fits and getattr(self, option) != getattr(defaults, option):
                 raise UserError(f"evaluation.{option} is for {needed}; it does nothing with formulation {formulation} and "

@@ -132,8 +132,8 @@ def _ddim(network: Network, x: Tensor, levels: list[float], sampling: Sampling, 
 def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
     """``dx = (v - w s / 2) dt + sqrt(w) dW`` backwards in time, with s the score; its marginals are the ODE's for any w(t) >= 0.
 
-    The score is singular at t = 0, so one last step without noise leads from ``sde_last_step`` to clean: along the ``velocity``, along
-    the drift with its score (``mean``), or to the clean image predicted there (``tweedie``: the posterior mean).
+    The score is singular at t = 0, so one last step without noise leads from ``sde_last_step`` to clean: along the ``velocity``,
+    along the drift with its score (``mean``), or to the clean image predicted there (``tweedie``: the posterior mean).
     """
     flow, last = network.formulation, len(levels) - 2
     for i, (here, there) in enumerate(zip(levels[:-1], levels[1:])):
@@ -155,8 +155,8 @@ def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
     return x
 
 
-# w(t) of SiT at sde_norm 0.5: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it, kept
-# finite. SiT's code steps with D = norm x form and sqrt(2 D): at its default norm of 1 it takes twice the w of its paper's letters.
+# w(t) of SiT at sde_norm 0.5: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it,
+# kept finite. SiT's code steps with D = norm x form and sqrt(2 D): at its default norm of 1 it takes twice these.
 DIFFUSIONS = {
     "sigma": lambda t, signal, spread, signal_rate, spread_rate: spread,
     "sin2": lambda t, signal, spread, signal_rate, spread_rate: math.sin(math.pi * t) ** 2,

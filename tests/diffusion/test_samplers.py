@@ -67,8 +67,8 @@ def test_the_last_step_of_the_sde_by_hand(interpolant, kind):
     """From the sample that the network last saw, with the score and the posterior mean of Gaussian data in closed form."""
     flow, level, norm, seen = Flow(interpolant), 0.2, 0.8, []
     network = gaussian_network(flow)
-    images = sample(lambda x, t, y: seen.append((x, t)) or network(x, t, y), flow, start(2), torch.zeros(2), sampler="sde", steps=4, seed=5,
-                    positions=torch.arange(2), sde_last_step=level, sde_norm=norm, sde_last=kind)
+    images = sample(lambda x, t, y: seen.append((x, t)) or network(x, t, y), flow, start(2), torch.zeros(2), sampler="sde",
+                    steps=4, seed=5, positions=torch.arange(2), sde_last_step=level, sde_norm=norm, sde_last=kind)
     x, time = seen[-1]
     signal, spread, _, _ = flow.scalars(level)
     inverse = torch.linalg.inv(signal**2 * COVARIANCE + spread**2 * torch.eye(2, dtype=torch.float64))
@@ -153,8 +153,8 @@ def test_config_and_samplers_name_the_same_things():
     field = lambda name: set(EvaluationConfig.model_fields[name].annotation.__args__)
     assert field("sampler") == {name for names in SAMPLERS.values() for name in names}
     assert field("sde_diffusion") == set(DIFFUSIONS)
-    assert {name: EvaluationConfig.model_fields[name].default for name in vars(Sampling("heun", 1)) if name not in ("sampler", "steps")} \
-        == {name: value for name, value in vars(Sampling("heun", 1)).items() if name not in ("sampler", "steps")}
+    defaults = {name: value for name, value in vars(Sampling("heun", 1)).items() if name not in ("sampler", "steps")}
+    assert {name: EvaluationConfig.model_fields[name].default for name in defaults} == defaults
 
 
 def test_heun_to_the_end_has_a_smaller_error():

@@ -1,4 +1,4 @@
-"""Peers' weights as ditscale's: the arithmetic of each translation, and what is refused. ``tests/parity`` holds their outputs to it."""
+"""Peers' weights as ditscale's: the arithmetic of each translation, and what is refused. ``tests/parity`` has their own outputs."""
 
 import pytest
 import torch
@@ -60,7 +60,8 @@ def test_repa_is_taken_without_its_projectors(doubled):
 def test_dit_is_taken_as_it_is():
     theirs, (x, t, labels) = peer(learn_sigma=True), inputs()
     model, translated = ours("dit", theirs.state_dict())
-    assert torch.equal(model(x, 1000 * t, labels), theirs(x, 1000 * t, labels)) and translated.config == {"formulation.name": "ddpm"}
+    assert torch.equal(model(x, 1000 * t, labels), theirs(x, 1000 * t, labels))
+    assert translated.config == {"formulation.name": "ddpm"}
 
 
 @pytest.mark.parametrize("name", BARE)

@@ -1,7 +1,7 @@
 """Reference arrays from peers' own code: where they lie, how they are read, how far ours may be from them.
 
-``PARITY_DATA`` names the folder, by default ``shared/parity`` beside the checkout. Each peer has a module here with ``compare(path)``,
-which yields a ``Row`` for each quantity of one npz; the tests assert the rows, ``table.py`` writes them down.
+``PARITY_DATA`` names the folder, by default ``shared/parity`` beside the checkout. Each peer has a module here with
+``compare(path)``, which yields a ``Row`` for each quantity of one npz; the tests assert the rows, ``table.py`` writes them down.
 """
 
 import os

@@ -14,7 +14,8 @@ def compare(path):
     output = peer.model(*flow.model_inputs(file["data"], t), labels)
     yield Row("output_of_data_at_t", output, file["output_of_data_at_t"], TIGHT)
     output = peer.model(*flow.model_inputs(flow.add_noise(file["data"], file["noise"], t), t), labels)
-    yield Row("denoising_loss", image_means(flow.loss(output, file["data"], file["noise"], t)["mse"]), file["denoising_loss"], TIGHT)
+    loss = image_means(flow.loss(output, file["data"], file["noise"], t)["mse"])
+    yield Row("denoising_loss", loss, file["denoising_loss"], TIGHT)
     for name, options in {"euler": {"sampler": "euler"}, "euler_heun": {"sampler": "heun"},
                           "sde": {"sampler": "sde", "sde_norm": 1.0, "sde_last": "mean"}}.items():
         yield Row(name, drawn(peer, file, 1.0, **options), file[name], TIGHT)

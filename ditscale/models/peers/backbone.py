@@ -28,10 +28,12 @@ def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
     except KeyError as error:
         raise UserError(f"these are not weights of {peer}: there is no {error}") from None
     except ValueError:
-        raise UserError(f"these are not weights of {peer}: patches, positions, labels or outputs have another number of axes") from None
+        raise UserError(f"these are not weights of {peer}: patches, positions, labels or outputs have another number of axes") \
+            from None
     one = channels * patch * patch
     if outputs not in (one, 2 * one):
-        raise UserError(f"these are not weights of {peer}: final_layer.linear has {outputs} outputs where {one} or {2 * one} belong")
+        raise UserError(f"these are not weights of {peer}: final_layer.linear has {outputs} outputs where {one} or {2 * one} "
+                        "belong")
     return {"input_size": math.isqrt(tokens) * patch, "patch_size": patch, "in_channels": channels, "hidden_size": hidden,
             "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}), "num_heads": heads,
             "num_classes": rows - 1, "class_dropout_prob": 0.1, "learn_sigma": outputs == 2 * one}

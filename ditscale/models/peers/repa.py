@@ -1,4 +1,4 @@
-"""REPA (arXiv 2410.06940): SiT's backbone with ditscale's own direction of time, given as it is, and a projector used in training."""
+"""REPA (arXiv 2410.06940): SiT's backbone with ditscale's own direction of time, given as it is, and projectors for training."""
 
 from torch import Tensor
 

@@ -4,8 +4,8 @@ With f the frequencies of the embedder and t ditscale's time, from data to noise
 
     cos((1 - t) f) = cos f cos(t f) + sin f sin(t f)        sin((1 - t) f) = sin f cos(t f) - cos f sin(t f)
 
-So its first layer over (cos, sin) of 1 - t is another linear layer over (cos, sin) of t. The velocity in t is minus theirs, and so the
-last linear layer changes its sign. Both are exact.
+So its first layer over (cos, sin) of 1 - t is another linear layer over (cos, sin) of t. The velocity in t is minus theirs, and so
+the last linear layer changes its sign. Both are exact.
 """
 
 import torch

@@ -12,5 +12,5 @@ class Translated(NamedTuple):
 
     weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
     model: dict                                                                # keyword arguments of the model's constructor
-    config: dict[str, object]                                                  # dotted config keys under which the outputs are the peer's
+    config: dict[str, object]                                                  # dotted config keys that give the peer's outputs
     kind: type[DiT] = DiT                                                      # the model's class

@@ -73,9 +73,11 @@ def gradients(model, objective, data, index: int, batch: int) -> list[torch.Tens
 
 def variance(model, objective, data, options) -> float:
     """Trace of the covariance of the gradient over batches that training does not draw."""
-    drawn = [torch.cat([part.flatten() for part in gradients(model, objective, data, 10**6 + i, options.batch)])
-             for i in range(options.batches)]
-    return torch.stack(drawn).double().var(dim=0).sum().item()
+    total, squares = 0.0, 0.0
+    for i in range(options.batches):
+        gradient = torch.cat([part.flatten() for part in gradients(model, objective, data, 10**6 + i, options.batch)]).double()
+        total, squares = total + gradient, squares + gradient.square().sum().item()
+    return (squares - total.square().sum().item() / options.batches) / (options.batches - 1)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def config_of(values, objective, name="DiT-femto/2", block="adaln_zero", **train
     return resolve(values, "test")
 
 
-CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_ratio": 0.0}, {"name": "mdt"},
+CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_ratio": 0.0}, {"name": "masked", "mask_token": "zero"},
+         {"name": "mdt"},
          {"name": "mdt", "long_skips": True}, {"name": "mdt", "long_skips": True, "decoder_depth": 1, "mask_ratio": 0.6},
          {"name": "discriminative"}, {"name": "discriminative", "cls_weight": 0.0}, {"name": "discriminative", "patch_weight": 0.0},
          {"name": "discriminative", "mask_ratio": 0.0}, {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0})

@@ -17,6 +17,7 @@ TIMES = ("x", "D", "C")       # the variable that grows along a run, by form
 EARLY = 0.5                   # of a run's own end: what the hold-out in time is fitted on
 SIGNIFICANT = 0.05            # a miss at the runs' ends with a smaller p is told in the status
 USEFUL_ERROR = 0.04           # of a held-out prediction: the limit that arXiv 2410.11840 gives; decides where there are no seeds
+UNSEEN = 2 * USEFUL_ERROR     # a bend that shows as USEFUL_ERROR at twice the first half is up to 1.8 times that at twice the whole
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,23 @@ class Bend:
 
     time: str
     centre: float                # mean ln t of the points
+    span: tuple[float, float]    # of t
     low: float
     high: float
     give: np.ndarray             # (p,): what the coefficients take up per unit of c
     freedom: float
+    unseen: float = 0.0          # of ln y, each time that t doubles beyond the points: what no seeds could have told
 
     def card(self) -> dict:
         return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.centre, "c_low": float(self.low), "c_high": float(self.high),
-                "freedom": float(self.freedom)}
+                "freedom": float(self.freedom), "unseen_at_each_doubling": self.unseen}
 
     def widened(self, low: np.ndarray, high: np.ndarray, at: dict[str, np.ndarray], gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ln ends ``(k,)`` with the bend's own reach added; ``gradient`` of ln y in the centred coefficients ``(k, p)``."""
         shift = (np.log(at[self.time]) - self.centre) ** 2 - gradient @ self.give
         moves = np.stack([self.low * shift, self.high * shift, np.zeros_like(shift)])
-        return low + moves.min(axis=0), high + moves.max(axis=0)
+        farther = self.unseen * np.log2(np.maximum(np.maximum(at[self.time] / self.span[1], self.span[0] / at[self.time]), 1.0))
+        return low + moves.min(axis=0) - farther, high + moves.max(axis=0) + farther
 
 
 def time_of(columns: dict[str, np.ndarray], groups: np.ndarray) -> str | None:
@@ -96,7 +100,8 @@ def time_of(columns: dict[str, np.ndarray], groups: np.ndarray) -> str | None:
 def halves(t: np.ndarray, groups: np.ndarray, by_count: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Masks ``(n,)``: of the points up to half of their run's end (``by_count``: its first half of points), and of the ends.
 
-    A run of one point is kept for the fit and has no end.
+    Ends are those farther than every fitted point: to the others the law did not have to reach out. A run of one point is
+    kept for the fit and has no end.
     """
     early, end = np.zeros(len(t), bool), np.zeros(len(t), bool)
     for group in np.unique(groups):
@@ -107,7 +112,7 @@ def halves(t: np.ndarray, groups: np.ndarray, by_count: bool = False) -> tuple[n
             continue
         early[rows[: len(rows) // 2] if by_count else rows[t[rows] <= EARLY * t[rows[-1]] * (1 + 1e-9)]] = True
         end[rows[-1]] = True
-    return early, end
+    return early, end & (t > t[early].max())
 
 
 def times_beyond(t: np.ndarray, groups: np.ndarray, early: np.ndarray, end: np.ndarray) -> float:
@@ -213,7 +218,8 @@ class Runs:
             return None
         c, error, freedom = self.contrast(rest / (rest @ rest))
         reach = stats.t.ppf(0.5 + level / 2, freedom) * error
-        return Bend(time, centre, c - reach, c + reach, give, freedom)
+        span = float(columns[time].min()), float(columns[time].max())
+        return Bend(time, centre, span, c - reach, c + reach, give, freedom, 0.0 if self.seeded else UNSEEN)
 
 
 def _trace_of_square(covariance: np.ndarray, free: int) -> float:

@@ -32,6 +32,7 @@ LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 
 FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
 STIFFNESS = 100.0         # of the pull, against the profile's own curvature
 REFINED = 5
+FEW_FREEDOM = 3           # below, the misfit may be next to nothing by chance: of three points, within a tenth of its size in 8 %
 EFFORT = {"iterations": 100, "tolerance": 1e-6}
 
 
@@ -57,6 +58,12 @@ class ProfileIntervals:
     @property
     def sentence(self) -> str:
         return self.status.because(self.detail)
+
+    @property
+    def basis(self) -> str:
+        """What the width rests on, in words."""
+        few = ", so few that a narrow interval is as well luck" if self.freedom < FEW_FREEDOM else ""
+        return f"{self.n_runs} runs, {self.freedom} degree{'s' * (self.freedom != 1)} of freedom{few}"
 
     def card(self) -> dict:
         """What was done, ready for JSON."""

@@ -223,8 +223,14 @@ class Runs:
 
 
 def _trace_of_square(covariance: np.ndarray, free: int) -> float:
-    """tr(V^2) from an estimate of V with ``free`` degrees of freedom, without bias (Srivastava 2005); too large for one."""
+    """tr(V^2) from an estimate S of V with ``free`` degrees of freedom, for the F test's own degrees of freedom.
+
+    tr(S^2) is too large on average (the test would hardly ever speak), the unbiased estimate (Srivastava 2005) too small too
+    often (9 to 11 % of right laws at 5 %, several families of three runs). Their geometric mean keeps the size: 0 to 8 % at
+    5 %, 0 to 2 % at 1 %, in ``tests/scaling/test_along_runs.py``.
+    """
     squared, trace = float(np.sum(covariance**2)), float(np.trace(covariance))
     if free < 2:
         return squared
-    return max(free**2 / ((free - 1) * (free + 2)) * (squared - trace**2 / free), trace**2 / len(covariance))
+    unbiased = max(free**2 / ((free - 1) * (free + 2)) * (squared - trace**2 / free), trace**2 / len(covariance))
+    return math.sqrt(squared * unbiased)

@@ -13,14 +13,14 @@ import pandas as pd
 
 from ditscale.figures import study_table
 from ditscale.scaling.fitting import Fit, fit_power_law
-from ditscale.scaling.intervals import RunBootstrap, bootstrap_runs
+from ditscale.scaling.profile import ProfileIntervals
 
 COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
 COUNTED = {
     "macs": "multiply-adds of one forward pass on one image, each counted once (the DiT papers' 'Gflops', x 1e9)",
     "train_flops": "2 FLOPs a multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
 }
-GRID_POINTS = 100
+GRID_POINTS = 40
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StudyLaw:
 
     cost: str
     fit: Fit
-    intervals: RunBootstrap
+    intervals: ProfileIntervals
     context: dict
 
     def card(self) -> dict:
@@ -59,7 +59,7 @@ def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
         "floor": study_table.floor_of(final),
         "floor_meaning": "the score of training images against held-out images; the law has no floor term",
     }
-    return StudyLaw(cost, fit, bootstrap_runs(x, y, runs, grid=grid), context)
+    return StudyLaw(cost, fit, fit.intervals(grid), context)
 
 
 def fit_laws(table: pd.DataFrame) -> dict[str, StudyLaw]:

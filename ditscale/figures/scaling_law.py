@@ -86,7 +86,7 @@ def _lines(found: Fit, rows: pd.DataFrame, k: float, x: str, times: float) -> li
     """The curve of a law of one variable, or one a size: x on the axis, the law's variables, y, and where the data end."""
     if not found.drawable:
         return []
-    form = type(found.law)
+    form, times = type(found.law), 1.0 if found.no_extension else times
     if form.VARIABLES == ("x",):
         low, high = found.x_range
         at = np.geomspace(low, high * times, STEPS)
@@ -155,11 +155,14 @@ def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: 
     for line in lines:
         inside = line["x"] <= line["end"] * (1 + 1e-9)
         axes.plot(line["x"][inside], line["y"][inside], color=colours[line["N"]], linewidth=1.6, zorder=3)
+        if found.no_extension:
+            continue
         beyond = line["x"] >= line["end"] * (1 - 1e-9)
         beyond[max(int(inside.sum()) - 1, 0)] = True
         axes.plot(line["x"][beyond], line["y"][beyond], color=colours[line["N"]], linewidth=1.4, linestyle=(0, (4, 2.5)), zorder=3)
-    handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", "")),
-               Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data")]
+    handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", ""))]
+    if not found.no_extension:
+        handles.append(Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data"))
     if intervals.band is None:
         return handles
     some = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)
@@ -196,7 +199,7 @@ def _say(axes, found: Fit) -> None:
 
 
 def _error(found: Fit) -> str:
-    return f"{style.signed(100 * found.hold_out.error, 1)} %"
+    return f"rms {style.percent(found.hold_out.rms)}"
 
 
 def _table(rows: pd.DataFrame, found: Fit) -> pd.DataFrame:
@@ -212,7 +215,7 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
     else:
         parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.sentence}") + ".")
         beyond = f"dashed as far as {options.extrapolate:g} times beyond"
-        parts.append(f"The curve is solid within the data and {beyond}" + (
+        parts.append("The curve ends with the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
             ", farther than these points can tell." if options.extrapolate > FARTHEST else "."))
         parts.append(_bounds(intervals))
     if found.lack_of_fit is not None:
@@ -222,9 +225,14 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
     if found.hold_out is not None:
         of = found.hold_out
         parts.append(f"Without the hollow points, of the largest {'x' if len(found.points.columns) == 1 else 'size'}, the law's score "
-                     f"there is {style.signed(100 * of.error, 1)} % off ({style.score_text(of.predicted)} for {style.score_text(of.observed)}).")
+                     f"there is {style.signed(100 * of.error, 1)} % off ({style.score_text(of.predicted)} for {style.score_text(of.observed)}), "
+                     f"root mean square {style.percent(of.rms)} over {study_table.count(of.points, 'point')}.")
     elif found.drawable:
         parts.append("Nothing could be held out: without the largest, too little stays for a law.")
+    if found.hold_out_in_time is not None:
+        of = found.hold_out_in_time
+        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * of.error, 1)} % off at the runs' ends, root mean square "
+                     f"{style.percent(of.rms)}" + (f", p = {of.p:.2g} against the seeds." if of.p is not None else ", without seeds to test it by."))
     if list(found.points.columns) != ["x"]:
         which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
         parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "

@@ -80,7 +80,7 @@ def _law(axes, law: power_law.StudyLaw) -> list:
     if band is None:
         return [line]
     shade = axes.fill_between(band.x, band.low, band.high, color=style.BAND, alpha=0.35, linewidth=0, zorder=1,
-                              label="its 95 % band (runs resampled)")
+                              label="its 95 % band (profile)")
     return [line, shade]
 
 
@@ -140,7 +140,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
 
 
 def law_sentence(law: power_law.StudyLaw) -> str:
-    """The law in words, with its interval and what was resampled; or why there is none."""
+    """The law in words, with its interval and what that rests on; or why there is none."""
     if not law.fit.drawable:
         return f"No power law: {law.fit.sentence}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
@@ -149,9 +149,8 @@ def law_sentence(law: power_law.StudyLaw) -> str:
     if not law.intervals.status.ok:
         return f"{fitted}; no interval: {law.intervals.sentence}."
     alpha = law.intervals.coefficients["alpha"]
-    return (f"{fitted} (95 % interval {style.signed(alpha.low)} to {style.signed(alpha.high)}, from "
-            f"{law.intervals.usable:,} of {law.intervals.resamples:,} resamples of whole runs), "
-            f"R² = {law.fit.r2:.3f} in logarithms.")
+    return (f"{fitted} (95 % profile interval {style.signed(alpha.low)} to {style.signed(alpha.high)}, "
+            f"{law.intervals.basis}), R² = {law.fit.r2:.3f} in logarithms.")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,10 +7,10 @@ import pandas as pd
 
 from ditscale.figures import study_table, style
 from ditscale.figures.power_law import StudyLaw
+from ditscale.scaling.along_runs import USEFUL_ERROR
 from ditscale.scaling.correlations import Correlation
 
 DIT_FIGURE_8 = -0.93            # printed in Figure 8 of arXiv 2212.09748: log Gflops with FID-50K, 12 models
-USEFUL_ERROR = 0.04             # of a held-out prediction: the limit that arXiv 2410.11840 gives
 
 
 def title(final: pd.DataFrame, law: StudyLaw) -> str:
@@ -67,7 +67,7 @@ def _law(law: StudyLaw) -> list[str]:
                  f"without an interval: {intervals.sentence}."), *_hold_out(law)]
     bounds = intervals.coefficients["alpha"]
     numbers = (f"α = {style.signed(alpha)}, 95 % interval {style.signed(bounds.low)} to "
-               f"{style.signed(bounds.high)} from resampling {fit.n_runs} whole runs")
+               f"{style.signed(bounds.high)} by profile, {intervals.basis}")
     if 0.0 in bounds:
         return [f"No dependence on training compute is shown: in {form} the interval holds zero ({numbers})."]
     change, *ends = [abs(2.0 ** -value - 1.0) for value in (alpha, bounds.low, bounds.high)]
@@ -82,9 +82,10 @@ def _hold_out(law: StudyLaw) -> list[str]:
         return []
     side = "above" if held.error > 0 else "below"
     error = style.percent(abs(held.error))
-    verdict = ": it is no guide beyond the data" if abs(held.error) > USEFUL_ERROR else ""
+    over = f" (root mean square over {held.points} runs: {style.percent(held.rms)})" if held.points > 1 else ""
+    verdict = ": it is no guide beyond the data" if held.rms > USEFUL_ERROR else ""
     told = f"Fitted without the largest compute, the law predicts a score there {error} {side} the one measured"
-    return [f"{told}{verdict}."]
+    return [f"{told}{over}{verdict}."]
 
 
 def _correlation(r: Correlation) -> str:

@@ -49,16 +49,16 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
             f"{fit.law.A:,.3g}", style.signed(fit.law.alpha),
             f"{style.signed(bounds.low)} to {style.signed(bounds.high)}" if bounds else "none",
             f"{fit.r2:.3f}", f"a factor of {math.exp(fit.residual_spread):.3g}",
-            f"{style.signed(100 * fit.hold_out.error, 1)} %" if fit.hold_out else "none", fit.n_runs,
+            style.percent(fit.hold_out.rms) if fit.hold_out else "none", fit.n_runs,
         ]
     names = ["A", "α", "95 % interval of α", "R² of ln y", "Residual spread of y",
-             "Error where the largest x is held out", "Runs"]
+             "Error (rms) where the largest x is held out", "Runs"]
     rows = list(zip(names, *[numbers(law) for law in laws.values()]))
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
     return [
         page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point a finished run. Intervals are "
-                       "percentiles over resamples of whole runs; with fewer than about ten runs they lean narrow. "
+                       "profiles of the sum of squares, with Student's t for the runs less two coefficients. "
                        "The law has no floor term and says nothing beyond the span of its points."),
         page.table(["", *[f"x = {power_law.COSTS[cost]}" for cost in laws]], rows, numbers={1, 2}), *why,
     ]

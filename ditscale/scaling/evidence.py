@@ -15,11 +15,13 @@ class HoldOut:
     """The law without the largest x, asked for the scores there. ``error`` is predicted / observed - 1.
 
     ``by`` is "size" or "compute"; ``x`` the value left out; ``observed`` and ``predicted`` geometric means over ``points``.
+    ``rms`` is the root mean square of the points' own relative errors: unlike ``error`` it does not let them cancel.
     """
 
     x: float
     observed: float
     predicted: float
+    rms: float
     by: str = "size"
     points: int = 1
 
@@ -29,7 +31,7 @@ class HoldOut:
 
     def card(self) -> dict:
         return {"by": self.by, "x": self.x, "observed": self.observed, "predicted": self.predicted,
-                "relative_error": self.error, "points": self.points}
+                "relative_error": self.error, "rms_relative_error": self.rms, "points": self.points}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LackOfFit:
 
     p: float | None = None
     f: float | None = None
-    freedom: tuple[int, int] | None = None       # of the means about the law, of the seeds about their means
+    freedom: tuple[float, float] | None = None       # of the means about the law, of the seeds about their means
     seed_spread: float | None = None             # standard deviation between seeds, in the residual's unit
     reason: str = ""
 

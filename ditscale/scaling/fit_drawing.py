@@ -19,7 +19,7 @@ def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, i
 
     Args:
         to: the x where the curve ends; the end of the data without it.
-        extrapolate: allows ``to`` beyond 4 times the data's largest x.
+        extrapolate: allows ``to`` beyond 4 times the data's largest x, and beyond the data where ``fit.no_extension`` speaks against it.
         intervals: with a band, which is shaded.
 
     Raises:
@@ -52,6 +52,9 @@ def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, i
 def _check_far(fit: Fit, one: bool, to: float, extrapolate: bool) -> None:
     if not one:
         raise UserError("to= needs a law of one variable; ask a law of several with predict()")
+    if fit.law is not None and fit.no_extension and to > fit.x_range[1] * (1 + 1e-9) and not extrapolate:
+        raise UserError(f"to = {to:.3g} is beyond the data, which end at {fit.x_range[1]:.3g}, and {fit.no_extension}; "
+                        "extrapolate=True draws it all the same")
     if fit.law is not None and to > FARTHEST * fit.x_range[1] and not extrapolate:
         raise UserError(f"to = {to:.3g} is more than {FARTHEST:g} times beyond the data, which end at {fit.x_range[1]:.3g}; "
                         "extrapolate=True draws it all the same")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ditscale.errors import UserError
-from ditscale.scaling import starts as start_grids
+from ditscale.scaling import along_runs, starts as start_grids
+from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
 from ditscale.scaling.result import Fit, Search
@@ -88,10 +89,11 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
     found = search(points, how, solver, None if starts is None else np.atleast_2d(np.asarray(starts, dtype=np.float64)))
     law = form.from_theta(found.theta)
     against = _lack_of_fit(points, found.theta, how)
-    status, detail = _judge(points, law, found, against)
+    in_time = _hold_out_in_time(points, how, found.theta)
+    status, detail = _judge(points, law, found, against, in_time)
     outs = {by: _hold_out(points, how, found.theta, by, *what) for by, what in left_out(points.columns, points.groups).items()}
     return Fit(status=status, detail=detail, law=law, loss=how, objective_kind=objective, search=found, lack_of_fit=against,
-               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), **facts, **_quality(points, law, found))
+               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), hold_out_in_time=in_time, **facts, **_quality(points, law, found))
 
 
 def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") -> Fit:
@@ -195,11 +197,22 @@ def _lack_of_fit(points: Points, theta: np.ndarray, loss: Loss) -> LackOfFit:
     square = Loss(None, loss.in_log)
     if loss.delta is not None:
         theta = refit(points, theta, square, points.weights[None], **POLISH).theta[0]
+    if len(np.unique(points.groups)) < len(points.y):
+        return residual_curves(points, theta, square).lack_of_fit()
     observed = np.log(points.y) if loss.in_log else points.y
     return lack_of_fit(points.columns, points.groups, observed, _residuals(points, theta, square), len(theta))
 
 
-def _judge(points: Points, law: Law, found: Search, against: LackOfFit) -> tuple[Status, str]:
+def residual_curves(points: Points, theta: np.ndarray, loss: Loss) -> Runs:
+    """What the residuals of a least-squares fit say run by run; theta uncentred."""
+    model = points.model
+    log_y, shares = model.evaluate(model.to_centred(theta[None]))
+    scale = np.sqrt(points.weights) * (1.0 if loss.in_log else np.exp(log_y[0]))
+    jacobian = (model.jacobian(model.to_centred(theta[None]), shares)[0] * scale).T
+    return Runs(points.columns, points.groups, _residuals(points, theta, loss) * np.sqrt(points.weights), jacobian)
+
+
+def _judge(points: Points, law: Law, found: Search, against: LackOfFit, in_time: TimeHoldOut | None) -> tuple[Status, str]:
     """The worst that is to be said, and all of it as the detail."""
     said = []
     if not found.moved:
@@ -208,6 +221,8 @@ def _judge(points: Points, law: Law, found: Search, against: LackOfFit) -> tuple
         said.append((Status.NO_OPTIMUM, "not converged"))
     if against.significant:
         said.append((Status.LACK_OF_FIT, f"F = {against.f:.3g}, p = {against.p:.1g}"))
+    if in_time is not None and in_time.failed:
+        said.append((Status.FAILS_IN_TIME, in_time.sentence))
     said += [(Status.BOUND_HIT, what) for what in _bounds_hit(points, law)]
     if found.solver == "lm" and found.starts > 1 and found.agreeing < max(2, FEW * found.starts):
         said.append((Status.FEW_STARTS_AGREE, f"{found.agreeing} of {found.starts} starts"))
@@ -235,8 +250,35 @@ def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: flo
     starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
     law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
     predicted = law.evaluate({name: column[at_top] for name, column in points.columns.items()})
-    means = (float(np.exp(np.log(v).mean())) for v in (points.y[at_top], predicted))
-    return HoldOut(value, *means, by=by, points=int(at_top.sum()))
+    return HoldOut(value, *_means(points.y[at_top], predicted), _rms(points.y[at_top], predicted), by=by, points=int(at_top.sum()))
+
+
+def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHoldOut | None:
+    """None where no run has several points, or the first halves cannot carry the law."""
+    time = along_runs.time_of(points.columns, points.groups)
+    if time is None:
+        return None
+    for by_count in (False, True):
+        early, end = along_runs.halves(points.columns[time], points.groups, by_count)
+        kept = points.where(early)
+        if len(kept.y) and check(kept)[0].ok:
+            break
+    else:
+        return None
+    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
+    law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
+    observed, predicted = points.y[end], law.evaluate({name: column[end] for name, column in points.columns.items()})
+    miss = residual_curves(points, theta, loss).end_miss(early, end)
+    return TimeHoldOut(*_means(observed, predicted), _rms(observed, predicted), int(end.sum()),
+                       along_runs.times_beyond(points.columns[time], points.groups, early, end), *miss)
+
+
+def _means(*values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(np.exp(np.log(v).mean())) for v in values)
+
+
+def _rms(observed: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((predicted / observed - 1.0) ** 2)))
 
 
 def _quality(points: Points, law: Law, found: Search) -> dict:

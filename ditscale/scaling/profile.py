@@ -9,6 +9,9 @@ Unlike percentiles of a bootstrap it knows that three coefficients took three de
 an end may be open: a floor down to 0, an exponent up to infinity, where the data do not say. Where runs have several points
 the noise is that of runs: the degrees of freedom are counted in runs, and the right side grows by the ratio of the
 cluster-robust variance (CR3) to the naive one.
+
+Beyond the data a law also has to stay the law. Where runs have several points, the interval there holds besides whatever bend
+their residual curves allow (``along_runs.Bend``); where the seeds or the runs' own ends speak against the law, there is none.
 """
 
 import math
@@ -18,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from ditscale.errors import UserError
+from ditscale.scaling.along_runs import Bend, Runs, time_of
 from ditscale.scaling.intervals import LEVEL, Band, Interval
 from ditscale.scaling.laws import as_columns
 from ditscale.scaling.result import Fit
@@ -28,6 +32,7 @@ LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 
 FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
 STIFFNESS = 100.0         # of the pull, against the profile's own curvature
 REFINED = 5
+FEW_FREEDOM = 3           # below, the misfit may be next to nothing by chance: of three points, within a tenth of its size in 8 %
 EFFORT = {"iterations": 100, "tolerance": 1e-6}
 
 
@@ -36,7 +41,8 @@ class ProfileIntervals:
     """95 % intervals of each coefficient by name, and the band; both absent where ``status`` is not CONVERGED.
 
     An end that the data leave open is 0, or infinite. ``inflation`` is the factor by which runs with several points
-    widened the squared half-width, at most over the coefficients; 1 where every run is one point.
+    widened the squared half-width, at most over the coefficients; 1 where every run is one point. ``no_extension`` says why
+    the band is NaN beyond the data; ``bend`` is what widened it there.
     """
 
     status: Status
@@ -46,15 +52,24 @@ class ProfileIntervals:
     inflation: float = 1.0
     coefficients: dict[str, Interval] = field(default_factory=dict)
     band: Band | None = None
+    bend: Bend | None = None
+    no_extension: str = ""
 
     @property
     def sentence(self) -> str:
         return self.status.because(self.detail)
 
+    @property
+    def basis(self) -> str:
+        """What the width rests on, in words."""
+        few = ", so few that a narrow interval is as well luck" if self.freedom < FEW_FREEDOM else ""
+        return f"{self.n_runs} runs, {self.freedom} degree{'s' * (self.freedom != 1)} of freedom{few}"
+
     def card(self) -> dict:
         """What was done, ready for JSON."""
         return {"status": self.status.name, "sentence": self.sentence, "level": LEVEL, "method": "profile likelihood, F form",
-                "unit_of_noise": "runs", "n_runs": self.n_runs, "freedom": self.freedom, "inflation_by_runs": self.inflation}
+                "unit_of_noise": "runs", "n_runs": self.n_runs, "freedom": self.freedom, "inflation_by_runs": self.inflation,
+                "bend_beyond_the_data": self.bend.card() if self.bend else None, "no_extension": self.no_extension or None}
 
 
 def profile_intervals(fit: Fit, at=None) -> ProfileIntervals:
@@ -77,7 +92,8 @@ def profile_intervals(fit: Fit, at=None) -> ProfileIntervals:
     profile = _Profile(fit, freedom)
     coefficients = {name: profile.of_coefficient(i, name) for i, name in enumerate(fit.law.names())}
     band = None if at is None else profile.band(as_columns(type(fit.law), at))
-    return ProfileIntervals(Status.CONVERGED, "", fit.n_runs, freedom, profile.most_inflation, coefficients, band)
+    return ProfileIntervals(Status.CONVERGED, "", fit.n_runs, freedom, profile.most_inflation, coefficients, band, profile.bend,
+                            fit.no_extension)
 
 
 class _Profile:
@@ -97,6 +113,7 @@ class _Profile:
         self.residuals = (observed - predicted) * np.sqrt(self.points.weights)
         self.inverse = np.linalg.pinv(self.jacobian.T @ self.jacobian, rcond=1e-12, hermitian=True)
         self.robust, self.most_inflation = self._robust(), 1.0
+        self.bend = self._bend()
 
     def of_coefficient(self, i: int, name: str) -> Interval:
         direction = np.linalg.solve(self.model.shift, np.eye(self.best.shape[1]))[i]
@@ -107,7 +124,7 @@ class _Profile:
         return Interval(*(math.exp(end) if end < 700 else math.inf for end in (low, high))) if amplitude else Interval(low, high)
 
     def band(self, at: dict[str, np.ndarray]) -> Band:
-        ends = []
+        ends, gradients = [], []
         at = {name: np.atleast_1d(column) for name, column in at.items()}
         for k in range(len(next(iter(at.values())))):
             where = {name: column[[k]] for name, column in at.items()}
@@ -115,8 +132,29 @@ class _Profile:
             log_y, shares = here.evaluate(self.best)
             gradient = here.jacobian(self.best, shares)[0, :, 0]
             ends.append(self._ends(_Prediction(self, where, float(log_y[0, 0]), gradient), gradient, None))
-        low, high = np.exp(np.minimum(np.array(ends), 700.0)).T
+            gradients.append(gradient)
+        low, high = self._beyond(np.array(ends), np.array(gradients), at)
         return Band(at["x"] if list(at) == ["x"] else at, low, high)
+
+    def _bend(self) -> Bend | None:
+        time = time_of(self.points.columns, self.points.groups)
+        if time is None:
+            return None
+        scale = np.sqrt(self.points.weights) * (1.0 if self.loss.in_log else self.fit.law.evaluate(self.points.columns))
+        return Runs(self.points.columns, self.points.groups, self.residuals, self.jacobian).bend(self.points.columns, time, scale, LEVEL)
+
+    def _beyond(self, ends: np.ndarray, gradients: np.ndarray, at: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The band's ends ``(k,)``, beyond the data widened by the bend, or NaN; ``ends`` ``(k, 2)`` of ln y."""
+        low, high = ends.T
+        outside = {name: (c < self.fit.x_ranges[name][0] * (1 - 1e-9)) | (c > self.fit.x_ranges[name][1] * (1 + 1e-9))
+                   for name, c in at.items()}
+        if self.bend is not None:
+            wider = self.bend.widened(low, high, at, gradients)
+            low, high = (np.where(outside[self.bend.time], w, now) for w, now in zip(wider, (low, high)))
+        low, high = np.exp(np.minimum(low, 700.0)), np.exp(np.minimum(high, 700.0))
+        if self.fit.no_extension:
+            low, high = (np.where(np.any(list(outside.values()), axis=0), np.nan, end) for end in (low, high))
+        return low, high
 
     def _ends(self, quantity, gradient: np.ndarray, ladder: np.ndarray | None) -> tuple[float, float]:
         """Where the misfit crosses the limit below and above the best value; infinite where it never does."""

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from ditscale.errors import UserError
+from ditscale.scaling.along_runs import TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit
 from ditscale.scaling.laws import Law, as_columns
 from ditscale.scaling.solver import Loss
@@ -58,6 +59,7 @@ class Fit:
     lack_of_fit: LackOfFit | None = None
     hold_out: HoldOut | None = None
     hold_out_by_compute: HoldOut | None = None
+    hold_out_in_time: TimeHoldOut | None = None
     r2: float = math.nan
     residual_spread: float = math.nan
     x_ranges: dict[str, tuple[float, float]] | None = None
@@ -72,6 +74,15 @@ class Fit:
     def drawable(self) -> bool:
         """Whether a curve may be drawn: there is a law, and the points do not speak against it."""
         return self.law is not None and self.status.drawable
+
+    @property
+    def no_extension(self) -> str:
+        """Why the law may not be asked beyond the data; empty where it may."""
+        if self.lack_of_fit is not None and self.lack_of_fit.significant:
+            return Status.LACK_OF_FIT.because(f"p = {self.lack_of_fit.p:.1g}")
+        if self.hold_out_in_time is not None and self.hold_out_in_time.failed:
+            return Status.FAILS_IN_TIME.because(self.hold_out_in_time.sentence)
+        return ""
 
     @property
     def x_range(self) -> tuple[float, float]:
@@ -89,13 +100,17 @@ class Fit:
         """The law at each x.
 
         Raises:
-            UserError: there is no law, or x lies more than 4 times outside the data and ``extrapolate`` is False.
+            UserError: ``extrapolate`` is False and x lies more than 4 times outside the data, or outside them at all where
+                ``no_extension`` says why not; or there is no law.
         """
         if self.law is None:
             raise UserError(f"there is no law to ask: {self.sentence}")
         for name, column in as_columns(type(self.law), x).items():
             low, high = self.x_ranges[name]
             worst = column.max() if column.max() / high > low / column.min() else column.min()
+            if self.no_extension and not extrapolate and not low * (1 - 1e-9) <= worst <= high * (1 + 1e-9):
+                raise UserError(f"{name} = {worst:.3g} is outside the data ({low:.3g} to {high:.3g}), and {self.no_extension}; "
+                                "extrapolate=True asks all the same")
             if not extrapolate and not low / FARTHEST * (1 - 1e-9) <= worst <= high * FARTHEST * (1 + 1e-9):
                 raise UserError(f"{name} = {worst:.3g} is more than {FARTHEST:g} times outside the data ({low:.3g} to {high:.3g}); "
                                 "extrapolate=True asks all the same")
@@ -149,6 +164,8 @@ class Fit:
             "condition_number": _number(self.condition_number),
             "hold_out_of_largest_x": out.card() if out else None,
             "hold_out_of_largest_compute": self.hold_out_by_compute.card() if self.hold_out_by_compute else None,
+            "hold_out_in_time": self.hold_out_in_time.card() if self.hold_out_in_time else None,
+            "no_extension": self.no_extension or None,
             "data_sha256": self.data_sha256,
             "versions": {name: version(name) for name in ("numpy", "scipy")},
             **(context or {}),

@@ -25,6 +25,7 @@ class Status(Enum):
     FEW_STARTS_AGREE = "few starts reach the best optimum: another may be better still"
     BOUND_HIT = "a coefficient ran to the end of its range: the data do not need it, or do not determine it"
     LACK_OF_FIT = "the law misses the points by more than the seeds explain: it is not the law of these data"
+    FAILS_IN_TIME = "fitted on the first half of the runs, the law misses their ends: it says nothing beyond the data"
     NO_SPREAD = "all values are equal: there is nothing to correlate"
     ONE_SEED = "no cell has two seeds: there is no estimate of the noise, and so no verdict"
     NO_COMMON_RANGE = "the curves share no such score: beyond what was measured nothing is said"
@@ -37,7 +38,7 @@ class Status(Enum):
     @property
     def drawable(self) -> bool:
         """Whether a curve may be drawn through the points; the sentence belongs beside it where the result is not ok."""
-        return self in (Status.CONVERGED, Status.FEW_STARTS_AGREE, Status.BOUND_HIT)
+        return self in (Status.CONVERGED, Status.FEW_STARTS_AGREE, Status.BOUND_HIT, Status.FAILS_IN_TIME)
 
     @property
     def sentence(self) -> str:

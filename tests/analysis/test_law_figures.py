@@ -47,8 +47,8 @@ def test_curve_band_hold_out_and_card(study, tmp_path):
     assert beyond.get_xdata().max() == pytest.approx(4 * table["train_flops"].max())
     assert len(drawing.figure.axes[0].collections) == 1 and drawing.points["held_out"].sum() == 3
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    error = drawing.card["hold_out_of_largest_x"]["relative_error"]
-    assert f"held out: {style.signed(100 * error, 1)} %" in legend
+    error = drawing.card["hold_out_of_largest_x"]["rms_relative_error"]
+    assert f"held out: rms {style.percent(error)}" in legend
     far = scaling_law.draw(table, options(extrapolate=10.0))
     assert lines(far, True)[0].get_xdata().max() == pytest.approx(10 * table["train_flops"].max())
     assert "farther than these points can tell" in far.caption
@@ -56,6 +56,19 @@ def test_curve_band_hold_out_and_card(study, tmp_path):
     assert json.loads(paths[-1].read_text())["interval"]["method"] == "profile likelihood, F form"
     with pytest.raises(UserError, match="--extrapolate 0.5"):
         scaling_law.draw(table, options(extrapolate=0.5))
+
+
+def test_a_law_that_its_runs_ends_contradict_ends_with_the_data(study):
+    one, rows = study().iloc[0].to_dict(), []
+    for run, end in enumerate(np.geomspace(0.2, 1.0, 5)):
+        for x in end * np.linspace(0.1, 1.0, 10):
+            rows.append({**one, "run_id": f"run-{run}", "images_seen": round(1e6 * x), "train_flops": 1e12 * x, "final": x == end,
+                         "score": 10.0 * (0.5 + 0.5 * x**-0.6) * (1.0 + 0.002 * run)})
+    drawing = scaling_law.draw(pd.DataFrame(rows), options(checkpoints=True))
+    assert drawing.card["status"] == "FAILS_IN_TIME" and drawing.card["hold_out_in_time"]["failed"]
+    (solid,) = lines(drawing, False)
+    assert not lines(drawing, True) and solid.get_xdata().max() <= 1.001e12
+    assert "The curve ends with the data." in drawing.caption and "misses their ends" in drawing.caption
 
 
 def test_against_macs_and_of_several_variables(study, isoflop_study):

@@ -48,6 +48,8 @@ def test_hold_out_leaves_out_all_seeds_of_the_largest():
     fit = fit_power_law(x, np.array([8.0, 4.0, 2.0, 3.0, 3.0]), list("abcde"))
     assert fit.hold_out.predicted == pytest.approx(1.0)
     assert fit.hold_out.error == pytest.approx(1.0 / 3.0 - 1.0)
+    two = fit_power_law(x, np.array([8.0, 4.0, 2.0, 0.8, 1.25]), list("abcde")).hold_out                  # errors that cancel in the mean
+    assert two.error == pytest.approx(0.0) and two.rms == pytest.approx(np.sqrt((0.25**2 + 0.2**2) / 2))
     assert fit_power_law([1, 2, 4], [4, 2, 1]).hold_out is None
 
 

@@ -94,9 +94,9 @@ def data_encode(pixels, out, vae_name, bits, batch, device):
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
     """
     from ditscale.data.encode import encode
-    from ditscale.data.vae import default_device, load_vae
+    from ditscale.data.vae import checked_device, load_vae
 
-    encode(pixels, out, load_vae(vae_name, device or default_device()), bits=bits, batch=batch, say=click.echo)
+    encode(pixels, out, load_vae(vae_name, checked_device(device)), bits=bits, batch=batch, say=click.echo)
 
 
 @data.command("inspect")

@@ -137,15 +137,16 @@ def collect(study, out):
     from pathlib import Path
 
     from ditscale.errors import UserError
-    from ditscale.studies.ledger import collect as collect_study
+    from ditscale.studies.ledger import collect as collect_study, left_out
     from ditscale.studies.spec import load_spec
 
-    table = collect_study(study if Path(study).is_dir() else load_spec(study).directory)
+    folder = study if Path(study).is_dir() else load_spec(study).directory
+    table = collect_study(folder)
     try:
         table.to_csv(out, index=False)
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
-    click.echo(f"{len(table)} rows: {out}")
+    click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
 
 
 @main.command()

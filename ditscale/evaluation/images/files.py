@@ -22,7 +22,7 @@ class FileImages:
     """See ``ImageSet``. Images are neither cropped, resized nor turned: what a file holds is what is scored."""
 
     def __init__(self, path: Path, split: str | None, channels: int):
-        request = Request(path, labels=None, split=split, scratch=path.parent)
+        request = Request(path, labels=None, split=split, scratch=path.parent, as_images=True)
         try:
             self._source = open_folder(request) if path.is_dir() else open_zip(request)
         except OSError as error:

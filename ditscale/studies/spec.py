@@ -78,7 +78,7 @@ def _check_parameter(key: str, setting) -> None:
     if isinstance(inner, dict) and not {"value", "values"} & setting.keys() and any(isinstance(one, dict) for one in inner.values()):
         first = next(name for name, one in inner.items() if isinstance(one, dict))
         raise UserError(f"parameters: {key} is nested; write a dotted key for each, as {key}.{first}: {{values: [...]}}")
-    if drawn := [name for name in setting if name in DRAWN]:
+    if drawn := [name for name in DRAWN if name in setting]:
         ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
         values = setting.get("values", ends)
         raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as the runs of a study are "

@@ -83,7 +83,8 @@ def _in_split(request: Request, found, split: Split, shown: list[str], read, sha
             return Layout(split.names, labels, names, split.name or "all", _passed_over(shown, len(split.names) + split.others + beside[1]))
         table = _published(request, split, shown, read)
         if table is not None:
-            return _by_table(request, *table, split.names, split.below, split.name or "all", notes, split.known)
+            return _by_table(request, *table, split.names, split.below, split.name or "all", notes,
+                             split.known if split.name else ())
         if shards:
             raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; --unlabeled takes the images without")
     return _by_folder(request, split, notes)

@@ -90,15 +90,15 @@ class RunDir:
     def create(self, record: dict) -> None:
         """Make the directory with its record, state ``queued``.
 
-        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's, and
-        that of a run that is being worked on, is left as it is.
+        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's that is not
+        damaged, and that of a run that is being worked on, is left as it is.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 self.set_status(QUEUED, images_seen=0)
                 write_json(self.record, record)
-            elif self.status()["state"] != DONE and not self.is_locked():
+            elif (self.status()["state"] != DONE or self.has_damaged_record()) and not self.is_locked():
                 write_json(self.record, {**self._record_before(), **record})
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
@@ -115,6 +115,15 @@ class RunDir:
         if problem := misfit(record, ("config",), RECORD_KINDS):
             raise UserError(f"{self.record} is damaged: {problem}")
         return record
+
+    def has_damaged_record(self) -> bool:
+        """Whether there is a record that cannot be used."""
+        try:
+            if self.record.exists():
+                self.read_record()
+        except UserError:
+            return True
+        return False
 
     def _record_before(self) -> dict:
         """The record that stands; of a damaged one, which the study can write anew, nothing."""

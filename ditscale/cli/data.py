@@ -20,8 +20,9 @@ def data():
 @click.option("--labels", metavar="FILE", type=click.Path(),
               help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json, ImageNet's "
                    "LOC_val_solution.csv or its devkit; .npy for arrays.")
-@click.option("--unlabeled", is_flag=True, help="Take the images without labels, as class 0: for unconditional training, test splits.")
-@click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1), help="The number of the first class.")
+@click.option("--unlabeled", is_flag=True, help="Take images without labels, as class 0: unconditional training, test splits.")
+@click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1),
+              help="The number of the first class in SOURCE.")
 @click.option("--empty-classes", is_flag=True, help="Let classes have no image in this split.")
 @click.option("--on-error", default="fail", show_default=True, type=click.Choice(["fail", "skip"]),
               help="An image that cannot be read: write nothing, or leave it out and list it in the manifest.")

@@ -28,7 +28,8 @@ class Commands(click.Group):
 def _show(message, category, filename, line, file=None, text=None) -> None:
     """A warning of ours as its words alone; of others with where it comes from."""
     ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
-    click.echo(f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, line, text), err=True)
+    words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, line, text)
+    click.echo(words, err=True)
 
 
 def _printable(message) -> str:

@@ -49,13 +49,14 @@ def check_data(key: str, file: BetonFile, data) -> None:
 
 
 def check_classes(key: str, file: BetonFile, data) -> None:
-    """Raise UserError where a training file has another number of classes than the section ``data``: by its manifest, or where it has
-    none and ``data`` asks for several, by all its labels being equal."""
+    """Raise UserError where a training file has another number of classes than the section ``data``: by its manifest; where it has
+    none, by all its labels being equal while ``data`` asks for several."""
     if manifest_path(file.path).exists():
         classes, says = read_manifest(file.path).classes, "its manifest says"
     else:
         labels = file.read("label", np.arange(file.num_samples))
-        classes, says = (1, "all its labels are equal") if labels.min() == labels.max() and data.classes > 1 else (data.classes, "")
+        is_one = data.classes > 1 and labels.min() == labels.max()
+        classes, says = (1, "all its labels are equal") if is_one else (data.classes, "")
     if classes != data.classes:
         unlabeled = "; it was built without labels, or of one class" if classes == 1 else ""
         raise UserError(f"{key}: {file.path} holds {classes:,} class{'es' * (classes != 1)}, {says}, but data.classes is "

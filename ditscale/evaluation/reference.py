@@ -145,7 +145,8 @@ def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: s
                         "needed")
     for name, value in zip((mean, covariance), values):
         if bad := int((~np.isfinite(value)).sum()):
-            raise UserError(f"{path}: {bad} of the {value.size} numbers of {name} are not finite; make it anew with `ditscale stats`")
+            raise UserError(f"{path}: {bad} of the {value.size} numbers of {name} are not finite; make it anew with "
+                            "`ditscale stats`")
     if problem := covariance_problem(values[1]):
         raise UserError(f"{path}: {covariance} is no covariance: {problem}; make it anew with `ditscale stats`")
     return Moments(count, *values)

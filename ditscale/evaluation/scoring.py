@@ -109,8 +109,8 @@ class Scorer:
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
         if reference is None or reference >= ENOUGH * dimensions:
             return ""
-        return (f"The reference has {reference:,} images for {dimensions:,} dimensions, at least {ENOUGH * dimensions:,} are needed: every "
-                "distance to it is too high")
+        return (f"The reference has {reference:,} images for {dimensions:,} dimensions, at least {ENOUGH * dimensions:,} are "
+                "needed: every distance to it is too high")
 
     def _few_images(self, count: int, scores: Scores) -> str:
         if not self._is_few(count):
@@ -120,7 +120,7 @@ class Scorer:
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
         if count < FEWEST or scores.bias is None:
             return (f"{count:,} images are no measurement: for {dimensions:,} dimensions at least {ENOUGH * dimensions:,} are "
-                    f"needed{expects}; the score says next to nothing of what made them, and how much too high it is cannot be told")
+                    f"needed{expects}; the score says next to nothing of what made them, and its bias is not known")
         much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than halves of them show"
         return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for that alone; "
                 "compare it with scores of the same number only")

@@ -56,7 +56,8 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     if runs is not None:
         runs = runs[runs["run_id"].isin(run_ids)].reset_index(drop=True)
         losses = _found(lambda: loss_curves.read(study, runs))
-    return Sources(study, records, loss_terms.read(study, table), losses, runs, [*loss_terms.warnings(study, table), *(_found(lambda: ledger.left_out(study)) or [])],
+    warned = [*loss_terms.warnings(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
+    return Sources(study, records, loss_terms.read(study, table), losses, runs, warned,
                    _probes(study / "probes.json"), _passports(study))
 
 

@@ -25,7 +25,7 @@ def check_inputs(runs: list[PlannedRun]) -> None:
 
 
 def check_classes_there(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first run whose data are there and have another number of classes than it says; a plan needs no more."""
+    """Raise UserError for the first run whose data are there and have another number of classes than it says: all a plan needs."""
     for data in dict.fromkeys(planned.config.data for planned in runs):
         if os.path.isfile(data.path):
             try:

@@ -99,7 +99,7 @@ def _record(run: RunDir) -> tuple[dict, RunConfig]:
     record = run.read_record()
     cost = record.get("cost") or {}
     if missing := [name for name in facts.OF_COST if type(cost.get(name)) not in (int, float)]:
-        raise UserError(f"{run.record} is damaged: its cost has no number {missing[0]}; `ditscale launch` writes it anew")
+        raise UserError(f"{run.record} is damaged: its cost has no number {missing[0]}")
     return record, resolve(record["config"], str(run.record))
 
 

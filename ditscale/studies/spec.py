@@ -81,8 +81,8 @@ def _check_parameter(key: str, setting) -> None:
     if drawn := [name for name in DRAWN if name in setting]:
         ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
         values = setting.get("values", ends)
-        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as the runs of a study are "
-                        f"listed before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
+        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as a study's runs are listed "
+                        f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
 
 
 class Limits(Section):

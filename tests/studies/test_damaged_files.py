@@ -124,10 +124,11 @@ def test_a_damaged_record_leaves_one_run_out(study, tmp_path, content):
     assert done.exit_code == 2 and str(runs[1].record) in done.stderr.splitlines()[-1]
 
 
-def test_a_damaged_record_is_written_anew_by_a_launch(study):
+@pytest.mark.parametrize("state", ["failed", "done"])
+def test_a_damaged_record_is_written_anew_by_a_launch(study, state):
     spec, runs = study
     whole = runs[0].read_record()
-    runs[0].set_status("failed", images_seen=320)
+    runs[0].set_status(state, images_seen=320)
     runs[0].record.write_text("{")
     spec = load_spec(spec)
     with pytest.warns(UserWarning, match="is damaged: .* it is written anew"):

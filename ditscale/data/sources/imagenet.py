@@ -3,8 +3,8 @@
 ::
 
     LOC_val_solution.csv                        Kaggle's: ImageId,PredictionString; the first word of the latter is the WordNet id
-    ILSVRC2012_devkit_t12(.tar.gz)              data/ILSVRC2012_validation_ground_truth.txt: line i is of image i, a number from 1 that
-                                                data/meta.mat gives the WordNet id of. The order of the numbers is not that of the ids!
+    ILSVRC2012_devkit_t12(.tar.gz)              data/ILSVRC2012_validation_ground_truth.txt: line i is of image i, a number from 1
+                                                whose WordNet id data/meta.mat says. The numbers are not in the order of the ids!
     val_annotations.txt                         Tiny-ImageNet's: name, WordNet id and a box, with tabs between
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from ditscale.errors import UserError
 
-KAGGLE, GROUND_TRUTH, META, TINY = ("LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "val_annotations.txt")
+KAGGLE, TINY = "LOC_val_solution.csv", "val_annotations.txt"
+GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 VAL, TEST = (re.compile(rf"(.*/)?ILSVRC2012_{split}_\d{{8}}\.JPEG") for split in ("val", "test"))
 
 
@@ -34,8 +35,8 @@ def from_devkit(path: Path) -> dict[str, str]:
     found = _files(path.parent if path.name == GROUND_TRUTH else path)
     for name in (GROUND_TRUTH, META):
         if name not in found:
-            raise UserError(f"{path}: no {name} in it; the two files of ILSVRC2012_devkit_t12 are needed: the ground truth's numbers are not "
-                            f"in the order of class folders, {META} says which class each is")
+            raise UserError(f"{path}: no {name} in it; the two files of ILSVRC2012_devkit_t12 are needed: the ground truth's "
+                            f"numbers are not in the order of class folders, {META} says which class each is")
     try:
         ids = _ids(found[META])
         numbers = [int(line) for line in found[GROUND_TRUTH].split()]

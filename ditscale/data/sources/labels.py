@@ -8,8 +8,8 @@ from pathlib import Path
 from ditscale.data.sources import imagenet
 from ditscale.errors import UserError
 
-NAMES = ("name", "filename", "file_name", "file", "image", "image_name", "image_id", "imageid", "img", "path", "filepath", "file_path",
-         "image_path", "fname", "key", "id")
+NAMES = ("name", "filename", "file_name", "file", "image", "image_name", "image_id", "imageid", "img", "path", "filepath",
+         "file_path", "image_path", "fname", "key", "id")
 LABELS = ("label", "labels", "class", "class_id", "class_index", "classid", "target", "category", "category_id", "y")
 KAGGLE = ["imageid", "predictionstring"]
 SHOWN = 80                                                                      # characters of a line in a message
@@ -37,8 +37,8 @@ def parse_labels(where, content: bytes) -> dict[str, int | str] | None:
     elif name.endswith(imagenet.TINY):
         pairs = list(imagenet.from_annotations(where, content).items())
     else:
-        raise UserError(f"{where}: labels for image files are a .csv (name,label), a .json (dataset.json of StyleGAN or EDM), or ImageNet's "
-                        f"{imagenet.KAGGLE} or devkit")
+        raise UserError(f"{where}: labels for image files are a .csv (name,label), a .json (dataset.json of StyleGAN or EDM), or "
+                        f"ImageNet's {imagenet.KAGGLE} or devkit")
     if pairs is None:
         return None
     table = dict(pairs)
@@ -71,7 +71,7 @@ def _from_csv(where, content: bytes) -> list[tuple[str, str]]:
 
 
 def _columns(where, header: list[str], shown: str) -> tuple[int, int]:
-    """The numbers of the columns of names and of labels: ``name`` and ``label`` where there are those, else the only ones that can be."""
+    """The places of the columns of names and of labels: ``name`` and ``label`` where there are those, else the only possible ones."""
     if header == KAGGLE:
         return 0, 1
     found = []

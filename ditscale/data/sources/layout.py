@@ -70,7 +70,7 @@ def arrange(request: Request, files: list[str], read, *, shards: bool = False) -
 
 
 def _in_split(request: Request, found, split: Split, shown: list[str], read, shards: bool) -> Layout:
-    """The images of one split, with labels from the first that gives any: a table, files beside them, a published table, folders."""
+    """The images of one split, with labels from the first that gives any: a table, files beside, a published table, folders."""
     notes = _passed_over(shown, len(split.names) + split.others)
     if found is not None:
         return _by_table(request, *found, split.names, split.below, split.name or "all", notes)
@@ -80,13 +80,14 @@ def _in_split(request: Request, found, split: Split, shown: list[str], read, sha
         beside = labels_beside(request, split.names, shown, read, None not in split.classes and not shards)
         if beside is not None:
             labels, names = number_classes(request, request.path, beside[0], len(split.names))
-            return Layout(split.names, labels, names, split.name or "all", _passed_over(shown, len(split.names) + split.others + beside[1]))
+            notes = _passed_over(shown, len(split.names) + split.others + beside[1])
+            return Layout(split.names, labels, names, split.name or "all", notes)
         table = _published(request, split, shown, read)
         if table is not None:
             return _by_table(request, *table, split.names, split.below, split.name or "all", notes,
                              split.known if split.name else ())
         if shards:
-            raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; --unlabeled takes the images without")
+            raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; --unlabeled takes their images")
     return _by_folder(request, split, notes)
 
 
@@ -119,7 +120,9 @@ def split_of(request: Request, images: list[str]) -> Split:
         return Split(None, root, images, folders, sorted({*folders} - {None}), 0)
     name = one_split(request.path, set(folders), request.split)
     below = {folder: len(f"{root}{folder}/") for folder in SPLITS}
-    of = {folder: [_folder(image, below[folder]) for image, place in zip(images, folders) if place == folder] for folder in set(folders)}
+    of = {folder: [] for folder in sorted(set(folders))}
+    for image, folder in zip(images, folders):
+        of[folder].append(_folder(image, below[folder]))
     known = {folder: {*classes} for folder, classes in of.items() if None not in classes}
     # A split whose only folder is none of the others' holds no classes: Tiny-ImageNet's val/images.
     several = set().union(*(classes for classes in known.values() if len(classes) > 1))
@@ -136,10 +139,11 @@ def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
         raise UserError(f"{request.path}: {len(loose)} images lie beside the class folders, as {loose[0]}; "
                         "move each into a class folder, or give --labels")
     if loose and split.known and not request.as_images:
-        raise UserError(f"{request.path}: the images of split {split.name} lie in no class folders, as {loose[0]}, and other splits have "
-                        f"{len(split.known)} classes; give --labels FILE, or --unlabeled for images without labels")
+        raise UserError(f"{request.path}: the images of split {split.name} lie in no class folders, as {loose[0]}, and other splits "
+                        f"have {len(split.known)} classes; give --labels FILE, or --unlabeled for images without labels")
     if loose:
-        return _without_labels(split, [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"])
+        notes = [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"]
+        return _without_labels(split, notes)
     classes = split.known
     if len(classes) == 1:
         notes = [*notes, f"one class only, '{classes[0]}': good for unconditional training"]
@@ -168,12 +172,12 @@ def _published(request: Request, split: Split, files: list[str], read) -> tuple 
         if split.classes[0] is None and pattern.fullmatch(split.names[0]) and all(map(pattern.fullmatch, split.names)):
             kaggle = next((name for name in files if name.rpartition("/")[2] == imagenet.KAGGLE), None)
             if words == "test":
-                raise UserError(f"{request.path}: these are ImageNet's test images, whose labels were never published; --unlabeled takes "
-                                "them without")
+                raise UserError(f"{request.path}: these are ImageNet's test images, whose labels were never published; --unlabeled "
+                                "takes them without")
             if kaggle:
                 return f"{request.path}/{kaggle}", parse_labels(kaggle, read(kaggle))
-            raise UserError(f"{request.path}: these are ImageNet's validation images, whose labels lie in another file: give "
-                            f"--labels {imagenet.KAGGLE} (Kaggle's) or --labels ILSVRC2012_devkit_t12.tar.gz (the devkit), or --unlabeled")
+            raise UserError(f"{request.path}: these are ImageNet's validation images, whose labels lie in another file: give --labels "
+                            f"{imagenet.KAGGLE} (Kaggle's) or --labels ILSVRC2012_devkit_t12.tar.gz (the devkit), or --unlabeled")
     return None
 
 

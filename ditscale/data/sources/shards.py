@@ -2,8 +2,8 @@
 
 ::
 
-    imagenet-train-000000.tar ...       shards: names of digits, or digits behind "-", "_" or "."; they say no class. The words of their
-                                        names, or the folders around them, may say the split
+    imagenet-train-000000.tar ...       shards: names of digits, or digits behind "-", "_" or "."; they say no class. The words of
+                                        their names, or the folders around them, may say the split
     n01440764.tar ...                   classes: the images of one each, as in ImageNet's tar of tars
 """
 

@@ -31,8 +31,9 @@ def labels_beside(request: Request, images: list[str], files: list[str], read, i
         if suffix == ".json" and _label_key(request, first, read(first)) is None:
             if in_folders:
                 return None
-            raise UserError(f"{request.path}: {first} holds {', '.join(sorted(_object(request, first, read(first)))[:8]) or 'nothing'} and no label "
-                            f"({', '.join(LABEL_KEYS)}); give --labels FILE, or --unlabeled for images without labels")
+            found = ", ".join(sorted(_object(request, first, read(first)))[:8]) or "nothing"
+            raise UserError(f"{request.path}: {first} holds {found} and no label ({', '.join(LABEL_KEYS)}); give --labels FILE, or "
+                            "--unlabeled for images without labels")
         if not all(with_one):
             raise UserError(f"{request.path}: no label for {with_one.count(False)} of {len(images)} images, as "
                             f"{images[with_one.index(False)]}: others have a {suffix} file beside them")
@@ -67,8 +68,8 @@ def _label_key(request: Request, name: str, content: bytes) -> str | None:
     """The one key that holds the label. Raises UserError where several do and disagree."""
     found = {key: value for key, value in _object(request, name, content).items() if key in LABEL_KEYS}
     if len({str(value) for value in found.values()}) > 1:
-        raise UserError(f"{request.path}: {name} holds several labels, {', '.join(f'{key} {value}' for key, value in found.items())}; "
-                        "give --labels FILE")
+        shown = ", ".join(f"{key} {value}" for key, value in found.items())
+        raise UserError(f"{request.path}: {name} holds several labels, {shown}; give --labels FILE")
     return next(iter(found), None)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, first_line
 from ditscale.reproducible import reproducible
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
@@ -120,7 +120,7 @@ def checked_device(name: str | None) -> str:
         torch.zeros(1, device=name).cpu()                                      # cpu(): a "meta" device holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:       # a torch without CUDA fails an assertion
         gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        raise UserError(f"--device {name}: cannot be used here ({str(error).splitlines()[0].strip()}); "
+        raise UserError(f"--device {name}: cannot be used here ({first_line(error)}); "
                         f"there is {', '.join(['cpu', *gpus])}") from None
     return name
 

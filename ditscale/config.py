@@ -35,7 +35,7 @@ class ModelConfig(Section):
 
 class DataConfig(Section):
     name: str                                                                  # part of a run's identity; the path is not
-    path: str                                                                  # a .beton file
+    path: str = Field(min_length=1)                                            # a .beton file
     resolution: Count = Field(gt=0)                                              # pixels (or latent cells) a side
     channels: Count = Field(gt=0)
     classes: Count = Field(gt=0)
@@ -115,6 +115,12 @@ class TrainConfig(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_every_images: Count = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _check_betas(self):
+        for beta in self.betas:
+            if not 0 <= beta < 1:
+                raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+        return self
 
     @model_validator(mode="after")
     def _check_averages(self):
@@ -176,7 +182,7 @@ class MeasureConfig(Section):
     metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
     also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity", "bootstrap"], ...] = Field((), strict=False)
     extractor_path: str | None = None                                          # weights of the feature network
-    reference_path: str                                                        # real images, or their statistics (.npz)
+    reference_path: str = Field(min_length=1)                                  # real images, or their statistics (.npz)
 
     @model_validator(mode="after")
     def _check_metric(self):
@@ -193,7 +199,7 @@ class EvaluationConfig(SamplingConfig, MeasureConfig):
 
 
 class ResourcesConfig(Section):
-    accelerators_per_run: Count = Field(1, gt=0)                                 # ranks: GPUs, or CPU processes
+    accelerators_per_run: Count = Field(1, gt=0, le=1_000_000)                 # ranks: GPUs, or CPU processes
     micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON

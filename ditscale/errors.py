@@ -13,5 +13,10 @@ def did_you_mean(word: str, options) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """An exception's first line, at most 200 characters of it; its type where it says nothing, as of an empty file."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class TrainingFailed(RuntimeError):
     """A run that cannot go on; the message says at how many images and why."""

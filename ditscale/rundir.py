@@ -11,9 +11,11 @@
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,12 @@ from ditscale.errors import UserError
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
+KINDS = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
+         "mfu": float, "score": float, "error": float, "floor": float, "failures": int, "state": str, "reason": str, "metric": str,
+         "warning": str, "passport": dict, "passport_id": str, "values": dict}
+RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
+EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
+WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
 
@@ -82,36 +90,66 @@ class RunDir:
     def create(self, record: dict) -> None:
         """Make the directory with its record, state ``queued``.
 
-        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's, and
-        that of a run that is being worked on, is left as it is.
+        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's that is not
+        damaged, and that of a run that is being worked on, is left as it is.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 self.set_status(QUEUED, images_seen=0)
                 write_json(self.record, record)
-            elif self.status()["state"] != DONE and not self.is_locked():
-                self.update_record(**record)
+            elif (self.status()["state"] != DONE or self.has_damaged_record()) and not self.is_locked():
+                write_json(self.record, {**self._record_before(), **record})
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
 
     def read_record(self) -> dict:
         try:
-            return json.loads(self.record.read_text())
-        except FileNotFoundError:
+            record = json.loads(self.record.read_text())
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.path} is not a run directory: it has no run.json") from None
-        except json.JSONDecodeError as error:
+        except OSError as error:
+            raise UserError(f"{self.record} cannot be read: {error.strerror}") from None
+        except ValueError as error:
             raise UserError(f"{self.record} is damaged: {error}") from None
+        if problem := misfit(record, ("config",), RECORD_KINDS):
+            raise UserError(f"{self.record} is damaged: {problem}")
+        return record
+
+    def has_damaged_record(self) -> bool:
+        """Whether there is a record that cannot be used."""
+        try:
+            if self.record.exists():
+                self.read_record()
+        except UserError:
+            return True
+        return False
+
+    def _record_before(self) -> dict:
+        """The record that stands; of a damaged one, which the study can write anew, nothing."""
+        try:
+            return self.read_record()
+        except UserError as error:
+            warnings.warn(f"{error}; it is written anew", stacklevel=1)
+            return {}
 
     def update_record(self, **fields) -> None:
         write_json(self.record, {**self.read_record(), **fields})
 
     def status(self) -> dict:
-        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet."""
+        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged."""
+        path = self.path / "status.json"
         try:
-            return json.loads((self.path / "status.json").read_text())
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            status = json.loads(path.read_text())
+            problem = misfit(status, ("state", "images_seen"))
+        except (FileNotFoundError, NotADirectoryError):
             return {"state": QUEUED, "images_seen": 0}
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        if problem:
+            warnings.warn(f"{path} is damaged: {problem}; the run counts as queued", stacklevel=1)
+            return {"state": QUEUED, "images_seen": 0}
+        return status
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
         """Write the status. A ``warning`` of None keeps the one that stands: it outlives the run's end."""
@@ -154,37 +192,73 @@ class RunDir:
 
 
 def append_line(path: Path, record: dict) -> None:
-    """Add one JSON object as one line."""
-    with open(path, "a") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+    """Add one JSON object as one line, also to a file whose last line was cut short."""
+    with open(path, "a+b") as file:
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+        ends_whole = not size or file.read(1) == b"\n"
+        file.write((b"" if ends_whole else b"\n") + json.dumps(record, allow_nan=False).encode() + b"\n")
 
 
-def read_lines(path: Path) -> list[dict]:
-    """All whole lines of a JSON-lines file; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> str:
+    """What is wrong with an object of a run's file; empty where it has all of ``needed``, and values of these kinds."""
+    if not isinstance(record, dict):
+        return f"not an object but {str(record)[:40]!r}"
+    if missing := [name for name in needed if record.get(name) is None]:
+        return f"it has no {', '.join(missing)}"
+    for name, value in record.items():
+        kind = float if name.startswith(("loss/", "watch/")) else kinds.get(name)
+        good = value is None or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
+                                                 and math.isfinite(value))
+        if not good:
+            return f"{name} is {str(value)[:40]!r}, which is no {WORDS[kind]}"
+    return ""
+
+
+def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, str]]]:
+    """The lines of a JSON-lines file that are whole and have all of ``needed``; and of the others number and problem."""
+    records, problems = [], []
+    try:
+        lines = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+                problem = misfit(record, needed)
+            except (ValueError, RecursionError):
+                problem = "cut short, or not JSON"
+            if problem:
+                problems.append((number, problem))
+            else:
+                records.append(record)
+    return records, problems
+
+
+def read_lines(path: Path, *needed: str) -> list[dict]:
+    """The lines of a JSON-lines file that are whole and have ``needed``, default ``images_seen``; a warning says each other one,
+    once in a process."""
+    records, problems = scan_lines(path, *(needed or ("images_seen",)))
+    for number, problem in problems:
+        warnings.warn(f"{path} line {number} is left out: {problem}", stacklevel=1)
     return records
 
 
-def last_line(path: Path) -> dict | None:
-    """The last whole line of a JSON-lines file, without reading all of it; None where there is none."""
-    if not path.exists():
+def last_line(path: Path, *needed: str) -> dict | None:
+    """The last of ``read_lines``, without reading the whole of a file whose last line serves; None where there is none."""
+    if not path.is_file():
         return None
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue                                                           # cut short by a crash, or by our start
-    return None
+        last = file.read().rstrip().rpartition(b"\n")[2]
+    try:
+        record = json.loads(last)
+        if not misfit(record, needed):
+            return record
+    except (ValueError, RecursionError):
+        pass
+    return next(reversed(read_lines(path, *needed)), None)
 
 
 def keep_lines(path: Path, wanted) -> None:

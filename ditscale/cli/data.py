@@ -18,7 +18,12 @@ def data():
 @click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: greyscale, 3: RGB.")
 @click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
 @click.option("--labels", metavar="FILE", type=click.Path(),
-              help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json; .npy for arrays.")
+              help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json, ImageNet's "
+                   "LOC_val_solution.csv or its devkit; .npy for arrays.")
+@click.option("--unlabeled", is_flag=True, help="Take images without labels, as class 0: unconditional training, test splits.")
+@click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1),
+              help="The number of the first class in SOURCE.")
+@click.option("--empty-classes", is_flag=True, help="Let classes have no image in this split.")
 @click.option("--on-error", default="fail", show_default=True, type=click.Choice(["fail", "skip"]),
               help="An image that cannot be read: write nothing, or leave it out and list it in the manifest.")
 @click.option("--max-megapixels", default=500, show_default=True, type=click.IntRange(min=1),
@@ -32,7 +37,8 @@ def data_build(context, source, out, **options):
     \b
     SOURCE is one of
       a folder            class folders (cat/1.jpg), also below train/ and test/, or flat
-      .zip .tar .tar.xz   an archive of such a folder (.tar.gz and .tar.bz2 too)
+      .zip .tar .tar.xz   an archive of such a folder (.tar.gz and .tar.bz2 too), or of WebDataset: key.jpg, key.cls or key.json
+      a folder of .tar    WebDataset's shards, or one archive a class
       .parquet            a file or a folder of them, as on the Hugging Face hub
       .npz .npy           arrays: images uint8, labels whole numbers
       cifar10             CIFAR-10's Python archive; a path to it or to its folder works too
@@ -63,7 +69,8 @@ def data_build(context, source, out, **options):
         raise UserError(f"--download fetches cifar10 alone; {source} is read where it is")
     click.echo(build_images(source, out, size=options["size"], channels=int(options["channels"]), labels=options["labels"],
                             split=options["split"], skip_errors=options["on_error"] == "skip", workers=options["workers"],
-                            max_pixels=options["max_megapixels"] * 1_000_000))
+                            max_pixels=options["max_megapixels"] * 1_000_000, unlabeled=options["unlabeled"],
+                            first_label=options["first_label"], empty_classes=options["empty_classes"]))
 
 
 def _build_digits(folder) -> None:
@@ -94,9 +101,9 @@ def data_encode(pixels, out, vae_name, bits, batch, device):
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
     """
     from ditscale.data.encode import encode
-    from ditscale.data.vae import default_device, load_vae
+    from ditscale.data.vae import checked_device, load_vae
 
-    encode(pixels, out, load_vae(vae_name, device or default_device()), bits=bits, batch=batch, say=click.echo)
+    encode(pixels, out, load_vae(vae_name, checked_device(device)), bits=bits, batch=batch, say=click.echo)
 
 
 @data.command("inspect")

@@ -1,29 +1,43 @@
 """The command group ``ditscale`` itself."""
 
+import os
 import sys
+import warnings
 
 import click
 
-from ditscale import __version__
+import ditscale
 from ditscale.errors import UserError
 
 
 class Commands(click.Group):
-    """A user's mistake is one line on stderr and exit code 2; Ctrl-C is exit code 130."""
+    """A user's mistake is one line on stderr and exit code 2, a warning is a line; Ctrl-C is exit code 130."""
 
     def invoke(self, context):
-        try:
-            return super().invoke(context)
-        except UserError as error:
-            said = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(error))  # a name may hold anything
-            click.echo(f"error: {said}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            sys.exit(130)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            try:
+                return super().invoke(context)
+            except UserError as error:
+                click.echo(f"error: {_printable(error)}", err=True)
+                sys.exit(2)
+            except KeyboardInterrupt:
+                sys.exit(130)
+
+
+def _show(message, category, filename, line, file=None, text=None) -> None:
+    """A warning of ours as its words alone; of others with where it comes from."""
+    ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
+    words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, line, text)
+    click.echo(words, err=True)
+
+
+def _printable(message) -> str:
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message))  # a name may hold anything
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__)
+@click.version_option(ditscale.__version__)
 def main():
     """Scaling studies of diffusion transformers: plan, launch, score and compare."""
 

@@ -64,7 +64,7 @@ def export(run, target, images, average):
     from ditscale.training.weights import pick_checkpoint, saved_average, write_weights
 
     run = RunDir(run)
-    checkpoint = pick_checkpoint(run, images)
+    checkpoint = pick_checkpoint(run, images, average)
     weights = saved_average(run, checkpoint, average)
     count = write_weights(run, weights, Path(target), {"checkpoint": checkpoint.name, "average": average})
     click.echo(f"{target}: {count:,} parameters, {average} of {checkpoint.name}")

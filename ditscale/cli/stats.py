@@ -29,23 +29,26 @@ def stats(source, out, name, weights, split, device):
       ditscale stats imagenet/val val256.npz --extractor inception --weights inception-6726825d.pth
     """
     from ditscale.data.progress import Progress
-    from ditscale.data.vae import default_device
+    from ditscale.data.vae import checked_device
     from ditscale.errors import UserError
     from ditscale.evaluation.extractors.make import make_extractor
     from ditscale.evaluation.images import open_images
     from ditscale.evaluation.reference import is_statistics, reference_of, write_statistics
+    from ditscale.evaluation.scoring import ENOUGH
 
     if is_statistics(source):
         raise UserError(f"{source}: holds statistics already; give the images that they were made from")
     if not out.endswith(".npz"):
         raise UserError(f"{out}: statistics are written as .npz; call it {out}.npz")
-    extractor = make_extractor(name, weights, device or default_device())
+    extractor = make_extractor(name, weights, checked_device(device))
     images = open_images(source, split=split, channels=max(extractor.channels))
     with Progress("images", images.count) as progress:
         reference = reference_of(images, extractor, progress.advance)
     write_statistics(out, reference)
     moments = reference.moments
     click.echo(f"{out}: {images.count} images, {moments.dimensions} dimensions, {name} with weights {extractor.sha256}")
-    if moments.is_singular:
-        click.echo(f"warning: {images.count} images are too few for {moments.dimensions} dimensions: the covariance is singular, "
-                   f"and distances to it are far too high; use at least {5 * moments.dimensions}", err=True)
+    if images.count < ENOUGH * moments.dimensions:
+        how = "the covariance is singular, and distances to it are far too high" if moments.is_singular else \
+            "distances to it are too high"
+        click.echo(f"warning: {images.count} images are too few for {moments.dimensions} dimensions: {how}; use at least "
+                   f"{ENOUGH * moments.dimensions}", err=True)

@@ -20,6 +20,7 @@ from ditscale.cli.group import main
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
 def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json):
     """Show what the study SPEC will run and what it will cost. Starts no run."""
+    import math
     from dataclasses import replace
 
     from rich.console import Console
@@ -27,6 +28,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
     from ditscale.studies.encoding import encoding_lines
+    from ditscale.studies.inputs import check_classes_there
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.limits import excess
     from ditscale.studies.plan import plan_rows, write_rows
@@ -37,6 +39,10 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
     spec = load_spec(spec_path, overrides)
     runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
+    for option, value in (("--price", price), ("--network", network)):
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{option} {value} is no amount; give a number")
+    check_classes_there(runs)
     if network:
         if machine.kind != "gpu":
             raise UserError("--network is of accelerators, and this machine has none; say which with --on, as H100:512")
@@ -137,15 +143,16 @@ def collect(study, out):
     from pathlib import Path
 
     from ditscale.errors import UserError
-    from ditscale.studies.ledger import collect as collect_study
+    from ditscale.studies.ledger import collect as collect_study, left_out
     from ditscale.studies.spec import load_spec
 
-    table = collect_study(study if Path(study).is_dir() else load_spec(study).directory)
+    folder = study if Path(study).is_dir() else load_spec(study).directory
+    table = collect_study(folder)
     try:
         table.to_csv(out, index=False)
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
-    click.echo(f"{len(table)} rows: {out}")
+    click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
 
 
 @main.command()

@@ -18,6 +18,7 @@ DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H1
 LINKS = {"H200": (450, 400), "H100 NVL": (64, 400), "H100 PCIe": (64, 200), "H100": (450, 400), "A100": (300, 200),
          "B200": (900, 400), "L40S": (32, 200), "H20": (450, 400)}
 OTHER_LINKS = (32, 100)                                                        # PCIe 4
+MOST_DEVICES = 1_000_000
 MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # makers' GB, as GiB
 
 
@@ -82,8 +83,8 @@ def named_machine(text: str) -> Machine:
     if flops is None:
         raise UserError(f"--on {text}: no accelerator '{name}'{did_you_mean(name.upper(), DENSE_BF16_FLOPS) or '.'} "
                         f"There are {', '.join(DENSE_BF16_FLOPS)}")
-    if count and not (count.isdigit() and int(count)):
-        raise UserError(f"--on {text}: '{count}' is no number of devices; H100:8 would do")
+    if count and not (count.isascii() and count.isdecimal() and len(count) < 9 and 0 < int(count) <= MOST_DEVICES):
+        raise UserError(f"--on {text}: '{count}' is no number of devices, 1 to {MOST_DEVICES:,}; H100:8 would do")
     return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB,
                    gpu_links(name))
 

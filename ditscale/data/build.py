@@ -57,13 +57,13 @@ class BuildSummary:
 
 
 def build_images(path, out, *, size: int, channels: int = 3, labels=None, split: str | None = None, skip_errors: bool = False,
-                 workers: int | None = None, max_pixels: int = 500_000_000) -> BuildSummary:
+                 workers: int | None = None, max_pixels: int = 500_000_000, **choices) -> BuildSummary:
     """Write ``out`` and its manifest. Does nothing where ``out`` is this very build and whole.
 
     Fields: 'image' uint8 (channels, size, size), 'label' integer. The same source gives the same bytes, with any ``workers``.
 
     Args:
-        path, labels, split: see ``sources.open_source``.
+        path, labels, split, choices: see ``sources.open_source``.
         skip_errors: leave out images that cannot be read; else they are an error and nothing is written.
         workers: processes; None: as many as there are cores for this process.
         max_pixels: a larger image counts as one that cannot be read.
@@ -75,7 +75,7 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
     started = time.monotonic()
     _check_paths(path, out)
     with _work_folder(out) as folder, Workers(workers or len(os.sched_getaffinity(0))) as processes:
-        source = open_source(path, labels=labels, split=split, scratch=folder)
+        source = open_source(path, labels=labels, split=split, scratch=folder, **choices)
         tasks = tasks_of(source, recipe, folder)
         built = not out.exists()
         if built:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ditscale.data.beton import BetonFile
-from ditscale.data.manifest import read_manifest
+from ditscale.data.manifest import manifest_path, read_manifest
 from ditscale.errors import UserError
 
 FIELDS = {"pixels": "image", "latents": "moments"}                             # where each is stored
@@ -46,3 +46,18 @@ def check_data(key: str, file: BetonFile, data) -> None:
     labels = file.read("label", np.arange(file.num_samples))
     if labels.min() < 0 or labels.max() >= data.classes:
         raise UserError(f"{key}: {file.path} has labels {labels.min()} to {labels.max()}, but data.classes is {data.classes}")
+
+
+def check_classes(key: str, file: BetonFile, data) -> None:
+    """Raise UserError where a training file has another number of classes than the section ``data``: by its manifest; where it has
+    none, by all its labels being equal while ``data`` asks for several."""
+    if manifest_path(file.path).exists():
+        classes, says = read_manifest(file.path).classes, "its manifest says"
+    else:
+        labels = file.read("label", np.arange(file.num_samples))
+        is_one = data.classes > 1 and labels.min() == labels.max()
+        classes, says = (1, "all its labels are equal") if is_one else (data.classes, "")
+    if classes != data.classes:
+        unlabeled = "; it was built without labels, or of one class" if classes == 1 else ""
+        raise UserError(f"{key}: {file.path} holds {classes:,} class{'es' * (classes != 1)}, {says}, but data.classes is "
+                        f"{data.classes:,}{unlabeled}; set data.classes to {classes}, or build the data again with the labels meant")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ditscale.data.beton import BetonFile
-from ditscale.data.kinds import check_data, image_shape, kind_of
+from ditscale.data.kinds import check_classes, check_data, image_shape, kind_of
 from ditscale.data.latents import from_bits
 from ditscale.data.manifest import read_manifest
 from ditscale.randomness import Normal, Uniform, draw
@@ -66,6 +66,7 @@ def make_prepare(data) -> Pixels | Latents:
     """
     file = BetonFile(data.path)
     check_data("data.path", file, data)
+    check_classes("data.path", file, data)
     if kind_of(file) == "pixels":
         return Pixels(flip=data.flip)
     encoder = read_manifest(data.path).encoder

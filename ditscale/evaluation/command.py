@@ -21,7 +21,7 @@ from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
 from ditscale.training.checkpoint import images_of, list_checkpoints
 from ditscale.training.distributed import World
-from ditscale.training.weights import pick_checkpoint, run_config
+from ditscale.training.weights import is_passed_over, pick_checkpoint, run_config
 
 
 def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
@@ -32,21 +32,35 @@ def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: 
     """
     run = RunDir(target)
     configs = sweep(run_config(run), overrides)
-    newest = pick_checkpoint(run, images)                                      # an error where there is none
-    checkpoints, scorers, lines = list_checkpoints(run) if whole else [newest], {}, []
+    pick_checkpoint(run, images)                                               # an error where there is none
+    scorers, lines = {}, []
     with join_ranks() as ranks:
-        checkpoints = ranks.agree(checkpoints)                                 # the run may be in training and save another
         world = World(ranks.rank, ranks.size, torch.device(default_device()))
         for config in configs:
             settings = config.evaluation
             measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
             evaluator = Evaluator(config, world, scorers.get(measured))
             scorers[measured] = evaluator.scorer
-            for checkpoint in checkpoints:
+            # As one rank sees them: the run may be in training and save another.
+            for checkpoint in ranks.agree(_chosen(run, images, whole, settings.average) if ranks.is_main else None):
                 if ranks.agree(evaluator.line(run, images_of(checkpoint))) is None:
                     evaluator.evaluate(run, checkpoint)
                 lines.append(evaluator.line(run, images_of(checkpoint)))
     return lines if ranks.is_main else []
+
+
+def _chosen(run: RunDir, images: int | None, whole: bool, average: str) -> list[Path]:
+    """The checkpoints to score, without those that are damaged.
+
+    Raises:
+        UserError: none is left.
+    """
+    if not whole:
+        return [pick_checkpoint(run, images, average)]
+    kept = [checkpoint for checkpoint in list_checkpoints(run) if not is_passed_over(checkpoint, average)]
+    if not kept:
+        raise UserError(f"{run.path} has no checkpoint whose {average} is whole")
+    return kept
 
 
 def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]:
@@ -66,6 +80,8 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
         world = World(ranks.rank, ranks.size, torch.device(default_device()))
         scorer = Scorer(settings, world)
         found = open_images(target, channels=max(scorer.extractor.channels))
+        if found.count < 2:
+            raise UserError(f"{target}: holds 1 image; a score needs a covariance, so at least 2, better thousands")
         scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
     if not ranks.is_main:
         return []

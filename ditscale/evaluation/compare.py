@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.passport import MEASURED, SEED, differences, digest
-from ditscale.rundir import RunDir, read_lines
+from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, Difference, compare_scores
 
 TRAINING_NOISE = 0.013                                                         # FID: variation between training seeds, FID Lottery
@@ -61,14 +61,14 @@ def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
 
 def _at(path: Path, images: str) -> list[dict]:
     """The evaluations at a checkpoint, of a file that holds any."""
-    lines = read_lines(path)
-    seen = sorted({line["images_seen"] for line in lines}, key=lambda value: (value is not None, value))
+    lines = read_lines(path, *EVALUATION)
+    seen = sorted({line.get("images_seen") for line in lines}, key=lambda value: (value is not None, value))
     if not lines:
         raise UserError(f"{path}: holds no evaluation yet")
     if images and (not images.isdigit() or int(images) not in seen):
         raise UserError(f"{path}: no evaluation at {images} images; there are {', '.join(map(str, seen))}")
     wanted = int(images) if images else seen[-1]
-    return [line for line in lines if line["images_seen"] == wanted]
+    return [line for line in lines if line.get("images_seen") == wanted]
 
 
 def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str]) -> Side:
@@ -87,7 +87,7 @@ def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str])
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
         what = "; ".join(f"{name} {a} or {b}" for name, a, b in differences(first, second))
-        raise UserError(f"{path}: {len(kinds)} kinds of evaluation at {lines[0]['images_seen']} images, as {what}; choose one with "
+        raise UserError(f"{path}: {len(kinds)} kinds of evaluation at {lines[0].get('images_seen')} images, as {what}; choose one with "
                         "--where FIELD=VALUE")
     newest = {line["passport"].get(SEED): line for line in lines}              # a line written again replaces the one before
     errors = [line["error"] for line in newest.values() if line.get("error") is not None]

@@ -20,6 +20,7 @@ from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint import images_of, list_checkpoints
 from ditscale.training.distributed import World, agree, any_rank, sum_over_ranks
 from ditscale.training.schedule import is_due
+from ditscale.training.weights import is_passed_over
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
@@ -51,14 +52,18 @@ class Evaluator:
         return True
 
     def _missing(self, run: RunDir) -> list[Path]:
-        """What is due and not scored, as rank 0 sees it: other ranks may see its files late. Collective."""
-        return agree(self.world, [checkpoint for checkpoint in list_checkpoints(run) if is_due(self.config, images_of(checkpoint))
-                                  and self.line(run, images_of(checkpoint)) is None])
+        """What is due, not scored and not damaged, as rank 0 sees it: other ranks may see its files late. Collective."""
+        return agree(self.world, [checkpoint for checkpoint in list_checkpoints(run) if self._is_missing(run, checkpoint)]
+                     if self.world.is_main else None)
+
+    def _is_missing(self, run: RunDir, checkpoint: Path) -> bool:
+        return is_due(self.config, images_of(checkpoint)) and self.line(run, images_of(checkpoint)) is None and \
+            not is_passed_over(checkpoint, self.settings.average)
 
     def line(self, run: RunDir, images_seen: int) -> dict | None:
         """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
         wanted = images_seen, self.passport.digest()
-        stand = [line for line in read_lines(run.evals) if (line["images_seen"], line["passport_id"]) == wanted
+        stand = [line for line in read_lines(run.evals, "images_seen", "passport_id") if (line["images_seen"], line["passport_id"]) == wanted
                  and has_all(line, self.settings.also)]
         return stand[-1] if stand else None
 
@@ -112,7 +117,8 @@ class Evaluator:
         """The score of real training images, where these are pixels on this machine."""
         if self.maker.decoder or not Path(self.config.data.path).exists():
             return None
-        return self.scorer.floor(BetonFile(self.config.data.path), self.settings.samples)
+        train = BetonFile(self.config.data.path)
+        return self.scorer.floor(train, self.settings.samples) if train.num_samples > 1 else None
 
     def _words(self, images_seen: int, scores, nan_images: int) -> str:
         floor = f" (floor {self.floor:.2f})" if self.floor is not None else ""

@@ -15,9 +15,9 @@ from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
-from ditscale.errors import UserError
 from ditscale.evaluation.decoder import make_decoder
 from ditscale.objectives.variants import build_model
+from ditscale.training.weights import load_into
 
 QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
 
@@ -48,14 +48,10 @@ class ImageMaker:
         """Take these weights, by parameter name. On a GPU the model is compiled, at its first images.
 
         Raises:
-            UserError: a parameter of the model is not among them.
+            UserError: they are not those of the run's model.
         """
         model, settings = build_model(self.config), self.settings
-        absent = [name for name, _ in model.named_parameters() if name not in weights]
-        if absent:
-            raise UserError(f"the weights are not those of {self.config.model.name} as {self.config.objective.name}: {absent[0]} "
-                            f"and {len(absent) - 1} more are missing")
-        model.load_state_dict(weights, strict=False)                           # the position table is not a parameter
+        load_into(model, weights, self.config)
         model = model.to(self.device).eval().requires_grad_(False)
         if self.device.type == "cuda":                                         # a batch size has one kernel, whichever came first
             model = torch.compile(model, dynamic=False)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+ROUNDING = 1e-6                                                                # of the trace: what is below it may be rounding
 BLOCK = 2048                                                                   # rows read at once
 
 
@@ -31,12 +32,35 @@ class Moments:
         return self.count is not None and self.count <= self.dimensions
 
 
+def covariance_problem(matrix: np.ndarray) -> str:
+    """What keeps a finite matrix (D, D) from being a covariance; empty where it is one within the rounding of float32.
+
+    Rounding each number to float32 moves eigenvalues by at most 6e-8 of the trace; sums in float32 by some ten times that.
+    """
+    variances, trace = np.diag(matrix), np.trace(matrix)
+    if variances.min() < 0:
+        return f"variance {variances.argmin()} is {variances.min():.3g}, below 0"
+    if (gap := abs(matrix - matrix.T).max()) > ROUNDING * max(variances.max(), np.finfo(np.float64).tiny):
+        return f"it is not symmetric, by up to {gap:.3g}"
+    try:
+        np.linalg.cholesky((matrix + matrix.T) / 2 + ROUNDING * trace * np.eye(len(matrix)))    # a tenth of an eigendecomposition
+    except np.linalg.LinAlgError:
+        least = np.linalg.eigvalsh(matrix).min()
+        if least < -ROUNDING * trace:
+            return f"its least eigenvalue is {least:.3g}, below 0"
+    return ""
+
+
 class Accumulator:
     """Moments under way. Rows wait until a block of them is full: a join passes over (D, D) numbers, whatever the count."""
 
     def __init__(self, dimensions: int):
         self._count, self._mean, self._scatter = 0, np.zeros(dimensions), np.zeros((dimensions, dimensions))
         self._waiting: list[np.ndarray] = []
+
+    @property
+    def dimensions(self) -> int:
+        return len(self._mean)
 
     def add(self, features: np.ndarray) -> None:
         """Take up a batch of features (B, D)."""

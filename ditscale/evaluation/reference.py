@@ -20,8 +20,8 @@ from ditscale.data.aside import written_aside
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor
 from ditscale.evaluation.images import ImageSet, open_images
-from ditscale.evaluation.moments import Accumulator, Moments
-from ditscale.training.checkpoint import file_sha256
+from ditscale.evaluation.moments import Accumulator, Moments, covariance_problem
+from ditscale.training.tensorfile import file_sha256
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read_statistics(path) -> Reference:
             arrays = {name: file[name] for name in file.files if not name.startswith("arr_")}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: no statistics can be read from it: {error}") from None
-    samples = int(arrays["n"]) if "n" in arrays else None
+    samples = _count(path, arrays["n"]) if "n" in arrays else None
     moments = _moments(path, arrays, "mu", "sigma", samples)
     spatial = _moments(path, arrays, "mu_s", "sigma_s", samples) if "mu_s" in arrays else None
     with zipfile.ZipFile(path) as archive:
@@ -136,8 +136,26 @@ def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: s
     missing = [name for name in (mean, covariance) if name not in arrays]
     if missing:
         raise UserError(f"{path}: no array {missing[0]} in it; it has {', '.join(arrays) or 'nothing'}")
+    for name in (mean, covariance):
+        if arrays[name].dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is {arrays[name].dtype}; real numbers are needed")
     values = [arrays[name].astype(np.float64) for name in (mean, covariance)]
-    if values[0].ndim != 1 or values[1].shape != 2 * values[0].shape:
+    if values[0].ndim != 1 or not values[0].size or values[1].shape != 2 * values[0].shape:
         raise UserError(f"{path}: {mean} has shape {values[0].shape} and {covariance} {values[1].shape}; (D,) and (D, D) are "
                         "needed")
+    for name, value in zip((mean, covariance), values):
+        if bad := int((~np.isfinite(value)).sum()):
+            raise UserError(f"{path}: {bad} of the {value.size} numbers of {name} are not finite; make it anew with "
+                            "`ditscale stats`")
+    if problem := covariance_problem(values[1]):
+        raise UserError(f"{path}: {covariance} is no covariance: {problem}; make it anew with `ditscale stats`")
     return Moments(count, *values)
+
+
+def _count(path: Path, value: np.ndarray) -> int:
+    """How many images stand behind the statistics."""
+    if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
+        raise UserError(f"{path}: n, the number of images, is {str(value)[:40]}; one whole number is needed")
+    if value.item() < 2:
+        raise UserError(f"{path}: made of {int(value.item())} image(s); statistics need at least 2, better thousands")
+    return int(value.item())

@@ -58,7 +58,8 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     out, config, device = Path(out), run_config(run), default_device()
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)
     with join_ranks() as ranks:
-        newest = ranks.agree(images_of(pick_checkpoint(run, checkpoint)) if ranks.is_main else None)  # training may go on
+        at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
+        newest = ranks.agree(at)                                               # training may go on and save another
         weights, origin = choose_weights(run, newest, settings.average)
         plan = {"run": run.run_id, **origin, "images": images, "seed": seed, "format": kind.name,
                 "decoder": maker.passport()["decoder"], **settings.model_dump(mode="json", exclude={"vae", "average"})}

@@ -26,6 +26,7 @@ from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.training.distributed import World, agree
 
+FEWEST = 16                                                                    # images, below which not even the bias is measured
 ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
 STORED = {"is", "kid", "precision_recall", "fd_infinity", "bootstrap"}         # need every image's features, so these go to disk
 NAMES = {"sfid": "sfid", "is": "is", "kid": "kid", "precision_recall": "precision", "fd_infinity": "fd_infinity"}
@@ -101,12 +102,25 @@ class Scorer:
             return Scores(score, values, error, self._bias(halves, score) if self._is_few(count) else None)
 
     def warning(self, count: int, scores: Scores) -> str:
-        """What is to be said of a score of so many images; empty where they are enough."""
-        if scores.bias is None:
+        """What is to be said of a score of so many images, and of its reference; empty where they are enough."""
+        return ". ".join(filter(None, (self._few_images(count, scores), self._few_in_reference())))
+
+    def _few_in_reference(self) -> str:
+        dimensions, reference = self.reference.moments.dimensions, self.reference.samples
+        if reference is None or reference >= ENOUGH * dimensions:
+            return ""
+        return (f"The reference has {reference:,} images for {dimensions:,} dimensions, at least {ENOUGH * dimensions:,} are "
+                "needed: every distance to it is too high")
+
+    def _few_images(self, count: int, scores: Scores) -> str:
+        if not self._is_few(count):
             return ""
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
         singular = ", fewer than dimensions, so that the covariance is singular" if count <= dimensions else ""
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
+        if count < FEWEST or scores.bias is None:
+            return (f"{count:,} images are no measurement: for {dimensions:,} dimensions at least {ENOUGH * dimensions:,} are "
+                    f"needed{expects}; the score says next to nothing of what made them, and its bias is not known")
         much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than halves of them show"
         return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for that alone; "
                 "compare it with scores of the same number only")
@@ -130,7 +144,9 @@ class Scorer:
         found = Accumulator(self.reference.moments.dimensions)
         for first in range(0, len(chosen), self.extractor.batch):
             images = torch.from_numpy(train.read("image", chosen[first:first + self.extractor.batch]))
-            found.add(self.extractor(images).pooled.cpu().numpy())
+            features = self.extractor(images).pooled.cpu().numpy()
+            self._check_dimensions("features", features.shape[1], found)
+            found.add(features)
         return self._distance(found.moments())
 
     def _gather(self, batches, store: FeatureStore | None) -> tuple[tuple[Accumulator, Accumulator], Accumulator | None]:
@@ -141,14 +157,21 @@ class Scorer:
             for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
                 features = self.extractor(part)
                 rows, first = features.pooled.cpu().numpy(), _in_first_half(at.cpu().numpy())
+                self._check_dimensions("features", rows.shape[1], halves[0])
                 halves[0].add(rows[first])
                 halves[1].add(rows[~first])
                 if spatial is not None:
+                    self._check_dimensions("spatial features", features.spatial.shape[1], spatial)
                     spatial.add(features.spatial.cpu().numpy())
                 if store:
                     store.put(at.cpu().numpy(), features)
         group = self.world.control
         return tuple(merge_over_ranks(half, group) for half in halves), spatial and merge_over_ranks(spatial, group)
+
+    def _check_dimensions(self, words: str, found: int, wanted: Accumulator) -> None:
+        if found != wanted.dimensions:
+            raise UserError(f"{self.settings.reference_path}: its statistics are of {wanted.dimensions} {words}, but "
+                            f"{self.extractor.name} makes {found}; make them anew with `ditscale stats`")
 
     def _values(self, store: FeatureStore | None) -> dict[str, float]:
         """The metrics that need every image's features."""

@@ -8,7 +8,7 @@ from ditscale.data.vae import weights_sha256
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint import images_of
-from ditscale.training.weights import pick_checkpoint, rebuild, run_config, saved_average
+from ditscale.training.weights import NoSuchAverage, pick_checkpoint, rebuild, run_config, saved_average
 
 LENGTH = "length-"                                                             # length-0.07: rebuilt from the tracks
 
@@ -23,7 +23,7 @@ def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[
     Raises:
         UserError: no such checkpoint or average; the message lists those that there are. Or a length that cannot be rebuilt.
     """
-    checkpoint = pick_checkpoint(run, images)
+    checkpoint = pick_checkpoint(run, images, average)
     weights = weights_at(run, checkpoint, average)
     return weights, {"checkpoint": checkpoint.name, "average": average, "weights_sha256": weights_sha256(weights)}
 
@@ -38,7 +38,7 @@ def weights_at(run: RunDir, checkpoint: Path, average: str) -> dict[str, Tensor]
 def _saved(run: RunDir, checkpoint, average: str) -> dict[str, Tensor]:
     try:
         return saved_average(run, checkpoint, average)
-    except UserError as error:
+    except NoSuchAverage as error:
         more = f", and {LENGTH}0.07 (any length)" if run_config(run).train.ema_lengths else ""
         raise UserError(f"average '{average}': {error}{more}") from None
 

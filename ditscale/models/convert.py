@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, first_line
 from ditscale.models.dit import DiT
 from ditscale.models.sizes import SIZES
 
@@ -152,7 +152,7 @@ def load_diffusers(folder):
     try:
         return _with_released_frequencies(DiTTransformer2DModel.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a diffusers DiT: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder}: not a diffusers DiT: {first_line(error)}") from None
 
 
 def _with_released_frequencies(twin):
@@ -203,7 +203,7 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:                                                 # torch raises a dozen kinds for a bad file
-        raise UserError(f"{path}: not weights that can be loaded safely: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"{path}: not weights that can be loaded safely: {first_line(error)}") from None
     loaded = loaded.get("ema", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path}: holds no state dict")

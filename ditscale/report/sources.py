@@ -1,6 +1,7 @@
 """What a study's own files say beside its table: records of the runs, what they logged and warn of, probes of its shapes."""
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.figures import loss_curves, study_table
 from ditscale.report import loss_terms
-from ditscale.rundir import RunDir, read_lines
+from ditscale.rundir import EVALUATION, RunDir, read_lines
+from ditscale.studies import ledger
 
 RECORD_PARTS = ("config", "environment", "loader")     # what the page shows of each run.json
 MANY_VALUES = 16
@@ -48,23 +50,48 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     if not study.is_dir():
         return Sources()
     run_ids = sorted(table["run_id"].unique())
-    records = {run_id: json.loads(path.read_text(encoding="utf-8"))
-               for run_id in run_ids if (path := RunDir(study / run_id).record).is_file()}
+    records = {run_id: record for run_id in run_ids if (record := _json(RunDir(study / run_id).record))}
     runs = _found(lambda: study_table.read_runs(study))
     losses = None
     if runs is not None:
         runs = runs[runs["run_id"].isin(run_ids)].reset_index(drop=True)
         losses = _found(lambda: loss_curves.read(study, runs))
-    probes = study / "probes.json"
-    return Sources(study, records, loss_terms.read(study, table), losses, runs, loss_terms.warnings(study, table),
-                   json.loads(probes.read_text(encoding="utf-8")) if probes.is_file() else {}, _passports(study))
+    warned = [*loss_terms.warnings(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
+    return Sources(study, records, loss_terms.read(study, table), losses, runs, warned,
+                   _probes(study / "probes.json"), _passports(study))
+
+
+def _probes(path: Path) -> dict[str, dict]:
+    """What was measured, or nothing where the file is damaged: a page needs no forecast."""
+    found = _json(path)
+    try:
+        return {name: {shape: {"step_seconds": float(probe["step_seconds"])} for shape, probe in shapes.items()}
+                for name, shapes in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        warnings.warn(f"{path} is damaged, and left out: {error!r}", stacklevel=1)
+        return {}
+
+
+def _json(path: Path) -> dict:
+    """The object in a file; nothing where there is none, or with a warning where the file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        problem = "not an object"
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problem = error
+    warnings.warn(f"{path} is damaged, and left out: {problem}", stacklevel=1)
+    return {}
 
 
 def _passports(study: Path) -> dict[str, tuple[dict, int]]:
     """Of every evaluation in the study's directory, whatever rows the report keeps."""
     found: dict[str, tuple[dict, int]] = {}
     for path in sorted(study.glob("*/evals.jsonl")):
-        for line in read_lines(path):
+        for line in read_lines(path, "images_seen", *EVALUATION):
             name = digest(line["passport"], without=(SEED,))
             fields, count = found.get(name, (line["passport"], 0))
             found[name] = fields, count + 1

@@ -15,6 +15,7 @@ from ditscale.rundir import RunDir
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "mask_ratio", "data", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
+OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # the numbers that a record's cost must have
 
 
 def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> dict:
@@ -33,7 +34,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
         "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,
         "strategy": Path(resources.deepspeed).stem, "zero_stage": record.get("zero_stage", math.nan),
-        "accelerators": resources.accelerators_per_run, "device": record.get("environment", {}).get("device", ""),
+        "accelerators": resources.accelerators_per_run, "device": (record.get("environment") or {}).get("device", ""),
         "parameters": cost["parameters"], "inference_parameters": cost.get("inference_parameters", math.nan),
         "tokens": cost["tokens"], "macs": cost["macs"], "train_flops_per_image": cost["train_flops_per_image"],
         "images_per_second": _median(late, "images_per_second"), "mfu": _median(late, "mfu"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
-from ditscale.data.kinds import check_data, kind_of
+from ditscale.data.kinds import check_classes, check_data, kind_of
 from ditscale.errors import UserError
 from ditscale.evaluation.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec import PlannedRun
@@ -22,6 +22,18 @@ def check_inputs(runs: list[PlannedRun]) -> None:
         if reads not in seen:
             seen.add(reads)
             _check_files(config)
+
+
+def check_classes_there(runs: list[PlannedRun]) -> None:
+    """Raise UserError for the first run whose data are there and have another number of classes than it says: all a plan needs."""
+    for data in dict.fromkeys(planned.config.data for planned in runs):
+        if os.path.isfile(data.path):
+            try:
+                file = BetonFile(data.path)
+                kind_of(file)
+            except UserError:                                                  # told when it is launched
+                continue
+            check_classes("data.path", file, data)
 
 
 def check_writable(folder: Path) -> None:
@@ -68,4 +80,6 @@ def _check_data(key: str, path: str, config: RunConfig) -> str:
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     check_data(key, file, config.data)
+    if key == "data.path":                                                     # a reference is scored against whatever its classes
+        check_classes(key, file, config.data)
     return kind_of(file)

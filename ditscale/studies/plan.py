@@ -90,7 +90,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
     """What a run's time rests on, the first there is of its own speed, a probe's and the forecast, and the seconds of a step by it."""
-    metrics, batch = read_lines(planned.run.metrics), planned.config.train.global_batch
+    metrics, batch = read_lines(planned.run.metrics, "images_seen", "seconds"), planned.config.train.global_batch
     if metrics:
         return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, metrics[-1]["images_seen"]) * batch
     if probe:

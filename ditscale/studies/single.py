@@ -5,7 +5,7 @@ from rich.console import Console
 from ditscale.config import dotted_keys
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
-from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
+from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch import launch
 from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.spec import PlannedRun, Spec
@@ -37,8 +37,10 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
 def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console) -> int:
     """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``."""
     launch(spec, [planned], ThisMachine(machine, [planned]), machine, console, Log)
-    status, evals = planned.run.status(), read_lines(planned.run.evals)
-    score = f", {evals[-1]['metric']} {evals[-1]['score']:.2f} (floor {evals[-1]['floor']:.2f})" if evals else ""
+    status, evals = planned.run.status(), read_lines(planned.run.evals, *EVALUATION)
+    last = evals[-1] if evals else {}
+    floor = f" (floor {last['floor']:.2f})" if last.get("floor") is not None else ""
+    score = f", {last['metric']} {last['score']:.2f}{floor}" if last else ""
     reason = f" ({status['reason']})" if status["state"] == FAILED else ""
     say(console, f"{status['state']}: {status['images_seen']:,} images{score}, {planned.run.path}{reason}")
     return {DONE: 0, PREEMPTED: EXIT_CODE}.get(status["state"], 1)

@@ -43,6 +43,9 @@ from ditscale.yamlfile import read_yaml
 PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
 
 
+DRAWN = ("distribution", "min", "max", "mu", "sigma", "q", "probabilities")    # W&B's, of distributions
+
+
 class Metric(Section):
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -64,6 +67,22 @@ class Parameter(Section):
 
     def choices(self) -> list:
         return self.values if self.values is not None else [self.value]
+
+
+def _check_parameter(key: str, setting) -> None:
+    """Say what to write in place of W&B's other forms of a parameter."""
+    if not isinstance(setting, dict):
+        shown = setting if isinstance(setting, list) else [setting]
+        raise UserError(f"parameters: {key} is {setting!r}; write {key}: {{values: {shown}}}")
+    inner = setting.get("parameters", setting)
+    if isinstance(inner, dict) and not {"value", "values"} & setting.keys() and any(isinstance(one, dict) for one in inner.values()):
+        first = next(name for name, one in inner.items() if isinstance(one, dict))
+        raise UserError(f"parameters: {key} is nested; write a dotted key for each, as {key}.{first}: {{values: [...]}}")
+    if drawn := [name for name in DRAWN if name in setting]:
+        ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
+        values = setting.get("values", ends)
+        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as a study's runs are listed "
+                        f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
 
 
 class Limits(Section):
@@ -91,6 +110,15 @@ class Spec(Section):
     limits: Limits | None = None
     runs_dir: str = "runs"
     _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs then
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_parameters(cls, values):
+        parameters = values.get("parameters")
+        if isinstance(parameters, dict):
+            for key, setting in parameters.items():
+                _check_parameter(key, setting)
+        return values
 
     @model_validator(mode="after")
     def _check_axes(self):
@@ -211,8 +239,28 @@ def _grid(spec: Spec, source: str) -> list[dict]:
     if spec.include and not known:
         return []
     points = [pair | dict(zip(axes, chosen)) for pair in spec.pairs(source) for chosen in itertools.product(*axes.values())]
-    return [point for point in points
-            if not any(all(point[key] == value for key, value in rule.items()) for rule in spec.exclude)]
+    for rule in spec.exclude:
+        _check_rule(rule, points, source)
+    return [point for point in points if not any(_leaves_out(rule, point) for rule in spec.exclude)]
+
+
+def _leaves_out(rule: dict, point: dict) -> bool:
+    """Whether a rule of exclude has the point's value of each of its keys; a list is any of its values, as in phases."""
+    return all(point[key] == value or isinstance(value, list) and point[key] in value for key, value in rule.items())
+
+
+def _check_rule(rule: dict, points: list[dict], source: str) -> None:
+    """Raises UserError for a rule that leaves nothing out, or names a value that no run has: it is misspelt."""
+    for key, value in rule.items():
+        there = [point[key] for point in points]
+        for one in value if isinstance(value, list) and value not in there else [value]:
+            if one not in there:
+                choices = list(dict.fromkeys(map(str, there)))
+                raise UserError(f"{source}: exclude names {key}: {one}, which no run has{did_you_mean(one, choices) or '.'} "
+                                f"There are: {', '.join(choices)}")
+    if not any(_leaves_out(rule, point) for point in points):
+        words = ", ".join(f"{key}: {value}" for key, value in rule.items())
+        raise UserError(f"{source}: exclude {{{words}}} leaves nothing out: no run has these values together")
 
 
 def _choose(spec: Spec, points: list[dict], key: str, value, source: str) -> list[dict]:

@@ -9,7 +9,7 @@ from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_ma
 from ditscale.errors import UserError
 from ditscale.rundir import DONE
 from ditscale.studies.inputs import check_inputs, check_writable
-from ditscale.studies.launch import is_complete, launch, to_run
+from ditscale.studies.launch import is_complete, launch, run_record, to_run
 from ditscale.studies.launchers.hosts import Hosts
 from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.launchers.queue import FOLDER
@@ -48,6 +48,9 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
             _print(spec, group, site, kind, machine, console)
         return True
     check_writable(spec.directory)
+    for planned in runs:
+        if planned.run.has_damaged_record():                                   # of finished runs too, which are not started
+            planned.run.create(run_record(spec, planned))
     if kind == "slurm":
         _submit_phase(spec, phases, site, machine, console)
         return True

@@ -45,7 +45,7 @@ def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
 
 def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     run, images = planned.run, planned.config.train.images
-    status, metrics, evals = run.status(), last_line(run.metrics), last_line(run.evals)
+    status, metrics, evals = run.status(), last_line(run.metrics, "images_per_second"), last_line(run.evals, "score")
     state = status["state"]
     if state == RUNNING and not job and not run.is_locked():
         state = INTERRUPTED

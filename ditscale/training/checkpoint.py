@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,7 +34,8 @@ from ditscale.training.layout import Layout
 from ditscale.training.lengths import MAIN
 from ditscale.training.schedule import reached
 from ditscale.training.teacher import Teacher
-from ditscale.training.tensorfile import file_sha256, write_verified
+from ditscale.training.tensorfile import write_verified
+from ditscale.training.whole import damage
 
 MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -169,20 +169,8 @@ def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -
             continue
         if not (checkpoint / MASTERS).exists() and not (checkpoint / OPTIMIZER).exists():
             continue                                                           # only its averages were to be kept
-        problem = _problem(checkpoint, files)
+        problem = damage(checkpoint, files)
         if not problem:
             return checkpoint
         warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
     return None
-
-
-def _problem(checkpoint: Path, files: list[str]) -> str:
-    """What is wrong with a checkpoint as a training state; empty where nothing is."""
-    try:
-        expected = json.loads((checkpoint / "state.json").read_text())["sha256"]
-        for name in files:
-            if file_sha256(checkpoint / name) != expected[name]:
-                return f"{name} does not match its sha256"
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""

@@ -10,8 +10,8 @@ from ditscale.rundir import RunDir, sync_folder, write_atomically
 
 
 def list_checkpoints(run: RunDir) -> list[Path]:
-    """All checkpoint directories, oldest first."""
-    return sorted(run.checkpoints.glob("images-*"))
+    """All checkpoint directories, oldest first; a copy of one under another name is none."""
+    return sorted(path for path in run.checkpoints.glob("images-*") if path.name.removeprefix("images-").isdecimal())
 
 
 def images_of(checkpoint: Path) -> int:

@@ -1,6 +1,7 @@
 """Weights out of a run: an average as it was saved, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,19 @@ from ditscale.models.convert import save_model
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint import average_file, images_of, list_checkpoints, load_ema
-from ditscale.training.lengths import LONGEST, Profile, combine, gamma_of, track_name
+from ditscale.training.lengths import LONGEST, MAIN, Profile, combine, gamma_of, track_name
+from ditscale.training.whole import damage
 
 ENOUGH = 0.12                                                                  # relative error of a profile that still serves
 
 
-def pick_checkpoint(run: RunDir, images: int | None) -> Path:
-    """The checkpoint at so many images seen, the newest for None.
+class NoSuchAverage(UserError):
+    """A checkpoint has no file of that name; the message lists what it has."""
+
+
+def pick_checkpoint(run: RunDir, images: int | None, average: str = MAIN) -> Path:
+    """The checkpoint at so many images seen; for None the newest in which ``average`` is what was saved. Those after it, which
+    are damaged, are passed over with a warning.
 
     Raises:
         UserError: there is none; the message lists those that there are.
@@ -28,21 +35,56 @@ def pick_checkpoint(run: RunDir, images: int | None) -> Path:
     found = {images_of(path): path for path in list_checkpoints(run)}
     if not found:
         raise UserError(f"{run.path} has no checkpoint yet")
-    if images is not None and images not in found:
-        raise UserError(f"{run.path} has no checkpoint at {images} images; it has {', '.join(map(str, found))}")
-    return found[max(found) if images is None else images]
+    if images is not None:
+        if images not in found:
+            raise UserError(f"{run.path} has no checkpoint at {images} images; it has {', '.join(map(str, found))}")
+        return found[images]                                                   # where it is damaged, loading refuses it
+    for checkpoint in reversed(found.values()):
+        if not is_passed_over(checkpoint, average):
+            return checkpoint
+    raise UserError(f"{run.path} has no checkpoint whose {average} is whole; train on from here, or take another average")
+
+
+def is_passed_over(checkpoint: Path, average: str) -> bool:
+    """Whether the file of an average is there and is not what was saved, which a warning then says."""
+    file = average_file(average)
+    problem = damage(checkpoint, [file]) if (checkpoint / file).exists() else ""
+    if problem:
+        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+    return bool(problem)
 
 
 def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]:
     """An average's weights by name, as they were saved.
 
     Raises:
-        UserError: the checkpoint has no such file; the message lists what it has.
+        NoSuchAverage: the checkpoint has no such file.
+        UserError: the file is damaged.
     """
     if not (checkpoint / average_file(name)).exists():
         names = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem.startswith(("ema", "masters")))
-        raise UserError(f"{checkpoint} has no {name}; it has {', '.join(names)}")
+        raise NoSuchAverage(f"{checkpoint} has no {name}; it has {', '.join(names)}")
+    if problem := damage(checkpoint, [average_file(name)]):
+        others = ", ".join(str(images_of(path)) for path in list_checkpoints(run) if path != checkpoint)
+        raise UserError(f"{checkpoint} is damaged: {problem}; " + (f"other checkpoints are at {others} images" if others else
+                                                                   "the run has no other checkpoint"))
     return load_ema(checkpoint, name)
+
+
+def load_into(model, weights: dict[str, Tensor], config: RunConfig) -> None:
+    """Put weights by name into a model built from a run's config.
+
+    Raises:
+        UserError: a parameter is not among them, or has another shape: run.json is of another model than the checkpoint.
+    """
+    is_what = f"the weights are not those of {config.model.name} as {config.objective.name}"
+    absent = [name for name, _ in model.named_parameters() if name not in weights]
+    if absent:
+        raise UserError(f"{is_what}: {absent[0]} and {len(absent) - 1} more are missing")
+    for name, parameter in model.named_parameters():
+        if weights[name].shape != parameter.shape:
+            raise UserError(f"{is_what}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
+    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
 
 
 def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor], float]:
@@ -58,7 +100,7 @@ def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor],
     if not 0 < length < LONGEST:
         raise UserError(f"--length {length} has no profile; lengths lie above 0 and below {LONGEST:.3f}")
     snapshots = [(path, track) for path in list_checkpoints(run) if images_of(path) <= images for track in lengths
-                 if (path / average_file(track_name(track))).exists()]
+                 if (path / average_file(track_name(track))).exists() and not is_passed_over(path, track_name(track))]
     if not snapshots:
         raise UserError(f"{run.path} has no snapshot of its tracks up to {images} images")
     weights, missed = combine([Profile(images_of(path), gamma_of(track)) for path, track in snapshots],
@@ -95,7 +137,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
         raise UserError(f"{target}: its folder does not exist")
     config = run_config(run)
     model = build_model(config)
-    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
+    load_into(model, weights, config)
     if config.objective.name == "baseline":
         save_model(model, target)
         return sum(p.numel() for p in model.parameters())

@@ -46,7 +46,7 @@ def test_npy_and_shapes(opened, images, tmp_path):
     for name, array, expected in (("first", images.transpose(0, 3, 1, 2), images), ("grey", images[..., 0], images[..., 0]),
                                   ("one", images[..., :1], images[..., 0]), ("first1", images[:, None, ..., 0], images[..., 0])):
         np.save(tmp_path / f"{name}.npy", array)
-        source = opened(tmp_path / f"{name}.npy", labels=tmp_path / "labels.npy")
+        source = opened(tmp_path / f"{name}.npy", labels=tmp_path / "labels.npy", empty_classes=True)
         assert (read(source) == expected).all() and source.labels.tolist() == [1] * 11
     assert "no labels" in opened(tmp_path / "grey.npy").notes[0]
 
@@ -135,9 +135,9 @@ def test_cifar10(opened, batches, tree, tmp_path):
     with tarfile.open(tmp_path / cifar10.ARCHIVE, "w:gz") as archive:
         archive.add(folder / cifar10.FOLDER, cifar10.FOLDER)
     for path in (folder, folder / cifar10.FOLDER, tmp_path / cifar10.ARCHIVE):
-        train = opened(path, split="train")
+        train = opened(path, split="train", empty_classes=True)
         assert (read(train) == images[:15]).all() and train.labels.tolist() == labels[:15]
-        test = opened(path, split="test")
+        test = opened(path, split="test", empty_classes=True)
         assert (read(test) == images[15:]).all() and test.class_names == list("abcdefghij") and test.split == "test"
     with pytest.raises(UserError, match="has the splits test, train"):
         opened(folder)

@@ -105,7 +105,9 @@ def test_splits(photos, tree, tmp_path):
     folder = tree({**{f"train/{name}": content for name, content in photos.items()}, "test/dog/1.png": photos["dog/1.png"]})
     assert "has the splits test, train; choose one with --split" in refused(folder, tmp_path)
     assert "--split val: " in refused(folder, tmp_path, split="val")
-    source = opened(folder, tmp_path, split="test")
+    assert "split test: class 0, cat, has no image in this split; where that is meant, give --empty-classes" in \
+        refused(folder, tmp_path, split="test")
+    source = opened(folder, tmp_path, split="test", empty_classes=True)
     assert source.names == ["test/dog/1.png"] and source.split == "test"
     assert source.labels.tolist() == [1] and source.class_names == ["cat", "dog"]    # labels agree between splits
     assert opened(folder, tmp_path, split="train").names == [f"train/{name}" for name in sorted(photos)]
@@ -131,14 +133,14 @@ def test_labels_files(photos, tree, tmp_path, name, content, labels, class_names
     (tmp_path / name).write_text(content, encoding="utf-8")
     rooted = packed(tmp_path / "root.tar", {f"r/{inner}": content for inner, content in files.items()})
     for path in (tree(files), packed(tmp_path / "x.zip", files), rooted):
-        source = opened(path, tmp_path, labels=tmp_path / name)
+        source = opened(path, tmp_path, labels=tmp_path / name, empty_classes=True)
         assert source.labels.tolist() == labels and source.class_names == class_names
 
 
 def test_the_archive_of_stylegan(photos, tmp_path):
     files = {"00000/img00000000.png": photos["cat/1.png"], "00000/img00000001.png": photos["cat/2.png"]}
     labels = json.dumps({"labels": [["00000/img00000001.png", 3], ["00000/img00000000.png", 5]]}).encode()
-    assert opened(packed(tmp_path / "x.zip", {**files, "dataset.json": labels}), tmp_path).labels.tolist() == [5, 3]
+    assert opened(packed(tmp_path / "x.zip", {**files, "dataset.json": labels}), tmp_path, empty_classes=True).labels.tolist() == [5, 3]
     none = opened(packed(tmp_path / "y.zip", {**files, "dataset.json": b'{"labels": null}'}), tmp_path)
     assert none.labels.tolist() == [0, 0]
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -83,8 +84,19 @@ def inception_weights(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def sign():
+    """``sign(folder)``: a checkpoint's state.json says that its files are as they stand now."""
+    from ditscale.training.tensorfile import file_sha256
+
+    def write(folder):
+        sha256 = {path.name: file_sha256(path) for path in folder.glob("*.safetensors")}
+        (folder / "state.json").write_text(json.dumps({"images_seen": int(folder.name.removeprefix("images-")), "sha256": sha256}))
+    return write
+
+
 @pytest.fixture
-def hand_run(values, tmp_path):
+def hand_run(values, sign, tmp_path):
     """``hand_run({key: value}, checkpoints=(640,), averages=("ema",))``: a run whose every average has weights of its own."""
     import torch
     from safetensors.torch import save_file
@@ -104,6 +116,7 @@ def hand_run(values, tmp_path):
             for average in averages:
                 weights = {name: torch.randn(p.shape, generator=random) * 0.15 for name, p in model.named_parameters()}
                 save_file(weights, folder / f"{average}.safetensors")
+            sign(folder)
         return run
     return make
 

@@ -7,7 +7,7 @@ from ditscale.data.beton import BetonFile
 from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn, train_digits_cnn
 from ditscale.evaluation.frechet import frechet_distance
 from ditscale.evaluation.moments import moments
-from ditscale.training.checkpoint import file_sha256
+from ditscale.training.tensorfile import file_sha256
 
 
 def test_network_is_deterministic_and_good(digits, tmp_path):

@@ -200,7 +200,7 @@ def test_too_few_samples_are_said_with_their_bias(run):
     assert many["bias"] is None and 0 < few["bias"] < fewest["bias"]
 
 
-def test_broken_samples_are_counted(hand_run, digits_values):
+def test_broken_samples_are_counted(hand_run, sign, digits_values):
     from safetensors.torch import load_file, save_file
 
     digits_values["evaluation"].update(samples=64, sampling_steps=2)
@@ -208,6 +208,7 @@ def test_broken_samples_are_counted(hand_run, digits_values):
     path = run.checkpoints / "images-000000000640" / "ema.safetensors"
     weights = load_file(path)
     save_file({**weights, "final_layer.linear.bias": torch.full_like(weights["final_layer.linear.bias"], torch.nan)}, path)
+    sign(path.parent)
     assert "WARNING: 64 of 64 images were not finite" in evaluate(run.path)
     assert read_lines(run.evals)[0]["nan_images"] == 64
 

@@ -13,7 +13,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Features
 from ditscale.evaluation.extractors.inception import WEIGHTS_SHA256, make_inception
 from ditscale.evaluation.extractors.make import make_extractor
-from ditscale.training.checkpoint import file_sha256
+from ditscale.training.tensorfile import file_sha256
 
 
 @pytest.fixture(scope="module")

@@ -161,3 +161,92 @@ def test_wrong_use_of_the_command(words, said, images, tmp_path, monkeypatch):
     done = run(*words)
     assert done.exit_code == 2 and said in done.output and "Traceback" not in done.output
     assert not (tmp_path / "out.npz").exists()
+
+
+HALF = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
+BAD_SIGMA = [(np.diag([1.0, -1.0, 1.0]), "variance 1 is -1, below 0"), (HALF * [[1, 3, 1], [3, 1, 1], [1, 1, 1]], "least eigenvalue is -0.5"),
+             (HALF * [[1, 2, 1], [1, 1, 1], [1, 1, 1]], "not symmetric, by up to 0.5"),
+             (HALF * [[1, np.nan, 1], [1, 1, 1], [1, 1, 1]], "1 of the 9 numbers of sigma are not finite"),
+             (HALF + np.inf, "of sigma are not finite"), (HALF.astype(complex), "sigma is complex128; real numbers are needed"),
+             (HALF > 0, "sigma is bool"), (HALF.astype("U8"), "sigma is <U8")]
+
+
+@pytest.mark.parametrize("sigma, words", BAD_SIGMA)
+def test_a_covariance_that_is_none(sigma, words, extractor, tmp_path):
+    with np.errstate(invalid="ignore"):
+        np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=sigma)
+    with pytest.raises(UserError, match=words):
+        load_reference(tmp_path / "stats.npz", extractor)
+    np.savez(tmp_path / "spatial.npz", mu=np.zeros(3), sigma=np.eye(3), mu_s=np.zeros(3), sigma_s=sigma)
+    with pytest.raises(UserError, match=words.replace("sigma", "sigma_s")):
+        load_reference(tmp_path / "spatial.npz", extractor)
+
+
+@pytest.mark.parametrize("n, words", [(1, r"made of 1 image"), (0, "made of 0 image"), ([3, 4], "one whole number"), ("many", "one whole"),
+                                      (2.5, "one whole number")])
+def test_counts_of_images_that_are_none(n, words, extractor, tmp_path):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3), n=np.array(n))
+    with pytest.raises(UserError, match=words):
+        load_reference(tmp_path / "stats.npz", extractor)
+
+
+@pytest.mark.parametrize("kept", [np.float64, np.float32])
+@pytest.mark.parametrize("rows", [20, 63, 64, 5000])
+def test_covariances_of_real_features_are_taken(kept, rows, tmp_path):
+    """Singular ones too, in both precisions, and of features whose scales lie far apart."""
+    features = np.random.default_rng(0).normal(size=(rows, 64)) * np.logspace(-4, 3, 64) + 100
+    np.savez(tmp_path / "stats.npz", mu=features.mean(0).astype(kept), sigma=np.cov(features.astype(kept), rowvar=False).astype(kept))
+    assert read_statistics(tmp_path / "stats.npz").moments.dimensions == 64
+
+
+def test_nothing_varies_and_still_it_is_a_covariance(tmp_path):
+    np.savez(tmp_path / "stats.npz", mu=np.ones(3), sigma=np.zeros((3, 3)))
+    assert (read_statistics(tmp_path / "stats.npz").moments.covariance == 0).all()
+
+
+def score(*words):
+    return CliRunner().invoke(main, ["evaluate", *map(str, words), "metric=fd_mine:Net"])
+
+
+@pytest.mark.parametrize("count", [2, 4, 6, 15])
+def test_a_few_images_get_the_strongest_warning(images, count, tmp_path):
+    np.savez(tmp_path / "all.npz", images)
+    np.savez(tmp_path / "few.npz", images[:count])
+    done = score(tmp_path / "few.npz", f"reference_path={tmp_path / 'all.npz'}")
+    assert done.exit_code == 0, done.output
+    assert f"{count} images are no measurement: for 3 dimensions at least 15 are needed; the reference has 150" in done.stderr
+
+
+def test_one_image_is_refused(images, tmp_path):
+    np.savez(tmp_path / "all.npz", images)
+    np.savez(tmp_path / "one.npz", images[:1])
+    done = score(tmp_path / "one.npz", f"reference_path={tmp_path / 'all.npz'}")
+    assert done.exit_code == 2 and "holds 1 image; a score needs a covariance" in done.stderr and done.stderr.count("\n") == 1
+    assert "at least 2" in score(tmp_path / "all.npz", f"reference_path={tmp_path / 'one.npz'}").stderr
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_few_images_in_the_reference_are_said(images, tmp_path):
+    np.savez(tmp_path / "all.npz", images)
+    np.savez(tmp_path / "few.npz", images[:6])
+    done = score(tmp_path / "all.npz", f"reference_path={tmp_path / 'few.npz'}")
+    assert done.exit_code == 0 and "The reference has 6 images for 3 dimensions, at least 15 are needed" in done.stderr
+    assert "6 images are too few for 3 dimensions: distances to it are too high" in \
+        run(tmp_path / "few.npz", tmp_path / "o.npz", "--extractor", "mine:Net").stderr
+
+
+def test_statistics_of_another_dimension_are_one_line(images, tmp_path):
+    """A network of the user's own says its dimensions with its first batch."""
+    np.savez(tmp_path / "all.npz", images)
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
+    done = score(tmp_path / "all.npz", f"reference_path={tmp_path / 'stats.npz'}")
+    assert done.exit_code == 2 and "its statistics are of 5 features, but mine:Net makes 3" in done.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:0", "gpu", "meta", "cpu:x", ""])
+def test_a_device_that_is_not_there(device, images, tmp_path):
+    if device == "cuda:0" and torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    np.savez(tmp_path / "images.npz", images)
+    done = CliRunner().invoke(main, ["stats", str(tmp_path / "images.npz"), str(tmp_path / "o.npz"), "--extractor", "mine:Net", "--device", device])
+    assert done.exit_code == 2 and f"--device {device}: cannot be used here" in done.stderr and done.stderr.count("\n") == 1

@@ -214,13 +214,14 @@ def test_the_run_is_only_read(run, tmp_path):
     assert listing() == before
 
 
-def test_nan_is_an_error_of_a_whole_set(run, tmp_path):
+def test_nan_is_an_error_of_a_whole_set(run, sign, tmp_path):
     from safetensors.torch import load_file, save_file
 
     path = run.checkpoints / "images-000000000640/ema.safetensors"
     weights = load_file(path)
     weights["y_embedder.embedding_table.weight"][2] = torch.nan
     save_file(weights, path)
+    sign(path.parent)
     for _ in ("made", "already there"):
         done = ditscale(run.path, tmp_path / "x.npz", "--images", COUNT)
         assert done.exit_code == 1 and "5 of 27 images have values that are not finite numbers" in done.stderr

@@ -112,7 +112,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"nonsense", "not weights that can be loaded safely"),
+    (b"nonsense", "not weights that can be loaded safely"), (b"", "not weights that can be loaded safely: EOFError"),
     ({"x": Malicious()}, "not weights that can be loaded safely"),
     ({"a": torch.zeros(1)}, "not the weights of a DiT"),
     ([1, 2], "holds no state dict"),

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from ditscale.errors import TrainingFailed
 from ditscale.rundir import read_lines
 from ditscale.training import tensorfile
-from ditscale.training.checkpoint import file_sha256, list_checkpoints
+from ditscale.training.checkpoint import list_checkpoints
+from ditscale.training.tensorfile import file_sha256
 from ditscale.training.loop import train
 from ditscale.training.tensorfile import write_verified
 

@@ -9,20 +9,23 @@ from ditscale.errors import UserError
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 
 
-def open_source(path, *, labels=None, split: str | None = None, scratch) -> Source:
+def open_source(path, *, labels=None, split: str | None = None, scratch, **choices) -> Source:
     """List the images of ``path``. Reads names and labels, no pixels.
 
     Args:
         path: a folder, a .zip or .tar archive, a .parquet, .npz or .npy file.
         labels: a file that says which class each image is of, where the source itself does not.
         split: the part to take, where the source has several.
+        choices: ``unlabeled``, ``first_label``, ``empty_classes``: see ``Request``.
         scratch: a folder for what has to be unpacked before images can be read out of order.
 
     Raises:
         UserError: the path is none of these, is damaged, or leaves open what is meant.
     """
     path = Path(path)
-    request = Request(path, None if labels is None else Path(labels), split, Path(scratch))
+    request = Request(path, None if labels is None else Path(labels), split, Path(scratch), **choices)
+    if request.unlabeled and labels is not None:
+        raise UserError(f"--labels {labels} with --unlabeled: give one of the two")
     try:
         return _opener(path)(request)
     except OSError as error:

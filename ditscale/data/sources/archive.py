@@ -76,6 +76,22 @@ def open_tar(request: Request) -> Source:
     path = request.path
     try:
         plain = _plain_tar(path, request.scratch)
+    except DAMAGE as error:
+        raise UserError(f"{path}: not a whole tar archive: {error}") from None
+    found = members_of(path, plain)
+    places, reader = dict(found), RangeReader(plain)
+    layout = arrange(request, list(places), lambda name: reader.read(places[name]))
+    return Source(f"tar archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names,
+                  [places[name] for name in layout.names], reader, stamp(path), layout.notes)
+
+
+def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:
+    """(name, (first byte, size)) of every file of the tar ``plain``, which is ``path`` or unpacked from it.
+
+    Raises:
+        UserError: it is damaged, or holds names that are not to be trusted.
+    """
+    try:
         found = _plain_members(plain)
         if found is None:
             with tarfile.open(plain, "r:") as tar:
@@ -83,10 +99,7 @@ def open_tar(request: Request) -> Source:
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole tar archive: {error}") from None
     _check_names(path, [name for name, _ in found])
-    places, reader = dict(found), RangeReader(plain)
-    layout = arrange(request, list(places), lambda name: reader.read(places[name]))
-    return Source(f"tar archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names,
-                  [places[name] for name in layout.names], reader, stamp(path), layout.notes)
+    return found
 
 
 def _plain_tar(path: Path, scratch: Path) -> Path:

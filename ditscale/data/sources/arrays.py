@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ditscale.data.sources.base import Request, Source, checked_labels, one_split, stamp
+from ditscale.data.sources.base import Request, Source, one_split, stamp
+from ditscale.data.sources.classes import number_classes
 from ditscale.errors import UserError
 
 IMAGES, LABELS = ("images", "arr_0"), ("labels", "arr_1")                       # arr_0, arr_1: numpy's own, and ADM's batches
@@ -61,14 +62,18 @@ def array_source(request: Request, words: str, images: Path, labels: Path | None
     """Images of one .npy, labels of another; without labels all are of one class."""
     array = _load(request.path, images)
     channels_first = _channels_first(request.path, array)
+    if request.unlabeled:
+        labels = class_names = None
     notes = [] if labels else ["no labels: all images are of one class, 0, for unconditional training"]
-    values = _load(request.labels or request.path, labels) if labels else np.zeros(len(array), np.int64)
+    values = np.zeros(len(array), np.int64)
+    if labels:
+        where = request.labels or request.path
+        values, class_names = number_classes(request, where, _load(where, labels), len(array), class_names)
     if split is None:
         one_split(request.path, (), request.split)
     digits = len(str(len(array) - 1))
-    return Source(words, split or "all", [f"{number:0{digits}d}" for number in range(len(array))],
-                  checked_labels(request.labels or request.path, values, len(array)), class_names, list(range(len(array))),
-                  ArrayReader(images, channels_first), stamped, notes)
+    return Source(words, split or "all", [f"{number:0{digits}d}" for number in range(len(array))], values, class_names,
+                  list(range(len(array))), ArrayReader(images, channels_first), stamped, notes)
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, scratch: Path) -> Path:

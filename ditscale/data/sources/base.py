@@ -21,6 +21,10 @@ class Request:
     labels: Path | None
     split: str | None
     scratch: Path
+    unlabeled: bool = False                                                     # pass over what labels there are: all are 0
+    first_label: int = 0                                                        # the number of the first class
+    empty_classes: bool = False                                                 # classes may have no image in this split
+    as_images: bool = False                                                     # to be looked at: folders alone give labels
 
     def without_labels(self) -> None:
         """Raises UserError where a labels file is given: this source has its own labels."""

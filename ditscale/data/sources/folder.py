@@ -1,10 +1,11 @@
-"""A folder of image files: class folders, splits of class folders, or flat with a labels file."""
+"""A folder of image files: class folders, splits of class folders, or flat with a labels file; or of .tar archives (shards.py)."""
 
 import os
 from pathlib import Path
 
 from ditscale.data.sources.base import Request, Source
-from ditscale.data.sources.layout import arrange
+from ditscale.data.sources.layout import SUFFIXES, arrange
+from ditscale.data.sources.shards import open_shards
 
 
 class FolderReader:
@@ -22,6 +23,9 @@ def open_folder(request: Request) -> Source:
     root = request.path
     files = [os.path.relpath(os.path.join(above, name), root)
              for above, _, names in os.walk(root, followlinks=True) for name in names]
+    tars = [name for name in files if name.lower().endswith(".tar")]
+    if tars and not any(name.lower().endswith(SUFFIXES) for name in files):
+        return open_shards(request, sorted(tars))
     layout = arrange(request, files, lambda name: (root / name).read_bytes())
     places = []
     for name in layout.names:

@@ -6,6 +6,8 @@
     train/cat/1.jpg            splits of class folders; names of splits are in ``SPLITS``
     1.jpg                      no classes, or a labels file
     any/cat/1.jpg              one folder around all of it is passed over
+    1.jpg, 1.cls               WebDataset's: see sidecar.py
+    val/1.JPEG                 ImageNet as published: see imagenet.py
 """
 
 import re
@@ -13,8 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ditscale.data.sources.base import Request, checked_labels, one_split
-from ditscale.data.sources.labels import parse_labels
+from ditscale.data.sources import imagenet
+from ditscale.data.sources.base import Request, one_split
+from ditscale.data.sources.classes import check_classes, number_classes
+from ditscale.data.sources.labels import parse_labels, read_labels
+from ditscale.data.sources.sidecar import labels_beside
 from ditscale.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -32,12 +37,25 @@ class Layout:
     notes: list[str]
 
 
-def arrange(request: Request, files: list[str], read) -> Layout:
+@dataclass(frozen=True)
+class Split:
+    """The images to take."""
+
+    name: str | None                                                            # None: there are no splits
+    below: str                                                                  # the folders that hold it all, "train/"
+    names: list[str]                                                            # as in the source, sorted
+    classes: list[str | None]                                                   # the class folder of each, None where it lies loose
+    known: list[str]                                                            # the class folders of all splits
+    others: int                                                                 # images of other splits
+
+
+def arrange(request: Request, files: list[str], read, *, shards: bool = False) -> Layout:
     """Choose, sort and label image files.
 
     Args:
         files: names with "/" between folders, relative to the source.
         read: gives the bytes of the file of a name.
+        shards: the folders are archives that say no class: WebDataset's.
     """
     shown = [name for name in files if not HIDDEN.search(name)] if HIDDEN.search("/".join(files)) else files
     images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
@@ -45,11 +63,36 @@ def arrange(request: Request, files: list[str], read) -> Layout:
         found = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
         raise UserError(f"{request.path}: no images in it ({', '.join(SUFFIXES)}); {found}")
     around = _shared_folder(images)
-    table = _labels_table(request, shown, around, read)
-    notes = [] if len(shown) == len(images) else [f"{len(shown) - len(images)} files that are no images are passed over"]
-    if table is not None:
-        return _by_table(request, images, around, table, notes)
-    return _by_folder(request, images, _root(images), notes)
+    found = None if request.unlabeled or request.as_images else _labels_table(request, shown, around, read)
+    if found is not None and request.split is None:
+        return _by_table(request, *found, images, around, "all", _passed_over(shown, len(images)))
+    return _in_split(request, found, split_of(request, images), shown, read, shards)
+
+
+def _in_split(request: Request, found, split: Split, shown: list[str], read, shards: bool) -> Layout:
+    """The images of one split, with labels from the first that gives any: a table, files beside, a published table, folders."""
+    notes = _passed_over(shown, len(split.names) + split.others)
+    if found is not None:
+        return _by_table(request, *found, split.names, split.below, split.name or "all", notes)
+    if request.unlabeled:
+        return _without_labels(split, [*notes, "no labels are read: all images are of one class, 0, for unconditional training"])
+    if not request.as_images:
+        beside = labels_beside(request, split.names, shown, read, None not in split.classes and not shards)
+        if beside is not None:
+            labels, names = number_classes(request, request.path, beside[0], len(split.names))
+            notes = _passed_over(shown, len(split.names) + split.others + beside[1])
+            return Layout(split.names, labels, names, split.name or "all", notes)
+        table = _published(request, split, shown, read)
+        if table is not None:
+            return _by_table(request, *table, split.names, split.below, split.name or "all", notes,
+                             split.known if split.name else ())
+        if shards:
+            raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; --unlabeled takes their images")
+    return _by_folder(request, split, notes)
+
+
+def _passed_over(shown: list[str], used: int) -> list[str]:
+    return [f"{len(shown) - used} files that are no images are passed over"] if len(shown) > used else []
 
 
 def _shared_folder(images: list[str], root: str = "") -> str:
@@ -68,30 +111,74 @@ def _root(images: list[str]) -> str:
     return root
 
 
-def _by_folder(request: Request, images: list[str], root: str, notes: list[str]) -> Layout:
-    """Classes are the folders below the root, or below each split."""
-    folders, split, chosen = [_folder(name, len(root)) for name in images], None, images
-    if set(folders) <= set(SPLITS):
-        split = one_split(request.path, set(folders), request.split)
-        chosen = [name for name, folder in zip(images, folders) if folder == split]
-        below = {folder: len(f"{root}{folder}/") for folder in SPLITS}
-        folders = [_folder(name, below[folder]) for name, folder in zip(images, folders)]
-    else:
+def split_of(request: Request, images: list[str]) -> Split:
+    """The split that is asked for. Raises UserError where that is open or not there."""
+    root = _root(images)
+    folders = [_folder(name, len(root)) for name in images]
+    if not set(folders) <= set(SPLITS):
         one_split(request.path, (), request.split)
-    loose = [name for name, folder in zip(images, folders) if folder is None]
-    if 0 < len(loose) < len(images):
+        return Split(None, root, images, folders, sorted({*folders} - {None}), 0)
+    name = one_split(request.path, set(folders), request.split)
+    below = {folder: len(f"{root}{folder}/") for folder in SPLITS}
+    of = {folder: [] for folder in sorted(set(folders))}
+    for image, folder in zip(images, folders):
+        of[folder].append(_folder(image, below[folder]))
+    known = {folder: {*classes} for folder, classes in of.items() if None not in classes}
+    # A split whose only folder is none of the others' holds no classes: Tiny-ImageNet's val/images.
+    several = set().union(*(classes for classes in known.values() if len(classes) > 1))
+    known = {folder: classes for folder, classes in known.items() if len(classes) > 1 or classes <= several or not several}
+    names = [image for image, place in zip(images, folders) if place == name]
+    classes = of[name] if name in known or None in of[name] else [None] * len(names)
+    return Split(name, f"{root}{name}/", names, classes, sorted(set().union(*known.values())), len(images) - len(names))
+
+
+def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
+    """Classes are the folders below the root, or below each split: those of all splits, so that their numbers agree."""
+    loose = [name for name, folder in zip(split.names, split.classes) if folder is None]
+    if 0 < len(loose) < len(split.names):
         raise UserError(f"{request.path}: {len(loose)} images lie beside the class folders, as {loose[0]}; "
                         "move each into a class folder, or give --labels")
+    if loose and split.known and not request.as_images:
+        raise UserError(f"{request.path}: the images of split {split.name} lie in no class folders, as {loose[0]}, and other splits "
+                        f"have {len(split.known)} classes; give --labels FILE, or --unlabeled for images without labels")
     if loose:
         notes = [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"]
-        return Layout(chosen, np.zeros(len(chosen), np.int64), None, split or "all", notes)
-    classes = sorted(set(folders))                                              # of all splits, so that they agree
+        return _without_labels(split, notes)
+    classes = split.known
     if len(classes) == 1:
         notes = [*notes, f"one class only, '{classes[0]}': good for unconditional training"]
     number = {name: label for label, name in enumerate(classes)}
-    first = len(root) + (len(split) + 1 if split else 0)
-    labels = np.array([number[_folder(name, first)] for name in chosen], np.int64)
-    return Layout(chosen, labels, classes, split or "all", notes)
+    labels = np.array([number[folder] for folder in split.classes], np.int64)
+    if not request.as_images:
+        where = f"{request.path}, split {split.name}" if split.name else request.path
+        check_classes(request, where, np.bincount(labels, minlength=len(classes)), classes)
+    return Layout(split.names, labels, classes, split.name or "all", notes)
+
+
+def _without_labels(split: Split, notes: list[str]) -> Layout:
+    return Layout(split.names, np.zeros(len(split.names), np.int64), None, split.name or "all", notes)
+
+
+def _published(request: Request, split: Split, files: list[str], read) -> tuple | None:
+    """Where ImageNet's and Tiny-ImageNet's validation labels stand, and they; None where these are other images.
+
+    Raises:
+        UserError: they are ImageNet's, and no labels are with them.
+    """
+    annotations = f"{split.below}{imagenet.TINY}"
+    if annotations in files:
+        return f"{request.path}/{annotations}", imagenet.from_annotations(annotations, read(annotations))
+    for words, pattern in (("validation", imagenet.VAL), ("test", imagenet.TEST)):
+        if split.classes[0] is None and pattern.fullmatch(split.names[0]) and all(map(pattern.fullmatch, split.names)):
+            kaggle = next((name for name in files if name.rpartition("/")[2] == imagenet.KAGGLE), None)
+            if words == "test":
+                raise UserError(f"{request.path}: these are ImageNet's test images, whose labels were never published; --unlabeled "
+                                "takes them without")
+            if kaggle:
+                return f"{request.path}/{kaggle}", parse_labels(kaggle, read(kaggle))
+            raise UserError(f"{request.path}: these are ImageNet's validation images, whose labels lie in another file: give --labels "
+                            f"{imagenet.KAGGLE} (Kaggle's) or --labels ILSVRC2012_devkit_t12.tar.gz (the devkit), or --unlabeled")
+    return None
 
 
 def _folder(name: str, start: int) -> str | None:
@@ -100,27 +187,37 @@ def _folder(name: str, start: int) -> str | None:
     return None if end < 0 else name[start:end]
 
 
-def _labels_table(request: Request, files: list[str], around: str, read) -> dict[str, int | str] | None:
-    """Label by name, from --labels or else the source's own dataset.json; None where there is neither."""
+def _labels_table(request: Request, files: list[str], around: str, read) -> tuple | None:
+    """Where labels by name stand, and they, from --labels or else the source's own dataset.json; None where there is neither."""
     if request.labels is not None:
-        return parse_labels(request.labels, request.labels.read_bytes())
+        return request.labels, read_labels(request.labels)
     for name in dict.fromkeys((LABELS_NAME, around + LABELS_NAME)):
-        if name in files:
-            return parse_labels(f"{request.path}/{name}", read(name))
+        if name in files and (table := parse_labels(f"{request.path}/{name}", read(name))) is not None:
+            return f"{request.path}/{name}", table
     return None
 
 
-def _by_table(request: Request, images: list[str], around: str, table: dict[str, int | str], notes: list[str]) -> Layout:
-    """Classes are what the table says; its names count from the source's folder, or from the one folder in it."""
-    where = request.labels or f"{request.path}/{LABELS_NAME}"
-    one_split(request.path, (), request.split)
-    short = {name if name in table else name.removeprefix(around): name for name in images}
-    missing, unknown = sorted(short.keys() - table.keys()), sorted(table.keys() - short.keys())
+def _by_table(request: Request, where, table: dict[str, int | str], images: list[str], around: str, split: str, notes: list[str],
+              known: list[str] = ()) -> Layout:
+    """Classes are what the table says. Its names count from the source's folder, from the one folder in it, or are the files' own;
+    they may lack the ending, where all of them do.
+
+    Args:
+        known: the classes of other splits, whose numbers are to agree with these.
+    """
+    short = [name.removeprefix(around) for name in images]
+    tried = [[one if one in table else other for one, other in zip(images, short)], [name.rpartition("/")[2] for name in images],
+             [name.rpartition(".")[0] for name in short], [name.rpartition("/")[2].rpartition(".")[0] for name in images]]
+    keys = next((keys for keys in tried if table.keys() >= {*keys} and len({*keys}) == len(keys)), tried[0])
+    missing, unknown = sorted({*keys} - table.keys()), sorted(table.keys() - {*keys})
     if missing:
-        raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, as {missing[0]}")
+        raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, as {missing[0]}; its first name is "
+                        f"'{next(iter(table))}'")
     if unknown:
         raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are no images of {request.path}, as {unknown[0]}")
-    values = [table[name] for name in short]
-    names = sorted(set(values)) if isinstance(values[0], str) else None
-    labels = checked_labels(where, [names.index(value) for value in values] if names else values, len(images))
-    return Layout(list(short.values()), labels, names, "all", notes)
+    labels, names = number_classes(request, where, [table[key] for key in keys], len(images))
+    if known and names and names != list(known):
+        classes = sorted({*names, *known})
+        labels, names = np.array([classes.index(name) for name in names], np.int64)[labels], classes
+        check_classes(request, where, np.bincount(labels, minlength=len(classes)), classes)
+    return Layout(images, labels, names, split, notes)

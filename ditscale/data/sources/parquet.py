@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ditscale.data.sources.base import Request, Source, checked_labels, one_split, stamp
+from ditscale.data.sources.base import Request, Source, one_split, stamp
+from ditscale.data.sources.classes import number_classes
 from ditscale.errors import UserError
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
@@ -47,6 +48,7 @@ def open_parquet(request: Request) -> Source:
     files = [file for file in files if split is None or matches[file][1] == split]
     schema = _open(files[0]).schema_arrow
     image, label = (next((name for name in names if name in schema.names), None) for names in (IMAGES, LABELS))
+    label = None if request.unlabeled else label
     if image is None:
         raise UserError(f"{files[0]}: needs a column '{IMAGES[0]}'; it has {', '.join(schema.names)}")
     names, places, labels = [], [], []
@@ -60,9 +62,12 @@ def open_parquet(request: Request) -> Source:
         labels.append(_column(file, parquet, label) if label else np.zeros(row, np.int64))
     if not names:
         raise UserError(f"{request.path}: no rows in it")
-    notes = [] if label else [f"no column '{LABELS[0]}': all images are of one class, 0, for unconditional training"]
-    return Source(f"parquet {request.path.resolve().name}", split or "all", names,
-                  checked_labels(request.path, np.concatenate(labels), len(names)), _class_names(schema, label), places,
+    values, class_names = np.concatenate(labels), _class_names(schema, label)
+    if label:
+        values, class_names = number_classes(request, request.path, values, len(names), class_names)
+    missing = "no labels are read" if request.unlabeled else f"no column '{LABELS[0]}'"
+    notes = [] if label else [f"{missing}: all images are of one class, 0, for unconditional training"]
+    return Source(f"parquet {request.path.resolve().name}", split or "all", names, values, class_names, places,
                   ParquetReader(files, image), stamp(*files), notes)
 
 

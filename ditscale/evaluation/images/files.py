@@ -13,7 +13,7 @@ from ditscale.data.sources.archive import DAMAGE, open_zip
 from ditscale.data.sources.base import Request
 from ditscale.data.sources.folder import open_folder
 from ditscale.errors import UserError
-from ditscale.training.checkpoint import file_sha256
+from ditscale.training.tensorfile import file_sha256
 
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")        # Pillow's modes
 
@@ -22,7 +22,7 @@ class FileImages:
     """See ``ImageSet``. Images are neither cropped, resized nor turned: what a file holds is what is scored."""
 
     def __init__(self, path: Path, split: str | None, channels: int):
-        request = Request(path, labels=None, split=split, scratch=path.parent)
+        request = Request(path, labels=None, split=split, scratch=path.parent, as_images=True)
         try:
             self._source = open_folder(request) if path.is_dir() else open_zip(request)
         except OSError as error:

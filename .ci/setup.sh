@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that `make demo` and `make test` need, from a bare Debian machine with Python 3.10+ : system packages (as root
-# or with sudo), .venv, ditscale with its requirements, FFCV, and DeepSpeed's one CPU op. Safe to run again at any time.
+# or with sudo), .venv, ditscale with its requirements, and FFCV. Safe to run again at any time.
 # TEST_PACKAGES names more system packages; CI sets it, as nobody wants an ssh server from `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,15 +54,5 @@ if ! .venv/bin/python -c 'import ffcv' 2>/dev/null; then
     echo "Going on without it: the memory-mapped loader reads the same files."
   fi
 fi
-
-say "building DeepSpeed's CPU communication op (1 to 2 minutes)"
-.venv/bin/python - <<'PY' >.venv/deepspeed_op.log 2>&1 || echo "it could not be built now (.venv/deepspeed_op.log says why)"
-from ditscale.training.extensions import keep_extensions_here
-keep_extensions_here()
-from deepspeed.accelerator import get_accelerator
-if get_accelerator().device_name() == "cpu":
-    from deepspeed.comm.torch import build_shm_op
-    build_shm_op()
-PY
 
 touch .venv/.ready

@@ -109,6 +109,7 @@ class TrainConfig(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
+    grad_sums: Literal["precision", "fp32"] = "precision"                      # of gradients over micro batches; fp32: ZeRO 2 and 3
     ema_decay: float = Field(0.9999, ge=0, lt=1)                               # a step; DiT: 0.9999
     ema_decays: Numbers = ()                                                   # further averages, of other constant decays
     ema_lengths: Numbers = ()                                                  # EDM2's power-function tracks, as 0.05 and 0.1
@@ -120,6 +121,12 @@ class TrainConfig(Section):
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sums(self):
+        if self.grad_sums == "fp32" and self.precision == "fp32":
+            raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
         return self
 
     @model_validator(mode="after")

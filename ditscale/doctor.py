@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Callable
 from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
-from ditscale.training.extensions import extensions_dir
+from ditscale.training.relied import PINNED, version_note
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
@@ -30,7 +29,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; never raises."""
-    looks: tuple[Callable[[], Finding], ...] = (_python, _torch, _accelerator, _deepspeed, _deepspeed_ops, _ffcv, _compiler, _disk)
+    looks: tuple[Callable[[], Finding], ...] = (_python, _torch, _accelerator, _deepspeed, _ffcv, _compiler, _disk)
     return [look() for look in looks] + [_tool("sbatch", "SLURM"), _tool("pdsh", "pdsh (multi-node DeepSpeed over ssh)")]
 
 
@@ -72,23 +71,9 @@ def _accelerator() -> Finding:
 
 def _deepspeed() -> Finding:
     version = _version("deepspeed")
+    if version and (note := version_note(version)):
+        return Finding("DeepSpeed", OPTIONAL, note, PINNED)
     return Finding("DeepSpeed", OK if version else MISSING, version or "not installed", "make setup")
-
-
-def _deepspeed_ops() -> Finding:
-    """On a CPU DeepSpeed compiles one communication op at the first start; afterwards it is cached."""
-    if this_machine().kind == "gpu":
-        return Finding("DeepSpeed ops", OK, "none needed: AdamW is torch's own")
-    cached = _find_cached_op("deepspeed_shm_comm")
-    return Finding("DeepSpeed ops", OK if cached else OPTIONAL, f"deepspeed_shm_comm built ({cached})" if cached
-                   else "deepspeed_shm_comm not built yet; the first run compiles it (1 to 2 minutes)", "make setup")
-
-
-def _find_cached_op(name: str) -> str | None:
-    for folder, _, files in os.walk(extensions_dir()):
-        if f"{name}.so" in files:
-            return os.path.join(folder, f"{name}.so")
-    return None
 
 
 def _ffcv() -> Finding:
@@ -106,7 +91,8 @@ def _ffcv() -> Finding:
 
 def _compiler() -> Finding:
     found = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
-    return Finding("C++ compiler", OK if found else MISSING, found or "none found", "apt-get install -y g++")
+    return Finding("C++ compiler", OK if found else OPTIONAL,
+                   found or "none found: needed by FFCV, and by resources.compile on a CPU", "apt-get install -y g++")
 
 
 def _disk() -> Finding:

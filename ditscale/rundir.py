@@ -14,6 +14,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -29,12 +30,13 @@ KINDS = {"images_seen": int, "seconds": float, "images_per_second": float, "acce
 RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
+STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """The file is the old one or the new one, never half of one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(aside, "wb") as file:
             file.write(data)
@@ -168,12 +170,22 @@ class RunDir:
             lines = log.read().decode(errors="replace").splitlines()
         return [line[:300] for line in lines if line.strip()][-LAST_LINES:]
 
-    def settle(self, exit_code: int) -> None:
-        """A worker that was killed could not write its end: say so in its place. Nothing where it did, or another works."""
+    def settle(self, exit_code: int, *, since: float = 0.0, was_asked: bool = False) -> None:
+        """A worker that was killed could not write its end: say so in its place. Nothing where it did, or another works.
+
+        Args:
+            since: the second, since 1970, in which it was started; an older end is not its own.
+            was_asked: whether it was asked to stop: then it has not failed, wherever it was.
+        """
         status = self.status()
-        if status["state"] not in (DONE, FAILED, PREEMPTED) and not self.is_locked():
-            said = (self.last_lines() or ["(empty log)"])[-1]
-            self.set_status(FAILED, images_seen=status["images_seen"], reason=f"ended with exit code {exit_code}: {said}")
+        is_its_own = status["state"] in (FAILED, PREEMPTED) and status.get("time", since) >= since
+        if status["state"] == DONE or is_its_own or self.is_locked():
+            return
+        if was_asked or exit_code in STOPPED:
+            self.set_status(PREEMPTED, images_seen=status["images_seen"], reason="stopped before it could save anything")
+            return
+        said = (self.last_lines() or ["(empty log)"])[-1]
+        self.set_status(FAILED, images_seen=status["images_seen"], reason=f"ended with exit code {exit_code}: {said}")
 
     def lock(self):
         """Hold the run for this process, see ``hold``."""

@@ -18,8 +18,8 @@ def main(run_path: str, exit_code: str, started: str) -> int:
     status = run.status()
     if status["state"] == PREEMPTED and status["time"] >= float(started):
         return EXIT_CODE
-    run.settle(code)
-    return code
+    run.settle(code, since=float(started))
+    return EXIT_CODE if run.status()["state"] == PREEMPTED else code
 
 
 if __name__ == "__main__":

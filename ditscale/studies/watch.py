@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ditscale.rundir import DONE, FAILED
+from ditscale.rundir import DONE, FAILED, RUNNING
 from ditscale.studies.launchers.process import ActiveRun
 from ditscale.studies.spec import PlannedRun, Spec
 
@@ -26,7 +26,7 @@ class Bars:
         self.console, self.progress = console, _progress(console)
         self.next_line = time.monotonic() + LINE_SECONDS
         self.total = self.progress.add_task("all runs", total=len(runs), completed=done)
-        self.tasks = {}
+        self.tasks, self.said = {}, {}                                         # by run id; the last reason that was shown
 
     def __enter__(self):
         self.progress.start()
@@ -41,13 +41,21 @@ class Bars:
                                                                total=active.planned.config.train.images)
 
     def update(self, active: list[ActiveRun]) -> None:
-        seen = {run: run.run.status()["images_seen"] for run in active}
-        for run, images in seen.items():
-            self.progress.update(self.tasks[run.run.run_id], completed=images)
+        seen = {run: run.run.status() for run in active}
+        for run, status in seen.items():
+            self.progress.update(self.tasks[run.run.run_id], completed=status["images_seen"])
+            self._wait(run.run.run_id, status)
         if not self.console.is_terminal and time.monotonic() > self.next_line:
             self.next_line = time.monotonic() + LINE_SECONDS
-            say(self.console, "  ".join(f"{run.planned.config.model.name} {images:,}/{run.planned.config.train.images:,} images"
-                                        for run, images in seen.items()))
+            say(self.console, "  ".join(f"{run.planned.config.model.name} {status['images_seen']:,}"
+                                        f"/{run.planned.config.train.images:,} images" for run, status in seen.items()))
+
+    def _wait(self, run_id: str, status: dict) -> None:
+        """Say what a run that has not begun waits for, each time that it says so itself."""
+        reason = status.get("reason", "") if status["state"] == RUNNING else ""
+        if reason and reason != self.said.get(run_id):
+            say(self.console, f"{run_id}: {reason}")
+        self.said[run_id] = reason
 
     def ended(self, run: ActiveRun) -> None:
         status = run.run.status()

@@ -1,15 +1,13 @@
 """Ranks: who am I, how many are we, start and end together."""
 
-import atexit
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from ditscale.training import heap
-from ditscale.training.extensions import keep_extensions_here
+from ditscale.training import heap, relied
+from ditscale.training.extensions import build_no_ops
 from ditscale.training.ports import free_port
 
 
@@ -29,11 +27,14 @@ class World:
 
 def join_world() -> World:
     """Join the process group that the launcher describes; a process started without a launcher is a world of one."""
-    keep_extensions_here()
     if not torch.cuda.is_available():
         heap.keep_freed()
     import deepspeed
 
+    relied.check_comm()
+    build_no_ops()
+    if os.environ.get("RANK", "0") == "0" and (note := relied.version_note(relied.version())):
+        print(f"warning: {note}", flush=True)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     if "RANK" not in os.environ:
         os.environ.update(alone)
@@ -41,16 +42,9 @@ def join_world() -> World:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-        atexit.register(_drop_shared_buffer)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     control = dist.new_group(backend="gloo") if torch.cuda.is_available() else None
     return World(dist.get_rank(), dist.get_world_size(), device, control)
-
-
-def _drop_shared_buffer() -> None:
-    """DeepSpeed's CPU op leaves 66 MiB of shared memory behind for every rank of every run, under this name."""
-    where = f"{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{os.environ['RANK']}"
-    Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{where}").unlink(missing_ok=True)
 
 
 def any_rank(world: World, flag: bool) -> bool:

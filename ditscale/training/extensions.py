@@ -1,25 +1,17 @@
-"""Where DeepSpeed's compiled ops are kept: in this Python environment. No torch needed."""
+"""DeepSpeed's compiled ops: a run needs none of them, so none is built.
 
-import os
-import sys
-from pathlib import Path
+On a CPU DeepSpeed compiles an all-reduce over shared memory at the first start, minutes of it, with whatever ninja and compiler
+come first in PATH. It is for inference alone: training sums gradients by torch's own collectives, on one rank and on many.
+"""
 
-
-def extensions_dir() -> Path:
-    """The folder; the user's cache, torch's own choice, where the environment cannot be written."""
-    chosen = os.environ.get("TORCH_EXTENSIONS_DIR")
-    if chosen:
-        return Path(chosen)
-    if os.access(sys.prefix, os.W_OK):
-        return Path(sys.prefix) / "torch_extensions"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch_extensions"
+from collections import defaultdict
 
 
-def keep_extensions_here() -> None:
-    """Call before DeepSpeed builds or loads an op.
+def build_no_ops() -> None:
+    """Tell DeepSpeed that none of its ops can be compiled here. Call before the process group is made.
 
-    torch's cache is one for a user and knows an op by its name alone: two environments, each with its own DeepSpeed, would
-    build the op anew in turn, 1 to 2 minutes at every start.
+    It spares the look for compilers too, which DeepSpeed takes when it is first asked what it could compile.
     """
-    if os.access(sys.prefix, os.W_OK):
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_dir()))
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = defaultdict(bool)

@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ditscale.config import RunConfig
-from ditscale.training import copies
+from ditscale.errors import UserError
+from ditscale.training import copies, relied
 from ditscale.training.layout import Layout, Piece
 from ditscale.training.strategy import deepspeed_config
 
@@ -26,10 +27,30 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
                                   fused=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
-        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, world_size))
+        settings = _accepted(deepspeed_config(config, world_size), config.resources.deepspeed)
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    relied.check_engine(engine)
     if _keeps_flats(engine):
         copies.share_weights(engine)
     return engine
+
+
+def _accepted(settings: dict, path: str) -> dict:
+    """The settings, if DeepSpeed takes them.
+
+    Raises:
+        UserError: it does not, in one line; what is known to be wrong with a file was said before.
+    """
+    import deepspeed
+
+    try:
+        deepspeed.DeepSpeedConfig(settings)
+    except Exception as error:                                                 # pydantic's, assertions, DeepSpeed's own
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if hasattr(error, "errors"):
+            first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(f"resources.deepspeed: DeepSpeed {relied.version()} refuses {path}: {first}") from None
+    return settings
 
 
 def _keeps_flats(engine) -> bool:
@@ -79,8 +100,7 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
 
 def _reduces_with_nobody(engine) -> bool:
     """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is whole."""
-    return (engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
-            and not engine.optimizer.use_grad_accum_attribute)                 # sums in another precision lie elsewhere
+    return engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
 
 
 def backward(engine, loss: Tensor) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,29 @@ def test_the_script_starts_ranks_and_requeues_what_stopped_early(notes, write, t
     assert not (notes / "gone").exists()
 
 
+@pytest.mark.parametrize("given, answer, expected", [
+    ({}, "2026-11-29T01:02:03", "2026-11-29T01:02:03"), ({}, "N/A", None), ({}, "Unknown", None), ({}, "NONE", None), ({}, "", None),
+    ({"SLURM_JOB_START_TIME": "1", "SLURM_JOB_END_TIME": "2"}, "2026-11-29T01:02:03", "given")])
+def test_the_script_finds_its_time_limit_where_slurm_does_not_set_it(notes, write, tmp_path, given, answer, expected):
+    """SLURM 22.05 sets neither variable; without a limit squeue has words of its own in place of a time."""
+    run = tmp_path / "study" / "run"
+    run.mkdir(parents=True)
+    (notes / "bin" / "squeue").write_text(f'#!/bin/bash\necho "$SLURM_TIME_FORMAT $*" >>"$NOTES/asked"; echo "{answer}"\n')
+    (notes / "bin" / "worker").write_text('#!/bin/bash\necho "$SLURM_JOB_START_TIME|$SLURM_JOB_END_TIME" >>"$NOTES/times"\n')
+    array = Array("script", "ditscale-x", tmp_path / "study", ("run",), Shape(1, 1), 60, ("",))
+    script = render(array, load_site(write("site.yaml", {"name": "here", "python": "worker"})), tmp_path)
+    job = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "5", "SLURM_JOB_ID": "6", "SLURM_JOB_NODELIST": "node1",
+           "SLURM_TIME_FORMAT": "%H"}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_JOB_")}
+    done = subprocess.run(["bash"], input=script, env={**mine, **job, **given}, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    seconds = "" if expected is None else str(round(time.mktime(time.strptime(answer, "%Y-%m-%dT%H:%M:%S"))))
+    wanted = "1|2" if expected == "given" else f"{seconds}|{seconds}"
+    assert (notes / "times").read_text().splitlines()[0] == wanted
+    if not given:
+        assert (notes / "asked").read_text().splitlines() == [f"standard --noheader --jobs=6 --format={what}" for what in ("%S", "%e")]
+
+
 def test_settle_says_how_a_killed_run_ended(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create({})
@@ -165,7 +189,8 @@ def test_settle_says_how_a_killed_run_ended(tmp_path):
     assert status["last_lines"] == [f"line {i}" for i in range(20, 30)]
     run.set_status(PREEMPTED, images_seen=64)
     assert settle(str(run.path), "143", "0") == 75                             # a rank that SLURM ended hides the other's 75
-    assert settle(str(run.path), "1", "9e9") == 1 and run.status()["state"] == PREEMPTED
+    assert settle(str(run.path), "1", "9e9") == 1 and run.status()["state"] == FAILED  # an earlier start's end is not this one's
+    assert settle(str(run.path), "138", "9e9") == 75 and run.status()["state"] == PREEMPTED  # SIGUSR1 before Python listened
 
 
 def test_stop_asks_jobs_and_processes(study, write, notes):

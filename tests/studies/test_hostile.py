@@ -175,6 +175,7 @@ def test_a_full_disk_and_a_read_only_one(base, small_disk, tmp_path, digits_valu
     run.path.mkdir()
     active = ActiveRun.__new__(ActiveRun)
     active.planned, active.process = PlannedRun(None, run), subprocess.Popen(["false"])
+    active.since, active.was_asked = 0.0, False
     active.process.wait()
     for act in (active.poll, lambda: Command(("true",), {}).start(run.log)):
         with pytest.raises(UserError, match="cannot be written: No space left on device"):

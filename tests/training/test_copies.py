@@ -105,7 +105,7 @@ def test_a_parameter_without_a_gradient_has_a_gradient_of_zeros(make_run, world)
 
 OWN = [{"overlap_comm": True}, {"overlap_comm": True, "reduce_bucket_size": 1000, "offload_optimizer": {"device": "none"}},
        {"parameter_alignment": True},
-       {"contiguous_gradients": False, "round_robin_gradients": True}]
+       {"contiguous_gradients": False}]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -122,17 +122,28 @@ def test_a_users_own_strategy_gives_the_same_numbers(make_run, world, tmp_path, 
         torch.testing.assert_close(result(own), result(shipped), **near, msg=lambda found: f"{keys}: {found}")
 
 
-def test_gradient_sums_in_another_precision_are_found_where_they_lie(make_run, world, tmp_path):
-    """Stage 1 in fp32 with sums in bf16, which a user's own strategy may ask for."""
-    (tmp_path / "rounded.json").write_text(json.dumps({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "bf16"}}))
-    changes = {**SHORT, "train.precision": "fp32", "resources.micro_batch": 16}
-    found = []
-    for name, strategy in (("exact", "ds_configs/zero1.json"), ("rounded", str(tmp_path / "rounded.json"))):
-        config, run = make_run(name, {**changes, "resources.deepspeed": strategy})
-        train(config, run, world)
-        found.append([line["grad_norm"] for line in read_lines(run.metrics)])
-    exact, rounded = found
-    assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
+def test_gradient_sums_in_fp32_are_found_where_they_lie(make_run, world):
+    """Stage 2 in bf16: the norm of sums in fp32 is that of the micro batches' gradients, added up in fp32."""
+    changes = {**SHORT, "resources.micro_batch": 16, "resources.deepspeed": "ds_configs/zero2.json", "train.grad_sums": "fp32"}
+    config, _ = make_run("by-hand", changes)
+    engine = zero.make_engine(build_model(config), config, 1)
+    sums, generator = {}, torch.Generator().manual_seed(0)
+    try:
+        layout = Layout(engine)
+        weights = {name: p for name, p in layout.parameters.items()}
+        for _ in range(engine.gradient_accumulation_steps()):
+            parts = [torch.randn(p.shape, generator=generator).bfloat16() for p in weights.values()]
+            for name, part in zip(weights, parts, strict=True):
+                sums[name] = sums.get(name, 0) + part.float() / engine.gradient_accumulation_steps()
+            zero.backward(engine, sum((part * p).sum(dtype=torch.float32) for part, p in zip(parts, weights.values(), strict=True)))
+            if engine.is_gradient_accumulation_boundary():
+                found = {piece.name: part.clone() for piece, part in zero.gradients(engine, layout)}
+            engine.step()
+    finally:
+        zero.destroy(engine)
+    assert all(part.dtype == torch.float32 for part in found.values()) and found.keys() == sums.keys()
+    for name, part in found.items():
+        torch.testing.assert_close(part.view(-1), sums[name].view(-1), rtol=1e-6, atol=1e-6)
 
 
 def test_end_to_end():

@@ -241,12 +241,12 @@ def test_a_run_continues_on_other_ranks_and_another_stage(make_run, world, on_ra
     ({}, "ZeRO stage 0 with train.precision bf16"),
     ({"zero_optimization": {"stage": 4}}, "ZeRO stage 4; stages are 0, 1, 2 and 3"),
     ({"zero_optimization": {"stage": 1}, "train_batch_size": 32}, "train_batch_size = 32 but the run config makes it 64"),
-    ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": False}}, "bf16 = {'enabled': False} but"),
+    ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": False}}, "bf16.enabled = false but"),
     ({"zero_optimization": {"stage": 1}, "fp16": {"enabled": True}}, "has 'fp16', but train.precision is bf16 or fp32"),
     ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "has 'optimizer', but the optimizer is AdamW with train.lr"),
-    *(({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": word}}, "take stage 2 with the same data_types")
+    *(({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": word}}, "train.grad_sums decides, at stage 2 or 3")
       for word in ("fp32", "float32", "torch.float32")),
-    ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "offload_param.device 'nvme'; cpu is supported"),
+    ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, 'offload_param.device = "nvme"; give "none" or "cpu"'),
     ({"zero_optimization": {"stage": 1}, "managed_gradient_accumulation": False}, "every micro batch would be a step of its own"),
     ([1], "expected a JSON object"),
 ])

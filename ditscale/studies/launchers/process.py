@@ -52,7 +52,7 @@ class ActiveRun:
 
     def __init__(self, planned: PlannedRun, place, launcher):
         self.planned, self.place = planned, place
-        self.evaluates = planned.run.status()["state"] == DONE
+        self.evaluates, self.was_asked, self.since = planned.run.status()["state"] == DONE, False, time.time()
         self.process = None if planned.run.is_locked() else launcher.command(planned, place, self.evaluates).start(planned.run.log)
 
     @property
@@ -68,12 +68,13 @@ class ActiveRun:
         if self.run.is_locked():                                               # the deepspeed command died before its workers
             return False
         with _writing(self.run.path):
-            self.run.settle(self.process.returncode)
+            self.run.settle(self.process.returncode, since=self.since, was_asked=self.was_asked)
         return True
 
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end. Runs of another launcher are left alone."""
         if self.process and self.process.poll() is None:
+            self.was_asked = True
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def wait_stopped(self, deadline: float) -> None:

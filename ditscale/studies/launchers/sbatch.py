@@ -34,6 +34,12 @@ echo "job ${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID on $SLURM_JOB_NODELIST"
 {setup}
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+seconds() {{                                      # since 1970, of %S or %e: SLURM itself sets these variables from 23.02 on
+  local said=$(SLURM_TIME_FORMAT=standard squeue --noheader --jobs="$SLURM_JOB_ID" --format="$1" 2>/dev/null)
+  [ -n "$said" ] && date --date="$said" +%s 2>/dev/null
+}}
+export SLURM_JOB_START_TIME=${{SLURM_JOB_START_TIME:-$(seconds %S)}}
+export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$(seconds %e)}}
 
 worker() {{
   srun --cpus-per-task={cpus} --kill-on-bad-exit=1 bash -c \\

@@ -1,0 +1,169 @@
+"""What becomes of every key of a DeepSpeed JSON, as of DeepSpeed 0.19. Data; ``strategyfile.py`` applies it.
+
+A strategy decides where memory goes and nothing else. So a key either moves memory or words about (ALLOWED), repeats what the run
+config says (RUN), says nothing to anything that runs here (IDLE, left out), or would change a result that the run id does not
+name, or something that is not proven here (REFUSED, but for the values that say nothing). A test compares this table with the
+installed DeepSpeed's.
+"""
+
+from dataclasses import dataclass
+
+ALLOWED, RUN, IDLE, REFUSED = "allowed", "from the run config", "without effect here", "refused"
+BOOL, COUNT, POSITIVE, SHARE, TEXT = "true or false", "a whole number", "a whole number above 0", "a number from 0 to 1", "a text"
+SECTION, LIST = "an object", "a list"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Args:
+        kind: what becomes of it.
+        type: what it may be, a word of the above, or a tuple of its values; for ALLOWED and RUN.
+        why: for RUN what decides, for IDLE and REFUSED why.
+        off: the values with which a key says nothing; for a refused one "auto" is always one of them.
+        switch: the key of a section that turns it on; a section that is off says nothing.
+        keys: what a section may hold.
+    """
+
+    kind: str
+    type: object = ""
+    why: str = ""
+    off: tuple = ()
+    switch: str = ""
+    keys: dict | None = None
+
+
+def _flag(why: str) -> Key:
+    return Key(REFUSED, BOOL, why, off=(False,))
+
+
+def _section(why: str, switch: str = "enabled") -> Key:
+    return Key(REFUSED, SECTION, why, off=(False,), switch=switch)
+
+
+_OWN_LOGS = "a run logs to metrics.jsonl and tb/ by itself"
+_REMOVED = "DeepSpeed has removed it"
+_UNPROVEN = "it is not proven here that the results stay the same"
+_ROUNDS = "it rounds gradients elsewhere, and the run id does not say so"
+_QUANTIZED = "it rounds what ranks send each other, and the run id does not say so"
+_CHECKPOINTS = "checkpoints are ditscale's own"
+_NVME = "it is for NVMe, which is not supported"
+_MODEL = "the model is not split over ranks by layers, experts or tokens"
+
+OFFLOAD = {
+    "device": Key(ALLOWED, ("none", "cpu")),
+    "pin_memory": Key(ALLOWED, BOOL),
+    "nvme_path": Key(IDLE, why=_NVME), "buffer_count": Key(IDLE, why=_NVME),
+    "pipeline": Key(IDLE, why=_NVME), "pipeline_read": Key(IDLE, why=_NVME), "pipeline_write": Key(IDLE, why=_NVME),
+    "fast_init": Key(IDLE, why=_NVME),
+}
+OFFLOAD_OPTIMIZER = {
+    **OFFLOAD,
+    "ratio": Key(REFUSED, SHARE, "offload in part is not supported", off=(1, 1.0)),
+    "super_offload": _flag("offload in part is not supported"),
+    "cpuadam_cores_perc": Key(IDLE, why="torch's fused AdamW runs on the CPU as well"),
+}
+OFFLOAD_PARAM = {**OFFLOAD, "buffer_size": Key(IDLE, why=_NVME), "max_in_cpu": Key(IDLE, why=_NVME)}
+
+ZERO = {
+    "stage": Key(ALLOWED, (0, 1, 2, 3)),
+    "contiguous_gradients": Key(ALLOWED, BOOL), "reduce_scatter": Key(ALLOWED, BOOL),
+    "overlap_comm": Key(ALLOWED, BOOL, off=(None,)),
+    "reduce_bucket_size": Key(ALLOWED, POSITIVE), "allgather_bucket_size": Key(ALLOWED, COUNT),
+    "use_multi_rank_bucket_allreduce": Key(ALLOWED, BOOL), "allgather_partitions": Key(ALLOWED, BOOL),
+    "round_robin_gradients": _flag("parameters would lie on other ranks than training looks for them on"),
+    "parameter_alignment": Key(ALLOWED, BOOL),
+    "ignore_unused_parameters": Key(ALLOWED, BOOL), "sub_group_size": Key(ALLOWED, POSITIVE),
+    "offload_optimizer": Key(ALLOWED, SECTION, off=(None,), keys=OFFLOAD_OPTIMIZER),
+    "offload_param": Key(ALLOWED, SECTION, off=(None,), keys=OFFLOAD_PARAM),
+    "memory_efficient_linear": Key(ALLOWED, BOOL), "override_module_apply": Key(ALLOWED, BOOL),
+    "log_trace_cache_warnings": Key(ALLOWED, BOOL), "enable_sanity_checks": Key(ALLOWED, BOOL),
+    **{f"{prefix}{name}": Key(ALLOWED, kind) for prefix in ("", "stage3_") for name, kind in (
+        ("prefetch_bucket_size", COUNT), ("param_persistence_threshold", COUNT), ("model_persistence_threshold", COUNT),
+        ("max_live_parameters", COUNT), ("max_reuse_distance", COUNT), ("module_granularity_threshold", COUNT),
+        ("use_all_reduce_for_fetch_params", BOOL), ("allgather_sequential", BOOL))},
+    "gather_16bit_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
+    "stage3_gather_16bit_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
+    "stage3_gather_fp16_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
+    "load_from_fp32_weights": Key(IDLE, why=_CHECKPOINTS), "elastic_checkpoint": Key(IDLE, why=_CHECKPOINTS),
+    "pipeline_loading_checkpoint": Key(IDLE, why=_CHECKPOINTS),
+    "compute_grad_norm": Key(IDLE, why="ditscale measures the norm itself"),
+    "save_muon_momentum_buffer_in_memory": Key(IDLE, why=_NVME),
+    "cpu_offload": _flag('it is old; write "offload_optimizer": {"device": "cpu"}'),
+    "cpu_offload_param": _flag('it is old; write "offload_param": {"device": "cpu"}'),
+    "cpu_offload_use_pin_memory": Key(IDLE, why="it is old; pin_memory stands in offload_optimizer, offload_param"),
+    "legacy_stage1": _flag(_REMOVED),
+    "zero_hpz_partition_size": Key(REFUSED, COUNT, _UNPROVEN, off=(1,)),
+    "zero_quantized_weights": _flag(_QUANTIZED), "zero_quantized_gradients": _flag(_QUANTIZED),
+    "zero_quantized_nontrainable_weights": _flag(_QUANTIZED),
+    "zenflow": Key(REFUSED, SECTION, "it updates weights from gradients of earlier steps", off=(None,)),
+    "leaf_module": Key(REFUSED, SECTION, _UNPROVEN, off=({},)),
+    "mics_shard_size": Key(REFUSED, COUNT, _REMOVED, off=(-1,)), "mics_hierarchical_params_gather": _flag(_REMOVED),
+    "zeropp_loco_param": Key(REFUSED, SECTION, _REMOVED, off=(None,)),
+}
+
+BF16 = {
+    "enabled": Key(RUN, BOOL, "train.precision"),
+    "check_grad_overflow": Key(IDLE, why="ditscale passes over steps whose gradient is not finite itself"),
+    "immediate_grad_update": Key(IDLE, why="it is for an optimizer that is not used here"),
+    "bf16_master_weights_and_grads": _flag("averages and checkpoints are of fp32 masters"),
+    "bf16_optimizer_states": _flag("averages and checkpoints are of fp32 masters"),
+}
+DATA_TYPES = {
+    "grad_accum_dtype": Key(RUN, TEXT, "train.grad_sums"),
+    "param_dtype": Key(RUN, TEXT, "train.precision"),
+    "buffer_dtype": Key(REFUSED, TEXT, "buffers stay as the model has them", off=(None,)),
+    "keep_in_fp32_modules": Key(REFUSED, LIST, "the run id does not say which they are", off=([],)),
+}
+COMMS_LOGGER = {name: Key(ALLOWED, BOOL) for name in ("enabled", "verbose", "prof_all", "debug")} | {"prof_ops": Key(ALLOWED, LIST)}
+THROUGHPUT = {"enabled": Key(ALLOWED, BOOL), "synchronized": Key(ALLOWED, BOOL)}
+
+TOP = {
+    "zero_optimization": Key(ALLOWED, SECTION, keys=ZERO),
+    "steps_per_print": Key(ALLOWED, POSITIVE), "wall_clock_breakdown": Key(ALLOWED, BOOL), "memory_breakdown": Key(ALLOWED, BOOL),
+    "dump_state": Key(ALLOWED, BOOL), "disable_python_gc": Key(ALLOWED, BOOL),
+    "log_level": Key(ALLOWED, ("debug", "info", "warning", "error", "critical")),
+    "comms_logger": Key(ALLOWED, SECTION, keys=COMMS_LOGGER),
+    "timers": Key(ALLOWED, SECTION, keys={"throughput": Key(ALLOWED, SECTION, keys=THROUGHPUT)}),
+
+    "train_batch_size": Key(RUN, POSITIVE, "train.global_batch"),
+    "train_micro_batch_size_per_gpu": Key(RUN, POSITIVE, "resources.micro_batch"),
+    "gradient_accumulation_steps": Key(RUN, POSITIVE, "train.global_batch and resources.micro_batch"),
+    "gradient_clipping": Key(RUN, "a number", "train.grad_clip"),
+    "bf16": Key(RUN, SECTION, "train.precision", keys=BF16),
+    "data_types": Key(RUN, SECTION, "train.precision and train.grad_sums", keys=DATA_TYPES),
+    "communication_data_type": Key(RUN, TEXT, "train.precision"),
+    "optimizer": Key(RUN, SECTION, "the optimizer is AdamW with train.lr, train.betas and train.weight_decay"),
+    "scheduler": Key(RUN, SECTION, "the learning rate is train.lr, train.warmup_images and train.lr_schedule"),
+
+    "gradient_allreduce_op": Key(REFUSED, TEXT, "the gradient is the mean over the batch", off=("mean",)),
+    "prescale_gradients": _flag(_ROUNDS),
+    "gradient_predivide_factor": Key(REFUSED, "a number", _ROUNDS, off=(1, 1.0)),
+    "managed_gradient_accumulation": Key(REFUSED, BOOL, "every micro batch would be a step of its own", off=(True,)),
+    "fp16": _section("train.precision is bf16 or fp32"), "amp": _section("train.precision is bf16 or fp32"),
+    "torch_autocast": _section("train.precision is bf16 or fp32"),
+    "bfloat16": Key(REFUSED, SECTION, "it is old; write bf16"),
+    "compile": _section("resources.compile compiles the blocks; DeepCompile is not proven here", "deepcompile"),
+    "data_efficiency": _section("the order of images and tokens is the run's own"),
+    "curriculum_learning": _section(_REMOVED), "progressive_layer_drop": _section(_REMOVED), "eigenvalue": _section(_REMOVED),
+    "quantize_training": _section(_REMOVED), "compression_training": _section(_REMOVED), "sparse_attention": _section(_REMOVED),
+    "elasticity": _section(_REMOVED), "nebula": _section(_REMOVED), "sparse_gradients": _flag(_REMOVED),
+    "graph_harvesting": _flag(_REMOVED),
+    "weight_quantization": Key(REFUSED, SECTION, "the weights are trained as they are"),
+    "expert_parallel": _section(_MODEL), "tensor_parallel": Key(REFUSED, SECTION, _MODEL, off=({},)),
+    "sequence_parallel_size": Key(REFUSED, COUNT, _MODEL, off=(1,)),
+    "hybrid_engine": _section("it is for training with generation in between"),
+    "autotuning": _section("it would start runs of its own"),
+    "flops_profiler": _section("ditscale plan says the FLOPs, metrics.jsonl the seconds"),
+    **{name: _section(_OWN_LOGS) for name in ("tensorboard", "wandb", "csv_monitor", "comet")},
+
+    "activation_checkpointing": Key(IDLE, why="resources.checkpoint_activations says it"),
+    "checkpoint": Key(IDLE, why=_CHECKPOINTS), "datastates_ckpt": Key(IDLE, why=_CHECKPOINTS),
+    "aio": Key(IDLE, why=_NVME), "dataloader_drop_last": Key(IDLE, why="the loader is ditscale's own"),
+    "disable_allgather": Key(IDLE, why="DeepSpeed does not read it any more"),
+    "pipeline": Key(IDLE, why=_MODEL), "use_data_before_expert_parallelism": Key(IDLE, why=_MODEL),
+    "seq_parallel_communication_data_type": Key(IDLE, why=_MODEL), "vocabulary_size": Key(IDLE, why="there is no vocabulary"),
+    "zero_allow_untested_optimizer": Key(IDLE, why="the optimizer is ditscale's choice"),
+    "zero_force_ds_cpu_optimizer": Key(IDLE, why="torch's fused AdamW runs on the CPU as well"),
+}

@@ -1,0 +1,112 @@
+"""The way of a worker to its first step: what it waits for is said, in the log and in the status, and a stop ends it at once."""
+
+import os
+import threading
+import time
+from typing import Callable
+
+from ditscale.config import RunConfig
+from ditscale.errors import TrainingFailed
+from ditscale.rundir import FAILED, PREEMPTED, RUNNING, RunDir
+from ditscale.training.preemption import EXIT_CODE, StopRequest
+
+FIRST, LONGEST = 10, 60                                                        # seconds of silence: before the first word, at most
+TOO_SHORT = ("this start ended for its time limit before it had trained a step or finished a score, and so would the next; "
+             "give a start more time, or lower evaluation.samples")
+
+
+class Start:
+    """A worker's way to its first step: it says what it waits for, and a stop ends it at once, as there is nothing to save."""
+
+    def __init__(self, run: RunDir, keeps_status: bool):
+        self.run, self.keeps_status, self.stop = run, keeps_status, None
+        self.found = sorted(run.checkpoints.glob("images-*"))
+        self.words = Words(self._tell) if keeps_status else None
+
+    def listen(self, config: RunConfig) -> StopRequest:
+        """Take signals from here on."""
+        self.stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes, leave=self._leave)
+        self._set(RUNNING)
+        return self.stop
+
+    def now(self, what: str) -> None:
+        """What it is at."""
+        if self.words:
+            self.words.now(what)
+
+    def end(self) -> None:
+        """The first step is done, or there is none."""
+        if self.stop is not None:                                              # its truth would be an asking
+            if self.stop.is_starting and self.stop.reason:                     # what a signal broke, a child of ours perhaps
+                self._leave(self.stop.reason)
+            self.stop.end_start()
+        if self.words and self.words.end():
+            self._set(RUNNING)
+        self.words = None
+
+    def lost_a_rank(self, error: Exception) -> bool:
+        """Whether the error comes of another rank that left at the same stop, around its first step; the status then says so."""
+        was_asked = self.stop is not None and self.stop.reason
+        if not was_asked or int(os.environ.get("WORLD_SIZE", "1")) == 1 or self.has_saved():
+            return False
+        if not isinstance(error, RuntimeError) or isinstance(error, TrainingFailed):
+            return False
+        self._set(PREEMPTED, f"{self.stop.reason}, before the first checkpoint")
+        return True
+
+    def has_saved(self) -> bool:
+        """Whether this start has written a checkpoint."""
+        return sorted(self.run.checkpoints.glob("images-*")) != self.found
+
+    def _tell(self, words: str) -> None:
+        if self.stop is not None:
+            self._set(RUNNING, words)
+        print(words, flush=True)
+
+    def _leave(self, reason: str) -> None:
+        code = 2 if self.stop.had_its_time else EXIT_CODE
+        try:
+            if code == EXIT_CODE:
+                self._set(PREEMPTED, f"{reason}, before the first step")
+                print(f"{reason} before the first step: nothing to save, ends here", flush=True)
+            else:
+                self._set(FAILED, TOO_SHORT)
+                print(f"error: {TOO_SHORT}", flush=True)
+        finally:
+            os._exit(code)                                                     # the main thread may be in a call without an end
+
+    def _set(self, state: str, reason: str = "") -> None:
+        if self.keeps_status:
+            self.run.set_status(state, images_seen=self.run.status()["images_seen"], reason=reason)
+
+
+class Words:
+    """From its making to ``end``: after 10 seconds, 20 more, 40 more, then each minute, it says what is going on and for how long.
+
+    Args:
+        tell: takes the words, "starting: waiting for 4 ranks, 0:30 so far".
+    """
+
+    def __init__(self, tell: Callable[[str], None]):
+        self.tell, self.what, self.began, self.has_told = tell, "", time.monotonic(), False
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._say, daemon=True)
+        self.thread.start()
+
+    def now(self, what: str) -> None:
+        """From here on the start is at ``what``."""
+        self.what = what
+
+    def end(self) -> bool:
+        """Say nothing more; whether anything was said. Calling it again does nothing."""
+        self.over.set()
+        self.thread.join()
+        return self.has_told
+
+    def _say(self) -> None:
+        pause = FIRST
+        while not self.over.wait(pause):
+            minutes, seconds = divmod(round(time.monotonic() - self.began), 60)
+            self.has_told = True
+            self.tell(f"starting: {self.what}, {minutes}:{seconds:02d} so far")
+            pause = min(2 * pause, LONGEST)

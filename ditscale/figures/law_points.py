@@ -13,8 +13,9 @@ import pandas as pd
 
 from ditscale.cost.compute import FORWARDS_PER_TRAINED_STEP
 from ditscale.errors import UserError
-from ditscale.figures import csv_table, study_table, style
+from ditscale.figures import study_table, style
 from ditscale.scaling.spending import Spending, fit_spending
+from ditscale.studies import csv_table
 
 CSV_K = 6.0                                     # of a language model's parameters and tokens
 PLAIN = ("N", "D", "score")
@@ -67,12 +68,12 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
     usable, unknown = study_table.known(usable, "train_flops", "training compute")
     chosen = ""
     if not every_checkpoint:
-        usable, chosen = study_table.at_one_count(usable) if at_one_length else (study_table.finished(usable), "")
+        usable, chosen = study_table.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
     rows = usable.assign(run=usable["run_id"], N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
                          D=usable["images_seen"].astype(float), C=usable["train_flops"].astype(float)).reset_index(drop=True)
     kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"
     context = {"kept": f"{kept}.{chosen}{left_out}{unknown}", "runs": sorted(rows["run"].unique().tolist()),
-               "passport": str(rows["passport"].iloc[0]), "samples": sorted({int(n) for n in rows["samples"]}),
+               "passport": str(rows["passport"].iloc[0]), "samples": study_table.sample_counts(rows),
                "N": "training FLOPs an image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}
     note = f" Scores have passport {context['passport']}.{chosen}{left_out}{unknown}"
     return LawPoints(rows, Spending(float(FORWARDS_PER_TRAINED_STEP)), style.metric_name(rows), STUDY_SIZE, note, context)

@@ -117,7 +117,7 @@ def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
         f"{style.metric_name(final)} {_when(final)} against the model's forward compute in {words} per image, "
         f"after the layout of DiT's Figure 8. One bubble a run, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
-        f"Scores use {_samples(final)} generated images.{note}"
+        f"{_samples(final)}{note}"
     )
 
 
@@ -127,7 +127,8 @@ def _when(final: pd.DataFrame) -> str:
 
 
 def _samples(final: pd.DataFrame) -> str:
-    return " or ".join(f"{int(n):,}" for n in sorted(final["samples"].unique()))
+    counts = " or ".join(f"{n:,}" for n in study_table.sample_counts(final))
+    return f"Scores use {counts} generated images." if counts else "How many images the scores use is not stated."
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,10 +1,12 @@
-"""Score against model size at each budget of training compute, its optimum by parabolas and by a surface, and N*(C).
+"""Score against model size at each budget of training compute, its optimum by curves and by a surface, and N*(C).
 
-Approach 2 of Hoffmann et al. (arXiv 2203.15556) beside approach 3: at each budget a parabola of the score in ln N, and the form
-E + A N^-alpha + B D^-beta through all points. Where the two disagree, trust the surface: a parabola's vertex is biased.
+Approach 2 of Hoffmann et al. (arXiv 2203.15556) beside approach 3: at each budget a parabola of the score in ln N, or Akima's curve
+through the points, and the form E + A N^-alpha + B D^-beta through all points. Where a parabola and the surface disagree, trust the
+surface: a parabola's vertex is biased. Akima's is hardly biased, and follows noise.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,29 +14,45 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
-from ditscale.figures import law_points, panels, script, study_table, style
+from ditscale.figures import isoflop_words as words, law_points, panels, script, study_table, style
 from ditscale.figures.law_points import LawPoints
-from ditscale.scaling.cards import bounds
+from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import Fit, fit
 from ditscale.scaling.intervals import Interval, percentiles
-from ditscale.scaling.isoflop import MIN_SIZES, SAME_BUDGET, OptimalLine, Valley, approach2, budgets, resampled_surfaces, valley_of
+from ditscale.scaling.isoflop import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of
+from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import MIN_RUNS
 from ditscale.scaling.vertex import vertex_interval
 
 NAME = "isoflop"
 LEAST_SIZES, LEAST_BUDGETS = 3, 2
 COLUMNS = ["run", "model", "N", "D", "C", "score"]
-STEPS, RESAMPLES, MOST_WARNINGS = 120, 500, 4
+STEPS, RESAMPLES = 120, 500
 NEAR, FAR = 1.6, 5.0                            # times a side of a grid should reach from the optimum: 2 to 4, and a quarter's slack
 APART = 0.018                                   # of the axis's length, from a budget to each of its two marks
 
 
+def _budget_list(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+OPTIONS = {
+    "curve": {"default": METHODS[0], "choices": METHODS, "help": "what is drawn through a budget's points, of %(choices)s; %(default)s without it"},
+    "budgets": {"type": _budget_list, "metavar": "C[,C]",
+                "help": "the budgets in FLOPs: a run joins the nearest within 10 %%; without it the column budget, or else clusters"},
+    "width": {"type": float, "default": 100 * WIDTH, "metavar": "PERCENT",
+              "help": "of clusters: how much larger than its smallest compute the largest of a budget may be; %(default)g without it"},
+}
+PLAIN = SimpleNamespace(**{name: option.get("default") for name, option in OPTIONS.items()})
+
+
 @dataclass(frozen=True)
 class Budget:
-    """One budget's points, and its optimum where a parabola has one; ``interval`` is Fieller's."""
+    """One budget's points, and its optimum where a curve has one; ``interval`` is Fieller's, of a parabola alone."""
 
     compute: float
     rows: pd.DataFrame
+    spread: float
     valley: Valley | None
     interval: Interval | None
 
@@ -44,12 +62,14 @@ class Budget:
 
     @property
     def warning(self) -> str:
-        """What is wrong with where the grid of sizes lies; "" where nothing is."""
+        """What is wrong with where the grid of sizes lies, or with the budget; "" where nothing is."""
         name = style.power_of_ten(self.compute)
         if self.valley is None:
-            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a parabola that could be wrong"
+            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a curve that could be wrong"
         if not self.valley.centred:
             return f"{name}: the optimum is not inside the grid"
+        if self.spread > 1 + WIDTH * 1.001:
+            return f"{name}: its runs' FLOPs differ by {self.spread:.3g} times"
         sides = self.valley.size / self.rows["N"].min(), self.rows["N"].max() / self.valley.size
         if min(sides) < NEAR:
             return f"{name}: one side of the grid reaches only {min(sides):.2g} times from the optimum"
@@ -58,69 +78,93 @@ class Budget:
         return ""
 
 
-def draw(table: pd.DataFrame) -> style.Drawing:
-    """The figure, its points, its caption and a card with both approaches' numbers.
+def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
+    """The figure, its points (those of no curve with the reason in ``left_out``), its caption and a card with all approaches' numbers.
 
     Raises:
-        UserError: the scores are not comparable, no run has finished, or there are too few budgets or sizes a budget.
+        UserError: the scores are not comparable, no run has finished, there are too few budgets or sizes a budget, or a budget is not positive.
     """
     points = law_points.choose(table)
-    kept = find_budgets(points)
-    rows = pd.concat([budget.rows for budget in kept], ignore_index=True)
-    line = approach2(rows["N"], rows["D"], rows["score"], k=points.k)
+    kept, dropped, rest = find(points, options)
+    lines = {method: approach2(points.rows["N"], points.rows["D"], points.rows["score"], method=method, compute=points.rows["C"],
+                               **binning(points, options)) for method in METHODS}
     surface = fit("chinchilla", {"N": points.rows["N"], "D": points.rows["D"]}, points.rows["score"], points.rows["run"],
                   x_unit={"N": "N", "D": "D"}, y_unit=points.metric)
-    optima = _surface_optima(surface, kept, points.k)
+    optima = _surface_optima(surface, kept, points.spending)
     with style.paper():
         figure = Figure(figsize=(style.WIDTH, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
         for axes in (left, right):
             axes.grid(True, which="major")
         colours = style.ramp(len(kept))
-        _valleys(left, kept, surface, points, colours)
-        _optimal(right, kept, line, surface, optima, points, colours)
-        _legend(figure, kept, surface, colours)
-    card = {"approach_2": _line_card(kept, line), "approach_3": {**surface.card(), "optima": _optima_card(kept, optima)},
-            **points.context, "same_budget_within": SAME_BUDGET}
-    return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget"]], _caption(points, kept, line, surface, optima), card)
+        _valleys(left, kept, surface, points, colours, options.curve)
+        _optimal(right, kept, lines[options.curve], surface, optima, points, colours)
+        _legend(figure, kept, surface, colours, options.curve)
+    card = words.card(kept, lines, dropped, surface, optima, points, options)
+    rows = pd.concat([*(budget.rows.assign(budget=budget.compute, left_out="") for budget in kept), rest], ignore_index=True)
+    return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget", "left_out"]],
+                         words.caption(points, kept, lines, dropped, surface, optima, options), card)
 
 
-def find_budgets(points: LawPoints) -> list[Budget]:
-    """The budgets that have three sizes or more.
+def binning(points: LawPoints, options) -> dict:
+    """How points are put into budgets: those of the command line, else of the column, else by width."""
+    if options.budgets:
+        return {"budgets": options.budgets}
+    if law_points.BUDGET in points.rows and points.rows[law_points.BUDGET].notna().any():
+        return {"budget": points.rows[law_points.BUDGET]}
+    return {"width": options.width / 100}
+
+
+def find(points: LawPoints, options=PLAIN) -> tuple[list[Budget], list[Dropped], pd.DataFrame]:
+    """The budgets that have three sizes or more, what was dropped, and its rows with columns ``budget`` and ``left_out``.
 
     Raises:
         UserError: there are fewer than two such budgets; says what was found.
     """
-    found = [(compute, points.rows.iloc[at]) for compute, at in budgets(points.rows["C"].to_numpy(float))]
-    kept = [(compute, own.assign(budget=compute)) for compute, own in found if own["N"].nunique() >= LEAST_SIZES]
+    rows = points.rows
+    found, dropped = find_budgets(rows["C"], **binning(points, options))
+    in_one = np.concatenate([own.at for own in found]) if found else np.array([], int)
+    outside = rows.drop(index=rows.index[in_one])
+    rest = [outside.assign(budget=np.nan, left_out=dropped[0].why)] if len(outside) else []
+    kept = []
+    for own in found:
+        of_budget = rows.iloc[own.at]
+        sizes = of_budget["N"].nunique()
+        if sizes >= LEAST_SIZES:
+            kept.append(_budget(own.compute, of_budget, own.spread, options.curve))
+            continue
+        dropped.append(Dropped(own.compute, len(own.at), sizes, f"fewer than {LEAST_SIZES} sizes"))
+        rest.append(of_budget.assign(budget=own.compute, left_out=dropped[-1].why))
     if len(kept) < LEAST_BUDGETS:
-        there = ", ".join(f"{style.power_of_ten(compute)} ({study_table.count(own['N'].nunique(), 'size')})" for compute, own in found[:8])
+        there = ", ".join(f"{style.power_of_ten(own.compute)} ({study_table.count(rows.iloc[own.at]['N'].nunique(), 'size')})"
+                          for own in found[:8]) + (", ..." if len(found) > 8 else "")
         raise UserError(f"{study_table.count(len(kept), 'budget')} of training FLOPs with {LEAST_SIZES} sizes or more, and {LEAST_BUDGETS} are "
-                        f"needed; runs within {100 * SAME_BUDGET:g} % of each other's FLOPs are one budget. There are: {there}"
-                        f"{', ...' if len(found) > 8 else ''}. A sweep with `isoflop:` makes such a study")
-    return [_budget(compute, own) for compute, own in kept]
+                        f"needed; {words.binned(points, options)}. There are: {there or 'none'}. A sweep with `isoflop:` makes such a study; "
+                        "--budgets and --width put other runs together")
+    return kept, dropped, pd.concat(rest) if rest else rows.iloc[:0].assign(budget=np.nan, left_out="")
 
 
-def _budget(compute: float, rows: pd.DataFrame) -> Budget:
+def _budget(compute: float, rows: pd.DataFrame, spread: float, curve: str) -> Budget:
     if rows["N"].nunique() < MIN_SIZES:
-        return Budget(compute, rows, None, None)
-    valley = valley_of(rows["N"], rows["score"], compute)
-    return Budget(compute, rows, valley, vertex_interval(rows["N"], rows["score"]) if valley.centred else None)
+        return Budget(compute, rows, spread, None, None)
+    valley = valley_of(rows["N"], rows["score"], compute, curve, spread)
+    interval = vertex_interval(rows["N"], rows["score"]) if valley.centred and curve == "parabola" else None
+    return Budget(compute, rows, spread, valley, interval)
 
 
-def _surface_optima(surface: Fit, kept: list[Budget], k: float) -> dict:
+def _surface_optima(surface: Fit, kept: list[Budget], rule: Spending) -> dict:
     """N* of each budget by the surface with intervals over resampled runs, and its exponent's; empty where none stands."""
-    if not surface.drawable:
+    if not surface.drawable or not rule.stands:
         return {}
-    sizes = [float(surface.law.optimal_size(budget.compute, k)) for budget in kept]
+    optima = {"sizes": [float(rule.optimal_size(surface.law, budget.compute)) for budget in kept], "exponent": rule.exponent(surface.law)}
     if surface.n_runs < MIN_RUNS:
-        return {"sizes": sizes, "intervals": [None] * len(sizes), "exponent": None}
+        return {**optima, "intervals": [None] * len(kept), "exponent_interval": None}
     laws = resampled_surfaces(surface, RESAMPLES, seed=0)
-    intervals = [percentiles(np.array([law.optimal_size(budget.compute, k) for law in laws])) for budget in kept]
-    return {"sizes": sizes, "intervals": intervals, "exponent": percentiles(np.array([law.a for law in laws]))}
+    intervals = [percentiles(np.array([rule.optimal_size(law, budget.compute) for law in laws])) for budget in kept]
+    return {**optima, "intervals": intervals, "exponent_interval": percentiles(np.array([rule.exponent(law) for law in laws]))}
 
 
-def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours: list[str]) -> None:
+def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours: list[str], curve: str) -> None:
     shown = []
     for budget, colour in zip(kept, colours):
         own = budget.rows
@@ -129,36 +173,43 @@ def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours:
         shown += list(own["score"])
         at = np.geomspace(own["N"].min(), own["N"].max(), STEPS)
         if budget.valley is not None:
-            middle = np.log(own["N"]).mean()
-            curve = np.polyval(np.polyfit(np.log(own["N"]) - middle, own["score"], 2), np.log(at) - middle)
-            axes.plot(at, curve, color=colour, linewidth=1.5, zorder=2)
+            axes.plot(at, _through(own, at, curve), color=colour, linewidth=1.5, zorder=2)
             if budget.valley.centred:
                 axes.plot(budget.valley.size, budget.valley.score, marker="D", markersize=6.5, color=colour,
                           markeredgecolor=style.INK, zorder=4)
-        if surface.drawable:
-            curve = surface.law.evaluate({"N": at, "D": budget.compute / (points.k * at)})
-            axes.plot(at, curve, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
+        if surface.drawable and points.spending.stands:
+            cut = surface.law.evaluate({"N": at, "D": points.spending.data(at, budget.compute)})
+            axes.plot(at, cut, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
     panels.flops_axis(axes, [n for budget in kept for n in budget.rows["N"]], points.size_label.replace(" (", "\n("))
     panels.score_axis([axes], f"{points.metric} (lower is better)", shown)
 
 
-def _optimal(axes, kept: list[Budget], line: OptimalLine | None, surface: Fit, optima: dict, points: LawPoints,
+def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
+    """The score of a budget's curve at these sizes."""
+    if curve == "akima":
+        ends = np.log(own["N"].min()), np.log(own["N"].max())
+        return np.exp(akima_curve(own["N"], own["score"])(np.clip(np.log(at), *ends)))
+    middle = np.log(own["N"]).mean()
+    return np.polyval(np.polyfit(np.log(own["N"]) - middle, own["score"], 2), np.log(at) - middle)
+
+
+def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, points: LawPoints,
              colours: list[str]) -> None:
-    """N* against the budget, by parabolas a little left of it and by the surface a little right, so that intervals are seen."""
+    """N* against the budget, by curves a little left of it and by the surface a little right, so that intervals are seen."""
     computes = np.array([budget.compute for budget in kept])
     limits, shown, text = style.log_limits(computes, pad=0.12), [], []
     span, apart = np.array([computes.min(), computes.max()]), (limits[1] / limits[0]) ** APART
     for budget, colour in zip(kept, colours):
         if budget.valley is not None and budget.valley.centred:
             shown += _mark(axes, budget.compute / apart, budget.valley.size, budget.interval, "D", colour, colour)
-    if line is not None:
+    if line.ok:
         axes.plot(span, line.size(span), color=style.INK, linewidth=1.4, zorder=2)
-        text.append(f"parabolas: N* ∝ C$^{{{line.exponent:.2f}}}$")
+        text.append(f"{words.NAMES[line.method]}: N* ∝ C$^{{{line.exponent:.2f}}}$")
     if optima:
         for budget, size, interval, colour in zip(kept, optima["sizes"], optima["intervals"], colours):
             shown += _mark(axes, budget.compute * apart, size, interval, "o", colour, style.PAPER)
-        axes.plot(span, surface.law.optimal_size(span, points.k), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
-        text.append(f"surface: N* ∝ C$^{{{surface.law.a:.2f}}}$")
+        axes.plot(span, points.spending.optimal_size(surface.law, span), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
+        text.append(f"surface: N* ∝ C$^{{{optima['exponent']:.2f}}}$")
     axes.text(0.04, 0.97, "\n".join(text) or "no optimum inside two grids", transform=axes.transAxes, fontsize=9, va="top", linespacing=1.5,
               bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6)
     panels.flops_axis(axes, computes, "Training compute\n(FLOPs)")
@@ -177,57 +228,17 @@ def _mark(axes, x: float, size: float, interval: Interval | None, marker: str, c
     return [size] if interval is None else [size, interval.low, interval.high]
 
 
-def _legend(figure, kept: list[Budget], surface: Fit, colours: list[str]) -> None:
+def _legend(figure, kept: list[Budget], surface: Fit, colours: list[str], curve: str) -> None:
     named = range(len(kept)) if len(kept) <= 6 else (0, len(kept) // 2, len(kept) - 1)
     handles = [Line2D([], [], color=colours[i], marker="o", markersize=4.5, label=f"{style.power_of_ten(kept[i].compute)} FLOPs")
                for i in named]
     first = len(handles)
-    handles.append(Line2D([], [], color=style.INK, marker="D", markersize=5.5, label="parabola, vertex"))
+    handles.append(Line2D([], [], color=style.INK, marker="D", markersize=5.5, label="parabola, vertex" if curve == "parabola" else "Akima, lowest"))
     if surface.drawable:
         handles.append(Line2D([], [], color=style.INK, linestyle=(0, (3, 2)), marker="o", markerfacecolor=style.PAPER,
                               label="surface, optimum"))
     panels.legend(figure, handles, columns=3, break_after=first)
 
 
-def _caption(points: LawPoints, kept: list[Budget], line: OptimalLine | None, surface: Fit, optima: dict) -> str:
-    inside = sum(budget.valley is not None and budget.valley.centred for budget in kept)
-    warnings = [budget.warning for budget in kept if budget.warning]
-    more = f"; and {len(warnings) - MOST_WARNINGS} more, in the card" if len(warnings) > MOST_WARNINGS else ""
-    parts = [
-        f"{points.metric} against model size at {study_table.count(len(kept), 'budget')} of training compute, C = {points.k:g} N D; runs "
-        f"within {100 * SAME_BUDGET:g} % of each other's FLOPs are one budget; N is {points.context['N']}. Left: a parabola in ln N a budget "
-        "(solid) and the surface's cut (dashed). Right: the parabolas' vertices with Fieller's 95 % intervals, the surface's optima with "
-        "percentiles over resampled runs.",
-        f"Centre check: {inside} of {len(kept)} budgets have their optimum inside the grid"
-        + (f"; {'; '.join(warnings[:MOST_WARNINGS])}{more}." if warnings else ", 2 to 4 times from both ends."),
-        f"Parabolas give N* ∝ C^{line.exponent:.3f}." if line else "Parabolas give no N*(C): fewer than two optima lie inside.",
-    ]
-    if optima:
-        between = optima["exponent"]
-        over = f" (95 % {between.low:.3f} to {between.high:.3f} over resampled runs)" if between else ""
-        parts.append(f"The surface gives N* ∝ C^{surface.law.a:.3f}{over}"
-                     + ("." if surface.status.ok else f", but {surface.sentence}."))
-        if line:
-            last = kept[-1].compute
-            off = float(line.size(last)) / optima["sizes"][-1] - 1.0
-            parts.append(f"At {style.power_of_ten(last)} FLOPs the parabolas' N* is {style.signed(100 * off, 1)} % off the surface's: their "
-                         "vertices are biased where the two exponents differ.")
-    else:
-        parts.append(f"No surface is drawn: {surface.sentence}.")
-    return " ".join(parts) + points.note
-
-
-def _line_card(kept: list[Budget], line: OptimalLine | None) -> dict:
-    return {"coefficient": line.coefficient if line else None, "exponent": line.exponent if line else None, "budgets": [{
-        "compute": budget.compute, "sizes": budget.sizes, "optimum": budget.valley.size if budget.valley else None,
-        "inside_the_grid": bool(budget.valley and budget.valley.centred), **bounds(budget.interval), "interval": "Fieller",
-        "warning": budget.warning or None} for budget in kept]}
-
-
-def _optima_card(kept: list[Budget], optima: dict) -> list[dict]:
-    return [{"compute": budget.compute, "optimum": size, **bounds(interval), "interval": "percentiles over resampled runs"}
-            for budget, size, interval in zip(kept, optima.get("sizes", ()), optima.get("intervals", ()))]
-
-
 def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, rows=law_points.read)
+    return script.run_figure(__doc__, draw, argv, options=OPTIONS, rows=law_points.read)

@@ -6,7 +6,7 @@ A row a metric: at the left each run against its training compute, at the right 
 import numpy as np
 import pandas as pd
 
-from ditscale.figures import panels, script, study_table, style
+from ditscale.figures import panels, script, seeds, study_table, style
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 from ditscale.studies.ledger import VALUES
 
@@ -24,6 +24,9 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         UserError: the scores are not comparable, or no run has finished.
     """
     rows, left_out = study_table.scored(table)
+    for column, told in (("train_flops", "training compute"), ("macs", "forward compute")):
+        rows, unknown = study_table.known(rows, column, told)
+        left_out += unknown
     final, held = study_table.finished(rows), held_by(rows)
     looks = panels.run_looks(rows)
     unit, symbol, words = style.macs_unit(rows["macs"])
@@ -31,8 +34,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     with style.paper():
         figure, grid = panels.grid(len(held), 2, row_height=1.55, legend_rows=2, sharex="col", sharey="row")
         for (left, right), (column, (label, higher, log)) in zip(grid, held.items()):
-            for run_id, run in rows.groupby("run_id", sort=False):
-                panels.run_curve(left, run.dropna(subset=[column]), "train_flops", column, looks.runs[run_id])
+            for own in panels.seed_groups(rows.dropna(subset=[column])):
+                panels.seed_curves(left, own, "train_flops", looks.runs[own["run_id"].iloc[0]], column, log)
             correlations[label] = _ends(right, final.dropna(subset=[column]), column, unit, looks)
             _y_axis(left, rows[column].dropna(), f"{label}\n{'higher' if higher else 'lower'} is better", log)
         panels.flops_axis(grid[-1][0], rows["train_flops"])
@@ -91,10 +94,17 @@ def _caption(rows: pd.DataFrame, final: pd.DataFrame, correlations: dict, looks:
     told = ", ".join(f"{label} {style.signed(r.value)}" if r.status.ok else f"{label} not computed" for label, r in correlations.items())
     seen = " or ".join(f"{int(n):,}" for n in sorted(final["images_seen"].unique()))
     text = (f"Every metric of the evaluations, after the layout of DiT's Figure 12: at the left against training compute (2 FLOPs a "
-            f"multiply-add), one curve a run, {looks.words}; at the right the ends of the finished runs, after {seen} images, against "
+            f"multiply-add), {_curves(rows)}, {looks.words}; at the right the ends of the finished runs, after {seen} images, against "
             f"the model's forward compute in {words} per image. Pearson's r of log MACs with each metric over "
             f"{study_table.count(len(final), 'run')}: {told}.")
     return text if len(correlations) > 1 else text + " The evaluations hold no further metric: set evaluation.also."
+
+
+def _curves(rows: pd.DataFrame) -> str:
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(rows)]
+    if max(counts) == 1:
+        return "one curve a run"
+    return f"seeds as thin lines around their mean{' with its 95 % interval (Student)' if max(counts) >= seeds.MIN_SEEDS else ''}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -102,19 +102,41 @@ def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
                       markeredgecolor=edge, markeredgewidth=0.9)
 
 
-def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score") -> None:
-    """Runs that differ in seed alone: one as it is, several as thin lines with their geometric mean and its interval."""
+def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", log: bool = True, size: float = 4.5) -> None:
+    """Runs that differ in seed alone: one as it is, several as thin lines with their mean (geometric with ``log``) and its interval.
+
+    Where the runs share no x there is no mean, and each is drawn as it is.
+    """
     runs = [run for _, run in rows.groupby("run_id", sort=False)]
-    if len(runs) == 1:
-        run_curve(axes, runs[0], x, y, look)
+    mean = seeds.over_seeds(rows, x, y, log)
+    if len(runs) == 1 or mean.empty:
+        for run in runs:
+            run_curve(axes, run, x, y, look)
         return
     for run in runs:
-        axes.plot(run[x], run[y], color=look.colour, linewidth=0.6, alpha=0.6, zorder=2)
-    mean = seeds.over_seeds(rows, x, y)
-    axes.plot(mean["x"], mean["mean"], color=look.colour, linestyle=look.dashes, linewidth=look.width + 0.4, zorder=3,
-              marker=look.marker, markersize=4.5)
+        axes.plot(run[x], run[y], color=look.colour, linewidth=0.5, alpha=0.45, zorder=2)
+    axes.plot(mean["x"], mean["mean"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=3,
+              marker=look.marker, markersize=size, markeredgecolor=style.PAPER, markeredgewidth=0.4)
     if mean["low"].notna().any():
-        axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.13, linewidth=0, zorder=1)
+        axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+
+
+def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each set of runs that differ in seed alone, in the order of the rows; of published results each run is one."""
+    if "verified" in rows:
+        return [own for _, own in rows.groupby("run_id", sort=False)]
+    same = [name for name in ("model", "variant", "block", "recipe") if name in rows]
+    return [own for _, own in rows.groupby(same, sort=False, dropna=False)]
+
+
+def mean_curves(rows: pd.DataFrame, x: str, y: str = "score") -> list[tuple[str, np.ndarray]]:
+    """Of each set of ``seed_groups`` its model and the curve that ``seed_curves`` draws, ``(k, 2)``; of a set without a mean, its runs'."""
+    found = []
+    for own in seed_groups(rows):
+        mean = seeds.over_seeds(own, x, y)
+        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, y]] for _, run in own.groupby("run_id", sort=False)]
+        found += [(own["model"].iloc[0], curve.to_numpy(float)) for curve in curves]
+    return found
 
 
 def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:

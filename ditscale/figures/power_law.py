@@ -45,7 +45,7 @@ def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
     """
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, cost, COSTS[cost])
-    final, chosen = study_table.at_one_count(usable) if cost == "macs" else (study_table.finished(usable), "")
+    final, chosen = study_table.at_one_count(usable) if cost == "macs" else study_table.law_ends(usable)
     x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), final["run_id"].to_numpy(str)
     fit = fit_power_law(x, y, runs, x_unit=COSTS[cost], y_unit=final["metric"].iloc[0])
     grid = np.geomspace(x.min(), x.max(), GRID_POINTS)
@@ -55,7 +55,7 @@ def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
         "runs_in_study": int(table["run_id"].nunique()),
         "runs": sorted(runs.tolist()),
         "passport": str(final["passport"].iloc[0]),
-        "samples": sorted({int(n) for n in final["samples"]}),
+        "samples": study_table.sample_counts(final),
         "floor": study_table.floor_of(final),
         "floor_meaning": "the score of training images against held-out images; the law has no floor term",
     }

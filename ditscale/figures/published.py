@@ -30,6 +30,7 @@ NEEDED = ("source", "model", "variant", "patch", "params_m", "gflops", "batch_si
           "sampler", "nfe", "fid", "verified", "resolution")
 OPTIONAL = ("gpu_hours",)
 NUMBERS = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "nfe", "fid", "resolution")
+POSITIVE = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "nfe", "resolution")
 METRIC, SAMPLES, VERIFIED = "fid", 50_000, "yes"
 LATENT_PIXELS, LATENT_CHANNELS, CLASSES = 8, 4, 1000                    # the VAE's downsampling; ImageNet
 SAMPLERS = {"DDPM": "ddpm", "EDM": "edm", "ODE": "flow", "SDE": "flow"}  # a sampler's first word tells the formulation
@@ -72,6 +73,11 @@ def read(path: Path) -> pd.DataFrame:
         if wrong.size:
             raise UserError(f"{path}, line {wrong[0] + 2}: {name} '{raw[name].iloc[wrong[0]]}' is no number")
         raw[name] = numbers
+        if name in POSITIVE:
+            wrong = np.flatnonzero(~(numbers.isna() | (numbers > 0)))
+            if wrong.size:
+                raise UserError(f"{path}, line {wrong[0] + 2}: {name} {numbers.iloc[wrong[0]]:g} must be above 0; leave the field empty where it is "
+                                "not known")
     rows = [_row(row) for _, row in raw.dropna(subset=["fid", "patch", "resolution"]).iterrows()]
     rows = [row for row in rows if row["size"] and row["images_seen"]]
     if not rows:
@@ -93,11 +99,12 @@ def load(names: list[str]) -> pd.DataFrame:
 
 
 def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
-    """The most rows that agree in these columns and in the block design, and a sentence on the others ("" where none is).
+    """The most rows that agree in these columns, in the block design and in the family (MDT is not MDTv2, nor SiT with REPA SiT), and a
+    sentence on the others ("" where none is).
 
     A paper's table holds several experiments; the first of equally large ones is taken.
     """
-    kinds = table.groupby([*one_of_each, "block"], sort=False, dropna=False).ngroup()
+    kinds = table.groupby([*one_of_each, "block", "family"], sort=False, dropna=False).ngroup()
     counts = kinds.value_counts(sort=False)
     kept = table[kinds == counts.idxmax()]
     left = len(table) - len(kept)
@@ -108,8 +115,10 @@ def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tup
 
 
 def _experiment(row: pd.Series) -> str:
-    scale = "unguided" if row["guidance_scale"] == 1 else f"guidance {json.loads(row['passport_fields'])['guidance_scale']}"
-    return f"{row['resolution']:.0f} px, {scale}, {row['nfe']:g} model evaluations, block {row['block']}"
+    stated = json.loads(row["passport_fields"])["guidance_scale"]
+    scale = "unguided" if row["guidance_scale"] == 1 else f"guidance {stated or 'not stated'}"
+    steps = f"{row['nfe']:g} model evaluations" if np.isfinite(row["nfe"]) else "model evaluations not stated"
+    return f"{row['family']}, {row['resolution']:.0f} px, {scale}, {steps}, block {row['block']}"
 
 
 def _row(row: pd.Series) -> dict:
@@ -119,7 +128,7 @@ def _row(row: pd.Series) -> dict:
     macs = _first(row["gflops"] * 1e9, card and card.macs)
     steps = row["train_steps_k"] * 1e3 * row["batch_size"]
     return {
-        "model": model, "size": size[1] if size else "", "patch_size": int(row["patch"]),
+        "model": model, "family": _family(model), "size": size[1] if size else "", "patch_size": int(row["patch"]),
         "variant": "mdt" if model.startswith("MDT") else row["variant"],  # the tables count MDT among the masked
         "formulation": SAMPLERS.get(row["sampler"].split(" ")[0], "not stated"), "seed": 0,
         "parameters": _first(row["params_m"] * 1e6, card and card.inference_parameters),
@@ -132,6 +141,13 @@ def _row(row: pd.Series) -> dict:
         "verified": row["verified"], "resolution": int(row["resolution"]),
         "block": next((block for name, block in BLOCKS.items() if model.endswith(f" {name}")), "adaln_zero"),
     }
+
+
+def _family(model: str) -> str:
+    """What models of several sizes share: ``SiT-XL/2 + REPA`` -> ``SiT + REPA``; a block design has its own column."""
+    for name in BLOCKS:
+        model = model.removesuffix(f" {name}")
+    return re.sub(r"-[A-Za-z]+/\d+", "", model)
 
 
 def _stated(row: pd.Series) -> dict:

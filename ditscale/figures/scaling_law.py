@@ -19,6 +19,7 @@ from ditscale.scaling.fitting import Fit, fit
 from ditscale.scaling.laws import FORMS, form_of
 from ditscale.scaling.profile import ProfileIntervals
 from ditscale.scaling.result import FARTHEST
+from ditscale.scaling.spending import Spending
 
 NAME = "scaling_law"
 COSTS = ("train_flops", "macs")
@@ -46,7 +47,7 @@ def draw(table: pd.DataFrame, options: argparse.Namespace) -> style.Drawing:
     points = law_points.choose(table, options.checkpoints, at_one_length=one and options.x == "macs")
     rows = points.rows
     found = fit(form, _variables(form, rows, options.x), rows["score"], rows["run"], x_unit=_units(form, options.x), y_unit=points.metric)
-    lines = _lines(found, rows, points.k, options.x, options.extrapolate)
+    lines = _lines(found, rows, points.spending, options.x, options.extrapolate)
     intervals = found.intervals(_band_at(form, lines)) if found.drawable else None
     with style.paper():
         figure, axes = style.new_axes(height=4.6)
@@ -82,7 +83,7 @@ def _held_out(rows: pd.DataFrame, found: Fit) -> np.ndarray:
     return size >= found.hold_out.x * (1 - 1e-9)
 
 
-def _lines(found: Fit, rows: pd.DataFrame, k: float, x: str, times: float) -> list[dict]:
+def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float) -> list[dict]:
     """The curve of a law of one variable, or one a size: x on the axis, the law's variables, y, and where the data end."""
     if not found.drawable:
         return []
@@ -93,13 +94,13 @@ def _lines(found: Fit, rows: pd.DataFrame, k: float, x: str, times: float) -> li
         return [{"x": at, "columns": {"x": at}, "y": found.law.evaluate(at), "end": high, "N": None}]
     lines, inside = [], {name: (rows[name].min(), rows[name].max()) for name in ("D", "C")}
     for size in _drawn_sizes(rows):
-        low, high = (pick(amount, compute / (k * size)) for pick, amount, compute in zip((max, min), inside["D"], inside["C"]))
+        low, high = (pick(amount, rule.data(size, compute)) for pick, amount, compute in zip((max, min), inside["D"], inside["C"]))
         if low > high:                                                  # of this size no amount lies within both
             continue
         amount = np.geomspace(low, high * times, STEPS)
-        known = {"N": np.full(STEPS, size), "D": amount, "C": k * size * amount, "M": amount / size}
+        known = {"N": np.full(STEPS, size), "D": amount, "C": rule.compute(size, amount), "M": amount / size}
         columns = {name: known[name] for name in form.VARIABLES}
-        lines.append({"x": known["C"], "columns": columns, "y": found.law.evaluate(columns), "end": k * size * high, "N": size})
+        lines.append({"x": known["C"], "columns": columns, "y": found.law.evaluate(columns), "end": rule.compute(size, high), "N": size})
     return lines
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures import csv_table, published
+from ditscale.figures import published
 from ditscale.figures.conditions import where
-from ditscale.studies import comparable, ledger
+from ditscale.studies import comparable, csv_table, ledger
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
 
@@ -205,18 +205,35 @@ def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def known(rows: pd.DataFrame, column: str, words: str) -> tuple[pd.DataFrame, str]:
-    """The rows where a cost is known, and a sentence on the others.
+    """The rows where a cost is known and above 0, as axes are logarithmic, and a sentence on the others.
 
     Raises:
         UserError: it is known of none.
     """
-    good = rows[column].notna()
+    good = rows[column] > 0
     if good.all():
         return rows, ""
     models = ", ".join(dict.fromkeys(rows.loc[~good, "model"]))
     if not good.any():
         raise UserError(f"{words} is not known of any row: {models}")
     return rows[good].reset_index(drop=True), f" Left out, their {words} is not known: {models}."
+
+
+def law_ends(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows that a law of training compute goes through, one a run, and a sentence on the choice ("" where it is each run's end).
+
+    Of published results, those of the one training length that most models have: a table that prints one model at 7M steps and the
+    others at 400K holds no law of both.
+
+    Raises:
+        UserError: no run has finished.
+    """
+    if not published.is_published(usable):
+        return finished(usable), ""
+    models = usable.groupby("images_seen")["model"].nunique()
+    at = models[models == models.max()].index.min()
+    return usable[usable["images_seen"] == at].reset_index(drop=True), (
+        f" The law is of results at {at:,} images alone." if len(models) > 1 else "")
 
 
 def floor_of(table: pd.DataFrame) -> float | None:
@@ -226,8 +243,15 @@ def floor_of(table: pd.DataFrame) -> float | None:
 
 
 def sizes_in_order(table: pd.DataFrame) -> list[str]:
-    """Size names, fewest parameters first."""
-    return list(table.groupby("size")["parameters"].median().sort_values().index)
+    """Size names, fewest parameters first, or where these are not known the least compute."""
+    order = ["parameters", "macs", "train_flops_per_image"]
+    medians = table.groupby("size")[[name for name in order if name in table]].median()
+    return list(medians.sort_values(list(medians), kind="stable").index)
+
+
+def sample_counts(rows: pd.DataFrame) -> list[int]:
+    """The numbers of generated images behind the scores, those that are known."""
+    return sorted({int(n) for n in rows["samples"].dropna()})
 
 
 def short_name(model: str) -> str:

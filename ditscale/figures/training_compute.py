@@ -1,4 +1,6 @@
-"""Score against total training compute, one curve a run: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
+"""Score against total training compute, one curve a model: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
+
+Runs that differ in seed alone are thin lines around their geometric mean, with its 95 % interval from three seeds on.
 
 The law goes through final evaluations, one a run, not along the lower envelope: the envelope picks the luckiest point
 at each compute, and its slope changes with the spacing of the checkpoints.
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures import beside as published_beside, labels, overtaking, panels, power_law, script, study_table, style
+from ditscale.figures import beside as published_beside, labels, overtaking, panels, power_law, script, seeds, study_table, style
 from ditscale.figures.beside import Beside
 from ditscale.scaling.correlations import spearman
 
@@ -29,7 +31,7 @@ def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.Study
     if beside is not None:
         beside = beside.known("train_flops", "training compute")
     law = law or power_law.fit_law(table, "train_flops")
-    final = study_table.finished(usable)
+    final, chosen = study_table.law_ends(usable)
     floor = study_table.floor_of(usable)
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
@@ -41,14 +43,19 @@ def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.Study
             handles += published_beside.handles(beside)
         _legends(figure, handles, usable)
         _label_ends(axes, usable, law, beside)
-    caption = _caption(usable, final, law, floor, left_out + unknown) + published_beside.caption(beside)
+    caption = _caption(usable, final, law, floor, chosen + left_out + unknown) + published_beside.caption(beside)
     return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS), caption)
 
 
 def _curves(axes, usable: pd.DataFrame) -> None:
     looks = panels.size_looks(usable).runs
-    for run_id, run in usable.groupby("run_id", sort=False):
-        panels.run_curve(axes, run, "train_flops", "score", looks[run_id])
+    for own in panels.seed_groups(usable):
+        look = looks[own["run_id"].iloc[0]]
+        panels.seed_curves(axes, own, "train_flops", look)
+        if own["run_id"].nunique() > 1:                                 # the law goes through each run's end
+            ends = own[own["final"].astype(bool)]
+            axes.plot(ends["train_flops"], ends["score"], linestyle="", marker=look.marker, markersize=2.6, color=look.colour, alpha=0.6,
+                      markeredgewidth=0, zorder=3)
 
 
 def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | None) -> None:
@@ -102,14 +109,15 @@ def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
 
 
 def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Beside | None) -> None:
-    """Each model's name at the end of its first run's curve; names keep off every curve and off the law."""
-    ends = usable.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
-    along = [style.between(run[["train_flops", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id", sort=False)]
+    """Each model's name at the end of its first curve; names keep off every curve and off the law."""
+    curves = panels.mean_curves(usable, "train_flops")
+    along = [style.between(curve) for _, curve in curves]
+    ends = {model: tuple(curve[-1]) for model, curve in reversed(curves)}
     if law.fit.drawable:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
         along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
-    names = [study_table.short_name(model) for model in ends["model"]]
-    points, radii, markers = list(zip(ends["train_flops"], ends["score"])), [4.2] * len(ends), []
+    names = [study_table.short_name(model) for model in ends]
+    points, radii, markers = list(ends.values()), [4.2] * len(ends), []
     if beside is not None:
         others = published_beside.names(beside, "train_flops")
         points, names, radii = points + others[0], names + others[1], radii + others[2]
@@ -120,10 +128,12 @@ def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Bes
 def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_out: str) -> str:
     ranks = spearman(final["train_flops"], final["score"])
     same_length = final["images_seen"].nunique() == 1
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
+    curves = ("one curve a run, open markers its checkpoints, the filled one its end. Thicker lines are larger models." if max(counts) == 1 else
+              f"one curve a model, thicker for larger ones. {seeds.sentence(counts)} Small filled markers are the runs' ends.")
     parts = [
         (f"{style.metric_name(usable)} against total training compute (2 FLOPs a multiply-add, forward and backward, "
-         "times images seen), after the layout of DiT's Figure 9: one curve a run, open markers its checkpoints, the "
-         "filled one its end. Thicker lines are larger models."),
+         f"times images seen), after the layout of DiT's Figure 9: {curves}"),
         law_sentence(law),
     ]
     if same_length:

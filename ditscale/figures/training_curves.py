@@ -7,7 +7,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ditscale.figures import beside as published_beside, labels, script, study_table, style
+from ditscale.figures import beside as published_beside, labels, panels, script, seeds, study_table, style
 from ditscale.figures.beside import Beside
 
 NAME = "training_curves"
@@ -55,10 +55,10 @@ def _of_panels(beside: Beside, sizes: list[str], patches: list[int]) -> Beside:
 
 def _panels(figure, titles: list[str], shown: pd.DataFrame) -> list:
     """A row of panels under one pair of scales."""
-    panels = list(figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0])
+    row = list(figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0])
     xlim, ylim = style.log_limits(shown["images_seen"]), style.log_limits(shown["score"], pad=0.08)
     xlim = xlim[0], xlim[1] * (xlim[1] / xlim[0]) ** 0.16                # room for the names at the ends
-    for axes, title in zip(panels, titles):
+    for axes, title in zip(row, titles):
         axes.set(xscale="log", yscale="log", xlim=xlim, ylim=ylim)
         axes.set_title(title, fontsize=9.5, loc="left")
         axes.grid(True, which="major")
@@ -66,7 +66,7 @@ def _panels(figure, titles: list[str], shown: pd.DataFrame) -> list:
         style.plain_log_ticks(axes.yaxis, *ylim)
     figure.supxlabel("Images seen", fontsize=10)
     figure.supylabel(style.score_label(shown), fontsize=10)
-    return panels
+    return row
 
 
 def _image_ticks(axis, low: float, high: float) -> None:
@@ -80,14 +80,18 @@ def _image_ticks(axis, low: float, high: float) -> None:
 
 
 def _curves(axes, rows: pd.DataFrame, widths: dict[str, float]) -> None:
-    """One line a run with a marker at each evaluation, the end of a finished run filled."""
-    for _, run in rows.groupby("run_id", sort=False):
-        patch, images, scores, ended = run["patch_size"].iloc[0], *(run[name].to_numpy() for name in ("images_seen", "score", "final"))
-        colour, marker = style.patch_colour(patch), style.patch_marker(patch)
-        axes.plot(images, scores, color=colour, linewidth=widths[run["size"].iloc[0]], zorder=2)
-        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), colour)):
-            axes.plot(images[kept], scores[kept], linestyle="", marker=marker, markersize=3.4, zorder=3, markerfacecolor=fill,
-                      markeredgecolor=colour, markeredgewidth=0.9)
+    """One line a run with a marker at each evaluation, the end of a finished run filled; seeds as thin lines around their mean."""
+    for own in panels.seed_groups(rows):
+        patch, width = own["patch_size"].iloc[0], widths[own["size"].iloc[0]]
+        look = panels.Look(style.patch_colour(patch), "-", style.patch_marker(patch), width)
+        if own["run_id"].nunique() > 1:
+            panels.seed_curves(axes, own, "images_seen", look, size=3.0)
+            continue
+        images, scores, ended = (own[name].to_numpy() for name in ("images_seen", "score", "final"))
+        axes.plot(images, scores, color=look.colour, linewidth=width, zorder=2)
+        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), look.colour)):
+            axes.plot(images[kept], scores[kept], linestyle="", marker=look.marker, markersize=3.4, zorder=3, markerfacecolor=fill,
+                      markeredgecolor=look.colour, markeredgewidth=0.9)
 
 
 def _legend(figure, upper, patches: list[int], widths: dict[str, float], beside: Beside | None) -> None:
@@ -119,9 +123,11 @@ def _label_ends(axes, rows: pd.DataFrame, column: str) -> None:
 def _caption(usable: pd.DataFrame, left_out: str) -> str:
     open_runs = usable["run_id"].nunique() - usable[usable["final"].astype(bool)]["run_id"].nunique()
     under_way = f" {study_table.count(open_runs, 'run')} not finished." if open_runs else ""
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
+    curves = ("One curve a run, open markers its checkpoints, the filled one the end of a finished run." if max(counts) == 1 else
+              f"One curve a model. {seeds.sentence(counts)}")
     return (f"{style.metric_name(usable)} over images seen, after the layout of DiT's Figure 6: above, sizes at one patch size; below, patch "
-            "sizes at one model size. One curve a run, open markers its checkpoints, the filled one the end of a finished run. Thicker "
-            f"lines are larger models.{under_way}{left_out}")
+            f"sizes at one model size. {curves} Thicker lines are larger models.{under_way}{left_out}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -48,7 +48,7 @@ def _measured(shown: Shown) -> bool:
 
 def _has_budgets(shown: Shown) -> bool:
     try:
-        return len(isoflop.find_budgets(law_points.choose(shown.scaling))) > 1
+        return len(isoflop.find(law_points.choose(shown.scaling))[0]) > 1
     except UserError:
         return False
 

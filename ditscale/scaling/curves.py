@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from ditscale.errors import UserError
+from ditscale.scaling import inputs
 from ditscale.scaling.status import as_points, first_bad
 
 
@@ -29,8 +31,9 @@ class Runs:
 
     def __post_init__(self):
         cost, score, runs = as_points(self.cost, self.score, self.runs)
-        models = np.full(len(cost), "") if self.models is None else np.asarray(self.models).astype(str)
-        assert models.shape == cost.shape, "models must be as long as cost"
+        models = np.full(len(cost), "") if self.models is None else inputs.names("models", self.models, len(cost))
+        if models.shape != cost.shape:
+            raise UserError(f"models must be as long as cost; given were cost {cost.shape}, models {models.shape}")
         for name, value in (("cost", cost), ("score", score), ("runs", runs), ("models", models)):
             object.__setattr__(self, name, value)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ditscale.errors import UserError
-from ditscale.scaling import along_runs, starts as start_grids
+from ditscale.scaling import along_runs, inputs, starts as start_grids
 from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
@@ -59,7 +59,8 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
 
     Args:
         form: a name of ``laws.FORMS`` or its class.
-        x: ``{"N": (n,), "D": (n,)}`` by the form's variables, ``(n, v)`` in their order, or ``(n,)`` for a single one.
+        x: ``{"N": (n,), "D": (n,)}`` by the form's variables, ``(n, v)`` in their order, or ``(n,)`` for a single one: lists,
+            arrays, or columns of one pandas table.
         y: scores, positive, ``(n,)``; groups: the run of each point, without it each point is a run.
         loss: "square", or "huber" with ``delta``: residuals beyond it count by their size, not its square. Without a delta
             it is the spread between seeds of one x, or ``DELTA_OF_NATS`` where there are none; for residuals of y, times
@@ -75,7 +76,8 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
         a ``Fit``; on hopeless data one whose ``law`` is None and whose ``status`` and ``detail`` name the cause.
 
     Raises:
-        UserError: an option or a variable that does not exist, or arrays of different lengths.
+        UserError: an option or a variable that does not exist, arrays of different lengths, values that are no numbers, or series
+            whose labels differ.
     """
     form = form_of(form)
     points = gather(form, x, y, groups, weights)
@@ -156,12 +158,13 @@ def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
     """The points as float64 columns, groups as text.
 
     Raises:
-        UserError: arrays of different lengths, or not the form's variables.
+        UserError: arrays of different lengths, series of different tables, values that are no numbers, or not the form's variables.
     """
     form = form_of(form)
-    columns, y = as_columns(form, x), np.asarray(y, dtype=np.float64)
-    groups = np.arange(len(y)).astype(str) if groups is None else np.asarray(groups).astype(str)
-    weights = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
+    inputs.require_one_table(**(dict(x) if isinstance(x, dict) else {"x": x}), y=y, groups=groups, weights=weights)
+    columns, y = as_columns(form, x), np.atleast_1d(inputs.numbers("y", y))
+    groups = inputs.names("groups", groups, len(y))
+    weights = np.ones(len(y)) if weights is None else inputs.numbers("weights", weights)
     lengths = {"y": y.shape, "groups": groups.shape, "weights": weights.shape, **{n: c.shape for n, c in columns.items()}}
     if len(set(lengths.values())) > 1 or y.ndim != 1:
         raise UserError("points must be flat and of equal length; given were " + ", ".join(f"{n} {s}" for n, s in lengths.items()))

@@ -1,9 +1,10 @@
 """Compute-optimal size and data from isoFLOP studies: approach 2 and the surface side by side, and what a choice wastes.
 
-Approach 2 (Hoffmann et al. 2203.15556, 3.2): at each budget C = k N D a parabola of the score in ln N; its vertex is N*; a
-line through ln N* against ln C. The parabola is not the true curve, so its vertex is off wherever alpha and beta differ, on
-noise-free data too, and the line carries the offset to any C (2603.22339): print it beside ``surface``, never alone. Grids of
-2 to 4 times to both sides of the optimum keep the bias small. ``akima`` follows the points instead (Porian et al. 2406.19146).
+Approach 2 (Hoffmann et al. 2203.15556, 3.2): at each budget a parabola of the score in ln N; its vertex is N*; a line through ln N*
+against ln C. The parabola is not the true curve, so its vertex is off wherever alpha and beta differ, on noise-free data too, and the
+line carries the offset to any C (2603.22339): print it beside ``surface``, never alone. Grids of 2 to 4 times to both sides of the
+optimum keep the bias small. ``akima`` goes through the points instead (Porian et al. 2406.19146): its bias is that of the spacing
+between sizes alone, but it follows noise. docs/laws.md has the biases of both, as measured. Budgets: see ``budgets``.
 """
 
 import math
@@ -13,42 +14,61 @@ import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
 from ditscale.errors import UserError
+from ditscale.scaling import inputs
+from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets, require_positive
 from ditscale.scaling.fitting import fit, refit
 from ditscale.scaling.intervals import Interval, percentiles, times_drawn
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.result import Fit
+from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.scaling.status import MIN_RUNS, Status
 
 MIN_SIZES = 4              # a parabola through three points could not be wrong
-SAME_BUDGET = 0.05
-AKIMA_STEPS = 25           # a gap between sizes, as 2406.19146
+METHODS = ("parabola", "akima")
 
 
 @dataclass(frozen=True)
 class Valley:
-    """One budget: the best size found, and whether it lies inside the grid of sizes (else it is a guess)."""
+    """One budget: the best size found, and whether it lies inside the grid of sizes (else it is a guess).
+
+    ``spread`` is the largest compute of its points over the smallest.
+    """
 
     compute: float
     size: float
     score: float
     centred: bool
     sizes: int
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
 class OptimalLine:
-    """``N* = coefficient * C^exponent`` through the valleys, and D* = C / (k N*)."""
+    """``N* = coefficient * C^exponent`` through the valleys that lie inside their grids; NaN where there are fewer than two.
+
+    ``dropped``: the points that no curve was drawn through, as those of budgets with fewer than four sizes.
+    """
 
     coefficient: float
     exponent: float
-    k: float
+    spending: Spending
     valleys: tuple[Valley, ...]
+    method: str = "parabola"
+    dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return math.isfinite(self.exponent)
+
+    @property
+    def k(self) -> float:
+        return self.spending.k
 
     def size(self, compute) -> np.ndarray:
         return self.coefficient * np.asarray(compute, dtype=np.float64) ** self.exponent
 
     def data(self, compute) -> np.ndarray:
-        return np.asarray(compute, dtype=np.float64) / (self.k * self.size(compute))
+        return self.spending.data(self.size(compute), compute)
 
     @property
     def off_centre(self) -> tuple[float, ...]:
@@ -58,100 +78,128 @@ class OptimalLine:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Approach 2 (None where too few budgets have a centred optimum) and the surface at one compute.
+    """Approach 2 by parabolas and by Akima's curves, and the surface, at one compute.
 
-    ``bias`` is approach 2's N* over the surface's, less one. The intervals are percentiles over resampled runs.
+    ``bias`` is the parabolas' N* over the surface's, less one, ``akima_bias`` Akima's. The intervals are percentiles over resampled runs.
     """
 
     compute: float
-    parabola: OptimalLine | None
+    parabola: OptimalLine
+    akima: OptimalLine
     surface: Fit
-    size: float
-    data: float
-    bias: float
+    size: float = math.nan
+    data: float = math.nan
+    bias: float = math.nan
+    akima_bias: float = math.nan
     size_interval: Interval | None = None
     data_interval: Interval | None = None
 
 
-def valley_of(sizes, scores, compute: float, method: str = "parabola") -> Valley:
+def valley_of(sizes, scores, compute: float, method: str = "parabola", spread: float = 1.0) -> Valley:
     """The optimum of one budget. Scores as they are, sizes in logarithms; ``(n,)`` each.
 
     Raises:
         UserError: fewer than 4 sizes, or a method that is none.
     """
-    sizes, scores = np.asarray(sizes, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    distinct, of_point = np.unique(sizes, return_inverse=True)
-    if len(distinct) < MIN_SIZES:
-        raise UserError(f"the budget {compute:.3g} has {len(distinct)} sizes; {MIN_SIZES} are needed for an optimum that could be wrong")
+    sizes, scores = inputs.numbers("size", sizes), inputs.numbers("score", scores)
+    distinct = len(np.unique(sizes))
+    if distinct < MIN_SIZES:
+        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; {MIN_SIZES} are needed for an optimum that could be wrong")
+    _require_method(method)
     log_n = np.log(sizes)
     if method == "parabola":
         middle = log_n.mean()
         c2, c1, c0 = np.polyfit(log_n - middle, scores, 2)
         if c2 <= 0:
             best = int(np.argmin(scores))
-            return Valley(compute, float(sizes[best]), float(scores[best]), False, len(distinct))
+            return Valley(compute, float(sizes[best]), float(scores[best]), False, distinct, spread)
         at, score = middle - 0.5 * c1 / c2, c0 - 0.25 * c1**2 / c2
-    elif method == "akima":
-        means = np.bincount(of_point, scores) / np.bincount(of_point)
-        grid = np.linspace(log_n.min(), log_n.max(), AKIMA_STEPS * (len(distinct) - 1) + 1)
-        curve = np.exp(Akima1DInterpolator(np.log(distinct), np.log(means))(grid))
-        at, score = grid[np.argmin(curve)], curve.min()
     else:
-        raise UserError(f"method '{method}' is not one of parabola, akima")
-    centred = log_n.min() < at < log_n.max()
-    return Valley(compute, float(np.exp(at)), float(score), bool(centred), len(distinct))
+        curve = akima_curve(sizes, scores)
+        ends = curve.derivative().roots(extrapolate=False)
+        grid = np.concatenate([curve.x, ends[np.isfinite(ends)]])
+        at, score = grid[np.argmin(curve(grid))], float(np.exp(curve(grid).min()))
+    centred = bool(log_n.min() < at < log_n.max())
+    return Valley(compute, float(np.exp(at)), float(score), centred, distinct, spread)
 
 
-def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola") -> OptimalLine | None:
-    """The line of optimal sizes over budgets; None where fewer than two budgets have their optimum inside the grid.
+def akima_curve(sizes, scores) -> Akima1DInterpolator:
+    """ln score against ln size through the geometric mean of each size's scores."""
+    distinct, of_point = np.unique(np.asarray(sizes, np.float64), return_inverse=True)
+    means = np.bincount(of_point, np.log(np.asarray(scores, np.float64))) / np.bincount(of_point)
+    return Akima1DInterpolator(np.log(distinct), means)
+
+
+def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", compute=None, budget=None, budgets=None,
+              width: float = WIDTH) -> OptimalLine:
+    """The line of optimal sizes over budgets; not ``ok`` where fewer than two budgets have their optimum inside the grid.
 
     Args:
-        size, data, score: ``(n,)`` each; k: of C = k N D. Points within 5 % of one C are one budget.
+        size, data, score: ``(n,)`` each.
+        compute: the training FLOPs of each point, ``(n,)``; without it k N D.
+        budget, budgets, width: which points are one budget, as of ``find_budgets``.
+        method: "parabola" or "akima".
+
+    Raises:
+        UserError: a method that is none, arrays of different lengths, a size, amount or score that is not positive, or as ``find_budgets``.
     """
-    size, data, score = (np.asarray(v, dtype=np.float64) for v in (size, data, score))
-    compute = k * size * data
+    _require_method(method)
+    inputs.require_one_table(size=size, data=data, score=score, compute=compute, budget=budget)
+    size, data, score = (np.atleast_1d(inputs.numbers(n, v)) for n, v in (("size", size), ("data", data), ("score", score)))
+    shapes = {size.shape, data.shape, score.shape, *([] if compute is None else [np.shape(compute)])}
+    if len(shapes) > 1:
+        raise UserError(f"size, data, score and compute must be of equal length; given were {', '.join(map(str, shapes))}")
+    for name, values in (("size", size), ("data", data), ("score", score)):
+        require_positive(name, values)
+    found, dropped = find_budgets(Spending(k).compute(size, data) if compute is None else compute, budget, budgets, width)
+    rule = Spending(k) if compute is None else fit_spending(size, data, compute)
     valleys = []
-    for budget, at in budgets(compute):
-        if len(np.unique(size[at])) >= MIN_SIZES:
-            valleys.append(valley_of(size[at], score[at], budget, method))
+    for own in found:
+        sizes = len(np.unique(size[own.at]))
+        if sizes >= MIN_SIZES:
+            valleys.append(valley_of(size[own.at], score[own.at], own.compute, method, own.spread))
+        else:
+            dropped.append(Dropped(own.compute, len(own.at), sizes, f"fewer than {MIN_SIZES} sizes"))
     inside = [v for v in valleys if v.centred]
     if len(inside) < 2:
-        return None
+        return OptimalLine(math.nan, math.nan, rule, tuple(valleys), method, tuple(dropped))
     logs = np.log([v.compute for v in inside])
     exponent, height = np.polyfit(logs - logs.mean(), np.log([v.size for v in inside]), 1)
-    return OptimalLine(float(math.exp(height - exponent * logs.mean())), float(exponent), k, tuple(valleys))
+    return OptimalLine(float(math.exp(height - exponent * logs.mean())), float(exponent), rule, tuple(valleys), method, tuple(dropped))
 
 
-def budgets(compute: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Groups of points whose compute is equal within 5 %: its geometric mean, and the points' places."""
-    order = np.argsort(compute)
-    cuts = np.flatnonzero(np.diff(np.log(compute[order])) > SAME_BUDGET) + 1
-    return [(float(np.exp(np.log(compute[at]).mean())), at) for at in np.split(order, cuts)]
-
-
-def compare_approaches(size, data, score, compute: float, groups=None, *, k: float = 6.0, resamples: int = 1000, seed: int = 0,
-                       **options) -> Comparison:
-    """Both approaches' optimum at ``compute``, with the surface's intervals where three runs or more were resampled.
+def compare_approaches(size, data, score, compute: float, groups=None, *, k: float = 6.0, own_compute=None, budget=None, budgets=None,
+                       width: float = WIDTH, resamples: int = 1000, seed: int = 0, **options) -> Comparison:
+    """All approaches' optimum at ``compute``, with the surface's intervals where three runs or more were resampled.
 
     Args:
-        size, data, score, groups: the points, ``(n,)`` each; options: of ``fitting.fit``, for the surface.
+        size, data, score, groups: the points, ``(n,)`` each; own_compute: their training FLOPs, without it k N D.
+        budget, budgets, width: as of ``find_budgets``; options: of ``fitting.fit``, for the surface.
     """
     surface = fit("chinchilla", {"N": size, "D": data}, score, groups, **options)
-    line = approach2(size, data, score, k=k)
-    if surface.law is None:
-        return Comparison(compute, line, surface, math.nan, math.nan, math.nan)
-    best, amount = float(surface.law.optimal_size(compute, k)), float(surface.law.optimal_data(compute, k))
-    bias = float(line.size(compute)) / best - 1.0 if line else math.nan
+    lines = [approach2(size, data, score, k=k, method=method, compute=own_compute, budget=budget, budgets=budgets, width=width)
+             for method in METHODS]
+    rule = lines[0].spending
+    if surface.law is None or not rule.stands:
+        return Comparison(compute, *lines, surface)
+    best = float(rule.optimal_size(surface.law, compute))
+    biases = [float(line.size(compute)) / best - 1.0 for line in lines]
     intervals = (None, None)
     if surface.n_runs >= MIN_RUNS and resamples and surface.status is not Status.NO_OPTIMUM:
-        sizes = resampled_optima(surface, compute, k, resamples, seed)
-        intervals = percentiles(sizes), percentiles(compute / (k * sizes))
-    return Comparison(compute, line, surface, best, amount, bias, *intervals)
+        sizes = resampled_optima(surface, compute, rule, resamples, seed)
+        intervals = percentiles(sizes), percentiles(rule.data(sizes, compute))
+    return Comparison(compute, *lines, surface, best, float(rule.data(best, compute)), *biases, *intervals)
 
 
-def resampled_optima(surface: Fit, compute: float, k: float, resamples: int, seed: int) -> np.ndarray:
-    """N* of each resample of runs at ``compute``, ``(resamples,)``; those without an optimum are left out."""
-    return np.array([float(law.optimal_size(compute, k)) for law in resampled_surfaces(surface, resamples, seed)])
+def resampled_optima(surface: Fit, compute: float, rule: Spending | float, resamples: int, seed: int) -> np.ndarray:
+    """N* of each resample of runs at ``compute``, ``(resamples,)``; those without an optimum are left out. ``rule``: or the k of k N D."""
+    rule = rule if isinstance(rule, Spending) else Spending(rule)
+    return np.array([float(rule.optimal_size(law, compute)) for law in resampled_surfaces(surface, resamples, seed)])
+
+
+def _require_method(method: str) -> None:
+    if method not in METHODS:
+        raise UserError(f"method '{method}' is not one of {', '.join(METHODS)}")
 
 
 def resampled_surfaces(surface: Fit, resamples: int, seed: int) -> list[Chinchilla]:

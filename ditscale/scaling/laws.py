@@ -21,6 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from ditscale.errors import UserError, did_you_mean
+from ditscale.scaling import inputs
 from ditscale.scaling.terms import OneBreak, SumOfPowers, Term
 
 
@@ -261,17 +262,18 @@ def form_of(form: str | type[Law]) -> type[Law]:
 
 
 def as_columns(form: type[Law], x) -> dict[str, np.ndarray]:
-    """x in float64 by the form's variables (FLOPs overflow int64): from a dict, ``(n, v)``, or ``(n,)`` for one variable.
+    """x in float64 by the form's variables (FLOPs overflow int64): from a dict or a data frame by name, ``(n, v)``, or ``(n,)`` (a list,
+    an array, a pandas series) for one variable.
 
     Raises:
-        UserError: a variable is missing, or there are too many.
+        UserError: a variable is missing, there are too many, or a value is no number.
     """
-    if hasattr(x, "keys"):
+    if hasattr(x, "keys") and getattr(x, "ndim", 2) == 2:                        # a pandas series has keys too: its labels
         missing = [name for name in form.VARIABLES if name not in x.keys()]
         if missing or len(x.keys()) != len(form.VARIABLES):
             raise UserError(f"the form {form.NAME} takes {' and '.join(form.VARIABLES)}; given were {', '.join(map(str, x.keys()))}")
-        return {name: np.asarray(x[name], dtype=np.float64) for name in form.VARIABLES}
-    x = np.asarray(x, dtype=np.float64)
+        return {name: inputs.numbers(name, x[name]) for name in form.VARIABLES}
+    x = inputs.numbers("x", x)
     if len(form.VARIABLES) == 1:
         return {form.VARIABLES[0]: x}
     if x.ndim != 2 or x.shape[1] != len(form.VARIABLES):

@@ -7,6 +7,9 @@ from enum import Enum
 
 import numpy as np
 
+from ditscale.errors import UserError
+from ditscale.scaling import inputs
+
 MIN_DISTINCT_X = 3     # two x always lie on a line: the third is the first that can disagree
 MIN_RUNS = 3           # under three runs, a resample of runs is nearly always one of the runs again
 
@@ -50,10 +53,16 @@ class Status(Enum):
 
 
 def as_points(x, y, groups=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three arrays: x, y in float64 (FLOPs overflow int64), groups as text; without groups each point is a run."""
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    groups = np.arange(len(x)).astype(str) if groups is None else np.asarray(groups).astype(str)
-    assert x.ndim == 1 and x.shape == y.shape == groups.shape, "x, y and groups must be flat and of equal length"
+    """The three arrays: x, y in float64 (FLOPs overflow int64), groups as text; without groups each point is a run.
+
+    Raises:
+        UserError: they are not flat and of equal length, series of different tables, or hold a value that is no number.
+    """
+    inputs.require_one_table(x=x, y=y, groups=groups)
+    x, y = np.atleast_1d(inputs.numbers("x", x)), np.atleast_1d(inputs.numbers("y", y))
+    groups = inputs.names("groups", groups, len(x))
+    if x.ndim != 1 or not x.shape == y.shape == groups.shape:
+        raise UserError(f"points must be flat and of equal length; given were x {x.shape}, y {y.shape}, groups {groups.shape}")
     return x, y, groups
 
 

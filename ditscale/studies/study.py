@@ -1,6 +1,6 @@
 """A study for notebooks: its table, and frontiers, multipliers and times to a quality over its columns.
 
-    study = Study.load("runs/digits-demo")
+    study = Study.load("runs/digits-demo")                    # or Study.from_csv("runs.csv", columns={"fid": "score"})
     print(study.multiplier("masked", over="baseline", cost="accelerator_hours").sentence)
 """
 
@@ -19,7 +19,7 @@ from ditscale.scaling.frontier import Frontier, frontier
 from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
-from ditscale.studies import ledger
+from ditscale.studies import csv_defaults, csv_table, ledger
 from ditscale.studies.comparable import require_one
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
@@ -45,6 +45,19 @@ class Study:
             UserError: there is no such folder, or it holds no run.
         """
         return cls(Path(path), ledger.collect(path))
+
+    @classmethod
+    def from_csv(cls, path, columns: dict[str, str] | None = None, **constants) -> "Study":
+        """A study from a CSV with a row an evaluation: one of `ditscale collect`, or a plain one (docs/csv.md).
+
+        Args:
+            columns: names that the CSV calls otherwise, ``{"fid": "score", "flops": "train_flops"}``.
+            constants: columns of one value that it lacks, ``metric="fid"``.
+
+        Raises:
+            UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is no number, or rows are not told apart.
+        """
+        return cls(Path(path), csv_table.read(Path(path), columns, constants))
 
     def table(self) -> pd.DataFrame:
         """The ledger's rows, one an evaluation: a copy, to be changed at will."""
@@ -136,10 +149,7 @@ class Study:
     def _refuse_recipes(self, model: str, rows: pd.DataFrame) -> None:
         """Two recipes under one name are not repetitions: say in what they differ."""
         two = rows.drop_duplicates("recipe").iloc[:2]
-        configs = [dotted_keys(RunDir(self.path / run_id).read_record()["config"]) for run_id in two["run_id"]]
-        keys = [key for key in sorted({*configs[0], *configs[1]}) if configs[0].get(key) != configs[1].get(key)
-                and key != "seed" and not key.startswith(("resources.", "evaluation."))]
-        values = ", ".join(f"{key} {configs[0].get(key)} and {configs[1].get(key)}" for key in keys)
+        values = ", ".join(f"{key} {one} and {other}" for key, one, other in _differences(self.path, two)) or "not told apart by their columns"
         raise UserError(f"{model} {rows['variant'].iloc[0]} was trained by {rows['recipe'].nunique()} recipes ({values}): these are no "
                         f"repetitions; keep one with where(recipe=[...]), {', '.join(map(repr, rows['recipe'].unique()))} are there")
 
@@ -153,8 +163,20 @@ def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:
     values = rows[column].to_numpy(float)
     if not np.isfinite(values).all():
         run = rows["run_id"][~np.isfinite(values)].iloc[0]
-        raise UserError(f"{column} is not known for run '{run}': its metrics.jsonl does not say it up to each evaluation")
+        raise UserError(f"{column} is not known for run '{run}': its metrics.jsonl, or the CSV, does not say it at each evaluation")
     return values * price if cost == "money" else values
+
+
+def _differences(path: Path, two: pd.DataFrame) -> list[tuple]:
+    """In what two runs differ, beside seed, resources and scoring: by their configs, or of a CSV by its settings."""
+    runs = [RunDir(path / run_id) for run_id in two["run_id"]] if path.is_dir() else []
+    if runs and all(run.record.is_file() for run in runs):
+        one, other = (dotted_keys(run.read_record()["config"]) for run in runs)
+        keys = [key for key in sorted({*one, *other}) if key != "seed" and not key.startswith(("resources.", "evaluation."))]
+    else:
+        one, other = (row.to_dict() for _, row in two.iterrows())
+        keys = [key for key in csv_defaults.SETTINGS if key in one]
+    return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
 
 
 def _only(rows: pd.DataFrame, column: str, value: str) -> pd.DataFrame:

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import isoflop, scaling_law, style
+from ditscale.figures import isoflop, law_points, scaling_law, style
 from ditscale.scaling.laws import Chinchilla
+from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status
 from ditscale.scaling.vertex import vertex_interval
 
@@ -137,7 +138,64 @@ def test_isoflop_says_what_is_missing(study, isoflop_study):
     small = isoflop_study[isoflop_study["macs"] * 2 < 1.1 * isoflop_study.groupby(
         isoflop_study["train_flops"].round(-11))["macs"].transform("median") * 2]          # the larger half of each grid is gone
     drawing = isoflop.draw(small)
-    assert "0 of 3 budgets have their optimum inside the grid" in drawing.caption and "4 are needed for a parabola" in drawing.caption
+    assert "0 of 3 budgets have their optimum inside the grid" in drawing.caption and "4 are needed for a curve" in drawing.caption
+
+
+@pytest.fixture
+def own_compute_csv(tmp_path):
+    """Three budgets of six sizes whose compute is 30 N^0.8 D, met to 4 %, and two sizes at a fourth; columns N, D, score, train_flops."""
+    rule, rng, rows = Spending(30.0, 0.8, 1.0), np.random.default_rng(0), []
+    for budget, sizes in ((1e12, 6), (4e12, 6), (1.6e13, 6), (6.4e13, 2)):
+        for size in float(rule.optimal_size(TRUE, budget)) * np.geomspace(1 / 3, 3, sizes):
+            data = rule.data(size, budget * rng.uniform(0.96, 1.04))
+            rows.append({"N": size, "D": data, "score": float(TRUE.evaluate({"N": size, "D": data})) * np.exp(0.002 * rng.standard_normal()),
+                         "train_flops": rule.compute(size, data), "budget": budget})
+    path = tmp_path / "own.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def run_isoflop(path, out, *arguments) -> tuple[dict, str, pd.DataFrame]:
+    assert isoflop.main([str(path), "--out", str(out), "--format", "svg", *arguments]) == 0
+    return json.loads((out / "isoflop.json").read_text()), (out / "isoflop.txt").read_text(), pd.read_csv(out / "isoflop.csv")
+
+
+def test_a_csvs_own_compute_and_budgets_are_taken(own_compute_csv, tmp_path):
+    card, caption, points = run_isoflop(own_compute_csv, tmp_path / "column")
+    truth = Spending(30.0, 0.8, 1.0).exponent(TRUE)
+    for approach in ("approach_2", "akima", "approach_3"):
+        assert card[approach]["exponent"] == pytest.approx(truth, abs=0.06), approach
+    assert [one["compute"] for one in card["approach_2"]["budgets"]] == [1e12, 4e12, 1.6e13]
+    assert "C as given, near 30 N^0.800 D^1.000" in caption and "budgets are those of the column budget" in caption
+    assert "In no curve, though in the surface's fit: 2 rows (2 rows near 6.40 × 10¹³ FLOPs, 2 sizes only)" in caption
+    assert [(one["rows"], one["sizes"]) for one in card["dropped"]] == [(2, 2)]
+    assert len(points) == 20 and (points["left_out"] == "fewer than 3 sizes").sum() == 2
+    stated = run_isoflop(own_compute_csv, tmp_path / "stated", "--budgets", "1e12,4e12,16e12")
+    assert stated[0]["approach_2"]["exponent"] == card["approach_2"]["exponent"]
+    assert stated[0]["dropped"][0]["why"] == "over 10 % from every stated budget" and "the nearest of the stated budgets" in stated[1]
+    plain = pd.read_csv(own_compute_csv).drop(columns="budget")
+    plain.to_csv(own_compute_csv, index=False)
+    wide = run_isoflop(own_compute_csv, tmp_path / "wide", "--width", "10")
+    assert wide[0]["approach_2"]["exponent"] == pytest.approx(card["approach_2"]["exponent"], abs=0.01)
+    assert all(one["largest_compute_over_smallest"] < 1.1 for one in wide[0]["approach_2"]["budgets"])
+
+
+def test_akima_is_drawn_where_asked_for(own_compute_csv, tmp_path):
+    card, caption, _ = run_isoflop(own_compute_csv, tmp_path, "--curve", "akima")
+    assert card["curve_drawn"] == "akima" and card["akima"]["budgets"][0]["low"] is None
+    assert "Akima's curve of ln score in ln N" in caption and "1.3 %" in caption and "Fieller" not in caption
+    drawing = isoflop.draw(law_points.read(own_compute_csv), SimpleNamespace(curve="akima", budgets=None, width=5.0))
+    (curve, *_), points = lines(drawing, False), drawing.points[drawing.points["budget"] == 1e12]
+    ends = points.sort_values("N")["score"].iloc[[0, -1]].to_numpy()
+    assert curve.get_ydata()[[0, -1]] == pytest.approx(ends, rel=1e-6)          # through the points, not near them
+
+
+def test_compute_that_no_rule_describes_gives_no_optimum_of_the_surface(own_compute_csv, tmp_path):
+    rows = pd.read_csv(own_compute_csv)
+    rows.assign(train_flops=rows["train_flops"] * np.resize([1.0, 1.6], len(rows))).to_csv(own_compute_csv, index=False)
+    card, caption, _ = run_isoflop(own_compute_csv, tmp_path)
+    assert not card["approach_3"]["optima"] and card["approach_3"]["exponent"] is None and "No optimum of the surface is told" in caption
+    assert "its runs' FLOPs differ by" in caption
 
 
 def test_a_vertex_interval_covers():

@@ -1,0 +1,123 @@
+"""What a plain CSV need not say: the columns of the ledger that it lacks, from those that it has, or a default that says "not known".
+
+Nothing is made up: a cost that does not follow from other columns is NaN, and what needs it says so.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
+from ditscale.errors import UserError
+from ditscale.evaluation.passport import SEED, digest
+
+NOT_STATED = "not stated"
+NEEDED = ("model", "score")
+PROGRESS = (("images_seen",), ("steps", "global_batch"), ("train_flops", "train_flops_per_image"))    # any of these
+WORDS = {"variant": "baseline", "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
+         "sample_sheet": ""}
+UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "floor", "samples", "guidance_scale", "nfe",
+           "train_seconds", "accelerator_hours")
+SETTINGS = ("formulation", "block", "mask_ratio", "data", "resolution", "lr", "global_batch", "precision")    # runs that differ here are no seeds
+NAME = re.compile(r"(?:.*-)?(?P<size>[^-/]+)/(?P<patch>\d+)")                                       # DiT-S/2
+
+
+def require(path: Path, columns) -> None:
+    """Refuse a header without what nothing can stand in for.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    missing = [name for name in NEEDED if name not in columns]
+    if not any(set(names) <= set(columns) for names in PROGRESS):
+        missing.append("images_seen")
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(map(repr, missing))} of a table of runs: model, score and images_seen (or steps and "
+                        "global_batch) are needed; and it is no table of published results either (those have source, model, gflops, fid, "
+                        f"verified, ...). It has {', '.join(map(str, columns)) or 'no column'}")
+
+
+def complete(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with every column that studies and figures read.
+
+    Args:
+        rows: numbers as numbers, what is not known NaN or "".
+
+    Raises:
+        UserError: two rows are one evaluation of one run, so that seeds or runs are not told apart.
+    """
+    rows = rows.copy()
+    _progress(path, rows)
+    for name, default in WORDS.items():
+        rows[name] = rows[name].where(rows[name] != "", default) if name in rows else default
+    for name in UNKNOWN:
+        if name not in rows:
+            rows[name] = np.nan
+    _names(rows)
+    _costs(rows)
+    _identity(path, rows)
+    if "passport" not in rows:
+        stated = {text: json.loads(text) for text in rows["passport_fields"].unique()}
+        rows["passport"] = [digest(stated[text], without=(SEED,)) if stated[text] else NOT_STATED for text in rows["passport_fields"]]
+    if "final" not in rows:
+        rows["final"] = rows["images_seen"] == rows.groupby("run_id")["images_seen"].transform("max")
+    if "sample_seeds" not in rows and "sample_seed" not in rows:
+        _refuse_twice(path, rows, ["run_id", "images_seen", "passport"])
+        rows["sample_seed"] = 0
+    return rows
+
+
+def _progress(path: Path, rows: pd.DataFrame) -> None:
+    if "images_seen" not in rows:
+        names = next(names for names in PROGRESS if set(names) <= set(rows))
+        a, b = (rows[name] for name in names)
+        rows["images_seen"] = a * b if names[0] == "steps" else a / b
+        missing = np.flatnonzero(rows["images_seen"].isna())
+        if missing.size:
+            raise UserError(f"{path}, line {missing[0] + 2}: {' or '.join(names)} is empty, so the images seen are not known")
+    rows["images_seen"] = rows["images_seen"].round().astype("int64")
+
+
+def _names(rows: pd.DataFrame) -> None:
+    """Size and patch size from names such as DiT-S/2; another name is a size of its own, and patch size 0 says not known."""
+    found = rows["model"].str.extract(NAME)
+    size, patch = found["size"].fillna(rows["model"]), pd.to_numeric(found["patch"]).fillna(0).astype("int64")
+    rows["size"] = rows["size"].where(rows["size"] != "", size) if "size" in rows else size
+    rows["patch_size"] = rows["patch_size"].fillna(patch).astype("int64") if "patch_size" in rows else patch
+
+
+def _costs(rows: pd.DataFrame) -> None:
+    """Training FLOPs and those of an image from each other, or of plain training from MACs."""
+    plain = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * rows["macs"].where(rows["variant"] == "baseline")
+    own = rows["train_flops"] / rows["images_seen"]
+    rows["train_flops_per_image"] = rows["train_flops_per_image"].astype(float).fillna(own).fillna(plain)
+    rows["train_flops"] = rows["train_flops"].astype(float).fillna(rows["train_flops_per_image"] * rows["images_seen"])
+
+
+def _identity(path: Path, rows: pd.DataFrame) -> None:
+    """Which rows are one run, which runs one recipe, and a number for each run of a recipe."""
+    if "recipe" not in rows:
+        varied = [name for name in SETTINGS if name in rows and rows[name].nunique(dropna=False) > 1]
+        parts = [rows["model"], rows["variant"], *(f"{name}=" + rows[name].astype(str) for name in varied)]
+        rows["recipe"] = [" ".join(own) for own in zip(*parts)]
+    if "run_id" not in rows:
+        rows["seed"] = rows["seed"].astype("int64") if "seed" in rows else 0
+        rows["run_id"] = rows["recipe"] + " s" + rows["seed"].astype(str)
+        if "sample_seed" not in rows and "sample_seeds" not in rows:
+            _refuse_twice(path, rows, ["run_id", "images_seen", *(["passport_fields"] if "passport" not in rows else ["passport"])])
+    elif "seed" not in rows:
+        firsts = rows.drop_duplicates("run_id")
+        numbers = dict(zip(firsts["run_id"], firsts.groupby("recipe").cumcount()))
+        rows["seed"] = rows["run_id"].map(numbers)
+
+
+def _refuse_twice(path: Path, rows: pd.DataFrame, one: list[str]) -> None:
+    again = np.flatnonzero(rows.duplicated(one))
+    if again.size:
+        row = rows.iloc[again[0]]
+        first = np.flatnonzero((rows[one] == row[one]).all(axis=1))[0]
+        raise UserError(f"{path}, lines {first + 2} and {again[0] + 2}: two scores of '{row['run_id']}' at {row['images_seen']:,} images; a column "
+                        "seed or run_id tells runs apart, sample_seed repeated scorings")

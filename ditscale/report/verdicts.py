@@ -97,7 +97,7 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     word, text = _told(found)
     if isinstance(found, str) or not found.status.ok:
         return [(word, text)]
-    sure = found.sentence.partition(", ")[2] if found.noise.status.ok else ""
+    sure = found.sure if found.noise.status.ok else ""
     variant_of = table.drop_duplicates("run_id").set_index("run_id")["variant"]
     counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
     of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])

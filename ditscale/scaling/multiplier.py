@@ -18,6 +18,7 @@ from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, REAL
 from ditscale.scaling.estimate import AtTarget, Estimate, at_target, estimate, nothing
 from ditscale.scaling.noise import Noise
+from ditscale.scaling.outliers import Outliers, of_runs
 from ditscale.scaling.reached import reach, span
 from ditscale.scaling.status import Status
 
@@ -30,6 +31,7 @@ class Multiplier:
     """``overall`` is the geometric mean over the usable targets; ``score_range`` is where both variants were measured.
 
     Its verdict is REAL only where it holds over all of that range; else TURNS or IN PART, and ``course`` has the parts.
+    ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are none.
     """
 
     status: Status
@@ -43,11 +45,20 @@ class Multiplier:
     score_range: tuple[float, float] = (math.nan, math.nan)
     noise: Noise | None = None
     course: Course | None = None
+    outliers: Outliers = Outliers()
+    without: "Multiplier | None" = None
     data: tuple[Runs, Runs] | None = field(default=None, repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict in words; with outliers, these, and the verdict without them."""
+        if self.without is None:
+            return self.verdict_sentence
+        return f"{self.verdict_sentence.rstrip('.')}. {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}"
+
+    @property
+    def verdict_sentence(self) -> str:
+        """The verdict on all runs, in words."""
         if not self.status.ok:
             why = self.status.because(self.detail)
             return f"INCONCLUSIVE: {self.variant} over {self.baseline}: {why}"
@@ -109,11 +120,16 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
         a ``Multiplier``; where the data cannot carry one, its ``status`` says why and ``overall`` is empty.
     """
     assert variant.lower_is_better == baseline.lower_is_better, "the two variants have scores of two kinds"
-    facts = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit,
-             "noise": noise, "data": (variant, baseline)}
+    facts = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit, "noise": noise,
+             "data": (variant, baseline)}
     bad = variant.first_bad() or baseline.first_bad()
     if bad or not len(variant.cost) or not len(baseline.cost):
         return Multiplier(Status.BAD_DATA, bad or "a variant without a run", overall=nothing(Status.BAD_DATA), **facts)
+    far = of_runs((variant, baseline))
+    if far.found:
+        others = [side.without(far.runs_of(side.name)) for side in (variant, baseline)]
+        facts |= {"outliers": far, "without": multiplier(*others, targets, noise=noise and (noise.without or noise), cost_unit=cost_unit,
+                                                         score_unit=score_unit)}
     curves, sign = (variant.curves(), baseline.curves()), 1.0 if variant.lower_is_better else -1.0
     low, high = (pick(ends) for pick, ends in zip((max, min), zip(*map(span, curves))))
     window = max(0.0, (high - low) / 8)
@@ -128,7 +144,9 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     usable = [pair for pair in found if all(side.status.ok for side in pair)]
     edges = tuple(sorted((math.exp(sign * low), math.exp(sign * high))))
     if not usable:
+        rising = [curve.run for side in curves for curve in side if len(curve.level) == 1 and curve.last_log_cost > curve.log_cost[0]]
         detail = (f"both were measured from {edges[0]:.4g} to {edges[1]:.4g}" if low < high
+                  else f"run '{rising[0]}' ends worse than it began, which leaves no falling curve of it" if rising
                   else "one ends, at its best, before the other begins")
         return Multiplier(Status.NO_COMMON_RANGE, detail, overall=nothing(Status.NO_COMMON_RANGE), targets=at,
                           score_range=edges if low < high else (math.nan, math.nan), **facts)

@@ -206,14 +206,16 @@ def _caption(points: LawPoints, kept: list[Budget], line: OptimalLine | None, su
         between = optima["exponent"]
         over = f" (95 % {between.low:.3f} to {between.high:.3f} over resampled runs)" if between else ""
         parts.append(f"The surface gives N* ∝ C^{surface.law.a:.3f}{over}"
-                     + ("." if surface.status.ok else f", but {surface.sentence}."))
+                     + ("." if surface.status.ok else f", but {surface.words}."))
         if line:
             last = kept[-1].compute
             off = float(line.size(last)) / optima["sizes"][-1] - 1.0
             parts.append(f"At {style.power_of_ten(last)} FLOPs the parabolas' N* is {style.signed(100 * off, 1)} % off the surface's: their "
                          "vertices are biased where the two exponents differ.")
     else:
-        parts.append(f"No surface is drawn: {surface.sentence}.")
+        parts.append(f"No surface is drawn: {surface.words}.")
+    if surface.outliers.found:
+        parts.append(f"{surface.outlier_sentence}.")
     return " ".join(parts) + points.note
 
 

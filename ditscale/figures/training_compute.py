@@ -125,6 +125,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
          "times images seen), after the layout of DiT's Figure 9: one curve a run, open markers its checkpoints, the "
          "filled one its end. Thicker lines are larger models."),
         law_sentence(law),
+        f"{law.fit.outlier_sentence}." if law.fit.outliers.found else "",
     ]
     if same_length:
         parts.append("All runs saw equally many images, so at the ends compute differs by model alone: this is the law "
@@ -142,7 +143,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
 def law_sentence(law: power_law.StudyLaw) -> str:
     """The law in words, with its interval and what was resampled; or why there is none."""
     if not law.fit.drawable:
-        return f"No power law: {law.fit.sentence}."
+        return f"No power law: {law.fit.words}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
               f"∝ C^−α with α = "
               f"{style.signed(law.fit.law.alpha)}")

@@ -65,13 +65,26 @@ def _tried(make: Callable):
 
 
 def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
-    """A sentence for each verdict with its reason: one for all costs where they agree."""
+    """A sentence for each verdict with its reason, one for all costs where they agree; then outliers, and what is left without them."""
+    told = _told_of(found)
+    far = next((one for one in found.values() if isinstance(one, Multiplier) and one.without), None)
+    if far:
+        told.append(("", f"{far.outliers.sentence}."))
+        without = {cost: one.without for cost, one in found.items() if isinstance(one, Multiplier) and one.without}
+        told += [(word, f"Without {far.outliers.them}: {sentence}") for word, sentence in _told_of(without)]
+    return told
+
+
+def _told_of(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
     parts: dict[tuple[str, str], list[str]] = {}
     for cost, one in found.items():
         if isinstance(one, str):
             parts.setdefault((INCONCLUSIVE, one), []).append("")
         elif not one.status.ok:
             parts.setdefault((INCONCLUSIVE, one.status.because(one.detail)), []).append("")
+        elif one.in_parts:
+            reason = f"for the same {one.score_unit} it is {one.parts_sentence}; elsewhere INCONCLUSIVE, {one.overall.reason}"
+            parts.setdefault((one.overall.verdict, reason), []).append("")
         else:
             seeds = f"{one.overall.seeds[0]} and {one.overall.seeds[1]} seeds"
             reason = one.overall.reason if min(one.overall.seeds) < MIN_SEEDS else f"{seeds}, {one.overall.reason}"
@@ -104,7 +117,10 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""
     counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are beaten by none in both "
                f"{found.score_unit} and {found.cost_unit}")
-    return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}")]
+    without = found.without
+    other = (f" Without {', '.join(found.noise.outliers.runs)}, named below: {len(without.points)} of {len(without.cells)}"
+             f"{f', {without.sure}' if without.noise.status.ok else ''}.") if without else ""
+    return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}{other}")]
 
 
 def _told(found) -> tuple[str, str]:

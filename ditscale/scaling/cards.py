@@ -30,7 +30,8 @@ def multiplier_card(found) -> dict:
 def _course(course) -> dict:
     """How the multiplier runs over the whole range, and in which parts it is REAL."""
     return {
-        "p_of_no_change": number(course.change_p), "passes_one_between": [list(pair) for pair in course.passes_one],
+        "p_of_no_trend": number(course.trend_p), "p_of_no_change_at_the_end": number(course.end_p),
+        "passes_one_between": [list(pair) for pair in course.passes_one],
         "parts": [{"scores": list(part.scores), "baseline_costs": list(part.costs), "side": part.side if part.real else None,
                    **_estimate(part.mean)} for part in course.parts],
         "points": [{"target": at.target, **_estimate(at)} for at in course.points],

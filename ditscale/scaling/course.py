@@ -3,9 +3,10 @@
 A mean over the range hides a crossing: cheaper early and dearer at the end can still be cheaper on average. So the multiplier is
 taken at many scores over all of the range, ends included, each with Welch's interval, and the mean is REAL only where
 
-1. at every score the estimate is on the mean's side of one, and
-2. either every interval leaves out one, or nothing says that the multiplier changes over the range: the linear trend of ln CM
-   over ln score, run by run, has p above ``STEADY``. Where it changes, its mean says nothing about its ends.
+1. at every score the estimate is on the mean's side of one, if one model serves at all scores (several have a luck each), and
+2. either every interval leaves out one, or nothing says that the multiplier changes over the range: neither the linear trend of
+   ln CM over ln score nor its end against its mean, both run by run, has a p under ``STEADY``. Where it changes, its mean says
+   nothing about its ends.
 
 Else the parts that are REAL by themselves are told: TURNS where there is one of each side, IN PART where all are of one side.
 ``benchmarks/verdicts.py`` counts how often each word is said of made-up studies with, without and with a turning difference.
@@ -26,7 +27,7 @@ from ditscale.scaling.reached import reach
 TURNS, IN_PART = "TURNS", "IN PART"
 LEVELS = 17                    # over the range: the ends of a part are known to a sixteenth of it
 LEAST_LEVELS = 2               # of a part: one alone has no length
-STEADY = 0.1                   # a trend with a larger p does not forbid to speak of one multiplier
+STEADY = 0.1                   # a change with a larger p does not forbid to speak of one multiplier
 CHANGES = 0.05                 # with a smaller one a part may be REAL although the mean is not
 
 
@@ -53,26 +54,32 @@ class Part:
     def side(self) -> str:
         return "cheaper" if self.mean.value >= 1 else "dearer"
 
-    @property
-    def where(self) -> str:
-        """``up to 14.2``, ``from 13.1 on``, ``from 15 to 14``, or nothing for the whole range."""
+    def where(self, unit: str) -> str:
+        """``up to fid 14.2``, ``from fid 13.1 on``, ``from fid 15 to 14``, or nothing for the whole range; ``unit`` is the score's."""
         first, last = (f"{score:.3g}" for score in self.scores)
         if self.from_start:
-            return "" if self.to_end else f"up to {last}"
-        return f"from {first} on" if self.to_end else f"from {first} to {last}"
+            return "" if self.to_end else f"up to {unit} {last}"
+        return f"from {unit} {first} on" if self.to_end else f"from {unit} {first} to {last}"
 
 
 @dataclass(frozen=True)
 class Course:
     """``points`` over the range, worst score first; ``parts`` cover it in the same order.
 
-    ``change_p`` is the p of the trend, NaN under three seeds. ``passes_one`` are the scores between which the estimate changes sides.
+    ``trend_p`` is the p of no trend, ``end_p`` of the best scores being as the mean; NaN under three seeds. ``passes_one`` are the
+    scores between which the estimate changes sides.
     """
 
     points: tuple[AtTarget, ...]
     parts: tuple[Part, ...]
-    change_p: float
+    trend_p: float
+    end_p: float
     passes_one: tuple[tuple[float, float], ...]
+
+    @property
+    def change_p(self) -> float:
+        """The smaller of the two."""
+        return min(self.trend_p, self.end_p)
 
     @property
     def real_parts(self) -> tuple[Part, ...]:
@@ -84,7 +91,7 @@ class Course:
             turn = f"; the estimate passes one {self.passing}" if len(self.passes_one) == 1 else ""
             return overall | {"reason": overall["reason"] + turn}
         real, sides = overall["verdict"] == REAL, {part.side for part in self.real_parts}
-        if len(sides) == 2:
+        if len(sides) == 2 and self.change_p < STEADY:
             return overall | {"verdict": TURNS, "reason": f"the estimate passes one {self.passing}"}
         if real and self._holds(overall["value"]):
             return overall | {"reason": f"{overall['reason']}, and it holds over the whole range"}
@@ -105,8 +112,9 @@ class Course:
         return f" and passes one {len(self.passes_one)} times" if self.passes_one else ""
 
     def _holds(self, mean: float) -> bool:
+        one_model = len({(at.variant_model, at.baseline_model) for at in self.points}) == 1
         alike = all((at.value > 1) == (mean > 1) for at in self.points)
-        return alike and (self.change_p > STEADY or all(at.verdict == REAL for at in self.points))
+        return (alike or not one_model) and (self.change_p > STEADY or all(at.verdict == REAL and (at.value > 1) == (mean > 1) for at in self.points))
 
 
 def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: float, noise: Noise | None) -> Course | None:
@@ -124,14 +132,17 @@ def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: f
     if len(pairs) < 2:
         return None
     passes = tuple((a.target, b.target) for a, b in zip(points, points[1:]) if (a.value > 1) != (b.value > 1))
-    return Course(points, _parts(points, pairs, noise), _change_p(pairs), passes)
+    trend, end = math.nan, math.nan
+    if min(len(side.log_costs) for pair in pairs for side in pair) >= MIN_SEEDS:
+        count = len(pairs)
+        last = np.where(np.arange(count) >= count - LEAST_LEVELS, 1 / LEAST_LEVELS, 0.0)
+        trend, end = _p(pairs, np.linspace(-1, 1, count) / count), _p(pairs, last - 1 / count)
+    return Course(points, _parts(points, pairs, noise), trend, end, passes)
 
 
-def _change_p(pairs: list[Pair]) -> float:
-    """Of no linear trend of ln CM over the levels; from the spread of the runs' own trends, so that their luck is no trend."""
-    if min(len(side.log_costs) for pair in pairs for side in pair) < MIN_SEEDS:
-        return math.nan
-    value, sigma, freedom = contrast(pairs, np.linspace(-1, 1, len(pairs)) / len(pairs))
+def _p(pairs: list[Pair], weights: np.ndarray) -> float:
+    """Of a contrast of ln CM over the levels being nothing, by the runs' own contrasts, so that their luck is none; ``(levels,)``."""
+    value, sigma, freedom = contrast(pairs, weights)
     if abs(value) < EXACT:
         return 1.0
     return float(2 * special.stdtr(freedom, -abs(value) / sigma)) if sigma else 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ditscale.errors import UserError
-from ditscale.scaling import starts as start_grids
+from ditscale.scaling import outliers, starts as start_grids
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
 from ditscale.scaling.result import Fit, Search
@@ -89,9 +89,15 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
     law = form.from_theta(found.theta)
     against = _lack_of_fit(points, found.theta, how)
     status, detail = _judge(points, law, found, against)
+    far = outliers.of_law(points.columns, points.groups, points.y)
+    without = None
+    if far.found:
+        kept = points.where(~np.isin(points.groups, far.runs))
+        without = fit(form, kept.columns, kept.y, kept.groups, loss=loss, delta=delta, residuals=residuals, objective=objective, solver=solver,
+                      starts=starts, weights=kept.weights, x_unit=x_unit, y_unit=y_unit)
     outs = {by: _hold_out(points, how, found.theta, by, *what) for by, what in left_out(points.columns, points.groups).items()}
     return Fit(status=status, detail=detail, law=law, loss=how, objective_kind=objective, search=found, lack_of_fit=against,
-               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), **facts, **_quality(points, law, found))
+               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), outliers=far, without=without, **facts, **_quality(points, law, found))
 
 
 def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") -> Fit:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ditscale.scaling.curves import Runs
+from ditscale.scaling.evidence import distinct_points
 
 THRESHOLD = 5.0
 LEAST = 1.1
@@ -64,6 +65,10 @@ class Outliers:
     @property
     def runs(self) -> tuple[str, ...]:
         return tuple(one.run for one in self.found)
+
+    def among(self, runs) -> "Outliers":
+        """Those that are of these runs."""
+        return replace(self, found=tuple(one for one in self.found if one.run in set(runs)))
 
     def runs_of(self, name: str) -> tuple[str, ...]:
         """Those of one variant: two variants may name their runs alike."""
@@ -124,6 +129,28 @@ def of_runs(sides: Sequence[Runs]) -> Outliers:
                     values = values[np.isfinite(values)]
                     rows.append((run, side.name, _place(math.exp(x[k]), unit), values, len(values)))
     return _among(rows)
+
+
+def of_law(columns: dict[str, np.ndarray], runs: np.ndarray, y: np.ndarray) -> Outliers:
+    """Outliers among the points of a law, siblings where all variables agree to nine digits; ``(n,)`` each."""
+    words = [", ".join(f"{name} = {column[i]:.4g}" for name, column in columns.items()) for i in range(len(y))]
+    return of_points(y, distinct_points(columns), runs, lambda i: f"at {words[i]}")
+
+
+def law_without(fit) -> str:
+    """What a ``result.Fit`` says of its outliers: their names, and its coefficients with and without them, where they move most."""
+    if not fit.outliers.found:
+        return ""
+    them, without = fit.outliers.them, fit.without
+    if without.law is None or fit.law is None:
+        return f"{fit.outliers.sentence}. Without {them} there is no law: {without.sentence}"
+    moved = ", ".join(f"{name} {before:.4g} and {after:.4g}" for (name, before), after in
+                      zip(fit.law.coefficients().items(), without.law.coefficients().values()))
+    shift = fit.law.evaluate(fit.points.columns) / without.law.evaluate(fit.points.columns) - 1
+    worst = int(np.argmax(np.abs(shift)))
+    at = ", ".join(f"{name} = {column[worst]:.4g}" for name, column in fit.points.columns.items())
+    state = "" if without.status.ok else f" ({without.status.sentence})"
+    return f"{fit.outliers.sentence}. With and without {them}{state}: {moved}; the law moves by {shift[worst]:+.1%} at {at}"
 
 
 def _line(at: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,12 @@
 """Score against what training cost, with arrows that say how many times cheaper a variant is, and how sure that is.
 
 One curve a model and variant; an arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
-scores that both passed. Of published results, each a recipe of its own, the points are drawn and nothing is read off between them.
+scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published results, each a recipe of its own, the points are drawn and nothing is read off between them.
 """
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from matplotlib.lines import Line2D
 from ditscale.errors import UserError
 from ditscale.figures import beside as published_beside, costs, labels, panels, published, script, seeds, study_table, style, variant_table
 from ditscale.figures.beside import Beside
+from ditscale.scaling.course import IN_PART, Part
 from ditscale.scaling.differences import REAL
-from ditscale.scaling.multiplier import AtTarget, Multiplier
+from ditscale.scaling.estimate import AtTarget
+from ditscale.scaling.multiplier import Multiplier
 from ditscale.studies.study import Study
 
 NAME = "cost_quality"
@@ -57,7 +60,7 @@ def draw(table: pd.DataFrame, options: argparse.Namespace, beside: Beside | None
             handles += published_beside.handles(beside)
         panels.legend(figure, handles, columns=4, break_after=kinds)
         arrows = _arrows(axes, found)
-        _words(axes, usable, arrows, papers, beside)
+        _words(axes, usable, arrows, [run for one in found for run in one.outliers.runs], papers, beside)
     caption = _caption(usable, found, arrows, options, papers) + left_out + alone + unknown + published_beside.caption(beside)
     card = {"cost": costs.words(options.cost, options.price), "multipliers": [one.card() for one in found]} if found else None
     columns = [*COLUMNS, "source"] if papers else COLUMNS
@@ -146,49 +149,75 @@ def _handles(usable: pd.DataFrame, lines: dict, papers: bool) -> tuple[list[Line
     return handles, len(variants)
 
 
-def _arrows(axes, found: list[Multiplier]) -> list[tuple[Multiplier, AtTarget]]:
-    """Each multiplier's arrow at its middle target, or the nearest one that keeps off the arrows above and below; draws them."""
+@dataclass(frozen=True)
+class Arrow:
+    """One arrow at a score: of a verdict on the whole range, or of one part of it."""
+
+    one: Multiplier
+    at: AtTarget
+    part: Part | None = None
+
+    @property
+    def real(self) -> bool:
+        return self.part is not None or (self.one.overall.verdict == REAL and self.at.verdict == REAL)
+
+    @property
+    def ink(self) -> str:
+        return style.INK if self.real else style.MUTED
+
+    @property
+    def text(self) -> str:
+        """``masked: 1.8 × cheaper (1.6 to 2.0)``, then where it is so, or the word INCONCLUSIVE."""
+        told = self.at if self.part is None else self.part.mean
+        cheaper = told.value >= 1
+        value, ends = (told.value, told.interval) if cheaper else (1 / told.value, None)
+        if not cheaper and told.interval:
+            ends = type(told.interval)(1 / told.interval.high, 1 / told.interval.low)
+        between = f" ({ends.low:#.2g} to {ends.high:#.2g})" if ends else ""
+        return f"{self.one.variant}: {value:#.2g} × {'cheaper' if cheaper else 'dearer'}{between}{self._below}"
+
+    @property
+    def _below(self) -> str:
+        if self.part is None:
+            return "" if self.real else "\nINCONCLUSIVE"
+        return f"\n{self.part.where(self.one.score_unit)}" + (", INCONCLUSIVE elsewhere" if self.one.overall.verdict == IN_PART else "")
+
+
+def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
+    """Each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below; draws them."""
     (low, high), taken, arrows = np.log(axes.get_ylim()), [], []
     for one in found:
-        usable = [at for at in one.targets if at.status.ok]
-        if not usable:
-            continue
-        middle = len(usable) // 2
-        order = sorted(range(len(usable)), key=lambda i: abs(i - middle))
-        free = [i for i in order if all(abs(math.log(usable[i].target) - y) > APART * (high - low) for y in taken)]
-        at = usable[(free or order)[0]]
-        taken.append(math.log(at.target))
-        arrows.append((one, at))
-        axes.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=5,
-                      arrowprops={"arrowstyle": "-|>", "color": _ink(one, at), "linewidth": 1.7, "shrinkA": 0, "shrinkB": 0})
+        for part, scores in _places(one):
+            middle = len(scores) // 2
+            order = sorted(range(len(scores)), key=lambda i: abs(i - middle))
+            free = [i for i in order if all(abs(math.log(scores[i].target) - y) > APART * (high - low) for y in taken)]
+            at = scores[(free or order)[0]]
+            taken.append(math.log(at.target))
+            arrows.append(Arrow(one, at, part))
+            axes.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=5,
+                          arrowprops={"arrowstyle": "-|>", "color": arrows[-1].ink, "linewidth": 1.7, "shrinkA": 0, "shrinkB": 0})
     return arrows
 
 
-def _real(one: Multiplier, at: AtTarget) -> bool:
-    return one.overall.verdict == REAL and at.verdict == REAL
+def _places(one: Multiplier) -> list[tuple[Part | None, list[AtTarget]]]:
+    """The scores at which an arrow may stand: of the whole, or of each part that is REAL."""
+    if one.in_parts:
+        return [(part, [at for at in one.course.points if min(part.scores) <= at.target <= max(part.scores)])
+                for part in one.course.real_parts]
+    usable = [at for at in one.targets if at.status.ok]
+    return [(None, usable)] if usable else []
 
 
-def _ink(one: Multiplier, at: AtTarget) -> str:
-    return style.INK if _real(one, at) else style.MUTED
-
-
-def arrow_text(one: Multiplier, at: AtTarget) -> str:
-    """``masked: 1.8 x cheaper`` with the interval below, or the word INCONCLUSIVE."""
-    cheaper = at.value >= 1
-    value, ends = (at.value, at.interval) if cheaper else (1 / at.value, None)
-    if not cheaper and at.interval:
-        ends = type(at.interval)(1 / at.interval.high, 1 / at.interval.low)
-    between = f" ({ends.low:#.2g} to {ends.high:#.2g})" if ends else ""
-    word = "" if _real(one, at) else "\nINCONCLUSIVE"
-    return f"{one.variant}: {value:#.2g} × {'cheaper' if cheaper else 'dearer'}{between}{word}"
-
-
-def _words(axes, usable: pd.DataFrame, arrows: list, papers: bool, beside: Beside | None) -> None:
-    """The arrows' texts, and the names of published models."""
-    points = [(math.sqrt(at.variant_cost * at.baseline_cost), at.target) for _, at in arrows]
-    texts, colours, radii = [arrow_text(*arrow) for arrow in arrows], [_ink(*arrow) for arrow in arrows], [2.0] * len(arrows)
-    along = [style.between([(at.variant_cost, at.target), (at.baseline_cost * 1.0001, at.target)]) for _, at in arrows]
+def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str], papers: bool, beside: Beside | None) -> None:
+    """The arrows' texts, the names of outlying runs at their ends, and the names of published models."""
+    places = [arrow.at for arrow in arrows]
+    points = [(math.sqrt(at.variant_cost * at.baseline_cost), at.target) for at in places]
+    texts, colours, radii = [arrow.text for arrow in arrows], [arrow.ink for arrow in arrows], [2.0] * len(arrows)
+    along = [style.between([(at.variant_cost, at.target), (at.baseline_cost * 1.0001, at.target)]) for at in places]
     along += [style.between(run[["cost", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id")]
+    far = usable[usable["run_id"].isin(outliers)].sort_values("cost").groupby("run_id").tail(1)
+    points, texts = points + list(zip(far["cost"], far["score"])), texts + [f"outlier {run}" for run in far["run_id"]]
+    radii, colours = radii + [3.0] * len(far), colours + [style.INK] * len(far)
     markers = list(zip(usable["cost"], usable["score"], [4.0] * len(usable)))
     if papers:
         last = usable.sort_values("cost").groupby("model", sort=False).tail(1)
@@ -202,7 +231,7 @@ def _words(axes, usable: pd.DataFrame, arrows: list, papers: bool, beside: Besid
         labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colours=colours)
 
 
-def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list, options: argparse.Namespace, papers: bool) -> str:
+def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow], options: argparse.Namespace, papers: bool) -> str:
     cost = costs.words(options.cost, options.price)
     if papers:
         sources = "; ".join(dict.fromkeys(usable["source"]))
@@ -214,9 +243,12 @@ def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list, option
     parts = [f"{style.metric_name(usable)} against {cost}, what evaluations cost left out: one curve a model and variant, colour for the "
              "variant, line and marker for the model. " + _seed_words(counts)]
     if arrows:
-        where = ", ".join(f"{one.variant} at {style.score_text(at.target)}" for one, at in arrows)
+        where = ", ".join(f"{arrow.one.variant} at {style.score_text(arrow.at.target)}" for arrow in arrows)
         parts.append(f"Arrows go from what {found[0].baseline} paid for a score to what a variant paid ({where}), between checkpoints of each "
                      "run; in full ink where the difference is REAL, at that score and over all scores compared, else in grey.")
+        if any(arrow.part for arrow in arrows):
+            parts.append("Where a difference turns or is REAL in part, an arrow stands in each part that is REAL and its numbers are the mean "
+                         "over that part.")
     parts += [one.sentence if one.sentence.endswith(".") else f"{one.sentence}." for one in found]
     if not found:
         parts.append("No arrow: there are no two variants of one model to compare.")

@@ -125,7 +125,7 @@ def _caption(usable: pd.DataFrame, found: Frontier, options: argparse.Namespace)
         + found.sentence[1:] + ".",
     ]
     if found.noise.status.ok:
-        parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.sentence}; bars are 95 % intervals of the "
+        parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.words}; bars are 95 % intervals of the "
                      "score. The CSV has, for each cell, its strongest rival and the probability that this one truly beats it.")
     else:
         parts.append("Without two seeds of one recipe there is no probability: hollow points may be luck.")

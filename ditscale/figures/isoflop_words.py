@@ -41,7 +41,8 @@ def caption(points, kept, lines, dropped, surface, optima, options) -> str:
         left_out(dropped),
         f"{named[0].upper()}{named[1:]} give{'s' if options.curve == 'akima' else ''} N* ∝ C^{line.exponent:.3f}." if line.ok
         else f"{named[0].upper()}{named[1:]} give{'s' if options.curve == 'akima' else ''} no N*(C): fewer than two optima lie inside.",
-        *_of_surface(points, kept, line, surface, optima, named), BIAS[options.curve]]
+        *_of_surface(points, kept, line, surface, optima, named), BIAS[options.curve],
+        *([f"{surface.outlier_sentence}."] if surface.outliers.found else [])]
     return " ".join(filter(None, parts)) + points.note
 
 
@@ -67,10 +68,10 @@ def _of_surface(points, kept, line, surface, optima, named: str) -> list[str]:
         if surface.drawable:
             return [f"No optimum of the surface is told: no rule C = k N^p D^q describes the compute, the nearest is {points.spending.formula}, up to "
                     f"{100 * points.spending.misfit:.2g} % off."]
-        return [f"No surface is drawn: {surface.sentence}."]
+        return [f"No surface is drawn: {surface.words}."]
     between = optima["exponent_interval"]
     over = f" (95 % {between.low:.3f} to {between.high:.3f} over resampled runs)" if between else ""
-    parts = [f"The surface gives N* ∝ C^{optima['exponent']:.3f}{over}" + ("." if surface.status.ok else f", but {surface.sentence}.")]
+    parts = [f"The surface gives N* ∝ C^{optima['exponent']:.3f}{over}" + ("." if surface.status.ok else f", but {surface.words}.")]
     if line.ok:
         last = kept[-1].compute
         off = float(line.size(last)) / optima["sizes"][-1] - 1.0

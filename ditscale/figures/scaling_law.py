@@ -196,7 +196,7 @@ def _axes(axes, points: LawPoints, rows: pd.DataFrame, x: str, lines: list[dict]
 def _say(axes, found: Fit) -> None:
     """The reason why no curve is drawn."""
     if not found.drawable:
-        axes.set_title(textwrap.fill(f"No curve: {found.sentence}.", 78), fontsize=9, color=style.INK, loc="left")
+        axes.set_title(textwrap.fill(f"No curve: {found.words}.", 78), fontsize=9, color=style.INK, loc="left")
 
 
 def _error(found: Fit) -> str:
@@ -212,13 +212,15 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
     runs = f"{study_table.count(found.n_points, 'point')} of {study_table.count(found.n_runs, 'run')}"
     parts = [f"{points.metric} of {runs} and the form {found.form}, by least squares of ln y."]
     if not found.drawable:
-        parts.append(f"No curve is drawn: {found.sentence}.")
+        parts.append(f"No curve is drawn: {found.words}.")
     else:
-        parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.sentence}") + ".")
+        parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.words}") + ".")
         beyond = f"dashed as far as {options.extrapolate:g} times beyond"
         parts.append("The curve ends with the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
             ", farther than these points can tell." if options.extrapolate > FARTHEST else "."))
         parts.append(_bounds(intervals))
+    if found.outliers.found:
+        parts.append(f"{found.outlier_sentence}.")
     if found.lack_of_fit is not None:
         tested = found.lack_of_fit
         parts.append(f"Lack of fit against the seeds' spread: p = {tested.p:.2g}." if tested.p is not None

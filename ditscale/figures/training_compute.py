@@ -135,6 +135,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
         (f"{style.metric_name(usable)} against total training compute (2 FLOPs a multiply-add, forward and backward, "
          f"times images seen), after the layout of DiT's Figure 9: {curves}"),
         law_sentence(law),
+        f"{law.fit.outlier_sentence}." if law.fit.outliers.found else "",
     ]
     if same_length:
         parts.append("All runs saw equally many images, so at the ends compute differs by model alone: this is the law "
@@ -152,7 +153,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
 def law_sentence(law: power_law.StudyLaw) -> str:
     """The law in words, with its interval and what that rests on; or why there is none."""
     if not law.fit.drawable:
-        return f"No power law: {law.fit.sentence}."
+        return f"No power law: {law.fit.words}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
               f"∝ C^−α with α = "
               f"{style.signed(law.fit.law.alpha)}")

@@ -88,7 +88,7 @@ def _caption(rows: pd.DataFrame, comparisons: list[variant_table.Comparison], fl
         "compute at the right: one curve a run, colour for the variant, line and marker for the model, the filled "
         "marker its end. What a variant costs beside the baseline moves its curve at the right. Thin upright lines "
         "stand at the largest image count, and at the most training FLOPs, that all variants of a model share.",
-        seeds_sentence(comparisons),
+        seeds_sentence(comparisons) + variant_table.outlier_words(comparisons),
     ]
     if floor:
         parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images.")

@@ -31,7 +31,8 @@ def title(final: pd.DataFrame, law: StudyLaw) -> str:
 
 def sentences(final: pd.DataFrame, law: StudyLaw, r: Correlation, floor: float | None) -> list[str]:
     """The findings in the order a reader asks for them. ``final`` holds the last evaluation of each finished run."""
-    found = [*_range(final), *_law(law), _correlation(r)]
+    outliers = [f"{law.fit.outlier_sentence}."] if law.fit.outliers.found else []
+    found = [*_range(final), *_law(law), *outliers, _correlation(r)]
     missing = law.context["runs_in_study"] - len(final)
     if missing:
         found.append(f"Not in these numbers: {study_table.count(missing, 'run')} without a final score.")
@@ -60,7 +61,7 @@ def _range(final: pd.DataFrame) -> list[str]:
 def _law(law: StudyLaw) -> list[str]:
     fit, intervals = law.fit, law.intervals
     if not fit.drawable:
-        return [f"No power law of training compute: {fit.sentence}."]
+        return [f"No power law of training compute: {fit.words}."]
     alpha, form = fit.law.alpha, "score ∝ C^−α"
     if not intervals.status.ok:
         return [(f"In {form}, C the training compute, α = {style.signed(alpha)}, "

@@ -82,7 +82,8 @@ def findings(sentences: list[str]) -> str:
 def verdicts(rows: list[tuple[str, list[tuple[str, str]]]]) -> str:
     """The answers: each with its name, and a verdict's word ("" for none) before each of its sentences."""
     def told(word: str, text: str) -> str:
-        badge = f'<b class="badge {word.lower()}">{escape(word)}</b> ' if word else ""
+        kind = word.lower().replace(" ", "-")
+        badge = f'<b class="badge {kind}">{escape(word)}</b> ' if word else ""
         return badge + prose(text)
 
     items = [f"<li><strong>{escape(name)}</strong> " + "<br>".join(told(*part) for part in parts) + "</li>" for name, parts in rows]

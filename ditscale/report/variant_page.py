@@ -71,7 +71,7 @@ def _sentence(variant: str, rows: list[Comparison]) -> str:
     told = [f"at {words} the score {_listed([(row.model, getattr(row, name)) for row in rows if row.flops_ratio > 0])}"
             for name, words, _ in PLACES]
     named = f"Variant {variant} against baseline, {cost} times the training FLOPs an image"
-    return f"{named}: {'; '.join(told)}. {_worth(rows)}"
+    return f"{named}: {'; '.join(told)}. {_worth(rows)}{variant_table.outlier_words(rows)}"
 
 
 def _listed(places: list[tuple[str, Standing]]) -> str:

@@ -65,13 +65,26 @@ def _tried(make: Callable):
 
 
 def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
-    """A sentence for each verdict with its reason: one for all costs where they agree."""
+    """A sentence for each verdict with its reason, one for all costs where they agree; then outliers, and what is left without them."""
+    told = _told_of(found)
+    far = next((one for one in found.values() if isinstance(one, Multiplier) and one.without), None)
+    if far:
+        told.append(("", f"{far.outliers.sentence}."))
+        without = {cost: one.without for cost, one in found.items() if isinstance(one, Multiplier) and one.without}
+        told += [(word, f"Without {far.outliers.them}: {sentence}") for word, sentence in _told_of(without)]
+    return told
+
+
+def _told_of(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
     parts: dict[tuple[str, str], list[str]] = {}
     for cost, one in found.items():
         if isinstance(one, str):
             parts.setdefault((INCONCLUSIVE, one), []).append("")
         elif not one.status.ok:
             parts.setdefault((INCONCLUSIVE, one.status.because(one.detail)), []).append("")
+        elif one.in_parts:
+            reason = f"for the same {one.score_unit} it is {one.parts_sentence}; elsewhere INCONCLUSIVE, {one.overall.reason}"
+            parts.setdefault((one.overall.verdict, reason), []).append("")
         else:
             seeds = f"{one.overall.seeds[0]} and {one.overall.seeds[1]} seeds"
             reason = one.overall.reason if min(one.overall.seeds) < MIN_SEEDS else f"{seeds}, {one.overall.reason}"
@@ -97,14 +110,17 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     word, text = _told(found)
     if isinstance(found, str) or not found.status.ok:
         return [(word, text)]
-    sure = found.sentence.partition(", ")[2] if found.noise.status.ok else ""
+    sure = found.sure if found.noise.status.ok else ""
     variant_of = table.drop_duplicates("run_id").set_index("run_id")["variant"]
     counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
     of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])
     named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""
     counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are beaten by none in both "
                f"{found.score_unit} and {found.cost_unit}")
-    return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}")]
+    without = found.without
+    other = (f" Without {', '.join(found.noise.outliers.runs)}, named below: {len(without.points)} of {len(without.cells)}"
+             f"{f', {without.sure}' if without.noise.status.ok else ''}.") if without else ""
+    return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}{other}")]
 
 
 def _told(found) -> tuple[str, str]:

@@ -21,7 +21,20 @@ def multiplier_card(found) -> dict:
             "baseline_cost": number(at.baseline_cost), "variant_model": at.variant_model, "baseline_model": at.baseline_model,
             "slope": number(at.slope), "flat": at.flat, "delta_sigma_of_ln": number(at.delta_sigma),
         } for at in found.targets],
+        "course": _course(found.course) if found.course else None,
+        "outliers": found.outliers.card(), "without_outliers": multiplier_card(found.without) if found.without else None,
         "versions": versions(),
+    }
+
+
+def _course(course) -> dict:
+    """How the multiplier runs over the whole range, and in which parts it is REAL."""
+    return {
+        "p_of_no_trend": number(course.trend_p), "p_of_no_change_at_the_end": number(course.end_p),
+        "passes_one_between": [list(pair) for pair in course.passes_one],
+        "parts": [{"scores": list(part.scores), "baseline_costs": list(part.costs), "side": part.side if part.real else None,
+                   **_estimate(part.mean)} for part in course.parts],
+        "points": [{"target": at.target, **_estimate(at)} for at in course.points],
     }
 
 
@@ -30,6 +43,7 @@ def frontier_card(found) -> dict:
     return {
         "status": found.status.name, "sentence": found.sentence, "units": {"cost": found.cost_unit, "score": found.score_unit},
         "lower_is_better": found.lower_is_better, "level": LEVEL, "noise": found.noise.card() if found.noise else None, "seed": found.seed,
+        "without_outliers": frontier_card(found.without) if found.without else None,
         "cells": [{"name": cell.name, "cost": cell.cost, "score": cell.score, "seeds": len(cell.runs), "on_frontier": cell.on_frontier,
                    "probability": number(cell.probability), **bounds(cell.interval)} for cell in found.cells],
         "versions": versions(),

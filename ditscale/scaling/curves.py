@@ -4,7 +4,7 @@ Isotonic regression in logarithms takes out the ups and downs of single checkpoi
 through what is left. Both keep the order of the points, so a curve has one cost for each score. Nothing is extrapolated.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -18,6 +18,7 @@ from ditscale.scaling.status import as_points, first_bad
 class Runs:
     """Evaluations of the runs of one variant: a cost, a score and a run each, ``(n,)``; ``models`` where sizes differ.
 
+    ``images``, seen at each evaluation, say where runs of one model are to be compared as siblings: without them, at equal cost.
     A run is one seed of one model. Scores are positive, as logarithms are taken of them; ``lower_is_better`` is False for
     scores such as recall.
     """
@@ -28,6 +29,7 @@ class Runs:
     models: np.ndarray | None = None
     name: str = "variant"
     lower_is_better: bool = True
+    images: np.ndarray | None = None
 
     def __post_init__(self):
         cost, score, runs = as_points(self.cost, self.score, self.runs)
@@ -36,6 +38,15 @@ class Runs:
             raise UserError(f"models must be as long as cost; given were cost {cost.shape}, models {models.shape}")
         for name, value in (("cost", cost), ("score", score), ("runs", runs), ("models", models)):
             object.__setattr__(self, name, value)
+        if self.images is not None:
+            object.__setattr__(self, "images", np.asarray(self.images, np.float64))
+            assert self.images.shape == cost.shape, "images must be as long as cost"
+
+    def without(self, runs) -> "Runs":
+        """All but these runs."""
+        kept = ~np.isin(self.runs, list(runs))
+        return replace(self, cost=self.cost[kept], score=self.score[kept], runs=self.runs[kept], models=self.models[kept],
+                       images=None if self.images is None else self.images[kept])
 
     def first_bad(self) -> str:
         """Names the first cost or score without a logarithm, or an empty string."""

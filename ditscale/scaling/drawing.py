@@ -4,17 +4,19 @@ Colours differ in lightness first, and each kind has a marker or a line of its o
 """
 
 import math
+import textwrap
 
 import numpy as np
 
 INK, MUTED, VARIANT, BAND = "#1c1f24", "#636974", "#3a8ac8", "#9aa3af"
+SAID_WIDTH = 44                # letters of a line in axes of half a page
 
 
 def draw_frontier(ax, found) -> None:
     """Dominated cells as crosses, frontier cells as dots on a step line; open dots are there with less than even odds."""
     ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, found.lower_is_better))
     if not found.cells:
-        _say(ax, found.sentence)
+        _say(ax, found.words)
         return
     for cell in found.cells:
         doubtful = cell.on_frontier and cell.probability < 0.5
@@ -32,23 +34,36 @@ def draw_frontier(ax, found) -> None:
 
 
 def draw_multiplier(ax, found) -> None:
-    """A point and its interval for each target; the overall one as a line with its band."""
+    """A point and its interval for each target, and the course over the whole range as a thin line.
+
+    A verdict on the whole is a line with its band; one on parts has them for each part that is REAL, over its scores.
+    """
     ax.set(xscale="log", yscale="log", xlabel=found.score_unit, ylabel=f"{found.cost_unit} of {found.baseline} / of {found.variant}")
     usable = [at for at in found.targets if at.status.ok]
     if not usable:
-        _say(ax, found.sentence)
+        _say(ax, found.verdict_sentence)
         return
     ax.axhline(1.0, color=MUTED, linestyle=":", linewidth=1.2, zorder=1)
-    ax.axhline(found.overall.value, color=VARIANT, linewidth=1.2, zorder=1)
-    if found.overall.interval:
-        ax.axhspan(found.overall.interval.low, found.overall.interval.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
+    if found.in_parts:
+        for part in found.course.real_parts:
+            ax.plot(part.scores, [part.mean.value] * 2, color=VARIANT, linewidth=2.0, zorder=1)
+            ax.fill_between(sorted(part.scores), part.mean.interval.low, part.mean.interval.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
+    else:
+        ax.axhline(found.overall.value, color=VARIANT, linewidth=1.2, zorder=1)
+        if found.overall.interval:
+            ax.axhspan(found.overall.interval.low, found.overall.interval.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
     for at in usable:
         if at.interval:
             ax.plot([at.target] * 2, [at.interval.low, at.interval.high], color=INK, linewidth=1.3, zorder=2)
         ax.plot(at.target, at.value, marker="o", markersize=6, color=INK, markerfacecolor="white" if at.flat else INK, zorder=3)
+    course = found.course.points if found.course else ()
+    ax.plot([at.target for at in course], [at.value for at in course], color=MUTED, linewidth=0.9, zorder=1)
     bounds = [value for at in (*usable, found.overall) for value in ((at.interval.low, at.interval.high) if at.interval else (at.value,))]
+    bounds += [at.value for at in course]
+    bounds += [end for part in (found.course.real_parts if found.in_parts else ()) for end in (part.mean.interval.low, part.mean.interval.high)]
     _plain_ticks(ax.yaxis, min(*bounds, 0.95), max(*bounds, 1.05))
-    _plain_ticks(ax.xaxis, min(at.target for at in usable), max(at.target for at in usable), margin=1.08)
+    scores = [at.target for at in (*usable, *course)]
+    _plain_ticks(ax.xaxis, min(scores), max(scores), margin=1.08)
 
 
 def draw_curves(ax, found) -> None:
@@ -63,17 +78,27 @@ def draw_curves(ax, found) -> None:
                     label=runs.name if i == 0 else "_")
     _plain_ticks(ax.yaxis, min(runs.score.min() for runs in found.data), max(runs.score.max() for runs in found.data))
     _cost_ticks(ax, min(runs.cost.min() for runs in found.data), max(runs.cost.max() for runs in found.data))
-    usable = [at for at in found.targets if at.status.ok]
     ax.legend(frameon=False, loc="upper right" if variant.lower_is_better else "lower right")
-    if not usable:
-        return
-    at = usable[len(usable) // 2]
-    ax.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=4,
-                arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0})
-    between = f"\n95 %: {at.interval.low:.2f} to {at.interval.high:.2f}" if at.interval else "\nno interval: too few seeds"
+    arrows = _arrows(found)
+    for at, _ in arrows:
+        ax.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=4,
+                    arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0})
     corner = {"y": 0.04, "va": "bottom"} if variant.lower_is_better else {"y": 0.96, "va": "top"}
-    ax.text(0.04, s=f"at {at.target:.3g}: {1 / at.value:.2f} times the cost\nmultiplier {at.value:.2f}{between}", transform=ax.transAxes,
-            fontsize=9, color=INK, ha="left", **corner)
+    said = [text for _, text in arrows] + (["INCONCLUSIVE elsewhere"] if found.in_parts else [])
+    ax.text(0.04, s="\n".join(said), transform=ax.transAxes, fontsize=9, color=INK, ha="left", **corner)
+
+
+def _arrows(found) -> list:
+    """(score at which an arrow stands, its text): in each part that is REAL, or at the middle usable target."""
+    usable = [at for at in found.targets if at.status.ok]
+    if found.in_parts:
+        return [(part.middle, f"{part.where(found.score_unit) or 'throughout'}: multiplier {part.mean.value:.2f}\n"
+                              f"95 %: {part.mean.interval.low:.2f} to {part.mean.interval.high:.2f}") for part in found.course.real_parts]
+    if not usable:
+        return []
+    at = usable[len(usable) // 2]
+    between = f"95 %: {at.interval.low:.2f} to {at.interval.high:.2f}" if at.interval else "no interval: too few seeds"
+    return [(at, f"at {at.target:.3g}: {1 / at.value:.2f} times the cost\nmultiplier {at.value:.2f}\n{between}")]
 
 
 def _directed(unit: str, lower_is_better: bool) -> str:
@@ -81,7 +106,7 @@ def _directed(unit: str, lower_is_better: bool) -> str:
 
 
 def _say(ax, sentence: str) -> None:
-    ax.text(0.5, 0.5, sentence, transform=ax.transAxes, ha="center", va="center", wrap=True, color=INK)
+    ax.text(0.5, 0.5, textwrap.fill(sentence, SAID_WIDTH), transform=ax.transAxes, ha="center", va="center", fontsize=9, color=INK)
 
 
 def _cost_ticks(ax, low: float, high: float) -> None:

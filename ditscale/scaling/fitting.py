@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ditscale.errors import UserError
-from ditscale.scaling import along_runs, inputs, starts as start_grids
+from ditscale.scaling import along_runs, inputs, outliers, starts as start_grids
 from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
@@ -93,9 +93,16 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
     against = _lack_of_fit(points, found.theta, how)
     in_time = _hold_out_in_time(points, how, found.theta)
     status, detail = _judge(points, law, found, against, in_time)
+    far = outliers.of_law(points.columns, points.groups, points.y)
+    without = None
+    if far.found:
+        kept = points.where(~np.isin(points.groups, far.runs))
+        without = fit(form, kept.columns, kept.y, kept.groups, loss=loss, delta=delta, residuals=residuals, objective=objective, solver=solver,
+                      starts=starts, weights=kept.weights, x_unit=x_unit, y_unit=y_unit)
     outs = {by: _hold_out(points, how, found.theta, by, *what) for by, what in left_out(points.columns, points.groups).items()}
     return Fit(status=status, detail=detail, law=law, loss=how, objective_kind=objective, search=found, lack_of_fit=against,
-               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), hold_out_in_time=in_time, **facts, **_quality(points, law, found))
+               hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), hold_out_in_time=in_time, outliers=far, without=without,
+               **facts, **_quality(points, law, found))
 
 
 def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") -> Fit:

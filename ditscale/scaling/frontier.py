@@ -38,7 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Frontier:
-    """``cells`` by cost. Where ``status`` is not CONVERGED there are none; without noise there are no probabilities."""
+    """``cells`` by cost. Where ``status`` is not CONVERGED there are none; without noise there are no probabilities.
+
+    ``without`` is the frontier without the runs that ``noise.outliers`` names, None where there are none.
+    """
 
     status: Status
     detail: str
@@ -49,6 +52,7 @@ class Frontier:
     noise: Noise | None = None
     seed: int = 0
     by_name: dict[str, Cell] = field(default_factory=dict, repr=False, compare=False)
+    without: "Frontier | None" = None
 
     @property
     def points(self) -> tuple[Cell, ...]:
@@ -56,13 +60,25 @@ class Frontier:
         return tuple(cell for cell in self.cells if cell.on_frontier)
 
     @property
-    def sentence(self) -> str:
+    def words(self) -> str:
+        """What all the runs give."""
         if not self.status.ok:
             return self.status.because(self.detail)
         counted = f"{len(self.points)} of {len(self.cells)} cells are on the frontier of {self.score_unit} against {self.cost_unit}"
         if not self.noise.status.ok:
-            return f"{counted}; INCONCLUSIVE: {self.noise.sentence}"
-        return f"{counted}, {sum(cell.probability >= SURE for cell in self.points)} of them with a probability of {SURE:g} or more"
+            return f"{counted}; INCONCLUSIVE: {self.noise.words}"
+        return f"{counted}, {self.sure}"
+
+    @property
+    def sure(self) -> str:
+        return f"{sum(cell.probability >= SURE for cell in self.points)} of them with a probability of {SURE:g} or more"
+
+    @property
+    def sentence(self) -> str:
+        """``words``; with outliers, these, and the frontier without them."""
+        if self.without is None:
+            return self.words
+        return f"{self.words}. {self.noise.outliers.sentence}. Without {self.noise.outliers.them}: {self.without.sentence}"
 
     def at(self, cost: float) -> Cell | None:
         """The best that this cost buys: the frontier cell of the highest cost not above it; None where nothing is so cheap.
@@ -126,7 +142,11 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
     share = _share_on_frontier(costs, level, of_cell, noise, seed) if noise.status.ok else np.full(len(on), math.nan)
     made = [Cell(str(distinct[i]), float(costs[i]), float(scores[i]), of_cell[i], bool(on[i]), float(share[i]),
                  _interval(scores[i], len(of_cell[i]), noise)) for i in np.lexsort((level, costs))]
-    return Frontier(Status.CONVERGED, "", cells=tuple(made), noise=noise, by_name={cell.name: cell for cell in made}, **facts)
+    others = ~np.isin(runs, noise.outliers.runs)
+    without = None if others.all() or not others.any() else frontier(cost[others], score[others], names[others], runs[others],
+                                                                     noise=noise.without, **facts)
+    return Frontier(Status.CONVERGED, "", cells=tuple(made), noise=noise, by_name={cell.name: cell for cell in made}, without=without,
+                    **facts)
 
 
 def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Each run gives ln C at the target on its own curve. The interval is Student's t on these, with Welch's degrees of freedom:
 runs are the repetitions. Checkpoints are not, as those of a run share its luck; and with three seeds a percentile
-bootstrap is far too narrow (``benchmarks/coverage_multiplier.py`` prints both). Several targets share their runs, so their
-mean is taken run by run before its spread is.
+bootstrap is far too narrow (``benchmarks/coverage_multiplier.py`` prints both). ``estimate`` makes one of them; ``course`` judges
+whether their mean holds over the whole range that both variants passed.
 
 Where variants have several models, the cost of a target is the least over the models that both pass it with (``reached``).
 """
@@ -12,63 +12,27 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
 
+from ditscale.scaling.course import IN_PART, LEVELS, TURNS, Course, Part, course
 from ditscale.scaling.curves import Runs
-from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.differences import INCONCLUSIVE, REAL
+from ditscale.scaling.estimate import AtTarget, Estimate, at_target, estimate, nothing
 from ditscale.scaling.noise import Noise
-from ditscale.scaling.reached import Reached, reach, span
+from ditscale.scaling.outliers import Outliers, of_runs
+from ditscale.scaling.reached import reach, span
 from ditscale.scaling.status import Status
 
 DEFAULT_TARGETS = 5
 MIN_TARGETS = 3
-FLAT = 0.1                     # |d ln score / d ln cost| under which a little noise in the score is a lot in the cost
-NO_SEEDS = (0, 0)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A multiplier, above 1 where the variant is cheaper. ``sigma`` is the standard error of its logarithm.
-
-    NaN, without an interval, where ``status`` is not CONVERGED; without an interval also where seeds are too few.
-    """
-
-    value: float
-    interval: Interval | None
-    sigma: float
-    freedom: float
-    verdict: str
-    reason: str
-    seeds: tuple[int, int]                                                     # variant, baseline; the fewest of any model used
-    status: Status = Status.CONVERGED
-
-
-@dataclass(frozen=True)
-class AtTarget(Estimate):
-    """The multiplier at one score.
-
-    ``slope`` is d ln score / d ln cost there, that of the flatter variant; ``delta_sigma`` is what the noise of the
-    scores makes of it, CoV sqrt(1/n1 + 1/n2) / |slope|: a check on ``sigma``, and far from it where a curve is bent or broken.
-    """
-
-    target: float = math.nan
-    variant_cost: float = math.nan                                             # geometric mean over seeds
-    baseline_cost: float = math.nan
-    variant_model: str = ""
-    baseline_model: str = ""
-    slope: float = math.nan
-    delta_sigma: float = math.nan
-
-    @property
-    def flat(self) -> bool:
-        """Whether the curve is so flat that the noise of the score decides."""
-        return abs(self.slope) < FLAT
 
 
 @dataclass(frozen=True)
 class Multiplier:
-    """``overall`` is the geometric mean over the usable targets; ``score_range`` is where both variants were measured."""
+    """``overall`` is the geometric mean over the usable targets; ``score_range`` is where both variants were measured.
+
+    Its verdict is REAL only where it holds over all of that range; else TURNS or IN PART, and ``course`` has the parts.
+    ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are none.
+    """
 
     status: Status
     detail: str
@@ -80,11 +44,21 @@ class Multiplier:
     targets: tuple[AtTarget, ...] = ()
     score_range: tuple[float, float] = (math.nan, math.nan)
     noise: Noise | None = None
+    course: Course | None = None
+    outliers: Outliers = Outliers()
+    without: "Multiplier | None" = None
     data: tuple[Runs, Runs] | None = field(default=None, repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict in words; with outliers, these, and the verdict without them."""
+        if self.without is None:
+            return self.verdict_sentence
+        return f"{self.verdict_sentence.rstrip('.')}. {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}"
+
+    @property
+    def verdict_sentence(self) -> str:
+        """The verdict on all runs, in words."""
         if not self.status.ok:
             why = self.status.because(self.detail)
             return f"INCONCLUSIVE: {self.variant} over {self.baseline}: {why}"
@@ -92,8 +66,29 @@ class Multiplier:
         between = f", 95 % interval {bounds.low:.3g} to {bounds.high:.3g}" if bounds else ""
         flat = " The curve is flat at a target: noise decides there." if any(at.flat for at in self.targets) else ""
         seeds = f"{found.seeds[0]} and {found.seeds[1]} seeds"
+        if self.in_parts:
+            return (f"{found.verdict}: for the same {self.score_unit} {self.variant} is {self.parts_sentence}, and elsewhere the data are "
+                    f"INCONCLUSIVE; {found.reason}; over all targets multiplier {found.value:.3g}{between}; {seeds}.{flat}")
         return (f"{found.verdict}: for the same {self.score_unit} {self.variant} takes {1 / found.value:.3g} times the {self.cost_unit} "
                 f"of {self.baseline} (multiplier {found.value:.3g}{between}); {found.reason}; {seeds}.{flat}")
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the verdict is that of parts of the range, in ``course.real_parts``, and not of the whole."""
+        return self.overall.verdict in (TURNS, IN_PART)
+
+    @property
+    def parts_sentence(self) -> str:
+        """``cheaper up to a fid of 14.5 (4.2e+17 training FLOPs of baseline): REAL, multiplier 1.5, ...; dearer from ...``."""
+        return "; ".join(self._told(part) for part in self.course.real_parts)
+
+    def _told(self, part: Part) -> str:
+        first, last = (f"a {self.score_unit} of {score:.3g} ({cost:.3g} {self.cost_unit} of {self.baseline})"
+                       for score, cost in zip(part.scores, part.costs))
+        where = f"up to {last}" if part.from_start else f"from {first} on" if part.to_end else f"from {first} to {last}"
+        bounds = part.mean.interval
+        return (f"{part.side} {where}, REAL with a multiplier of {part.mean.value:.3g}, 95 % interval {bounds.low:.3g} to "
+                f"{bounds.high:.3g}")
 
     def card(self) -> dict:
         """Everything needed to quote or doubt the multiplier, ready for JSON: absent numbers are None."""
@@ -125,11 +120,16 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
         a ``Multiplier``; where the data cannot carry one, its ``status`` says why and ``overall`` is empty.
     """
     assert variant.lower_is_better == baseline.lower_is_better, "the two variants have scores of two kinds"
-    facts = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit,
-             "noise": noise, "data": (variant, baseline)}
+    facts = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit, "noise": noise,
+             "data": (variant, baseline)}
     bad = variant.first_bad() or baseline.first_bad()
     if bad or not len(variant.cost) or not len(baseline.cost):
-        return Multiplier(Status.BAD_DATA, bad or "a variant without a run", overall=_nothing(Status.BAD_DATA), **facts)
+        return Multiplier(Status.BAD_DATA, bad or "a variant without a run", overall=nothing(Status.BAD_DATA), **facts)
+    far = of_runs((variant, baseline))
+    if far.found:
+        others = [side.without(far.runs_of(side.name)) for side in (variant, baseline)]
+        facts |= {"outliers": far, "without": multiplier(*others, targets, noise=noise and (noise.without or noise), cost_unit=cost_unit,
+                                                         score_unit=score_unit)}
     curves, sign = (variant.curves(), baseline.curves()), 1.0 if variant.lower_is_better else -1.0
     low, high = (pick(ends) for pick, ends in zip((max, min), zip(*map(span, curves))))
     window = max(0.0, (high - low) / 8)
@@ -140,18 +140,28 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
         assert (targets > 0).all(), "targets are scores above 0"
         levels = sign * np.log(targets)
     found = [reach(curves, level, window) for level in levels]
-    at = tuple(_at_target(math.exp(sign * level), pair, noise) for level, pair in zip(levels, found))
+    at = tuple(at_target(math.exp(sign * level), pair, noise) for level, pair in zip(levels, found))
     usable = [pair for pair in found if all(side.status.ok for side in pair)]
     edges = tuple(sorted((math.exp(sign * low), math.exp(sign * high))))
     if not usable:
+        rising = [curve.run for side in curves for curve in side if len(curve.level) == 1 and curve.last_log_cost > curve.log_cost[0]]
         detail = (f"both were measured from {edges[0]:.4g} to {edges[1]:.4g}" if low < high
+                  else f"run '{rising[0]}' ends worse than it began, which leaves no falling curve of it" if rising
                   else "one ends, at its best, before the other begins")
-        return Multiplier(Status.NO_COMMON_RANGE, detail, overall=_nothing(Status.NO_COMMON_RANGE), targets=at,
+        return Multiplier(Status.NO_COMMON_RANGE, detail, overall=nothing(Status.NO_COMMON_RANGE), targets=at,
                           score_range=edges if low < high else (math.nan, math.nan), **facts)
-    overall = _estimate([pair[0] for pair in usable], [pair[1] for pair in usable], noise)
-    if len(usable) < MIN_TARGETS and overall["verdict"] == REAL:
-        overall |= {"verdict": INCONCLUSIVE, "reason": f"{len(usable)} targets say little of a curve, {MIN_TARGETS} are needed"}
-    return Multiplier(Status.CONVERGED, "", overall=Estimate(**overall), targets=at, score_range=edges, **facts)
+    whole = course(curves, np.linspace(high, low, LEVELS), window, sign, noise)
+    return Multiplier(Status.CONVERGED, "", overall=_judged(estimate(usable, noise), len(usable), whole), targets=at, score_range=edges,
+                      course=whole, **facts)
+
+
+def _judged(overall: dict, targets: int, whole: Course | None) -> Estimate:
+    """A mean is REAL where it holds over the whole range, and rests on enough targets."""
+    if whole is not None:
+        overall = whole.judge(overall)
+    if targets < MIN_TARGETS and overall["verdict"] == REAL:
+        overall |= {"verdict": INCONCLUSIVE, "reason": f"{targets} targets say little of a curve, {MIN_TARGETS} are needed"}
+    return Estimate(**overall)
 
 
 def _default_levels(curves, low: float, high: float) -> np.ndarray:
@@ -162,67 +172,3 @@ def _default_levels(curves, low: float, high: float) -> np.ndarray:
     tried = np.linspace(low + margin, high - margin, 4 * (DEFAULT_TARGETS - 1) + 1)
     usable = [level for level in tried if all(side.status.ok for side in reach(curves, level, margin))] or tried
     return np.asarray(usable)[np.linspace(0, len(usable) - 1, min(DEFAULT_TARGETS, len(usable))).round().astype(int)]
-
-
-def _at_target(target: float, pair: tuple[Reached, Reached], noise: Noise | None) -> AtTarget:
-    for side in pair:
-        if not side.status.ok:
-            return AtTarget(math.nan, None, math.nan, math.nan, INCONCLUSIVE, side.detail, NO_SEEDS, side.status, target)
-    variant, baseline = pair
-    own = math.hypot(*(side.sigma_of_level for side in pair)) / math.sqrt(2)
-    delta = _delta_sigma([variant], [baseline], noise.sigma if noise else own)
-    return AtTarget(**_estimate([variant], [baseline], noise), target=target, variant_cost=math.exp(variant.log_cost),
-                    baseline_cost=math.exp(baseline.log_cost), variant_model=variant.model, baseline_model=baseline.model,
-                    slope=max(variant.slope, baseline.slope), delta_sigma=delta)
-
-
-def _estimate(variant: list[Reached], baseline: list[Reached], noise: Noise | None) -> dict:
-    """Value, interval and verdict of the mean of ln CM over targets, each given by what the two variants took."""
-    log_value = float(np.mean([b.log_cost for b in baseline]) - np.mean([v.log_cost for v in variant]))
-    seeds = tuple(min(len(at.log_costs) for at in side) for side in (variant, baseline))
-    if min(seeds) < MIN_SEEDS:
-        reason = "one seed gives no estimate of the noise" if min(seeds) == 1 else f"{min(seeds)} seeds are too few for an interval"
-        return {"value": math.exp(log_value), "interval": None, "sigma": math.nan, "freedom": 0.0, "verdict": INCONCLUSIVE,
-                "reason": reason, "seeds": seeds}
-    if noise is None:
-        sigma, freedom = welch([values for side in (variant, baseline) for values in _by_model(side)])
-    else:
-        sigma, freedom = _delta_sigma(variant, baseline, noise.sigma), float(noise.freedom)
-    half = stats.t.ppf(0.5 + LEVEL / 2, freedom) * sigma if sigma else 0.0
-    interval = Interval(math.exp(log_value - half), math.exp(log_value + half))
-    real = 1.0 not in interval
-    return {"value": math.exp(log_value), "interval": interval, "sigma": sigma, "freedom": freedom, "seeds": seeds,
-            "verdict": REAL if real else INCONCLUSIVE, "reason": "the interval leaves out one" if real else "the interval holds one"}
-
-
-def _by_model(side: list[Reached]) -> list[np.ndarray]:
-    """For each model used, what each of its runs adds to the mean of ln C over targets: shared runs are counted once."""
-    parts: dict[str, np.ndarray] = {}
-    for at in side:
-        parts[at.model] = parts.get(at.model, 0.0) + at.log_costs / len(side)
-    return list(parts.values())
-
-
-def welch(parts: list[np.ndarray]) -> tuple[float, float]:
-    """Standard error of a sum of independent means, and its degrees of freedom (Welch and Satterthwaite)."""
-    variances = np.array([part.var(ddof=1) / len(part) for part in parts])
-    if not variances.sum():
-        return 0.0, float(sum(len(part) - 1 for part in parts))
-    freedom = variances.sum() ** 2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts))
-    return float(math.sqrt(variances.sum())), float(freedom)
-
-
-def _delta_sigma(variant: list[Reached], baseline: list[Reached], sigma: float) -> float:
-    """The standard error of ln CM that noise ``sigma`` of ln score makes, a run's luck being that of all its checkpoints."""
-    variance = 0.0
-    for side in (variant, baseline):
-        weights: dict[str, float] = {}
-        for at in side:
-            weights[at.model] = weights.get(at.model, 0.0) + 1.0 / abs(at.slope) / len(side)
-        runs = {at.model: len(at.log_costs) for at in side}
-        variance += sum((sigma * weight) ** 2 / runs[model] for model, weight in weights.items())
-    return math.sqrt(variance)
-
-
-def _nothing(status: Status) -> Estimate:
-    return Estimate(math.nan, None, math.nan, math.nan, INCONCLUSIVE, status.sentence, NO_SEEDS, status)

@@ -14,6 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.outliers import Outliers, of_points
 from ditscale.scaling.status import Status, as_points, first_bad
 
 
@@ -22,7 +23,8 @@ class Noise:
     """``sigma`` is the standard deviation of ln score among seeds: 0.015 is 1.5 %. NaN, with 0 ``freedom``, where nothing repeats.
 
     ``luck_share`` is the part of the variance that all checkpoints of a run have in common; the rest comes and goes between
-    them. NaN where no two cells share runs.
+    them. NaN where no two cells share runs. ``outliers`` names runs far from their siblings: they count, and ``without`` is the
+    noise without them, None where there are none.
     """
 
     status: Status
@@ -31,6 +33,8 @@ class Noise:
     freedom: int
     cells: int                                                                 # that have two points or more
     luck_share: float = math.nan
+    outliers: Outliers = Outliers()
+    without: "Noise | None" = None
 
     @property
     def variation(self) -> float:
@@ -46,10 +50,16 @@ class Noise:
         return Interval(self.sigma * math.sqrt(self.freedom / low), self.sigma * math.sqrt(self.freedom / high))
 
     @property
-    def sentence(self) -> str:
+    def words(self) -> str:
+        """What all the runs give."""
         if not self.status.ok:
             return self.status.because(self.detail)
         return f"seed noise {self.variation:.1%} of the score, from {self.cells} cells with {self.freedom} degrees of freedom"
+
+    @property
+    def sentence(self) -> str:
+        """``words``; with outliers, these, and the noise without them."""
+        return self.words + (f". {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}" if self.without else "")
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
@@ -57,7 +67,8 @@ class Noise:
         return {"status": self.status.name, "sentence": self.sentence, "sigma_of_ln_score": self.sigma if known else None,
                 "low": bounds.low if bounds else None, "high": bounds.high if bounds else None,
                 "coefficient_of_variation": self.variation if known else None, "degrees_of_freedom": self.freedom, "cells": self.cells,
-                "share_common_to_a_run": self.luck_share if math.isfinite(self.luck_share) else None}
+                "share_common_to_a_run": self.luck_share if math.isfinite(self.luck_share) else None,
+                "outliers": self.outliers.card(), "without_outliers": self.without.card() if self.without else None}
 
 
 def pooled_noise(score, cells, runs=None) -> Noise:
@@ -68,7 +79,7 @@ def pooled_noise(score, cells, runs=None) -> Noise:
         runs: the run of each point, ``(n,)``; without it no two points are of one run.
     """
     score, _, cells = as_points(score, score, cells)
-    runs = np.arange(len(score)) if runs is None else np.asarray(runs).astype(str)
+    runs = (np.arange(len(score)) if runs is None else np.asarray(runs)).astype(str)
     bad = first_bad(np.ones_like(score), score, runs)
     if bad:
         return Noise(Status.BAD_DATA, bad, math.nan, 0, 0)
@@ -84,7 +95,10 @@ def pooled_noise(score, cells, runs=None) -> Noise:
     freedom, family = _freedom(cell, run)
     if not freedom:
         return Noise(Status.ONE_SEED, "the points of each cell are of one run", math.nan, 0, 0)
-    return Noise(Status.CONVERGED, "", math.sqrt(variance), freedom, len(counts), _luck_share(off, run, family, variance))
+    far = of_points(score, cells, runs, lambda i: f"in {cells[i]}")
+    others = ~np.isin(runs, far.runs)
+    without = pooled_noise(score[others], cells[others], runs[others]) if far.found else None
+    return Noise(Status.CONVERGED, "", math.sqrt(variance), freedom, len(counts), _luck_share(off, run, family, variance), far, without)
 
 
 def _freedom(cell: np.ndarray, run: np.ndarray) -> tuple[int, np.ndarray]:

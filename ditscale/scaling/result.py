@@ -10,6 +10,7 @@ from ditscale.errors import UserError
 from ditscale.scaling.along_runs import TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit
 from ditscale.scaling.laws import Law, as_columns
+from ditscale.scaling.outliers import Outliers, law_without
 from ditscale.scaling.solver import Loss
 from ditscale.scaling.status import Status
 
@@ -41,6 +42,8 @@ class Fit:
     ``residual_spread`` is the standard deviation of the residuals of ln y (n - p degrees of freedom): 0.05 is about 5 %,
     0.7 a factor of 2. ``r2`` is of ln y too. ``x_ranges`` is the span of the data: the law says nothing beyond it.
     ``correlations`` ``(p, p)`` are those of ``Law.theta``, in which amplitudes are logarithms. ``points`` are those given.
+    ``outliers`` names runs far from their siblings: they are in the law, and ``without`` is the fit without them, None where there are
+    none.
     """
 
     form: str
@@ -65,10 +68,23 @@ class Fit:
     x_ranges: dict[str, tuple[float, float]] | None = None
     correlations: np.ndarray | None = None
     condition_number: float = math.nan
+    outliers: Outliers = Outliers()
+    without: "Fit | None" = None
+
+    @property
+    def words(self) -> str:
+        """The status, with what in the data caused it."""
+        return self.status.because(self.detail)
 
     @property
     def sentence(self) -> str:
-        return self.status.because(self.detail)
+        """``words``; with outliers, these, and the coefficients without them."""
+        return self.words + (f". {self.outlier_sentence}" if self.outliers.found else "")
+
+    @property
+    def outlier_sentence(self) -> str:
+        """The outliers, and the coefficients with and without them; an empty string where there are none."""
+        return law_without(self)
 
     @property
     def drawable(self) -> bool:
@@ -104,7 +120,7 @@ class Fit:
                 ``no_extension`` says why not; or there is no law.
         """
         if self.law is None:
-            raise UserError(f"there is no law to ask: {self.sentence}")
+            raise UserError(f"there is no law to ask: {self.words}")
         for name, column in as_columns(type(self.law), x).items():
             low, high = self.x_ranges[name]
             worst = column.max() if column.max() / high > low / column.min() else column.min()
@@ -166,6 +182,8 @@ class Fit:
             "hold_out_of_largest_compute": self.hold_out_by_compute.card() if self.hold_out_by_compute else None,
             "hold_out_in_time": self.hold_out_in_time.card() if self.hold_out_in_time else None,
             "no_extension": self.no_extension or None,
+            "outliers": self.outliers.card(),
+            "coefficients_without_outliers": self.without.law.coefficients() if self.without and self.without.law else None,
             "data_sha256": self.data_sha256,
             "versions": {name: version(name) for name in ("numpy", "scipy")},
             **(context or {}),

@@ -83,7 +83,7 @@ class Study:
     def noise(self) -> Noise:
         """Seed noise of the score, pooled over all cells of the study: recipes at a number of images."""
         rows = self._scored()
-        return pooled_noise(rows["score"], rows["recipe"] + rows["images_seen"].astype(str), rows["run_id"])
+        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), rows["run_id"])
 
     def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True) -> Frontier:
         """The frontier over every model, variant and checkpoint of the study; seeds of a recipe are one cell.
@@ -144,7 +144,8 @@ class Study:
         for model, own in rows.groupby("model"):
             if own["recipe"].nunique() > 1:
                 self._refuse_recipes(model, own)
-        return Runs(_cost(rows, cost, price), rows["score"], rows["run_id"], rows["model"], rows["variant"].iloc[0], lower_is_better)
+        return Runs(_cost(rows, cost, price), rows["score"], rows["run_id"], rows["model"], rows["variant"].iloc[0], lower_is_better,
+                    rows["images_seen"])
 
     def _refuse_recipes(self, model: str, rows: pd.DataFrame) -> None:
         """Two recipes under one name are not repetitions: say in what they differ."""

@@ -165,7 +165,7 @@ class SamplingConfig(Section):
     average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
     rounding: Literal["nearest", "floor"] = "nearest"                          # to uint8; floor: ADM, MDT, MaskDiT, REPA
-    batch: Count = Field(256, gt=0)                                            # images at once; moves no image
+    batch: Count = Field(256, gt=0)                                            # images at once; moves a value by 1 of 255 at most
 
     def check(self, run: "RunConfig") -> None:
         """Refuse what a run cannot do.

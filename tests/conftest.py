@@ -97,6 +97,23 @@ def latents(pixels, vae_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def counted_flops():
+    """``counted_flops(work)``: the FLOPs of a call by PyTorch's own counter.
+
+    Attention runs as plain products: which fused kernel a machine takes, and whether the counter knows it, changes with the
+    processor and with torch's version (2.14's does not know the CPU's flash attention). The fused backward also takes a product more.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(work):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+    return count
+
+
+@pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]

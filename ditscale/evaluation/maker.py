@@ -1,6 +1,8 @@
-"""Images from a model: image i of a seed is the same whatever the number of ranks or the order.
+"""Images from a model: image i of a seed is the same whatever the number of images, ranks or threads.
 
-In another batch size the device may take sums in another order; then single values may move by one grey level.
+A matrix product takes another kernel, which adds in another order, where it has few rows or more threads: MKL's differs up to
+3 rows, and for 6 rows between one thread and two. So a part of a set is computed whole, and on one thread (``reproducible``).
+In another ``batch`` a device may still add in another order; then single values may move by one grey level.
 """
 
 import json
@@ -17,8 +19,10 @@ from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.decoder import make_decoder
 from ditscale.objectives.variants import build_model
+from ditscale.reproducible import reproducible
 from ditscale.training.weights import load_into
 
+FEWEST = 16                                                                    # images computed together, where ``batch`` allows
 QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
 
 
@@ -70,15 +74,31 @@ class ImageMaker:
         Returns uint8 (N, C, H, W) and int64 (N,), both on the CPU.
         """
         assert self.guided, "load weights first"
-        data, positions = self.config.data, positions.to(self.device)
+        count, positions = len(positions), self._filled(positions).to(self.device)
+        with reproducible():
+            images, labels = self._images(positions, seed)
+        broken = ~torch.isfinite(images[:count]).flatten(1).all(dim=1)
+        self.nan_images += positions[:count][broken.to(positions.device)].tolist()
+        return to_uint8(images[:count], self.settings.rounding).cpu(), labels[:count].cpu()
+
+    def _filled(self, positions: Tensor) -> Tensor:
+        """``positions`` (N,), and after them those that a larger set has there.
+
+        Parts after the first are filled to ``batch``, and on a GPU the first too, where another shape is compiled anew; else a set
+        smaller than ``batch`` costs at most ``FEWEST`` images.
+        """
+        batch = self.settings.batch
+        whole = len(positions) and (positions[0] >= batch or self.device.type == "cuda")
+        missing = (batch if whole else min(batch, FEWEST)) - len(positions)
+        return torch.cat([positions, positions[-1:] + 1 + torch.arange(missing)]) if missing > 0 else positions
+
+    def _images(self, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Images in [-1, 1] (N, C, H, W) and labels (N,)."""
+        data = self.config.data
         labels, shape = self.labels(positions, seed), (data.channels, data.resolution, data.resolution)
         noise = randomness.draw(seed, positions, {"sampling noise": randomness.Normal(shape)})["sampling noise"]
         images = sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
-        if self.decoder:
-            images = self.decoder(images)
-        broken = ~torch.isfinite(images).flatten(1).all(dim=1)
-        self.nan_images += positions[broken.to(positions.device)].tolist()
-        return to_uint8(images, self.settings.rounding).cpu(), labels.cpu()
+        return (self.decoder(images) if self.decoder else images), labels
 
     def labels(self, positions: Tensor, seed: int) -> Tensor:
         """The classes of images: int64, in the shape of ``positions`` (N,)."""

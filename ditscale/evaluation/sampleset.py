@@ -20,7 +20,6 @@ from ditscale.evaluation.maker import ImageMaker
 from ditscale.evaluation.weights import choose_weights
 from ditscale.evaluation.workfolder import WorkFolder, read_note, refuse_other
 from ditscale.ranks import Ranks, join_ranks
-from ditscale.reproducible import reproducible
 from ditscale.rundir import RunDir
 from ditscale.section import validate
 from ditscale.training.checkpoint import images_of
@@ -108,7 +107,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
 def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: Ranks) -> None:
     """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
     shown = work.images_done()
-    with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress, reproducible():
+    with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress:
         for part in range(ranks.rank, work.parts, ranks.size):
             if work.has(part):
                 continue

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ditscale.cost.compute import compute_card
 from ditscale.models.dit import create_model
@@ -58,24 +56,21 @@ def test_training_flops_of_the_longest_run():
 
 @pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("name", ["atto/8", "femto/4", "nano/2"])
-def test_macs_are_half_the_counted_flops(name, block):
+def test_macs_are_half_the_counted_flops(name, block, counted_flops):
     model = create_model(f"DiT-{name}", input_size=8, in_channels=1, num_classes=10, learn_sigma=False, block=block)
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long))
+    flops = counted_flops(lambda: model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long)))
     closed = card(name, resolution=8, channels=1, classes=10, learn_sigma=False, block=block)
-    assert counter.get_total_flops() == 3 * closed.flops
+    assert flops == 3 * closed.flops
 
 
 @pytest.mark.parametrize("block", DESIGNS)
-def test_backward_takes_twice_the_forward(block):
-    """Exactly so for every product but those of the two inputs, which need no gradient. (The fused attention's backward
-    takes a product more, to save memory; the plain one does not.)"""
+def test_backward_takes_twice_the_forward(block, counted_flops):
+    """Exactly so for every product but those of the two inputs, which need no gradient."""
     model = create_model("DiT-femto/4", input_size=8, in_channels=1, num_classes=10, learn_sigma=False, block=block)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long)).sum().backward()
+    flops = counted_flops(lambda: model(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.zeros(3, dtype=torch.long)).sum().backward())
     closed = card("femto/4", resolution=8, channels=1, classes=10, learn_sigma=False, block=block)
     inputs = closed.macs_by_part["patchify"] + 256 * 64                         # pixels and the timestep's sinusoid
-    assert counter.get_total_flops() == 3 * (closed.train_flops_per_image - 2 * inputs)
+    assert flops == 3 * (closed.train_flops_per_image - 2 * inputs)
 
 
 def test_golden_macs_of_the_twelve():

@@ -6,8 +6,6 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ditscale import randomness
 from ditscale.config import resolve
@@ -80,16 +78,14 @@ CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_rati
          {"name": "discriminative", "mask_ratio": 0.0}, {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0})
 
 
-def counted_step(config) -> int:
-    """FLOPs of one real step on ``IMAGES`` images, by PyTorch's counter: all passes, the losses, the backward."""
+def real_step(config):
+    """One step on ``IMAGES`` images as a function: all passes, the losses, the backward."""
     model, objective = build_model(config), make_objective(config)
     if objective.has_teacher:
         objective.teacher = copy.deepcopy(model).requires_grad_(False)
     draws = randomness.draw(0, torch.arange(IMAGES), objective.streams)
     batch = CleanBatch(torch.randn(IMAGES, 1, 8, 8), torch.arange(IMAGES))
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        sum(objective(model, batch, draws).losses.values()).backward()
-    return counter.get_total_flops()
+    return lambda: sum(objective(model, batch, draws).losses.values()).backward()
 
 
 STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6)]
@@ -97,23 +93,23 @@ STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) fo
 
 @pytest.mark.parametrize("block", BLOCK_DESIGNS)
 @pytest.mark.parametrize("name, objective", STEPS, ids=lambda o: o if isinstance(o, str) else "-".join(map(str, o.values())))
-def test_a_real_training_step(values, objective, name, block):
+def test_a_real_training_step(values, objective, name, block, counted_flops):
     """Exactly so but for the two inputs of each trained pass, patches and sinusoid: they need no gradient, and cost 2 and not 3."""
     config = config_of(values, objective, name, block)
     card, passes = run_card(config), 2 if objective["name"] == "mdt" else 1
     width = parse_model_name(name).dims.hidden_size
     inputs = passes * FREQUENCIES * width + card.trained_macs_by_part["patchify"]
-    assert counted_step(config) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+    assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
 
 
 @pytest.mark.parametrize("block", BLOCK_DESIGNS)
 @pytest.mark.parametrize("objective", CASES, ids=lambda o: "-".join(map(str, o.values())))
-def test_real_inference_and_parameters(values, objective, block):
+def test_real_inference_and_parameters(values, objective, block, counted_flops):
     config = config_of(values, objective, "DiT-nano/2", block)
     model, card = build_model(config), run_card(config)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(IMAGES, 1, 8, 8), torch.zeros(IMAGES), torch.zeros(IMAGES, dtype=torch.long))
-    assert counter.get_total_flops() == IMAGES * card.flops
+    with torch.no_grad():
+        flops = counted_flops(lambda: model(torch.zeros(IMAGES, 1, 8, 8), torch.zeros(IMAGES), torch.zeros(IMAGES, dtype=torch.long)))
+    assert flops == IMAGES * card.flops
     assert sum(p.numel() for p in model.parameters()) == card.parameters
     unused = [p.numel() for key, p in model.named_parameters() if key.startswith(getattr(model, "training_only", ()))]
     assert card.inference_parameters == card.parameters - sum(unused)

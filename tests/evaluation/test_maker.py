@@ -68,6 +68,30 @@ def test_image_i_is_the_same_in_any_batch_and_order(pixel_values, maker_of):
     assert different.max() <= 1 and (different > 0).float().mean() < 0.01         # another batch shape may round another way
 
 
+def test_image_i_is_the_same_in_any_number_of_images_and_threads(pixel_values, maker_of):
+    """Bit for bit: MKL's product for the 6 rows of 3 guided images adds in another order than for 16, and on two threads again."""
+    maker, seen = maker_of(), {}
+    threads = torch.get_num_threads()
+    for count in (1, 3, 8, 27, 32):
+        for used in (1, 2):
+            torch.set_num_threads(used)
+            try:
+                seen[count, used] = torch.cat([made for _, made, _ in sample_parts(maker, torch.arange(count), 4)])
+                assert torch.get_num_threads() == used
+            finally:
+                torch.set_num_threads(threads)
+    assert all(len(made) == count and torch.equal(made, seen[32, 1][:count]) for (count, _), made in seen.items())
+
+
+def test_only_images_of_the_set_count_as_broken(pixel_values, maker_of):
+    maker = maker_of()
+    maker.guided.model.y_embedder.embedding_table.weight[2] = math.nan
+    images, labels = maker.make(torch.arange(24, 27), 4)                       # computed with 27 to 31, of which 27 is broken too
+    assert len(images) == 3 and labels.tolist() == [4, 0, 1] and maker.nan_images == []
+    maker.make(torch.arange(24, 28), 4)
+    assert maker.nan_images == [27]
+
+
 def test_labels(pixel_values, maker_of):
     positions = torch.arange(5000)
     drawn = maker_of({"labels": "random"}).labels(positions, 3)

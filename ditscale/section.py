@@ -9,8 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ditscale.errors import UserError, did_you_mean
 
-# A whole number; ``1e6`` is one too.
-Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
+# A whole number; ``1e6`` is one too. Up to 2^53, so that float64 holds it: costs are products of counts, as floats.
+Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
+                  Field(le=2**53)]
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 

@@ -65,7 +65,7 @@ def test_texts(base, tmp_path, text, words):
 @pytest.mark.parametrize("key, value, words", [
     ("parametrs", {}, "did you mean 'parameters'"), ("config.train.lrr", 1, "did you mean 'lr'"),
     ("parameters", {"seeed": {"value": 1}}, "did you mean 'seed'"), ("parameters", [1], "'parameters' is [1]"),
-    ("parameters", {"seed": 3}, "'parameters.seed' is 3"), ("parameters", {"seed": {"values": []}}, "'values' is empty"),
+    ("parameters", {"seed": 3}, "seed is 3; write seed: {values: [3]}"), ("parameters", {"seed": {"values": []}}, "'values' is empty"),
     ("parameters", {"seed": {"values": [0, 0]}}, "two runs of the study are the same"),
     ("parameters", {"seed": {"values": [0, "x"]}}, "'seed' is 'x'"), ("parameters", {1: {"value": 1}}, "'parameters.1"),
     ("parameters", {"": {"value": 1}}, "unknown key ''"), ("bundles", {"v": [1]}, "'bundles.v' is [1]"),
@@ -73,7 +73,8 @@ def test_texts(base, tmp_path, text, words):
     ("include", [3], "'include.0' is 3"), ("exclude", [{"seed": 0}, {"seed": 1}], "no runs"), ("exclude", [{}], "no runs"),
     ("config", None, "'config' is None"), ("config.model", "DiT", "'model' is 'DiT'"), ("config.train.lr", "fast", "'train.lr' is 'fast'"),
     ("config.train.lr", float("nan"), "'train.lr' is nan"), ("config.train.images", True, "'train.images' is True"),
-    ("config.train.images", 10**30, "checkpoints; 100000 is the most"), ("config.data.resolution", 0, "'data.resolution' is 0"),
+    ("config.train.images", 10**15, "checkpoints; 100000 is the most"), ("config.train.images", 10**30, "less than or equal to 9007199254740992"),
+    ("config.data.resolution", 0, "'data.resolution' is 0"),
     ("limits", {"runs": 0}, "'limits.runs' is 0"), ("runs_dir", 3, "'runs_dir' is 3"), ("version", "1", "'version' is '1'"),
 ])
 def test_values(base, tmp_path, key, value, words):

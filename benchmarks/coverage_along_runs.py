@@ -74,7 +74,8 @@ def shares(truth: str, runs: str, noises: tuple[str, ...], repetitions: int, see
                      law.hold_out_in_time.failed, bool(law.no_extension)))
         if not law.no_extension:
             band = law.intervals(at=AT).band
-            held.append([(band.low <= value) & (value <= band.high) for value in (true, measured)] + [np.log(band.high / np.maximum(band.low, 1e-300)) / 2])
+            width = np.log(band.high) - np.log(np.maximum(band.low, 1e-300))               # an open end is 0
+            held.append([(band.low <= value) & (value <= band.high) for value in (true, measured)] + [width / 2])
     said = dict(zip(("lack of fit p < 0.05", "lack of fit told", "time hold-out failed", "no interval"), np.mean(told, axis=0).tolist()))
     rows = np.array(held, dtype=float) if held else np.full((1, 3, 2), np.nan)
     rows = np.concatenate([rows[:, :2].mean(axis=0), np.median(rows[:, 2:], axis=0)])

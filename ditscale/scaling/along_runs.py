@@ -54,7 +54,8 @@ class TimeHoldOut:
     def card(self) -> dict:
         return {"by": "time", "observed": self.observed, "predicted": self.predicted, "relative_error": self.error,
                 "rms_relative_error": self.rms, "points": self.points, "times_beyond": self.times, "p": self.p,
-                "freedom": self.freedom, "failed": self.failed, "told_below_p": SIGNIFICANT, "told_above_rms_without_seeds": USEFUL_ERROR}
+                "freedom": self.freedom, "failed": self.failed, "told_below_p": SIGNIFICANT,
+                "told_above_rms_without_seeds": USEFUL_ERROR}
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ class Bend:
     unseen: float = 0.0          # of ln y, each time that t doubles beyond the points: what no seeds could have told
 
     def card(self) -> dict:
-        return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.centre, "c_low": float(self.low), "c_high": float(self.high),
+        return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.centre,
+                "c_low": float(self.low), "c_high": float(self.high),
                 "freedom": float(self.freedom), "unseen_at_each_doubling": self.unseen}
 
-    def widened(self, low: np.ndarray, high: np.ndarray, at: dict[str, np.ndarray], gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def widened(self, low: np.ndarray, high: np.ndarray, at: dict[str, np.ndarray],
+                gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ln ends ``(k,)`` with the bend's own reach added; ``gradient`` of ln y in the centred coefficients ``(k, p)``."""
         shift = (np.log(at[self.time]) - self.centre) ** 2 - gradient @ self.give
         moves = np.stack([self.low * shift, self.high * shift, np.zeros_like(shift)])

@@ -174,3 +174,20 @@ def test_each_script_is_a_command_with_help(monkeypatch, capsys):
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(script), run_name="__main__")
         assert ended.value.code == 0 and "--out" in capsys.readouterr().out, script.name
+
+
+def test_seeds_are_thin_lines_around_a_mean_with_a_band(study):
+    """88 runs: eleven models of eight seeds are eleven curves, each with its band, and as many thin lines as there are runs."""
+    table = study(seeds=range(8))
+    table = table[table["model"] != "DiT-atto/8"].assign(recipe=lambda rows: rows["model"])
+    drawing = training_compute.draw(table)
+    axes = drawing.figure.axes[0]
+    thin = [line for line in axes.lines if line.get_linewidth() == 0.5]
+    means = [line for line in axes.lines if len(line.get_xdata()) == 4 and line.get_marker() in ("o", "s", "^") and line.get_linewidth() > 0.8]
+    assert len(thin) == 88 and len(means) == 11 and len(axes.collections) == 11 + 1                       # the law's band is the last
+    own = table[table["model"] == "DiT-nano/2"].groupby("train_flops")["score"]
+    nano = means[-1]
+    assert nano.get_ydata() == pytest.approx(np.exp(own.apply(lambda v: np.log(v).mean())).to_numpy())
+    assert "Thin lines are seeds" in drawing.caption and "one curve a model" in drawing.caption and len(drawing.points) == 88 * 4
+    names = [text.get_text() for text in axes.texts]
+    assert len(names) == len(set(names)) == 11

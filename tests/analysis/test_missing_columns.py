@@ -115,6 +115,7 @@ def test_a_missing_column_is_a_default_or_one_line(script, column, tables, light
 def test_a_plain_csv_is_drawn_or_told_in_one_line(script, tables, light, tmp_path, capsys):
     """The least that docs/csv.md asks for, with the costs."""
     table = tables(script)
-    table = table[["model", "variant", "seed", "images_seen", "train_flops", "score"]]
+    lengths = ["run_id"] if script == "isoflop" else []                 # models trained to two lengths, each a run
+    table = table[["model", "variant", "seed", "images_seen", "train_flops", "score", *lengths]]
     code, error = run(script, table, tmp_path, capsys, light)
     assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law"), error

@@ -20,7 +20,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     rows, left_out = study_table.scored(table, tuple(name for name in ALIKE if name in table))
     blocks = [name for name in panels.BLOCK_NAMES if name in set(rows["block"])]
     if len(blocks) < 2:
-        raise UserError(f"one block design alone, {blocks[0]}: give a study that varies model.block")
+        there = ", ".join(map(str, rows["block"].unique()))
+        raise UserError(f"one block design alone, {there}: give a study that varies model.block, of {', '.join(panels.BLOCK_NAMES)}")
     floor = study_table.floor_of(rows)
     looks = {block: panels.Look(style.BLOCK_COLOURS[block], *line)
              for block, line in style.model_lines(list(panels.BLOCK_NAMES)).items()}

@@ -80,7 +80,7 @@ def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> 
 
 def _axes(axes, final: pd.DataFrame, sizes: list[str], beside: Beside | None) -> None:
     parameters = final.groupby("size")["parameters"].median()
-    names = [f"{size}\n{style.short_count(parameters[size], 2)}" for size in sizes]
+    names = [f"{size}\n{style.short_count(parameters[size], 2)}" if parameters[size] > 0 else size for size in sizes]
     limits = style.log_limits([*final["score"], *(beside.rows["score"] if beside is not None else [])], pad=0.12)
     axes.set(ylim=limits, xlabel="Model size and its number of parameters", ylabel=style.score_label(final))
     axes.set_xticks(range(len(sizes)), names)

@@ -184,3 +184,20 @@ def test_three_points_of_one_source_promise_little(repository):
     assert law.fit.n_runs == 3 and alpha.high - alpha.low > 0.02
     sentence = training_compute.law_sentence(law)
     assert "3 runs, 1 degree of freedom, so few that a narrow interval is as well luck" in sentence and "0.335 to 0.340" not in sentence
+
+
+def test_seeds_are_thin_lines_around_a_mean_with_a_band(study):
+    """88 runs: eleven models of eight seeds are eleven curves, each with its band, and as many thin lines as there are runs."""
+    table = study(seeds=range(8))
+    table = table[table["model"] != "DiT-atto/8"].assign(recipe=lambda rows: rows["model"])
+    drawing = training_compute.draw(table)
+    axes = drawing.figure.axes[0]
+    thin = [line for line in axes.lines if line.get_linewidth() == 0.5]
+    means = [line for line in axes.lines if len(line.get_xdata()) == 4 and line.get_marker() in ("o", "s", "^") and line.get_linewidth() > 0.8]
+    assert len(thin) == 88 and len(means) == 11 and len(axes.collections) == 11 + 1                       # the law's band is the last
+    own = table[table["model"] == "DiT-nano/2"].groupby("train_flops")["score"]
+    nano = means[-1]
+    assert nano.get_ydata() == pytest.approx(np.exp(own.apply(lambda v: np.log(v).mean())).to_numpy())
+    assert "Thin lines are seeds" in drawing.caption and "one curve a model" in drawing.caption and len(drawing.points) == 88 * 4
+    names = [text.get_text() for text in axes.texts]
+    assert len(names) == len(set(names)) == 11

@@ -1,11 +1,13 @@
 """Published results: as a study of their own, and beside one's own runs. Reads the tables that ditscale carries."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import beside, bubbles, gflops, overtaking, published, study_table, training_compute, training_curves
+from ditscale.figures import beside, bubbles, gflops, overtaking, power_law, published, study_table, training_compute, training_curves
 from ditscale.scaling.crossing import Order
 
 DIT = published.FOLDER / published.TABLES["dit"]
@@ -191,3 +193,31 @@ def test_a_published_table_with_a_fault_is_refused(tmp_path):
 
 def _legend(drawing) -> list[str]:
     return [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
+
+
+def test_a_law_joins_neither_families_nor_lengths(dit):
+    """MDT is not MDTv2; and DiT-XL/2 at 7M steps is in no law with eleven models at 400K."""
+    mdt = study_table.read(published.FOLDER / "mdt.csv")
+    assert {"MDT", "MDTv2"} <= set(mdt["family"])
+    kept, told = study_table.scored(mdt)
+    assert kept["family"].nunique() == 1 and f"({kept['family'].iloc[0]}, " in told
+    assert study_table.scored(mdt[mdt["family"] == "MDTv2"])[0]["family"].unique() == ["MDTv2"]
+    ends, chosen = study_table.law_ends(study_table.scored(dit)[0])
+    assert len(ends) == 12 and set(ends["images_seen"]) == {102_400_000} and "102,400,000 images alone" in chosen
+    law = power_law.fit_law(dit, "train_flops")
+    assert law.fit.n_points == 12 and law.fit.x_range[1] == pytest.approx(6 * 118.64e9 * 102_400_000, rel=1e-3)
+    assert published._family("SiT-XL/2 + REPA") == "SiT + REPA" and published._family("DiT-XL/2 in-context") == "DiT"
+
+
+@pytest.mark.parametrize("name", published.TABLES)
+def test_what_a_source_does_not_state_is_never_nan(name, capsys):
+    table = study_table.read(published.FOLDER / published.TABLES[name])
+    told = study_table.scored(table)[1]
+    assert not re.search(r"\b(nan|None|inf)\b", told), told
+
+
+def test_a_published_cost_of_zero_is_refused(tmp_path):
+    raw = pd.read_csv(DIT, dtype=str, keep_default_na=False)
+    raw.assign(gflops=["0", *raw["gflops"][1:]]).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(UserError, match="line 2: gflops 0 must be above 0"):
+        study_table.read(tmp_path / "mine.csv")

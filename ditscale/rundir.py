@@ -251,7 +251,11 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
 def read_lines(path: Path, *needed: str) -> list[dict]:
     """The lines of a JSON-lines file that are whole and have ``needed``, default ``images_seen``; a warning says each other one,
     once in a process."""
-    records, problems = scan_lines(path, *(needed or ("images_seen",)))
+    return _read_and_say(path, needed or ("images_seen",))
+
+
+def _read_and_say(path: Path, needed: tuple[str, ...]) -> list[dict]:
+    records, problems = scan_lines(path, *needed)
     for number, problem in problems:
         warnings.warn(f"{path} line {number} is left out: {problem}", stacklevel=1)
     return records
@@ -270,7 +274,7 @@ def last_line(path: Path, *needed: str) -> dict | None:
             return record
     except (ValueError, RecursionError):
         pass
-    return next(reversed(read_lines(path, *needed)), None)
+    return next(reversed(_read_and_say(path, needed)), None)
 
 
 def keep_lines(path: Path, wanted) -> None:

@@ -73,7 +73,7 @@ def _check_parameter(key: str, setting) -> None:
     """Say what to write in place of W&B's other forms of a parameter."""
     if not isinstance(setting, dict):
         shown = setting if isinstance(setting, list) else [setting]
-        raise UserError(f"parameters: {key} is {setting!r}; write {key}: {{values: {shown}}}")
+        raise UserError(f"'parameters.{key}' is {setting!r}; write {key}: {{values: {shown}}}")
     inner = setting.get("parameters", setting)
     if isinstance(inner, dict) and not {"value", "values"} & setting.keys() and any(isinstance(one, dict) for one in inner.values()):
         first = next(name for name, one in inner.items() if isinstance(one, dict))

@@ -169,7 +169,7 @@ def test_mixed_study_gets_every_part(mixed, serve, tmp_path, capsys):
 def test_terms_are_the_first_and_last_logged(mixed, tmp_path):
     run_id = mixed[mixed["variant"] == "mdt"]["run_id"].iloc[0]
     (tmp_path / run_id).mkdir()
-    lines = [{"loss/generative_full": 2.0, "watch/kl_cls": 1.0}, {"loss/generative_full": 1.0}]
+    lines = [{"images_seen": 1, "loss/generative_full": 2.0, "watch/kl_cls": 1.0}, {"images_seen": 2, "loss/generative_full": 1.0}]
     (tmp_path / run_id / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     frame = loss_terms.read(tmp_path, mixed)
     assert frame[["term", "watched", "first", "last"]].values.tolist() == [

@@ -63,8 +63,8 @@ def test_a_value_that_is_a_list_is_one_value(plan):
     ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "train.lr has distribution, min, max; nothing is drawn"),
     ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "write train.lr: {values: [0.0001, 0.01]} with each value to run"),
     ({"distribution": "categorical", "values": [1, 2]}, "write train.lr: {values: [1, 2]}"),
-    ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "train.lr is 0.001; write train.lr: {values: [0.001]}"),
-    ([1e-3, 2e-3], "write train.lr: {values: [0.001, 0.002]}"), (None, "train.lr is None"),
+    ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "'parameters.train.lr' is 0.001; write train.lr: {values: [0.001]}"),
+    ([1e-3, 2e-3], "write train.lr: {values: [0.001, 0.002]}"), (None, "'parameters.train.lr' is None"),
     ({"parameters": {"a": {"values": [1]}}}, "train.lr is nested; write a dotted key for each, as train.lr.a: {values: [...]}"),
     ({"a": {"values": [1]}}, "as train.lr.a: {values: [...]}"), ({"values": [1], "value": 2}, "either 'value: x' or 'values: [x, y]'"),
 ])

@@ -12,6 +12,7 @@ from ditscale.scaling.fitting import fit
 from ditscale.scaling.frontier import frontier
 from ditscale.scaling.multiplier import multiplier
 from ditscale.scaling.noise import pooled_noise
+from ditscale.scaling.quality import time_to_quality
 
 X = np.repeat(np.geomspace(1e17, 1e20, 5), 3)
 RUNS = np.array([f"size{i // 3} s{i % 3}" for i in range(15)])
@@ -103,6 +104,13 @@ def test_noise_and_frontier_are_given_with_and_without():
     found = frontier(X, y, cells, RUNS)
     assert found.without.noise.sigma == clean.sigma and found.without.by_name["4"].score < found.by_name["4"].score
     assert found.sentence.count("on the frontier") == 2
+    json.dumps(found.card(), allow_nan=False)
+
+
+def test_time_to_quality_is_given_with_and_without():
+    runs = variant(LUCKS, "masked", 4.0)
+    found, clean = time_to_quality(runs, 9.0), time_to_quality(runs.without(["0"]), 9.0)
+    assert found.without.cost == clean.cost and not np.isfinite(found.cost) and "Without it: a score of 9 takes" in found.sentence
     json.dumps(found.card(), allow_nan=False)
 
 

@@ -137,6 +137,12 @@ def shared(shared_folder):
 
 
 @pytest.fixture(scope="session")
+def inputs(shared_folder):
+    """The folder of inputs that once went wrong."""
+    return shared_folder("inputs")
+
+
+@pytest.fixture(scope="session")
 def scaling_data(shared_folder):
     """The folder of other people's points to fit."""
     return shared_folder("scaling_data")

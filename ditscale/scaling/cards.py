@@ -56,6 +56,7 @@ def quality_card(found) -> dict:
         "status": found.status.name, "sentence": found.sentence, "target": found.target, "units": {"cost": found.cost_unit},
         "cost": number(found.cost), **bounds(found.interval), "at_least": number(found.at_least),
         "runs": [{"run": run.run, "state": run.state, "cost": number(run.cost)} for run in found.runs],
+        "outliers": found.outliers.card(), "without_outliers": quality_card(found.without) if found.without else None,
         "versions": versions(),
     }
 

@@ -28,7 +28,7 @@ TURNS, IN_PART = "TURNS", "IN PART"
 LEVELS = 17                    # over the range: the ends of a part are known to a sixteenth of it
 LEAST_LEVELS = 2               # of a part: one alone has no length
 STEADY = 0.1                   # a change with a larger p does not forbid to speak of one multiplier
-CHANGES = 0.05                 # with a smaller one a part may be REAL although the mean is not
+CHANGES = 0.01                 # with a smaller one a part may be REAL although the mean is not
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Course:
     def _holds(self, mean: float) -> bool:
         one_model = len({(at.variant_model, at.baseline_model) for at in self.points}) == 1
         alike = all((at.value > 1) == (mean > 1) for at in self.points)
-        return (alike or not one_model) and (self.change_p > STEADY or all(at.verdict == REAL and (at.value > 1) == (mean > 1) for at in self.points))
+        everywhere = alike and all(at.verdict == REAL for at in self.points)
+        return everywhere or (self.change_p > STEADY and (alike or not one_model))
 
 
 def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: float, noise: Noise | None) -> Course | None:

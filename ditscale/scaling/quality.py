@@ -9,6 +9,7 @@ from scipy import stats
 from ditscale.scaling.curves import Curve, Runs
 from ditscale.scaling.differences import MIN_SEEDS
 from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.outliers import Outliers, of_runs
 from ditscale.scaling.status import Status
 
 REACHED, NOT_REACHED, BEFORE = "reached", "not reached", "before its first evaluation"
@@ -28,7 +29,8 @@ class TimeToQuality:
     """``cost`` is the geometric mean over runs, NaN where one of them is censored; ``interval`` its 95 %, for three runs or more.
 
     ``at_least`` counts runs that did not reach the target at all that they have cost: the mean is above it. NaN where a run
-    began past the target.
+    began past the target. ``outliers`` names runs far from their siblings: they count, and ``without`` is the answer without them, None
+    where there are none.
     """
 
     status: Status
@@ -39,9 +41,17 @@ class TimeToQuality:
     cost: float = math.nan
     interval: Interval | None = None
     at_least: float = math.nan
+    outliers: Outliers = Outliers()
+    without: "TimeToQuality | None" = None
 
     @property
     def sentence(self) -> str:
+        """The answer; with outliers, these, and the answer without them."""
+        return self.words + (f". {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}" if self.without else "")
+
+    @property
+    def words(self) -> str:
+        """What all the runs give."""
         if self.status is Status.NOT_REACHED and math.isfinite(self.at_least):
             return f"a score of {self.target:.4g} takes more than {self.at_least:.3g} {self.cost_unit}: {self.detail}"
         if not self.status.ok:
@@ -64,12 +74,14 @@ def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> Ti
     bad = runs.first_bad() or ("" if len(runs.cost) else "no run")
     if bad:
         return TimeToQuality(Status.BAD_DATA, bad, target, cost_unit)
+    far = of_runs((runs,))
+    without = time_to_quality(runs.without(far.runs), target, cost_unit=cost_unit) if far.found else None
     level = math.log(target) * (1.0 if runs.lower_is_better else -1.0)
     found = tuple(_run_time(curve, level) for curve in runs.curves())
     logs = np.log([run.cost for run in found])
     late, early = ([run.run for run in found if run.state == state] for state in (NOT_REACHED, BEFORE))
     at_least = math.nan if early else math.exp(logs.mean())
-    facts = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least}
+    facts = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least, "outliers": far, "without": without}
     if late:
         return TimeToQuality(Status.NOT_REACHED, f"{len(late)} of {len(found)} runs did not reach it, run '{late[0]}' among them", **facts)
     if early:

@@ -48,6 +48,34 @@ def test_arrows_are_real_or_grey_with_the_word(variants):
     assert card["masked"]["overall"]["multiplier"] == pytest.approx(2.0, rel=0.1)
 
 
+def turning(variants) -> pd.DataFrame:
+    """Masked wins early and is passed: its scores fall slower."""
+    rows = variants[variants["model"] == "DiT-nano/2"]
+    middle = np.sqrt(rows["train_flops"].min() * rows["train_flops"].max())
+    slower = np.where(rows["variant"] == "masked", (2 * rows["train_flops"] / middle) ** 0.25, 1.0)
+    return rows.assign(score=rows["score"] * slower)
+
+
+def test_where_a_difference_turns_there_is_an_arrow_on_each_side(variants, tmp_path):
+    drawing = cost_quality.draw(turning(variants)[lambda rows: rows["variant"] != "discriminative"], options())
+    early, late = sorted(texts(drawing), key=lambda text: "dearer" in text)
+    assert "× cheaper (" in early and "\nup to fd_digits_cnn" in early and "× dearer (" in late and late.endswith(" on")
+    arrows = [text for text in drawing.figure.axes[0].texts if not text.get_text()]
+    assert sorted(np.sign(arrow.xy[0] - arrow.xyann[0]) for arrow in arrows) == [-1, 1]
+    assert "TURNS: for the same fd_digits_cnn masked is cheaper up to" in drawing.caption and "REAL: for" not in drawing.caption
+    assert drawing.card["multipliers"][0]["overall"]["verdict"] == "TURNS"
+
+
+def test_an_outlier_is_named_in_figure_and_caption(variants):
+    last = variants["images_seen"] == variants["images_seen"].max()
+    bad = variants["run_id"] == variants.loc[variants["variant"] == "masked", "run_id"].iloc[0]
+    variants.loc[bad & last, "score"] *= 5.0
+    run = variants.loc[bad, "run_id"].iloc[0]
+    drawing = cost_quality.draw(variants, options())
+    assert f"outlier {run}" in texts(drawing) and f"Outlier: run '{run}' of masked scores" in drawing.caption
+    assert "Without it: " in drawing.caption and drawing.card["multipliers"][0]["without_outliers"]
+
+
 def test_one_seed_is_no_verdict_and_one_variant_no_arrow(study, variants):
     drawing = cost_quality.draw(make_variants(study, seeds=(0,)), options())
     assert all(text.endswith("INCONCLUSIVE") and "to" not in text.split("×")[1] for text in texts(drawing))

@@ -46,6 +46,16 @@ def test_verdicts_are_those_of_the_study(three_seeds):
     assert found.cards["Multiplier of masked over baseline in training FLOPs"]["status"] == "CONVERGED"
 
 
+def test_turns_and_outliers_stand_in_the_verdicts(inputs):
+    rows = dict(verdicts.read(study_table.read(inputs / "trust_early_win.csv")).rows)
+    word, text = rows["masked over baseline"][0]
+    assert word == "TURNS" and "it is cheaper up to a fid of" in text and "dearer from a fid of" in text
+    rows = dict(verdicts.read(study_table.read(inputs / "trust_diverged.csv")).rows)
+    told = " ".join(f"{word} {text}" for word, text in rows["masked over baseline"])
+    assert "Outlier: run 'masked-s0' of masked scores 4 times" in told and "INCONCLUSIVE Without it: " in told
+    assert "Without masked-s0, named below" in rows["Frontier"][0][1] and "Without it: seed noise 0.6%" in rows["Seed noise"][0][1]
+
+
 def test_hopeless_data_is_told_so(made, tmp_path, table):
     made.write_study(tmp_path / "one", MODELS, ("baseline", "masked"), (0,), evaluations=3)
     rows = dict(verdicts.read(study_table.read(tmp_path / "one"), tmp_path / "one").rows)

@@ -119,6 +119,20 @@ def test_three_seeds_of_each_reach_the_page(tmp_path):
     assert "Welch" in caption and "One seed" not in caption
 
 
+def test_a_diverged_run_is_named_with_the_difference_without_it(tmp_path):
+    scores = [({"baseline": [80, 40, 20 * luck], "masked": [90, 60, 30 * luck * (3 if seed == 3 else 1)]}, seed)
+              for seed, luck in enumerate((1.0, 1.02, 0.97, 1.01))]
+    table = pd.concat([make_runs(own, seed) for own, seed in scores], ignore_index=True)
+    found = by_variant(table)["masked"]
+    [far] = found.outliers.runs
+    assert found.images.difference.verdict == "INCONCLUSIVE" and found.images.without.verdict == "REAL"
+    assert found.images.without.change == pytest.approx(0.5, rel=0.05) and not by_variant(table)["baseline"].outliers.found
+    frame = pd.read_csv(variants.write_comparison(table, tmp_path)).set_index("variant")
+    assert frame.loc["masked", "outliers"] == far and frame.loc["masked", "equal_images_verdict_without_outliers"] == "REAL"
+    assert f"Outlier: run '{far}'" in variants.draw(table).caption
+    assert f"Outlier: run &#x27;{far}&#x27;" in (page := report.write(table, "s", tmp_path)[-1].read_text()) or f"run '{far}'" in page
+
+
 def test_figure_shows_each_run_in_both_panels(mixed, tmp_path):
     drawing = variants.draw(mixed)
     left, right = drawing.figure.axes

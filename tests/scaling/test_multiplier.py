@@ -141,5 +141,5 @@ def test_cards_are_json_and_plots_are_drawn():
     axes = Figure().subplots(1, 4)
     for ax, draw in zip(axes, (good.plot, good.plot_curves, none.plot, none.plot_curves)):
         draw(ax)
-    assert len(axes[0].lines) == 2 + 2 * 5 and len(axes[1].lines) == 7 and axes[2].texts
+    assert len(axes[0].lines) == 3 + 2 * 5 and len(axes[1].lines) == 7 and axes[2].texts
     assert "2." in axes[1].texts[-1].get_text()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tiny import parse
 
 WARM_UP = 2                                                                    # steps
 SHARE = {"all_reduce": 2, "all_gather_into_tensor": 1, "reduce_scatter_tensor": 1, "reduce": 1}
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="that count")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
     parser.add_argument("--micro-steps", type=int, nargs="+", default=[1, 2])
-    options = parser.parse_args()
+    options = parse(parser, model="DiT-atto/8", ranks=[2], steps=1, strategies=["zero1"], micro_steps=[1])
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         for ranks in options.ranks:
@@ -51,7 +52,7 @@ def main() -> None:
             cases += found
     errors = [abs(case["model_bytes"] / case["bytes"] - 1) for case in cases if case["ranks"] > 1]
     print(json.dumps({"benchmark": "communication", "torch": torch.__version__, "device": "cpu", "backend": "gloo",
-                      "model": options.model, "steps": options.steps,
+                      "model": options.model, "steps": options.steps, "tiny": options.tiny,
                       "largest_error_of_bytes": round(max(errors), 5) if errors else None, "cases": cases}))
 
 

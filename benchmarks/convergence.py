@@ -9,17 +9,19 @@ from the sensitivity to each step's noise. The last line is one JSON object.
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import torch
 
-from analysis.style import GRID, INK, MUTED, RC
 from ditscale.diffusion import samplers
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.gaussian import COVARIANCE, gaussian_network, ode_map
 from ditscale.diffusion.nfe import evaluations
+from ditscale.figures.style import GRID, INK, MUTED, RC
+from tiny import parse
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same again.
 COLOURS = {"ddpm": "#0072B2", "edm": "#D55E00", "flow, linear": "#009E73", "flow, cosine": "#CC79A7"}
@@ -34,9 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/sampler_convergence.png"))
     parser.add_argument("--most", type=int, default=512, help="steps of the finest run")
-    options = parser.parse_args()
+    options = parse(parser, most=16, out=Path(os.devnull))
     steps = [8 * 2**i for i in range(20) if 8 * 2**i <= options.most]
-    results = {"benchmark": "convergence", "steps": steps, "ode": {}, "stochastic": {}}
+    results = {"benchmark": "convergence", "tiny": options.tiny, "steps": steps, "ode": {}, "stochastic": {}}
     for name, sampler in ODE:
         results["ode"][f"{sampler}, {name}"] = [ode_error(MAKE[name](), sampler, n) for n in steps]
     for name, sampler, extra in SDE:
@@ -111,7 +113,7 @@ def draw(results: dict, steps: list[int], out: Path) -> None:
             left.plot(guide, [height * (guide[0] / x) ** order for x in guide], color=MUTED, linewidth=0.8, linestyle=":")
             left.annotate(f"order {order}", (guide[-1], height * (guide[0] / guide[-1]) ** order), fontsize=8, color=MUTED,
                           ha="right", va="bottom")
-        figure.savefig(out, dpi=130, metadata={"Software": None})
+        figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
 
 
 if __name__ == "__main__":

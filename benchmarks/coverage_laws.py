@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, on made studies of a known law with a floor and a known spread between seeds.
 
-    python benchmarks/coverage.py [--repetitions 500]
+    python benchmarks/coverage_laws.py [--repetitions 500]
 
 Three ways on the same studies: the profile (the default of ``Fit.intervals``), percentiles over resampled runs, and, as the
 counter-example, percentiles over resampled checkpoints. Studies have 5 or 8 sizes with 3 seeds; those for the checkpoints have 4
@@ -16,6 +16,7 @@ import numpy as np
 from ditscale.scaling.fitting import fit
 from ditscale.scaling.intervals import bootstrap_runs
 from ditscale.scaling.laws import PowerLawFloor
+from tiny import parse
 
 LAW = PowerLawFloor(E=8.0, A=60.0, alpha=0.45)
 SPAN = 1000.0                     # from the smallest to the largest cost
@@ -27,7 +28,7 @@ RESAMPLES = 300
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=500)
-    options = parser.parse_args()
+    options = parse(parser, repetitions=1)
     began, result = time.perf_counter(), {}
     for sizes, checkpoints in ((5, 1), (8, 1), (5, 4), (8, 4)):
         ways = ("profile", "runs") if checkpoints == 1 else ("profile", "runs", "checkpoints")
@@ -35,7 +36,7 @@ def main() -> None:
         result[name] = {way: coverage(way, sizes, checkpoints, options.repetitions) for way in ways}
         for way, shares in result[name].items():
             print(f"{name:36s} {way:12s} " + "  ".join(f"{k} {100 * v:5.1f} %" for k, v in shares.items()), flush=True)
-    print(json.dumps({"benchmark": "coverage", "law": LAW.coefficients(), "seed_spread": SEED_SPREAD, "level": 0.95,
+    print(json.dumps({"benchmark": "coverage_laws", "tiny": options.tiny, "law": LAW.coefficients(), "seed_spread": SEED_SPREAD, "level": 0.95,
                       "repetitions": options.repetitions, "resamples": RESAMPLES, "coverage": result,
                       "seconds": time.perf_counter() - began}))
 

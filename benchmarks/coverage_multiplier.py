@@ -159,10 +159,13 @@ def calibration(statements: list[tuple[float, bool]]) -> dict:
 
 
 def main() -> None:
+    from tiny import parse                                                     # tests import this file from elsewhere
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=500)
-    times = parser.parse_args().repetitions
-    results = {"benchmark": "coverage_multiplier", "repetitions": times, "multiplier": {}, "frontier": {}}
+    options = parse(parser, repetitions=1)
+    times = options.repetitions
+    results = {"benchmark": "coverage_multiplier", "tiny": options.tiny, "repetitions": times, "multiplier": {}, "frontier": {}}
 
     def tell(part: str, name: str, found: dict) -> None:
         results[part][name] = found

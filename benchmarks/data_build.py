@@ -2,7 +2,7 @@
 
     python benchmarks/data_build.py ARCHIVE [--split train] [--rounds 3] [--workers 2]
 
-ARCHIVE is a tar of class folders of 32-pixel images. A compressed one is unpacked first, as decompression is serial for all;
+ARCHIVE is a tar of class folders of 32-pixel images; --tiny makes one. A compressed one is unpacked first, as decompression is serial for all;
 how long a build from the archive as it is takes is told too. Both sides read the same tar, start their own processes, and take
 turns, so that a noisy machine disturbs both alike; the best of the rounds is compared. The last line is one JSON object.
 """
@@ -26,20 +26,24 @@ from ditscale.data.build import build_images
 from ditscale.data.crop import adm_crop
 from ditscale.data.sources import open_source
 from ditscale.data.sources.archive import RangeReader
+from tiny import parse
 
 SIZE, PIECE = 32, 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("archive", type=Path, nargs="?")
     parser.add_argument("--split", default="train")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
+    options = parse(parser, rounds=1)
+    if not (options.archive or options.tiny):
+        parser.error("give an ARCHIVE")
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        options.archive = options.archive or made_archive(folder)
         plain = unpacked(options.archive, folder)
         seconds = {"list": [], "alone": [], "build": []}
         for _ in range(options.rounds):
@@ -53,7 +57,7 @@ def main() -> None:
     images, best = len(source.names), {name: min(values) for name, values in seconds.items()}
     ratios = [alone / whole for alone, whole in zip(seconds["alone"], seconds["build"])]
     print(json.dumps({
-        "benchmark": "data_build", "images": images, "size": SIZE, "workers": options.workers, "rounds": options.rounds,
+        "benchmark": "data_build", "tiny": options.tiny, "images": images, "size": SIZE, "workers": options.workers, "rounds": options.rounds,
         "load_average_before": round(load_before, 2),
         "alone_images_per_second": round(images / best["alone"]), "build_images_per_second": round(images / best["build"]),
         "list_seconds": round(best["list"], 2), "build_seconds_of_the_archive_as_it_is": round(packed, 2),
@@ -65,6 +69,20 @@ def timed(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def made_archive(folder: Path, images: int = 20) -> Path:
+    """A compressed tar of noise in two classes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+    with tarfile.open(folder / "made.tar.xz", "w:xz") as tar:
+        for number, image in enumerate(pixels):
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, "png")
+            member = tarfile.TarInfo(f"train/class{number % 2}/{number:03d}.png")
+            member.size = data.tell()
+            data.seek(0)
+            tar.addfile(member, data)
+    return folder / "made.tar.xz"
 
 
 def unpacked(archive: Path, folder: Path) -> Path:

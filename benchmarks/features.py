@@ -22,6 +22,7 @@ from ditscale.evaluation.extractors import Extractor, Features
 from ditscale.evaluation.extractors.resnet20_cifar10 import ResNet20
 from ditscale.evaluation.images import open_images
 from ditscale.evaluation.reference import reference_of
+from tiny import parse
 
 
 class Widened(torch.nn.Module):
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dimensions", type=int, default=64)
-    options = parser.parse_args()
+    options = parse(parser, images=128, rounds=1)
     torch.manual_seed(0)
     extractor = Extractor("resnet20", Widened(options.dimensions), "0" * 64, options.dimensions, "none", channels=(3,), side=32)
     images = np.random.default_rng(0).integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8)
@@ -53,7 +54,7 @@ def main() -> None:
             whole = timed(lambda: reference_of(open_images(Path(folder) / "images.npz"), extractor))
             rounds.append({"network_seconds": alone, "pass_seconds": whole, "ratio": whole / alone})
             print(rounds[-1], flush=True)
-    print(json.dumps({"benchmark": "features", "images": options.images, "dimensions": options.dimensions,
+    print(json.dumps({"benchmark": "features", "tiny": options.tiny, "images": options.images, "dimensions": options.dimensions,
                       "threads": torch.get_num_threads(), "load_average": round(os.getloadavg()[0], 2), "torch": torch.__version__,
                       "ratio": statistics.median(each["ratio"] for each in rounds[1:]), "rounds": rounds[1:]}))
 

@@ -25,6 +25,7 @@ from ditscale.studies.probe import probe_missing, read_probes, shape_of
 from ditscale.studies.spec import PlannedRun, Spec
 from ditscale.studies.watch import Log
 from made_data import write_latents
+from tiny import parse
 
 MODELS = (("DiT-S/8", 64, "baseline"), ("DiT-S/4", 32, "baseline"), ("DiT-S/2", 8, "baseline"), ("DiT-B/8", 32, "baseline"),
           ("DiT-S/4", 32, "masked"), ("DiT-S/4", 16, "discriminative"))
@@ -34,19 +35,19 @@ WARM_UP_LINES = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=60)
-    options = parser.parse_args()
+    options = parse(parser, steps=15)
     machine = this_machine()
     if machine.kind == "cpu":                                                  # one run at a time, on all cores
         machine = Machine("cpu", machine.name, 1, machine.peak_flops * machine.devices, machine.memory_bytes * machine.devices)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_latents(Path(folder) / "latents.beton")
-        for number, (model, batch, variant) in enumerate(MODELS):
+        for number, (model, batch, variant) in enumerate([("DiT-atto/8", 8, "baseline")] if options.tiny else MODELS):
             spec, planned = make(Path(folder), number, model, batch, variant, options.steps, machine)
             rows.append(measure(spec, planned, machine))
             print(json.dumps(rows[-1]), flush=True)
     worst = {what: max(abs(row[f"{what}_error"]) for row in rows) for what in ("time", "memory")}
-    print(json.dumps({"benchmark": "forecast", "torch": torch.__version__, "device": machine.name, "steps": options.steps,
+    print(json.dumps({"benchmark": "forecast", "tiny": options.tiny, "torch": torch.__version__, "device": machine.name, "steps": options.steps,
                       "rows": rows, "worst_time_error": worst["time"], "worst_memory_error": worst["memory"]}))
 
 

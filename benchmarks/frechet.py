@@ -17,6 +17,7 @@ from scipy.linalg import sqrtm
 
 from ditscale.evaluation.frechet import frechet_distance
 from ditscale.evaluation.moments import Moments, moments
+from tiny import parse
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=2048)
     parser.add_argument("--samples", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = parse(parser, dimensions=32, samples=100, rounds=1)
     a, b = made_moments(options.samples, options.dimensions)
     rounds = []
     for _ in range(options.rounds):
@@ -32,7 +33,7 @@ def main() -> None:
         usual, by_sqrtm = timed(usual_distance, a, b)
         rounds.append({"seconds": ours, "sqrtm_seconds": usual, "ratio": usual / ours})
         print(rounds[-1], flush=True)
-    print(json.dumps({"benchmark": "frechet", "dimensions": options.dimensions, "samples": options.samples,
+    print(json.dumps({"benchmark": "frechet", "tiny": options.tiny, "dimensions": options.dimensions, "samples": options.samples,
                       "scipy": scipy.__version__, "numpy": np.__version__, "rounds": rounds, "ratio": statistics.median(r["ratio"] for r in rounds),
                       "distance": distance, "relative_difference": abs(by_sqrtm / distance - 1)}))
 

@@ -6,8 +6,8 @@
     throughput  images/s, MFU and memory of `train()` by model, variant and compile
     pictures    a short run on CIFAR-10 (an archive that `ditscale data build` takes), or without one on made-up pictures like it
 
-Each writes FOLDER/gpu_<part>.json: what was measured, device, versions, date. What failed or found no time is listed as such. The
-exit code is 1 where losses are not near, or a resumed run is not the same on a device that repeats.
+Each writes FOLDER/gpu_<part>.json, the same as its last line: what was measured, device, versions, date. What failed or found no
+time is listed as such. The exit code is 1 where losses are not near, or a resumed run is not the same on a device that repeats.
 """
 
 import argparse
@@ -221,6 +221,7 @@ def main() -> None:
     (options.out / f"gpu_{options.part}.json").write_text(json.dumps(result, indent=1) + "\n")
     for case in cases:
         print({name: value for name, value in case.items() if not name.endswith("losses")}, flush=True)
+    print(json.dumps(result), flush=True)
     if not all(case.get("near", True) and (case.get("same", True) or not case["repeats"]) for case in cases):
         sys.exit("error: not what it should be")
 

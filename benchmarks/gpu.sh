@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2; shift 2 ;;
     --cifar10) cifar=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    --tiny) more+=(--tiny) step=(--model DiT-atto/4 --batch 8 --rounds 3); shift ;;
+    --tiny) more+=(--tiny) step=(--tiny); shift ;;
     --minutes) more+=(--minutes "$2"); shift 2 ;;
     *) echo "error: $1 is not an option; see the head of this file" >&2; exit 2 ;;
   esac

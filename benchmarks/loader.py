@@ -23,6 +23,7 @@ from ditscale.data.beton import write_beton
 from ditscale.data.ffcv_import import load_ffcv
 from ditscale.data.loader import open_loader
 from ditscale.data.prepare import Latents
+from tiny import parse
 
 LATENT, BATCH = (4, 32, 32), 256
 GOALS = {"bare_ffcv": "at least 0.75", "npy_files": "at least 20"}             # images/s of ours over theirs
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    options = parse(parser, samples=512, rounds=1)
     load_before = os.getloadavg()[0]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -45,7 +46,7 @@ def main() -> None:
             print(f"round {number}", {name: round(speed) for name, speed in rounds[-1].items()}, flush=True)
     measured = rounds[1:]
     print(json.dumps({
-        "benchmark": "loader", "torch": torch.__version__, "cores": 1, "bytes_read_an_image": 2 * 2 * int(np.prod(LATENT)), "batch": BATCH,
+        "benchmark": "loader", "tiny": options.tiny, "torch": torch.__version__, "cores": 1, "bytes_read_an_image": 2 * 2 * int(np.prod(LATENT)), "batch": BATCH,
         "samples": options.samples, "load_average_before": round(load_before, 2), "goals": GOALS,
         "images_per_second": {name: round(statistics.median(each[name] for each in measured)) for name in loaders},
         "ours_over": {name: round(statistics.median(each["ours"] / each[name] for each in measured), 3)

@@ -15,6 +15,7 @@ import torch
 
 from ditscale.models.convert import to_diffusers
 from ditscale.models.dit import create_model
+from tiny import parse
 
 CASES = (("DiT-S/8", 32), ("DiT-S/2", 2), ("DiT-B/4", 4))                        # model, images
 
@@ -24,10 +25,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for each comparison")
     parser.add_argument("--eager-only", action="store_true", help="leave torch.compile out: on a CPU it takes a minute or more a case")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    results = {"benchmark": "model_step", "torch": torch.__version__, "device": options.device,
+    options = parse(parser, seconds=0.0, eager_only=True)
+    results = {"benchmark": "model_step", "tiny": options.tiny, "torch": torch.__version__, "device": options.device,
                "threads": torch.get_num_threads(), "cases": []}
-    for name, images in CASES:
+    for name, images in [("DiT-atto/8", 2)] if options.tiny else CASES:
         for dtype in (torch.float32, torch.bfloat16):
             case = measure(name, images, dtype, options)
             results["cases"].append(case)

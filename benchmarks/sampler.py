@@ -1,4 +1,4 @@
-"""What samplers add to the model calls: S/8 on 32 x 32 x 4 latents, 250 steps, batch 64. One run, a share for each sampler.
+"""What samplers add to the model calls: by default S/8 on 32 x 32 x 4 latents, 250 steps, batch 64. One run, a share for each sampler.
 
     python benchmarks/sampler.py [--steps 250] [--samplers ddpm,ddim]
 
@@ -20,6 +20,7 @@ from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
 from ditscale.models.dit import create_model
+from tiny import parse
 
 CASES = {"ddpm": (Ddpm, {}), "ddim": (Ddpm, {}), "heun": (Flow, {}), "euler": (Flow, {}), "sde": (Flow, {}),
          "heun_churn": (Edm, {"churn": 40.0})}
@@ -27,13 +28,14 @@ CASES = {"ddpm": (Ddpm, {}), "ddim": (Ddpm, {}), "heun": (Flow, {}), "euler": (F
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="DiT-S/8")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--samplers", default="ddpm", help=f"comma-separated, of {', '.join(CASES)}")
     parser.add_argument("--guidance-scale", type=float, default=1.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    results = {"benchmark": "sampler", "model": "DiT-S/8", "torch": torch.__version__, "device": options.device,
+    options = parse(parser, model="DiT-atto/8", steps=3, batch=2, samplers=",".join(CASES))
+    results = {"benchmark": "sampler", "tiny": options.tiny, "model": options.model, "torch": torch.__version__, "device": options.device,
                "threads": torch.get_num_threads(), "steps": options.steps, "batch": options.batch,
                "guidance_scale": options.guidance_scale, "cases": []}
     for name in options.samplers.split(","):
@@ -60,7 +62,7 @@ def measure(name: str, options) -> dict:
     """Seconds in the model and outside it, in all and by step."""
     make, extra = CASES[name]
     formulation, device = make(), options.device
-    model = create_model("DiT-S/8", seed=0, input_size=32, in_channels=4, learn_sigma=formulation.learn_sigma).to(device).eval()
+    model = create_model(options.model, seed=0, input_size=32, in_channels=4, learn_sigma=formulation.learn_sigma).to(device).eval()
     timed = Timed(torch.compile(model) if device.startswith("cuda") else model, device)
     guided = Guided(timed, options.guidance_scale, 1000)
     noise, labels = torch.randn(options.batch, 4, 32, 32, device=device), torch.arange(options.batch, device=device)

@@ -24,6 +24,7 @@ from ditscale.rundir import RunDir, read_lines
 from ditscale.training.distributed import join_world
 from ditscale.training.loop import train
 from made_data import write_latents
+from tiny import parse
 
 CLASSES, SHAPE = 1000, (4, 32, 32)
 WARM_UP = 2                                                                    # rounds that do not count
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=16 if torch.cuda.is_available() else 1, help="in a round")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    options = parser.parse_args()
+    options = parse(parser, model="DiT-atto/4", batch=8, rounds=3, steps=1)
     world = join_world()
     with tempfile.TemporaryDirectory() as folder:
         config, run = make_run(Path(folder), options)
@@ -45,7 +46,7 @@ def main() -> None:
         train(config, run, world, stop=turns)
         parts = seconds_by_part(read_lines(run.metrics), options)
     ours, plain = (statistics.median(seconds[WARM_UP:]) / options.steps for seconds in (turns.ours, turns.plain))
-    result = {"benchmark": "train_step", "torch": torch.__version__, "device": device_name(world.device),
+    result = {"benchmark": "train_step", "tiny": options.tiny, "torch": torch.__version__, "device": device_name(world.device),
               "threads": torch.get_num_threads(),
               "model": options.model, "batch": options.batch, "precision": options.precision, "deepspeed": "zero1",
               "rounds": len(turns.plain) - WARM_UP, "steps_a_round": options.steps, "train_step_seconds": round(ours, 5),

@@ -20,6 +20,7 @@ from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
+from tiny import parse
 
 VARIANTS = ("baseline", "masked", "mdt", "discriminative")
 
@@ -32,8 +33,8 @@ def main() -> None:
     parser.add_argument("--block", default="adaln_zero")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    results = {"benchmark": "variants", "torch": torch.__version__, "device": options.device, "threads": torch.get_num_threads(),
+    options = parse(parser, models=["DiT-atto/4"], images=2, seconds=0.0)
+    results = {"benchmark": "variants", "tiny": options.tiny, "torch": torch.__version__, "device": options.device, "threads": torch.get_num_threads(),
                "precision": options.precision, "images": options.images, "block": options.block, "cases": []}
     for model in options.models:
         for case in measure(model, options):

@@ -103,12 +103,16 @@ def test_without_clipping_it_is_the_plain_loop_bit_for_bit(make_run, world, plai
 
 
 def plain_bf16_loop(config, *, micro_batches):
-    """bf16 weights and gradients, fp32 masters: losses, and the masters in the end. Micro gradients are added in bf16."""
+    """bf16 weights and gradients, fp32 masters: losses, and the masters in the end. Micro gradients are added in bf16.
+
+    The fused AdamW, as in ``train()``: torch's other one differs in a master's last bit, which now and then rounds a bf16 weight the
+    other way (2^-8 of it), and 20 steps later losses differ by 5e-5 and masters by 2e-3.
+    """
     objective, model = make_objective(config), build_model(config)
     for p in model.parameters():
         p.data = p.data.bfloat16()
     masters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
-    optimizer, found = torch.optim.AdamW(masters.values(), lr=config.train.lr, weight_decay=0.0), []
+    optimizer, found = torch.optim.AdamW(masters.values(), lr=config.train.lr, weight_decay=0.0, fused=True), []
     batches = open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64 // micro_batches,
                           end_images=config.train.images, backend="mmap")
     for step, (images, labels, positions) in enumerate(batches, start=1):
@@ -129,13 +133,13 @@ def plain_bf16_loop(config, *, micro_batches):
 
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_bf16_equals_a_plain_loop_with_fp32_masters(make_run, world, micro_batches):
-    """Losses and masters to 1e-6 over 20 steps, with accumulation too: micro gradients are added in their order."""
+    """Masters bit for bit over 20 steps, with accumulation too: micro gradients are added in their order. A logged loss is the mean
+    of the micro batches' in fp32, here in float64: 1e-6."""
     config, run = make_run(changes={**STEPS, **strategy("zero1"), "resources.micro_batch": 64 // micro_batches})
     train(config, run, world)
     history, masters = plain_bf16_loop(config, micro_batches=micro_batches)
-    bound = 1e-6
-    assert losses(run) == pytest.approx(history, abs=bound)
-    assert near(saved(run, "masters"), masters, bound)
+    assert losses(run) == pytest.approx(history, abs=1e-6)
+    assert near(saved(run, "masters"), masters, 0)
 
 
 def test_bf16_on_two_ranks_is_near_one(make_run, world, on_ranks):

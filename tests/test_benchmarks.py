@@ -1,0 +1,49 @@
+"""Every benchmark runs, at its smallest size, as its head says: as a script. Its numbers then say nothing and are not looked at."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ditscale.data.ffcv_import import load_ffcv
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+HELPERS = {"made_data", "made_study", "tiny"}
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
+ARGUMENTS = {"gpu": ["pictures", "--out", os.devnull]}                         # all its parts: tests/training/test_gpu_script.py
+MINUTES = {"communication", "forecast"}                                        # start ranks and launches of their own
+
+
+def not_a_number(word):
+    raise ValueError(f"{word} is not JSON")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in MINUTES else []) for name in NAMES])
+def test_it_runs_and_ends_in_one_json_object(name, repository, tmp_path):
+    if name == "loader" and not load_ffcv()[0]:
+        pytest.skip(f"it measures FFCV, which is not there: {load_ffcv()[1]}")
+    arguments = [str(tmp_path) if word == os.devnull else word for word in ARGUMENTS.get(name, [])]
+    done = subprocess.run([sys.executable, str(FOLDER / f"{name}.py"), *arguments, "--tiny"], cwd=repository, text=True,
+                          capture_output=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1], parse_constant=not_a_number)
+    assert found["benchmark"].split("_")[0] == name.split("_")[0] and found["tiny"] is True and len(found) > 3
+
+
+@pytest.mark.parametrize("name", [*NAMES, *HELPERS])
+def test_it_shadows_no_module(name, tmp_path):
+    """A script's folder comes first on the path: benchmarks/coverage.py was what numba got for the package ``coverage``."""
+    spec = importlib.util.find_spec(name)
+    assert spec is None or Path(spec.origin).parent == FOLDER
+    assert name not in sys.stdlib_module_names
+
+
+def test_what_is_given_beside_tiny_stays(repository):
+    done = subprocess.run([sys.executable, str(FOLDER / "frechet.py"), "--tiny", "--dimensions", "16"], cwd=repository,
+                          text=True, capture_output=True, timeout=200)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["dimensions"], found["samples"]) == (16, 100)

@@ -35,7 +35,7 @@ def build_given(digits: Path, trained: bool) -> None:
 
 
 def families(given: Path, trained: bool = True) -> Iterator[Case]:
-    """All cases. ``given`` is a folder for what they share; without ``trained``, no run is trained and none of its cases is made."""
+    """All cases; ``given`` is a folder for what they share. Without ``trained`` no run is trained and none of its cases is made."""
     from hostile_cases import arrays, betons, runs, specs, tables
 
     given.mkdir(parents=True)

@@ -19,6 +19,7 @@ def cases(given: Path):
             if text is not None:
                 (folder / "a.json").write_text(text)
             return list(words)
+
         return Case(f"betons/{name}", make, right)
 
     yield case("whole", content, manifest.read_text(), "fine")
@@ -26,9 +27,9 @@ def cases(given: Path):
     yield case("no manifest", content, None, "either")
     for cut in sorted(rng.sample(range(len(content)), 40)):
         yield case(f"cut at {cut}", content[:cut], manifest.read_text(), "refused")
-    used = [place for place in range(len(content)) if content[place]]          # padding is never read
+    used = [place for place in range(len(content)) if content[place]]  # padding is never read
     for place in sorted([*rng.sample(used, 60), *range(0, 24, 2)]):
-        changed = content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1:]
+        changed = content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
         yield case(f"byte {place}", changed, manifest.read_text(), "refused")
     for key in record:
         for value in (None, -1, "x", [], {}, 10**12):
@@ -41,13 +42,24 @@ def cases(given: Path):
 
 def _other_classes(digits: Path):
     """A study that says another shape or number of classes than the file holds."""
-    for key, value in (("classes", 1000), ("classes", 9), ("classes", 11), ("channels", 3), ("channels", 2), ("resolution", 16), ("resolution", 4)):
+    for key, value in (
+        ("classes", 1000),
+        ("classes", 9),
+        ("classes", 11),
+        ("channels", 3),
+        ("channels", 2),
+        ("resolution", 16),
+        ("resolution", 4),
+    ):
+
         def make(folder, key=key, value=value):
             spec = specs._launchable(digits)
             spec["config"]["data"][key] = value
             return ["launch", specs.write(folder, spec), "--launcher", "print"]
+
         yield Case(f"betons/study says {key} {value}", make, "refused")
     for damage in ("cut", "gone", "folder"):
+
         def make(folder, damage=damage):
             spec = specs._launchable(digits)
             spec["config"]["data"]["path"] = "here.beton"
@@ -57,4 +69,5 @@ def _other_classes(digits: Path):
             elif damage == "folder":
                 (folder / "here.beton").mkdir()
             return ["launch", specs.write(folder, spec), "--launcher", "print"]
+
         yield Case(f"betons/study's data {damage}", make, "refused")

@@ -12,7 +12,7 @@ import traceback
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError
-from ditscale.rundir import DONE, FAILED, PREEMPTED, RUNNING, RunDir, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
 from ditscale.studies.output import outlive_readers
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 from ditscale.training.starting import TOO_SHORT, Start

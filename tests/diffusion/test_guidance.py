@@ -10,7 +10,7 @@ from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.nfe import Sampling, evaluated_levels, evaluations, forwards
+from ditscale.diffusion.nfe import Sampling, evaluated_levels, forwards
 from ditscale.diffusion.samplers import sample
 
 

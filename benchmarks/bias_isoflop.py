@@ -14,6 +14,7 @@ import numpy as np
 
 from ditscale.scaling.isoflop import METHODS, approach2
 from ditscale.scaling.laws import Chinchilla
+from tiny import parse
 
 BUDGETS, AT = (1e17, 1e18, 1e19, 1e20, 1e21), 1e24
 SURFACES = {"alpha = beta = .31": (0.31, 0.31), "alpha .34, beta .28": (0.34, 0.28), "alpha .465, beta .155": (0.465, 0.155)}
@@ -37,10 +38,9 @@ def off(law: Chinchilla, points, method: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--tiny", action="store_true", help="three studies: does it run")
-    arguments = parser.parse_args()
-    studies = 3 if arguments.tiny else arguments.studies
-    results = {"benchmark": "bias_isoflop", "at": AT, "budgets": BUDGETS, "studies": studies, "rows": []}
+    options = parse(parser, studies=3)
+    studies = options.studies
+    results = {"benchmark": "bias_isoflop", "tiny": options.tiny, "at": AT, "budgets": BUDGETS, "studies": studies, "rows": []}
     print("N*(1e24) off in %, median [2.5 %, 97.5 %]; exponent off")
     for name, (alpha, beta) in SURFACES.items():
         law = Chinchilla(E=1.69, A=406.4, B=410.7, alpha=alpha, beta=beta)

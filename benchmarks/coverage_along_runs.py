@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 from ditscale.scaling.fitting import fit
+from tiny import parse
 
 X = np.linspace(0.1, 1.0, 10)
 AT = np.array([2.0, 4.0])
@@ -24,15 +25,14 @@ NOISES = {"luck": (0.02, 0.0, 0.005), "drift": (0.0, 0.02, 0.005), "checkpoints"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=400)
-    parser.add_argument("--tiny", action="store_true", help="3 repetitions: does it run?")
-    options = parser.parse_args()
-    times, began, result = 3 if options.tiny else options.repetitions, time.perf_counter(), {}
+    options = parse(parser, repetitions=3)
+    times, began, result = options.repetitions, time.perf_counter(), {}
     for truth in ("power law", "slightly bent", "bent", "broken"):
         for runs in ("3 seeds", "5 seeds", "5 sizes, 1 seed"):
             found = result[f"{truth}; {runs}"] = shares(truth, runs, tuple(NOISES), times)
             print(f"{truth:14s} {runs:16s} " + "  ".join(
                 f"{k} {'none' if v is None else f'{100 * v:.1f} %'}" for k, v in found.items()), flush=True)
-    print(json.dumps({"benchmark": "coverage_along_runs", "repetitions": times, "level": 0.95, "noises": NOISES, "shares": result,
+    print(json.dumps({"benchmark": "coverage_along_runs", "tiny": options.tiny, "repetitions": times, "level": 0.95, "noises": NOISES, "shares": result,
                       "seconds": time.perf_counter() - began}))
 
 

@@ -17,6 +17,7 @@ from ditscale import randomness
 from ditscale.config import resolve
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
+from tiny import parse
 
 
 def main() -> None:
@@ -27,10 +28,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images of a batch, in training and in each gradient")
     parser.add_argument("--batches", type=int, default=200, help="gradients whose variance is taken")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--tiny", action="store_true", help="the smallest run that touches everything")
-    options = parser.parse_args()
-    if options.tiny:
-        options.model, options.at, options.batch, options.batches = "DiT-atto/4", [1], 4, 4
+    options = parse(parser, model="DiT-atto/4", at=[1], batch=4, batches=4)
     fresh, shared = (make_objective(config(options, value)) for value in (False, True))
     model = build_model(config(options, False))
     optimizer, data, rows = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.0), digits(), []
@@ -43,7 +41,7 @@ def main() -> None:
         for parameter, gradient in zip(model.parameters(), gradients(model, fresh, data, step, options.batch)):
             parameter.grad = gradient
         optimizer.step()
-    print(json.dumps({"benchmark": "gradient_variance", "torch": torch.__version__, "model": options.model, "batch": options.batch,
+    print(json.dumps({"benchmark": "gradient_variance", "tiny": options.tiny, "torch": torch.__version__, "model": options.model, "batch": options.batch,
                       "formulation": options.formulation, "batches": options.batches, "cases": rows}))
 
 

@@ -55,7 +55,7 @@ def main():
                 faults.append(fault)
                 print(f"{fault:8} {case.name}: {words}", flush=True)
     counts = Counter(faults)
-    print(json.dumps({"benchmark": "hostile", "cases": len(cases), "families": Counter(case.name.split("/")[0] for case in cases),
+    print(json.dumps({"benchmark": "hostile", "tiny": arguments.tiny, "cases": len(cases), "families": Counter(case.name.split("/")[0] for case in cases),
                       **{fault: counts[fault] for fault in FAULTS}, "seconds": round(time.perf_counter() - start, 1)}))
     sys.exit(bool(faults))
 

@@ -12,7 +12,7 @@ import pytest
 from ditscale.data.ffcv_import import load_ffcv
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-HELPERS = {"made_data", "made_study", "tiny"}
+HELPERS = ("made_data", "made_study", "tiny")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 ARGUMENTS = {"gpu": ["pictures", "--out", os.devnull]}                         # all its parts: tests/training/test_gpu_script.py
 MINUTES = {"communication", "forecast"}                                        # start ranks and launches of their own

@@ -17,6 +17,7 @@ TIMES = ("x", "D", "C")       # the variable that grows along a run, by form
 EARLY = 0.5                   # of a run's own end: what the hold-out in time is fitted on
 SIGNIFICANT = 0.05            # a miss at the runs' ends with a smaller p is told in the status
 USEFUL_ERROR = 0.04           # of a held-out prediction: the limit that arXiv 2410.11840 gives; decides where there are no seeds
+DEAD = 1e-6                   # of the largest singular value: a coefficient below it moves nothing, a floor at zero for one
 UNSEEN = 2 * USEFUL_ERROR     # a bend that shows as USEFUL_ERROR at twice the first half is up to 1.8 times that at twice the whole
 
 
@@ -175,9 +176,9 @@ class Runs:
         counts = [rows.shape for rows in self.families]
         means = np.concatenate([math.sqrt(len(rows)) * self.residuals[rows].mean(axis=0) for rows in self.families])
         along = np.vstack([math.sqrt(len(rows)) * self.jacobian[rows].mean(axis=0) for rows in self.families])
-        if len(means) <= np.linalg.matrix_rank(along):
+        if len(means) <= _rank(along):
             return LackOfFit(reason="no more distinct x than coefficients")
-        p = np.eye(len(means)) - along @ np.linalg.pinv(along)
+        p = np.eye(len(means)) - along @ np.linalg.pinv(along, rcond=DEAD)
         ends = np.cumsum([0, *(points for _, points in counts)])
         blocks = [(self.residuals[rows] - self.residuals[rows].mean(axis=0)) @ p[low:high]
                   for rows, low, high in zip(self.families, ends, ends[1:])]              # (runs, all points)
@@ -188,7 +189,7 @@ class Runs:
             return LackOfFit(reason="all repeats are equal: are they one run counted twice?")
         squares = np.array([_trace_of_square(c, n) for c, n in zip(covariances, free)])
         crossed = float(np.sum(sum(covariances) ** 2) - sum(np.sum(c**2) for c in covariances))
-        first = float(np.clip(spread**2 / (squares.sum() + crossed), 1.0, len(means) - np.linalg.matrix_rank(along)))
+        first = float(np.clip(spread**2 / (squares.sum() + crossed), 1.0, len(means) - _rank(along)))
         second = max(spread**2 / float(np.sum(squares / free)), 1.0)
         f = float(np.sum((p @ means) ** 2)) / spread
         pure = sum(float(np.sum((self.residuals[rows] - self.residuals[rows].mean(axis=0)) ** 2)) for rows in self.families)
@@ -202,10 +203,10 @@ class Runs:
         """
         early, end = early & self.compared, end & self.compared
         rows = self.jacobian[early]
-        if not self.seeded or not end.any() or np.linalg.matrix_rank(rows) < self.jacobian.shape[1]:
+        if not self.seeded or not end.any() or _rank(rows) < _rank(self.jacobian):
             return None, None
         weights = end / end.sum()
-        weights[early] -= np.linalg.pinv(rows).T @ self.jacobian[end].mean(axis=0)
+        weights[early] -= np.linalg.pinv(rows, rcond=DEAD).T @ self.jacobian[end].mean(axis=0)
         miss, error, freedom = self.contrast(weights)
         return (float(2.0 * stats.t.sf(abs(miss) / error, freedom)), freedom) if error > 0 else (None, None)
 
@@ -215,7 +216,7 @@ class Runs:
         centre = float(log_t.mean())
         curve = np.where(inside, scale * (log_t - centre) ** 2, 0.0)
         law = np.where(inside[:, None], self.jacobian, 0.0)
-        give = np.linalg.pinv(law) @ curve
+        give = np.linalg.pinv(law, rcond=DEAD) @ curve
         rest = curve - law @ give
         if rest @ rest < 1e-6 * (curve @ curve) or len(self.names) < 2:
             return None
@@ -223,6 +224,11 @@ class Runs:
         reach = stats.t.ppf(0.5 + level / 2, freedom) * error
         span = float(columns[time].min()), float(columns[time].max())
         return Bend(time, centre, span, c - reach, c + reach, give, freedom, 0.0 if self.seeded else UNSEEN)
+
+
+def _rank(jacobian: np.ndarray) -> int:
+    sizes = np.linalg.svd(jacobian, compute_uv=False)
+    return int(np.sum(sizes > DEAD * sizes[0]))
 
 
 def _trace_of_square(covariance: np.ndarray, free: int) -> float:

@@ -1,12 +1,13 @@
 # `make demo` runs a real miniature study, `make test` the tests. Both set up what they need first, once.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 
 .PHONY: help setup demo test test-all clean
 
 help:
 	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
-	@echo "make test      set up, then run the tests"
+	@echo "make test      set up, then run the tests, JOBS (2) files at once"
 	@echo "make test-all  the tests that take longer too"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
 	@echo "make clean     remove the demo's data and runs"
@@ -22,10 +23,10 @@ demo: setup
 	$(BIN)/ditscale report runs/digits-demo
 
 test: setup
-	$(BIN)/python -m pytest tests -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile
 
 test-all: setup
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf data/digits runs/digits-demo

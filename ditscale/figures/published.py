@@ -102,11 +102,12 @@ def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tup
     """The most rows that agree in these columns, in the block design and in the family (MDT is not MDTv2, nor SiT with REPA SiT), and a
     sentence on the others ("" where none is).
 
-    A paper's table holds several experiments; the first of equally large ones is taken.
+    A paper's table holds several experiments: the one with the most rows of known training compute is taken, or where none is known
+    the largest; the first of equal ones.
     """
     kinds = table.groupby([*one_of_each, "block", "family"], sort=False, dropna=False).ngroup()
-    counts = kinds.value_counts(sort=False)
-    kept = table[kinds == counts.idxmax()]
+    counts = table["train_flops"].notna().groupby(kinds, sort=False).agg(["sum", "size"]).sort_values(["sum", "size"], kind="stable", ascending=False)
+    kept = table[kinds == counts.index[0]]
     left = len(table) - len(kept)
     if not left:
         return table, ""

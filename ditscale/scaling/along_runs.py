@@ -116,7 +116,7 @@ def halves(t: np.ndarray, groups: np.ndarray, by_count: bool = False) -> tuple[n
             continue
         early[rows[: len(rows) // 2] if by_count else rows[t[rows] <= EARLY * t[rows[-1]] * (1 + 1e-9)]] = True
         end[rows[-1]] = True
-    return early, end & (t > t[early].max())
+    return early, end & (t > t[early].max(initial=0.0))
 
 
 def times_beyond(t: np.ndarray, groups: np.ndarray, early: np.ndarray, end: np.ndarray) -> float:

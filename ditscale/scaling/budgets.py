@@ -59,7 +59,10 @@ def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tu
         if of_point.shape != compute.shape:
             raise UserError(f"budget must be as long as the points, {len(compute)}; given were {of_point.shape}")
     else:
-        of_point, why = _nearest(compute, np.unique(inputs.numbers("budgets", budgets))), f"over {100 * NEAR_STATED:g} % from every stated budget"
+        stated = np.unique(inputs.numbers("budgets", budgets))
+        if not stated.size:
+            raise UserError("budgets is an empty list; leave it out to find budgets by clustering")
+        of_point, why = _nearest(compute, stated), f"over {100 * NEAR_STATED:g} % from every stated budget"
     inside = ~np.isnan(of_point)
     require_positive("budget", of_point[inside])
     found = [_budget(compute, np.flatnonzero(of_point == value), float(value)) for value in np.unique(of_point[inside])]

@@ -175,6 +175,9 @@ def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
     lengths = {"y": y.shape, "groups": groups.shape, "weights": weights.shape, **{n: c.shape for n, c in columns.items()}}
     if len(set(lengths.values())) > 1 or y.ndim != 1:
         raise UserError("points must be flat and of equal length; given were " + ", ".join(f"{n} {s}" for n, s in lengths.items()))
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+    if wrong.size:
+        raise UserError(f"weights is {weights[wrong[0]]:g} at place {wrong[0]}; it must be above 0")
     return Points(form, columns, y, groups, weights)
 
 
@@ -264,14 +267,14 @@ def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: flo
 
 
 def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHoldOut | None:
-    """None where no run has several points, or the first halves cannot carry the law."""
+    """None where no run has several points or none ends beyond the first halves, or where these cannot carry the law."""
     time = along_runs.time_of(points.columns, points.groups)
     if time is None:
         return None
     for by_count in (False, True):
         early, end = along_runs.halves(points.columns[time], points.groups, by_count)
         kept = points.where(early)
-        if len(kept.y) and check(kept)[0].ok:
+        if len(kept.y) and end.any() and check(kept)[0].ok:
             break
     else:
         return None

@@ -206,6 +206,8 @@ def test_a_law_joins_neither_families_nor_lengths(dit):
     assert len(ends) == 12 and set(ends["images_seen"]) == {102_400_000} and "102,400,000 images alone" in chosen
     law = power_law.fit_law(dit, "train_flops")
     assert law.fit.n_points == 12 and law.fit.x_range[1] == pytest.approx(6 * 118.64e9 * 102_400_000, rel=1e-3)
+    sit = study_table.scored(study_table.read(published.FOLDER / "sit_repa_sra_tread.csv"))[0]
+    assert set(sit["family"]) == {"SiT"} and sit["train_flops"].notna().all()              # REPA's rows are more, of unknown compute
     assert published._family("SiT-XL/2 + REPA") == "SiT + REPA" and published._family("DiT-XL/2 in-context") == "DiT"
 
 

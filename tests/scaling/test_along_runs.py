@@ -85,6 +85,18 @@ def test_what_is_held_out_in_time():
     assert fit("power_law", [1, 2, 3, 4], [4, 3, 2, 1]).hold_out_in_time is None
 
 
+def test_runs_without_a_first_half_or_an_end_beyond_it_have_no_hold_out_in_time():
+    late = np.tile([0.7, 0.8, 0.9, 1.0], 3)                                   # no checkpoint before half of the end
+    luck = np.exp(0.01 * np.random.default_rng(0).standard_normal(13))
+    for x, runs in ((late, np.repeat(list("abc"), 4)), (np.append(late / 2, 5.0), np.array([*np.repeat(list("abc"), 4), "d"]))):
+        found = fit("power_law", x, x**-0.5 * luck[:len(x)], runs)
+        assert found.law is not None and found.hold_out_in_time is None
+        json.dumps(found.card(found.intervals(at=[2.0])), allow_nan=False)
+    x = np.append(np.tile(X, 3), 5.0)                                         # the last run is one point beyond all ends
+    found = fit("power_law", x, x**-0.5 * np.tile(luck, 3)[:31], [*np.repeat(list("abc"), 10), "d"])
+    assert found.law is not None and found.hold_out_in_time is None
+
+
 def curves(rng, runs: int, sizes: int, luck: float, drift: float, own: float, misfit=0.0):
     """Residuals of a straight line through ``sizes`` families of runs with ten checkpoints: as ``Runs`` takes them."""
     log_x = np.log(X)

@@ -49,6 +49,12 @@ def test_other_analyses_take_columns_too(table):
     assert approach2(table.N, table.D, table.score).k == 6.0
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, 0.0])
+def test_weights_that_mean_nothing_are_one_line(table, wrong):
+    with pytest.raises(UserError, match=f"weights is {wrong:g} at place 3; it must be above 0"):
+        fit("power_law", table.train_flops, table.score, weights=np.where(np.arange(len(table)) == 3, wrong, 1.0))
+
+
 def test_numbers_written_as_text_are_numbers(table):
     assert fit("power_law", table.train_flops.astype(str), table.score.astype(str)).law == fit("power_law", table.train_flops, table.score).law
 

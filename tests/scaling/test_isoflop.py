@@ -131,6 +131,7 @@ def test_a_compute_that_is_6nd_is_told_as_such():
 @pytest.mark.parametrize("given, message", [
     ({"compute": [0.0] * 75}, "compute is 0 at place 0"),
     ({"compute": [1e17] * 3}, "budget must be as long|equal length"),
+    ({"budgets": []}, "budgets is an empty list; leave it out"),
     ({"budgets": [1e17, -1]}, "budget is -1 at place 0"),
     ({"budget": [1e17] * 3}, "budget must be as long as the points, 75"),
     ({"budget": [1e17] * 75, "budgets": [1e17]}, "not both"),

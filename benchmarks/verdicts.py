@@ -90,12 +90,14 @@ def naming(repetitions: int, seeds: int, sigma: float, factor: float | None = No
 
 
 def main() -> None:
+    from tiny import parse                                                     # tests import this file from elsewhere
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=120)
-    parser.add_argument("--tiny", action="store_true", help="two repetitions a case: does it run?")
-    arguments = parser.parse_args()
-    times = 2 if arguments.tiny else arguments.repetitions
-    results = {"benchmark": "verdicts", "repetitions": times, "none": {}, "constant": {}, "turning": {}, "outliers": {}}
+    options = parse(parser, repetitions=2)
+    times = options.repetitions
+    results = {"benchmark": "verdicts", "tiny": options.tiny, "repetitions": times,
+               **{part: {} for part in ("none", "constant", "turning", "outliers")}}
 
     def tell(part: str, name: str, found: dict) -> None:
         results[part][name] = found

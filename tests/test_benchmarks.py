@@ -15,14 +15,14 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 HELPERS = ("made_data", "made_study", "tiny")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 ARGUMENTS = {"gpu": ["pictures", "--out", os.devnull]}                         # all its parts: tests/training/test_gpu_script.py
-MINUTES = {"communication", "forecast"}                                        # start ranks and launches of their own
+LONGER = {"communication", "forecast", "report"}                               # ranks, a probe and a launch, all figures: 20 s and more
 
 
 def not_a_number(word):
     raise ValueError(f"{word} is not JSON")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in MINUTES else []) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LONGER else []) for name in NAMES])
 def test_it_runs_and_ends_in_one_json_object(name, repository, tmp_path):
     if name == "loader" and not load_ffcv()[0]:
         pytest.skip(f"it measures FFCV, which is not there: {load_ffcv()[1]}")

@@ -1,7 +1,8 @@
 """Score against what training cost, with arrows that say how many times cheaper a variant is, and how sure that is.
 
 One curve a model and variant; an arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
-scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published results, each a recipe of its own, the points are drawn and nothing is read off between them.
+scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published
+results, each a recipe of its own, the points are drawn and nothing is read off between them.
 """
 
 import argparse
@@ -180,11 +181,12 @@ class Arrow:
     def _below(self) -> str:
         if self.part is None:
             return "" if self.real else "\nINCONCLUSIVE"
-        return f"\n{self.part.where(self.one.score_unit)}" + (", INCONCLUSIVE elsewhere" if self.one.overall.verdict == IN_PART else "")
+        elsewhere = ", INCONCLUSIVE elsewhere" if self.one.overall.verdict == IN_PART else ""
+        return f"\n{self.part.where(self.one.score_unit)}{elsewhere}"
 
 
 def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
-    """Each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below; draws them."""
+    """Draws each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below."""
     (low, high), taken, arrows = np.log(axes.get_ylim()), [], []
     for one in found:
         for part, scores in _places(one):
@@ -247,8 +249,8 @@ def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow],
         parts.append(f"Arrows go from what {found[0].baseline} paid for a score to what a variant paid ({where}), between checkpoints of each "
                      "run; in full ink where the difference is REAL, at that score and over all scores compared, else in grey.")
         if any(arrow.part for arrow in arrows):
-            parts.append("Where a difference turns or is REAL in part, an arrow stands in each part that is REAL and its numbers are the mean "
-                         "over that part.")
+            parts.append("Where a difference turns or is REAL in part, an arrow stands in each part that is REAL and its numbers are "
+                         "the mean over that part.")
     parts += [one.sentence if one.sentence.endswith(".") else f"{one.sentence}." for one in found]
     if not found:
         parts.append("No arrow: there are no two variants of one model to compare.")

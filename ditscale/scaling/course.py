@@ -55,7 +55,7 @@ class Part:
         return "cheaper" if self.mean.value >= 1 else "dearer"
 
     def where(self, unit: str) -> str:
-        """``up to fid 14.2``, ``from fid 13.1 on``, ``from fid 15 to 14``, or nothing for the whole range; ``unit`` is the score's."""
+        """``up to fid 14.2``, ``from fid 13.1 on``, ``from fid 15 to 14``, or nothing for the whole range."""
         first, last = (f"{score:.3g}" for score in self.scores)
         if self.from_start:
             return "" if self.to_end else f"up to {unit} {last}"
@@ -98,8 +98,8 @@ class Course:
         if sides and (real or self.change_p < CHANGES):
             return overall | {"verdict": IN_PART, "reason": f"it changes over the range{self._passed()}"}
         if real:
-            return overall | {"verdict": INCONCLUSIVE, "reason": f"the interval of the mean leaves out one, but the multiplier changes over "
-                                                                 f"the range{self._passed()}"}
+            reason = f"the interval of the mean leaves out one, but the multiplier changes over the range{self._passed()}"
+            return overall | {"verdict": INCONCLUSIVE, "reason": reason}
         return overall
 
     @property
@@ -142,7 +142,7 @@ def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: f
 
 
 def _p(pairs: list[Pair], weights: np.ndarray) -> float:
-    """Of a contrast of ln CM over the levels being nothing, by the runs' own contrasts, so that their luck is none; ``(levels,)``."""
+    """Of a contrast of ln CM being nothing, by the runs' own contrasts, so that their luck is none; weights ``(levels,)``."""
     value, sigma, freedom = contrast(pairs, weights)
     if abs(value) < EXACT:
         return 1.0

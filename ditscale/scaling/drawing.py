@@ -44,10 +44,12 @@ def draw_multiplier(ax, found) -> None:
         _say(ax, found.verdict_sentence)
         return
     ax.axhline(1.0, color=MUTED, linestyle=":", linewidth=1.2, zorder=1)
-    if found.in_parts:
-        for part in found.course.real_parts:
+    parts = found.course.real_parts if found.in_parts else ()
+    if parts:
+        for part in parts:
             ax.plot(part.scores, [part.mean.value] * 2, color=VARIANT, linewidth=2.0, zorder=1)
-            ax.fill_between(sorted(part.scores), part.mean.interval.low, part.mean.interval.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
+            band = part.mean.interval
+            ax.fill_between(sorted(part.scores), band.low, band.high, color=BAND, alpha=0.35, linewidth=0, zorder=0)
     else:
         ax.axhline(found.overall.value, color=VARIANT, linewidth=1.2, zorder=1)
         if found.overall.interval:
@@ -60,7 +62,7 @@ def draw_multiplier(ax, found) -> None:
     ax.plot([at.target for at in course], [at.value for at in course], color=MUTED, linewidth=0.9, zorder=1)
     bounds = [value for at in (*usable, found.overall) for value in ((at.interval.low, at.interval.high) if at.interval else (at.value,))]
     bounds += [at.value for at in course]
-    bounds += [end for part in (found.course.real_parts if found.in_parts else ()) for end in (part.mean.interval.low, part.mean.interval.high)]
+    bounds += [end for part in parts for end in (part.mean.interval.low, part.mean.interval.high)]
     _plain_ticks(ax.yaxis, min(*bounds, 0.95), max(*bounds, 1.05))
     scores = [at.target for at in (*usable, *course)]
     _plain_ticks(ax.xaxis, min(scores), max(scores), margin=1.08)

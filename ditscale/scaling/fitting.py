@@ -97,8 +97,8 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
     without = None
     if far.found:
         kept = points.where(~np.isin(points.groups, far.runs))
-        without = fit(form, kept.columns, kept.y, kept.groups, loss=loss, delta=delta, residuals=residuals, objective=objective, solver=solver,
-                      starts=starts, weights=kept.weights, x_unit=x_unit, y_unit=y_unit)
+        without = fit(form, kept.columns, kept.y, kept.groups, loss=loss, delta=delta, residuals=residuals, objective=objective,
+                      solver=solver, starts=starts, weights=kept.weights, x_unit=x_unit, y_unit=y_unit)
     outs = {by: _hold_out(points, how, found.theta, by, *what) for by, what in left_out(points.columns, points.groups).items()}
     return Fit(status=status, detail=detail, law=law, loss=how, objective_kind=objective, search=found, lack_of_fit=against,
                hold_out=outs["size"], hold_out_by_compute=outs.get("compute"), hold_out_in_time=in_time, outliers=far, without=without,

@@ -31,7 +31,8 @@ class Multiplier:
     """``overall`` is the geometric mean over the usable targets; ``score_range`` is where both variants were measured.
 
     Its verdict is REAL only where it holds over all of that range; else TURNS or IN PART, and ``course`` has the parts.
-    ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are none.
+    ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are
+    none.
     """
 
     status: Status

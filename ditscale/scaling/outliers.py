@@ -20,8 +20,8 @@ from ditscale.scaling.evidence import distinct_points
 THRESHOLD = 5.0
 LEAST = 1.1
 SIBLINGS = 3
-RULE = (f"{THRESHOLD:g} robust standard deviations of ln score or more, and a factor of {LEAST:g}, from the median of {SIBLINGS} siblings or "
-        "more")
+RULE = (f"{THRESHOLD:g} robust standard deviations of ln score or more, and a factor of {LEAST:g}, from the median of {SIBLINGS} siblings "
+        "or more")
 OF_NORMAL = math.sqrt(2) * 0.6744897501960817     # the median of |a - b| for two standard normal draws
 FARTHEST = 100.0                                  # deviations beyond are told as "more than"
 
@@ -89,8 +89,9 @@ class Outliers:
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
         return {"rule": RULE, "robust_sigma_of_ln_score": self.sigma if math.isfinite(self.sigma) else None,
-                "runs": [{"run": one.run, "of": one.of or None, "where": one.where, "score": one.score, "siblings_median": one.median, "factor": one.factor,
-                          "robust_deviations": min(one.deviation, FARTHEST), "points_far": one.times, "points": one.points}
+                "runs": [{"run": one.run, "of": one.of or None, "where": one.where, "score": one.score,
+                          "siblings_median": one.median, "factor": one.factor, "robust_deviations": min(one.deviation, FARTHEST),
+                          "points_far": one.times, "points": one.points}
                          for one in self.found]}
 
 

@@ -18,6 +18,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.maker import ImageMaker, sample_parts, to_uint8
 from ditscale.evaluation.weights import choose_weights
 from ditscale.objectives.variants import build_model
+from ditscale.reproducible import reproducible
 from ditscale.training.weights import rebuild, run_config
 
 
@@ -44,7 +45,8 @@ def by_hand(maker, count, seed):
     shape = (data.channels, data.resolution, data.resolution)
     noise = randomness.draw(seed, positions, {"sampling noise": randomness.Normal(shape)})["sampling noise"]
     guided = Guided(model.eval(), maker.settings.guidance_scale, data.classes)
-    return sample(guided, Flow(), noise, positions % data.classes, sampler="heun", steps=maker.settings.sampling_steps)
+    with reproducible():                                                       # two threads would add in another order
+        return sample(guided, Flow(), noise, positions % data.classes, sampler="heun", steps=maker.settings.sampling_steps)
 
 
 def test_pixels_are_the_samplers(pixel_values, maker_of):

@@ -17,8 +17,8 @@ LUCKS, OTHERS = (1.003, 0.998, 1.001), (0.999, 1.002, 1.0)
 
 def runs(scores, lucks, name):
     """Runs on one curve ``(9,)``, each times its luck."""
-    return Runs(np.tile(COSTS, len(lucks)), np.concatenate([luck * scores for luck in lucks]), np.repeat(np.arange(len(lucks)), len(COSTS)),
-                name=name)
+    names = np.repeat(np.arange(len(lucks)), len(COSTS))
+    return Runs(np.tile(COSTS, len(lucks)), np.concatenate([luck * scores for luck in lucks]), names, name=name)
 
 
 def crossing(lucks=LUCKS, others=OTHERS, at=1e18, **facts):
@@ -54,7 +54,8 @@ def test_a_crossing_is_told_where_it_is():
         assert min(truth) < part.mean.value < max(truth)
     assert "REAL with a multiplier of" in found.sentence and "dearer from a fid of" in found.sentence
     card = json.loads(json.dumps(found.card(), allow_nan=False))
-    assert card["overall"]["verdict"] == TURNS and [part["side"] for part in card["course"]["parts"] if part["side"]] == ["cheaper", "dearer"]
+    assert card["overall"]["verdict"] == TURNS
+    assert [part["side"] for part in card["course"]["parts"] if part["side"]] == ["cheaper", "dearer"]
 
 
 def test_targets_on_one_side_do_not_hide_the_other():

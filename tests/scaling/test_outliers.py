@@ -119,7 +119,8 @@ def test_clean_studies_name_hardly_anybody():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         sides = [variant(np.exp(0.05 * rng.standard_normal(3)), name) for name in ("masked", "baseline")]
-        wobbly = [Runs(side.cost, side.score * np.exp(0.015 * rng.standard_normal(len(side.cost))), side.runs, name=side.name) for side in sides]
+        wobbly = [Runs(side.cost, side.score * np.exp(0.015 * rng.standard_normal(len(side.cost))), side.runs, name=side.name)
+                  for side in sides]
         named += bool(outliers.of_runs(wobbly).found)
     assert named <= 3
 

@@ -17,6 +17,7 @@ from ditscale.scaling.differences import REAL
 from ditscale.scaling.frontier import frontier
 from ditscale.scaling.multiplier import multiplier
 from ditscale.scaling.noise import pooled_noise
+from tiny import parse
 
 CHEAPER, FLOOR = 1.7, 2.0                                                      # the true multiplier, the score that no cost beats
 COSTS = np.geomspace(1e17, 1.6e18, 8)
@@ -159,8 +160,6 @@ def calibration(statements: list[tuple[float, bool]]) -> dict:
 
 
 def main() -> None:
-    from tiny import parse                                                     # tests import this file from elsewhere
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=500)
     options = parse(parser, repetitions=1)

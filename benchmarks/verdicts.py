@@ -14,16 +14,12 @@ from collections import Counter
 
 import numpy as np
 
+from coverage_multiplier import COSTS, law, made_pair, made_runs, made_sizes
 from ditscale.scaling.course import IN_PART, TURNS
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, REAL
 from ditscale.scaling.multiplier import multiplier
 from ditscale.scaling.outliers import of_runs
-
-try:
-    from benchmarks.coverage_multiplier import COSTS, law, made_pair, made_runs, made_sizes
-except ImportError:                                                            # run as a script: this folder is on the path
-    from coverage_multiplier import COSTS, law, made_pair, made_runs, made_sizes
 
 SPAN = COSTS[-1] / COSTS[0]
 TURNING = {"1.7 to 0.8": (1.7, 0.8, 1.0), "1.7 to 0.9": (1.7, 0.9, 1.0), "2.0 to 0.7": (2.0, 0.7, 1.0),

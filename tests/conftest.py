@@ -1,6 +1,7 @@
 """Values that many tests start from."""
 
 import copy
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -117,6 +118,18 @@ def counted_flops():
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def benchmark_module(repository):
+    """A benchmark's module by name, so that what is printed and what is tested are one. Benchmarks import one another by name."""
+    def load(name):
+        sys.path.insert(0, str(repository / "benchmarks"))
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.pop(0)
+    return load
 
 
 @pytest.fixture(scope="session")

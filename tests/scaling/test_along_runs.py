@@ -1,6 +1,5 @@
 """Checkpoints along runs: right laws are rarely doubted, bent ones are, and an interval beyond the data holds what comes."""
 
-import importlib.util
 import json
 
 import matplotlib.pyplot as plt
@@ -16,11 +15,8 @@ X = np.linspace(0.1, 1.0, 10)
 
 
 @pytest.fixture(scope="module")
-def made(repository):
-    spec = importlib.util.spec_from_file_location("coverage_along_runs", repository / "benchmarks" / "coverage_along_runs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def made(benchmark_module):
+    return benchmark_module("coverage_along_runs")
 
 
 def seeds_of(share: float, runs: int = 5, luck: float = 0.015, own: float = 0.005, seed: int = 0):

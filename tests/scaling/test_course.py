@@ -1,6 +1,5 @@
 """A multiplier's verdict holds over the whole range, or says where it turns: exact crossings, a file, and made-up studies."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -28,16 +27,8 @@ def crossing(lucks=LUCKS, others=OTHERS, at=1e18, **facts):
 
 
 @pytest.fixture(scope="module")
-def made(repository):
-    spec = importlib.util.spec_from_file_location("benchmarks.verdicts", repository / "benchmarks" / "verdicts.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-    sys.path.insert(0, str(repository / "benchmarks"))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
+def made(benchmark_module):
+    return benchmark_module("verdicts")
 
 
 def test_a_crossing_is_told_where_it_is():

@@ -1,16 +1,11 @@
 """Intervals and probabilities against made-up studies whose truth is known: ``benchmarks/coverage_multiplier.py``, counted."""
 
-import importlib.util
-
 import pytest
 
 
 @pytest.fixture(scope="module")
-def made(repository):
-    spec = importlib.util.spec_from_file_location("coverage_multiplier", repository / "benchmarks" / "coverage_multiplier.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def made(benchmark_module):
+    return benchmark_module("coverage_multiplier")
 
 
 def test_multipliers_cover(made):

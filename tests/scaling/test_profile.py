@@ -1,7 +1,5 @@
 """The profile's intervals hold the truth as often as they say; the checkpoint bootstrap does not."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -10,12 +8,8 @@ from ditscale.scaling.laws import PowerLaw
 
 
 @pytest.fixture(scope="module")
-def coverage(repository):
-    """The benchmark's function, so that what is printed and what is tested are one."""
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", repository / "benchmarks" / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.coverage
+def coverage(benchmark_module):
+    return benchmark_module("coverage_laws").coverage
 
 
 def test_power_law_agrees_with_the_textbook():

@@ -138,7 +138,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
         f"{law.fit.outlier_sentence}." if law.fit.outliers.found else "",
     ]
     if same_length:
-        parts.append("All runs saw equally many images, so at the ends compute differs by model alone: this is the law "
+        parts.append("The law's points saw equally many images, so their compute differs by model alone: this is the law "
                      "of model compute on another scale.")
     if ranks.status.ok:
         parts.append(f"Spearman's rank correlation of compute with score over the {len(final)} ends is "

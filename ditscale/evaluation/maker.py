@@ -87,8 +87,10 @@ class ImageMaker:
         Parts after the first are filled to ``batch``, and on a GPU the first too, where another shape is compiled anew; else a set
         smaller than ``batch`` costs at most ``FEWEST`` images.
         """
+        if not len(positions):                                                 # a rank without a share of a small set
+            return positions
         batch = self.settings.batch
-        whole = len(positions) and (positions[0] >= batch or self.device.type == "cuda")
+        whole = (positions[0] >= batch or self.device.type == "cuda")
         missing = (batch if whole else min(batch, FEWEST)) - len(positions)
         return torch.cat([positions, positions[-1:] + 1 + torch.arange(missing)]) if missing > 0 else positions
 

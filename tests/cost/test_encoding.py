@@ -37,7 +37,7 @@ def test_which_encoder_is_known(tmp_path, vae_folders):
 def planned(tmp_path, values):
     """What the plan of two runs on such data says of encoding."""
     def plan(path, resolution, channels, vae):
-        values["data"].update(path=str(path), resolution=resolution, channels=channels)
+        values["data"].update(path=str(path), resolution=resolution, channels=channels, classes=5)
         values["evaluation"]["vae"] = vae
         spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": values,
                 "parameters": {"seed": {"values": [0, 1]}}, "runs_dir": str(tmp_path / "runs")}

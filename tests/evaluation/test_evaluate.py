@@ -89,7 +89,7 @@ def test_images_from_elsewhere(run, digits, tmp_path):
     settings = [f"extractor_path={digits / 'digits_cnn.safetensors'}", f"reference_path={digits / 'heldout.beton'}"]
     evaluate(tmp_path / "found", *settings)
     evaluate(tmp_path / "found.npz", *settings, "--out", tmp_path / "other.jsonl")
-    [line], [other] = read_lines(tmp_path / "found.evals.jsonl"), read_lines(tmp_path / "other.jsonl")
+    [line], [other] = read_lines(tmp_path / "found.evals.jsonl", "score"), read_lines(tmp_path / "other.jsonl", "score")
 
     from ditscale.evaluation.extractors.make import make_extractor
     extractor = make_extractor("digits_cnn", digits / "digits_cnn.safetensors")
@@ -107,7 +107,7 @@ def test_sampled_images_score_as_their_run(run, tmp_path):
     settings = read_lines(run.evals)[0]
     stated = json.loads(run.record.read_text())["config"]["evaluation"]
     evaluate(tmp_path / "set.npz", f"extractor_path={stated['extractor_path']}", f"reference_path={stated['reference_path']}")
-    [line] = read_lines(tmp_path / "set.npz.evals.jsonl")
+    [line] = read_lines(tmp_path / "set.npz.evals.jsonl", "score")
     assert line["passport"] == settings["passport"] and line["score"] == pytest.approx(settings["score"], rel=1e-6)
 
 
@@ -140,7 +140,7 @@ def test_sfid_is_the_distance_of_spatial_features(run, digits, tmp_path, monkeyp
     np.savez(tmp_path / "found.npz", arr_0=found["train"].transpose(0, 2, 3, 1))
     np.savez(tmp_path / "reference.npz", arr_0=found["heldout"].transpose(0, 2, 3, 1))
     evaluate(tmp_path / "found.npz", "metric=fd_spatial_features:Net", "also=[sfid]", f"reference_path={tmp_path / 'reference.npz'}")
-    [line] = read_lines(tmp_path / "found.npz.evals.jsonl")
+    [line] = read_lines(tmp_path / "found.npz.evals.jsonl", "score")
     by_hand = [frechet_distance(*(moments(found[name].reshape(300, -1)[:, part]) for name in ("train", "heldout")))
                for part in (slice(0, 4), slice(20, 30))]
     assert [line["score"], line["values"]["sfid"]] == pytest.approx(by_hand, rel=1e-9)

@@ -15,12 +15,15 @@ KAGGLE = ["imageid", "predictionstring"]
 SHOWN = 80                                                                      # characters of a line in a message
 
 
-def read_labels(path: Path) -> dict[str, int | str] | None:
+def read_labels(path: Path) -> dict[str, int | str]:
     """``{image name: label}`` of what ``--labels`` names: see ``parse_labels``, or ImageNet's devkit."""
     try:
-        return imagenet.from_devkit(path) if imagenet.is_devkit(path) else parse_labels(path, path.read_bytes())
+        found = imagenet.from_devkit(path) if imagenet.is_devkit(path) else parse_labels(path, path.read_bytes())
     except OSError as error:
         raise UserError(f"--labels {path}: cannot be read: {error.strerror or error}") from None
+    if found is None:
+        raise UserError(f"--labels {path}: its labels are null; leave --labels out, and give --unlabeled for images without labels")
+    return found
 
 
 def parse_labels(where, content: bytes) -> dict[str, int | str] | None:

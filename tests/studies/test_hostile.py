@@ -65,7 +65,7 @@ def test_texts(base, tmp_path, text, words):
 @pytest.mark.parametrize("key, value, words", [
     ("parametrs", {}, "did you mean 'parameters'"), ("config.train.lrr", 1, "did you mean 'lr'"),
     ("parameters", {"seeed": {"value": 1}}, "did you mean 'seed'"), ("parameters", [1], "'parameters' is [1]"),
-    ("parameters", {"seed": 3}, "seed is 3; write seed: {values: [3]}"), ("parameters", {"seed": {"values": []}}, "'values' is empty"),
+    ("parameters", {"seed": 3}, "'parameters.seed' is 3"), ("parameters", {"seed": {"values": []}}, "'values' is empty"),
     ("parameters", {"seed": {"values": [0, 0]}}, "two runs of the study are the same"),
     ("parameters", {"seed": {"values": [0, "x"]}}, "'seed' is 'x'"), ("parameters", {1: {"value": 1}}, "'parameters.1"),
     ("parameters", {"": {"value": 1}}, "unknown key ''"), ("bundles", {"v": [1]}, "'bundles.v' is [1]"),

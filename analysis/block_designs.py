@@ -3,7 +3,7 @@
     python analysis/block_designs.py runs/imagenet256-blocks
 """
 
-from ditscale.figures.block_designs import main
+from ditscale.figures.plots.block_designs import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

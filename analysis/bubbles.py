@@ -3,7 +3,7 @@
     python analysis/bubbles.py runs/digits-demo
 """
 
-from ditscale.figures.bubbles import main
+from ditscale.figures.plots.bubbles import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

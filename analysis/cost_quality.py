@@ -3,7 +3,7 @@
     python analysis/cost_quality.py runs/digits-demo --cost accelerator_hours
 """
 
-from ditscale.figures.cost_quality import main
+from ditscale.figures.plots.cost_quality import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

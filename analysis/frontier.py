@@ -3,7 +3,7 @@
     python analysis/frontier.py runs/digits-demo --cost train_flops
 """
 
-from ditscale.figures.frontier import main
+from ditscale.figures.plots.frontier import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/gflops.py runs/digits-demo
 """
 
-from ditscale.figures.gflops import main
+from ditscale.figures.plots.gflops import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/isoflop.py runs/isoflop
 """
 
-from ditscale.figures.isoflop import main
+from ditscale.figures.plots.isoflop import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/loss_curves.py runs/digits-demo
 """
 
-from ditscale.figures.loss_curves import main
+from ditscale.figures.plots.loss_curves import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

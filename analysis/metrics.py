@@ -3,7 +3,7 @@
     python analysis/metrics.py runs/digits-demo
 """
 
-from ditscale.figures.metrics import main
+from ditscale.figures.plots.metrics import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/power_law.py runs/digits-demo
 """
 
-from ditscale.figures.power_law import main
+from ditscale.figures.plots.power_law import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/samples.py runs/digits-demo
 """
 
-from ditscale.figures.samples import main
+from ditscale.figures.plots.samples import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/sampling_compute.py runs/digits-demo
 """
 
-from ditscale.figures.sampling_compute import main
+from ditscale.figures.plots.sampling_compute import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

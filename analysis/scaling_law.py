@@ -3,7 +3,7 @@
     python analysis/scaling_law.py runs/digits-demo --form power_law_floor --x train_flops
 """
 
-from ditscale.figures.scaling_law import main
+from ditscale.figures.plots.scaling_law import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

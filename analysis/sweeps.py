@@ -3,7 +3,7 @@
     python analysis/sweeps.py runs/digits-demo --over guidance_scale
 """
 
-from ditscale.figures.sweeps import main
+from ditscale.figures.plots.sweeps import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/table.py runs/digits-demo
 """
 
-from ditscale.figures.table import main
+from ditscale.figures.plots.table import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

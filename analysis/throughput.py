@@ -3,7 +3,7 @@
     python analysis/throughput.py runs/digits-demo
 """
 
-from ditscale.figures.throughput import main
+from ditscale.figures.plots.throughput import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/training_compute.py runs/digits-demo
 """
 
-from ditscale.figures.training_compute import main
+from ditscale.figures.plots.training_compute import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

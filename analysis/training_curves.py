@@ -4,7 +4,7 @@
     python analysis/training_curves.py runs/digits-demo
 """
 
-from ditscale.figures.training_curves import main
+from ditscale.figures.plots.training_curves import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,7 +3,7 @@
     python analysis/variants.py runs/digits-demo
 """
 
-from ditscale.figures.variants import main
+from ditscale.figures.plots.variants import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

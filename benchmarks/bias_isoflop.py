@@ -11,10 +11,10 @@ import argparse
 import json
 
 import numpy as np
+from tiny import parse
 
 from ditscale.scaling.isoflop import METHODS, approach2
 from ditscale.scaling.laws import Chinchilla
-from tiny import parse
 
 BUDGETS, AT = (1e17, 1e18, 1e19, 1e20, 1e21), 1e24
 SURFACES = {"alpha = beta = .31": (0.31, 0.31), "alpha .34, beta .28": (0.34, 0.28), "alpha .465, beta .155": (0.465, 0.155)}

@@ -75,9 +75,10 @@ def measure(folder: Path, ranks: int, options) -> list[dict]:
 
 def make_cases(folder: Path, ranks: int, options) -> None:
     """A run directory a case, all on the same random latents."""
+    from made_data import write_latents
+
     from ditscale.config import resolve
     from ditscale.rundir import RunDir
-    from made_data import write_latents
 
     write_latents(folder / "latents.beton")
     for name in options.strategies:
@@ -144,7 +145,7 @@ def run_cases(folder: Path) -> None:
     from ditscale.rundir import RunDir
     from ditscale.training.distributed import join_world
     from ditscale.training.loop import train
-    from ditscale.training.strategy import sharding
+    from ditscale.training.zero.strategy import sharding
 
     world, cases = join_world(), []
     for path in sorted(record.parent for record in folder.glob("*/run.json")):

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 import torch
+from tiny import parse
 
 from ditscale.diffusion import samplers
 from ditscale.diffusion.ddpm import Ddpm
@@ -20,8 +21,7 @@ from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.gaussian import COVARIANCE, gaussian_network, ode_map
 from ditscale.diffusion.nfe import evaluations
-from ditscale.figures.style import GRID, INK, MUTED, RC
-from tiny import parse
+from ditscale.figures.kit.style import GRID, INK, MUTED, RC
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same again.
 COLOURS = {"ddpm": "#0072B2", "edm": "#D55E00", "flow, linear": "#009E73", "flow, cosine": "#CC79A7"}

@@ -13,9 +13,9 @@ import json
 import time
 
 import numpy as np
+from tiny import parse
 
 from ditscale.scaling.fitting import fit
-from tiny import parse
 
 X = np.linspace(0.1, 1.0, 10)
 AT = np.array([2.0, 4.0])

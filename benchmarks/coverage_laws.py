@@ -12,11 +12,11 @@ import json
 import time
 
 import numpy as np
+from tiny import parse
 
 from ditscale.scaling.fitting import fit
 from ditscale.scaling.intervals import bootstrap_runs
 from ditscale.scaling.laws import PowerLawFloor
-from tiny import parse
 
 LAW = PowerLawFloor(E=8.0, A=60.0, alpha=0.45)
 SPAN = 1000.0                     # from the smallest to the largest cost

@@ -11,13 +11,13 @@ import argparse
 import json
 
 import numpy as np
+from tiny import parse
 
 from ditscale.scaling.curves import Runs, make_curve
 from ditscale.scaling.differences import REAL
 from ditscale.scaling.frontier import frontier
 from ditscale.scaling.multiplier import multiplier
 from ditscale.scaling.noise import pooled_noise
-from tiny import parse
 
 CHEAPER, FLOOR = 1.7, 2.0                                                      # the true multiplier, the score that no cost beats
 COSTS = np.geomspace(1e17, 1.6e18, 8)

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tiny import parse
 
 from ditscale.data.build import build_images
 from ditscale.data.crop import adm_crop
 from ditscale.data.sources import open_source
 from ditscale.data.sources.archive import RangeReader
-from tiny import parse
 
 SIZE, PIECE = 32, 1024
 

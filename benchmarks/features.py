@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny import parse
 
 from ditscale.evaluation.extractors import Extractor, Features
 from ditscale.evaluation.extractors.resnet20_cifar10 import ResNet20
 from ditscale.evaluation.images import open_images
 from ditscale.evaluation.reference import reference_of
-from tiny import parse
 
 
 class Widened(torch.nn.Module):

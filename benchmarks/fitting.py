@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 from scipy.optimize import minimize
+from tiny import parse
 
 from ditscale.scaling.fitting import gather, refit
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.solver import Loss, minimise, minimise_from_grid
 from ditscale.scaling.starts import hoffmann_grid
-from tiny import parse
 
 LOSS = Loss(1e-3)
 EVERY = 45

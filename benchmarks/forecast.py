@@ -13,19 +13,19 @@ import tempfile
 from pathlib import Path
 
 import torch
+from made_data import write_latents
 from rich.console import Console
+from tiny import parse
 
 from ditscale.config import resolve
 from ditscale.cost.hardware import Machine, this_machine
 from ditscale.cost.runs import run_memory_card
 from ditscale.rundir import RunDir, read_lines
-from ditscale.studies.launch import launch
+from ditscale.studies.launch.launch import launch
+from ditscale.studies.launch.watch import Log
 from ditscale.studies.launchers.local import ThisMachine
-from ditscale.studies.probe import probe_missing, read_probes, shape_of
-from ditscale.studies.spec import PlannedRun, Spec
-from ditscale.studies.watch import Log
-from made_data import write_latents
-from tiny import parse
+from ditscale.studies.plan.probe import probe_missing, read_probes, shape_of
+from ditscale.studies.spec.spec import PlannedRun, Spec
 
 MODELS = (("DiT-S/8", 64, "baseline"), ("DiT-S/4", 32, "baseline"), ("DiT-S/2", 8, "baseline"), ("DiT-B/8", 32, "baseline"),
           ("DiT-S/4", 32, "masked"), ("DiT-S/4", 16, "discriminative"))

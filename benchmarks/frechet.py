@@ -14,10 +14,10 @@ import time
 import numpy as np
 import scipy
 from scipy.linalg import sqrtm
-
-from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.moments import Moments, moments
 from tiny import parse
+
+from ditscale.evaluation.metrics.frechet import frechet_distance
+from ditscale.evaluation.metrics.moments import Moments, moments
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from made_data import write_latents, write_pictures
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
@@ -31,10 +32,9 @@ from ditscale.environment import environment
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, read_lines
-from ditscale.training.checkpoint import list_checkpoints, load_file
+from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_file
 from ditscale.training.distributed import World, join_world
 from ditscale.training.loop import train
-from made_data import write_latents, write_pictures
 
 VARIANTS = ("baseline", "masked", "mdt", "discriminative")
 STAGES = (1, 2, 3)
@@ -211,7 +211,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_latents(Path(folder) / "latents.beton")
         if options.part == "pictures" and options.cifar10:
-            from ditscale.data.build import build_images                       # needs pillow, which the other parts can do without
+            from ditscale.data.build import build_images  # needs pillow, which the other parts can do without
             print(build_images(options.cifar10, Path(folder) / "pictures.beton", size=32, split="train"), flush=True)
         elif options.part == "pictures":
             write_pictures(Path(folder) / "pictures.beton", samples=2000 if options.tiny else 50_000)

@@ -12,12 +12,12 @@ import json
 
 import torch
 from sklearn.datasets import load_digits
+from tiny import parse
 
 from ditscale import randomness
 from ditscale.config import resolve
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
-from tiny import parse
 
 
 def main() -> None:

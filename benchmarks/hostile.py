@@ -62,13 +62,14 @@ def main():
 
 def preload():
     """What most commands import, once for all children."""
-    import matplotlib.pyplot, pandas, scipy.optimize, torch                    # noqa: E401, F401
+    import matplotlib.pyplot  # noqa: E401, F401
+    import torch
 
-    from ditscale.cli import main                                              # noqa: F401
-    from ditscale.evaluation import command, sampleset                         # noqa: F401
-    from ditscale.figures import scaling_law, training_compute                 # noqa: F401
-    from ditscale.report import report                                         # noqa: F401
-    from ditscale.studies import plan, show, start, status                     # noqa: F401
+    from ditscale.cli import main  # noqa: F401
+    from ditscale.evaluation.sampling import sampleset  # noqa: F401
+    from ditscale.figures.plots import scaling_law, training_compute  # noqa: F401
+    from ditscale.report import report  # noqa: F401
+    from ditscale.studies.launch import start, status  # noqa: F401
 
     torch.set_num_threads(1)
 

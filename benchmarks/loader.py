@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny import parse
 
 from ditscale.data.beton import write_beton
 from ditscale.data.ffcv_import import load_ffcv
 from ditscale.data.loader import open_loader
 from ditscale.data.prepare import Latents
-from tiny import parse
 
 LATENT, BATCH = (4, 32, 32), 256
 GOALS = {"bare_ffcv": "at least 0.75", "npy_files": "at least 20"}             # images/s of ours over theirs
@@ -46,7 +46,8 @@ def main() -> None:
             print(f"round {number}", {name: round(speed) for name, speed in rounds[-1].items()}, flush=True)
     measured = rounds[1:]
     print(json.dumps({
-        "benchmark": "loader", "tiny": options.tiny, "torch": torch.__version__, "cores": 1, "bytes_read_an_image": 2 * 2 * int(np.prod(LATENT)), "batch": BATCH,
+        "benchmark": "loader", "tiny": options.tiny, "torch": torch.__version__, "cores": 1,
+        "bytes_read_an_image": 2 * 2 * int(np.prod(LATENT)), "batch": BATCH,
         "samples": options.samples, "load_average_before": round(load_before, 2), "goals": GOALS,
         "images_per_second": {name: round(statistics.median(each[name] for each in measured)) for name in loaders},
         "ours_over": {name: round(statistics.median(each["ours"] / each[name] for each in measured), 3)

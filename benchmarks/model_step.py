@@ -12,10 +12,10 @@ import statistics
 import time
 
 import torch
+from tiny import parse
 
 from ditscale.models.convert import to_diffusers
 from ditscale.models.dit import create_model
-from tiny import parse
 
 CASES = (("DiT-S/8", 32), ("DiT-S/2", 2), ("DiT-B/4", 4))                        # model, images
 

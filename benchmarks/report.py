@@ -35,7 +35,8 @@ def main() -> None:
         rounds = [one_round(study) for _ in range(options.rounds)]
         kilobytes = (study / "analysis" / "report.html").stat().st_size / 1000
     median = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    print(json.dumps({"benchmark": "report", "tiny": options.tiny, "runs": len(runs), "evaluations": len(runs) * EVALUATIONS, **median, "report_kilobytes": kilobytes,
+    print(json.dumps({"benchmark": "report", "tiny": options.tiny, "runs": len(runs), "evaluations": len(runs) * EVALUATIONS, **median,
+                      "report_kilobytes": kilobytes,
                       "cores": len(os.sched_getaffinity(0)), "load_at_the_end": os.getloadavg()[0], "rounds": rounds}))
 
 

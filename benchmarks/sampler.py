@@ -13,6 +13,7 @@ import statistics
 import time
 
 import torch
+from tiny import parse
 
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
@@ -20,7 +21,6 @@ from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
 from ditscale.models.dit import create_model
-from tiny import parse
 
 CASES = {"ddpm": (Ddpm, {}), "ddim": (Ddpm, {}), "heun": (Flow, {}), "euler": (Flow, {}), "sde": (Flow, {}),
          "heun_churn": (Edm, {"churn": 40.0})}

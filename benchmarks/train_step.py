@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 import torch
+from made_data import write_latents
+from tiny import parse
 
 from ditscale.config import RunConfig, resolve
 from ditscale.objectives.objective import CleanBatch
@@ -23,8 +25,6 @@ from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, read_lines
 from ditscale.training.distributed import join_world
 from ditscale.training.loop import train
-from made_data import write_latents
-from tiny import parse
 
 CLASSES, SHAPE = 1000, (4, 32, 32)
 WARM_UP = 2                                                                    # rounds that do not count

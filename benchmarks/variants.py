@@ -14,13 +14,13 @@ import statistics
 import time
 
 import torch
+from tiny import parse
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
-from tiny import parse
 
 VARIANTS = ("baseline", "masked", "mdt", "discriminative")
 

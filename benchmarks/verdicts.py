@@ -13,8 +13,8 @@ import json
 from collections import Counter
 
 import numpy as np
-
 from coverage_multiplier import COSTS, law, made_pair, made_runs, made_sizes
+
 from ditscale.scaling.course import IN_PART, TURNS
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, REAL
@@ -86,7 +86,7 @@ def naming(repetitions: int, seeds: int, sigma: float, factor: float | None = No
 
 
 def main() -> None:
-    from tiny import parse                                                     # tests import this file from elsewhere
+    from tiny import parse  # tests import this file from elsewhere
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=120)

@@ -6,6 +6,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     """``from ditscale import Study``, without pandas and scipy for those who do not ask."""
     if name == "Study":
-        from ditscale.studies.study import Study
+        from ditscale.studies.table.study import Study
         return Study
     raise AttributeError(f"module 'ditscale' has no attribute '{name}'")

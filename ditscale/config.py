@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.errors import UserError
-from ditscale.evaluation.names import extractor_name
+from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
 from ditscale.section import Count, Counts, Numbers, Section, union, validate

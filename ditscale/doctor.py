@@ -5,13 +5,13 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
-from ditscale.training.relied import PINNED, version_note
+from ditscale.training.zero.relied import PINNED, version_note
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"

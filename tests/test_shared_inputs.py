@@ -34,9 +34,9 @@ def trained(here, digits):
     import torch
 
     from ditscale.objectives.variants import build_model
-    from ditscale.studies.launch import run_record
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.training.tensorfile import write_verified
+    from ditscale.studies.launch.launch import run_record
+    from ditscale.studies.spec.spec import expand, load_spec
+    from ditscale.tensorfile import write_verified
 
     (here / "data").mkdir()
     (here / "data" / "digits").symlink_to(digits)

@@ -149,7 +149,7 @@ def _texts():
     text, rng = yaml.safe_dump(SPEC).encode(), random.Random(0)
     for cut in range(0, len(text), max(1, len(text) // 60)):
         yield Case(f"texts/cut at {cut}", lambda folder, cut=cut: ["plan", write(folder, text[:cut])])
-    for number in range(90):
+    for _ in range(90):
         place, byte = rng.randrange(len(text)), rng.choice(b":{}[]&*!%@|>\t\0\"'#-\xff\xc3")
         changed = text[:place] + bytes([byte]) + text[place + 1 :]
         yield Case(f"texts/byte {place} is {byte:#x}", lambda folder, changed=changed: ["plan", write(folder, changed)])

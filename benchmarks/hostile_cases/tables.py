@@ -51,8 +51,9 @@ WRONG = {
 
 
 def cases(given: Path):
-    from ditscale.studies.ledger import collect
     from made_study import write_study
+
+    from ditscale.studies.table.ledger import collect
 
     write_study(
         given / "made",

@@ -61,7 +61,7 @@ def export(run, target, images, average):
     from pathlib import Path
 
     from ditscale.rundir import RunDir
-    from ditscale.training.weights import pick_checkpoint, saved_average, write_weights
+    from ditscale.training.checkpoint.weights import pick_checkpoint, saved_average, write_weights
 
     run = RunDir(run)
     checkpoint = pick_checkpoint(run, images, average)
@@ -85,8 +85,8 @@ def ema(run, target, length, images):
     from pathlib import Path
 
     from ditscale.rundir import RunDir
-    from ditscale.training.checkpoint import images_of
-    from ditscale.training.weights import pick_checkpoint, rebuild, write_weights
+    from ditscale.training.checkpoint.checkpoint import images_of
+    from ditscale.training.checkpoint.weights import pick_checkpoint, rebuild, write_weights
 
     run = RunDir(run)
     at = images_of(pick_checkpoint(run, images))

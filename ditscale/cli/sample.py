@@ -29,9 +29,9 @@ def sample(run, out, overrides, images, seed, checkpoint, form):
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale sample ...
     """
     from ditscale.config import parse_override
-    from ditscale.evaluation.sampleset import sample_set, settings_of
+    from ditscale.evaluation.sampling.sampleset import sample_set, settings_of
     from ditscale.rundir import RunDir
-    from ditscale.training.weights import run_config
+    from ditscale.training.checkpoint.weights import run_config
 
     config = run_config(RunDir(run))
     settings = settings_of(config, dict(map(parse_override, overrides)), run)

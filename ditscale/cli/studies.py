@@ -27,15 +27,15 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
-    from ditscale.studies.encoding import encoding_lines
-    from ditscale.studies.inputs import check_classes_there
     from ditscale.studies.launchers.local import slots
-    from ditscale.studies.limits import excess
-    from ditscale.studies.plan import plan_rows, write_rows
-    from ditscale.studies.probe import probe_missing, read_probes
-    from ditscale.studies.scaleout import scaling_curves
-    from ditscale.studies.show import show_plan
-    from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.plan.encoding import encoding_lines
+    from ditscale.studies.plan.limits import excess
+    from ditscale.studies.plan.plan import plan_rows, write_rows
+    from ditscale.studies.plan.probe import probe_missing, read_probes
+    from ditscale.studies.plan.scaleout import scaling_curves
+    from ditscale.studies.plan.show import show_plan
+    from ditscale.studies.spec.inputs import check_classes_there
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
@@ -82,9 +82,9 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
     """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
     from rich.console import Console
 
-    from ditscale.studies.phases import only
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.studies.start import start
+    from ditscale.studies.launch.start import start
+    from ditscale.studies.spec.phases import only
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     if over_limits:
@@ -105,9 +105,9 @@ def retry(spec_path, overrides, launcher, site, limit):
     """Launch the failed runs of the study SPEC again."""
     from rich.console import Console
 
-    from ditscale.studies.retry import failed_runs
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.studies.start import start
+    from ditscale.studies.launch.retry import failed_runs
+    from ditscale.studies.launch.start import start
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec, console = load_spec(spec_path, overrides), Console(highlight=False)
     again = failed_runs(spec, expand(spec, spec_path), limit, console)
@@ -125,8 +125,8 @@ def stop(spec_path, overrides):
     """
     from rich.console import Console
 
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.studies.stop import stop as stop_runs
+    from ditscale.studies.launch.stop import stop as stop_runs
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs = expand(spec, spec_path)
@@ -143,8 +143,8 @@ def collect(study, out):
     from pathlib import Path
 
     from ditscale.errors import UserError
-    from ditscale.studies.ledger import collect as collect_study, left_out
-    from ditscale.studies.spec import load_spec
+    from ditscale.studies.spec.spec import load_spec
+    from ditscale.studies.table.ledger import collect as collect_study, left_out
 
     folder = study if Path(study).is_dir() else load_spec(study).directory
     table = collect_study(folder)
@@ -167,9 +167,9 @@ def train(spec_path, overrides):
     from rich.console import Console
 
     from ditscale.cost.hardware import this_machine
-    from ditscale.studies.inputs import check_inputs, check_writable
-    from ditscale.studies.single import the_one, train_one
-    from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.launch.single import the_one, train_one
+    from ditscale.studies.spec.inputs import check_inputs, check_writable
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     run = the_one(spec, expand(spec, spec_path), spec_path)
@@ -185,8 +185,8 @@ def train(spec_path, overrides):
               help="Show it anew every so many seconds (5), until all runs are done or Ctrl-C. Stands after SPEC.")
 def status(spec_path, overrides, seconds):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.studies.status import show_status, watch_status
+    from ditscale.studies.launch.status import show_status, watch_status
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs = expand(spec, spec_path)

@@ -20,11 +20,11 @@ import numba
 import numpy as np
 from ffcv.fields import IntField, NDArrayField
 from ffcv.fields.decoders import NDArrayDecoder
+from ffcv.libffcv import memcpy
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_allocator import MemoryAllocator
 from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
-from ffcv.libffcv import memcpy
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToTensor
@@ -82,7 +82,7 @@ class FfcvSource:
     """Batches of one array field of a .beton file, or of one entry of each array (``parts``), decoded ahead by FFCV's thread."""
 
     def __init__(self, file: BetonFile, field: str, batch_size: int, parts: bool):
-        pipelines = {name: None for name in file.fields}                       # None: not loaded
+        pipelines = dict.fromkeys(file.fields)                       # None: not loaded
         pipelines[field] = [PartDecoder() if parts else NDArrayDecoder(), ToTensor()]
         self._entries = file.fields[field].shape[0]
         self._loader = Loader(str(file.path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,

@@ -4,8 +4,9 @@ What is yielded depends on the file, the seed and the positions alone: FFCV and 
 size, and a restart at any image give the same samples in the same order.
 """
 
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 

@@ -21,8 +21,7 @@ class Progress:
         self._start = self._said = time.monotonic()
         if self._stream.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
+            from rich.progress import BarColumn, Progress as Bar, TextColumn
 
             self._bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(file=self._stream), transient=True)
             self._task = self._bar.add_task(self._line(), total=self._total, completed=self._done)

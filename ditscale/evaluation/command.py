@@ -19,9 +19,9 @@ from ditscale.evaluation.settings import read, sweep
 from ditscale.ranks import join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
-from ditscale.training.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint, run_config
 from ditscale.training.distributed import World
-from ditscale.training.weights import is_passed_over, pick_checkpoint, run_config
 
 
 def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:

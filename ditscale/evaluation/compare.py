@@ -102,7 +102,7 @@ def _published(path: str, which: str) -> Side:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    numbered = {number: row for number, row in enumerate(rows, 2)}
+    numbered = dict(enumerate(rows, 2))
     found = [numbered[int(which)]] if which.isdigit() and int(which) in numbered else \
         [row for row in rows if row.get("model") == which]
     if len(found) != 1:

@@ -12,15 +12,15 @@ import torch
 from ditscale.config import RunConfig
 from ditscale.cost.runs import sampling_flops
 from ditscale.data.beton import BetonFile
-from ditscale.evaluation.maker import ImageMaker, sample_parts
 from ditscale.evaluation.passport import Passport
+from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
+from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer, has_all
-from ditscale.evaluation.weights import weights_at
 from ditscale.rundir import RunDir, append_line, read_lines
-from ditscale.training.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.distributed import World, agree, any_rank, sum_over_ranks
 from ditscale.training.schedule import is_due
-from ditscale.training.weights import is_passed_over
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 

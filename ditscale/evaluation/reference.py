@@ -20,8 +20,8 @@ from ditscale.data.aside import written_aside
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor
 from ditscale.evaluation.images import ImageSet, open_images
-from ditscale.evaluation.moments import Accumulator, Moments, covariance_problem
-from ditscale.training.tensorfile import file_sha256
+from ditscale.evaluation.metrics.moments import Accumulator, Moments, covariance_problem
+from ditscale.tensorfile import file_sha256
 
 
 @dataclass(frozen=True)

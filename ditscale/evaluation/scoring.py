@@ -13,15 +13,15 @@ import torch
 from ditscale.config import MeasureConfig
 from ditscale.data.beton import BetonFile
 from ditscale.errors import UserError
-from ditscale.evaluation.bootstrap import bootstrap_error
 from ditscale.evaluation.extractors.make import make_extractor
-from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.inception_score import inception_score
-from ditscale.evaluation.infinity import frechet_infinity
-from ditscale.evaluation.kid import kid
-from ditscale.evaluation.moments import Accumulator, Moments, merge_over_ranks
-from ditscale.evaluation.names import extractor_name
-from ditscale.evaluation.precision_recall import precision_recall
+from ditscale.evaluation.metrics.bootstrap import bootstrap_error
+from ditscale.evaluation.metrics.frechet import frechet_distance
+from ditscale.evaluation.metrics.inception_score import inception_score
+from ditscale.evaluation.metrics.infinity import frechet_infinity
+from ditscale.evaluation.metrics.kid import kid
+from ditscale.evaluation.metrics.moments import Accumulator, Moments, merge_over_ranks
+from ditscale.evaluation.metrics.names import extractor_name
+from ditscale.evaluation.metrics.precision_recall import precision_recall
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.training.distributed import World, agree

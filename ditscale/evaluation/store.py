@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ditscale.evaluation.extractors import Features
-from ditscale.evaluation.moments import BLOCK
+from ditscale.evaluation.metrics.moments import BLOCK
 
 
 class FeatureStore:

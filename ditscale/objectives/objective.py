@@ -1,6 +1,7 @@
 """What every objective offers, and what they share: one way to noise a batch, one way to drop labels."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 

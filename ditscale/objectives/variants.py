@@ -3,8 +3,8 @@
 from ditscale.config import RunConfig
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.nfe import LEARNS_SIGMA
-from ditscale.models.dit import DiT, create_model
 from ditscale.models.discriminative import DiscriminativeDiT
+from ditscale.models.dit import DiT, create_model
 from ditscale.models.masked import MaskedDiT
 from ditscale.models.mdt import Mdt
 from ditscale.models.sizes import parse_model_name, token_grid

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ditscale.figures import panels, style, study_table, variant_table
+from ditscale.figures.kit import panels, study_table, style, variant_table
 from ditscale.report import page
 
 SCRIPT = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")

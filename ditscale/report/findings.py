@@ -5,8 +5,8 @@ A sentence is only as strong as its data: where there is no law, or its interval
 
 import pandas as pd
 
-from ditscale.figures import study_table, style
-from ditscale.figures.power_law import StudyLaw
+from ditscale.figures.kit import study_table, style
+from ditscale.figures.plots.power_law import StudyLaw
 from ditscale.scaling.along_runs import USEFUL_ERROR
 from ditscale.scaling.correlations import Correlation
 

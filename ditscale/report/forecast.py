@@ -17,12 +17,12 @@ from ditscale.cost.runs import training_flops
 from ditscale.cost.shares import cost_shares
 from ditscale.cost.throughput import training_seconds
 from ditscale.errors import UserError
-from ditscale.figures import style
+from ditscale.figures.kit import style
 from ditscale.report import page
 from ditscale.report.sources import Sources
 from ditscale.rundir import RunDir, read_lines
-from ditscale.studies.probe import shape_of
-from ditscale.training.strategy import sharding
+from ditscale.studies.plan.probe import shape_of
+from ditscale.training.zero.strategy import sharding
 
 PROBED, ASSUMED = "probed", "assumed"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ditscale.figures import variant_table
+from ditscale.figures.kit import variant_table
 from ditscale.rundir import RunDir, read_lines
 
 PARTS = ("loss/", "watch/")

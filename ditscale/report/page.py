@@ -12,8 +12,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ditscale.figures import style
-
+from ditscale.figures.kit import style
 
 # Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
 THEME = [

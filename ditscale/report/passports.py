@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from ditscale.evaluation.passport import SEED, differences
-from ditscale.figures import study_table
+from ditscale.figures.kit import study_table
 from ditscale.report import cards, page
 
 

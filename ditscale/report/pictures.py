@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures import (block_designs, bubbles, cost_quality, frontier, gflops, isoflop, law_points, loss_curves, metrics, panels, samples,
-                              style, throughput, training_curves, variant_table)
+from ditscale.figures.kit import law_points, panels, style, variant_table
+from ditscale.figures.plots import block_designs, bubbles, cost_quality, frontier, gflops, isoflop, loss_curves, metrics, samples, throughput, training_curves
 from ditscale.report import page
 from ditscale.report.sources import Sources
 

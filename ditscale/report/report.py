@@ -13,7 +13,8 @@ import pandas as pd
 
 import ditscale
 from ditscale.errors import UserError
-from ditscale.figures import gflops, power_law, study_table, table as table_csv, training_compute, variant_table, variants
+from ditscale.figures.kit import study_table, variant_table
+from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
 from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources

@@ -9,10 +9,11 @@ import pandas as pd
 
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
-from ditscale.figures import loss_curves, study_table
+from ditscale.figures.kit import study_table
+from ditscale.figures.plots import loss_curves
 from ditscale.report import loss_terms
 from ditscale.rundir import EVALUATION, RunDir, read_lines
-from ditscale.studies import ledger
+from ditscale.studies.table import ledger
 
 RECORD_PARTS = ("config", "environment", "loader")     # what the page shows of each run.json
 MANY_VALUES = 16

@@ -4,7 +4,8 @@ import math
 
 import pandas as pd
 
-from ditscale.figures import power_law, style, variant_table
+from ditscale.figures.kit import style, variant_table
+from ditscale.figures.plots import power_law
 from ditscale.report import page
 from ditscale.report.sources import joined
 

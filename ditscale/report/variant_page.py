@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from ditscale.figures import study_table, style, variant_table
-from ditscale.figures.variant_table import BASELINE, Comparison, Standing
+from ditscale.figures.kit import study_table, style, variant_table
+from ditscale.figures.kit.variant_table import BASELINE, Comparison, Standing
 from ditscale.report import page
-
 
 PLACES = (("images", "equal images", "Images"), ("flops", "equal training FLOPs", "Training FLOPs"))
 

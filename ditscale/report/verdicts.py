@@ -1,6 +1,6 @@
 """The answers that stand first on the page: what each variant saves, which choices are on the frontier, how noisy scores are.
 
-All from ``ditscale.studies.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
+All from ``ditscale.studies.table.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
 """
 
 from collections import Counter
@@ -11,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures import study_table
-from ditscale.figures.variant_table import BASELINE, variants_in_order
+from ditscale.figures.kit import study_table
+from ditscale.figures.kit.variant_table import BASELINE, variants_in_order
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
 from ditscale.scaling.multiplier import Multiplier
-from ditscale.studies.study import COSTS, Study
+from ditscale.studies.table.study import COSTS, Study
 
 CURRENCIES = ("train_flops", "accelerator_hours")
 NEEDED = ("recipe", *CURRENCIES)

@@ -123,7 +123,7 @@ def percentiles(values: np.ndarray) -> Interval:
 
 def _band(form: type[Law], theta: np.ndarray, grid) -> Band:
     columns = as_columns(form, grid)
-    model = form.model(columns, {name: 0.0 for name in form.VARIABLES})
+    model = form.model(columns, dict.fromkeys(form.VARIABLES, 0.0))
     low, high = np.exp(np.quantile(model.evaluate(theta)[0], _tails(), axis=0))
     return Band(columns["x"] if list(columns) == ["x"] else columns, low, high)
 

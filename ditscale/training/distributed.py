@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from ditscale.training import heap, relied
-from ditscale.training.extensions import build_no_ops
+from ditscale.training import heap
 from ditscale.training.ports import free_port
+from ditscale.training.zero import relied
+from ditscale.training.zero.extensions import build_no_ops
 
 
 @dataclass(frozen=True)

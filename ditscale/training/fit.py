@@ -6,7 +6,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
 from ditscale.cost.runs import run_memory_card
 from ditscale.errors import UserError
-from ditscale.training.strategy import offloads, zero_stage
+from ditscale.training.zero.strategy import offloads, zero_stage
 
 if TYPE_CHECKING:
     from ditscale.training.distributed import World

@@ -5,16 +5,16 @@ is) as tensors, so no step waits for the host. What happened is read once a log 
 gradient, so all pass over the same steps.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ditscale.errors import TrainingFailed
-from ditscale.training import zero
-from ditscale.training.layout import Layout
+from ditscale.training.zero import zero
+from ditscale.training.zero.layout import Layout
 
 NEVER = -1
 

@@ -11,15 +11,16 @@ from ditscale.data.prepare import make_prepare
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, keep_lines
-from ditscale.training import checkpoint, zero
-from ditscale.training.blocks import prepare_blocks
+from ditscale.training.block_options import prepare_blocks
+from ditscale.training.checkpoint import checkpoint
 from ditscale.training.distributed import World, any_rank, mean_over_ranks
-from ditscale.training.ema import Averages
+from ditscale.training.ema.ema import Averages
+from ditscale.training.ema.teacher import Teacher
 from ditscale.training.guard import Guard
-from ditscale.training.layout import Layout
 from ditscale.training.schedule import learning_rate, reached
-from ditscale.training.teacher import Teacher
 from ditscale.training.telemetry import Telemetry
+from ditscale.training.zero import zero
+from ditscale.training.zero.layout import Layout
 
 
 def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None,

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 LAUNCHER_PID = "DITSCALE_LAUNCHER_PID"                                         # set by a launcher on the same machine
 BEGIN, DEADLINE = "SLURM_JOB_START_TIME", "SLURM_JOB_END_TIME"                 # seconds since 1970, of SLURM or our batch script

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed

@@ -3,15 +3,15 @@
 import math
 import resource
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ditscale.config import RunConfig
 from ditscale.cost.hardware import dense_bf16_flops
 from ditscale.cost.runs import run_card
 from ditscale.cost.throughput import utilisation
-from ditscale.config import RunConfig
 from ditscale.data.progress import duration
 from ditscale.objectives.objective import Terms
 from ditscale.rundir import RUNNING, RunDir, append_line, read_lines

@@ -1,4 +1,4 @@
-"""A made-up study with the columns of ``ditscale.studies.ledger.collect``."""
+"""A made-up study with the columns of ``ditscale.studies.table.ledger.collect``."""
 
 import json
 from pathlib import Path
@@ -148,5 +148,5 @@ def serve(monkeypatch):
     """Makes the ledger answer with a given table, whatever directory it is asked for."""
     def answer(frame):
         found = frame.rename(columns={"sample_seeds": "sample_seed"})
-        monkeypatch.setattr("ditscale.studies.ledger.collect", lambda study_dir: found.copy())
+        monkeypatch.setattr("ditscale.studies.table.ledger.collect", lambda study_dir: found.copy())
     return answer

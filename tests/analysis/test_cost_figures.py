@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import cost_quality, frontier, style
+from ditscale.figures.kit import style
+from ditscale.figures.plots import cost_quality, frontier
 
 
 def options(**given):

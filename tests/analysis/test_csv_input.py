@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import bubbles, gflops, study_table, table as table_csv
-from ditscale.studies import csv_table
+from ditscale.figures.kit import study_table
+from ditscale.figures.plots import bubbles, gflops, table as table_csv
+from ditscale.studies.table import csv_table
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import gflops, labels, power_law, samples, study_table, style, table as table_csv, training_compute
+from ditscale.figures.kit import labels, study_table, style
+from ditscale.figures.plots import gflops, power_law, samples, table as table_csv, training_compute
 from ditscale.report import findings
 from ditscale.scaling.status import Status
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import isoflop, law_points, scaling_law, style
+from ditscale.figures.kit import law_points, style
+from ditscale.figures.plots import isoflop, scaling_law
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status

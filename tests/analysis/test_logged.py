@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import loss_curves, style, throughput
+from ditscale.figures.kit import style
+from ditscale.figures.plots import loss_curves, throughput
 
 
 @pytest.fixture
@@ -62,13 +63,13 @@ def test_each_term_has_a_row_and_lonely_models_are_left_out(mixed, tmp_path, mad
 
 def test_loss_curves_from_the_command_line(runs, tmp_path, monkeypatch, capsys, made):
     made.losses(tmp_path, runs)
-    monkeypatch.setattr("ditscale.studies.ledger.collect_runs", lambda study: runs)
+    monkeypatch.setattr("ditscale.studies.table.ledger.collect_runs", lambda study: runs)
     assert loss_curves.main([str(tmp_path), "--window", "64000", "--where", "size=nano"]) == 0
     assert "a window of 64 k images" in (tmp_path / "analysis" / "loss_curves.txt").read_text()
     assert set(pd.read_csv(tmp_path / "analysis" / "loss_curves.csv")["size"]) == {"nano"}
     with pytest.raises(SystemExit):
         loss_curves.main([str(tmp_path), "--window", "-1"])
-    monkeypatch.setattr("ditscale.studies.ledger.collect_runs", lambda study: runs.assign(formulation=["ddpm", "flow"] * 6))
+    monkeypatch.setattr("ditscale.studies.table.ledger.collect_runs", lambda study: runs.assign(formulation=["ddpm", "flow"] * 6))
     capsys.readouterr()
     assert loss_curves.main([str(tmp_path)]) == 2 and "mixes formulation" in capsys.readouterr().err
     with pytest.raises(UserError, match="has logged a loss yet"):

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from ditscale.figures import labels, style
-from ditscale.studies import csv_defaults, csv_table, ledger
+from ditscale.figures.kit import labels, style
+from ditscale.studies.table import csv_defaults, csv_table, ledger
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 SCRIPTS = sorted(path.stem for path in ANALYSIS.glob("*.py"))

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import block_designs, metrics, seeds, study_table, style
+from ditscale.figures.kit import seeds, study_table, style
+from ditscale.figures.plots import block_designs, metrics
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 
 from ditscale.cost.compute import compute_card
 from ditscale.errors import UserError
-from ditscale.figures import bubbles, labels, sampling_compute, study_table, style, training_curves
+from ditscale.figures.kit import labels, study_table, style
+from ditscale.figures.plots import bubbles, sampling_compute, training_curves
 from ditscale.models.sizes import parse_model_name
 
 NFES = (4, 16, 64)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import gflops, power_law, study_table, style
+from ditscale.figures.kit import study_table, style
+from ditscale.figures.plots import gflops, power_law
 from ditscale.report import findings, page, report, sources
 from ditscale.report.sources import Sources
-
 
 FILES = Sources(records={"digits-atto-8-s0-0badcafe": {"environment": {"lr": "0.001", "git_commit": "0123456789ab"}}})
 
@@ -71,7 +71,7 @@ def test_page_loads_nothing_from_outside(written):
     assert "http://" not in text and "https://" not in text and "@import" not in text
     assert not {"link", "iframe"} & {tag for tag, _, _ in tags.attributes}
     assert {name for tag, name, _ in tags.attributes if tag == "script"} == {"type", "id"}          # of data: no script has a source
-    assert "default-src 'none'" in dict((name, value) for tag, name, value in tags.attributes if tag == "meta")["content"]
+    assert "default-src 'none'" in {name: value for tag, name, value in tags.attributes if tag == "meta"}["content"]
     loads = [value for _, name, value in tags.attributes if name in ("src", "href", "xlink:href")]
     assert loads and all(value.startswith(("#", "data:")) for value in loads)
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import style, sweep_rows, sweeps
+from ditscale.figures.kit import style, sweep_rows
+from ditscale.figures.plots import sweeps
 
 RATIOS = [0.1, 0.2, 0.3, 0.5, 0.75]
 SCALES = [1.0, 1.25, 1.5, 2.0]

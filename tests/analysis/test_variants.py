@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures import style, variant_table, variants
+from ditscale.figures.kit import style, variant_table
+from ditscale.figures.plots import variants
 from ditscale.report import loss_terms, report
 from ditscale.scaling.differences import compare_scores
 
@@ -24,7 +25,8 @@ def make_runs(scores: dict[str, list[float]], seed: int = 0, model: str = "DiT-p
         "variant": variant, "formulation": "flow", "seed": seed, "parameters": 10, "tokens": 16, "macs": 1e6,
         "train_flops_per_image": COST[variant], "images_seen": seen, "final": seen == IMAGES[-1],
         "train_flops": COST[variant] * seen, "metric": "fd_digits_cnn", "score": score, "floor": 1.0, "samples": 500,
-        "guidance_scale": 1.0, "nfe": 8, "passport": "abc", "sample_seeds": 1, "passport_fields": "{}", "train_seconds": 1.0, "device": "cpu", "sample_sheet": "",
+        "guidance_scale": 1.0, "nfe": 8, "passport": "abc", "sample_seeds": 1, "passport_fields": "{}",
+        "train_seconds": 1.0, "device": "cpu", "sample_sheet": "",
     } for variant, own in scores.items() for seen, score in zip(IMAGES, own)]
     return pd.DataFrame(rows)
 

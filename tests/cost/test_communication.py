@@ -13,8 +13,8 @@ from ditscale.config import resolve
 from ditscale.cost.communication import Collective, Sharding, communication, ring_seconds, step_collectives
 from ditscale.cost.hardware import Links, gpu_links, named_machine
 from ditscale.cost.throughput import step_forecast, training_seconds
-from ditscale.studies.scaleout import scaling_curves
-from ditscale.studies.spec import expand, load_spec
+from ditscale.studies.plan.scaleout import scaling_curves
+from ditscale.studies.spec.spec import expand, load_spec
 
 P = 1_000_000_000
 

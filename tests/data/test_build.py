@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditscale.data import build as build_module
-from ditscale.data import chunks
+from ditscale.data import build as build_module, chunks
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.build import build_images
 from ditscale.data.crop import adm_crop
@@ -86,7 +85,7 @@ def test_the_loaders_read_it(source, photos, tmp_path, backend, request):
         request.getfixturevalue("ffcv_backend")
     build(source, tmp_path / "x.beton")
     images, labels = expected(photos)
-    options = dict(seed=0, global_batch=6, micro_batch=6, end_images=12, backend=backend)
+    options = {"seed": 0, "global_batch": 6, "micro_batch": 6, "end_images": 12, "backend": backend}
     with open_loader(tmp_path / "x.beton", **options) as loader:
         batches = [(batch.raw.numpy().copy(), batch.labels.numpy()) for batch in loader]
     rows = sorted((label, image.tobytes()) for images_, labels_ in batches for image, label in zip(images_, labels_))

@@ -9,7 +9,7 @@ from PIL import Image
 from ditscale.data import decode as decode_module
 from ditscale.data.decode import Unreadable, decode, unlimited_pillow
 
-OPTIONS = dict(size=16, channels=3, max_pixels=10_000_000)
+OPTIONS = {"size": 16, "channels": 3, "max_pixels": 10_000_000}
 
 
 def encoded(image, form="PNG", **options) -> bytes:

@@ -41,7 +41,7 @@ def test_yields_the_source_bit_for_bit(stored, backend):
 
 
 def test_ranks_share_one_stream(stored, backend):
-    options = dict(seed=1, global_batch=8, start_images=5, end_images=5 + 8 * 7, backend=backend)
+    options = {"seed": 1, "global_batch": 8, "start_images": 5, "end_images": 5 + 8 * 7, "backend": backend}
     _, labels, positions = collect(open_loader(stored.path, micro_batch=8, **options))
     for world_size in (2, 4):
         parts = [collect(open_loader(stored.path, micro_batch=2, rank=rank, world_size=world_size, **options))[1:]
@@ -52,7 +52,7 @@ def test_ranks_share_one_stream(stored, backend):
 
 @pytest.mark.parametrize("start", [1, 88])
 def test_restart_at_any_image(stored, backend, start):
-    options = dict(seed=3, global_batch=4, micro_batch=2, backend=backend)
+    options = {"seed": 3, "global_batch": 4, "micro_batch": 2, "backend": backend}
     _, labels, positions = collect(open_loader(stored.path, start_images=start, end_images=100, **options))
     assert positions[0] == start and len(positions) == (100 - start) // 4 * 4
     assert (labels == stored.labels[indices_at(positions, 45, seed=3)]).all()
@@ -88,7 +88,7 @@ def test_fields_are_told_apart_by_name(tmp_path, backend):
 
 
 def test_what_does_not_fit_is_refused_before_anything_starts(stored, tmp_path):
-    options = dict(seed=0, global_batch=8, micro_batch=4, end_images=80, backend="mmap")
+    options = {"seed": 0, "global_batch": 8, "micro_batch": 4, "end_images": 80, "backend": "mmap"}
     with pytest.raises(UserError, match="global_batch 8 is not a multiple of micro_batch 3 x 2 ranks = 6"):
         open_loader(stored.path, **options | {"micro_batch": 3, "world_size": 2})
     with pytest.raises(UserError, match="end at image 80 but starts at image 88"):
@@ -154,7 +154,7 @@ def test_a_dead_ffcv_thread_raises(stored, ffcv_backend, monkeypatch):
 
     def consume():
         try:
-            options = dict(seed=0, global_batch=1, micro_batch=1, end_images=9, backend="ffcv")
+            options = {"seed": 0, "global_batch": 1, "micro_batch": 1, "end_images": 9, "backend": "ffcv"}
             with open_loader(stored.path, **options) as loader:
                 outcome.extend(batch.positions.item() for batch in loader)
         except RuntimeError as error:

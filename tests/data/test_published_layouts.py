@@ -245,7 +245,7 @@ def test_references_and_samples_need_no_labels(png, tree, tmp_path):
     from ditscale.evaluation.images import open_images
 
     for files in (kaggle(png), tiny(png)):
-        path = tree({name: png[0] for name in files}, f"as{len(files)}")
+        path = tree(dict.fromkeys(files, png[0]), f"as{len(files)}")
         assert open_images(path, split="val").count == 3
     path = tree({f"ILSVRC2012_val_{n + 1:08d}.JPEG": png[0] for n in range(3)}, "flat")
     assert open_images(path).count == 3 and open_images(path).labels is None
@@ -315,6 +315,7 @@ def test_unlabeled_arrays_and_rows(png, tmp_path, labels):
 
 def test_the_command_builds_what_it_says(png, tmp_path):
     from click.testing import CliRunner
+
     from ditscale.cli import main
     from ditscale.data.manifest import read_manifest
 

@@ -5,10 +5,10 @@ import pytest
 import scipy.linalg
 from PIL import Image, ImageFilter
 
-from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.kid import kid
-from ditscale.evaluation.moments import moments
-from ditscale.evaluation.precision_recall import precision_recall
+from ditscale.evaluation.metrics.frechet import frechet_distance
+from ditscale.evaluation.metrics.kid import kid
+from ditscale.evaluation.metrics.moments import moments
+from ditscale.evaluation.metrics.precision_recall import precision_recall
 
 
 def blurred(images, radius):

@@ -15,9 +15,9 @@ from ditscale.cli import main
 from ditscale.config import resolve
 from ditscale.data.beton import BetonFile
 from ditscale.errors import UserError
-from ditscale.evaluation.frechet import frechet_distance
-from ditscale.evaluation.maker import averaged
-from ditscale.evaluation.moments import moments
+from ditscale.evaluation.metrics.frechet import frechet_distance
+from ditscale.evaluation.metrics.moments import moments
+from ditscale.evaluation.sampling.maker import averaged
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.settings import sweep
 from ditscale.evaluation.summary import mean_and_interval

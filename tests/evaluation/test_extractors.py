@@ -13,7 +13,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Features
 from ditscale.evaluation.extractors.inception import WEIGHTS_SHA256, make_inception
 from ditscale.evaluation.extractors.make import make_extractor
-from ditscale.training.tensorfile import file_sha256
+from ditscale.tensorfile import file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,7 @@ def small_dinov2(tmp_path_factory):
 
 def test_dinov2_is_edm2s(small_dinov2, images, monkeypatch):
     import timm
+
     from ditscale.evaluation.extractors import dinov2
 
     network, folder = small_dinov2

@@ -131,8 +131,9 @@ def test_the_command_warns_of_a_singular_covariance(digits, images, tmp_path):
 
 
 def test_the_command_takes_class_folders_and_splits(digits, tmp_path):
-    from ditscale.data.beton import BetonFile
     from PIL import Image
+
+    from ditscale.data.beton import BetonFile
 
     pixels = BetonFile(digits / "heldout.beton").read("image", np.arange(100))
     for number, image in enumerate(pixels):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import torch
 from reference import TIGHT, Row, load
 
-from ditscale.training.ema import Averages
-from ditscale.training.lengths import Profile, combine, gamma_of, track_name
+from ditscale.training.ema.ema import Averages
+from ditscale.training.ema.profiles import Profile, combine, gamma_of, track_name
 
 
 def compare(path):

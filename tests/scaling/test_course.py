@@ -78,8 +78,8 @@ def test_under_three_seeds_the_turn_is_said_and_no_verdict(seeds):
 
 
 def test_the_file_that_was_once_real(inputs):
-    from ditscale.figures import study_table
-    from ditscale.studies.study import Study
+    from ditscale.figures.kit import study_table
+    from ditscale.studies.table.study import Study
 
     found = Study(inputs, study_table.read(inputs / "trust_early_win.csv")).multiplier("masked")
     early, late = found.course.real_parts

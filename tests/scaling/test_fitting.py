@@ -17,7 +17,7 @@ FLOPS = np.geomspace(1e11, 1e14, 12)
 def test_law_is_recovered_exactly():
     fit = fit_power_law(FLOPS, LAW.evaluate(FLOPS))
     assert fit.status is Status.CONVERGED
-    assert fit.law.A == pytest.approx(LAW.A, rel=1e-9)
+    assert pytest.approx(LAW.A, rel=1e-9) == fit.law.A
     assert fit.law.alpha == pytest.approx(LAW.alpha, rel=1e-10)
     assert fit.r2 == pytest.approx(1.0)
     assert fit.residual_spread < 1e-10

@@ -126,8 +126,8 @@ def test_clean_studies_name_hardly_anybody():
 
 
 def test_the_file_with_a_diverged_run(inputs):
-    from ditscale.figures import study_table
-    from ditscale.studies.study import Study
+    from ditscale.figures.kit import study_table
+    from ditscale.studies.table.study import Study
 
     study = Study(inputs, study_table.read(inputs / "trust_diverged.csv"))
     found = study.multiplier("masked")

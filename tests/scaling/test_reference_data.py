@@ -36,8 +36,8 @@ def test_epoch_global_optimum(epoch):
     found = huber(epoch)
     law = found.law
     assert found.status.ok and found.objective == pytest.approx(0.0010182740178, rel=1e-9)
-    assert law.A == pytest.approx(477.826, abs=2e-3) and law.B == pytest.approx(2143.417, abs=2e-2)
-    assert law.E == pytest.approx(1.81722, abs=1e-5)
+    assert pytest.approx(477.826, abs=2e-3) == law.A and pytest.approx(2143.417, abs=2e-2) == law.B
+    assert pytest.approx(1.81722, abs=1e-5) == law.E
     assert law.alpha == pytest.approx(0.347310, abs=2e-6) and law.beta == pytest.approx(0.367172, abs=2e-6)
     assert found.search.agreeing == found.search.starts
 
@@ -104,7 +104,7 @@ def test_tokens_per_parameter_at_chinchillas_compute():
 def test_liang_closed_forms():
     """DiT's laws of 2410.08184: N*, D* and FID (CLIP features) against C = 6 N D."""
     size, data = PowerLaw(0.0009, -0.5681), PowerLaw(186.8535, -0.4319)
-    assert 6.0 * size.A * data.A == pytest.approx(1.009, abs=1e-3)
+    assert pytest.approx(1.009, abs=1e-3) == 6.0 * size.A * data.A
     assert size.alpha + data.alpha == pytest.approx(-1.0)
     assert size.evaluate(1.5e21) == pytest.approx(9.647e8, rel=1e-3)
     assert PowerLaw(2.2566e6, 0.234).evaluate(1.5e21) == pytest.approx(25.02, abs=5e-3)

@@ -1,6 +1,7 @@
 """Train runs one after another on the ranks of one process group: ``python ranks.py RUN_DIR...``, once a rank.
 
-Each rank leaves in the run directory how many fp32 numbers it held for the average: ``averaged-RANK.txt``. Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
+Each rank leaves in the run directory how many fp32 numbers it held for the average: ``averaged-RANK.txt``. Not a test: test
+files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
 """
 
 import math
@@ -12,7 +13,7 @@ from ditscale.rundir import RunDir
 from ditscale.training import loop
 from ditscale.training.agreement import check_agreement
 from ditscale.training.distributed import join_world
-from ditscale.training.ema import Averages
+from ditscale.training.ema.ema import Averages
 from ditscale.training.loop import train
 
 

@@ -10,8 +10,8 @@ from ditscale.data.beton import write_beton
 from ditscale.data.manifest import Manifest, write_manifest
 from ditscale.errors import UserError
 from ditscale.rundir import read_lines
-from ditscale.studies.inputs import _check_files
-from ditscale.training.checkpoint import list_checkpoints
+from ditscale.studies.spec.inputs import _check_files
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("in_repository")

@@ -10,7 +10,7 @@ from ditscale.data.loader import open_loader
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
-from ditscale.training.checkpoint import list_checkpoints, load_ema
+from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_ema
 from ditscale.training.guard import TooManySkipped
 from ditscale.training.loop import train
 from ditscale.training.spikes import Spikes
@@ -124,7 +124,7 @@ def test_a_run_that_would_end_with_skipped_steps_is_not_done(make_run, world, po
 
 
 def test_a_lasting_fault_ends_the_run_with_a_report(make_run, poison, repository):
-    from ditscale.studies.worker import work
+    from ditscale.studies.launch.worker import work
 
     poison(*range(6, 1000))
     _, run = make_run(changes={"resources.skip_limit": 3, "evaluation": None})

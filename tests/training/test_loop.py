@@ -8,7 +8,7 @@ from ditscale.data.loader import open_loader
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
-from ditscale.training.checkpoint import list_checkpoints, load_ema
+from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_ema
 from ditscale.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("in_repository")

@@ -9,8 +9,8 @@ from ditscale.errors import UserError
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import read_lines
 from ditscale.training.agreement import facts
-from ditscale.training.blocks import prepare_blocks
-from ditscale.training.checkpoint import list_checkpoints
+from ditscale.training.block_options import prepare_blocks
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 from ditscale.training.preemption import StopRequest
 from ditscale.training.schedule import learning_rate
@@ -88,7 +88,7 @@ def test_the_time_limit_of_a_start(monkeypatch):
 
 
 def test_a_run_stops_in_time_and_is_preempted(make_run):
-    from ditscale.studies.worker import work
+    from ditscale.studies.launch.worker import work
 
     _, run = make_run(changes={"train.images": 64 * 1000, "resources.time_limit_minutes": 3.0001,
                                "resources.time_margin_minutes": 3.0, "evaluation": None})
@@ -98,7 +98,7 @@ def test_a_run_stops_in_time_and_is_preempted(make_run):
 
 
 def test_only_the_checkpoints_that_are_due_are_scored(make_run):
-    from ditscale.studies.worker import work
+    from ditscale.studies.launch.worker import work
 
     _, run = make_run(changes={"train.checkpoint_every_images": 64, "evaluation.every_images": 256})
     assert work(run) == 0

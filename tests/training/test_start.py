@@ -40,7 +40,7 @@ def bare(tmp_path):
 @pytest.fixture
 def study(tmp_path, digits_values):
     """A study of one run: its file, and the run."""
-    from ditscale.studies.spec import expand, load_spec
+    from ditscale.studies.spec.spec import expand, load_spec
 
     digits_values["train"].update(images=128, checkpoint_every_images=128, precision="fp32")
     digits_values["evaluation"] = None
@@ -69,7 +69,7 @@ def test_deepspeed_makes_its_group_without_its_op(world):
 
 def worker(run, environment={}, code=None):
     mine = {name: value for name, value in os.environ.items() if name not in JOINED}
-    command = [sys.executable, *(("-m", "ditscale.studies.worker") if code is None else ("-c", code)), str(run.path)]
+    command = [sys.executable, *(("-m", "ditscale.studies.launch.worker") if code is None else ("-c", code)), str(run.path)]
     with open(run.log, "a") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True,
                                 env={**mine, "DS_ACCELERATOR": "cpu", **environment})
@@ -107,7 +107,7 @@ def join_world():
     except subprocess.CalledProcessError as error:
         raise RuntimeError("Error building extension") from error
 distributed.join_world = join_world
-from ditscale.studies.worker import main
+from ditscale.studies.launch.worker import main
 sys.exit(main(sys.argv[1]))
 """
 
@@ -142,7 +142,7 @@ def test_a_launcher_that_is_stopped_before_its_worker_listens(study, command, co
 
 
 def test_what_was_waited_for_is_no_reason_once_training_runs(make_run, monkeypatch):
-    from ditscale.studies.worker import work
+    from ditscale.studies.launch.worker import work
     from ditscale.training import loop, starting
 
     told = []
@@ -163,8 +163,8 @@ def test_the_terminal_of_launch_says_each_word_once(study):
 
     from rich.console import Console
 
-    from ditscale.studies.spec import expand, load_spec
-    from ditscale.studies.watch import Bars
+    from ditscale.studies.launch.watch import Bars
+    from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(study[0])
     [planned] = expand(spec, str(study[0]))

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from ditscale.evaluation.maker import ImageMaker
+from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.scoring import Scorer
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
-from ditscale.studies.worker import work
-from ditscale.training.checkpoint import images_of, list_checkpoints
-from ditscale.training.ema import Averages
+from ditscale.studies.launch.worker import work
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.ema.ema import Averages
 from ditscale.training.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -157,7 +157,7 @@ def start_ranks(run, size):
     shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
               "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     with open(run.log, "a") as log:
-        return [subprocess.Popen([sys.executable, "-m", "ditscale.studies.worker", str(run.path)], stdout=log, stderr=log,
+        return [subprocess.Popen([sys.executable, "-m", "ditscale.studies.launch.worker", str(run.path)], stdout=log, stderr=log,
                                  env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
 
 

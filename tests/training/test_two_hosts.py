@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, RunDir, read_lines
-from ditscale.training.checkpoint import list_checkpoints
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -85,7 +85,7 @@ class Host:
 
     def kill_worker(self) -> None:
         """kill -9 of this host's rank, and of nothing else."""
-        [pid] = self.said_by(["pgrep", "-f", "--", "-m ditscale.studies.worker"]).split()
+        [pid] = self.said_by(["pgrep", "-f", "--", "-m ditscale.studies.launch.worker"]).split()
         self.said_by(["kill", "-9", pid])
 
     def switch_off(self) -> None:
@@ -119,7 +119,7 @@ class Hosts:
     def launch(self, run) -> subprocess.Popen:
         """The documented command."""
         command = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(self.folder / "hosts"), "--master_addr",
-                   ADDRESSES[0], "--no_local_rank", "--module", "ditscale.studies.worker", str(run.path)]
+                   ADDRESSES[0], "--no_local_rank", "--module", "ditscale.studies.launch.worker", str(run.path)]
         env = {**os.environ, "DS_ENV_FILE": str(self.folder / "env"), "DS_ACCELERATOR": "cpu"}
         with open(self.log, "w") as log:
             self.launchers.append(self.hosts[0].start(command, env=env, stdout=log, stderr=subprocess.STDOUT))

@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import read_lines
-from ditscale.training.checkpoint import list_checkpoints
-from ditscale.training.zero import forward_dtype
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
+from ditscale.training.zero.zero import forward_dtype
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 

@@ -12,7 +12,7 @@ from ditscale.objectives.discriminative import Discriminative
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
-from ditscale.training.checkpoint import list_checkpoints
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 from ditscale.training.schedule import learning_rate
 

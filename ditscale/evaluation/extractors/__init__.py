@@ -26,7 +26,7 @@ class Extractor:
     Called through this class it runs in full fp32, without TF32 or autocast.
     """
 
-    name: str                                                                  # see ditscale.evaluation.names
+    name: str                                                                  # see ditscale.evaluation.metrics.names
     module: nn.Module
     sha256: str                                                                # of its weights
     dimensions: int | None                                                     # D; None: not known before the first batch

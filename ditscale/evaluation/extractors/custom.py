@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor, Features
-from ditscale.evaluation.extractors.weights import fill, read_state, required, state_sha256
+from ditscale.evaluation.extractors.pretrained import fill, read_state, required, state_sha256
 
 
 def make_custom(name: str, weights_path=None, device="cpu") -> Extractor:

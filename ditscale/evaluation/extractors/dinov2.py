@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditscale.evaluation.extractors import Extractor, Features, as_rgb
-from ditscale.evaluation.extractors.weights import fill, read_state, required, state_sha256
+from ditscale.evaluation.extractors.pretrained import fill, read_state, required, state_sha256
 
 ARCHITECTURE = "vit_large_patch14_dinov2.lvd142m"
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"

@@ -2,7 +2,7 @@
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.extractors import Extractor
-from ditscale.evaluation.names import EXTRACTORS
+from ditscale.evaluation.metrics.names import EXTRACTORS
 
 
 def make_extractor(name: str, weights_path=None, device="cpu") -> Extractor:

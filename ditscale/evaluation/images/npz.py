@@ -15,7 +15,7 @@ import numpy as np
 
 from ditscale.data.sources.base import checked_labels
 from ditscale.errors import UserError
-from ditscale.training.tensorfile import file_sha256
+from ditscale.tensorfile import file_sha256
 
 IMAGES, LABELS = "arr_0", "arr_1"
 PEEK = 1 << 20                                                                 # bytes looked at, to say the range of floats

@@ -3,8 +3,8 @@
 A translation is exact: with the config keys that it returns, ditscale's model gives the peer's outputs to rounding.
 """
 
-from ditscale.models.peers.translated import Translated
 from ditscale.models.peers import dit, maskdit, mdt, repa, sit
+from ditscale.models.peers.translated import Translated
 
 __all__ = ["PEERS", "Translated"]
 

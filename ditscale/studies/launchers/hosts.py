@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ditscale.errors import UserError
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
-from ditscale.studies.site import Shape, Site, shape_of
-from ditscale.studies.spec import PlannedRun
+from ditscale.studies.spec.site import Shape, Site, shape_of
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
 LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:@-]*)\s+slots=([1-9][0-9]*)")     # no host that ssh would take for an option

@@ -5,7 +5,7 @@ import os
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
-from ditscale.studies.spec import PlannedRun
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
 

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, RunDir
-from ditscale.studies.spec import PlannedRun
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import LAUNCHER_PID
 
 STOP_SECONDS = 120                                                             # for a checkpoint to be written after SIGTERM
@@ -95,7 +95,7 @@ def deepspeed() -> str:
 
 def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
     """What follows ``deepspeed`` and its options: the worker of this run."""
-    return ("--no_local_rank", "--module", "ditscale.studies.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
+    return ("--no_local_rank", "--module", "ditscale.studies.launch.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
 
 
 @contextmanager
@@ -114,7 +114,5 @@ def _die_with_parent() -> None:
 
 
 def _kill_group(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

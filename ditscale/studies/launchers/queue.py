@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditscale.errors import UserError
-from ditscale.studies.spec import Spec
+from ditscale.studies.spec.spec import Spec
 
 FOLDER = "slurm"                                                               # of a study: scripts, records, what SLURM says
 

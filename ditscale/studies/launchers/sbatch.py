@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditscale.studies.site import Shape, Site
+from ditscale.studies.spec.site import Shape, Site
 
 SCRIPT = """\
 #!/bin/bash
@@ -44,12 +44,12 @@ export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$(seconds %e)}}
 worker() {{
   srun --cpus-per-task={cpus} --kill-on-bad-exit=1 bash -c \\
     'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' rank \\
-    "${{python[@]}}" -m ditscale.studies.worker "$run" "$@"
+    "${{python[@]}}" -m ditscale.studies.launch.worker "$run" "$@"
 }}
 
 started=$(date +%s)
 {steps}
-"${{python[@]}}" -m ditscale.studies.settle "$run" $? "$started"
+"${{python[@]}}" -m ditscale.studies.launch.settle "$run" $? "$started"
 code=$?
 if [ $code = 75 ]; then                          # stopped early, with a checkpoint: to the queue again
   scontrol requeue "$SLURM_JOB_ID"

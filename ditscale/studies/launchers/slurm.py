@@ -10,12 +10,12 @@ from rich.console import Console
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, hold, write_json
-from ditscale.studies.launch import is_complete, run_record, to_run
+from ditscale.studies.launch.launch import is_complete, run_record, to_run
+from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers.queue import FOLDER, ask, job_name
 from ditscale.studies.launchers.sbatch import Array, render
-from ditscale.studies.site import Site, shape_of
-from ditscale.studies.spec import PlannedRun, Spec
-from ditscale.studies.watch import say
+from ditscale.studies.spec.site import Site, shape_of
+from ditscale.studies.spec.spec import PlannedRun, Spec
 
 SUBMIT = ("sbatch", "--parsable")
 

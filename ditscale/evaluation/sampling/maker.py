@@ -1,0 +1,148 @@
+"""Images from a model: image i of a seed is the same whatever the number of images, ranks or threads.
+
+A matrix product takes another kernel, which adds in another order, where it has few rows or more threads: MKL's differs up to
+3 rows, and for 6 rows between one thread and two. So a part of a set is computed whole, and on one thread (``reproducible``).
+In another ``batch`` a device may still add in another order; then single values may move by one grey level.
+"""
+
+import json
+
+import torch
+from torch import Tensor
+
+from ditscale import randomness
+from ditscale.config import RunConfig, SamplingConfig
+from ditscale.data.vae import Vae
+from ditscale.diffusion.formulation import make_formulation
+from ditscale.diffusion.guidance import Guided
+from ditscale.diffusion.nfe import forwards, sampling_of
+from ditscale.diffusion.samplers import sample
+from ditscale.evaluation.sampling.decoder import make_decoder
+from ditscale.objectives.variants import build_model
+from ditscale.reproducible import reproducible
+from ditscale.training.checkpoint.weights import load_into
+
+FEWEST = 16                                                                    # images computed together, where ``batch`` allows
+QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
+
+
+class ImageMaker:
+    """Makes image i of a set: a function of (weights, settings, seed, i) alone.
+
+    Attributes:
+        forwards: of the model, for one image.
+        image_channels: of what is made: those of the data, or of the images that latents are decoded to.
+        nan_images: positions of images with a value that is no finite number, since the last ``load``. Such values became 0.
+
+    Raises:
+        UserError: the settings do not go with the run, or its latents cannot be decoded.
+    """
+
+    def __init__(self, config: RunConfig, settings: SamplingConfig, device, vae: Vae | None = None):
+        settings.check(config)
+        self.config, self.settings, self.device = config, settings, torch.device(device)
+        self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
+        self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
+        self.decoder = make_decoder(config.data, settings.vae, self.device, vae)
+        self.image_channels = self.decoder.channels if self.decoder else config.data.channels
+        self.guided: Guided | None = None
+        self.nan_images: list[int] = []
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take these weights, by parameter name. On a GPU the model is compiled, at its first images.
+
+        Raises:
+            UserError: they are not those of the run's model.
+        """
+        model, settings = build_model(self.config), self.settings
+        load_into(model, weights, self.config)
+        model = model.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cuda":                                         # a batch size has one kernel, whichever came first
+            model = torch.compile(model, dynamic=False)
+        self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
+                             interval=settings.guidance_interval, schedule=settings.guidance_schedule,
+                             power=settings.guidance_power, noise_share=self.formulation.noise_share)
+        self.nan_images = []
+
+    def unload(self) -> None:
+        """Free the model's memory until the next ``load``."""
+        self.guided = None
+
+    def make(self, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """The images of a seed at ``positions`` (N,), all at once, and their labels.
+
+        Returns uint8 (N, C, H, W) and int64 (N,), both on the CPU.
+        """
+        assert self.guided, "load weights first"
+        count, positions = len(positions), self._filled(positions).to(self.device)
+        with reproducible():
+            images, labels = self._images(positions, seed)
+        broken = ~torch.isfinite(images[:count]).flatten(1).all(dim=1)
+        self.nan_images += positions[:count][broken.to(positions.device)].tolist()
+        return to_uint8(images[:count], self.settings.rounding).cpu(), labels[:count].cpu()
+
+    def _filled(self, positions: Tensor) -> Tensor:
+        """``positions`` (N,), and after them those that a larger set has there.
+
+        Parts after the first are filled to ``batch``, and on a GPU the first too, where another shape is compiled anew; else a set
+        smaller than ``batch`` costs at most ``FEWEST`` images.
+        """
+        if not len(positions):                                                 # a rank without a share of a small set
+            return positions
+        batch = self.settings.batch
+        whole = (positions[0] >= batch or self.device.type == "cuda")
+        missing = (batch if whole else min(batch, FEWEST)) - len(positions)
+        return torch.cat([positions, positions[-1:] + 1 + torch.arange(missing)]) if missing > 0 else positions
+
+    def _images(self, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Images in [-1, 1] (N, C, H, W) and labels (N,)."""
+        data = self.config.data
+        labels, shape = self.labels(positions, seed), (data.channels, data.resolution, data.resolution)
+        noise = randomness.draw(seed, positions, {"sampling noise": randomness.Normal(shape)})["sampling noise"]
+        images = sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
+        return (self.decoder(images) if self.decoder else images), labels
+
+    def labels(self, positions: Tensor, seed: int) -> Tensor:
+        """The classes of images: int64, in the shape of ``positions`` (N,)."""
+        kind, classes = self.settings.labels, self.config.data.classes
+        if kind == "balanced":
+            return positions % classes
+        if kind == "random":
+            drawn = randomness.draw(seed, positions, {"sampling label": randomness.Uniform()})["sampling label"][:, 0]
+            return (drawn.double() * classes).long()                           # in fp64 the product stays below ``classes``
+        return torch.full_like(positions, kind)
+
+    def passport(self) -> dict:
+        """The fields of ``Passport`` that say how images are made."""
+        settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
+        options, interval = self.sampling.options(self.formulation), settings.guidance_interval
+        return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
+                "formulation": self.config.formulation.name, "sampler": settings.sampler,
+                "sampling_steps": settings.sampling_steps, "nfe": self.sampling.evaluations,
+                "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
+                "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
+                "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
+                "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
+                "sampler_options": json.dumps(options, sort_keys=True) if options else "",
+                **averaged(settings.average, self.config.train.ema_decay)}
+
+
+def averaged(name: str, main_decay: float) -> dict:
+    """What the passport says of averaged weights: their decay a step, or the length that they have, or neither."""
+    kind, _, value = name.rpartition("-")
+    if name == "ema" or kind == "ema-decay":
+        return {"ema_decay": main_decay if name == "ema" else float(value)}
+    return {"average": f"length {value}" if kind else name}
+
+
+def sample_parts(maker: ImageMaker, positions: Tensor, seed: int):
+    """Yields (positions, images, labels) batch by batch, as ``make`` gives them; nothing is kept and nothing is on disk."""
+    for part in positions.split(maker.settings.batch):
+        yield part, *maker.make(part, seed)
+
+
+def to_uint8(images: Tensor, rounding: str = "nearest") -> Tensor:
+    """[-1, 1] to 0..255 by a rule of ``QUANTISE``: DiT's, SiT's and EDM2's, or that of ADM, MDT, MaskDiT and REPA, whose images are
+    darker by half a grey level. What is not a number becomes 0."""
+    scaled = 127.5 * images + 128 if rounding == "nearest" else 127.5 * (images + 1)
+    return scaled.nan_to_num(0.0).clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,50 @@
+"""Which weights images are made from: an average as it was saved, one of any length, or the last weights themselves."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ditscale.data.vae import weights_sha256
+from ditscale.errors import UserError
+from ditscale.rundir import RunDir
+from ditscale.training.checkpoint.checkpoint import images_of
+from ditscale.training.checkpoint.weights import NoSuchAverage, pick_checkpoint, rebuild, run_config, saved_average
+
+LENGTH = "length-"                                                             # length-0.07: rebuilt from the tracks
+
+
+def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[str, Tensor], dict]:
+    """Weights by parameter name, fp32, and what they are: ``{"checkpoint", "average", "weights_sha256"}``.
+
+    Args:
+        images: at the checkpoint at so many images; the newest for None.
+        average: ``ema``, ``ema-decay-0.999``, ``ema-power-0.05``, ``masters``, or ``length-0.07``.
+
+    Raises:
+        UserError: no such checkpoint or average; the message lists those that there are. Or a length that cannot be rebuilt.
+    """
+    checkpoint = pick_checkpoint(run, images, average)
+    weights = weights_at(run, checkpoint, average)
+    return weights, {"checkpoint": checkpoint.name, "average": average, "weights_sha256": weights_sha256(weights)}
+
+
+def weights_at(run: RunDir, checkpoint: Path, average: str) -> dict[str, Tensor]:
+    """The same weights of a checkpoint at hand, without their hash: that of a large model takes seconds."""
+    if average.startswith(LENGTH):
+        return rebuild(run, _length(average), images_of(checkpoint))[0]
+    return _saved(run, checkpoint, average)
+
+
+def _saved(run: RunDir, checkpoint, average: str) -> dict[str, Tensor]:
+    try:
+        return saved_average(run, checkpoint, average)
+    except NoSuchAverage as error:
+        more = f", and {LENGTH}0.07 (any length)" if run_config(run).train.ema_lengths else ""
+        raise UserError(f"average '{average}': {error}{more}") from None
+
+
+def _length(average: str) -> float:
+    try:
+        return float(average.removeprefix(LENGTH))
+    except ValueError:
+        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would do") from None

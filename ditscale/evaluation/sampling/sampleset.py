@@ -1,0 +1,122 @@
+"""A set of images on disk, made on any number of ranks: the same bit for bit, and a stopped command goes on.
+
+A *part* is one batch of images by their number in the set, so what is computed together never depends on the ranks or on a stop.
+Rank r of n makes parts r, r + n, ... into a work folder beside the result, and rank 0 lets the result appear, whole.
+"""
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from ditscale.config import RunConfig, SamplingConfig
+from ditscale.data.progress import Progress
+from ditscale.data.vae import default_device
+from ditscale.environment import environment
+from ditscale.errors import UserError
+from ditscale.evaluation.sampling.imagefiles import form_of
+from ditscale.evaluation.sampling.maker import ImageMaker
+from ditscale.evaluation.sampling.model import choose_weights
+from ditscale.evaluation.sampling.workfolder import WorkFolder, read_note, refuse_other
+from ditscale.ranks import Ranks, join_ranks
+from ditscale.rundir import RunDir
+from ditscale.section import validate
+from ditscale.training.checkpoint.checkpoint import images_of
+from ditscale.training.checkpoint.weights import pick_checkpoint, run_config
+
+
+def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig:
+    """How a run's own evaluation samples, with changes.
+
+    Raises:
+        UserError: an unknown key or a bad value; or the run has no section ``evaluation``, and no number of steps is given.
+    """
+    own = {name: getattr(config.evaluation, name) for name in SamplingConfig.model_fields} if config.evaluation else {}
+    if not own and "sampling_steps" not in changes:
+        raise UserError(f"{source} has no section evaluation, which would say how to sample; give sampling_steps=50, for example")
+    return validate(SamplingConfig, {**own, **changes}, source)
+
+
+def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed: int, checkpoint: int | None = None,
+               form: str | None = None, say=print) -> list[int]:
+    """Write images 0 to ``images`` - 1 of a seed to ``out``; does nothing where they are there already.
+
+    Every rank that the launcher started calls it; only rank 0 says anything. The run is only read.
+
+    Args:
+        checkpoint: the one at so many images seen; the newest for None.
+        form: ``png`` or ``npz``; None: what the name of ``out`` says.
+
+    Returns:
+        the numbers of images with values that are no finite numbers: they are useless.
+
+    Raises:
+        UserError: settings, weights or VAE are not the run's, or ``out`` or its work folder holds something else.
+    """
+    out, config, device = Path(out), run_config(run), default_device()
+    kind, maker = form_of(out, form), ImageMaker(config, settings, device)
+    with join_ranks() as ranks:
+        at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
+        newest = ranks.agree(at)                                               # training may go on and save another
+        weights, origin = choose_weights(run, newest, settings.average)
+        plan = {"run": run.run_id, **origin, "images": images, "seed": seed, "format": kind.name,
+                "decoder": maker.passport()["decoder"], **settings.model_dump(mode="json", exclude={"vae", "average"})}
+        work = WorkFolder(out, images, settings.batch)
+        result = kind(out, work.path, maker.image_channels)
+        if not ranks.agree(ranks.is_main and _stands(result, plan)):
+            _make(maker, weights, plan, work, result, ranks, say)
+        elif ranks.is_main:
+            say(f"{out}: already there")
+        if not ranks.is_main:
+            return []
+        work.remove()
+        return read_note(result.note)["nan_images"]
+
+
+def _stands(result, plan: dict) -> bool:
+    """Whether the set is there already. Raises UserError where something else is."""
+    if not result.out.exists():
+        return False
+    note = read_note(result.note)
+    if note is None:
+        raise UserError(f"{result.out}: exists already and is no set of images of `ditscale sample`; give another name")
+    refuse_other(result.out, note, plan)
+    return True
+
+
+def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result, ranks: Ranks, say) -> None:
+    """Make what is missing, and let the set appear. Collective."""
+    if ranks.is_main:
+        work.open(plan)
+    ranks.wait()
+    maker.load(weights)
+    before, started = work.images_done(), time.perf_counter()
+    if before and ranks.is_main:
+        say(f"{work.path}: going on from {before:,} of {work.images:,} images")
+    _make_parts(maker, work, result, plan["seed"], ranks)
+    ranks.wait()
+    if ranks.is_main:
+        labels = maker.labels(torch.arange(work.images), plan["seed"]).numpy()
+        made = {"passport": maker.passport(), "nan_images": work.nan_images(), "environment": environment(maker.device)}
+        with work.writing():
+            result.finish(work.parts, labels, plan | made)
+        say(f"{result.out}: {work.images:,} images, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")
+
+
+def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: Ranks) -> None:
+    """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
+    shown = work.images_done()
+    with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress:
+        for part in range(ranks.rank, work.parts, ranks.size):
+            if work.has(part):
+                continue
+            positions, known = torch.tensor(work.positions(part)), len(maker.nan_images)
+            images, _ = maker.make(positions, seed)
+            with work.writing():
+                result.keep(part, positions[0].item(), images.numpy())
+                work.mark(part, maker.nan_images[known:])
+            if progress:
+                done = work.images_done()
+                progress.advance(done - shown)
+                shown = done

@@ -1,0 +1,1 @@
+"""What figures share: style, tables, labels, the command line."""

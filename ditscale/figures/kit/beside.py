@@ -1,0 +1,145 @@
+"""Published results beside one's own: hollow grey stars, named by their model, for the eye alone.
+
+They enter no fit and no correlation. What is not verified is drawn only when asked for, as a cross with a dagger.
+"""
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import published, study_table, style
+
+MARKER, UNVERIFIED_MARKER, DAGGER = "*", "X", "†"
+SIZE_PT = {MARKER: 9.0, UNVERIFIED_MARKER: 7.0}
+MOST_NAMES = 16
+OWN = ""                                                                # ``source`` of one's own rows in a figure's CSV
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Published rows in the ledger's columns, and a sentence on those that were left out."""
+
+    rows: pd.DataFrame
+    left_out: str = ""
+
+    def known(self, column: str, words: str) -> "Beside":
+        """The rows where a cost is known.
+
+        Raises:
+            UserError: it is known of none.
+        """
+        rows, _ = study_table.known(self.rows, column, words)
+        others = len(self.rows) - len(rows)
+        note = f" Left out, their {words} is not known: {study_table.count(others, 'published result')}." if others else ""
+        return Beside(rows, self.left_out + note)
+
+    def at(self, images_seen: int) -> "Beside":
+        """The rows at this training length.
+
+        Raises:
+            UserError: there is none.
+        """
+        rows = self.rows[self.rows["images_seen"] == images_seen].reset_index(drop=True)
+        if rows.empty:
+            counts = ", ".join(f"{n:,}" for n in sorted(self.rows["images_seen"].unique()))
+            raise UserError(f"no published result at {images_seen:,} images seen, where this figure compares; there are results at "
+                            f"{counts}")
+        others = len(self.rows) - len(rows)
+        note = f" Left out, published at other training lengths: {study_table.count(others, 'result')}." if others else ""
+        return replace(self, rows=rows, left_out=self.left_out + note)
+
+
+def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Beside:
+    """The published rows that share an axis with a study's: of the same metric, guidance and input.
+
+    Raises:
+        UserError: the study has another metric, or no row is left.
+    """
+    metrics = sorted(table["metric"].unique())
+    if metrics != [published.METRIC]:
+        raise UserError(f"published results are FID ({published.METRIC}: Inception's features); the scores here are {', '.join(metrics)}: "
+                        "other features, another scale, so they share no axis")
+    if published.is_published(table):                                   # a study that is itself a paper's
+        table, _ = published.largest_comparable(table, study_table.ONE_OF_EACH)
+        result = ["model", "images_seen", "score"]
+        rows = rows[~pd.MultiIndex.from_frame(rows[result]).isin(pd.MultiIndex.from_frame(table[result]))]
+    scales, sides = set(table["guidance_scale"].unique()), {_side(*pair) for pair in zip(table["tokens"], table["patch_size"])}
+    guided_alike = rows["guidance_scale"].isin(scales)
+    sized_alike = pd.Series([_side(*pair) in sides for pair in zip(rows["tokens"], rows["patch_size"])], rows.index)
+    trusted = (rows["verified"] == published.VERIFIED) | unverified
+    kept = rows[guided_alike & sized_alike & trusted].reset_index(drop=True)
+    reasons = [(~guided_alike, "of another guidance"), (guided_alike & ~sized_alike, "of another input size"),
+               (guided_alike & sized_alike & ~trusted, "not verified")]
+    others = [f"{which.sum()} {why}" for which, why in reasons if which.any()]
+    if kept.empty:
+        raise UserError(f"no published result can stand beside this study: {', '.join(others)}; here guidance is "
+                        f"{', '.join(f'{scale:g}' for scale in scales)} and the input {', '.join(f'{n} x {n}' for n in sorted(sides))}")
+    return Beside(kept, f" Left out, published results {', '.join(others)}." if others else "")
+
+
+def curves(axes, beside: Beside, x: str, unit: float = 1.0, scale: float = 1.0, zorder: float = 1.5) -> None:
+    """A star or a cross a result, ``scale`` times the usual size; results of one training joined by a thin line. Below one's own
+    points, unless ``zorder`` says otherwise."""
+    for _, run in beside.rows.groupby("run_id", sort=False):
+        run = run.sort_values("images_seen")
+        axes.plot(run[x] / unit, run["score"], color=style.MUTED, linestyle=(0, (1, 2)), linewidth=0.8, zorder=zorder - 0.1)
+        for marker, points in _by_marker(run):
+            axes.plot(points[x] / unit, points["score"], zorder=zorder, **_look(marker, scale))
+
+
+def handles(beside: Beside) -> list[Line2D]:
+    """For a legend."""
+    words = {MARKER: "published", UNVERIFIED_MARKER: f"unverified {DAGGER}"}
+    return [Line2D([], [], label=words[marker], **_look(marker)) for marker, points in _by_marker(beside.rows) if len(points)]
+
+
+def names(beside: Beside, x: str, unit: float = 1.0) -> tuple[list[tuple[float, float]], list[str], list[float]]:
+    """Points, texts and radii of the names, for ``labels.place``: each model once, at its last result, and once
+    more where that is not verified; none where they are many."""
+    last = beside.rows.sort_values("images_seen", kind="stable").groupby(["model", "verified"], sort=False).tail(1)
+    if len(last) > MOST_NAMES:
+        return [], [], []
+    texts = [model + (DAGGER if verified != published.VERIFIED else "") for model, verified in zip(last["model"], last["verified"])]
+    return list(zip(last[x] / unit, last["score"])), texts, [4.0] * len(last)
+
+
+def markers(beside: Beside, x: str, unit: float = 1.0) -> list[tuple[float, float, float]]:
+    """Every star and cross, for ``labels.place`` to keep off."""
+    return [(at / unit, score, 4.0) for at, score in zip(beside.rows[x], beside.rows["score"])]
+
+
+def points(own: pd.DataFrame, beside: Beside | None, columns: list[str]) -> pd.DataFrame:
+    """The plotted points for the CSV: own rows, and published ones below them with their ``source`` and ``verified``."""
+    if beside is None:
+        return own[columns]
+    both = pd.concat([own[columns].assign(source=OWN, verified=""), beside.rows[[*columns, "source", "verified"]]])
+    return both.reset_index(drop=True)
+
+
+def caption(beside: Beside | None, named: bool = True) -> str:
+    """Whose the stars are, and what they are not; "" without any. ``named``: whether ``names`` were written."""
+    if beside is None:
+        return ""
+    many = not named or beside.rows["model"].nunique() > MOST_NAMES
+    daggers = (beside.rows["verified"] != published.VERIFIED).any()
+    return (f" Hollow grey stars are published results ({'; '.join(dict.fromkeys(beside.rows['source']))}), in no fit and no correlation; "
+            "their samplers, references and code are the papers' own, so small gaps to them mean nothing."
+            + (f" Crosses with {DAGGER} are from memory and were seen in no source: do not cite them." if daggers else "")
+            + (" Their models are named in the CSV of the points." if many else "") + beside.left_out)
+
+
+def _by_marker(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    seen = rows["verified"] == published.VERIFIED
+    return [(MARKER, rows[seen]), (UNVERIFIED_MARKER, rows[~seen])]
+
+
+def _look(marker: str, scale: float = 1.0) -> dict:
+    return {"linestyle": "", "marker": marker, "markersize": scale * SIZE_PT[marker], "markerfacecolor": style.PAPER,
+            "markeredgecolor": style.MUTED, "markeredgewidth": 1.1}
+
+
+def _side(tokens: int, patch_size: int) -> int:
+    """Values along a side of the model's input: 32 for latents of 256 pixels."""
+    return round(tokens ** 0.5) * int(patch_size)

@@ -1,0 +1,96 @@
+"""The points that laws and isoFLOP curves go through: a size N, an amount of data D, the compute C = k N D, and a score.
+
+Of a study N is a run's training FLOPs an image / 3, which is its forward FLOPs where nothing is masked and nothing distilled, D the
+images seen, and k 3. A CSV with columns N, D and score is taken as it is: with the compute in its column train_flops or C where it has
+one, and else 6 N D; with a column run where runs have several points; and with a column budget where budgets are stated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.cost.compute import FORWARDS_PER_TRAINED_STEP
+from ditscale.errors import UserError
+from ditscale.figures.kit import study_table, style
+from ditscale.scaling.spending import Spending, fit_spending
+from ditscale.studies.table import csv_table
+
+CSV_K = 6.0                                     # of a language model's parameters and tokens
+PLAIN = ("N", "D", "score")
+COMPUTE, BUDGET = ("train_flops", "C"), "budget"
+STUDY_SIZE, STUDY_DATA = "Model size N (forward FLOPs per image)", "images seen"
+
+
+@dataclass(frozen=True)
+class LawPoints:
+    """``rows`` has columns run, model, patch_size, macs, N, D, C and score, and budget where budgets are stated; ``spending`` is the rule
+    of C; ``note`` says which rows of the table they are."""
+
+    rows: pd.DataFrame
+    spending: Spending
+    metric: str
+    size_label: str
+    note: str
+    context: dict
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A study's rows as ``study_table.read``, or those of a CSV with the columns ``PLAIN``.
+
+    Raises:
+        UserError: as ``study_table.read``; or a field of such a CSV is no number.
+    """
+    if not Path(path).is_file() or not set(PLAIN) <= set(csv_table.columns_of(path)):
+        return study_table.read(path)
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for name in (*PLAIN, *(name for name in (*COMPUTE, BUDGET) if name in raw)):
+        empty = raw[name].isin(csv_table.EMPTY)
+        numbers = pd.to_numeric(raw[name].mask(empty), errors="coerce")
+        wrong = np.flatnonzero(numbers.isna() & ~(empty & (name not in ("N", "D"))))
+        if wrong.size:
+            raise UserError(f"{path}, line {wrong[0] + 2}: {name} '{raw[name].iloc[wrong[0]]}' is no number")
+        raw[name] = numbers
+    return raw
+
+
+def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: bool = False) -> LawPoints:
+    """The finished runs' last evaluations; with ``every_checkpoint`` all evaluations; with ``at_one_length`` each run at the
+    largest count of images that all share.
+
+    Raises:
+        UserError: the scores are not comparable, none has a logarithm, or no run has finished.
+    """
+    if "passport" not in table:
+        return _plain(table)
+    usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, "train_flops", "training compute")
+    chosen = ""
+    if not every_checkpoint:
+        usable, chosen = study_table.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
+    rows = usable.assign(run=usable["run_id"], N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
+                         D=usable["images_seen"].astype(float), C=usable["train_flops"].astype(float)).reset_index(drop=True)
+    kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"
+    context = {"kept": f"{kept}.{chosen}{left_out}{unknown}", "runs": sorted(rows["run"].unique().tolist()),
+               "passport": str(rows["passport"].iloc[0]), "samples": study_table.sample_counts(rows),
+               "N": "training FLOPs an image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}
+    note = f" Scores have passport {context['passport']}.{chosen}{left_out}{unknown}"
+    return LawPoints(rows, Spending(float(FORWARDS_PER_TRAINED_STEP)), style.metric_name(rows), STUDY_SIZE, note, context)
+
+
+def _plain(table: pd.DataFrame) -> LawPoints:
+    own = next((name for name in COMPUTE if name in table), None)
+    used = ["N", "D", "score", *([own] if own else [])]
+    good = (np.isfinite(table[used]) & (table[used] > 0)).all(axis=1)
+    if not good.any():
+        raise UserError(f"no row has a positive {', '.join(used[:-1])} and {used[-1]}: nothing to draw on log axes")
+    rows = table[good].reset_index(drop=True)
+    rule = Spending(CSV_K) if own is None else fit_spending(rows["N"], rows["D"], rows[own])
+    rows = rows.assign(run=rows["run"] if "run" in rows else rows.index.astype(str), macs=rows["N"], patch_size=0,
+                       C=rows[own] if own else CSV_K * rows["N"] * rows["D"], model=rows["N"].map(style.short_count))
+    left = len(table) - len(rows)
+    note = f" Left out, {', '.join(used[:-1])} or {used[-1]} is no positive number: {study_table.count(left, 'row')}." if left else ""
+    context = {"kept": f"every row.{note}", "N": "as given", "D": "as given", "k": rule.k, "compute": f"column {own}" if own else "6 N D",
+               "compute_rule": rule.formula, "compute_rule_misfit": rule.misfit}
+    return LawPoints(rows, rule, "score", "Size N (unit of the CSV)", note, context)

@@ -1,0 +1,196 @@
+"""What figures of several panels share: their axes, curves of runs, and how a run looks among the others.
+
+A run looks as what the figure compares: its variant, or its block design, and else its patch size and size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import seeds, study_table, style, variant_table
+
+BLOCK_NAMES = {"in_context": "in-context", "cross_attention": "cross-attention", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
+
+
+class Look(NamedTuple):
+    """How a curve is drawn; ``width`` in points."""
+
+    colour: str
+    dashes: object = "-"
+    marker: str = "o"
+    width: float = 1.6
+
+
+class Looks(NamedTuple):
+    """The look of each run, by run id; what a legend needs, of which the first ``kinds`` are colours; the same in words."""
+
+    runs: dict[str, Look]
+    handles: list[Line2D]
+    kinds: int
+    words: str
+
+
+def grid(rows: int, columns: int, row_height: float, legend_rows: int = 1, **shared):
+    """A figure of ``rows`` by ``columns`` panels with a light grid; returns it and its axes ``(rows, columns)``."""
+    figure = Figure(figsize=(style.WIDTH, rows * row_height + 0.45 + 0.22 * legend_rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axes in panels.flat:
+        axes.grid(True, which="major")
+    return figure, panels
+
+
+def images_axis(axes, values, label: str = "Images seen") -> None:
+    """A log axis of images with ticks as 10 k, 1 M."""
+    limits = style.log_limits(values, pad=0.08)
+    axes.set(xlabel=label, xscale="log", xlim=limits)
+    style.power_ticks(axes.xaxis, *limits)
+    axes.xaxis.set_major_formatter(short_counts())
+    thin_ticks(axes.xaxis, *limits, apart=0.14)
+
+
+def flops_axis(axes, values, label: str = "Training compute (FLOPs)") -> None:
+    """A log axis of FLOPs with ticks as powers of ten."""
+    limits = style.log_limits(values, pad=0.08)
+    axes.set(xlabel=label, xscale="log", xlim=limits)
+    style.power_ticks(axes.xaxis, *limits)
+    powers_alone = all(float(f"{tick:.6g}") == 10.0 ** round(np.log10(tick)) for tick in axes.xaxis.get_majorticklocs())
+    thin_ticks(axes.xaxis, *limits, apart=0.14 if powers_alone else 0.27)      # 5 x 10^11 is twice as wide as 10^11
+
+
+def score_axis(panels, label: str, values, floor: float | None = None) -> None:
+    """A shared log axis of scores, lower is better, with the floor as a dotted line in each panel."""
+    limits = style.log_limits([*values, *([floor] if floor else [])])
+    panels[0].set(ylabel=label, yscale="log", ylim=limits)
+    style.plain_log_ticks(panels[0].yaxis, *limits)
+    for axes in panels if floor else ():
+        axes.axhline(floor, color=style.INK, linestyle=":", linewidth=1.4, zorder=1)
+
+
+def thin_ticks(axis, low: float, high: float, apart: float) -> None:
+    """Drop ticks of a log axis that stand closer than this part of its length to the last one kept."""
+    kept = []
+    for tick in axis.get_majorticklocs():
+        if low <= tick <= high and (not kept or np.log(tick / kept[-1]) >= apart * np.log(high / low)):
+            kept.append(tick)
+    axis.set_major_locator(ticker.FixedLocator(kept))
+
+
+def short_counts() -> ticker.FuncFormatter:
+    return ticker.FuncFormatter(lambda value, _: style.short_count(value))
+
+
+def floor_handle() -> Line2D:
+    return Line2D([], [], color=style.INK, linestyle=":", linewidth=1.4, label="floor")
+
+
+def handle(look: Look, label: str) -> Line2D:
+    """A legend's entry for a curve of this look."""
+    return Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=5.0, label=label)
+
+
+def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
+    """A run's evaluations as open markers on a line, the last one filled once the run has finished."""
+    across, up, ended = run[x].to_numpy(), run[y].to_numpy(), run["final"].to_numpy(bool)
+    axes.plot(across, up, color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
+    for kept, fill, edge, size in ((~ended, style.PAPER, look.colour, 4.2), (ended, look.colour, style.INK, 6.0)):
+        if kept.any():
+            axes.plot(across[kept], up[kept], linestyle="", marker=look.marker, markersize=size, zorder=3, markerfacecolor=fill,
+                      markeredgecolor=edge, markeredgewidth=0.9)
+
+
+def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", log: bool = True, size: float = 4.5) -> None:
+    """Runs that differ in seed alone: one as it is, several as thin lines with their mean (geometric with ``log``) and its interval.
+
+    Where the runs share no x there is no mean, and each is drawn as it is.
+    """
+    runs = [run for _, run in rows.groupby("run_id", sort=False)]
+    mean = seeds.over_seeds(rows, x, y, log)
+    if len(runs) == 1 or mean.empty:
+        for run in runs:
+            run_curve(axes, run, x, y, look)
+        return
+    for run in runs:
+        axes.plot(run[x], run[y], color=look.colour, linewidth=0.5, alpha=0.45, zorder=2)
+    axes.plot(mean["x"], mean["mean"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=3,
+              marker=look.marker, markersize=size, markeredgecolor=style.PAPER, markeredgewidth=0.4)
+    if mean["low"].notna().any():
+        axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+
+
+def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each set of runs that differ in seed alone, in the order of the rows; of published results each run is one."""
+    if "verified" in rows:
+        return [own for _, own in rows.groupby("run_id", sort=False)]
+    same = [name for name in ("model", "variant", "block", "recipe") if name in rows]
+    return [own for _, own in rows.groupby(same, sort=False, dropna=False)]
+
+
+def mean_curves(rows: pd.DataFrame, x: str, y: str = "score") -> list[tuple[str, np.ndarray]]:
+    """Of each set of ``seed_groups`` its model and the curve that ``seed_curves`` draws, ``(k, 2)``; of a set without a mean, its runs'."""
+    found = []
+    for own in seed_groups(rows):
+        mean = seeds.over_seeds(own, x, y)
+        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, y]] for _, run in own.groupby("run_id", sort=False)]
+        found += [(own["model"].iloc[0], curve.to_numpy(float)) for curve in curves]
+    return found
+
+
+def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
+    """How each run of a table looks: by variant where there are several, else by block design, else by patch size and size.
+
+    ``markers=False`` is for curves of many points: no markers, thinner lines.
+    """
+    first = rows.drop_duplicates("run_id").set_index("run_id")
+    for column, colours, names in (("variant", style.VARIANT_COLOURS, {}), ("block", style.BLOCK_COLOURS, BLOCK_NAMES)):
+        if first[column].nunique() > 1:
+            looks = _by_kind(first, column, colours, names)
+            break
+    else:
+        looks = size_looks(rows)
+    if markers:
+        return looks
+    for entry in looks.handles:
+        entry.set_marker("")
+    return looks._replace(runs={run_id: look._replace(marker="", width=0.65 * look.width) for run_id, look in looks.runs.items()})
+
+
+def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Looks:
+    """Colour for the variant or block design, line and marker for the model."""
+    lines = style.model_lines(list(first["model"].unique()))
+    runs = {run_id: Look(colours.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
+    kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colours if name in set(first[column])]
+    handles = [Line2D([], [], color=colours.get(kind, style.MUTED), linewidth=3.5, label=names.get(kind, kind)) for kind in kinds]
+    handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
+    what = {"variant": "training variant", "block": "block design"}[column]
+    return Looks(runs, handles, len(kinds), f"colour for the {what}, line for the model")
+
+
+def size_looks(rows: pd.DataFrame) -> Looks:
+    """Colour and marker for the patch size, width for the size."""
+    first = rows.drop_duplicates("run_id").set_index("run_id")
+    sizes, patches = study_table.sizes_in_order(first), sorted(first["patch_size"].unique())
+    widths = style.widths_by_size(sizes)
+    runs = {run_id: Look(style.patch_colour(row["patch_size"]), "-", style.patch_marker(row["patch_size"]), widths[row["size"]])
+            for run_id, row in first.iterrows()}
+    handles = [handle(Look(style.patch_colour(p), "-", style.patch_marker(p)), f"patch size {p}") for p in patches]
+    handles += [Line2D([], [], color=style.MUTED, linewidth=widths[size], label=size) for size in sizes]
+    return Looks(runs, handles, len(patches), "colour for the patch size, thicker lines for larger models")
+
+
+def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None) -> None:
+    """Above all panels, read row by row; a new row begins after the first ``break_after`` entries."""
+    if break_after is not None and break_after < len(handles):
+        handles = [*handles[:break_after], *[None] * (-break_after % columns), *handles[break_after:]]
+    handles = [*handles, *[None] * (-len(handles) % columns if len(handles) > columns else 0)]
+    cells = [entry or Line2D([], [], linestyle="", label=" ") for i in range(columns) for entry in handles[i::columns]]
+    figure.legend(handles=cells, loc="outside upper left", ncols=min(columns, len(handles)), handlelength=2.4, columnspacing=1.4)
+
+
+def log_or_linear(values) -> bool:
+    """Whether an axis is logarithmic: positive values that span a factor of ten."""
+    values = np.asarray(values, float)
+    return bool(values.min() > 0 and values.max() >= 10 * values.min())

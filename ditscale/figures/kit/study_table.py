@@ -1,0 +1,264 @@
+"""From a study or a CSV to the rows that one figure may hold: the command line of all scripts, and its refusals.
+
+Every script takes ``<study directory or CSV> [--out DIR] [--where column=value ...]``. ``--where`` keeps some rows, which is
+how a study that was scored in two ways, or holds two variants, is drawn one at a time. ``script.run_figure`` adds the options
+of a figure.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import published
+from ditscale.figures.kit.conditions import where
+from ditscale.studies.table import comparable, csv_table, ledger
+
+ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
+
+
+def run_script(description: str, make: Callable[[pd.DataFrame, Path, Path], list[Path]], argv: list[str] | None) -> int:
+    """The body of a script's ``main``: read the arguments and the rows, make the files, print their paths.
+
+    Args:
+        description: the script's docstring, its first line becomes the help text.
+        make: ``(table, study, output directory) -> paths written``.
+
+    Returns:
+        the exit code: 2 where the user has something to mend, told in one line.
+    """
+    return run(new_parser(description), lambda table, arguments, out: make(table, arguments.study, out), argv)
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that every script takes."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("study", type=Path, metavar="STUDY|FILE.csv",
+                        help="the study's directory, for example runs/digits-demo; or a CSV that `ditscale collect` wrote, or one "
+                             "of published results, for example analysis/published/dit_table4_all_models.csv")
+    parser.add_argument("--out", type=Path, help="where the files go; without it <study>/analysis, or for a CSV "
+                                                 "<name>-analysis in the working directory")
+    parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
+                        help="keep only these rows; may be given several times")
+    return parser
+
+
+def run(parser: argparse.ArgumentParser, make: Callable[[pd.DataFrame, argparse.Namespace, Path], list[Path]],
+        argv: list[str] | None, rows: Callable[[Path], pd.DataFrame] | None = None) -> int:
+    """As ``run_script``, for a parser with further arguments; ``make`` gets all of them.
+
+    Args:
+        rows: what reads the table; default ``read``, a row an evaluation.
+    """
+    arguments = parser.parse_args(argv)
+    study = arguments.study
+    out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
+    try:
+        table = where((rows or read)(study), arguments.where)
+        out.mkdir(parents=True, exist_ok=True)
+        for path in make(table, arguments, out):
+            print(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(study: Path) -> pd.DataFrame:
+    """One row an evaluation, of a study's directory or of a CSV; a score, floor or time that is not known is NaN.
+
+    Where a checkpoint was scored on several seeds of samples, the row has the mean score and ``sample_seeds`` says how many.
+    Of published results the verified ones are read.
+
+    Raises:
+        UserError: there is no such directory or file, no run or no evaluation in it, or the CSV lacks a column.
+    """
+    if Path(study).is_file():
+        return _read_csv(Path(study))
+    table = ledger.collect(study)
+    if table.empty:
+        raise UserError(f"study '{study}' holds no evaluation yet")
+    return _one_row_a_score(table)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    columns = csv_table.columns_of(path)
+    if published.looks_published(columns):
+        table = published.read(path)
+        verified = table[table["verified"] == published.VERIFIED]
+        if verified.empty:
+            raise UserError(f"{path}: none of its {count(len(table), 'result')} is verified, and figures are drawn of verified ones")
+        return verified.reset_index(drop=True)
+    table = csv_table.read(path)
+    return table if "sample_seeds" in table else _one_row_a_score(table)
+
+
+def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
+    """Repetitions of a score, of other seeds of samples, become their mean."""
+    table = table.astype({"score": float, "floor": float, "train_seconds": float})
+    one_score = ["run_id", "images_seen", "passport"]
+    repetitions = table.groupby(one_score)
+    measured = ["score", *(column for column in table if column.startswith(ledger.VALUES))]
+    table[measured] = repetitions[measured].transform("mean")
+    table["sample_seed"] = repetitions["sample_seed"].transform("nunique")
+    return table.drop_duplicates(one_score, ignore_index=True).rename(columns={"sample_seed": "sample_seeds"})
+
+
+def read_runs(study_dir: Path) -> pd.DataFrame:
+    """One row a run, evaluated or not: what its own files say of it, ``ditscale.studies.table.facts.COLUMNS``.
+
+    Raises:
+        UserError: there is no such directory, or no run in it.
+    """
+    return ledger.collect_runs(study_dir)
+
+
+def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
+    """Refuses a table without these columns, as one that was collected by an older version.
+
+    Raises:
+        UserError: names the first that is missing.
+    """
+    for name in names:
+        if name not in table:
+            raise UserError(f"the table has no column '{name}', which this figure needs; draw it from the study's directory")
+
+
+def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> None:
+    """Refuses a table whose scores may not share an axis.
+
+    Raises:
+        UserError: more than one value in one of these columns; the message names the values.
+    """
+    def keep(column: str, value) -> str:
+        fields = comparable.differing_fields(table) if column == "passport" else {}
+        field, values = next(iter(fields.items()), (column, [value]))
+        return f"--where {shlex.quote(f'{field}={values[0]}')}"
+
+    comparable.require_one(table, one_of_each, keep)
+
+
+def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:
+    """The rows whose score has a logarithm, smallest model first, and a sentence on those left out ("" where none was).
+
+    Published results are several papers' experiments: the most of them that compare with each other are kept.
+
+    Raises:
+        UserError: the scores are not comparable, or none is a positive number.
+    """
+    left_out = ""
+    if published.is_published(table):
+        table, left_out = published.largest_comparable(table, one_of_each)
+    require_comparable(table, one_of_each)
+    good = np.isfinite(table["score"]) & (table["score"] > 0)
+    if not good.any():
+        raise UserError(f"no score of {table['metric'].iloc[0]} is a positive number: nothing to draw on a log axis")
+    bad = table[~good]
+    if len(bad):
+        runs = ", ".join(sorted(bad["run_id"].unique()))
+        left_out += f" Left out, their score is no positive number: {count(len(bad), 'evaluation')} of {runs}."
+    order = ["parameters", "macs", "run_id", "images_seen"]
+    sizes = table.groupby("size")["parameters"].median()
+    kept = table[good].assign(_size=table["size"].map(sizes)).sort_values(["_size", *order[1:]])
+    return kept.drop(columns="_size").reset_index(drop=True), left_out
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of each finished run.
+
+    Raises:
+        UserError: no run has finished.
+    """
+    final = table[table["final"].astype(bool)].reset_index(drop=True)
+    if final.empty:
+        runs = count(table["run_id"].nunique(), "run")
+        raise UserError(f"none of {runs} has finished: there is no final score to compare")
+    return final
+
+
+def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Each finished run at one count of images seen: its end, or where ends differ the largest count that all share.
+
+    Returns:
+        one row a run, and a sentence on the choice ("" where all ended alike).
+
+    Raises:
+        UserError: no run has finished.
+    """
+    final = finished(usable)
+    if final["images_seen"].nunique() == 1:
+        return final, ""
+    own = usable[usable["run_id"].isin(final["run_id"])]
+    runs_at = own.groupby("images_seen")["run_id"].nunique()
+    shared = runs_at.index[runs_at == final["run_id"].nunique()]
+    if shared.empty:
+        first, last = final["images_seen"].min(), final["images_seen"].max()
+        return final, f" Runs ended at {first:,} to {last:,} images and share no count between: each is shown at its end."
+    at = shared.max()
+    return own[own["images_seen"] == at].reset_index(drop=True), (
+        f" Runs ended at different counts: each is shown at {at:,} images, the most that all share.")
+
+
+def known(rows: pd.DataFrame, column: str, words: str) -> tuple[pd.DataFrame, str]:
+    """The rows where a cost is known and above 0, as axes are logarithmic, and a sentence on the others.
+
+    Raises:
+        UserError: it is known of none.
+    """
+    good = rows[column] > 0
+    if good.all():
+        return rows, ""
+    models = ", ".join(dict.fromkeys(rows.loc[~good, "model"]))
+    if not good.any():
+        raise UserError(f"{words} is not known of any row: {models}")
+    return rows[good].reset_index(drop=True), f" Left out, their {words} is not known: {models}."
+
+
+def law_ends(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows that a law of training compute goes through, one a run, and a sentence on the choice ("" where it is each run's end).
+
+    Of published results, those of the one training length that most models have: a table that prints one model at 7M steps and the
+    others at 400K holds no law of both.
+
+    Raises:
+        UserError: no run has finished.
+    """
+    if not published.is_published(usable):
+        return finished(usable), ""
+    models = usable.groupby("images_seen")["model"].nunique()
+    at = models[models == models.max()].index.min()
+    return usable[usable["images_seen"] == at].reset_index(drop=True), (
+        f" The law is of results at {at:,} images alone." if len(models) > 1 else "")
+
+
+def floor_of(table: pd.DataFrame) -> float | None:
+    """The score of training images against held-out ones, or None where it is not known or has no logarithm."""
+    floor = table["floor"].median()
+    return float(floor) if floor > 0 else None
+
+
+def sizes_in_order(table: pd.DataFrame) -> list[str]:
+    """Size names, fewest parameters first, or where these are not known the least compute."""
+    order = ["parameters", "macs", "train_flops_per_image"]
+    medians = table.groupby("size")[[name for name in order if name in table]].median()
+    return list(medians.sort_values(list(medians), kind="stable").index)
+
+
+def sample_counts(rows: pd.DataFrame) -> list[int]:
+    """The numbers of generated images behind the scores, those that are known."""
+    return sorted({int(n) for n in rows["samples"].dropna()})
+
+
+def short_name(model: str) -> str:
+    """``DiT-nano/2`` -> ``nano/2``, for labels."""
+    return model.removeprefix("DiT-")
+
+
+def count(n: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

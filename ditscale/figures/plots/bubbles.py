@@ -1,0 +1,137 @@
+"""Score by model size and patch size, the area of a bubble its forward compute: DiT's Figure 2, left (arXiv 2212.09748)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import beside as published_beside, labels, script, study_table, style
+from ditscale.figures.kit.beside import Beside
+
+NAME = "bubbles"
+LARGEST_BUBBLE_PT2 = 1300.0
+SMALLEST_SEEN_PT2 = 5.0                                                 # a dot marks the centre of anything smaller
+COLUMNS = ["model", "size", "patch_size", "macs", "images_seen", "metric", "score", "seeds", "lowest", "highest"]
+
+
+def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
+    """The figure, its points (one a model) and its caption.
+
+    Raises:
+        UserError: the scores are not comparable, no run has finished, or ``beside`` holds nothing at this count of images.
+    """
+    usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, "macs", "forward compute")
+    final, chosen = study_table.at_one_count(usable)
+    models, sizes = _models(final).sort_values("macs", ascending=False, ignore_index=True), study_table.sizes_in_order(final)
+    if beside is not None:
+        beside = _of_sizes(beside.known("macs", "forward compute").at(final["images_seen"].max()), sizes)
+    unit, symbol, words = style.macs_unit(models["macs"])
+    with style.paper():
+        figure, axes = style.new_axes()
+        axes.set(xscale="linear", xlim=(-0.6, len(sizes) - (0.4 if beside is None else 0.1)))
+        areas = LARGEST_BUBBLE_PT2 * models["macs"] / models["macs"].max()
+        _bubbles(axes, models, sizes, areas)
+        _axes(axes, final, sizes, beside)
+        if beside is not None:
+            published_beside.curves(axes, beside, "place", zorder=5)
+        _legends(figure, axes, models, areas, unit, symbol, beside)
+        _label_macs(axes, models, sizes, areas, unit, beside)
+    both = published_beside.points(models, None if beside is None else _as_models(beside), COLUMNS)
+    return style.Drawing(NAME, figure, both, _caption(models, words, symbol, chosen + left_out + unknown)
+                         + published_beside.caption(beside))
+
+
+def _models(final: pd.DataFrame) -> pd.DataFrame:
+    """One row a model: the geometric mean over its runs, and their span."""
+    rows = final.assign(log=np.log(final["score"]))
+    models = rows.groupby("model", sort=False).agg(
+        size=("size", "first"), patch_size=("patch_size", "first"), macs=("macs", "first"), images_seen=("images_seen", "max"),
+        metric=("metric", "first"), log=("log", "mean"), seeds=("run_id", "nunique"), lowest=("score", "min"),
+        highest=("score", "max")).reset_index()
+    return models.assign(score=np.exp(models["log"])).drop(columns="log")
+
+
+def _of_sizes(beside: Beside, sizes: list[str]) -> Beside:
+    """The published rows of these sizes, with ``place``, where each stands on the axis of sizes."""
+    kept = beside.rows[beside.rows["size"].isin(sizes)]
+    others = len(beside.rows) - len(kept)
+    note = f" Left out, published of other sizes: {study_table.count(others, 'result')}." if others else ""
+    return Beside(kept.assign(place=[sizes.index(size) + 0.4 for size in kept["size"]]).reset_index(drop=True), beside.left_out + note)
+
+
+def _as_models(beside: Beside) -> Beside:
+    """With the columns of the points; the paper's own number of seeds is not known."""
+    return Beside(beside.rows.assign(seeds=np.nan, lowest=np.nan, highest=np.nan))
+
+
+def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> None:
+    """Small bubbles above large ones. A thin line joins the models of a patch size; an upright one spans a model's seeds."""
+    for patch, own in models.groupby("patch_size"):
+        own = own.assign(x=[sizes.index(size) for size in own["size"]]).sort_values("x")
+        axes.plot(own["x"], own["score"], color=style.patch_colour(patch), linewidth=0.9, zorder=1)
+        axes.vlines(own["x"], own["lowest"], own["highest"], color=style.MUTED, linewidth=1.5 * (own["seeds"] > 1), zorder=4)
+    x = [sizes.index(size) for size in models["size"]]
+    colours = [style.patch_colour(patch) for patch in models["patch_size"]]
+    axes.scatter(x, models["score"], s=areas, c=colours, edgecolors=style.INK, linewidths=0.6, zorder=3)
+    small = areas < SMALLEST_SEEN_PT2
+    axes.scatter(np.array(x)[small], models["score"][small], s=SMALLEST_SEEN_PT2, facecolors="none", edgecolors=style.INK,
+                 linewidths=0.6, zorder=3)
+
+
+def _axes(axes, final: pd.DataFrame, sizes: list[str], beside: Beside | None) -> None:
+    parameters = final.groupby("size")["parameters"].median()
+    names = [f"{size}\n{style.short_count(parameters[size], 2)}" if parameters[size] > 0 else size for size in sizes]
+    limits = style.log_limits([*final["score"], *(beside.rows["score"] if beside is not None else [])], pad=0.12)
+    axes.set(ylim=limits, xlabel="Model size and its number of parameters", ylabel=style.score_label(final))
+    axes.set_xticks(range(len(sizes)), names)
+    axes.grid(False, axis="x")
+    style.plain_log_ticks(axes.yaxis, *limits)
+
+
+def _legends(figure, axes, models: pd.DataFrame, areas: pd.Series, unit: float, symbol: str, beside: Beside | None) -> None:
+    """Above the axes: colour by patch size, and areas of the least, the middle and the most compute."""
+    patches = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p),
+                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
+               for p in sorted(models["patch_size"].unique())]
+    patches += published_beside.handles(beside) if beside is not None else []
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
+    order = models["macs"].sort_values().index
+    shown = dict.fromkeys([order[len(order) // 3], order[2 * len(order) // 3], order[-1]])
+    bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID, markersize=np.sqrt(areas[i]),
+                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"{models['macs'][i] / unit:.3g}") for i in shown]
+    heading = Line2D([], [], linestyle="", label=f"area: {symbol} per image")
+    axes.legend(handles=[heading, *bubbles], loc="lower left", bbox_to_anchor=(-0.1, 1.02), ncols=4, handlelength=3.9,
+                handletextpad=0.3, columnspacing=1.0, borderpad=0.9, borderaxespad=0.0)
+
+
+def _label_macs(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series, unit: float, beside: Beside | None) -> None:
+    """Each bubble's MACs beside it, and the names of published results."""
+    points = [(sizes.index(size), score) for size, score in zip(models["size"], models["score"])]
+    radii = list(np.sqrt(areas / np.pi))
+    texts, markers = [f"{macs / unit:.3g}" for macs in models["macs"]], [(*point, radius) for point, radius in zip(points, radii)]
+    lines = [np.column_stack([np.linspace(*pair[:, 0], 12), np.geomspace(*pair[:, 1], 12)]) for pair in _pairs(models, sizes)]
+    if beside is not None:
+        others = published_beside.names(beside, "place")
+        points, texts, radii = points + others[0], texts + others[1], radii + others[2]
+        markers += published_beside.markers(beside, "place")
+    labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(lines) if lines else None)
+
+
+def _pairs(models: pd.DataFrame, sizes: list[str]):
+    """The ends of the lines that join bubbles, ``(2, 2)`` each."""
+    for _, own in models.groupby("patch_size"):
+        corners = np.array(sorted((sizes.index(size), score) for size, score in zip(own["size"], own["score"])), float)
+        yield from (corners[i:i + 2] for i in range(len(corners) - 1))
+
+
+def _caption(models: pd.DataFrame, words: str, symbol: str, note: str) -> str:
+    counts = models["images_seen"].unique()
+    when = f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
+    seeds = ("one run a model" if models["seeds"].max() == 1 else
+             "geometric means over a model's seeds, an upright line from the best to the worst")
+    return (f"{style.metric_name(models)} {when} by model size and patch size, after the layout of DiT's Figure 2: the area of a bubble, and "
+            f"the number beside it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, beside=True)

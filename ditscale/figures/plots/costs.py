@@ -1,0 +1,60 @@
+"""The cost axis of figures: training FLOPs, accelerator-hours, money or images, with its label, ticks and refusals."""
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import panels, study_table, style
+from ditscale.studies.table.study import COSTS
+
+LABELS = {"train_flops": "Training compute (FLOPs)", "accelerator_hours": "Training time (accelerator-hours)",
+          "money": "Training cost (money, in the price's currency)", "images_seen": "Images seen"}
+OPTIONS = {
+    "cost": {"default": "train_flops", "choices": tuple(COSTS), "help": "of %(choices)s; %(default)s without it"},
+    "price": {"type": float, "help": "money for one accelerator and one hour, for --cost money"},
+}
+
+
+def column_of(cost: str) -> str:
+    """The table's column that a cost is read from."""
+    return "accelerator_hours" if cost == "money" else cost
+
+
+def known(rows: pd.DataFrame, cost: str) -> tuple[pd.DataFrame, str]:
+    """The rows whose cost is known, and a sentence on the others.
+
+    Raises:
+        UserError: it is known of none, or the table has no such column.
+    """
+    study_table.require_columns(rows, (column_of(cost),))
+    return study_table.known(rows, column_of(cost), COSTS["accelerator_hours" if cost == "money" else cost])
+
+
+def values(rows: pd.DataFrame, cost: str, price: float | None) -> pd.Series:
+    """The cost of each row, in the unit of ``LABELS``.
+
+    Raises:
+        UserError: money without a price above 0.
+    """
+    if cost != "money":
+        return rows[column_of(cost)].astype(float)
+    if not (price and price > 0):
+        raise UserError(f"--cost money with --price {price}: give the money for one accelerator and one hour, above 0")
+    return rows["accelerator_hours"].astype(float) * price
+
+
+def axis(axes, found, cost: str) -> None:
+    """A log axis of this cost: powers of ten for FLOPs, short counts for images, plain numbers for hours and money."""
+    if cost == "train_flops":
+        panels.flops_axis(axes, found, LABELS[cost])
+    elif cost == "images_seen":
+        panels.images_axis(axes, found, LABELS[cost])
+    else:
+        limits = style.log_limits(found, pad=0.08)
+        axes.set(xlabel=LABELS[cost], xscale="log", xlim=limits)
+        style.plain_log_ticks(axes.xaxis, *limits)
+        panels.thin_ticks(axes.xaxis, *limits, apart=0.11)
+
+
+def words(cost: str, price: float | None) -> str:
+    """For a caption."""
+    return f"money at {price:g} for an accelerator-hour of training" if cost == "money" else COSTS[cost]

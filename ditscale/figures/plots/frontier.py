@@ -1,0 +1,143 @@
+"""The cost-score frontier: which models, variants and lengths of training no other beats in both, and how sure that is.
+
+A cell is a model, a variant and a number of images; its seeds count as their geometric mean. Filled points are on the frontier.
+"""
+
+import argparse
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import labels, panels, script, study_table, style, variant_table
+from ditscale.figures.plots import costs
+from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.study import Study
+
+NAME = "frontier"
+ONE_OF_EACH = variant_table.SHARED
+MOST_NAMES = 7
+
+
+def draw(table: pd.DataFrame, options: argparse.Namespace) -> style.Drawing:
+    """The figure, a point a cell, its caption and the frontier's card.
+
+    Raises:
+        UserError: the scores are not comparable, the cost is not known, or ``options.price`` is missing.
+    """
+    study_table.require_columns(table, ("recipe",))
+    usable, left_out = study_table.scored(table, ONE_OF_EACH)
+    usable, unknown = costs.known(usable, options.cost)
+    costs.values(usable, options.cost, options.price)
+    found = Study(options.study, usable).frontier(options.cost, price=options.price)
+    variants = _variants(usable, found)
+    with style.paper():
+        figure, axes = style.new_axes(height=4.9)
+        _cells(axes, found, variants)
+        costs.axis(axes, [cell.cost for cell in found.cells], options.cost)
+        edges = [end for cell in found.cells for end in ((cell.interval.low, cell.interval.high) if cell.interval else (cell.score,))]
+        panels.score_axis([axes], style.score_label(usable), edges)
+        panels.legend(figure, _handles(found, variant_table.variants_in_order(usable)), columns=3)
+        _names(axes, found)
+    return style.Drawing(NAME, figure, _points(found, variants), _caption(usable, found, options) + left_out + unknown, found.card())
+
+
+def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
+    """The variant of each cell, by its runs."""
+    of_run = usable.drop_duplicates("run_id").set_index("run_id")["variant"]
+    return {cell.name: of_run[cell.runs[0]] for cell in found.cells}
+
+
+def _cells(axes, found: Frontier, variants: dict[str, str]) -> None:
+    for cell in found.cells:
+        colour, on = style.variant_colour(variants[cell.name]), cell.on_frontier
+        if cell.interval:
+            axes.plot([cell.cost] * 2, [cell.interval.low, cell.interval.high], color=colour if on else style.BAND, zorder=2,
+                      linewidth=1.3 if on else 0.8)
+        axes.plot(cell.cost, cell.score, linestyle="", marker="o" if on else "x", markersize=7.0 if on else 4.5, zorder=4 if on else 3,
+                  markerfacecolor=style.PAPER if on and _doubtful(cell) else colour, markeredgecolor=colour, markeredgewidth=1.5 if on else 1.1,
+                  alpha=1.0 if on else 0.75)
+    ends = [cell.cost for cell in found.points], [cell.score for cell in found.points]
+    axes.step([*ends[0], max(cell.cost for cell in found.cells)], [*ends[1], ends[1][-1]], where="post", color=style.INK, linewidth=1.2, zorder=1)
+
+
+def _doubtful(cell: Cell) -> bool:
+    return not cell.probability >= 0.5
+
+
+def _handles(found: Frontier, variants: list[str]) -> list[Line2D]:
+    handles = [Line2D([], [], color=style.variant_colour(variant), linewidth=3.5, label=variant) for variant in variants]
+    dots = {"linestyle": "", "marker": "o", "markersize": 7.0, "color": style.INK}
+    known = found.noise.status.ok
+    if known:
+        handles.append(Line2D([], [], **dots, label="on it, even odds or better"))
+    if any(_doubtful(cell) for cell in found.points):
+        handles.append(Line2D([], [], **dots, markerfacecolor=style.PAPER, markeredgewidth=1.5,
+                              label="on it, under even odds" if known else "on it, odds not known"))
+    return [*handles, Line2D([], [], linestyle="", marker="x", color=style.MUTED, markersize=5, label="beaten")]
+
+
+def _names(axes, found: Frontier) -> None:
+    """The frontier's cells with their probabilities; evenly chosen ones, both ends among them, where they are many."""
+    cells = list(found.points)
+    if len(cells) > MOST_NAMES:
+        cells = [cells[round(i * (len(cells) - 1) / (MOST_NAMES - 1))] for i in range(MOST_NAMES)]
+    texts = [short_name(cell) + ("" if math.isnan(cell.probability) else f"\np = {cell.probability:.2f}") for cell in cells]
+    others = [(cell.cost, cell.score, 4.0) for cell in found.cells]
+    steps = [corner for a, b in zip(found.points, found.points[1:]) for corner in ((a.cost, a.score), (b.cost, a.score), (b.cost, b.score))]
+    along = [style.between(steps)] if steps else []
+    along += [style.between([(cell.cost, cell.interval.low), (cell.cost, cell.interval.high)]) for cell in found.cells if cell.interval]
+    crossed = np.vstack(along) if along else None
+    labels.place(axes, [(cell.cost, cell.score) for cell in cells], texts, [4.5] * len(cells), markers=others, crossed=crossed, size_pt=8.0)
+
+
+def short_name(cell: Cell) -> str:
+    """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``."""
+    *words, images = cell.name.split(" ")
+    if not images.replace(",", "").isdigit():
+        return cell.name
+    return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}"
+
+
+def _rival(found: Frontier, cell: Cell) -> tuple[str, float]:
+    """Which cell most probably beats this one, and that probability; "" and NaN where none could."""
+    able = [(found.dominance(other.name, cell.name), other.name) for other in found.cells if other is not cell and other.cost <= cell.cost]
+    able = [pair for pair in able if math.isfinite(pair[0])]
+    chance, name = max(able, default=(math.nan, ""))
+    return name, chance
+
+
+def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
+    rows = []
+    for cell in found.cells:
+        rival, chance = _rival(found, cell)
+        rows.append({"cell": cell.name, "variant": variants[cell.name], "cost": cell.cost, "score": cell.score, "seeds": len(cell.runs),
+                     "low": cell.interval.low if cell.interval else math.nan, "high": cell.interval.high if cell.interval else math.nan,
+                     "on_frontier": cell.on_frontier, "probability_on_frontier": cell.probability, "strongest_rival": rival,
+                     "probability_beaten_by_it": chance})
+    return pd.DataFrame(rows)
+
+
+def _caption(usable: pd.DataFrame, found: Frontier, options: argparse.Namespace) -> str:
+    parts = [
+        f"{style.metric_name(usable)} against {costs.words(options.cost, options.price)} of every model, variant and evaluated length of "
+        "training: points on the step line are beaten by none that costs no more, crosses are. " + found.sentence[0].upper()
+        + found.sentence[1:] + ".",
+    ]
+    if found.noise.status.ok:
+        parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.words}; bars are 95 % intervals of the "
+                     "score. The CSV has, for each cell, its strongest rival and the probability that this one truly beats it.")
+    else:
+        parts.append("Without two seeds of one recipe there is no probability: hollow points may be luck.")
+    parts.append(f"Seeds a cell: {_counts(found)}. Scores have passport {usable['passport'].iloc[0]}.")
+    return " ".join(parts)
+
+
+def _counts(found: Frontier) -> str:
+    counts = sorted({len(cell.runs) for cell in found.cells})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, options=costs.OPTIONS)

@@ -1,0 +1,135 @@
+"""Score against the model's forward compute, one bubble a model: DiT's Figure 8 (arXiv 2212.09748).
+
+The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one count of images
+seen where they share one.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import beside as published_beside, labels, script, study_table, style
+from ditscale.figures.kit.beside import Beside
+from ditscale.scaling.correlations import Correlation, pearson_log_x
+
+NAME = "gflops"
+LARGEST_BUBBLE_PT2 = 420.0
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "parameters", "macs", "images_seen", "metric", "score"]
+
+
+def correlation(table: pd.DataFrame) -> Correlation:
+    """Pearson's r of log MACs with the score over the points of the figure; of one's own runs alone."""
+    return _correlation(_points(table)[0])
+
+
+def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
+    """The figure, its points and its caption.
+
+    Raises:
+        UserError: the scores are not comparable, or no run has finished, or ``beside`` holds nothing at this count of images.
+    """
+    final, note = _points(table)
+    if beside is not None:
+        beside = beside.known("macs", "forward compute").at(final["images_seen"].max())
+    r = _correlation(final)
+    unit, symbol, words = style.macs_unit(final["macs"])
+    with style.paper():
+        figure, axes = style.new_axes()
+        areas = LARGEST_BUBBLE_PT2 * final["parameters"] / final["parameters"].max()
+        colours = [style.patch_colour(p) for p in final["patch_size"]]
+        axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colours, alpha=0.88, edgecolors=style.INK,
+                     linewidths=0.6, zorder=3)
+        shown = final if beside is None else pd.concat([final, beside.rows])
+        _axes(axes, shown, unit, symbol)
+        if beside is not None:
+            published_beside.curves(axes, beside, "macs", unit, zorder=5)
+        _legends(figure, axes, final, beside)
+        _print_correlation(axes, r)
+        _label_models(axes, final, unit, areas, beside)
+    return style.Drawing(NAME, figure, published_beside.points(final, beside, COLUMNS),
+                         _caption(final, r, words, note) + published_beside.caption(beside))
+
+
+def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """One row a run, and sentences on what was left out or chosen."""
+    usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, "macs", "forward compute")
+    usable, nameless = study_table.known(usable, "parameters", "number of parameters")
+    final, chosen = study_table.at_one_count(usable)
+    return final, chosen + left_out + unknown + nameless
+
+
+def _correlation(final: pd.DataFrame) -> Correlation:
+    return pearson_log_x(final["macs"], final["score"])
+
+
+def _axes(axes, final: pd.DataFrame, unit: float, symbol: str) -> None:
+    axes.set_xlabel(style.macs_axis_label(symbol))
+    axes.set_ylabel(style.score_label(final))
+    limits = style.log_limits(final["macs"] / unit, pad=0.10), style.log_limits(final["score"], pad=0.12)
+    axes.set(xlim=limits[0], ylim=limits[1])
+    style.plain_log_ticks(axes.xaxis, *limits[0])
+    style.plain_log_ticks(axes.yaxis, *limits[1])
+
+
+def _legends(figure, axes, final: pd.DataFrame, beside: Beside | None) -> None:
+    """Above the axes, where no model can be: colour by patch size, and area by parameters."""
+    patches = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p),
+                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
+               for p in sorted(final["patch_size"].unique())]
+    patches += published_beside.handles(beside) if beside is not None else []
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
+    largest = final["parameters"].max()
+    parameters = final.groupby("size")["parameters"].median()
+    bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID,
+                      markersize=np.sqrt(LARGEST_BUBBLE_PT2 * parameters[s] / largest), markeredgecolor=style.INK,
+                      markeredgewidth=0.6, label=f"{s} {style.short_count(parameters[s], 2)}")
+               for s in study_table.sizes_in_order(final)]
+    heading = Line2D([], [], linestyle="", label="parameters")
+    axes.legend(handles=[heading, *bubbles], loc="lower left", bbox_to_anchor=(-0.13, 1.03), ncols=5, labelspacing=1.1,
+                handlelength=2.0, handletextpad=0.5, columnspacing=0.8, borderaxespad=0.0)
+
+
+def _print_correlation(axes, r: Correlation) -> None:
+    value = style.signed(r.value, 2)
+    text = f"Pearson r(log MACs, score) = {value}, n = {r.n}" if r.status.ok else f"no correlation, n = {r.n}"
+    axes.text(0.025, 0.03, text, transform=axes.transAxes, fontsize=9, va="bottom",
+              bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 2})
+
+
+def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series, beside: Beside | None) -> None:
+    """One label a model, at the first of its seeds."""
+    first = final.drop_duplicates("model")
+    all_radii = np.sqrt(areas / np.pi)
+    points, radii = list(zip(first["macs"] / unit, first["score"])), list(all_radii[first.index])
+    names = [study_table.short_name(model) for model in first["model"]]
+    markers = list(zip(final["macs"] / unit, final["score"], all_radii))
+    if beside is not None:
+        others = published_beside.names(beside, "macs", unit)
+        points, names, radii = points + others[0], names + others[1], radii + others[2]
+        markers += published_beside.markers(beside, "macs", unit)
+    labels.place(axes, points, names, radii, markers=markers)
+
+
+def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
+    value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
+    return (
+        f"{style.metric_name(final)} {_when(final)} against the model's forward compute in {words} per image, "
+        f"after the layout of DiT's Figure 8. One bubble a run, its area in proportion to the parameters. "
+        f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
+        f"{_samples(final)}{note}"
+    )
+
+
+def _when(final: pd.DataFrame) -> str:
+    counts = final["images_seen"].unique()
+    return f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
+
+
+def _samples(final: pd.DataFrame) -> str:
+    counts = " or ".join(f"{n:,}" for n in study_table.sample_counts(final))
+    return f"Scores use {counts} generated images." if counts else "How many images the scores use is not stated."
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, beside=True)

@@ -1,0 +1,245 @@
+"""Score against model size at each budget of training compute, its optimum by curves and by a surface, and N*(C).
+
+Approach 2 of Hoffmann et al. (arXiv 2203.15556) beside approach 3: at each budget a parabola of the score in ln N, or Akima's curve
+through the points, and the form E + A N^-alpha + B D^-beta through all points. Where a parabola and the surface disagree, trust the
+surface: a parabola's vertex is biased. Akima's is hardly biased, and follows noise.
+"""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import isoflop_words as words, law_points, panels, script, study_table, style
+from ditscale.figures.kit.law_points import LawPoints
+from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
+from ditscale.scaling.fitting import Fit, fit
+from ditscale.scaling.intervals import Interval, percentiles
+from ditscale.scaling.isoflop import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of
+from ditscale.scaling.spending import Spending
+from ditscale.scaling.status import MIN_RUNS
+from ditscale.scaling.vertex import vertex_interval
+
+NAME = "isoflop"
+LEAST_SIZES, LEAST_BUDGETS = 3, 2
+COLUMNS = ["run", "model", "N", "D", "C", "score"]
+STEPS, RESAMPLES = 120, 500
+NEAR, FAR = 1.6, 5.0                            # times a side of a grid should reach from the optimum: 2 to 4, and a quarter's slack
+APART = 0.018                                   # of the axis's length, from a budget to each of its two marks
+
+
+def _budget_list(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+OPTIONS = {
+    "curve": {"default": METHODS[0], "choices": METHODS, "help": "what is drawn through a budget's points, of %(choices)s; %(default)s without it"},
+    "budgets": {"type": _budget_list, "metavar": "C[,C]",
+                "help": "the budgets in FLOPs: a run joins the nearest within 10 %%; without it the column budget, or else clusters"},
+    "width": {"type": float, "default": 100 * WIDTH, "metavar": "PERCENT",
+              "help": "of clusters: how much larger than its smallest compute the largest of a budget may be; %(default)g without it"},
+}
+PLAIN = SimpleNamespace(**{name: option.get("default") for name, option in OPTIONS.items()})
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget's points, and its optimum where a curve has one; ``interval`` is Fieller's, of a parabola alone."""
+
+    compute: float
+    rows: pd.DataFrame
+    spread: float
+    valley: Valley | None
+    interval: Interval | None
+
+    @property
+    def sizes(self) -> int:
+        return self.rows["N"].nunique()
+
+    @property
+    def warning(self) -> str:
+        """What is wrong with where the grid of sizes lies, or with the budget; "" where nothing is."""
+        name = style.power_of_ten(self.compute)
+        if self.valley is None:
+            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a curve that could be wrong"
+        if not self.valley.centred:
+            return f"{name}: the optimum is not inside the grid"
+        if self.spread > 1 + WIDTH * 1.001:
+            return f"{name}: its runs' FLOPs differ by {self.spread:.3g} times"
+        sides = self.valley.size / self.rows["N"].min(), self.rows["N"].max() / self.valley.size
+        if min(sides) < NEAR:
+            return f"{name}: one side of the grid reaches only {min(sides):.2g} times from the optimum"
+        if max(sides) > FAR:
+            return f"{name}: the grid reaches {max(sides):.2g} times from the optimum, where a parabola is biased"
+        return ""
+
+
+def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
+    """The figure, its points (those of no curve with the reason in ``left_out``), its caption and a card with all approaches' numbers.
+
+    Raises:
+        UserError: the scores are not comparable, no run has finished, there are too few budgets or sizes a budget, or a budget is not positive.
+    """
+    points = law_points.choose(table)
+    kept, dropped, rest = find(points, options)
+    lines = {method: approach2(points.rows["N"], points.rows["D"], points.rows["score"], method=method, compute=points.rows["C"],
+                               **binning(points, options)) for method in METHODS}
+    surface = fit("chinchilla", {"N": points.rows["N"], "D": points.rows["D"]}, points.rows["score"], points.rows["run"],
+                  x_unit={"N": "N", "D": "D"}, y_unit=points.metric)
+    optima = _surface_optima(surface, kept, points.spending)
+    with style.paper():
+        figure = Figure(figsize=(style.WIDTH, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
+        for axes in (left, right):
+            axes.grid(True, which="major")
+        colours = style.ramp(len(kept))
+        _valleys(left, kept, surface, points, colours, options.curve)
+        _optimal(right, kept, lines[options.curve], surface, optima, points, colours)
+        _legend(figure, kept, surface, colours, options.curve)
+    card = words.card(kept, lines, dropped, surface, optima, points, options)
+    rows = pd.concat([*(budget.rows.assign(budget=budget.compute, left_out="") for budget in kept), rest], ignore_index=True)
+    return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget", "left_out"]],
+                         words.caption(points, kept, lines, dropped, surface, optima, options), card)
+
+
+def binning(points: LawPoints, options) -> dict:
+    """How points are put into budgets: those of the command line, else of the column, else by width."""
+    if options.budgets:
+        return {"budgets": options.budgets}
+    if law_points.BUDGET in points.rows and points.rows[law_points.BUDGET].notna().any():
+        return {"budget": points.rows[law_points.BUDGET]}
+    return {"width": options.width / 100}
+
+
+def find(points: LawPoints, options=PLAIN) -> tuple[list[Budget], list[Dropped], pd.DataFrame]:
+    """The budgets that have three sizes or more, what was dropped, and its rows with columns ``budget`` and ``left_out``.
+
+    Raises:
+        UserError: there are fewer than two such budgets; says what was found.
+    """
+    rows = points.rows
+    found, dropped = find_budgets(rows["C"], **binning(points, options))
+    in_one = np.concatenate([own.at for own in found]) if found else np.array([], int)
+    outside = rows.drop(index=rows.index[in_one])
+    rest = [outside.assign(budget=np.nan, left_out=dropped[0].why)] if len(outside) else []
+    kept = []
+    for own in found:
+        of_budget = rows.iloc[own.at]
+        sizes = of_budget["N"].nunique()
+        if sizes >= LEAST_SIZES:
+            kept.append(_budget(own.compute, of_budget, own.spread, options.curve))
+            continue
+        dropped.append(Dropped(own.compute, len(own.at), sizes, f"fewer than {LEAST_SIZES} sizes"))
+        rest.append(of_budget.assign(budget=own.compute, left_out=dropped[-1].why))
+    if len(kept) < LEAST_BUDGETS:
+        there = ", ".join(f"{style.power_of_ten(own.compute)} ({study_table.count(rows.iloc[own.at]['N'].nunique(), 'size')})"
+                          for own in found[:8]) + (", ..." if len(found) > 8 else "")
+        raise UserError(f"{study_table.count(len(kept), 'budget')} of training FLOPs with {LEAST_SIZES} sizes or more, and {LEAST_BUDGETS} are "
+                        f"needed; {words.binned(points, options)}. There are: {there or 'none'}. A sweep with `isoflop:` makes such a study; "
+                        "--budgets and --width put other runs together")
+    return kept, dropped, pd.concat(rest) if rest else rows.iloc[:0].assign(budget=np.nan, left_out="")
+
+
+def _budget(compute: float, rows: pd.DataFrame, spread: float, curve: str) -> Budget:
+    if rows["N"].nunique() < MIN_SIZES:
+        return Budget(compute, rows, spread, None, None)
+    valley = valley_of(rows["N"], rows["score"], compute, curve, spread)
+    interval = vertex_interval(rows["N"], rows["score"]) if valley.centred and curve == "parabola" else None
+    return Budget(compute, rows, spread, valley, interval)
+
+
+def _surface_optima(surface: Fit, kept: list[Budget], rule: Spending) -> dict:
+    """N* of each budget by the surface with intervals over resampled runs, and its exponent's; empty where none stands."""
+    if not surface.drawable or not rule.stands:
+        return {}
+    optima = {"sizes": [float(rule.optimal_size(surface.law, budget.compute)) for budget in kept], "exponent": rule.exponent(surface.law)}
+    if surface.n_runs < MIN_RUNS:
+        return {**optima, "intervals": [None] * len(kept), "exponent_interval": None}
+    laws = resampled_surfaces(surface, RESAMPLES, seed=0)
+    intervals = [percentiles(np.array([rule.optimal_size(law, budget.compute) for law in laws])) for budget in kept]
+    return {**optima, "intervals": intervals, "exponent_interval": percentiles(np.array([rule.exponent(law) for law in laws]))}
+
+
+def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours: list[str], curve: str) -> None:
+    shown = []
+    for budget, colour in zip(kept, colours):
+        own = budget.rows
+        axes.plot(own["N"], own["score"], linestyle="", marker="o", markersize=4.5, color=colour, markeredgecolor=style.PAPER,
+                  markeredgewidth=0.4, zorder=3)
+        shown += list(own["score"])
+        at = np.geomspace(own["N"].min(), own["N"].max(), STEPS)
+        if budget.valley is not None:
+            axes.plot(at, _through(own, at, curve), color=colour, linewidth=1.5, zorder=2)
+            if budget.valley.centred:
+                axes.plot(budget.valley.size, budget.valley.score, marker="D", markersize=6.5, color=colour,
+                          markeredgecolor=style.INK, zorder=4)
+        if surface.drawable and points.spending.stands:
+            cut = surface.law.evaluate({"N": at, "D": points.spending.data(at, budget.compute)})
+            axes.plot(at, cut, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
+    panels.flops_axis(axes, [n for budget in kept for n in budget.rows["N"]], points.size_label.replace(" (", "\n("))
+    panels.score_axis([axes], f"{points.metric} (lower is better)", shown)
+
+
+def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
+    """The score of a budget's curve at these sizes."""
+    if curve == "akima":
+        ends = np.log(own["N"].min()), np.log(own["N"].max())
+        return np.exp(akima_curve(own["N"], own["score"])(np.clip(np.log(at), *ends)))
+    middle = np.log(own["N"]).mean()
+    return np.polyval(np.polyfit(np.log(own["N"]) - middle, own["score"], 2), np.log(at) - middle)
+
+
+def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, points: LawPoints,
+             colours: list[str]) -> None:
+    """N* against the budget, by curves a little left of it and by the surface a little right, so that intervals are seen."""
+    computes = np.array([budget.compute for budget in kept])
+    limits, shown, text = style.log_limits(computes, pad=0.12), [], []
+    span, apart = np.array([computes.min(), computes.max()]), (limits[1] / limits[0]) ** APART
+    for budget, colour in zip(kept, colours):
+        if budget.valley is not None and budget.valley.centred:
+            shown += _mark(axes, budget.compute / apart, budget.valley.size, budget.interval, "D", colour, colour)
+    if line.ok:
+        axes.plot(span, line.size(span), color=style.INK, linewidth=1.4, zorder=2)
+        text.append(f"{words.NAMES[line.method]}: N* ∝ C$^{{{line.exponent:.2f}}}$")
+    if optima:
+        for budget, size, interval, colour in zip(kept, optima["sizes"], optima["intervals"], colours):
+            shown += _mark(axes, budget.compute * apart, size, interval, "o", colour, style.PAPER)
+        axes.plot(span, points.spending.optimal_size(surface.law, span), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
+        text.append(f"surface: N* ∝ C$^{{{optima['exponent']:.2f}}}$")
+    axes.text(0.04, 0.97, "\n".join(text) or "no optimum inside two grids", transform=axes.transAxes, fontsize=9, va="top", linespacing=1.5,
+              bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6)
+    panels.flops_axis(axes, computes, "Training compute\n(FLOPs)")
+    axes.set_xlim(limits)
+    low, high = style.log_limits(shown or [n for budget in kept for n in budget.rows["N"]])
+    axes.set(yscale="log", ylim=(low, high * (high / low) ** 0.22),
+             ylabel=points.size_label.replace("Model size N", "Optimal N*").replace("Size N", "Optimal N*"))
+    style.power_ticks(axes.yaxis, *axes.get_ylim())
+
+
+def _mark(axes, x: float, size: float, interval: Interval | None, marker: str, colour: str, fill: str) -> list[float]:
+    """One optimum with its interval; returns what the axis must hold."""
+    if interval is not None:
+        axes.plot([x, x], [interval.low, interval.high], color=style.INK, linewidth=1.1, zorder=3, solid_capstyle="butt")
+    axes.plot(x, size, marker=marker, markersize=5.0, color=fill, markeredgecolor=style.INK if fill != style.PAPER else colour,
+              markeredgewidth=0.9 if fill != style.PAPER else 1.5, zorder=4)
+    return [size] if interval is None else [size, interval.low, interval.high]
+
+
+def _legend(figure, kept: list[Budget], surface: Fit, colours: list[str], curve: str) -> None:
+    named = range(len(kept)) if len(kept) <= 6 else (0, len(kept) // 2, len(kept) - 1)
+    handles = [Line2D([], [], color=colours[i], marker="o", markersize=4.5, label=f"{style.power_of_ten(kept[i].compute)} FLOPs")
+               for i in named]
+    first = len(handles)
+    handles.append(Line2D([], [], color=style.INK, marker="D", markersize=5.5, label="parabola, vertex" if curve == "parabola" else "Akima, lowest"))
+    if surface.drawable:
+        handles.append(Line2D([], [], color=style.INK, linestyle=(0, (3, 2)), marker="o", markerfacecolor=style.PAPER,
+                              label="surface, optimum"))
+    panels.legend(figure, handles, columns=3, break_after=first)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, options=OPTIONS, rows=law_points.read)

@@ -1,0 +1,150 @@
+"""Training loss of each run, every logged term apart, the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
+
+A logged value is the mean over its log interval. The smooth curve is the mean of the values in a window around each point.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import panels, script, study_table, style
+from ditscale.rundir import read_lines
+from ditscale.studies.table import ledger
+
+NAME = "loss_curves"
+PREFIX = "loss/"
+WINDOW_SHARE = 0.02                     # of the longest run, for the smooth curve
+EARLY_SHARE, EARLY_LINES = 0.1, 5       # the early part: this share of the longest run, or what holds so many log lines
+SETTLED_SHARE = 0.02                    # of a run: what comes before it does not stretch the axis of the whole run
+RUN_COLUMNS = ["run_id", "model", "size", "patch_size", "variant", "block", "seed", "parameters"]
+COLUMNS = [*RUN_COLUMNS, "images_seen", "term", "loss", "smooth"]
+
+
+def read(study: Path, runs: pd.DataFrame) -> pd.DataFrame:
+    """Every logged loss term of these runs, one row a line and term: ``RUN_COLUMNS``, images_seen, term, loss.
+
+    Raises:
+        UserError: no run has logged one.
+    """
+    facts = runs.set_index("run_id")[RUN_COLUMNS[1:]].to_dict("index")
+    rows = [{"run_id": run.run_id, **facts[run.run_id], "images_seen": line["images_seen"],
+             "term": name.removeprefix(PREFIX), "loss": value}
+            for run in ledger.run_dirs(study) if run.run_id in facts
+            for line in read_lines(run.metrics) for name, value in line.items() if name.startswith(PREFIX)]
+    if not rows:
+        raise UserError(f"no run of {study} has logged a loss yet (metrics.jsonl)")
+    return pd.DataFrame(rows)
+
+
+def draw(lines: pd.DataFrame, window: float | None = None) -> style.Drawing:
+    """The figure, its points and its caption.
+
+    Args:
+        lines: as ``read`` gives them.
+        window: of the smooth curve, in images; default 2 % of the longest run.
+    """
+    lines, left_out = _compared(lines)
+    end, early_end = lines["images_seen"].max(), _early_end(lines["images_seen"])
+    window = WINDOW_SHARE * end if window is None else window
+    curves = lines.groupby(["run_id", "term"], sort=False)
+    lines = lines.assign(smooth=np.concatenate([smoothed(own, window) for _, own in curves]))
+    looks, terms = panels.run_looks(lines, markers=False), list(dict.fromkeys(lines["term"]))
+    with style.paper():
+        figure, grid = panels.grid(len(terms), 2, row_height=1.5 if len(terms) > 1 else 3.2, legend_rows=2, sharex="col")
+        for (whole, early), term in zip(grid, terms):
+            own = lines[lines["term"] == term]
+            for run_id, run in own.groupby("run_id", sort=False):
+                for axes in (whole, early):
+                    _curve(axes, run, looks.runs[run_id])
+            _loss_axis(whole, own[own["images_seen"] > SETTLED_SHARE * end])
+            _loss_axis(early, own[own["images_seen"] <= early_end])
+            whole.set_ylabel(f"{term.replace('_', ' ')}\nloss")
+        _images_axis(grid[-1][0], end, "Images seen, whole run")
+        _images_axis(grid[-1][1], early_end, "Images seen, early part")
+        figure.align_ylabels()
+        panels.legend(figure, looks.handles, break_after=looks.kinds)
+    return style.Drawing(NAME, figure, lines[COLUMNS], _caption(lines, terms, looks, window, early_end) + left_out)
+
+
+def _early_end(seen: pd.Series) -> float:
+    """Where the early part ends, in images."""
+    logged = np.unique(seen)
+    return max(EARLY_SHARE * logged[-1], logged[min(EARLY_LINES, len(logged)) - 1])
+
+
+def smoothed(own: pd.DataFrame, window: float) -> np.ndarray:
+    """The mean of the losses within half a window of images at either side of each line, ``(n,)``; ends have less."""
+    seen, loss = own["images_seen"].to_numpy(float), own["loss"].to_numpy(float)
+    sums = np.concatenate([[0.0], np.cumsum(loss)])
+    first, past = np.searchsorted(seen, seen - window / 2), np.searchsorted(seen, seen + window / 2, side="right")
+    return (sums[past] - sums[first]) / (past - first)
+
+
+def _compared(lines: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Each run's lines in order. Where there are several variants, the models that have more than one, for others say nothing
+    of them."""
+    left_out = ""
+    if lines["variant"].nunique() > 1:
+        kept = lines[lines.groupby("model")["variant"].transform("nunique") > 1]
+        if 0 < len(kept) < len(lines):
+            gone = sorted(set(lines["model"]) - set(kept["model"]))
+            lines, left_out = kept, f" Left out, they have one variant alone: {', '.join(gone)}."
+    order = {term: i for i, term in enumerate(dict.fromkeys(lines["term"]))}
+    keys = lines.assign(_term=lines["term"].map(order)).sort_values(["parameters", "run_id", "_term", "images_seen"])
+    return keys.drop(columns="_term").reset_index(drop=True), left_out
+
+
+def _curve(axes, run: pd.DataFrame, look: panels.Look) -> None:
+    """The logged values light, the smooth curve over them; one curve where they are the same."""
+    if not np.allclose(run["loss"], run["smooth"]):
+        axes.plot(run["images_seen"], run["loss"], color=look.colour, linewidth=0.5, alpha=0.3, zorder=1)
+    axes.plot(run["images_seen"], run["smooth"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
+
+
+def _loss_axis(axes, own: pd.DataFrame) -> None:
+    """Limits by the smooth curves: a spike leaves the panel. Logarithmic where they span a factor of ten."""
+    if own.empty:
+        return
+    if panels.log_or_linear(own["smooth"]):
+        limits = style.log_limits(own["smooth"])
+        axes.set(yscale="log", ylim=limits)
+        style.plain_log_ticks(axes.yaxis, *limits)
+        panels.thin_ticks(axes.yaxis, *limits, apart=0.12)
+    else:
+        margin = 0.06 * np.ptp(own["smooth"]) or 0.1 * abs(own["smooth"].iloc[0]) or 0.1
+        axes.set_ylim(own["smooth"].min() - margin, own["smooth"].max() + margin)
+        axes.locator_params(axis="y", nbins=6)
+
+
+def _images_axis(axes, end: float, label: str) -> None:
+    axes.set(xlabel=label, xlim=(0, end))
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(panels.short_counts())
+
+
+def _caption(lines: pd.DataFrame, terms: list[str], looks: panels.Looks, window: float, early_end: float) -> str:
+    smooth = (f"Light lines are the values as logged, each the mean of its log interval; the others their mean in a window of "
+              f"{style.short_count(window)} images" if not np.allclose(lines["loss"], lines["smooth"]) else
+              f"Values as logged, each the mean of its log interval: a window of {style.short_count(window)} images holds no two")
+    apart = "each logged term in a row of its own" if len(terms) > 1 else f"term {terms[0]}"
+    return (f"Training loss, {apart}, over the whole run at the left and its first {style.short_count(early_end)} images at the right, after the "
+            f"layout of DiT's Figure 13: one curve a run, {looks.words}. {smooth}. Losses are as weighted in training, on the training images; terms of "
+            "different variants are not the same task.")
+
+
+def _window(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    def make(runs: pd.DataFrame, arguments) -> style.Drawing:
+        study_table.require_comparable(runs, ("formulation", "data"))
+        return draw(read(arguments.study, runs), arguments.window)
+
+    options = {"window": {"type": _window, "metavar": "IMAGES", "help": "width of the smoothing window; 2 %% of the longest run without it"}}
+    return script.run_figure(__doc__, make, argv, options=options, rows=study_table.read_runs)

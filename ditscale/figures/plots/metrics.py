@@ -1,0 +1,111 @@
+"""The same trend in every metric of an evaluation, FID to recall: DiT's Figure 12 (arXiv 2212.09748).
+
+A row a metric: at the left each run against its training compute, at the right the ends of runs against model MACs.
+"""
+
+import numpy as np
+import pandas as pd
+
+from ditscale.figures.kit import panels, script, seeds, study_table, style
+from ditscale.scaling.correlations import Correlation, pearson_log_x
+from ditscale.studies.table.ledger import VALUES
+
+NAME = "metrics"
+# In the order of the rows: what each metric is called, whether higher is better, whether its axis is logarithmic.
+METRICS = {"sfid": ("sFID", False, True), "fd_infinity": ("FD∞", False, True), "kid": ("KID", False, True),
+           "is": ("Inception Score", True, False), "precision": ("Precision", True, False), "recall": ("Recall", True, False)}
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "final", "train_flops", "macs", "metric", "score"]
+
+
+def draw(table: pd.DataFrame) -> style.Drawing:
+    """The figure, its points and its caption. A metric that no evaluation holds has no row.
+
+    Raises:
+        UserError: the scores are not comparable, or no run has finished.
+    """
+    rows, left_out = study_table.scored(table)
+    for column, told in (("train_flops", "training compute"), ("macs", "forward compute")):
+        rows, unknown = study_table.known(rows, column, told)
+        left_out += unknown
+    final, held = study_table.finished(rows), held_by(rows)
+    looks = panels.run_looks(rows)
+    unit, symbol, words = style.macs_unit(rows["macs"])
+    correlations = {}
+    with style.paper():
+        figure, grid = panels.grid(len(held), 2, row_height=1.55, legend_rows=2, sharex="col", sharey="row")
+        for (left, right), (column, (label, higher, log)) in zip(grid, held.items()):
+            for own in panels.seed_groups(rows.dropna(subset=[column])):
+                panels.seed_curves(left, own, "train_flops", looks.runs[own["run_id"].iloc[0]], column, log)
+            correlations[label] = _ends(right, final.dropna(subset=[column]), column, unit, looks)
+            _y_axis(left, rows[column].dropna(), f"{label}\n{'higher' if higher else 'lower'} is better", log)
+        panels.flops_axis(grid[-1][0], rows["train_flops"])
+        _macs_axis(grid[-1][1], rows["macs"] / unit, symbol)
+        figure.align_ylabels()
+        panels.legend(figure, looks.handles, break_after=looks.kinds)
+    return style.Drawing(NAME, figure, rows[[*COLUMNS, *(c for c in held if c != "score")]],
+                         _caption(rows, final, correlations, looks, words) + left_out)
+
+
+def held_by(rows: pd.DataFrame) -> dict[str, tuple[str, bool, bool]]:
+    """The metrics that the rows hold, by column: the score first; a logarithmic axis only where all values are positive."""
+    found = {"score": (style.metric_name(rows), False, True)}
+    for name, (label, higher, log) in METRICS.items():
+        column = VALUES + name
+        if column in rows and rows[column].notna().any():
+            found[column] = label, higher, log and bool((rows[column].dropna() > 0).all())
+    return found
+
+
+def _ends(axes, final: pd.DataFrame, column: str, unit: float, looks: panels.Looks) -> Correlation:
+    """The ends of the runs, and Pearson's r of log MACs with the metric."""
+    for run in final.itertuples():
+        look = looks.runs[run.run_id]
+        axes.plot(run.macs / unit, final.loc[run.Index, column], linestyle="", marker=look.marker, markersize=4.5 + look.width,
+                  markerfacecolor=look.colour, markeredgecolor=style.INK, markeredgewidth=0.5)
+    r = pearson_log_x(final["macs"], final[column])
+    axes.set_title(_told(r), loc="right", fontsize=9, pad=3)
+    return r
+
+
+def _told(r: Correlation) -> str:
+    return f"r = {style.signed(r.value, 2)}, n = {r.n}" if r.status.ok else f"no r, n = {r.n}"
+
+
+def _y_axis(axes, values: pd.Series, label: str, log: bool) -> None:
+    axes.set_ylabel(label)
+    if log:
+        limits = style.log_limits(values, pad=0.08)
+        axes.set(yscale="log", ylim=limits)
+        style.plain_log_ticks(axes.yaxis, *limits)
+        panels.thin_ticks(axes.yaxis, *limits, apart=0.13)
+    else:
+        margin = 0.08 * np.ptp(values) or 0.1 * abs(values.iloc[0]) or 0.1
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+        axes.locator_params(axis="y", nbins=5)
+
+
+def _macs_axis(axes, values: pd.Series, symbol: str) -> None:
+    limits = style.log_limits(values, pad=0.10)
+    axes.set(xlabel=f"Model ({symbol} per image)", xscale="log", xlim=limits)
+    style.plain_log_ticks(axes.xaxis, *limits)
+
+
+def _caption(rows: pd.DataFrame, final: pd.DataFrame, correlations: dict, looks: panels.Looks, words: str) -> str:
+    told = ", ".join(f"{label} {style.signed(r.value)}" if r.status.ok else f"{label} not computed" for label, r in correlations.items())
+    seen = " or ".join(f"{int(n):,}" for n in sorted(final["images_seen"].unique()))
+    text = (f"Every metric of the evaluations, after the layout of DiT's Figure 12: at the left against training compute (2 FLOPs a "
+            f"multiply-add), {_curves(rows)}, {looks.words}; at the right the ends of the finished runs, after {seen} images, against "
+            f"the model's forward compute in {words} per image. Pearson's r of log MACs with each metric over "
+            f"{study_table.count(len(final), 'run')}: {told}.")
+    return text if len(correlations) > 1 else text + " The evaluations hold no further metric: set evaluation.also."
+
+
+def _curves(rows: pd.DataFrame) -> str:
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(rows)]
+    if max(counts) == 1:
+        return "one curve a run"
+    return f"seeds as thin lines around their mean{' with its 95 % interval (Student)' if max(counts) >= seeds.MIN_SEEDS else ''}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv)

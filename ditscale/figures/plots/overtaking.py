@@ -1,0 +1,51 @@
+"""Where the smaller patch overtakes the larger one of the same size in training compute, in words for Figure 9's caption."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from ditscale.figures.kit import study_table, style
+from ditscale.scaling.crossing import Crossing, Order, overtaking
+
+
+def by_patch(usable: pd.DataFrame) -> list[tuple[str, str, Crossing]]:
+    """(larger patch, smaller patch, crossing) of each two neighbouring patch sizes of a size, smallest size first.
+
+    A model's curve is the geometric mean over its runs, at the costs at which most of them were scored.
+    """
+    found = []
+    for size in study_table.sizes_in_order(usable):
+        models = usable[usable["size"] == size].sort_values("patch_size", ascending=False)["model"].unique()
+        for coarse, fine in itertools.pairwise(models):
+            found.append((coarse, fine, overtaking(*_curve(usable, coarse), *_curve(usable, fine))))
+    return found
+
+
+def sentences(usable: pd.DataFrame) -> str:
+    """Each overtaking with its bracket; then the pairs that share no cost, for which the data decide nothing."""
+    pairs = by_patch(usable)
+    passed = [_sentence(coarse, fine, crossing) for coarse, fine, crossing in pairs if crossing.order is Order.OVERTAKES]
+    apart = [f"{study_table.short_name(fine)} and {study_table.short_name(coarse)}" for coarse, fine, crossing in pairs
+             if crossing.order is Order.NO_SHARED_COST]
+    said = f"In training compute {'; '.join(passed)}; straight lines between checkpoints, in logarithms." if passed else ""
+    if len(apart) == len(pairs) > 1:
+        said = "Where one patch size overtakes another is not in these data: of no size do two share any training compute."
+    elif apart:
+        said += (f"{' ' if said else ''}Where one passes the other is not in these data for {', '.join(apart)}: their checkpoints share "
+                 "no compute.")
+    return said
+
+
+def _sentence(coarse: str, fine: str, crossing: Crossing) -> str:
+    again = f", the last of {crossing.crossings} crossings" if crossing.crossings > 1 else ""
+    return (f"{study_table.short_name(fine)} passes {study_table.short_name(coarse)} at {style.power_of_ten(crossing.cost)} FLOPs (between "
+            f"checkpoints at {style.power_of_ten(crossing.bracket[0])} and {style.power_of_ten(crossing.bracket[1])}{again})")
+
+
+def _curve(usable: pd.DataFrame, model: str) -> tuple:
+    """Costs, and the geometric mean of the scores there of the model's runs, of which equally many count everywhere."""
+    rows = usable[usable["model"] == model].assign(log=lambda rows: np.log(rows["score"]))
+    at = rows.groupby("train_flops").agg(log=("log", "mean"), runs=("run_id", "nunique"))
+    at = at[at["runs"] == at["runs"].max()]
+    return at.index.to_numpy(float), np.exp(at["log"].to_numpy(float))

@@ -1,0 +1,79 @@
+"""The study's power laws as fit cards: power_law.json, score against model MACs and against training FLOPs.
+
+One point a finished run, its last evaluation. Earlier checkpoints are not fitted: they share the luck of their run, and
+where the learning rate decays they are runs cut short, not runs of a smaller budget.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.figures.kit import study_table
+from ditscale.scaling.fitting import Fit, fit_power_law
+from ditscale.scaling.profile import ProfileIntervals
+
+COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
+COUNTED = {
+    "macs": "multiply-adds of one forward pass on one image, each counted once (the DiT papers' 'Gflops', x 1e9)",
+    "train_flops": "2 FLOPs a multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
+}
+GRID_POINTS = 40
+
+
+@dataclass(frozen=True)
+class StudyLaw:
+    """A fit with its intervals, how its points were chosen, in words, and the column that is its x."""
+
+    cost: str
+    fit: Fit
+    intervals: ProfileIntervals
+    context: dict
+
+    def card(self) -> dict:
+        return self.fit.card(self.intervals, self.context)
+
+
+def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
+    """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their span. Against MACs
+    all runs count at one length of training where they share one.
+
+    Raises:
+        UserError: the scores are not comparable, or no run has finished.
+    """
+    usable, left_out = study_table.scored(table)
+    usable, unknown = study_table.known(usable, cost, COSTS[cost])
+    final, chosen = study_table.at_one_count(usable) if cost == "macs" else study_table.law_ends(usable)
+    x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), final["run_id"].to_numpy(str)
+    fit = fit_power_law(x, y, runs, x_unit=COSTS[cost], y_unit=final["metric"].iloc[0])
+    grid = np.geomspace(x.min(), x.max(), GRID_POINTS)
+    context = {
+        "x_counted": COUNTED[cost],
+        "kept": "the last evaluation of each finished run." + chosen + left_out + unknown,
+        "runs_in_study": int(table["run_id"].nunique()),
+        "runs": sorted(runs.tolist()),
+        "passport": str(final["passport"].iloc[0]),
+        "samples": study_table.sample_counts(final),
+        "floor": study_table.floor_of(final),
+        "floor_meaning": "the score of training images against held-out images; the law has no floor term",
+    }
+    return StudyLaw(cost, fit, fit.intervals(grid), context)
+
+
+def fit_laws(table: pd.DataFrame) -> dict[str, StudyLaw]:
+    """The law of each cost, by column."""
+    return {cost: fit_law(table, cost) for cost in COSTS}
+
+
+def write(laws: dict[str, StudyLaw], out: Path) -> list[Path]:
+    """Writes ``power_law.json`` with one card a cost."""
+    path = out / "power_law.json"
+    cards = {f"score_vs_{cost}": law.card() for cost, law in laws.items()}
+    path.write_text(json.dumps(cards, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return [path]
+
+
+def main(argv: list[str] | None = None) -> int:
+    return study_table.run_script(__doc__, lambda table, study, out: write(fit_laws(table), out), argv)

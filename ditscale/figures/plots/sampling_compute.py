@@ -1,0 +1,125 @@
+"""Score against sampling compute, one curve a model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
+
+Sampling compute of one image is 2 x MACs x NFE FLOPs, and twice that with guidance, which runs the model with and without the
+label. The paper counts multiply-adds once and has half of it.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.cost.compute import FLOPS_PER_MAC
+from ditscale.errors import UserError
+from ditscale.evaluation.passport import digest
+from ditscale.figures.kit import labels, script, study_table, style
+
+NAME = "sampling_compute"
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "macs", "images_seen", "guidance_scale", "nfe", "sampling_flops", "metric",
+           "score"]
+STEPS = ("sampling_steps", "nfe")                                       # the passport fields that this figure varies
+EVERYWHERE = (None, "all")                                              # a guidance interval that leaves no step out
+
+
+def sampling_flops(macs, nfe, guidance_scale):
+    """FLOPs of the model for one image; arrays or numbers. NFE counts guidance once; a scale of 1 is no guidance."""
+    return FLOPS_PER_MAC * np.asarray(macs, np.float64) * nfe * np.where(np.asarray(guidance_scale) == 1, 1, 2)
+
+
+def draw(table: pd.DataFrame) -> style.Drawing:
+    """The figure, its points and its caption: the last checkpoint of each finished run at every NFE that it was scored at.
+
+    Raises:
+        UserError: the scores differ in more than their steps, no run has finished, every score has the same NFE, or guidance acts
+            on a part of the steps only.
+    """
+    rows, note = _points(table)
+    with style.paper():
+        figure, axes = style.new_axes(height=4.9)
+        widths = style.widths_by_size(study_table.sizes_in_order(rows))
+        for _, run in rows.groupby("run_id", sort=False):
+            colour, marker = style.patch_colour(run["patch_size"].iloc[0]), style.patch_marker(run["patch_size"].iloc[0])
+            axes.plot(run["sampling_flops"], run["score"], color=colour, linewidth=widths[run["size"].iloc[0]], marker=marker,
+                      markersize=4.4, markerfacecolor=style.PAPER, markeredgecolor=colour, markeredgewidth=1.0, zorder=2)
+        _axes(axes, rows)
+        _legend(figure, rows)
+        _label_ends(axes, rows)
+    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, note))
+
+
+def ignoring_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with passports that say nothing of the number of steps: equal ones differ in that alone, if in anything."""
+    stated = [{name: value for name, value in json.loads(fields).items() if name not in STEPS} for fields in table["passport_fields"]]
+    passports = [digest(kept) if kept else own for kept, own in zip(stated, table["passport"])]
+    return table.assign(passport=passports, passport_fields=[json.dumps(kept, sort_keys=True) for kept in stated])
+
+
+def larger_wins(rows: pd.DataFrame) -> tuple[int, int]:
+    """Of all pairs of points in which the smaller model spends at least as much sampling compute as the larger one: in how many
+    the larger one scores better, and how many there are."""
+    macs, flops, score = (rows[name].to_numpy(float) for name in ("macs", "sampling_flops", "score"))
+    spends = (macs[:, None] < macs) & (flops[:, None] >= flops)         # [smaller, larger]
+    return int((spends & (score[:, None] > score)).sum()), int(spends.sum())
+
+
+def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """One row a run and an NFE, and sentences on what was left out or chosen."""
+    usable, left_out = study_table.scored(ignoring_steps(table))
+    for column, words in (("macs", "forward compute"), ("nfe", "number of model evaluations"), ("guidance_scale", "guidance scale")):
+        usable, unknown = study_table.known(usable, column, words)
+        left_out += unknown
+    _require_whole_guidance(usable)
+    final = study_table.finished(usable)
+    if final["nfe"].nunique() == 1:
+        raise UserError(f"every score is of {final['nfe'].iloc[0]:g} model evaluations an image: there is nothing to compare. Score the "
+                        "checkpoints at other numbers of steps with `ditscale evaluate RUN sampling_steps=[4,8,16,32]`")
+    flops = sampling_flops(final["macs"], final["nfe"], final["guidance_scale"])
+    place = {model: i for i, model in enumerate(dict.fromkeys(final["model"]))}
+    rows = final.assign(sampling_flops=flops, _model=final["model"].map(place))
+    return rows.sort_values(["_model", "run_id", "nfe"]).drop(columns="_model").reset_index(drop=True), left_out
+
+
+def _require_whole_guidance(usable: pd.DataFrame) -> None:
+    for fields, scale in zip(usable["passport_fields"], usable["guidance_scale"]):
+        interval = json.loads(fields).get("guidance_interval")
+        if scale != 1 and interval not in EVERYWHERE:
+            raise UserError(f"guidance acts on the noise levels {interval} only: the steps that run the model twice are not in this table, "
+                            "so sampling compute is not known; use scores that are guided throughout or not at all")
+
+
+def _axes(axes, rows: pd.DataFrame) -> None:
+    xlim, ylim = style.log_limits(rows["sampling_flops"], pad=0.08), style.log_limits(rows["score"], pad=0.08)
+    axes.set(xlabel="Sampling compute (FLOPs per image)", ylabel=style.score_label(rows), xlim=xlim, ylim=ylim)
+    style.power_ticks(axes.xaxis, *xlim)
+    style.plain_log_ticks(axes.yaxis, *ylim)
+
+
+def _legend(figure, rows: pd.DataFrame) -> None:
+    handles = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=5.5, linewidth=1.8,
+                      markerfacecolor=style.PAPER, label=f"patch size {p}") for p in sorted(rows["patch_size"].unique())]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+
+
+def _label_ends(axes, rows: pd.DataFrame) -> None:
+    """Each model's name at the most steps of its first run."""
+    ends = rows.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
+    along = [style.between(run[["sampling_flops", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
+    names = [study_table.short_name(model) for model in ends["model"]]
+    labels.place(axes, list(zip(ends["sampling_flops"], ends["score"])), names, [4.4] * len(ends), crossed=np.vstack(along))
+
+
+def _caption(rows: pd.DataFrame, note: str) -> str:
+    numbers = ", ".join(f"{n:g}" for n in sorted(rows["nfe"].unique()))
+    guided = rows["guidance_scale"].iloc[0] != 1
+    wins, pairs = larger_wins(rows)
+    verdict = (f" Where a smaller model spends at least as much sampling compute as a larger one ({study_table.count(pairs, 'pair')} of "
+               f"points), the larger one scores better in {wins}." if pairs else "")
+    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, after the layout of DiT's Figure 10: one curve a run "
+            f"over {numbers} model evaluations (NFE) an image; 2 FLOPs a multiply-add"
+            f"{', two passes a guided evaluation' if guided else ''}; the decoder is not counted. Thicker lines are larger models.{verdict}"
+            f"{note}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv)

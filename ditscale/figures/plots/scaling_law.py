@@ -1,0 +1,254 @@
+"""Score against model compute or training compute with the law of any form, its band, its hold-out, and the fit card.
+
+One point a finished run. The curve is solid within the data and dashed beyond; where the points speak against the law, or cannot
+carry one, there is no curve and the reason stands in its place.
+"""
+
+import argparse
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.lines import Line2D
+
+from ditscale.errors import UserError
+from ditscale.figures.kit import law_points, panels, script, study_table, style
+from ditscale.figures.kit.law_points import LawPoints
+from ditscale.scaling.fitting import Fit, fit
+from ditscale.scaling.laws import FORMS, form_of
+from ditscale.scaling.profile import ProfileIntervals
+from ditscale.scaling.result import FARTHEST
+from ditscale.scaling.spending import Spending
+
+NAME = "scaling_law"
+COSTS = ("train_flops", "macs")
+COLUMNS = ["run", "model", "N", "D", "C", "score"]
+STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 16, 3, 6
+OPTIONS = {
+    "form": {"default": "power_law", "choices": tuple(FORMS), "help": "of %(choices)s; %(default)s without it"},
+    "x": {"default": "train_flops", "choices": COSTS, "help": "the variable of a form that has one, of %(choices)s"},
+    "checkpoints": {"action": "store_true", "help": "fit every evaluation, not only each run's last: with a learning rate that is held"},
+    "extrapolate": {"type": float, "default": FARTHEST, "metavar": "TIMES",
+                    "help": "draw the curve, dashed, as far as this many times beyond the data; %(default)g without it"},
+}
+
+
+def draw(table: pd.DataFrame, options: argparse.Namespace) -> style.Drawing:
+    """The figure, its points, its caption and the fit card.
+
+    Raises:
+        UserError: the scores are not comparable, no run has finished, or ``extrapolate`` is below 1.
+    """
+    if not options.extrapolate >= 1:
+        raise UserError(f"--extrapolate {options.extrapolate:g}: how many times beyond the data the curve goes, 1 or more")
+    form = form_of(options.form)
+    one = form.VARIABLES == ("x",)
+    points = law_points.choose(table, options.checkpoints, at_one_length=one and options.x == "macs")
+    rows = points.rows
+    found = fit(form, _variables(form, rows, options.x), rows["score"], rows["run"], x_unit=_units(form, options.x), y_unit=points.metric)
+    lines = _lines(found, rows, points.spending, options.x, options.extrapolate)
+    intervals = found.intervals(_band_at(form, lines)) if found.drawable else None
+    with style.paper():
+        figure, axes = style.new_axes(height=4.6)
+        shown = _points(axes, rows, found, options.x, one)
+        low, high = _ends(rows, found)
+        if found.drawable:
+            shown += _curves(axes, rows, found, lines, intervals)
+            low, high = min(low, *(line["y"].min() for line in lines)), max(high, *(line["y"].max() for line in lines))
+        _axes(axes, points, rows, options.x if one else "train_flops", lines, low, high)
+        panels.legend(figure, shown, columns=2)
+        _say(axes, found)
+    card = found.card(intervals, points.context)
+    return style.Drawing(NAME, figure, _table(rows, found), _caption(points, found, intervals, options), card)
+
+
+def _variables(form, rows: pd.DataFrame, x: str) -> dict[str, np.ndarray]:
+    known = {"x": rows["macs" if x == "macs" else "C"], "N": rows["N"], "D": rows["D"], "C": rows["C"], "M": rows["D"] / rows["N"]}
+    return {name: known[name].to_numpy(float) for name in form.VARIABLES}
+
+
+def _units(form, x: str):
+    words = {"N": "N", "D": "D", "C": "training FLOPs", "M": "D / N"}
+    return ({"macs": "forward MACs per image", "train_flops": "training FLOPs"}[x] if form.VARIABLES == ("x",)
+            else {name: words[name] for name in form.VARIABLES})
+
+
+def _held_out(rows: pd.DataFrame, found: Fit) -> np.ndarray:
+    """Which points the hold-out left out: of the largest size, or of the largest x."""
+    if found.hold_out is None:
+        return np.zeros(len(rows), bool)
+    columns = found.points.columns
+    size = np.sqrt(columns["C"] / columns["M"]) if list(columns) == ["C", "M"] else next(iter(columns.values()))
+    return size >= found.hold_out.x * (1 - 1e-9)
+
+
+def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float) -> list[dict]:
+    """The curve of a law of one variable, or one a size: x on the axis, the law's variables, y, and where the data end."""
+    if not found.drawable:
+        return []
+    form, times = type(found.law), 1.0 if found.no_extension else times
+    if form.VARIABLES == ("x",):
+        low, high = found.x_range
+        at = np.geomspace(low, high * times, STEPS)
+        return [{"x": at, "columns": {"x": at}, "y": found.law.evaluate(at), "end": high, "N": None}]
+    lines, inside = [], {name: (rows[name].min(), rows[name].max()) for name in ("D", "C")}
+    for size in _drawn_sizes(rows):
+        low, high = (pick(amount, rule.data(size, compute)) for pick, amount, compute in zip((max, min), inside["D"], inside["C"]))
+        if low > high:                                                  # of this size no amount lies within both
+            continue
+        amount = np.geomspace(low, high * times, STEPS)
+        known = {"N": np.full(STEPS, size), "D": amount, "C": rule.compute(size, amount), "M": amount / size}
+        columns = {name: known[name] for name in form.VARIABLES}
+        lines.append({"x": known["C"], "columns": columns, "y": found.law.evaluate(columns), "end": rule.compute(size, high), "N": size})
+    return lines
+
+
+def _drawn_sizes(rows: pd.DataFrame) -> list[float]:
+    """Sizes with a curve and a name: all where they are few, else the smallest, the middle and the largest."""
+    sizes = sorted(rows["N"].unique())
+    return sizes if len(sizes) <= MOST_CURVES else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+
+
+def _band_at(form, lines: list[dict]):
+    """The x of the band; None where there are more curves than bands are told apart."""
+    if len(lines) > MOST_BANDS:
+        return None
+    some = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)
+    at = {name: np.concatenate([line["columns"][name][some] for line in lines]) for name in form.VARIABLES}
+    return at["x"] if list(at) == ["x"] else at
+
+
+def _colours(rows: pd.DataFrame) -> dict[float, str]:
+    sizes = sorted(rows["N"].unique())
+    return dict(zip(sizes, style.ramp(len(sizes))))
+
+
+def _points(axes, rows: pd.DataFrame, found: Fit, x: str, one: bool) -> list[Line2D]:
+    """A marker a run, hollow where it was held out; returns what the legend says of them."""
+    colours, out = _colours(rows), _held_out(rows, found)
+    column = x if one and x == "macs" else "C"
+    for (at, score, size, patch), hollow in zip(rows[[column, "score", "N", "patch_size"]].itertuples(index=False), out):
+        colour = style.patch_colour(int(patch)) if one else colours[size]
+        axes.plot(at, score, linestyle="", marker=style.patch_marker(int(patch)) if one and patch else "o", markersize=6, zorder=4,
+                  markerfacecolor=style.PAPER if hollow else colour, markeredgecolor=colour if hollow else style.PAPER,
+                  markeredgewidth=1.4 if hollow else 0.6, alpha=1.0)
+    if one:
+        handles = [Line2D([], [], linestyle="", marker=style.patch_marker(p), color=style.patch_colour(p), label=f"patch size {p}")
+                   for p in sorted(set(rows["patch_size"].astype(int))) if p]
+    else:
+        names = rows.drop_duplicates("N").set_index("N")["model"]
+        handles = [Line2D([], [], linestyle="", marker="o", color=colours[size], label=study_table.short_name(names[size]))
+                   for size in _drawn_sizes(rows)]
+    if out.any():
+        handles.append(Line2D([], [], linestyle="", marker="o", color=style.INK, markerfacecolor=style.PAPER, markeredgewidth=1.4,
+                              label="held out: " + _error(found)))
+    if one and out.any():
+        axes.plot(found.hold_out.x, found.hold_out.predicted, linestyle="", marker="_", markersize=15, markeredgewidth=2.2,
+                  color=style.INK, zorder=5)
+        handles.append(Line2D([], [], linestyle="", marker="_", markersize=13, markeredgewidth=2.2, color=style.INK,
+                              label="what the law without them says"))
+    return handles
+
+
+def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: ProfileIntervals) -> list[Line2D]:
+    colours = {**_colours(rows), None: style.INK}
+    for line in lines:
+        inside = line["x"] <= line["end"] * (1 + 1e-9)
+        axes.plot(line["x"][inside], line["y"][inside], color=colours[line["N"]], linewidth=1.6, zorder=3)
+        if found.no_extension:
+            continue
+        beyond = line["x"] >= line["end"] * (1 - 1e-9)
+        beyond[max(int(inside.sum()) - 1, 0)] = True
+        axes.plot(line["x"][beyond], line["y"][beyond], color=colours[line["N"]], linewidth=1.4, linestyle=(0, (4, 2.5)), zorder=3)
+    handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", ""))]
+    if not found.no_extension:
+        handles.append(Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data"))
+    if intervals.band is None:
+        return handles
+    some = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)
+    for i, line in enumerate(lines):
+        own = slice(i * BAND_STEPS, (i + 1) * BAND_STEPS)
+        axes.fill_between(line["x"][some], intervals.band.low[own], intervals.band.high[own], linewidth=0, zorder=1,
+                          color=style.BAND if line["N"] is None else colours[line["N"]], alpha=0.3)
+    handles.append(Line2D([], [], color=style.BAND, linewidth=7, alpha=0.5, label="95 % band (profile)"))
+    return handles
+
+
+def _ends(rows: pd.DataFrame, found: Fit) -> tuple[float, float]:
+    shown = [*rows["score"], *([found.hold_out.predicted] if found.hold_out else [])]
+    return min(shown), max(shown)
+
+
+def _axes(axes, points: LawPoints, rows: pd.DataFrame, x: str, lines: list[dict], low: float, high: float) -> None:
+    at = [*rows["macs" if x == "macs" else "C"], *(line["x"][-1] for line in lines)]
+    if x == "macs" and points.context["N"] != "as given":
+        unit, symbol, _ = style.macs_unit(rows["macs"])
+        axes.set(xlabel=style.macs_axis_label(symbol), xlim=style.log_limits(at))
+        style.plain_log_ticks(axes.xaxis, *(end / unit for end in axes.get_xlim()))
+        axes.xaxis.set_major_locator(ticker.FixedLocator([tick * unit for tick in axes.xaxis.get_majorticklocs()]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / unit:,.6g}")
+    else:
+        panels.flops_axis(axes, at, "Training compute (FLOPs)" if x == "train_flops" else points.size_label)
+    panels.score_axis([axes], f"{points.metric} (lower is better)", [low, high])
+
+
+def _say(axes, found: Fit) -> None:
+    """The reason why no curve is drawn."""
+    if not found.drawable:
+        axes.set_title(textwrap.fill(f"No curve: {found.words}.", 78), fontsize=9, color=style.INK, loc="left")
+
+
+def _error(found: Fit) -> str:
+    return f"rms {style.percent(found.hold_out.rms)}"
+
+
+def _table(rows: pd.DataFrame, found: Fit) -> pd.DataFrame:
+    law = found.law.evaluate(found.points.columns) if found.drawable else np.nan
+    return rows[COLUMNS].assign(law=law, held_out=_held_out(rows, found))
+
+
+def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, options: argparse.Namespace) -> str:
+    runs = f"{study_table.count(found.n_points, 'point')} of {study_table.count(found.n_runs, 'run')}"
+    parts = [f"{points.metric} of {runs} and the form {found.form}, by least squares of ln y."]
+    if not found.drawable:
+        parts.append(f"No curve is drawn: {found.words}.")
+    else:
+        parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.words}") + ".")
+        beyond = f"dashed as far as {options.extrapolate:g} times beyond"
+        parts.append("The curve ends with the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
+            ", farther than these points can tell." if options.extrapolate > FARTHEST else "."))
+        parts.append(_bounds(intervals))
+    if found.outliers.found:
+        parts.append(f"{found.outlier_sentence}.")
+    if found.lack_of_fit is not None:
+        tested = found.lack_of_fit
+        parts.append(f"Lack of fit against the seeds' spread: p = {tested.p:.2g}." if tested.p is not None
+                     else f"Lack of fit was not tested: {tested.reason}.")
+    if found.hold_out is not None:
+        of = found.hold_out
+        parts.append(f"Without the hollow points, of the largest {'x' if len(found.points.columns) == 1 else 'size'}, the law's score "
+                     f"there is {style.signed(100 * of.error, 1)} % off ({style.score_text(of.predicted)} for {style.score_text(of.observed)}), "
+                     f"root mean square {style.percent(of.rms)} over {study_table.count(of.points, 'point')}.")
+    elif found.drawable:
+        parts.append("Nothing could be held out: without the largest, too little stays for a law.")
+    if found.hold_out_in_time is not None:
+        of = found.hold_out_in_time
+        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * of.error, 1)} % off at the runs' ends, root mean square "
+                     f"{style.percent(of.rms)}" + (f", p = {of.p:.2g} against the seeds." if of.p is not None else ", without seeds to test it by."))
+    if list(found.points.columns) != ["x"]:
+        which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
+        parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "
+                     f"N is {points.context['N']}, D {points.context['D']}.")
+    return " ".join(parts) + points.note
+
+
+def _bounds(intervals: ProfileIntervals) -> str:
+    if not intervals.status.ok:
+        return f"No interval: {intervals.sentence}."
+    ends = "; ".join(f"{name} {bounds.low:.3g} to {bounds.high:.3g}" for name, bounds in intervals.coefficients.items())
+    return f"95 % profile intervals: {ends}."
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, options=OPTIONS, rows=law_points.read)

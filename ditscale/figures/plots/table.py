@@ -1,0 +1,23 @@
+"""The study as one table: table.csv, one row an evaluation, every column of the ledger.
+
+Mixed metrics and passports are kept: this is the file in which to see them.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ditscale.figures.kit import study_table
+
+ORDER = ["model", "run_id", "images_seen"]
+
+
+def write(table: pd.DataFrame, out: Path) -> list[Path]:
+    """Writes ``table.csv``, rows by model, run and progress."""
+    path = out / "table.csv"
+    table.sort_values(ORDER).to_csv(path, index=False, lineterminator="\n")
+    return [path]
+
+
+def main(argv: list[str] | None = None) -> int:
+    return study_table.run_script(__doc__, lambda table, study, out: write(table, out), argv)

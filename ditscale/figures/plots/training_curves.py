@@ -1,0 +1,134 @@
+"""Score over images seen in small multiples: the patch size fixed above, the model size fixed below: DiT's Figure 6
+(arXiv 2212.09748)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import beside as published_beside, labels, panels, script, seeds, study_table, style
+from ditscale.figures.kit.beside import Beside
+
+NAME = "training_curves"
+COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "metric", "score", "final"]
+WIDTH, HEIGHT = 7.6, 5.6                # inches: two columns of a journal page
+
+
+def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
+    """The figure, its points and its caption. Runs under way are drawn as far as they are.
+
+    Raises:
+        UserError: the scores are not comparable.
+    """
+    usable, left_out = study_table.scored(table)
+    sizes, patches = study_table.sizes_in_order(usable), sorted(usable["patch_size"].unique(), reverse=True)
+    beside = None if beside is None else _of_panels(beside, sizes, patches)
+    shown = usable if beside is None else pd.concat([usable, beside.rows])
+    with style.paper():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        upper, lower = figure.subfigures(2, 1)
+        by_patch = _panels(upper, [f"patch size {patch}" for patch in patches], shown)
+        by_size = _panels(lower, [f"size {size}" for size in sizes], shown)
+        widths = style.widths_by_size(sizes)
+        for axes, column, value in [*((a, "patch_size", p) for a, p in zip(by_patch, patches)),
+                                    *((a, "size", s) for a, s in zip(by_size, sizes))]:
+            _curves(axes, usable[usable[column] == value], widths)
+            if beside is not None:
+                published_beside.curves(axes, Beside(beside.rows[beside.rows[column] == value]), "images_seen", scale=0.65)
+        _legend(figure, upper, patches, widths, beside)
+        for axes, patch in zip(by_patch, patches):
+            _label_ends(axes, usable[usable["patch_size"] == patch], "size")
+        for axes, size in zip(by_size, sizes):
+            _label_ends(axes, usable[usable["size"] == size], "patch_size")
+    return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS),
+                         _caption(usable, left_out) + published_beside.caption(beside, named=False))
+
+
+def _of_panels(beside: Beside, sizes: list[str], patches: list[int]) -> Beside:
+    """The published rows that have a panel."""
+    kept = beside.rows[beside.rows["size"].isin(sizes) & beside.rows["patch_size"].isin(patches)]
+    others = len(beside.rows) - len(kept)
+    note = f" Left out, published of other sizes: {study_table.count(others, 'result')}." if others else ""
+    return Beside(kept.reset_index(drop=True), beside.left_out + note)
+
+
+def _panels(figure, titles: list[str], shown: pd.DataFrame) -> list:
+    """A row of panels under one pair of scales."""
+    row = list(figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0])
+    xlim, ylim = style.log_limits(shown["images_seen"]), style.log_limits(shown["score"], pad=0.08)
+    xlim = xlim[0], xlim[1] * (xlim[1] / xlim[0]) ** 0.16                # room for the names at the ends
+    for axes, title in zip(row, titles):
+        axes.set(xscale="log", yscale="log", xlim=xlim, ylim=ylim)
+        axes.set_title(title, fontsize=9.5, loc="left")
+        axes.grid(True, which="major")
+        _image_ticks(axes.xaxis, *xlim)
+        style.plain_log_ticks(axes.yaxis, *ylim)
+    figure.supxlabel("Images seen", fontsize=10)
+    figure.supylabel(style.score_label(shown), fontsize=10)
+    return row
+
+
+def _image_ticks(axis, low: float, high: float) -> None:
+    """At most four ticks, for the panels are narrow, as 10 k or 2.5 M."""
+    every = [step * 10.0 ** power for power in range(13) for step in (1, 2, 5)]
+    ticks = [tick for tick in every if low <= tick <= high]
+    ticks = ticks[::max(1, -(-len(ticks) // 3))]
+    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: style.short_count(value).replace(" ", "")))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def _curves(axes, rows: pd.DataFrame, widths: dict[str, float]) -> None:
+    """One line a run with a marker at each evaluation, the end of a finished run filled; seeds as thin lines around their mean."""
+    for own in panels.seed_groups(rows):
+        patch, width = own["patch_size"].iloc[0], widths[own["size"].iloc[0]]
+        look = panels.Look(style.patch_colour(patch), "-", style.patch_marker(patch), width)
+        if own["run_id"].nunique() > 1:
+            panels.seed_curves(axes, own, "images_seen", look, size=3.0)
+            continue
+        images, scores, ended = (own[name].to_numpy() for name in ("images_seen", "score", "final"))
+        axes.plot(images, scores, color=look.colour, linewidth=width, zorder=2)
+        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), look.colour)):
+            axes.plot(images[kept], scores[kept], linestyle="", marker=look.marker, markersize=3.4, zorder=3, markerfacecolor=fill,
+                      markeredgecolor=look.colour, markeredgewidth=0.9)
+
+
+def _legend(figure, upper, patches: list[int], widths: dict[str, float], beside: Beside | None) -> None:
+    """Above all panels: colour and marker of the patch sizes, thickness of the sizes."""
+    handles = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=5, linewidth=1.6,
+                      label=f"patch size {p}") for p in patches]
+    handles += [Line2D([], [], color=style.MUTED, linewidth=width, label=size) for size, width in widths.items()]
+    others = published_beside.handles(beside) if beside is not None else []
+    wide, blank = len(handles), Line2D([], [], linestyle="", label=" ")
+    rows = [handles, [*others, *[blank] * (wide - len(others))]] if others else [handles]
+    figure.legend(handles=[row[i] for i in range(wide) for row in rows], loc="outside upper left", ncols=wide, columnspacing=1.2,
+                  handlelength=1.8, handletextpad=0.5)
+
+
+def _label_ends(axes, rows: pd.DataFrame, column: str) -> None:
+    """The size, or the patch size, at the mean end of each model's curves: in a column where all end alike."""
+    ends = rows.groupby("run_id", sort=False).tail(1).assign(log=lambda last: np.log(last["score"]))
+    ends = ends.groupby("model", sort=False).agg({column: "first", "images_seen": "max", "log": "mean"}).reset_index()
+    ends["score"] = np.exp(ends["log"])
+    along = [style.between(run[["images_seen", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
+    names = [str(value) if column == "size" else f"/{value}" for value in ends[column]]
+    points = list(zip(ends["images_seen"], ends["score"]))
+    if ends["images_seen"].nunique() == 1:
+        labels.stack(axes, points, names, size_pt=8.0)
+    else:
+        labels.place(axes, points, names, [3.4] * len(ends), crossed=np.vstack(along), size_pt=8.0)
+
+
+def _caption(usable: pd.DataFrame, left_out: str) -> str:
+    open_runs = usable["run_id"].nunique() - usable[usable["final"].astype(bool)]["run_id"].nunique()
+    under_way = f" {study_table.count(open_runs, 'run')} not finished." if open_runs else ""
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
+    curves = ("One curve a run, open markers its checkpoints, the filled one the end of a finished run." if max(counts) == 1 else
+              f"One curve a model. {seeds.sentence(counts)}")
+    return (f"{style.metric_name(usable)} over images seen, after the layout of DiT's Figure 6: above, sizes at one patch size; below, patch "
+            f"sizes at one model size. {curves} Thicker lines are larger models.{under_way}{left_out}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, beside=True)

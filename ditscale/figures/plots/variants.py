@@ -1,0 +1,107 @@
+"""Training variants against each other: score against images seen and against training FLOPs, and who leads where.
+
+Each model with two variants or more. Writes the figure, and variant_comparison.csv with the numbers at equal images and
+at equal training FLOPs.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.figures.kit import panels, script, study_table, style, variant_table
+
+NAME = "variants"
+COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "train_flops", "metric", "score", "final", "floor"]
+PANELS = (("images_seen", "images", panels.images_axis), ("train_flops", "flops", panels.flops_axis))
+
+
+def draw(table: pd.DataFrame) -> style.Drawing:
+    """The figure, its points and its caption.
+
+    Raises:
+        UserError: the scores differ in more than the variant, or no model has two variants.
+    """
+    rows, left_out = variant_table.comparable(table)
+    comparisons = variant_table.compare(table)
+    floor = study_table.floor_of(rows)
+    lines = style.model_lines(list(rows["model"].unique()))
+    with style.paper():
+        figure, both = style.new_panels(height=4.0)
+        for axes, (column, standing, axis) in zip(both, PANELS):
+            _curves(axes, rows, column, lines)
+            _rulers(axes, comparisons, standing)
+            axis(axes, rows[column])
+        panels.score_axis(both, style.score_label(rows), rows["score"], floor)
+        _legends(figure, rows, lines, floor)
+    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
+
+
+def write(table: pd.DataFrame, out: Path) -> list[Path]:
+    """The four files of the figure and ``variant_comparison.csv``."""
+    paths = style.save(draw(table), out)
+    return [*paths, write_comparison(table, out)]
+
+
+def write_comparison(table: pd.DataFrame, out: Path) -> Path:
+    path = out / "variant_comparison.csv"
+    variant_table.as_frame(variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
+    for _, run in rows.groupby("run_id", sort=False):
+        look = panels.Look(style.variant_colour(run["variant"].iloc[0]), *lines[run["model"].iloc[0]])
+        panels.run_curve(axes, run, column, "score", look)
+
+
+def _rulers(axes, comparisons: list[variant_table.Comparison], standing: str) -> None:
+    """A thin upright line through the scores that are compared, a model each."""
+    for model in dict.fromkeys(row.model for row in comparisons):
+        places = [getattr(row, standing) for row in comparisons if row.model == model]
+        scores = [place.score for place in places if place.score is not None]
+        if len(scores) > 1:
+            axes.plot([places[0].at] * 2, [min(scores) / 1.12, max(scores) * 1.12], color=style.MUTED, linewidth=0.9,
+                      zorder=1)
+
+
+def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> None:
+    """Above both panels, row by row: colours for the variants; then lines and markers for the models, and the rest."""
+    variants = [Line2D([], [], color=style.variant_colour(v), linewidth=3.5, label=v)
+                for v in variant_table.variants_in_order(rows)]
+    others = [Line2D([], [], color=style.MUTED, linestyle=dashes, marker=marker, markersize=5.0, linewidth=1.5,
+                     label=study_table.short_name(model)) for model, (dashes, marker) in lines.items()]
+    others.append(Line2D([], [], color=style.MUTED, linestyle="", marker="|", markersize=12, label="compared here"))
+    if floor:
+        others.append(Line2D([], [], color=style.INK, linestyle=":", linewidth=1.4, label="floor"))
+    wide = max(4, len(variants))
+    cells = [*variants, *[None] * (wide - len(variants)), *others, *[None] * (-len(others) % wide)]
+    handles = [cell or Line2D([], [], linestyle="", label=" ") for i in range(wide) for cell in cells[i::wide]]
+    figure.legend(handles=handles, loc="outside upper left", ncols=wide, handlelength=2.6, columnspacing=1.6)
+
+
+def _caption(rows: pd.DataFrame, comparisons: list[variant_table.Comparison], floor: float | None,
+             left_out: str) -> str:
+    parts = [
+        f"{style.metric_name(rows)} of the training variants, against images seen at the left and against training "
+        "compute at the right: one curve a run, colour for the variant, line and marker for the model, the filled "
+        "marker its end. What a variant costs beside the baseline moves its curve at the right. Thin upright lines "
+        "stand at the largest image count, and at the most training FLOPs, that all variants of a model share.",
+        seeds_sentence(comparisons) + variant_table.outlier_words(comparisons),
+    ]
+    if floor:
+        parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images.")
+    return " ".join(parts) + left_out
+
+
+def seeds_sentence(comparisons: list[variant_table.Comparison]) -> str:
+    """What the number of seeds allows to say."""
+    seeds = [min(row.images.seeds, row.flops.seeds) for row in comparisons if row.images.seeds and row.flops.seeds]
+    if max(seeds, default=1) == 1:
+        return "One seed a variant: no difference here is shown to be more than the luck of a run."
+    return ("Intervals are Welch's, 95 %, on the logarithms of the scores, for three seeds or more of both variants; "
+            "they are not corrected for the number of comparisons.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.run_figure(__doc__, draw, argv, also=lambda table, out: [write_comparison(table, out)])

@@ -1,0 +1,1 @@
+"""Start, watch, stop and retry the runs of a study."""

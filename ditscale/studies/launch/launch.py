@@ -1,0 +1,95 @@
+"""Launch a study: start what is missing, go on with what stopped, leave what is done. All state is read from files."""
+
+import signal
+import time
+from dataclasses import asdict
+
+from rich.console import Console
+
+from ditscale.cost.hardware import Machine
+from ditscale.cost.runs import run_card
+from ditscale.rundir import DONE, read_lines
+from ditscale.studies.launch.watch import Bars, say
+from ditscale.studies.launchers.process import STOP_SECONDS, ActiveRun
+from ditscale.studies.launchers.queue import live_jobs
+from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.training.schedule import due_images
+
+
+def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, console: Console, watch=Bars) -> bool:
+    """Run everything that is not done and not in SLURM's hands, the longest first; True when all runs are done.
+
+    ``launcher`` says where runs go and by which command (see launchers/local.py), ``watch`` shows it (see watch.py). Ctrl-C and
+    SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
+    """
+    waiting = to_run(spec, runs, machine)
+    to_start = {planned.run_id for planned in waiting}
+    for planned in runs:
+        if planned.run_id not in to_start and not is_complete(planned):
+            say(console, f"left alone: {planned.run_id} has a job in SLURM")
+    for planned in waiting:
+        planned.run.create(run_record(spec, planned))
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    active: list[ActiveRun] = []
+    try:
+        with watch(console, spec, runs, len(launcher.places)) as shown:
+            try:
+                _run_all(waiting, active, launcher, shown)
+            except KeyboardInterrupt:
+                say(console, "stopping: each run saves a checkpoint ...")
+                for run in active:
+                    run.stop()
+                for run in active:
+                    run.wait_stopped(time.monotonic() + STOP_SECONDS)
+                shown.update(active)
+                say(console, "stopped; the same command goes on from here")
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return all(is_complete(planned) for planned in runs)
+
+
+def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine) -> list[PlannedRun]:
+    """What a launch would start: all that is not done and has no job in SLURM, the longest first."""
+    jobs = live_jobs(spec)
+    seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
+    missing = [planned for planned in runs if not is_complete(planned) and planned.run_id not in jobs]
+    return sorted(missing, key=lambda planned: -seconds[planned.run_id])
+
+
+def is_complete(planned: PlannedRun) -> bool:
+    """Whether a run is trained and, where that is a job of its own, scored."""
+    trained = planned.run.status()["state"] == DONE
+    if not trained or planned.config.resources.evaluate != "separately":
+        return trained
+    scored = {line["images_seen"] for line in read_lines(planned.run.evals)}
+    return scored.issuperset(due_images(planned.config))
+
+
+def run_record(spec: Spec, planned: PlannedRun) -> dict:
+    """What ``run.json`` says before the run starts: identity, resolved config, cost card."""
+    card = run_card(planned.config)
+    return {"run_id": planned.run_id, "study": spec.name, "metric": spec.metric.model_dump(),
+            "config": planned.config.model_dump(mode="json"), "science_hash": planned.config.science_hash(),
+            "cost": {**asdict(card), "macs": card.macs, "train_flops_per_image": card.train_flops_per_image}}
+
+
+def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown) -> None:
+    free = list(launcher.places)
+    while waiting or active:
+        while waiting and free:
+            active.append(ActiveRun(waiting.pop(0), free.pop(0), launcher))
+            shown.started(active[-1])
+        for run in [run for run in active if run.poll()]:
+            active.remove(run)
+            free.append(run.place)
+            shown.ended(run)
+            if not run.evaluates and run.run.status()["state"] == DONE and not is_complete(run.planned):
+                waiting.insert(0, run.planned)                                 # to be scored, by a job of its own
+        shown.update(active)
+        time.sleep(0.2)
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt

@@ -1,0 +1,102 @@
+"""Where each run of a study stands, once or live. All of it is read from the run directories, and from SLURM's queue where one is used.
+
+No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ditscale.errors import UserError
+from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line
+from ditscale.studies.launch.launch import is_complete
+from ditscale.studies.launchers.queue import Job, live_jobs
+from ditscale.studies.plan.show import duration, wide_console
+from ditscale.studies.spec.spec import PlannedRun, Spec
+
+INTERRUPTED = "interrupted"                                                    # its process died without a word
+AT_REST = (INTERRUPTED, FAILED, PREEMPTED, QUEUED, DONE)                       # in this order behind what moves
+ROWS_BESIDE = 6                                                                # of a terminal: title, heading, frame, caption
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run now, as its row says it; texts are empty where there is nothing to say."""
+
+    run_id: str
+    state: str
+    progress: str                                                              # images seen / of
+    speed: str                                                                 # images/s, the last that was logged
+    left: str                                                                  # of training, at that speed
+    score: str                                                                 # the last
+    where: str                                                                 # its job in SLURM, the host that wrote last
+    why: str
+
+
+def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
+    """Each run's, in the study's order."""
+    jobs = live_jobs(spec)
+    return [_standing(planned, jobs.get(planned.run_id)) for planned in runs]
+
+
+def _standing(planned: PlannedRun, job: Job | None) -> Standing:
+    run, images = planned.run, planned.config.train.images
+    status, metrics, evals = run.status(), last_line(run.metrics, "images_per_second"), last_line(run.evals, "score")
+    state = status["state"]
+    if state == RUNNING and not job and not run.is_locked():
+        state = INTERRUPTED
+    elif state != RUNNING and job:
+        state = job.state.lower()                                              # SLURM's word: pending, configuring, ...
+    speed = metrics["images_per_second"] if metrics else 0
+    left = duration((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
+    where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
+    return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
+                    f"{evals['score']:.2f}" if evals else "", where,
+                    "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
+
+
+def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> Table:
+    """A row a run, of the first ``rows`` alone where that is given; the title counts the states of all."""
+    numbers = Counter(one.state for one in found)
+    counts = ", ".join(f"{numbers[state]} {state}" for state in sorted(numbers, key=_rank))
+    table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
+                  caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
+    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), ("left", "right"),
+                          (spec.metric.name, "right"), ("where", "left"), ("why", "left")):
+        table.add_column(Text(name), justify=justify, no_wrap=name == "run")
+    for one in found[:rows]:
+        table.add_row(*map(Text, (one.run_id, one.state, one.progress, one.speed, one.left, one.score, one.where, one.why)))
+    return table
+
+
+def _rank(state: str) -> int:
+    """Where a state stands: what moves, then what went wrong or waits, then what is done."""
+    return AT_REST.index(state) if state in AT_REST else -1
+
+
+def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
+    wide_console().print(status_table(spec, standings(spec, runs)))
+
+
+def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
+    """The table anew every so many seconds, what moves first, until all runs are done or Ctrl-C; a pipe gets the last one alone."""
+    console = wide_console()
+    rows = max(1, console.height - ROWS_BESIDE) if console.is_terminal else None
+    with Live(console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                try:
+                    found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
+                except UserError as error:                                     # a queue that does not answer for once
+                    console.print(f"{error}; asked again in {seconds:g} s", markup=False)
+                else:
+                    live.update(status_table(spec, found, rows), refresh=True)
+                    if all(is_complete(planned) for planned in runs):
+                        return
+                time.sleep(seconds)
+        except KeyboardInterrupt:
+            pass

@@ -1,0 +1,67 @@
+"""Ask runs to save a checkpoint and end: jobs in SLURM by signal, runs of this host by their processes."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from rich.console import Console
+
+from ditscale.errors import UserError
+from ditscale.rundir import RUNNING
+from ditscale.studies.launch.watch import say
+from ditscale.studies.launchers.queue import Job, ask, live_jobs
+from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.training.preemption import LAUNCHER_PID
+
+
+def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) -> bool:
+    """Ask each of these runs that is running or waits in SLURM; False where one is out of reach. Returns at once.
+
+    With ``all_of_it`` a launcher on this host is asked to end too; else it goes on with the runs that wait.
+    """
+    jobs, reached, processes = live_jobs(spec), True, set()
+    for planned in runs:
+        status = planned.run.status()
+        if planned.run_id in jobs:
+            say(console, f"{planned.run_id}: {_stop_job(jobs[planned.run_id])}")
+        elif status["state"] == RUNNING and status["host"] != socket.gethostname():
+            reached = False
+            say(console, f"{planned.run_id}: runs on {status['host']}, if it still does; call ditscale stop there")
+        elif status["state"] == RUNNING and planned.run.is_locked():
+            processes.add(all_of_it and _launcher_of(status["pid"]) or status["pid"])  # rank 0 tells the others
+            say(console, f"{planned.run_id}: process {status['pid']} saves a checkpoint and ends")
+    for process in processes:
+        _terminate(process)
+    if reached and not jobs and not processes:
+        say(console, f"{spec.name}: none of {len(runs)} run(s) is running")
+    return reached
+
+
+def _stop_job(job: Job) -> str:
+    """What becomes of the job."""
+    if job.state == "PENDING":
+        ask("scancel", job.id)
+        return f"job {job.id} is taken from the queue"
+    ask("scontrol", "update", f"JobId={job.id}", "Requeue=0")                  # or its script would put it into the queue again
+    ask("scancel", "--signal=USR1", job.id)
+    return f"job {job.id} saves a checkpoint and ends"
+
+
+def _launcher_of(process: int) -> int | None:
+    """The ``ditscale launch`` that started a worker, from the worker's environment."""
+    try:
+        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    found = [value for name, _, value in (variable.partition(b"=") for variable in variables) if name == LAUNCHER_PID.encode()]
+    return int(found[0]) if found else None
+
+
+def _terminate(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        pass                                                                   # it has just ended
+    except PermissionError:
+        raise UserError(f"process {process} is another user's; only they can stop it") from None

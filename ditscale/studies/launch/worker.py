@@ -1,0 +1,151 @@
+"""One rank of one run, started by the ``deepspeed`` launcher: ``deepspeed --module ditscale.studies.launch.worker RUN_DIR [evaluate]``.
+
+Trains, evaluates each checkpoint, and keeps ``status.json`` true whatever happens. With ``resources.evaluate: separately`` it
+does the first alone, and the second when started with the word ``evaluate``. Exit code 0: done; 75: stopped early, to be started
+again; 2: the user's mistake; 1: anything else.
+"""
+
+import os
+import sys
+import traceback
+
+from ditscale.config import RunConfig, resolve
+from ditscale.environment import environment
+from ditscale.errors import TrainingFailed, UserError
+from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
+from ditscale.studies.launch.output import outlive_readers
+from ditscale.training.preemption import EXIT_CODE, StopRequest
+from ditscale.training.starting import TOO_SHORT, Start
+
+
+def main(run_path: str, *words: str) -> int:
+    outlive_readers()
+    run, only_evaluates = RunDir(run_path), words == ("evaluate",)
+    if not _is_main() or not run.path.is_dir():
+        return work(run, only_evaluates)
+    with run.lock() as mine:
+        return work(run, only_evaluates, "" if mine else f"{run.path} is being worked on by another process; nothing done")
+
+
+def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
+    """Train and evaluate, or only evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
+    keeps_status = _is_main() and run.path.is_dir() and not refused
+    start = Start(run, keeps_status)
+    try:
+        config, problem = _read(run, refused)
+        if not problem:
+            stop = start.listen(config)
+        world = _join(problem, start)
+        finished = _go_on(config, run, world, stop, only_evaluates, start)
+    except Exception as error:
+        start.end()
+        if start.lost_a_rank(error):
+            return EXIT_CODE
+        is_mistake = isinstance(error, UserError)
+        print(f"error: {error}" if is_mistake else traceback.format_exc(), file=sys.stderr, flush=True)
+        if keeps_status:
+            reason = str(error) if isinstance(error, (UserError, TrainingFailed)) else f"{type(error).__name__}: {error}"
+            run.set_status(FAILED, images_seen=run.status()["images_seen"], reason=reason)
+        return 2 if is_mistake else 1
+    start.end()
+    if keeps_status:
+        state = DONE if finished else PREEMPTED
+        run.set_status(state, images_seen=run.status()["images_seen"], reason=stop.reason)
+    return 0 if finished else EXIT_CODE
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _read(run: RunDir, refused: str) -> tuple[RunConfig | None, str]:
+    """The config, and why this rank cannot start; empty where it can."""
+    try:
+        return resolve(run.read_record()["config"], str(run.record)), refused
+    except UserError as error:
+        return None, str(error)
+
+
+def _join(problem: str, start: Start):
+    """The world. Where one rank has a problem all end and say so: the others would wait half an hour for it."""
+    if problem and int(os.environ.get("WORLD_SIZE", "1")) == 1:                # known before torch is loaded
+        raise UserError(problem)
+
+    start.now("loading PyTorch and DeepSpeed")
+    from ditscale.training.agreement import check_ready
+    from ditscale.training.distributed import join_world
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    start.now(f"waiting for {ranks} ranks" if ranks > 1 else "setting DeepSpeed up")
+    world = join_world()
+    check_ready(problem, world)
+    return world
+
+
+def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evaluates: bool, start: Start) -> bool:
+    """Whether it is finished; a start that its time limit ended with nothing to show for would be repeated for ever."""
+    from ditscale.training.distributed import agree
+
+    def shown() -> tuple[list, int]:
+        return sorted(run.checkpoints.glob("images-*")), len(read_lines(run.evals))
+
+    before = shown()
+    finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop, start)
+    if not finished and agree(world, stop.had_its_time and shown() == before):
+        raise UserError(TOO_SHORT)
+    return finished
+
+
+def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:
+    from ditscale.evaluation.evaluate import Evaluator
+    from ditscale.training.agreement import check_agreement
+    from ditscale.training.distributed import any_rank
+    from ditscale.training.fit import fit_micro_batch
+    from ditscale.training.guard import TooManySkipped
+    from ditscale.training.loop import train
+    from ditscale.training.zero.strategy import zero_stage
+    from ditscale.training.zero.strategyfile import read_strategy
+
+    def asked() -> StopRequest:
+        start.end()
+        return stop
+
+    if world.size != config.resources.accelerators_per_run:
+        raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
+                        f"{config.resources.accelerators_per_run}")
+    start.now("comparing the ranks, and fitting the micro batch")
+    check_agreement(config, world)
+    config = fit_micro_batch(config, world)
+    if world.is_main:
+        for key, why in read_strategy(config.resources.deepspeed).idle.items():
+            print(f"{config.resources.deepspeed}: {key} has no effect here: {why}", flush=True)
+        run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
+    evaluator, hooks = None, {"stop": asked}
+    if config.evaluation is not None and config.resources.evaluate == "in_training":
+        start.now("loading what scores")
+        evaluator = Evaluator(config, world)
+        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run, stop=asked) and not any_rank(world, bool(asked()))
+    compiles = " and compiling" if config.resources.compile else ""
+    start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
+    try:
+        trained = train(config, run, world, **hooks)
+    except TooManySkipped as error:                                            # once more, from before it began
+        print(f"{error}. Going back to the last checkpoint before that", flush=True)
+        trained = train(config, run, world, **hooks, last_good_images=error.images)
+    if evaluator is None or not trained:
+        return trained
+    return evaluator.evaluate_missing(run, stop=asked)                         # False where a stop left a score out
+
+
+def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:
+    """Score what is due and not scored."""
+    from ditscale.evaluation.evaluate import Evaluator
+
+    start.now("loading what scores")
+    evaluator = Evaluator(config, world)
+    start.end()
+    return evaluator.evaluate_missing(run, stop=lambda: stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*(word for word in sys.argv[1:] if not word.startswith("--local_rank"))))

@@ -1,0 +1,167 @@
+"""What a study will cost, before anything runs: a row a run, measured where a run has begun, then probed, else forecast."""
+
+import csv
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ditscale.config import RunConfig
+from ditscale.cost.communication import Sharding
+from ditscale.cost.hardware import Machine
+from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
+from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilisation
+from ditscale.errors import UserError
+from ditscale.rundir import DONE, read_lines
+from ditscale.studies.plan.probe import Probe, shape_of
+from ditscale.studies.spec.spec import PlannedRun
+from ditscale.training.fit import USABLE, micro_batches
+from ditscale.training.schedule import due_images
+from ditscale.training.zero.strategy import sharding
+
+MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
+STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One run: its size, its compute, what it needs of a device, what is left to do and how long that takes.
+
+    ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images a forward, ``memory_bytes`` what a device then
+    holds; both None where nothing fits or the device's memory is not known. ``basis`` is what the time rests on: the run's own
+    speed, a probe's, or assumptions.
+    """
+
+    run_id: str
+    model: str
+    state: str
+    parameters: int
+    tokens: int
+    macs: int
+    train_flops: int
+    evaluation_flops: int                                                      # of sampling, all evaluations together
+    images: int
+    images_seen: int
+    ranks: int
+    micro_batch: int | None
+    zero_stage: int | None
+    memory_bytes: int | None
+    probed_memory_bytes: int | None                                            # of a rank, under the run's own strategy
+    images_per_second: float                                                   # in training
+    seconds_left: float
+    basis: str
+    step: StepForecast | None                                                  # forecast, of what is left; None: nothing is
+    strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
+    phase: str | None
+
+    @property
+    def accelerator_hours(self) -> float:
+        """That are left to be spent."""
+        return self.seconds_left * self.ranks / 3600
+
+
+def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
+    """A row for each run; ``probes`` by shape, see probe.py."""
+    read = functools.cache(sharding)                                           # thousands of runs share a strategy file
+    return [_row(planned, machine, read, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
+
+
+def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None) -> PlanRow:
+    config, card, status = planned.config, run_card(planned.config), planned.run.status()
+    ranks, images_seen = config.resources.accelerators_per_run, status["images_seen"]
+    left = config.train.images - images_seen
+    fitted = fit(config, machine)
+    sent = read(config.resources.deepspeed) if ranks > 1 else Sharding()
+    settled = (fitted[0] or 1) if config.resources.micro_batch == "auto" else None
+    step = step_forecast(config, machine, sent, images_seen, settled) if left else None
+    basis, step_seconds = _step_seconds(planned, probe, step)
+    training = step_seconds * left / config.train.global_batch
+    measured = probe and utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
+    due, seconds = due_images(config), 0.0
+    if status["state"] != DONE:
+        waiting = sum(mark > images_seen for mark in due)
+        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, measured) + training
+    evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
+    return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
+                   training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
+                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   planned.phase)
+
+
+def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
+    """What a run's time rests on, the first there is of its own speed, a probe's and the forecast, and the seconds of a step by it."""
+    metrics, batch = read_lines(planned.run.metrics, "images_seen", "seconds"), planned.config.train.global_batch
+    if metrics:
+        return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, metrics[-1]["images_seen"]) * batch
+    if probe:
+        return PROBED, probe.step_seconds
+    return ASSUMED_SPEED, step.seconds if step else 0.0
+
+
+def fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
+    """Micro batch, the smallest ZeRO stage that fits with it, and the bytes of a device. ``auto`` is the largest at that stage."""
+    usable = int(USABLE * machine.memory_bytes)
+    sizes = micro_batches(config) if config.resources.micro_batch == "auto" else [config.micro_batch]
+    for stage in STAGES:
+        for micro_batch in sizes:
+            needed = run_memory_card(config, stage=stage, offload=False, micro_batch=micro_batch).accelerator
+            if needed <= usable:
+                return micro_batch, stage, needed
+    return None, None, None
+
+
+def makespan(rows: list[PlanRow], slots: int) -> float:
+    """Seconds until all runs end when ``slots`` run at once, the longest first."""
+    ends = [0.0] * slots
+    for seconds in sorted((row.seconds_left for row in rows), reverse=True):
+        ends[ends.index(min(ends))] += seconds
+    return max(ends)
+
+
+def write_rows(path, rows: list[PlanRow], form: str) -> None:
+    """Write the plan as ``csv`` or ``json``, a row a run.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    values = [_flat(row) for row in rows]
+    try:
+        with open(path, "w", newline="") as file:
+            if form == "json":
+                json.dump(values, file, indent=1)
+            else:
+                writer = csv.DictWriter(file, values[0])
+                writer.writeheader()
+                writer.writerows(values)
+    except OSError as error:
+        raise UserError(f"--{form} {path}: cannot be written: {error.strerror}") from None
+
+
+def _flat(row: PlanRow) -> dict:
+    """A row's values, those of its step with names of their own."""
+    names = {"compute_seconds": "step_compute_seconds", "communication_seconds": "step_communication_seconds",
+             "exposed_seconds": "step_exposed_seconds", "sent_bytes": "step_sent_bytes"}
+    values = {**asdict(row), "accelerator_hours": row.accelerator_hours}
+    del values["step"]
+    return values | {name: getattr(row.step, key, None) for key, name in names.items()}
+
+
+def assumption_line(machine: Machine, slots: int) -> str:
+    """What the forecast rests on, in one sentence."""
+    assumed = ASSUMED[machine.kind]
+    return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
+            f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms a step beside the model, "
+            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 steps.")
+
+
+def link_lines(machine: Machine) -> list[str]:
+    """What the forecast of communication rests on."""
+    links, hides = machine.links, ASSUMED[machine.kind].hides
+    if machine.kind == "cpu":
+        return [f"Ranks of one host talk over gloo at {links.node_bandwidth / 1e9:g} GB/s each, and nothing hides that."]
+    return [f"Nodes of {links.per_node}: {links.node_bandwidth / 1e9:g} GB/s a GPU within (one direction), "
+            f"{links.network_bandwidth * 8e-9:g} Gb/s a GPU between; {links.reached:.0%} of that is reached. NCCL's rings are flat and use "
+            "all adapters of a node;",
+            f"a hop takes {links.node_hop_seconds * 1e6:g} us within, {links.network_hop_seconds * 1e6:g} us between. Sending hides only "
+            f"with DeepSpeed's overlap_comm (on by default at stage 3 alone): full buckets,",
+            f"behind {hides:.0%} of the backward (stage 3: of all computing)."]

@@ -1,0 +1,139 @@
+"""Twenty real steps of each distinct shape of a study, on the machine at hand: what a plan rests on before a run has begun.
+
+Runs that differ in seed, length, learning rate or scoring alone have one shape, and are probed once. What was measured is kept
+in ``probes.json`` in the study's directory, by machine. A probe runs in every place at once where a launch would, so that what
+neighbours cost each other is in it.
+"""
+
+import hashlib
+import json
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from rich.console import Console
+
+from ditscale.config import RunConfig
+from ditscale.cost.hardware import Machine
+from ditscale.errors import UserError
+from ditscale.rundir import RunDir, write_json
+from ditscale.studies.launchers.local import ThisMachine
+from ditscale.studies.spec.inputs import check_inputs, check_writable
+from ditscale.studies.spec.spec import PlannedRun, Spec
+
+LEAST_STEPS = 12                                                               # a run with fewer is over before it is probed
+RESULT = "probe.json"                                                          # probe_worker writes it; torch is not loaded here
+SAME_SPEED = {"seed": True, "evaluation": True,
+              "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "betas", "weight_decay"},
+              "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit",
+                            "evaluate"}}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one rank of a run took: seconds a step, and bytes at the peak."""
+
+    step_seconds: float
+    memory_bytes: int
+    micro_batch: int
+    steps: int
+    at_once: int                                                               # copies that ran beside each other
+
+
+def read_probes(spec: Spec, machine: Machine) -> dict[str, Probe]:
+    """What was measured for this study on such a machine, by ``shape_of``.
+
+    Raises:
+        UserError: the file with it is damaged.
+    """
+    path = spec.directory / "probes.json"
+    try:
+        return {shape: Probe(**values) for shape, values in _read(path).get(machine.name, {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged; remove it, and --probe measures again") from None
+
+
+def shape_of(config: RunConfig) -> str:
+    """8 hex of all that a step's time and memory depend on."""
+    shape = json.dumps(config.model_dump(mode="json", exclude=SAME_SPEED), sort_keys=True)
+    return hashlib.sha256(shape.encode()).hexdigest()[:8]
+
+
+def probe_missing(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console) -> None:
+    """Measure each shape of these runs that was not measured on such a machine; each is kept as soon as it is known.
+
+    What keeps one from being measured is said, and the rest go on.
+
+    Raises:
+        UserError: nothing could be kept, as the study's folder cannot be written.
+    """
+    known, launcher = read_probes(spec, machine), ThisMachine(machine, runs)
+    shapes = {shape_of(planned.config): planned for planned in runs if _steps(planned.config) >= LEAST_STEPS}
+    missing = {shape: planned for shape, planned in shapes.items() if shape not in known}
+    if missing:
+        check_writable(spec.directory)
+    for number, (shape, planned) in enumerate(missing.items(), 1):
+        console.print(f"probe {number} of {len(missing)}: {planned.run_id}", end=" ")
+        try:
+            found = _probe(planned, launcher)
+        except UserError as error:
+            console.print(f"failed: {error}", markup=False, soft_wrap=True)
+            continue
+        console.print(f"{found.step_seconds * 1e3:,.3g} ms a step, {found.memory_bytes / 2**30:.2f} GiB a rank")
+        _keep(spec.directory / "probes.json", machine.name, shape, found)
+
+
+def _steps(config: RunConfig) -> int:
+    return config.train.images // config.train.global_batch
+
+
+def _probe(planned: PlannedRun, launcher: ThisMachine) -> Probe:
+    """The mean over all places, without scores or checkpoints.
+
+    Raises:
+        UserError: a file that the run reads is wrong, or a probe failed: its log's own word.
+    """
+    config = planned.config
+    last = _steps(config) * config.train.global_batch
+    config = config.model_copy(update={"evaluation": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
+    check_inputs([PlannedRun(config, planned.run)])
+    with tempfile.TemporaryDirectory(prefix="ditscale-probe-") as folder:
+        runs = [RunDir(Path(folder) / str(place)) for place in range(len(launcher.places))]
+        processes = []
+        try:
+            for run, place in zip(runs, launcher.places, strict=True):
+                processes.append(_start(config, run, launcher, place))
+            codes = [process.wait() for process in processes]
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        for code, run in zip(codes, runs, strict=True):
+            if code or not (run.path / RESULT).exists():
+                raise UserError(next((line for line in reversed(run.last_lines()) if "rror" in line), f"exit code {code}"))
+        measured = [_read(run.path / RESULT) for run in runs]
+    return Probe(mean(one["step_seconds"] for one in measured), max(one["memory_bytes"] for one in measured),
+                 measured[0]["micro_batch"], measured[0]["steps"], len(measured))
+
+
+def _start(config: RunConfig, run: RunDir, launcher: ThisMachine, place: tuple[int, ...]) -> subprocess.Popen:
+    run.create({"run_id": run.run_id, "config": config.model_dump(mode="json")})
+    command = launcher.command_of(("--no_local_rank", "--module", "ditscale.studies.plan.probe_worker", str(run.path)), place,
+                                  config.resources.accelerators_per_run)
+    return command.start(run.log)
+
+
+def _keep(path: Path, machine: str, shape: str, probe: Probe) -> None:
+    kept = _read(path)
+    kept.setdefault(machine, {})[shape] = asdict(probe)
+    write_json(path, kept)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}

@@ -1,0 +1,1 @@
+"""Study specs: YAML into runs."""

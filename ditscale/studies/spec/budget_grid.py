@@ -1,0 +1,132 @@
+"""IsoFLOP designs: at each budget of training compute, models around the size that is expected to be best for it.
+
+A model's size is its compute in parameters of a plain transformer, N = training FLOPs of an image / (6 T), with T tokens of the input
+at patch size 2: what "C = 6 N D" calls N, whatever the patch size, and adaLN's vectors, which run once an image, count by what they
+compute. The expected optimum is a power law N* = a C^b; its default is that of Liang et al. (arXiv 2410.08184), fitted on isoFLOP
+curves of in-context DiTs with rectified flow, from 1e17 to 6e18 FLOPs.
+
+Models are made to measure, of one patch size and of the proportions of S, B, L and XL, whose width is 32 to 64 times their depth. Or
+they are chosen from a list. Patch sizes should not be mixed without thought: in DiT's Table 4, S/2 and B/4 have FID 68.4 at 6.1 and 5.6
+GMACs, but L/8 has 118.9 at 5.0.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ditscale.config import resolve
+from ditscale.cost.compute import plain_card
+from ditscale.cost.runs import run_backbone
+from ditscale.errors import UserError
+from ditscale.models.sizes import HEAD_WIDTH, ModelName, parse_model_name
+from ditscale.section import Count, Section
+from ditscale.studies.spec.budgets import Positive
+
+NARROWEST, WIDEST = 2.0, 4.0                                                   # times to each side: less does not bend, more is biased
+RECOMMENDED = "2 to 4 is recommended"
+SLACK = 1.25                                                                   # named sizes need not meet the grid
+
+
+class Centre(Section):
+    """The expected optimum, N* = coefficient x C^exponent."""
+
+    coefficient: float = Field(0.0009, gt=0)
+    exponent: float = Field(0.5681, gt=0, lt=1)
+
+    def at(self, flops: float) -> float:
+        return self.coefficient * flops**self.exponent
+
+
+class IsoFlop(Section):
+    """``sizes`` models a budget, in equal steps from N*/span to N* x span."""
+
+    budgets: list[Positive] = Field(min_length=1)                              # training FLOPs
+    sizes: Count = Field(5, ge=3)
+    span: float = Field(4.0, gt=1)
+    centre: Centre = Centre()
+    patch_size: Literal[2, 4, 8] = 2
+    models: list[str] | None = None                                            # choose the nearest of these instead
+
+    @model_validator(mode="after")
+    def _check_models(self):
+        if self.models is not None and "patch_size" in self.model_fields_set:
+            raise UserError("isoflop.models name their patch sizes; leave isoflop.patch_size out")
+        for name in self.models or []:
+            parse_model_name(name)
+        for key in ("models", "budgets"):
+            given = getattr(self, key) or []
+            if len(set(given)) < len(given):
+                raise UserError(f"isoflop.{key} has an entry twice: {', '.join(map(str, given))}")
+        return self
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One budget's models, small to large, with their sizes; and the size that is expected to be best."""
+
+    flops: float
+    optimum: float
+    models: dict[str, float]
+
+    @property
+    def warning(self) -> str:
+        """What is wrong with where the grid lies; empty where nothing is."""
+        below, above = self.optimum / min(self.models.values()), max(self.models.values()) / self.optimum
+        side = "larger" if above < below else "smaller"
+        if min(below, above) < 1:
+            return f"the expected optimum lies outside: no model is {side}"
+        if min(below, above) < NARROWEST / SLACK:
+            return f"the expected optimum lies at the edge: the {side} side reaches {min(below, above):.2g} times; {RECOMMENDED}"
+        if max(below, above) > WIDEST * SLACK:
+            return f"the grid reaches {max(below, above):.2g} times from the optimum, where a parabola is biased; {RECOMMENDED}"
+        return ""
+
+
+def curves(design: IsoFlop, config: dict, source: str) -> list[Curve]:
+    """The models of each budget. Their sizes are those of plain DiTs, so that all variants of a study get the same models.
+
+    Raises:
+        UserError: the config is wrong, a patch size does not divide the input, or there are too few models.
+    """
+    names = [parse_model_name(name) for name in design.models] if design.models else _shapes(design.patch_size)
+    if len(names) < design.sizes:
+        raise UserError(f"{source}: isoflop.sizes is {design.sizes}, but isoflop.models are {len(names)}")
+    sizes = _sizes(names, config, source)
+    found = []
+    for flops in design.budgets:
+        optimum, left, chosen = design.centre.at(flops), dict(sizes), []
+        for step in range(design.sizes):
+            wanted = optimum * design.span ** (2 * step / (design.sizes - 1) - 1)
+            chosen.append(min(left, key=lambda name: abs(math.log(left[name] / wanted)) + _oddness(name)))
+            del left[chosen[-1]]
+        found.append(Curve(flops, optimum, {str(name): sizes[name] for name in sorted(chosen, key=sizes.get)}))
+    return found
+
+
+def _shapes(patch_size: int) -> list[ModelName]:
+    """All sizes between the proportions of S (a width of 32 times the depth) and B (64 times), up to 10 billion parameters."""
+    return [ModelName(f"{depth}x{width}", patch_size) for width in range(HEAD_WIDTH, 4097, HEAD_WIDTH)
+            for depth in range(math.ceil(width / 64), width // 32 + 1)]
+
+
+def _oddness(name: ModelName) -> float:
+    """What a size may miss the grid by for proportions nearer to L's and XL's; 0 for the sizes that have a name."""
+    return 0.0 if "x" not in name.size else 0.1 * abs(math.log(name.dims.hidden_size / name.dims.depth / 42))
+
+
+def _sizes(names: list[ModelName], config: dict, source: str) -> dict[ModelName, float]:
+    """N of each model on the inputs of a study's base config."""
+    batch = config.get("train", {}).get("global_batch", 256)
+    train = {"images": batch, "global_batch": batch, "checkpoint_every_images": batch}
+    values = {**config, "train": train, "objective": {"name": "baseline"}, "evaluation": None, "resources": {}}
+    backbones, sizes = {}, {}
+    for name in names:
+        if name.patch_size not in backbones:                                   # the rest of it is the same for all sizes
+            model = {**config.get("model", {}), "name": str(name)}
+            backbones[name.patch_size] = run_backbone(resolve({**values, "model": model}, source))
+        backbone = replace(backbones[name.patch_size], model=name)
+        tokens = (backbone.grid * name.patch_size / 2)**2
+        sizes[name] = plain_card(backbone).train_flops_per_image / (6 * tokens)
+    return sizes

@@ -1,0 +1,85 @@
+"""Checks of everything a study reads and writes, before anything starts."""
+
+import os
+from pathlib import Path
+
+from ditscale.config import RunConfig
+from ditscale.data.beton import BetonFile
+from ditscale.data.kinds import check_classes, check_data, kind_of
+from ditscale.errors import UserError
+from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
+from ditscale.studies.spec.spec import PlannedRun
+from ditscale.training.zero.strategy import deepspeed_config
+
+
+def check_inputs(runs: list[PlannedRun]) -> None:
+    """Raise UserError for the first file that is missing, damaged or of another shape."""
+    seen = set()
+    for planned in runs:
+        config = planned.config
+        deepspeed_config(config, config.resources.accelerators_per_run)        # depends on precision, batch and ranks too
+        reads = config.data, config.evaluation
+        if reads not in seen:
+            seen.add(reads)
+            _check_files(config)
+
+
+def check_classes_there(runs: list[PlannedRun]) -> None:
+    """Raise UserError for the first run whose data are there and have another number of classes than it says: all a plan needs."""
+    for data in dict.fromkeys(planned.config.data for planned in runs):
+        if os.path.isfile(data.path):
+            try:
+                file = BetonFile(data.path)
+                kind_of(file)
+            except UserError:                                                  # told when it is launched
+                continue
+            check_classes("data.path", file, data)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError where runs cannot be made in a study's folder."""
+    probe = folder / f".write-check-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the study folder {folder} cannot be written: {error.strerror}") from None
+
+
+def _check_files(config: RunConfig) -> None:
+    kind = _check_data("data.path", config.data.path, config)
+    if config.evaluation:
+        _check_evaluation(config, kind)
+
+
+def _check_evaluation(config: RunConfig, kind: str) -> None:
+    settings = config.evaluation
+    if kind == "latents" and settings.vae is None:
+        raise UserError(f"data.path: {config.data.path} holds latents, so that samples must be decoded; give evaluation.vae, the "
+                        "autoencoder that made them")
+    if kind == "pixels" and settings.vae is not None:
+        raise UserError(f"evaluation.vae decodes latents, but {config.data.path} holds pixels; leave it out")
+    if not os.path.exists(settings.reference_path):
+        raise UserError(f"evaluation.reference_path: {settings.reference_path} does not exist")
+    if kind == "pixels" and settings.reference_path.endswith(".beton"):
+        _check_data("evaluation.reference_path", settings.reference_path, config)
+    if extractor_name(settings.metric) not in EXTRACTORS:
+        return                                                                 # a network of the user's own may need no file
+    if settings.extractor_path is None:
+        raise UserError(f"evaluation.extractor_path is missing: the weights of the feature network of {settings.metric}")
+    if not os.path.isfile(settings.extractor_path):
+        raise UserError(f"evaluation.extractor_path: {settings.extractor_path} does not exist; "
+                        "for the digits, `ditscale data build digits data/digits` makes it")
+
+
+def _check_data(key: str, path: str, config: RunConfig) -> str:
+    """What the file holds, "pixels" or "latents"; it must be what the config says."""
+    try:
+        file = BetonFile(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+    check_data(key, file, config.data)
+    if key == "data.path":                                                     # a reference is scored against whatever its classes
+        check_classes(key, file, config.data)
+    return kind_of(file)

@@ -1,0 +1,109 @@
+"""A CSV as the ledger would answer it: what ``ditscale collect`` or ``analysis/table.py`` wrote, or a plain one of a user's own.
+
+A plain CSV has a row an evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.errors import UserError, did_you_mean
+from ditscale.studies.table import csv_defaults
+
+TEXT = ("run_id", "model", "size", "variant", "formulation", "block", "recipe", "metric", "passport", "passport_fields", "device",
+        "sample_sheet", "data", "precision", "strategy")
+POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "samples", "nfe", "steps", "global_batch")
+NUMBERS = (*POSITIVE, "patch_size", "seed", "score", "floor", "guidance_scale", "train_seconds", "accelerator_hours", "sample_seed",
+           "sample_seeds")
+NEVER_EMPTY = ("images_seen", "seed", "sample_seeds")
+EMPTY = ("", "nan", "NaN", "None")
+TRUTH = {"True": True, "true": True, "1": True, "False": False, "false": False, "0": False}
+
+
+def columns_of(path: Path) -> list[str]:
+    """The header of a CSV.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return list(_read(path, nrows=0).columns)
+
+
+def read(path: Path, columns: dict[str, str] | None = None, constants: dict | None = None) -> pd.DataFrame:
+    """All rows, with a value or a default in every column that figures and studies use; text that is missing is "", a number NaN.
+
+    Args:
+        columns: the CSV's own names, ``{"fid": "score"}``. constants: columns of one value, ``{"metric": "fid"}``.
+
+    Raises:
+        UserError: a column or a value that is needed is missing, a field is no number or not positive, or there is no row.
+    """
+    raw = _renamed(path, _read(path), columns or {}, constants or {})
+    csv_defaults.require(path, raw.columns)
+    if raw.empty:
+        raise UserError(f"{path} holds no evaluation")
+    for name in raw.columns.difference(TEXT):
+        raw[name] = _truth(path, raw[name]) if name == "final" else _numbers(path, raw[name], name in NUMBERS)
+    for name in ("model", "run_id"):
+        if name in raw:
+            _refuse(path, raw[name], raw[name].str.strip() == "", "is empty: each row needs one")
+    if "passport_fields" in raw:
+        raw["passport_fields"] = raw["passport_fields"].mask(raw["passport_fields"].isin(EMPTY), "{}")
+        _refuse(path, raw["passport_fields"], ~raw["passport_fields"].map(_is_object), "is no JSON object")
+    return csv_defaults.complete(path, raw)
+
+
+def _read(path: Path, **options) -> pd.DataFrame:
+    """Every field as text: a passport of digits alone is no number."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, **options)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+
+
+def _renamed(path: Path, raw: pd.DataFrame, columns: dict[str, str], constants: dict) -> pd.DataFrame:
+    for old, new in columns.items():
+        if old not in raw:
+            raise UserError(f"{path} has no column '{old}'{did_you_mean(old, raw.columns) or '.'} It has {', '.join(raw.columns)}")
+        if new in raw and new not in columns:
+            raise UserError(f"{path} has a column '{new}' already: '{old}' cannot be named so")
+    raw = raw.rename(columns=columns)
+    twice = raw.columns[raw.columns.duplicated()]
+    if len(twice):
+        raise UserError(f"{path} has two columns '{twice[0]}'")
+    return raw.assign(**{name: str(value) for name, value in constants.items()})
+
+
+def _truth(path: Path, column: pd.Series) -> pd.Series:
+    _refuse(path, column, ~column.isin(TRUTH), "is neither True nor False")
+    return column.map(TRUTH)
+
+
+def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
+    """The column as numbers, whole ones as integers; one that we do not know stays text where it holds any."""
+    empty = column.isin(EMPTY)
+    numbers = pd.to_numeric(column.mask(empty), errors="coerce")
+    wrong = numbers.isna() & ~(empty & (column.name not in NEVER_EMPTY))
+    if wrong.any() and not strict:
+        return column
+    _refuse(path, column, wrong, "is no number")
+    if column.name in POSITIVE:
+        _refuse(path, column, ~empty & ~((numbers > 0) & np.isfinite(numbers)), "must be above 0; leave the field empty where it is not known")
+    return numbers
+
+
+def _refuse(path: Path, column: pd.Series, wrong: pd.Series, why: str) -> None:
+    """One line on the first row that is wrong; line 1 is the header."""
+    places = np.flatnonzero(wrong)
+    if places.size:
+        more = f" ({places.size - 1} more like it)" if places.size > 1 else ""
+        raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' {why}{more}")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

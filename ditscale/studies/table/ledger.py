@@ -1,0 +1,152 @@
+"""A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored.
+
+Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score. Column
+``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone. The
+further metrics of an evaluation are columns ``values.<name>``, those that any evaluation of the study holds.
+"""
+
+import hashlib
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ditscale.config import RunConfig, resolve
+from ditscale.cost.runs import training_flops
+from ditscale.errors import UserError
+from ditscale.evaluation.passport import SEED, digest
+from ditscale.rundir import DONE, EVALUATION, RunDir, read_lines, scan_lines
+from ditscale.studies.table import facts
+
+VALUES = "values."
+EVALUATED = ("images_seen", "final", "train_flops", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
+             "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
+             "evaluation_flops", "sample_sheet")
+LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # what a line needs to be of use
+COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
+
+
+def collect(study) -> pd.DataFrame:
+    """Every evaluation of a study directory, sorted by training compute.
+
+    Raises:
+        UserError: there is no such directory, or it holds no run.
+    """
+    rows = [row for read in _readable(Path(study)) for row in _rows(*read)]
+    values = dict.fromkeys(name for row in rows for name in row if name.startswith(VALUES))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *values])
+    return table.sort_values(["train_flops", "run_id"], ignore_index=True)
+
+
+def collect_runs(study) -> pd.DataFrame:
+    """What each run's files say of it, one row a run, evaluated or not: ``facts.COLUMNS``.
+
+    Raises:
+        UserError: as ``collect``.
+    """
+    rows = [facts.run_facts(*read) for read in _readable(Path(study))]
+    return pd.DataFrame(rows, columns=facts.COLUMNS).sort_values(["macs", "run_id"], ignore_index=True)
+
+
+def run_dirs(study: Path) -> list[RunDir]:
+    """The runs of a study, by name."""
+    if not study.is_dir():
+        raise UserError(f"{study} is not a study directory; `ditscale launch` makes one under runs/")
+    runs = [RunDir(record.parent) for record in sorted(study.glob("*/run.json"))]
+    if not runs:
+        raise UserError(f"{study} holds no run (no */run.json)")
+    return runs
+
+
+def left_out(study) -> list[str]:
+    """The damaged files of a study and how many of their lines count for nothing, in words; empty where all are whole."""
+    found = []
+    for run in run_dirs(Path(study)):
+        try:
+            _record(run)
+        except UserError as error:
+            found.append(f"a run is left out: {error}")
+            continue
+        for path, needed in ((run.metrics, LOGGED), (run.evals, EVALUATED_LINE)):
+            if lines := len(scan_lines(path, *needed)[1]):
+                found.append(f"{lines} line{'s' * (lines > 1)} of {path} left out")
+    return found
+
+
+def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
+    """Each run with its record, its config and the lines that it logged; one whose record is damaged is left out with a warning.
+
+    Raises:
+        UserError: as ``run_dirs``, or no record serves.
+    """
+    found = []
+    for run in run_dirs(study):
+        try:
+            found.append((run, *_record(run), read_lines(run.metrics, *LOGGED)))
+        except UserError as error:
+            warnings.warn(f"a run is left out: {error}", stacklevel=1)
+            problem = error
+    if not found:
+        raise problem
+    return found
+
+
+def _record(run: RunDir) -> tuple[dict, RunConfig]:
+    """A run's record and its config. Raises UserError where they are not whole."""
+    record = run.read_record()
+    cost = record.get("cost") or {}
+    if missing := [name for name in facts.OF_COST if type(cost.get(name)) not in (int, float)]:
+        raise UserError(f"{run.record} is damaged: its cost has no number {missing[0]}")
+    return record, resolve(record["config"], str(run.record))
+
+
+def _rows(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> list[dict]:
+    evals, of_run = read_lines(run.evals, *EVALUATED_LINE), facts.run_facts(run, record, config, metrics)
+    last = max((line["images_seen"] for line in evals), default=0)
+    done = run.status()["state"] == DONE
+    return [{**of_run, "recipe": recipe(config), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
+             "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), line["images_seen"]),
+             "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"])}
+            for line in evals]
+
+
+def spent(metrics: list[dict], totals, images_seen: int) -> float:
+    """What training up to ``images_seen`` took, from the running totals at each line of metrics.jsonl; NaN where they do not say.
+
+    Each checkpoint ends a line; where runs of former versions have one between two lines, the time is shared out by images.
+    """
+    if not metrics or images_seen > metrics[-1]["images_seen"]:
+        return math.nan
+    return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
+
+
+def recipe(config: RunConfig) -> str:
+    """8 hex of what decides a run's result, but for its seed; how often it is saved and how it is scored are left out."""
+    science = config.science()
+    science.pop("seed", None)
+    science.pop("evaluation", None)
+    science["train"].pop("checkpoint_every_images", None)
+    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
+    """What one line of evals.jsonl says."""
+    images_seen, passport = line["images_seen"], line["passport"]
+    sheet = run.samples / f"images-{images_seen:012d}.npz"
+    return {
+        "images_seen": images_seen, "train_flops": training_flops(config, images_seen), "metric": line["metric"],
+        "score": line["score"], "score_error": _number(line, "error"), "floor": line.get("floor"), "samples": _number(passport, "samples"),
+        "guidance_scale": passport.get("guidance_scale"), "nfe": passport.get("nfe"), "passport": digest(passport, without=(SEED,)),
+        "sample_seed": passport.get(SEED), "passport_fields": json.dumps(passport, sort_keys=True),
+        "evaluation_seconds": _number(line, "seconds"), "evaluation_flops": _number(line, "sampling_flops"),
+        "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
+        **{VALUES + name: value for name, value in (line.get("values") or {}).items()},
+    }
+
+
+def _number(line: dict, name: str) -> float:
+    value = line.get(name)
+    return math.nan if value is None else value

@@ -1,0 +1,177 @@
+"""Checkpoints that are whole or not there, and that know nothing of world size or ZeRO stage.
+
+::
+
+    checkpoints/images-000001280000/
+      masters.safetensors    fp32 weights by parameter name
+      optimizer.safetensors  AdamW's moments, ``exp_avg.<name>`` and ``exp_avg_sq.<name>``
+      ema*.safetensors       averaged weights by parameter name, one file an average: all that sampling needs
+      teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
+      objective.safetensors  the objective's buffers, where it has any
+      state.json             images seen, steps, the optimizer's steps, and the sha256 of each file
+    checkpoints/latest       the newest name, moved only after that directory is whole and verified (folders.py, tensorfile.py)
+
+Only safetensors and JSON are read: loading never unpickles anything.
+"""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ditscale.config import RunConfig
+from ditscale.errors import TrainingFailed
+from ditscale.rundir import RunDir, write_json
+from ditscale.tensorfile import write_verified
+from ditscale.training.checkpoint import fallback
+from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder
+from ditscale.training.checkpoint.whole import damage
+from ditscale.training.distributed import World
+from ditscale.training.ema.ema import Averages
+from ditscale.training.ema.profiles import MAIN
+from ditscale.training.ema.teacher import Teacher
+from ditscale.training.schedule import reached
+from ditscale.training.zero import zero
+from ditscale.training.zero.layout import Layout
+
+MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainingState:
+    """What a run needs back to go on as if it had never stopped."""
+
+    engine: object
+    layout: Layout
+    averages: Averages
+    teacher: Teacher | None
+    buffers: dict[str, Tensor]                                                 # the objective's own; entries are replaced
+
+    @property
+    def files(self) -> list[str]:
+        """The files of one checkpoint of this run."""
+        return [MASTERS, OPTIMIZER, *map(average_file, self.averages.tracks), *([TEACHER] if self.teacher else []),
+                *([OBJECTIVE] if self.buffers else [])]
+
+    @property
+    def optimizer_steps(self) -> int:
+        """AdamW's own count, for its bias correction: without the steps that were passed over."""
+        return int(zero.adam_state(self.engine, self.layout)[0]["step"].item())
+
+    def tensors(self):
+        """Each file's name with its whole tensors by name, on rank 0; one file in memory at a time. Collective."""
+        gather, adam = self.layout.gather, zero.adam_state(self.engine, self.layout)
+        yield MASTERS, gather(self.layout.masters)
+        yield OPTIMIZER, {f"{moment}.{name}": value for moment in MOMENTS
+                          for name, value in gather([state[moment] for state in adam]).items()}
+        for name, track in self.averages.tracks.items():
+            yield average_file(name), gather(track.flats)
+        if self.teacher:
+            yield TEACHER, gather(self.teacher.flats)
+        if self.buffers:
+            yield OBJECTIVE, {name: value.detach().cpu().contiguous() for name, value in self.buffers.items()}
+
+
+def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int) -> None:
+    """Write one checkpoint. Collective.
+
+    Raises:
+        TrainingFailed: it could not be written, or on the disk it is not what it was in memory. Those before it stand.
+    """
+    if world.is_main:
+        counts = {"images_seen": images_seen, "steps": steps, "optimizer_steps": state.optimizer_steps}
+        try:
+            _write(run, state.tensors(), counts)
+        except OSError as error:
+            raise TrainingFailed(f"the checkpoint at {images_seen:,} images could not be saved in {run.checkpoints}: {error}. "
+                                 "Those before it stand") from error
+    else:
+        for _ in state.tensors():                                              # its share of what rank 0 collects
+            pass
+    dist.barrier()
+
+
+def drop_outdated(run: RunDir, world: World, config: RunConfig, images_seen: int) -> None:
+    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good.
+
+    The last is the one at ``images_seen``: any that stand after it were damaged, and passed over.
+    """
+    keep, every = config.resources.keep_checkpoints, config.resources.keep_every_images
+    saved = [path for path in list_checkpoints(run) if images_of(path) <= images_seen] if world.is_main else []
+    for old in saved[:-keep]:
+        if not every or not reached(images_of(old), every, config.train.global_batch):
+            for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
+                (old / name).unlink(missing_ok=True)
+
+
+def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
+    sha256 = {}
+    with new_folder(run, counts["images_seen"]) as folder:
+        for name, values in tensors:
+            sha256[name] = write_verified(folder / name, values)
+            del values                                                         # before the next file's tensors are gathered
+        write_json(folder / "state.json", {**counts, "sha256": sha256})
+
+
+def restore(run: RunDir, state: TrainingState, world: World, last_good_images: int | None = None) -> tuple[int, int]:
+    """Put the newest whole checkpoint back, if there is one; returns (images seen, steps), zeros for a fresh start. Collective.
+
+    A checkpoint that is damaged is passed over with a warning, and the one before it is used; so is one that has seen more than
+    ``last_good_images``, and all that was made after these is removed.
+    """
+    found = [_newest_whole(run, state.files, last_good_images) if world.is_main else None]
+    if world.is_main and last_good_images is not None:
+        fallback.abandon(run, last_good_images, found[0])
+    dist.broadcast_object_list(found, src=0)
+    if found[0] is None:
+        return 0, 0
+    counts = json.loads((found[0] / "state.json").read_text())
+    _load(state, found[0], counts.get("optimizer_steps", counts["steps"]))      # older checkpoints have no count of their own
+    return counts["images_seen"], counts["steps"]
+
+
+def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
+    """Put a checkpoint's files back, one at a time."""
+    layout, adam = state.layout, zero.adam_state(state.engine, state.layout)
+    for name, track in state.averages.tracks.items():
+        layout.scatter(load_file(folder / average_file(name)), track.flats)
+    if state.teacher:
+        layout.scatter(load_file(folder / TEACHER), state.teacher.flats)
+        state.teacher.refresh()
+    if state.buffers:
+        saved = load_file(folder / OBJECTIVE)
+        for name, value in state.buffers.items():
+            state.buffers[name] = saved[name].to(value.device)
+    moments = load_file(folder / OPTIMIZER)
+    for moment in MOMENTS:
+        layout.scatter({name: moments[f"{moment}.{name}"] for name in layout.shapes}, [flat[moment] for flat in adam])
+    for flat in adam:
+        flat["step"].fill_(optimizer_steps)
+    zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
+
+
+def average_file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
+def load_ema(checkpoint: Path, name: str = MAIN) -> dict[str, Tensor]:
+    """An average's weights by parameter name, fp32."""
+    return load_file(checkpoint / average_file(name))
+
+
+def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -> Path | None:
+    for checkpoint in reversed(list_checkpoints(run)):
+        if last_good_images is not None and images_of(checkpoint) > last_good_images:
+            continue
+        if not (checkpoint / MASTERS).exists() and not (checkpoint / OPTIMIZER).exists():
+            continue                                                           # only its averages were to be kept
+        problem = damage(checkpoint, files)
+        if not problem:
+            return checkpoint
+        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+    return None

@@ -1,0 +1,152 @@
+"""Weights out of a run: an average as it was saved, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ditscale.config import RunConfig, resolve
+from ditscale.errors import UserError
+from ditscale.models.convert import save_model
+from ditscale.objectives.variants import build_model
+from ditscale.rundir import RunDir
+from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
+from ditscale.training.checkpoint.whole import damage
+from ditscale.training.ema.profiles import LONGEST, MAIN, Profile, combine, gamma_of, track_name
+
+ENOUGH = 0.12                                                                  # relative error of a profile that still serves
+
+
+class NoSuchAverage(UserError):
+    """A checkpoint has no file of that name; the message lists what it has."""
+
+
+def pick_checkpoint(run: RunDir, images: int | None, average: str = MAIN) -> Path:
+    """The checkpoint at so many images seen; for None the newest in which ``average`` is what was saved. Those after it, which
+    are damaged, are passed over with a warning.
+
+    Raises:
+        UserError: there is none; the message lists those that there are.
+    """
+    found = {images_of(path): path for path in list_checkpoints(run)}
+    if not found:
+        raise UserError(f"{run.path} has no checkpoint yet")
+    if images is not None:
+        if images not in found:
+            raise UserError(f"{run.path} has no checkpoint at {images} images; it has {', '.join(map(str, found))}")
+        return found[images]                                                   # where it is damaged, loading refuses it
+    for checkpoint in reversed(found.values()):
+        if not is_passed_over(checkpoint, average):
+            return checkpoint
+    raise UserError(f"{run.path} has no checkpoint whose {average} is whole; train on from here, or take another average")
+
+
+def is_passed_over(checkpoint: Path, average: str) -> bool:
+    """Whether the file of an average is there and is not what was saved, which a warning then says."""
+    file = average_file(average)
+    problem = damage(checkpoint, [file]) if (checkpoint / file).exists() else ""
+    if problem:
+        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+    return bool(problem)
+
+
+def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """An average's weights by name, as they were saved.
+
+    Raises:
+        NoSuchAverage: the checkpoint has no such file.
+        UserError: the file is damaged.
+    """
+    if not (checkpoint / average_file(name)).exists():
+        names = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem.startswith(("ema", "masters")))
+        raise NoSuchAverage(f"{checkpoint} has no {name}; it has {', '.join(names)}")
+    if problem := damage(checkpoint, [average_file(name)]):
+        others = ", ".join(str(images_of(path)) for path in list_checkpoints(run) if path != checkpoint)
+        raise UserError(f"{checkpoint} is damaged: {problem}; " + (f"other checkpoints are at {others} images" if others else
+                                                                   "the run has no other checkpoint"))
+    return load_ema(checkpoint, name)
+
+
+def load_into(model, weights: dict[str, Tensor], config: RunConfig) -> None:
+    """Put weights by name into a model built from a run's config.
+
+    Raises:
+        UserError: a parameter is not among them, or has another shape: run.json is of another model than the checkpoint.
+    """
+    is_what = f"the weights are not those of {config.model.name} as {config.objective.name}"
+    absent = [name for name, _ in model.named_parameters() if name not in weights]
+    if absent:
+        raise UserError(f"{is_what}: {absent[0]} and {len(absent) - 1} more are missing")
+    for name, parameter in model.named_parameters():
+        if weights[name].shape != parameter.shape:
+            raise UserError(f"{is_what}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
+    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
+
+
+def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor], float]:
+    """The average of relative length ``length`` at ``images``, from all snapshots of the run's tracks up to there; and what its
+    profile misses, relative to the one asked for.
+
+    Raises:
+        UserError: no tracks were kept, the length has no profile, or what was kept cannot give it.
+    """
+    lengths = run_config(run).train.ema_lengths
+    if not lengths:
+        raise UserError(f"{run.path} kept no tracks; train with train.ema_lengths=[0.05, 0.1] to rebuild other lengths later")
+    if not 0 < length < LONGEST:
+        raise UserError(f"--length {length} has no profile; lengths lie above 0 and below {LONGEST:.3f}")
+    snapshots = [(path, track) for path in list_checkpoints(run) if images_of(path) <= images for track in lengths
+                 if (path / average_file(track_name(track))).exists() and not is_passed_over(path, track_name(track))]
+    if not snapshots:
+        raise UserError(f"{run.path} has no snapshot of its tracks up to {images} images")
+    weights, missed = combine([Profile(images_of(path), gamma_of(track)) for path, track in snapshots],
+                              Profile(images, gamma_of(length)))
+    if missed > ENOUGH:
+        raise UserError(f"a length of {length} at {images} images cannot be rebuilt: its profile is missed by {missed:.0%} with "
+                        f"{len(snapshots)} snapshots of the lengths {', '.join(map(str, lengths))}; take a length between "
+                        "them, or checkpoints closer together (train.checkpoint_every_images)")
+    return _weighted_sum(snapshots, weights), missed
+
+
+def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> dict[str, Tensor]:
+    """In float64, as the weights are of both signs; one snapshot in memory at a time."""
+    total: dict[str, Tensor] = {}
+    for (path, track), weight in zip(snapshots, weights, strict=True):
+        with safe_open(path / average_file(track_name(track)), framework="pt") as file:
+            for name in file.keys():
+                part = file.get_tensor(name).double() * float(weight)
+                total[name] = total[name] + part if name in total else part
+    return {name: value.float() for name, value in total.items()}
+
+
+def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict) -> int:
+    """Write weights for inference with what made them in the file's header; returns the number of parameters.
+
+    What only training calls is left out. A baseline's file is read by ``ditscale convert``.
+
+    Raises:
+        UserError: the target exists or its folder does not.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists already; give another name")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target}: its folder does not exist")
+    config = run_config(run)
+    model = build_model(config)
+    load_into(model, weights, config)
+    if config.objective.name == "baseline":
+        save_model(model, target)
+        return sum(p.numel() for p in model.parameters())
+    dropped = getattr(model, "training_only", ())
+    kept = {name: p for name, p in weights.items() if name.split(".")[0] not in dropped}
+    header = {"run": json.dumps(run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
+    save_file({name: p.contiguous() for name, p in kept.items()}, target, metadata=header)
+    return sum(p.numel() for p in kept.values())
+
+
+def run_config(run: RunDir) -> RunConfig:
+    return resolve(run.read_record()["config"], str(run.record))

@@ -1,0 +1,39 @@
+"""Whether a checkpoint's files are those that were saved: everything that loads weights asks here first."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from ditscale.tensorfile import file_sha256
+
+
+def damage(checkpoint: Path, files: list[str]) -> str:
+    """What is wrong with these files of a checkpoint, by the sha256 in its state.json; empty where nothing is."""
+    try:
+        state = json.loads((checkpoint / "state.json").read_text())
+        expected = state.get("sha256") if isinstance(state, dict) else None
+        if not isinstance(expected, dict):
+            return "state.json is damaged: it has no object 'sha256'"
+        for name in files:
+            if name not in expected:
+                return f"its state.json has no sha256 of {name}"
+            if _sha256(checkpoint / name) != expected[name]:
+                return f"{name} does not match its sha256 in state.json"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{Path(error.filename or checkpoint).name} cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return f"state.json is damaged: {error}"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_as_it_stands(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_as_it_stands(path: Path, size: int, changed_ns: int) -> str:
+    """A file is read once by a process, unless it changes: that of a large model takes seconds."""
+    return file_sha256(path)

@@ -1,0 +1,1 @@
+"""DeepSpeed: strategies, and where ZeRO keeps weights, gradients and optimizer state."""

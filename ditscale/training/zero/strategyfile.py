@@ -1,0 +1,146 @@
+"""Reading a DeepSpeed JSON: every key is known and of its type before anything starts. No torch and no DeepSpeed needed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ditscale.errors import UserError, did_you_mean
+from ditscale.training.zero.deepspeed_keys import ALLOWED, BOOL, COUNT, IDLE, LIST, POSITIVE, REFUSED, SECTION, SHARE, TEXT, TOP, Key
+
+AUTO = "auto"
+LARGEST = 2**63
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A DeepSpeed JSON that was checked.
+
+    Args:
+        allowed: what is handed to DeepSpeed; "auto" is left to its defaults.
+        run: what the run config decides, by dotted key, as the file has it: to be compared.
+        idle: what is left out as it has no effect here, with the reason.
+    """
+
+    path: Path
+    allowed: dict
+    run: dict
+    idle: dict
+
+    @property
+    def where(self) -> str:
+        return f"resources.deepspeed: {self.path}"
+
+    @property
+    def zero(self) -> dict:
+        return self.allowed.get("zero_optimization", {})
+
+    @property
+    def stage(self) -> int:
+        return self.zero.get("stage", 0)
+
+
+def read_strategy(path: str | Path) -> Strategy:
+    """Read and check a strategy file, whatever the run.
+
+    Raises:
+        UserError: it cannot be read, or the first key that is unknown, of another type, or refused; with what would work.
+    """
+    path = Path(path)
+    values = _read(path)
+    strategy = Strategy(path, {}, {}, {})
+    strategy.allowed.update(_sort(values, TOP, "", strategy))
+    return strategy
+
+
+def _read(path: Path) -> dict:
+    where = f"resources.deepspeed: {path}"
+    try:
+        values = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _once(pairs, where))
+    except FileNotFoundError:
+        raise UserError(f"{where} does not exist (looked from {Path.cwd()})") from None
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:                              # not JSON, not UTF-8, a name with a NUL
+        raise UserError(f"{where} is not readable JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is not a DeepSpeed config: expected a JSON object with zero_optimization")
+    return values
+
+
+def _once(pairs: list[tuple], where: str) -> dict:
+    """A JSON object; a key that stands twice would be taken from its second place without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"{where} has the key '{next(name for name in names if names.count(name) > 1)}' twice")
+    return found
+
+
+def _sort(values: dict, table: dict[str, Key], prefix: str, strategy: Strategy) -> dict:
+    """What is allowed of a section; the rest goes into the strategy's other parts, or is refused."""
+    allowed = {}
+    for name, value in values.items():
+        full, key = prefix + name, table.get(name)
+        if key is None:
+            raise UserError(f"{strategy.where} has the unknown key '{full}'{did_you_mean(name, table) or '; drop it'}")
+        if key.kind == IDLE:
+            strategy.idle[full] = key.why
+        elif key.kind == REFUSED:
+            if not _is_off(key, value):
+                it = "section" if key.type == SECTION else "key"
+                raise UserError(f"{strategy.where} has '{full}', but {key.why}; drop the {it}")
+        elif value == AUTO and (key.kind != ALLOWED or prefix and key.type in (BOOL, COUNT, POSITIVE)):
+            pass                                                               # the run config's value, or ZeRO's default
+        elif value is None and None in key.off:
+            pass                                                               # DeepSpeed's own default
+        elif key.keys is not None:
+            _check_type(value, key, full, strategy)
+            inside = _sort(value, key.keys, f"{full}.", strategy)
+            if key.kind == ALLOWED and inside:
+                allowed[name] = inside
+        else:
+            _check_type(value, key, full, strategy)
+            if key.kind == ALLOWED:
+                allowed[name] = int(value) if key.type in (COUNT, POSITIVE) else value
+            else:
+                strategy.run[full] = value
+    return allowed
+
+
+def _is_off(key: Key, value) -> bool:
+    """Whether a refused key has a value that says nothing."""
+    if key.switch and isinstance(value, dict):
+        return value.get(key.switch, False) in (False, AUTO)
+    return value == AUTO or any(type(value) is type(off) and value == off for off in key.off)
+
+
+def _check_type(value, key: Key, full: str, strategy: Strategy) -> None:
+    if _is_of(value, key.type):
+        return
+    if full == "zero_optimization.stage":
+        raise UserError(f"{strategy.where} asks for ZeRO stage {value!r}; stages are 0, 1, 2 and 3")
+    wanted = key.type if isinstance(key.type, str) else " or ".join(map(json.dumps, key.type))
+    kind = ", which is a text" if isinstance(value, str) and key.type != TEXT and isinstance(key.type, str) else ""
+    raise UserError(f"{strategy.where} has {full} = {json.dumps(value)[:60]}{kind}; give {wanted}{_example(value, key)}")
+
+
+def _is_of(value, kind) -> bool:
+    if isinstance(kind, tuple):
+        return any(type(value) is type(choice) and value == choice for choice in kind)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return {BOOL: isinstance(value, bool), TEXT: isinstance(value, str), SECTION: isinstance(value, dict),
+            LIST: isinstance(value, list), SHARE: is_number and 0 <= value <= 1, "a number": is_number,
+            COUNT: is_number and value >= 0 and value == int(value),
+            POSITIVE: is_number and value > 0 and value == int(value)}[kind]
+
+
+def _example(value, key: Key) -> str:
+    """What the text of a number would be as a number; and where a device stands."""
+    if key.type in (COUNT, POSITIVE, "a number") and isinstance(value, str):
+        try:
+            return f", {float(value):g} without quotes"
+        except ValueError:
+            return ""
+    return ', as {"device": "cpu"}' if key.keys and "device" in key.keys else ""

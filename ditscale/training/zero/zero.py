@@ -1,0 +1,178 @@
+"""DeepSpeed: the engine, and what training needs of its inside. Layout says where things lie; here they are moved."""
+
+import warnings
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ditscale.config import RunConfig
+from ditscale.errors import UserError
+from ditscale.training.zero import copies, relied
+from ditscale.training.zero.layout import Layout, Piece
+from ditscale.training.zero.strategy import deepspeed_config
+
+LINEAR = torch.nn.functional.linear
+
+
+def make_engine(model: nn.Module, config: RunConfig, world_size: int):
+    """A DeepSpeed engine with torch's own fused AdamW (no JIT-compiled optimizer is needed on any device)."""
+    import deepspeed
+
+    train = config.train
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay,
+                                  fused=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
+        settings = _accepted(deepspeed_config(config, world_size), config.resources.deepspeed)
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    relied.check_engine(engine)
+    if _keeps_flats(engine):
+        copies.share_weights(engine)
+    return engine
+
+
+def _accepted(settings: dict, path: str) -> dict:
+    """The settings, if DeepSpeed takes them.
+
+    Raises:
+        UserError: it does not, in one line; what is known to be wrong with a file was said before.
+    """
+    import deepspeed
+
+    try:
+        deepspeed.DeepSpeedConfig(settings)
+    except Exception as error:                                                 # pydantic's, assertions, DeepSpeed's own
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if hasattr(error, "errors"):
+            first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(f"resources.deepspeed: DeepSpeed {relied.version()} refuses {path}: {first}") from None
+    return settings
+
+
+def _keeps_flats(engine) -> bool:
+    """Whether masters and reduced gradients lie flat on the accelerator: stages 1 and 2 without offload."""
+    return engine.zero_optimization_stage() in (1, 2) and not engine.optimizer.cpu_offload
+
+
+def destroy(engine) -> None:
+    """Free what the engine holds, and put back the linear function that stage 3 replaces in all of torch."""
+    engine.destroy()
+    torch.nn.functional.linear = LINEAR
+
+
+def forward_dtype(config: RunConfig) -> torch.dtype:
+    """The precision that the forward's weights are in."""
+    return torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+
+
+def adam_of(engine) -> torch.optim.AdamW:
+    """The optimizer that we made, out of DeepSpeed's wrapper; at stage 0 there is none."""
+    return engine.optimizer if isinstance(engine.optimizer, torch.optim.AdamW) else engine.optimizer.optimizer
+
+
+def adam_state(engine, layout: Layout) -> list[dict]:
+    """AdamW's state of each flat, made where no step has been taken yet."""
+    state = adam_of(engine).state
+    for master in layout.masters:
+        if not state[master]:
+            state[master] = {"step": torch.zeros((), device=master.device),
+                             "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+    return [state[master] for master in layout.masters]
+
+
+def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
+    """Set the fp32 masters from whole named tensors, and the weights that the forward uses from them. Collective."""
+    layout.scatter(whole, layout.masters)
+    if layout.stage in (1, 2):
+        engine.optimizer.update_lp_params()
+    if layout.stage == 3:                                                      # what its step does after each update
+        optimizer = engine.optimizer
+        optimizer._partition_all_parameters()
+        for group in range(len(layout.masters)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+
+
+def _reduces_with_nobody(engine) -> bool:
+    """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is whole."""
+    return engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
+
+
+def backward(engine, loss: Tensor) -> None:
+    """Add the loss's gradient, over the accumulation steps, and at the end of a batch reduce it over the ranks."""
+    with engine.no_sync() if _reduces_with_nobody(engine) else nullcontext():
+        engine.backward(loss)
+
+
+def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
+    """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece.
+
+    Where it lies end to end, DeepSpeed is told so, and has nothing to flatten in that step. To be walked through once a step.
+    """
+    if _reduces_with_nobody(engine):
+        return copies.lay_end_to_end(engine, layout)
+    if layout.stage == 3:
+        parts = engine.optimizer.get_fp32_grad_partitions()
+        places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)
+                  for index, p in enumerate(members)}
+        return [(piece, places[piece.name].view(-1)[:piece.numel]) for piece in layout.mine]
+    if layout.stage:
+        if _keeps_flats(engine) and copies.spare_flattening(engine):
+            found = {group: iter(part for part in parts if not getattr(part, "_zero_padding", False))
+                     for group, parts in engine.optimizer.averaged_gradients.items()}
+            return [(piece, next(found[piece.group])) for piece in layout.mine]
+
+        def fragment(p):
+            return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
+        return [(piece, fragment(layout.parameters[piece.name])) for piece in layout.mine]
+    return [(piece, layout.parameters[piece.name].grad) for piece in layout.mine]
+
+
+class SecondModel:
+    """The forward weights of a model beside the engine's, of the same architecture, set from flats in the engine's layout.
+
+    The weights are in the precision of training and whole on every rank, also at stage 3. Where a stage keeps parameters
+    end to end they are views into the buffer that the ranks' parts arrive in.
+    """
+
+    def __init__(self, layout: Layout, model: nn.Module, dtype: torch.dtype):
+        self.layout = layout
+        self.parameters = {name: p for name, p in model.named_parameters() if name in layout.shapes}
+        device = next(model.parameters()).device
+        self.buffers = [torch.empty(layout.shards * flat.numel(), dtype=dtype, device=device) for flat in layout.masters]
+        self.copies: list[tuple[Tensor, Tensor]] = []                          # (part of a weight, its place in a buffer)
+        found: dict[str, list[tuple[Piece, int]]] = {name: [] for name in self.parameters}
+        for rank, pieces in enumerate(layout.pieces):
+            for piece in pieces:
+                found[piece.name].append((piece, rank * layout.masters[piece.group].numel() + piece.offset))
+        for name, places in found.items():
+            self._connect(self.parameters[name], places, dtype)
+        for name, p in model.named_parameters():
+            if name not in layout.shapes:
+                p.data = p.data.to(dtype)
+
+    def _connect(self, p: nn.Parameter, places: list[tuple[Piece, int]], dtype: torch.dtype) -> None:
+        (first, begin), buffer = places[0], self.buffers[places[0][0].group]
+        if all(piece.group == first.group and at - begin == piece.start for piece, at in places):
+            p.data = buffer[begin:begin + p.numel()].view(p.shape)
+            return
+        p.data = torch.empty(p.shape, dtype=dtype, device=buffer.device)
+        for piece, at in places:
+            target = p.data.view(-1)[piece.start:piece.start + piece.numel]
+            self.copies.append((target, self.buffers[piece.group][at:at + piece.numel]))
+
+    @torch.no_grad()
+    def set(self, flats: list[Tensor]) -> None:
+        """Round this rank's flats into the weights, and fetch the other ranks' parts. Collective."""
+        for flat, buffer in zip(flats, self.buffers, strict=True):
+            mine = buffer.view(self.layout.shards, -1)[self.layout.rank]
+            mine.copy_(flat.view(-1))
+            if self.layout.shards > 1:
+                dist.all_gather_into_tensor(buffer, mine.clone())
+        if self.copies:
+            torch._foreach_copy_([target for target, _ in self.copies], [source for _, source in self.copies])

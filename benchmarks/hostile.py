@@ -137,7 +137,7 @@ def call(words: list[str]) -> int:
     if words[0].startswith("analysis/"):
         import importlib
 
-        return importlib.import_module(f"ditscale.figures.{Path(words[0]).stem}").main(words[1:])
+        return importlib.import_module(f"ditscale.figures.plots.{Path(words[0]).stem}").main(words[1:])
     from ditscale.cli import main as ditscale
 
     return ditscale(words, prog_name="ditscale")

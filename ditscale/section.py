@@ -69,8 +69,19 @@ def _explain(kind: type[BaseModel], item: dict) -> str:
     if item["type"] == "union_tag_invalid":
         name, kinds = item["ctx"]["tag"], UNIONS[loc[-1]]
         return f"'{key}.name' is {name!r}{did_you_mean(name, kinds)} {loc[-1].capitalize()}s: {', '.join(kinds)}"
+    return f"'{key}' is {item['input']!r}: {_said(item)}"
+
+
+def in_words(error: ValidationError) -> str:
+    """The first fault of a file that we wrote: the key, the value, what should stand there."""
+    item = error.errors()[0]
+    key = ".".join(str(part) for part in item["loc"])
+    return f"'{key}' is missing" if item["type"] == "missing" else f"'{key}' is {str(item['input'])[:80]!r}: {_said(item)}"
+
+
+def _said(item: dict) -> str:
     message = item["msg"].replace("Input should be", "should be")
-    return f"'{key}' is {item['input']!r}: {message[0].lower()}{message[1:]}"
+    return message[0].lower() + message[1:]
 
 
 def _without_tag(loc: tuple) -> tuple[tuple, str | None, str | None]:

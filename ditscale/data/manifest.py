@@ -5,11 +5,27 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.digest import new_digest
-from ditscale.errors import UserError
+from ditscale.errors import UserError, first_line
 from ditscale.rundir import write_json
+from ditscale.section import in_words
+
+MOST_CLASSES = 1 << 20                                                         # of any data set; a count of each is held in memory
+
+Encoder = TypedDict("Encoder", {"class": str, "weights_sha256": str, "bits": str, "scaling_factor": float, "shift_factor": float,
+                                "has_std": bool})
+
+
+class Encoded(TypedDict):
+    """Of the manifest of what was encoded: what is read of it."""
+
+    name: str
+    split: str
+    content_blake2b: str
 
 
 @dataclass(frozen=True)
@@ -29,11 +45,11 @@ class Manifest:
     ditscale_version: str
     kind: str = "pixels"                                                       # pixels | latents
     crop: str = "none"                                                         # the rule in words, as "adm 256"
-    encoder: dict | None = None                                                # latents: what made them
+    encoder: Encoder | None = None                                             # latents: what made them
     handled: dict[str, int] = field(default_factory=dict)                      # images that were converted, by reason
     skipped: list[dict[str, str]] = field(default_factory=list)                # left out: {"name": ..., "reason": ...}
     class_names: list[str] | None = None                                       # of label 0, 1, ...; None: not known
-    pixels: dict | None = None                                                 # latents: the manifest of what was encoded
+    pixels: Encoded | None = None                                                # latents: the manifest of what was encoded
 
 
 def content_blake2b(images: np.ndarray, labels: np.ndarray) -> str:
@@ -77,8 +93,15 @@ def read_manifest(beton_path) -> Manifest:
         if not required <= known:
             raise UserError(f"{path}: has no {', '.join(sorted(required - known))}: it is damaged, or was built by another version of "
                             f"ditscale ({values.get('ditscale_version', 'not said')}); build the data again")
+        TypeAdapter(Manifest).validate_json(json.dumps({name: values[name] for name in known}), strict=True)
+        if not 1 <= values["classes"] <= MOST_CLASSES:
+            raise ValueError(f"classes is {values['classes']}; 1 to {MOST_CLASSES:,} can be")
         return Manifest(**{name: values[name] for name in known})
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; build the data again") from None
+    except UserError:
+        raise
+    except ValidationError as error:
+        raise UserError(f"{path}: damaged: {in_words(error)}; build the data again") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged: {error!r}; build the data again") from None
+        raise UserError(f"{path}: damaged: {first_line(error)}; build the data again") from None

@@ -85,7 +85,7 @@ def run(script: str, table: pd.DataFrame, folder: Path, capsys, texts: list[str]
     path, out = folder / "table.csv", folder / "out"
     table.to_csv(path, index=False)
     more = ["--over", "lr"] if script == "sweeps" else []
-    code = importlib.import_module(f"ditscale.{'report' if script == 'report' else 'figures'}.{script}").main(
+    code = importlib.import_module(f"ditscale.{'report' if script == 'report' else 'figures.plots'}.{script}").main(
         [str(path), "--out", str(out), *more, *arguments])
     error = capsys.readouterr().err
     assert code in (0, 2) and error.count("\n") == (code == 2), error

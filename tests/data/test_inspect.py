@@ -1,5 +1,7 @@
 """``ditscale data inspect``: words, pictures, and the check of every byte."""
 
+import json
+import re
 import shutil
 
 import numpy as np
@@ -41,6 +43,21 @@ def test_verify_finds_a_flipped_byte(pixels, latents, tmp_path):
     (tmp_path / "train.json").unlink()
     with pytest.raises(UserError, match="train.json: cannot be read"):
         verify(tmp_path / "train.beton")
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("classes", None, "'classes' is 'None': should be a valid integer"), ("classes", -1, "classes is -1; 1 to 1,048,576"),
+    ("classes", 10**12, "classes is 1000000000000"), ("content_blake2b", {}, "'content_blake2b' is '{}'"),
+    ("encoder", "x", "'encoder' is 'x'"), ("encoder", {"class": "AutoencoderKL"}, "'encoder.weights_sha256' is missing"),
+    ("class_names", 3, "'class_names' is '3'"), ("pixels", {"name": "a"}, "'pixels.split' is missing")])
+def test_a_manifest_of_another_form_is_one_line(pixels, tmp_path, field, value, words):
+    for name in (pixels.name, pixels.with_suffix(".json").name):
+        shutil.copy(pixels.parent / name, tmp_path / name)
+    manifest = tmp_path / "train.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    for reads in (verify, describe):
+        with pytest.raises(UserError, match=re.escape(f"{manifest}: damaged: {words}") + ".*; build the data again$"):
+            reads(tmp_path / "train.beton")
 
 
 def test_grid_of_pixels(pixels, tmp_path):

@@ -31,7 +31,8 @@ def latents(tmp_path_factory):
     write_manifest(path, Manifest(
         name="random", split="train", samples=200, shape=[4, 8, 8], classes=10, class_counts=[20] * 10, source="a test",
         source_blake2b="", content_blake2b="", writer="numpy", ditscale_version="test", kind="latents",
-        encoder={"bits": "fp16", "scaling_factor": 0.5, "shift_factor": 0.1, "has_std": True}))
+        encoder={"class": "AutoencoderKL", "weights_sha256": "0" * 64,
+                 "bits": "fp16", "scaling_factor": 0.5, "shift_factor": 0.1, "has_std": True}))
     return path
 
 

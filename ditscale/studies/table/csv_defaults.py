@@ -37,7 +37,14 @@ def require(path: Path, columns) -> None:
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(map(repr, missing))} of a table of runs: model, score and images_seen (or steps and "
                         "global_batch) are needed; and it is no table of published results either (those have source, model, gflops, fid, "
-                        f"verified, ...). It has {', '.join(map(str, columns)) or 'no column'}")
+                        f"verified, ...). It has {words(columns)}")
+
+
+def words(columns) -> str:
+    """Column names as they may be printed: a file that is no table has bytes there, and thousands of them."""
+    names = [name if name.isprintable() else repr(name) for name in map(str, columns)]
+    text = ", ".join(names) or "no column"
+    return text if len(text) <= 1000 else text[:1000] + " ..."
 
 
 def complete(path: Path, rows: pd.DataFrame) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def _read(path: Path, **options) -> pd.DataFrame:
 def _renamed(path: Path, raw: pd.DataFrame, columns: dict[str, str], constants: dict) -> pd.DataFrame:
     for old, new in columns.items():
         if old not in raw:
-            raise UserError(f"{path} has no column '{old}'{did_you_mean(old, raw.columns) or '.'} It has {', '.join(raw.columns)}")
+            raise UserError(f"{path} has no column '{old}'{did_you_mean(old, raw.columns) or '.'} It has {csv_defaults.words(raw.columns)}")
         if new in raw and new not in columns:
             raise UserError(f"{path} has a column '{new}' already: '{old}' cannot be named so")
     raw = raw.rename(columns=columns)

@@ -15,7 +15,7 @@ from ditscale.models.convert import save_model
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
-from ditscale.training.checkpoint.whole import damage
+from ditscale.training.checkpoint.whole import damage, was_saved
 from ditscale.training.ema.profiles import LONGEST, MAIN, Profile, combine, gamma_of, track_name
 
 ENOUGH = 0.12                                                                  # relative error of a profile that still serves
@@ -46,9 +46,9 @@ def pick_checkpoint(run: RunDir, images: int | None, average: str = MAIN) -> Pat
 
 
 def is_passed_over(checkpoint: Path, average: str) -> bool:
-    """Whether the file of an average is there and is not what was saved, which a warning then says."""
+    """Whether the file of an average is not what was saved, or is gone, which a warning then says."""
     file = average_file(average)
-    problem = damage(checkpoint, [file]) if (checkpoint / file).exists() else ""
+    problem = damage(checkpoint, [file]) if was_saved(checkpoint, file) else ""
     if problem:
         warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
     return bool(problem)
@@ -61,7 +61,7 @@ def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]
         NoSuchAverage: the checkpoint has no such file.
         UserError: the file is damaged.
     """
-    if not (checkpoint / average_file(name)).exists():
+    if not was_saved(checkpoint, average_file(name)):
         names = sorted(path.stem for path in checkpoint.glob("*.safetensors") if path.stem.startswith(("ema", "masters")))
         raise NoSuchAverage(f"{checkpoint} has no {name}; it has {', '.join(names)}")
     if problem := damage(checkpoint, [average_file(name)]):
@@ -100,7 +100,7 @@ def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor],
     if not 0 < length < LONGEST:
         raise UserError(f"--length {length} has no profile; lengths lie above 0 and below {LONGEST:.3f}")
     snapshots = [(path, track) for path in list_checkpoints(run) if images_of(path) <= images for track in lengths
-                 if (path / average_file(track_name(track))).exists() and not is_passed_over(path, track_name(track))]
+                 if was_saved(path, average_file(track_name(track))) and not is_passed_over(path, track_name(track))]
     if not snapshots:
         raise UserError(f"{run.path} has no snapshot of its tracks up to {images} images")
     weights, missed = combine([Profile(images_of(path), gamma_of(track)) for path, track in snapshots],

@@ -7,6 +7,14 @@ from pathlib import Path
 from ditscale.tensorfile import file_sha256
 
 
+def was_saved(checkpoint: Path, file: str) -> bool:
+    """Whether the checkpoint has, or once had, this file."""
+    try:
+        return (checkpoint / file).exists() or file in json.loads((checkpoint / "state.json").read_text())["sha256"]
+    except (OSError, ValueError, TypeError, KeyError):                         # a state.json that is damaged says nothing
+        return False
+
+
 def damage(checkpoint: Path, files: list[str]) -> str:
     """What is wrong with these files of a checkpoint, by the sha256 in its state.json; empty where nothing is."""
     try:

@@ -32,7 +32,7 @@ def turned(path):
 
 DAMAGES = {"bits": turned, "empty": lambda path: path.write_bytes(b""), "cut": lambda path: path.write_bytes(path.read_bytes()[:-40]),
            "hash gone": lambda path: (path.parent / "state.json").write_text('{"sha256": {}}'),
-           "no state": lambda path: (path.parent / "state.json").unlink(),
+           "gone": lambda path: path.unlink(), "no state": lambda path: (path.parent / "state.json").unlink(),
            "odd state": lambda path: (path.parent / "state.json").write_text("[]")}
 
 
@@ -110,6 +110,9 @@ def test_a_length_is_rebuilt_from_the_whole_snapshots(run, tmp_path):
     turned(list_checkpoints(run)[4] / "ema-power-0.05.safetensors")
     done = call("ema", run.path, tmp_path / "x.safetensors", "--length", 0.07)
     assert done.exit_code == 0 and done.stderr.count("is passed over: ema-power-0.05.safetensors") == 1
+    (list_checkpoints(run)[5] / "ema-power-0.1.safetensors").unlink()
+    done = call("ema", run.path, tmp_path / "z.safetensors", "--length", 0.07)
+    assert done.exit_code == 0 and done.stderr.count("is passed over: ema-power-0.1.safetensors is missing") == 1
     for checkpoint in list_checkpoints(run):
         for track in (0.05, 0.1):
             (checkpoint / f"ema-power-{track}.safetensors").write_bytes(b"")

@@ -14,8 +14,8 @@ import time
 import numpy as np
 from tiny import parse
 
+from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit
-from ditscale.scaling.intervals import bootstrap_runs
 from ditscale.scaling.laws import PowerLawFloor
 
 LAW = PowerLawFloor(E=8.0, A=60.0, alpha=0.45)

@@ -3,7 +3,7 @@
 import math
 from importlib.metadata import version
 
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 
 
 def multiplier_card(found) -> dict:

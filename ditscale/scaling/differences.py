@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 
 MIN_SEEDS = 3
 REAL, INCONCLUSIVE = "REAL", "INCONCLUSIVE"

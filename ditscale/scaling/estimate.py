@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.noise import Noise
 from ditscale.scaling.reached import Reached
 from ditscale.scaling.status import Status

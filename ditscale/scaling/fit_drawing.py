@@ -1,17 +1,21 @@
 """A fit on matplotlib axes. The axes come from the caller; matplotlib itself is imported nowhere here."""
 
 import textwrap
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ditscale.errors import UserError
-from ditscale.scaling.result import FARTHEST, Fit
+from ditscale.scaling.status import FARTHEST
+
+if TYPE_CHECKING:
+    from ditscale.scaling.result import Fit
 
 INK, CURVE = "#222222", "#0072b2"
 STEPS = 200
 
 
-def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
+def draw_fit(fit: "Fit", ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
     """Points, and the curve where one may be drawn: solid within the data, dashed beyond it as far as ``to``.
 
     With several variables the axes show the observed score against the law's, and the line on which they would be equal.
@@ -49,7 +53,7 @@ def draw_fit(fit: Fit, ax, to: float | None = None, extrapolate: bool = False, i
         ax.set_title(textwrap.fill("no curve: " + fit.status.sentence, 48), fontsize=8, color=INK, loc="left")
 
 
-def _check_far(fit: Fit, one: bool, to: float, extrapolate: bool) -> None:
+def _check_far(fit: "Fit", one: bool, to: float, extrapolate: bool) -> None:
     if not one:
         raise UserError("to= needs a law of one variable; ask a law of several with predict()")
     if fit.law is not None and fit.no_extension and to > fit.x_range[1] * (1 + 1e-9) and not extrapolate:
@@ -60,7 +64,7 @@ def _check_far(fit: Fit, one: bool, to: float, extrapolate: bool) -> None:
                         "extrapolate=True draws it all the same")
 
 
-def _draw_curve(fit: Fit, ax, to: float | None, intervals) -> None:
+def _draw_curve(fit: "Fit", ax, to: float | None, intervals) -> None:
     low, high = fit.x_range
     inside = np.geomspace(low, high, STEPS)
     ax.plot(inside, fit.law.evaluate(inside), color=CURVE, linewidth=1.6, label=fit.law.formula("x", "y"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import special, stats
 
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.status import Status, as_points, first_bad
 

@@ -15,9 +15,10 @@ from scipy.interpolate import Akima1DInterpolator
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
+from ditscale.scaling.bootstrap import times_drawn
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets, require_positive
 from ditscale.scaling.fitting import fit, refit
-from ditscale.scaling.intervals import Interval, percentiles, times_drawn
+from ditscale.scaling.interval import Interval, percentiles
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.result import Fit
 from ditscale.scaling.spending import Spending, fit_spending

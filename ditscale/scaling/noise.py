@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.outliers import Outliers, of_points
 from ditscale.scaling.status import Status, as_points, first_bad
 

@@ -16,17 +16,20 @@ their residual curves allow (``along_runs.Bend``); where the seeds or the runs' 
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from ditscale.errors import UserError
 from ditscale.scaling.along_runs import Bend, Runs, time_of
-from ditscale.scaling.intervals import LEVEL, Band, Interval
+from ditscale.scaling.interval import LEVEL, Band, Interval
 from ditscale.scaling.laws import as_columns
-from ditscale.scaling.result import Fit
 from ditscale.scaling.solver import Loss, Pull, minimise
 from ditscale.scaling.status import MIN_RUNS, Status
+
+if TYPE_CHECKING:
+    from ditscale.scaling.result import Fit
 
 LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 20.0, 40.0])      # standard errors
 FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
@@ -72,7 +75,7 @@ class ProfileIntervals:
                 "bend_beyond_the_data": self.bend.card() if self.bend else None, "no_extension": self.no_extension or None}
 
 
-def profile_intervals(fit: Fit, at=None) -> ProfileIntervals:
+def profile_intervals(fit: "Fit", at=None) -> ProfileIntervals:
     """Intervals of a least-squares fit.
 
     Args:
@@ -97,7 +100,7 @@ def profile_intervals(fit: Fit, at=None) -> ProfileIntervals:
 
 
 class _Profile:
-    def __init__(self, fit: Fit, freedom: int) -> None:
+    def __init__(self, fit: "Fit", freedom: int) -> None:
         self.fit, self.points = fit, fit.points
         self.model, self.loss = self.points.model, Loss(None, fit.loss.in_log)
         self.best = self.model.to_centred(fit.search.theta[None])

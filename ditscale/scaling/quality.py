@@ -8,7 +8,7 @@ from scipy import stats
 
 from ditscale.scaling.curves import Curve, Runs
 from ditscale.scaling.differences import MIN_SEEDS
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.outliers import Outliers, of_runs
 from ditscale.scaling.status import Status
 

@@ -9,12 +9,12 @@ import numpy as np
 from ditscale.errors import UserError
 from ditscale.scaling.along_runs import TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit
+from ditscale.scaling.fit_drawing import draw_fit
 from ditscale.scaling.laws import Law, as_columns
 from ditscale.scaling.outliers import Outliers, law_without
+from ditscale.scaling.profile import profile_intervals
 from ditscale.scaling.solver import Loss
-from ditscale.scaling.status import Status
-
-FARTHEST = 4.0        # times the data's range: beyond, a law is asked for what nothing in the data speaks of
+from ditscale.scaling.status import FARTHEST, Status
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,17 @@ class Fit:
 
     def intervals(self, at=None):
         """95 % intervals of the coefficients and, at each x of ``at``, of the law: ``profile.profile_intervals``."""
-        from ditscale.scaling.profile import profile_intervals
         return profile_intervals(self, at)
 
     def plot(self, ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
         """Points and curve on matplotlib axes; ``fit_drawing.draw_fit`` says how."""
-        from ditscale.scaling.fit_drawing import draw_fit
         draw_fit(self, ax, to, extrapolate, intervals)
 
     def card(self, intervals=None, context: dict | None = None) -> dict:
         """Everything needed to quote or doubt the fit, ready for JSON: absent numbers are None, never NaN.
 
         Args:
-            intervals: of ``Fit.intervals`` or ``intervals.bootstrap_runs`` for the same points.
+            intervals: of ``Fit.intervals`` or ``bootstrap.bootstrap_runs`` for the same points.
             context: how the points were chosen and counted, in words; kept as it is.
         """
         bounds = intervals.coefficients if intervals else {}

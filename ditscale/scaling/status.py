@@ -12,6 +12,7 @@ from ditscale.scaling import inputs
 
 MIN_DISTINCT_X = 3     # two x always lie on a line: the third is the first that can disagree
 MIN_RUNS = 3           # under three runs, a resample of runs is nearly always one of the runs again
+FARTHEST = 4.0         # times the data's range: beyond, a law is asked for what nothing in the data speaks of
 
 
 class Status(Enum):

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from ditscale.scaling.intervals import LEVEL, Interval
+from ditscale.scaling.interval import LEVEL, Interval
 
 
 def vertex_interval(sizes, scores) -> Interval | None:

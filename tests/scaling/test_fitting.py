@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit_power_law
-from ditscale.scaling.intervals import bootstrap_runs
 from ditscale.scaling.laws import PowerLaw
 from ditscale.scaling.status import Status
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ditscale.errors import UserError
+from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit, gather, refit, search
-from ditscale.scaling.intervals import bootstrap_runs
 from ditscale.scaling.laws import FORMS, BrokenPowerLaw, Chinchilla, ChinchillaInteraction, Overtraining, PowerLaw, PowerLawFloor
 from ditscale.scaling.solver import Loss, minimise_from_grid
 from ditscale.scaling.starts import hoffmann_grid

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from ditscale.scaling.differences import MIN_SEEDS
-from ditscale.scaling.intervals import LEVEL
+from ditscale.scaling.interval import LEVEL
 
 COLUMNS = ["x", "mean", "low", "high", "seeds"]
 

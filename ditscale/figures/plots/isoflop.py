@@ -18,7 +18,7 @@ from ditscale.figures.kit import isoflop_words as words, law_points, panels, scr
 from ditscale.figures.kit.law_points import LawPoints
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import Fit, fit
-from ditscale.scaling.intervals import Interval, percentiles
+from ditscale.scaling.interval import Interval, percentiles
 from ditscale.scaling.isoflop import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import MIN_RUNS

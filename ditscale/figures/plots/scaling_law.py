@@ -18,8 +18,8 @@ from ditscale.figures.kit.law_points import LawPoints
 from ditscale.scaling.fitting import Fit, fit
 from ditscale.scaling.laws import FORMS, form_of
 from ditscale.scaling.profile import ProfileIntervals
-from ditscale.scaling.result import FARTHEST
 from ditscale.scaling.spending import Spending
+from ditscale.scaling.status import FARTHEST
 
 NAME = "scaling_law"
 COSTS = ("train_flops", "macs")

@@ -11,32 +11,10 @@ import numpy as np
 
 from ditscale.scaling.evidence import distinct_points
 from ditscale.scaling.fitting import check, gather, refit, search
+from ditscale.scaling.interval import LEVEL, Band, Interval, percentiles, tails
 from ditscale.scaling.laws import Law, as_columns, form_of
 from ditscale.scaling.solver import Loss
 from ditscale.scaling.status import MIN_RUNS, Status
-
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    low: float
-    high: float
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class Band:
-    """The law's own interval at each x of a grid (not where the next point will fall). Arrays ``(k,)``.
-
-    ``x`` is a dict of arrays by variable where the law has several.
-    """
-
-    x: np.ndarray | dict
-    low: np.ndarray
-    high: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -116,17 +94,8 @@ def times_drawn(n_runs: int, resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(n_runs, fair, size=resamples).astype(np.float64)
 
 
-def percentiles(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, _tails())
-    return Interval(float(low), float(high))
-
-
 def _band(form: type[Law], theta: np.ndarray, grid) -> Band:
     columns = as_columns(form, grid)
     model = form.model(columns, dict.fromkeys(form.VARIABLES, 0.0))
-    low, high = np.exp(np.quantile(model.evaluate(theta)[0], _tails(), axis=0))
+    low, high = np.exp(np.quantile(model.evaluate(theta)[0], tails(), axis=0))
     return Band(columns["x"] if list(columns) == ["x"] else columns, low, high)
-
-
-def _tails() -> tuple[float, float]:
-    return (1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0

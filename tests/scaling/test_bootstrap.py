@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ditscale.scaling.intervals import bootstrap_runs
+from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.laws import PowerLaw
 from ditscale.scaling.status import Status
 

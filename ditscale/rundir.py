@@ -13,6 +13,7 @@ import fcntl
 import json
 import math
 import os
+import signal
 import socket
 import threading
 import time
@@ -31,6 +32,8 @@ RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
 STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
+CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that nobody sends to stop a run
+BEFORE_FIRST = "before the first"                                              # step or checkpoint: of a stop with nothing to save
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
 
@@ -179,7 +182,15 @@ class RunDir:
         """
         status = self.status()
         is_its_own = status["state"] in (FAILED, PREEMPTED) and status.get("time", since) >= since
-        if status["state"] == DONE or is_its_own or self.is_locked():
+        if status["state"] == DONE or self.is_locked():
+            return
+        crash = "" if was_asked else crash_signal(exit_code)
+        was_ended = status["state"] == PREEMPTED and BEFORE_FIRST in status["reason"]
+        if is_its_own and not (crash and was_ended):                           # by its launcher, when another rank had crashed
+            return
+        if is_its_own:
+            reason = f"a process of the run was ended by {crash}{', as where memory runs out' if crash == 'SIGKILL' else ''}"
+            self.set_status(FAILED, images_seen=status["images_seen"], reason=reason)
             return
         if was_asked or exit_code in STOPPED:
             self.set_status(PREEMPTED, images_seen=status["images_seen"], reason="stopped before it could save anything")
@@ -201,6 +212,13 @@ class RunDir:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return False
+
+
+def crash_signal(exit_code: int) -> str:
+    """The signal that killed a process, by its exit code or that of its launcher (-9, 137, 247); empty where none of ``CRASHED``."""
+    number = -exit_code if exit_code < 0 else exit_code - 128 if 128 < exit_code < 192 else 256 - exit_code
+    name = signal.Signals(number).name if number in list(signal.Signals) else ""
+    return name if name in CRASHED else ""
 
 
 def append_line(path: Path, record: dict) -> None:

@@ -1,6 +1,7 @@
 """Ranks: who am I, how many are we, start and end together."""
 
 import os
+import re
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,19 @@ def join_world() -> World:
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     control = dist.new_group(backend="gloo") if torch.cuda.is_available() else None
     return World(dist.get_rank(), dist.get_world_size(), device, control)
+
+
+# what gloo, NCCL and torch's store say where another process is gone
+LOST = re.compile(r"(connection|socket).*(closed|reset|refused|aborted)|closed by peer|broken pipe|remote process|remote server|remote worker", re.I)
+
+
+def lost_rank(error: Exception) -> str:
+    """One line where the error comes of another rank's death, else empty: that rank's own words tell more than a stack trace here."""
+    by_network = isinstance(error, dist.DistError) or type(error) is RuntimeError
+    if not by_network or int(os.environ.get("WORLD_SIZE", "1")) == 1 or not (found := LOST.search(str(error))):
+        return ""
+    return (f"rank {os.environ['RANK']} ends, as another rank is gone ({found[0]}); if that one left no words of its own it was killed, as where "
+            "memory runs out")
 
 
 def any_rank(world: World, flag: bool) -> bool:

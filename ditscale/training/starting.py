@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
-from ditscale.rundir import FAILED, PREEMPTED, RUNNING, RunDir
+from ditscale.rundir import BEFORE_FIRST, FAILED, PREEMPTED, RUNNING, RunDir
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
 FIRST, LONGEST = 10, 60                                                        # seconds of silence: before the first word, at most
@@ -51,7 +51,7 @@ class Start:
             return False
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingFailed):
             return False
-        self._set(PREEMPTED, f"{self.stop.reason}, before the first checkpoint")
+        self._set(PREEMPTED, f"{self.stop.reason}, {BEFORE_FIRST} checkpoint")
         return True
 
     def has_saved(self) -> bool:
@@ -67,7 +67,7 @@ class Start:
         code = 2 if self.stop.had_its_time else EXIT_CODE
         try:
             if code == EXIT_CODE:
-                self._set(PREEMPTED, f"{reason}, before the first step")
+                self._set(PREEMPTED, f"{reason}, {BEFORE_FIRST} step")
                 print(f"{reason} before the first step: nothing to save, ends here", flush=True)
             else:
                 self._set(FAILED, TOO_SHORT)

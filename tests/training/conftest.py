@@ -41,18 +41,20 @@ def make_run(tmp_path, digits_values):
 def on_ranks():
     """Train runs, one after another, on that many processes of this machine: ``on_ranks(2, run, other_run)``; see ranks.py.
 
+    ``stop_after``: steps after which each run is stopped, and goes on in the same processes; with ``stay_stopped`` it does not.
     ``environment``: variables of the processes, besides those that make a world of them."""
     from ditscale.training.ports import free_port
 
-    def train(size, *runs, poison=None, disagree=False, stop_after=None, environment={}):
+    def train(size, *runs, poison=None, disagree=False, stop_after=None, stay_stopped=None, environment={}):
         shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
                   "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **({"POISON": poison} if poison else {}),
-                  **({"DISAGREE": "1"} if disagree else {}), **({"STOP_AFTER": str(stop_after)} if stop_after else {}), **environment}
+                  **({"DISAGREE": "1"} if disagree else {}), **({"STOP_AFTER": str(stop_after or stay_stopped)} if stop_after or stay_stopped else {}),
+                  **({"STAY_STOPPED": "1"} if stay_stopped else {}), **environment}
         command = [sys.executable, str(Path(__file__).with_name("ranks.py")), *(str(run.path) for run in runs)]
         ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                   env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
         for rank in ranks:
-            said, _ = rank.communicate(timeout=300)
+            said, _ = rank.communicate(timeout=300 + 60 * size)
             assert rank.returncode == 0, said
     return train
 

@@ -1,7 +1,7 @@
 """Train runs one after another on the ranks of one process group: ``python ranks.py RUN_DIR...``, once a rank.
 
-Each rank leaves in the run directory how many fp32 numbers it held for the average: ``averaged-RANK.txt``. Not a test: test
-files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
+Each rank leaves in the run directory how many fp32 numbers it held for the average and as masters: ``averaged-RANK.txt``,
+``masters-RANK.txt``. Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
 """
 
 import math
@@ -32,6 +32,8 @@ def main(paths: list[str]) -> None:
         if "STOP_AFTER" in os.environ:
             calls = iter(range(1, 10**6))
             assert not train(config, run, world, stop=lambda: next(calls) >= int(os.environ["STOP_AFTER"]))
+            if "STAY_STOPPED" in os.environ:
+                continue
         assert train(config, run, world)
 
 
@@ -41,6 +43,7 @@ def count_averaged(run: RunDir, rank: int) -> None:
             super().__init__(layout, settings)
             held = sum(flat.numel() for flat in self.tracks["ema"].flats)
             (run.path / f"averaged-{rank}.txt").write_text(str(held))
+            (run.path / f"masters-{rank}.txt").write_text(str(sum(flat.numel() for flat in layout.masters)))
     loop.Averages = Counted
 
 

@@ -211,3 +211,17 @@ def test_how_a_start_ended_that_could_not_say_it(tmp_path, before, exit_code, wa
     assert run.status()["state"] == after and run.status()["images_seen"] == 64
     run.settle(1, since=0.0)
     assert run.status()["state"] == after                                      # its own end stands
+
+
+@pytest.mark.parametrize("exit_code, reason, was_asked, after", [
+    (247, "SIGTERM, before the first step", False, FAILED), (139, "SIGTERM, before the first checkpoint", False, FAILED),
+    (-9, "SIGTERM, before the first step", True, PREEMPTED), (143, "SIGTERM, before the first step", False, PREEMPTED),
+    (137, "SIGTERM", False, PREEMPTED)])
+def test_a_rank_that_crashed_is_no_preemption(tmp_path, exit_code, reason, was_asked, after):
+    """Its launcher then stops the others with SIGTERM; of a run that has saved, SLURM's SIGKILL may end what is slow to leave."""
+    run = RunDir(tmp_path / "run")
+    run.create({})
+    run.set_status(PREEMPTED, images_seen=64, reason=reason)
+    run.settle(exit_code, since=0.0, was_asked=was_asked)
+    assert run.status()["state"] == after
+    assert after == PREEMPTED or run.status()["reason"].startswith(f"a process of the run was ended by SIG{'SEGV' if exit_code == 139 else 'KILL'}")

@@ -15,9 +15,6 @@ def main(run_path: str, exit_code: str, started: str) -> int:
     run, code = RunDir(run_path), int(exit_code)
     if code in (0, EXIT_CODE):
         return code
-    status = run.status()
-    if status["state"] == PREEMPTED and status["time"] >= float(started):
-        return EXIT_CODE
     run.settle(code, since=float(started))
     return EXIT_CODE if run.status()["state"] == PREEMPTED else code
 

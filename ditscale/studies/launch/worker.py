@@ -20,6 +20,7 @@ from ditscale.training.starting import TOO_SHORT, Start
 
 def main(run_path: str, *words: str) -> int:
     outlive_readers()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")                      # a lost rank is one line of ours, not frames of C++
     run, only_evaluates = RunDir(run_path), words == ("evaluate",)
     if not _is_main() or not run.path.is_dir():
         return work(run, only_evaluates)
@@ -41,10 +42,11 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
         start.end()
         if start.lost_a_rank(error):
             return EXIT_CODE
-        is_mistake = isinstance(error, UserError)
-        print(f"error: {error}" if is_mistake else traceback.format_exc(), file=sys.stderr, flush=True)
+        is_mistake, lost = isinstance(error, UserError), _lost_rank(error)
+        print(f"error: {lost or error}" if is_mistake or lost else traceback.format_exc(), file=sys.stderr, flush=True)
         if keeps_status:
-            reason = str(error) if isinstance(error, (UserError, TrainingFailed)) else f"{type(error).__name__}: {error}"
+            told = is_mistake or isinstance(error, TrainingFailed)
+            reason = lost or (str(error) if told else f"{type(error).__name__}: {error}")
             run.set_status(FAILED, images_seen=run.status()["images_seen"], reason=reason)
         return 2 if is_mistake else 1
     start.end()
@@ -52,6 +54,14 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
         state = DONE if finished else PREEMPTED
         run.set_status(state, images_seen=run.status()["images_seen"], reason=stop.reason)
     return 0 if finished else EXIT_CODE
+
+
+def _lost_rank(error: Exception) -> str:
+    if "torch" not in sys.modules:
+        return ""
+    from ditscale.training.distributed import lost_rank
+
+    return lost_rank(error)
 
 
 def _is_main() -> bool:

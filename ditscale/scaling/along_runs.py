@@ -135,7 +135,8 @@ class Runs:
     def __init__(self, columns: dict[str, np.ndarray], groups: np.ndarray, residuals: np.ndarray, jacobian: np.ndarray) -> None:
         self.residuals, self.jacobian = residuals, jacobian
         self.names, self.run = np.unique(groups, return_inverse=True)
-        cells, alike = distinct_points(columns), {}
+        cells = distinct_points(columns)
+        alike: dict = {}
         for number in range(len(self.names)):
             rows = np.flatnonzero(self.run == number)
             rows = rows[np.argsort(cells[rows], kind="stable")]

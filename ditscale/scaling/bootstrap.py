@@ -6,6 +6,7 @@ measured coverage): ``profile`` makes the intervals that cover, and is the defau
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def bootstrap_runs(x, y, groups=None, *, form: str | type[Law] = "power_law", gr
     status, detail = check(points)
     if status in (Status.CONVERGED, Status.TOO_FEW_POINTS, Status.TOO_FEW_SIZES) and len(names) < MIN_RUNS:
         status, detail = Status.TOO_FEW_RUNS, f"{len(names)} runs"
-    facts = {"n_runs": len(names), "resamples": resamples, "seed": seed}
+    facts: dict[str, Any] = {"n_runs": len(names), "resamples": resamples, "seed": seed}
     if not status.ok:
         return RunBootstrap(status=status, detail=detail, usable=0, **facts)
 

@@ -46,7 +46,7 @@ def draw_fit(fit: "Fit", ax, to: float | None = None, extrapolate: bool = False,
     else:
         x = points.columns[names[0]]
         ax.scatter(x[usable], points.y[usable], s=18, color=INK, alpha=0.7, linewidths=0, zorder=3)
-        ax.set(xlabel=fit.x_unit if one else fit.x_unit[names[0]], ylabel=fit.y_unit)
+        ax.set(xlabel=fit.x_unit[names[0]] if isinstance(fit.x_unit, dict) else fit.x_unit, ylabel=fit.y_unit)
         if one and fit.drawable:
             _draw_curve(fit, ax, to, intervals)
     if not fit.drawable:

@@ -5,7 +5,7 @@ A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fi
 
 import hashlib
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ditscale.scaling import along_runs, inputs, outliers, starts as start_grids
 from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
-from ditscale.scaling.result import Fit, Search
+from ditscale.scaling.result import Fit, Points, Search
 from ditscale.scaling.solver import Loss, Solutions, minimise, minimise_from_grid
 from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
 from ditscale.scaling.terms import DEAD_SHARE
@@ -25,31 +25,8 @@ __all__ = ["Fit", "HoldOut", "fit", "fit_power_law"]
 DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; where there are seeds, their spread is used
 AGREES = 1e-3                 # a start agrees when its objective is within this share of the best
 FEW = 0.02                    # fewer starts than this in agreement are few
-POLISH = {"iterations": 5000, "tolerance": 1e-14}
+POLISH: dict[str, Any] = {"iterations": 5000, "tolerance": 1e-14}
 STEEPEST = 10.0
-
-
-@dataclass(frozen=True)
-class Points:
-    """Points of a form: columns by variable, y, the run of each, weights; ``(n,)`` each, and the model the solver needs."""
-
-    form: type[Law]
-    columns: dict[str, np.ndarray]
-    y: np.ndarray
-    groups: np.ndarray
-    weights: np.ndarray
-
-    @property
-    def centre(self) -> dict[str, float]:
-        return {name: float(np.log(column).mean()) for name, column in self.columns.items()}
-
-    @property
-    def model(self):
-        return self.form.model(self.columns, self.centre)
-
-    def where(self, keep: np.ndarray) -> "Points":
-        return Points(self.form, {name: c[keep] for name, c in self.columns.items()}, self.y[keep], self.groups[keep],
-                      self.weights[keep])
 
 
 def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta: float | None = None, residuals: str = "ln y",
@@ -83,7 +60,7 @@ def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta
     points = gather(form, x, y, groups, weights)
     _check_options(loss, residuals, objective, solver)
     status, detail = check(points)
-    facts = {"form": form.FORM, "x_unit": _unit(form, x_unit), "y_unit": y_unit, "n_points": len(points.y),
+    facts: dict[str, Any] = {"form": form.FORM, "x_unit": _unit(form, x_unit), "y_unit": y_unit, "n_points": len(points.y),
              "n_runs": len(np.unique(points.groups)), "data_sha256": _fingerprint(points), "points": points}
     if not status.ok:
         return Fit(status=status, detail=detail, **facts)
@@ -263,7 +240,8 @@ def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: flo
     starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
     law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
     predicted = law.evaluate({name: column[at_top] for name, column in points.columns.items()})
-    return HoldOut(value, *_means(points.y[at_top], predicted), _rms(points.y[at_top], predicted), by=by, points=int(at_top.sum()))
+    return HoldOut(x=value, observed=_mean(points.y[at_top]), predicted=_mean(predicted), rms=_rms(points.y[at_top], predicted), by=by,
+                   points=int(at_top.sum()))
 
 
 def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHoldOut | None:
@@ -281,13 +259,14 @@ def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHold
     starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
     law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
     observed, predicted = points.y[end], law.evaluate({name: column[end] for name, column in points.columns.items()})
-    miss = residual_curves(points, theta, loss).end_miss(early, end)
-    return TimeHoldOut(*_means(observed, predicted), _rms(observed, predicted), int(end.sum()),
-                       along_runs.times_beyond(points.columns[time], points.groups, early, end), *miss)
+    p, freedom = residual_curves(points, theta, loss).end_miss(early, end)
+    return TimeHoldOut(observed=_mean(observed), predicted=_mean(predicted), rms=_rms(observed, predicted), points=int(end.sum()),
+                       times=along_runs.times_beyond(points.columns[time], points.groups, early, end), p=p, freedom=freedom)
 
 
-def _means(*values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(np.exp(np.log(v).mean())) for v in values)
+def _mean(values: np.ndarray) -> float:
+    """Their geometric mean."""
+    return float(np.exp(np.log(values).mean()))
 
 
 def _rms(observed: np.ndarray, predicted: np.ndarray) -> float:

@@ -8,6 +8,7 @@ the same runs share these runs' luck. Costs are taken as they were measured, wit
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -129,7 +130,7 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
     """
     cost, score, names = as_points(cost, score, cells)
     runs = np.arange(len(cost)).astype(str) if runs is None else np.asarray(runs).astype(str)
-    facts = {"cost_unit": cost_unit, "score_unit": score_unit, "lower_is_better": lower_is_better, "seed": seed}
+    facts: dict[str, Any] = {"cost_unit": cost_unit, "score_unit": score_unit, "lower_is_better": lower_is_better, "seed": seed}
     bad = first_bad(cost, score, runs)
     if bad or not len(cost):
         return Frontier(Status.BAD_DATA, bad or "no point", **facts)

@@ -181,15 +181,16 @@ def compare_approaches(size, data, score, compute: float, groups=None, *, k: flo
     lines = [approach2(size, data, score, k=k, method=method, compute=own_compute, budget=budget, budgets=budgets, width=width)
              for method in METHODS]
     rule = lines[0].spending
-    if surface.law is None or not rule.stands:
-        return Comparison(compute, *lines, surface)
+    if not isinstance(surface.law, Chinchilla) or not rule.stands:
+        return Comparison(compute, lines[0], lines[1], surface)
     best = float(rule.optimal_size(surface.law, compute))
     biases = [float(line.size(compute)) / best - 1.0 for line in lines]
-    intervals = (None, None)
+    size_interval = data_interval = None
     if surface.n_runs >= MIN_RUNS and resamples and surface.status is not Status.NO_OPTIMUM:
         sizes = resampled_optima(surface, compute, rule, resamples, seed)
-        intervals = percentiles(sizes), percentiles(rule.data(sizes, compute))
-    return Comparison(compute, *lines, surface, best, float(rule.data(best, compute)), *biases, *intervals)
+        size_interval, data_interval = percentiles(sizes), percentiles(rule.data(sizes, compute))
+    return Comparison(compute, lines[0], lines[1], surface, size=best, data=float(rule.data(best, compute)), bias=biases[0], akima_bias=biases[1],
+                      size_interval=size_interval, data_interval=data_interval)
 
 
 def resampled_optima(surface: Fit, compute: float, rule: Spending | float, resamples: int, seed: int) -> np.ndarray:

@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import Self
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.scaling import inputs
 from ditscale.scaling.terms import OneBreak, SumOfPowers, Term
 
 
+@dataclass(frozen=True)
 class Law:
     """What every form has. Subclasses are frozen dataclasses with NAME, FORM, VARIABLES and TERMS."""
 
@@ -74,7 +76,7 @@ class Law:
         return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, centre)
 
     @classmethod
-    def from_theta(cls, theta: np.ndarray) -> "Law":
+    def from_theta(cls, theta: np.ndarray) -> Self:
         """theta uncentred, ``(p,)``: amplitudes are stored as logarithms."""
         in_log = cls.amplitudes()
         values = (math.exp(min(t, 700.0)) if name in in_log else float(t) for name, t in zip(cls.names(), theta))

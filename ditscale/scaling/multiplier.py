@@ -10,6 +10,7 @@ Where variants have several models, the cost of a target is the least over the m
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
         a ``Multiplier``; where the data cannot carry one, its ``status`` says why and ``overall`` is empty.
     """
     assert variant.lower_is_better == baseline.lower_is_better, "the two variants have scores of two kinds"
-    facts = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit, "noise": noise,
+    facts: dict[str, Any] = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit, "noise": noise,
              "data": (variant, baseline)}
     bad = variant.first_bad() or baseline.first_bad()
     if bad or not len(variant.cost) or not len(baseline.cost):
@@ -129,11 +130,12 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     far = of_runs((variant, baseline))
     if far.found:
         others = [side.without(far.runs_of(side.name)) for side in (variant, baseline)]
-        facts |= {"outliers": far, "without": multiplier(*others, targets, noise=noise and (noise.without or noise), cost_unit=cost_unit,
+        facts |= {"outliers": far, "without": multiplier(others[0], others[1], targets, noise=noise and (noise.without or noise), cost_unit=cost_unit,
                                                          score_unit=score_unit)}
     curves, sign = (variant.curves(), baseline.curves()), 1.0 if variant.lower_is_better else -1.0
     low, high = (pick(ends) for pick, ends in zip((max, min), zip(*map(span, curves))))
     window = max(0.0, (high - low) / 8)
+    levels: list | np.ndarray
     if targets is None:
         levels = _default_levels(curves, low, high) if low < high else []
     else:
@@ -143,7 +145,8 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     found = [reach(curves, level, window) for level in levels]
     at = tuple(at_target(math.exp(sign * level), pair, noise) for level, pair in zip(levels, found))
     usable = [pair for pair in found if all(side.status.ok for side in pair)]
-    edges = tuple(sorted((math.exp(sign * low), math.exp(sign * high))))
+    ends = math.exp(sign * low), math.exp(sign * high)
+    edges = min(ends), max(ends)
     if not usable:
         rising = [curve.run for side in curves for curve in side if len(curve.level) == 1 and curve.last_log_cost > curve.log_cost[0]]
         detail = (f"both were measured from {edges[0]:.4g} to {edges[1]:.4g}" if low < high

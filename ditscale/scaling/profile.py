@@ -16,7 +16,7 @@ their residual curves allow (``along_runs.Bend``); where the seeds or the runs' 
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -36,7 +36,7 @@ FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geom
 STIFFNESS = 100.0         # of the pull, against the profile's own curvature
 REFINED = 5
 FEW_FREEDOM = 3           # below, the misfit may be next to nothing by chance: of three points, within a tenth of its size in 8 %
-EFFORT = {"iterations": 100, "tolerance": 1e-6}
+EFFORT: dict[str, Any] = {"iterations": 100, "tolerance": 1e-6}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -81,7 +82,7 @@ def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> Ti
     logs = np.log([run.cost for run in found])
     late, early = ([run.run for run in found if run.state == state] for state in (NOT_REACHED, BEFORE))
     at_least = math.nan if early else math.exp(logs.mean())
-    facts = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least, "outliers": far, "without": without}
+    facts: dict[str, Any] = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least, "outliers": far, "without": without}
     if late:
         return TimeToQuality(Status.NOT_REACHED, f"{len(late)} of {len(found)} runs did not reach it, run '{late[0]}' among them", **facts)
     if early:

@@ -55,7 +55,8 @@ def reach(pair: tuple[list[Curve], list[Curve]], level: float, window: float) ->
     if not shared:
         nothing = next((side for side in missed if side), Reached(Status.NO_COMMON_RANGE, "no model passes it in both variants"))
         return nothing, nothing
-    return tuple(_cheapest(curves, {name: found[name] for name in shared}, level, window) for curves, found in zip(pair, costs))
+    first, second = (_cheapest(curves, {name: found[name] for name in shared}, level, window) for curves, found in zip(pair, costs))
+    return first, second
 
 
 def _costs_at(curves: list[Curve], level: float) -> dict[str, np.ndarray]:

@@ -18,6 +18,29 @@ from ditscale.scaling.status import FARTHEST, Status
 
 
 @dataclass(frozen=True)
+class Points:
+    """Points of a form: columns by variable, y, the run of each, weights; ``(n,)`` each, and the model the solver needs."""
+
+    form: type[Law]
+    columns: dict[str, np.ndarray]
+    y: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def centre(self) -> dict[str, float]:
+        return {name: float(np.log(column).mean()) for name, column in self.columns.items()}
+
+    @property
+    def model(self):
+        return self.form.model(self.columns, self.centre)
+
+    def where(self, keep: np.ndarray) -> "Points":
+        return Points(self.form, {name: c[keep] for name, c in self.columns.items()}, self.y[keep], self.groups[keep],
+                      self.weights[keep])
+
+
+@dataclass(frozen=True)
 class Search:
     """How the optimum was found. ``theta`` ``(p,)`` is uncentred; ``objective`` is the sum over the points.
 
@@ -54,7 +77,7 @@ class Fit:
     n_points: int
     n_runs: int
     data_sha256: str
-    points: object
+    points: Points
     law: Law | None = None
     loss: Loss | None = None
     objective_kind: str = "sum"
@@ -159,7 +182,7 @@ class Fit:
             "status": self.status.name,
             "sentence": self.sentence,
             "form": self.form,
-            "formula": self.law.formula(self.x_unit if one else "x", self.y_unit) if self.law else None,
+            "formula": self.law.formula(str(self.x_unit) if one else "x", self.y_unit) if self.law else None,
             "units": {"x": self.x_unit, "y": self.y_unit},
             "coefficients": coefficients,
             "change_when_x_doubles": self.law.change_at_double() if hasattr(self.law, "change_at_double") else None,
@@ -197,7 +220,7 @@ class Fit:
 
     def _search_card(self) -> dict | None:
         found = self.search
-        return found and {
+        return None if found is None else {
             "loss": "square" if self.loss.delta is None else "huber", "delta": self.loss.delta,
             "residuals": "ln y" if self.loss.in_log else "y", "objective": self.objective_kind, "value": self.objective,
             "solver": found.solver, "starts": found.starts, "start_grid": found.start_grid, "starts_agreeing": found.agreeing,

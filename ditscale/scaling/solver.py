@@ -9,6 +9,7 @@ the mean (about 4e-6 on Epoch's points) and calls that success.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def minimise_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **o
     a plateau at infinity, not a minimum. Of Hoffmann's 4,500 starts on Epoch's points 3 in 10 end on it otherwise. Starts that
     least squares has brought to one place go on as one. ``weights``, among the options, must be one row for all starts.
     """
-    square, rough_steps = Loss(None, loss.in_log), {"iterations": 80, "tolerance": 1e-7}
+    square = Loss(None, loss.in_log)
+    rough_steps: dict[str, Any] = {"iterations": 80, "tolerance": 1e-7}
     rough = minimise(model, y, starts, square, **rough_steps, **options)
     theta = rough.theta.copy()
     again, revived = model.revive(theta, y)

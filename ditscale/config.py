@@ -14,6 +14,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
+from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.yamlfile import parse_yaml
 
@@ -97,6 +98,7 @@ class FlowConfig(Section):
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
 FormulationConfig = union("formulation", {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig})
 ObjectiveConfig = union("objective", OBJECTIVES)
+OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
 class TrainConfig(Section):
@@ -106,6 +108,7 @@ class TrainConfig(Section):
     warmup_images: Count = Field(0, ge=0)                                        # linear warm-up of the learning rate
     lr_schedule: Literal["constant", "cosine"] = "constant"                    # after the warm-up; cosine ends at lr_end
     lr_end: float = Field(0.0, ge=0)
+    optimizer: OptimizerConfig = AdamW()                                       # each kind with its own options
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
@@ -121,6 +124,11 @@ class TrainConfig(Section):
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+        return self
+
+    @model_validator(mode="after")
+    def _check_optimizer(self):
+        self.optimizer.check(self)
         return self
 
     @model_validator(mode="after")

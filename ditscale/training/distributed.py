@@ -8,8 +8,7 @@ import torch.distributed as dist
 
 from ditscale.training import heap
 from ditscale.training.ports import free_port
-from ditscale.training.zero import relied
-from ditscale.training.zero.extensions import build_no_ops
+from ditscale.training.zero import private
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,9 @@ def join_world() -> World:
         heap.keep_freed()
     import deepspeed
 
-    relied.check_comm()
-    build_no_ops()
-    if os.environ.get("RANK", "0") == "0" and (note := relied.version_note(relied.version())):
-        print(f"warning: {note}", flush=True)
+    for note in filter(None, (private.build_no_ops(), private.version_note(private.version()))):
+        if os.environ.get("RANK", "0") == "0":
+            print(f"warning: {note}", flush=True)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     if "RANK" not in os.environ:
         os.environ.update(alone)

@@ -58,8 +58,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     try:
         while steps < last_step and not stopping:
             lr = learning_rate(config, images_seen)
-            for group in engine.optimizer.param_groups:
-                group["lr"] = lr
+            for group in engine.made.optimizer.param_groups:
+                group["lr"] = lr * group["lr_multiplier"]
             for _ in range(engine.gradient_accumulation_steps()):
                 with timed("data", host=True):
                     raw, labels, positions = next(batches)
@@ -110,8 +110,9 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
         objective.buffers[name] = value.to(world.device)
     engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
     layout = Layout(engine)
+    zero.optimizer_state(engine, layout, config.train.optimizer)
     averages, teacher = Averages(layout, config.train), None
     if objective.has_teacher:
         teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
         objective.teacher = teacher.model
-    return checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
+    return checkpoint.TrainingState(engine, config.train.optimizer, layout, averages, teacher, objective.buffers)

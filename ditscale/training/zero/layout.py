@@ -38,6 +38,7 @@ class Made:
     groups: list[list[Tensor]]                                                 # the optimizer's parameters
     shapes: dict[str, torch.Size]                                              # of what is trained, by name
     offloads: bool                                                             # masters to the host
+    hands_out_fragments: bool                                                  # DeepSpeed, of reduced gradients
 
 
 class Layout:

@@ -9,6 +9,8 @@ import importlib.metadata
 from collections import defaultdict
 from dataclasses import dataclass
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ditscale.errors import UserError
@@ -108,11 +110,13 @@ def is_padding(part: Tensor) -> bool:
 
 
 def hands_out_fragments(engine) -> bool:
-    """Whether ``fragment_of_gradient`` can be asked; the same on every rank."""
-    from deepspeed.utils.tensor_fragment import tensor_fragment
-
-    first = next(p for p in engine.module.parameters() if p.requires_grad)
-    return has(engine, FRAGMENT) and hasattr(tensor_fragment, "get_lp_grad_fragment") and hasattr(first, "_index_in_param_group")
+    """Whether ``fragment_of_gradient`` can be asked on every rank: the other way needs them all. Collective."""
+    mine = [p for p in engine.module.parameters() if p.requires_grad and getattr(p, FRAGMENT.name, None) is not None]
+    can = has(engine, FRAGMENT) and all(hasattr(getattr(p, FRAGMENT.name), "get_lp_grad_fragment") and hasattr(p, "_index_in_param_group")
+                                        for p in mine)
+    all_can = torch.tensor(int(can), device=engine.device)
+    dist.all_reduce(all_can, op=dist.ReduceOp.MIN)
+    return bool(all_can.item())
 
 
 def fragment_of_gradient(p) -> Tensor:

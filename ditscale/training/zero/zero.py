@@ -28,13 +28,13 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
 
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = config.train.optimizer.build(config.train.optimizer.groups(named), config.train)
-    made = Made(optimizer, [group["params"] for group in optimizer.param_groups], {name: p.shape for name, p in named.items()},
-                offloads(config))
+    groups, shapes = [group["params"] for group in optimizer.param_groups], {name: p.shape for name, p in named.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
         settings = _accepted(deepspeed_config(config, world_size), config.resources.deepspeed)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    engine.made = made
+    flat = engine.zero_optimization_stage() in (1, 2)
+    engine.made = Made(optimizer, groups, shapes, offloads(config), flat and private.hands_out_fragments(engine))
     if (note := private.check(engine)) and dist.get_rank() == 0:
         print(f"warning: {note}", flush=True)
     if _keeps_flats(engine):
@@ -133,7 +133,7 @@ def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
             found = {group: iter(part for part in parts if not private.is_padding(part))
                      for group, parts in private.averaged(engine).items()}
             return [(piece, next(found[piece.group])) for piece in layout.mine]
-        if private.hands_out_fragments(engine):
+        if engine.made.hands_out_fragments:
             return [(piece, private.fragment_of_gradient(layout.parameters[piece.name])) for piece in layout.mine]
         return _parts_of_whole_gradients(layout)
     return [(piece, layout.parameters[piece.name].grad) for piece in layout.mine]

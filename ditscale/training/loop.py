@@ -1,7 +1,6 @@
 """The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
 
 import time
-from functools import partial
 
 from ditscale import randomness
 from ditscale.config import RunConfig
@@ -10,10 +9,10 @@ from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.objectives.variants import build_model, make_objective
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training.block_options import prepare_blocks
 from ditscale.training.checkpoint import checkpoint
-from ditscale.training.distributed import World, any_rank, mean_over_ranks
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ema.teacher import Teacher
 from ditscale.training.guard import Guard
@@ -82,9 +81,9 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 averages.update(before, images_seen)
                 if teacher:
                     teacher.update(objective.teacher_momentum_at(images_seen))
-                objective.after_step(partial(mean_over_ranks, world))
+                objective.after_step(world.mean)
 
-            stopping = any_rank(world, bool(stop()))
+            stopping = world.any(bool(stop()))
             saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
             if saving or reached(images_seen, config.resources.log_every_images, batch):
                 found = guard.read()

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
 from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint import fallback
 from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder
 from ditscale.training.checkpoint.whole import damage
-from ditscale.training.distributed import World
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ema.profiles import MAIN
 from ditscale.training.ema.teacher import Teacher

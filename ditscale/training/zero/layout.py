@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ditscale.device import local_device
 from ditscale.errors import UserError
 from ditscale.training.zero import private
 
@@ -151,4 +152,4 @@ def weights_of(parameters: list[Tensor], master: Tensor, shards: int) -> Tensor:
 def _on_wire(flat: Tensor) -> Tensor:
     """A tensor that the process group can send: offloaded ones go through the accelerator where the group needs that."""
     flat = flat.detach()
-    return flat.to(torch.cuda.current_device()) if dist.get_backend() == "nccl" and not flat.is_cuda else flat
+    return flat.to(local_device()) if dist.get_backend() != "gloo" and flat.device.type == "cpu" else flat

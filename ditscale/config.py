@@ -14,8 +14,8 @@ from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
-from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
+from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
 
@@ -227,6 +227,7 @@ class ResourcesConfig(Section):
     time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before SLURM's limit
     skip_limit: Count = Field(10, gt=0)                                        # steps with a bad gradient in a row, then back
     compile: bool = False                                                      # torch.compile of each block
+    profile_steps: tuple[Count, Count] | None = Field(None, strict=False)      # [100, 105]: torch's profiler sees those in between
     checkpoint_activations: bool = False                                       # recompute each block in the backward pass
 
 
@@ -261,6 +262,7 @@ class RunConfig(Section):
             raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
+        self._check_profile(self.train.images // batch)
         every, saved = self.evaluation and self.evaluation.every_images, self.train.checkpoint_every_images
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
@@ -268,6 +270,12 @@ class RunConfig(Section):
         if self.evaluation:
             self.evaluation.check(self)
         return self
+
+    def _check_profile(self, steps: int) -> None:
+        first, last = self.resources.profile_steps or (0, 1)
+        if not 0 <= first < last <= steps:
+            raise UserError(f"resources.profile_steps [{first}, {last}] is no range of steps of this run, which has {steps}; "
+                            "give two numbers that rise, from 0 to that, as [100, 105]")
 
     @property
     def micro_batch(self) -> int:

@@ -4,7 +4,6 @@ import copy
 import json
 
 import pytest
-import torch
 
 from ditscale.config import resolve
 from ditscale.errors import UserError

@@ -13,7 +13,7 @@ from ditscale.errors import UserError
 
 KINDS = ("cuda", "xpu", "hpu", "cpu")                                          # ROCm's name in torch is cuda
 WORDS = "cuda (NVIDIA, and AMD by ROCm), xpu (Intel), hpu (Gaudi), cpu"
-CHOSEN = "DS_ACCELERATOR"                                                      # DeepSpeed's variable, for who wants another than it finds
+CHOSEN = "DS_ACCELERATOR"                                                      # DeepSpeed's variable: another kind than it finds
 
 
 def kind_here() -> str:

@@ -71,8 +71,7 @@ class World:
 
 @contextmanager
 def join_ranks():
-    """For a command that computes without training, so without DeepSpeed: yields the ``World``; a process that was started without a
-    launcher is alone."""
+    """For a command that does not train, so without DeepSpeed: yields the ``World``; a process without a launcher is alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, local_device())

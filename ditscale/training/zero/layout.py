@@ -70,7 +70,8 @@ class Layout:
     def _pieces_of_group(self, engine, rank: int) -> list[Piece]:
         pieces = []
         for group, parameters in enumerate(engine.made.groups):
-            begin_of_all, share = weights_of(parameters, self.masters[group], self.shards).storage_offset(), self.masters[group].numel()
+            share = self.masters[group].numel()
+            begin_of_all = weights_of(parameters, self.masters[group], self.shards).storage_offset()
             for p in sorted(parameters, key=lambda p: p.storage_offset()):
                 first = p.storage_offset() - begin_of_all
                 begin, end = max(first, rank * share), min(first + p.numel(), (rank + 1) * share)

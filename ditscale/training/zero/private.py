@@ -37,10 +37,12 @@ class Name:
     on: str = "optimizer"
 
 
-GRADIENTS = Name("averaged_gradients", (1, 2), "this rank's reduced gradients, by group", "each is gathered whole by safe_get_full_grad")
-PREFLATTENED = Name("_get_preflattened_grad_partition", (1, 2), "takes a group's gradients as one tensor, if they have flat_partition",
+GRADIENTS = Name("averaged_gradients", (1, 2), "this rank's reduced gradients, by group",
+                 "each is gathered whole by safe_get_full_grad")
+PREFLATTENED = Name("_get_preflattened_grad_partition", (1, 2), "takes a group's gradients flat, if they have flat_partition",
                     "gradients are flattened, a copy a step")
-RELINK = Name("_link_all_hp_params", (1, 2), "lets parameters forget the former masters", "fp32 masters are kept beside the weights")
+RELINK = Name("_link_all_hp_params", (1, 2), "lets parameters forget the former masters",
+              "fp32 masters are kept beside the weights")
 FRAGMENT = Name("_hp_mapping", (1, 2), "this rank's part of one parameter's gradient, offloaded too",
                 "each is gathered whole by safe_get_full_grad", on="parameter")
 FLATS = Name("fp32_partitioned_groups_flat", (3,), "this rank's masters, by which the optimizer's state is known", "")
@@ -81,8 +83,8 @@ def check(engine) -> str:
             continue
         where = type(engine.optimizer).__name__ if name.on == "optimizer" else "a parameter"
         if not name.instead:
-            raise UserError(f"DeepSpeed {version()} has no {name.name} on {where}, {name.purpose}, and ZeRO stage {stage} cannot do "
-                            f"without; {PINNED} has it, or take stage 1 or 2")
+            raise UserError(f"DeepSpeed {version()} has no {name.name} on {where}, {name.purpose}, and ZeRO stage {stage} cannot "
+                            f"do without; {PINNED} has it, or take stage 1 or 2")
         gone.append(f"no {name.name} on {where}: {name.instead}")
     return f"DeepSpeed {version()} has {'; '.join(gone)}. This is slower; {PINNED} has all" if gone else ""
 
@@ -112,8 +114,8 @@ def is_padding(part: Tensor) -> bool:
 def hands_out_fragments(engine) -> bool:
     """Whether ``fragment_of_gradient`` can be asked on every rank: the other way needs them all. Collective."""
     mine = [p for p in engine.module.parameters() if p.requires_grad and getattr(p, FRAGMENT.name, None) is not None]
-    can = has(engine, FRAGMENT) and all(hasattr(getattr(p, FRAGMENT.name), "get_lp_grad_fragment") and hasattr(p, "_index_in_param_group")
-                                        for p in mine)
+    can = has(engine, FRAGMENT) and all(
+        hasattr(getattr(p, FRAGMENT.name), "get_lp_grad_fragment") and hasattr(p, "_index_in_param_group") for p in mine)
     all_can = torch.tensor(int(can), device=engine.device)
     dist.all_reduce(all_can, op=dist.ReduceOp.MIN)
     return bool(all_can.item())

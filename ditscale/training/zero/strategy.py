@@ -117,7 +117,8 @@ def _check_optimizer(strategy: Strategy, section: dict | None, config: RunConfig
         return
     known, parameters = config.train.optimizer.as_deepspeed(config.train), section.get("params", {})
     if known is None:
-        raise UserError(f"{strategy.where} has 'optimizer', but it is train.optimizer {config.train.optimizer.name}; drop the section")
+        raise UserError(f"{strategy.where} has 'optimizer', but it is train.optimizer {config.train.optimizer.name}; drop "
+                        "the section")
     if str(section.get("type")).lower() != "adamw" or not isinstance(parameters, dict) or {*section} - {"type", "params"}:
         raise UserError(f"{strategy.where} has 'optimizer', but the optimizer is AdamW with train.lr, train.betas and "
                         "train.weight_decay; drop the section")

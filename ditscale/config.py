@@ -15,6 +15,7 @@ from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
+from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
 
@@ -97,6 +98,7 @@ class FlowConfig(Section):
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
 FormulationConfig = union("formulation", {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig})
 ObjectiveConfig = union("objective", OBJECTIVES)
+OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
 class TrainConfig(Section):
@@ -106,6 +108,7 @@ class TrainConfig(Section):
     warmup_images: Count = Field(0, ge=0)                                        # linear warm-up of the learning rate
     lr_schedule: Literal["constant", "cosine"] = "constant"                    # after the warm-up; cosine ends at lr_end
     lr_end: float = Field(0.0, ge=0)
+    optimizer: OptimizerConfig = AdamW()                                       # each kind with its own options
     betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
@@ -121,6 +124,11 @@ class TrainConfig(Section):
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+        return self
+
+    @model_validator(mode="after")
+    def _check_optimizer(self):
+        self.optimizer.check(self)
         return self
 
     @model_validator(mode="after")
@@ -219,6 +227,7 @@ class ResourcesConfig(Section):
     time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before SLURM's limit
     skip_limit: Count = Field(10, gt=0)                                        # steps with a bad gradient in a row, then back
     compile: bool = False                                                      # torch.compile of each block
+    profile_steps: tuple[Count, Count] | None = Field(None, strict=False)      # [100, 105]: torch's profiler sees those in between
     checkpoint_activations: bool = False                                       # recompute each block in the backward pass
 
 
@@ -253,6 +262,7 @@ class RunConfig(Section):
             raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
+        self._check_profile(self.train.images // batch)
         every, saved = self.evaluation and self.evaluation.every_images, self.train.checkpoint_every_images
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
@@ -260,6 +270,12 @@ class RunConfig(Section):
         if self.evaluation:
             self.evaluation.check(self)
         return self
+
+    def _check_profile(self, steps: int) -> None:
+        first, last = self.resources.profile_steps or (0, 1)
+        if not 0 <= first < last <= steps:
+            raise UserError(f"resources.profile_steps [{first}, {last}] is no range of steps of this run, which has {steps}; "
+                            "give two numbers that rise, from 0 to that, as [100, 105]")
 
     @property
     def micro_batch(self) -> int:

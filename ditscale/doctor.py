@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
-from ditscale.training.zero.relied import PINNED, version_note
+from ditscale.training.zero.private import PINNED, version_note
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"

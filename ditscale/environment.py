@@ -12,6 +12,7 @@ import torch
 
 from ditscale import __version__
 from ditscale.cost.hardware import this_machine
+from ditscale.device import accelerator_name, is_accelerator
 
 
 def environment(device: torch.device) -> dict:
@@ -22,7 +23,7 @@ def environment(device: torch.device) -> dict:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             packages[name] = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else this_machine().name
+    name = accelerator_name(device) if is_accelerator(device) else this_machine().name
     return {"ditscale": __version__, "git_commit": git_commit(), "python": sys.version.split()[0], **packages,
             "platform": platform.platform(), "host": socket.gethostname(), "device": name, "threads": torch.get_num_threads(),
             "cores": os.cpu_count()}

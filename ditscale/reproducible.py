@@ -4,16 +4,19 @@ from contextlib import contextmanager
 
 import torch
 
+from ditscale.device import full_fp32
+
 
 @contextmanager
 def reproducible():
     """Full fp32, the same algorithm for the same batch, and one CPU thread: sums that split among threads round otherwise."""
-    threads, cudnn, matmul = torch.get_num_threads(), torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
     torch.set_num_threads(1)
-    cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
+    cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        yield
+        with full_fp32():
+            yield
     finally:
         torch.set_num_threads(threads)
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
+        cudnn.benchmark, cudnn.deterministic = before

@@ -86,8 +86,9 @@ def _said(item: dict) -> str:
 
 def _without_tag(loc: tuple) -> tuple[tuple, str | None, str | None]:
     """A place in the config without the kind's name that pydantic puts into it, the part that comes in kinds, and that name."""
-    if len(loc) > 2 and loc[1] in UNIONS.get(loc[0], {}):
-        return (loc[0], *loc[2:]), loc[0], loc[1]
+    for index, (section, chosen) in enumerate(zip(loc, loc[1:-1])):
+        if chosen in UNIONS.get(section, {}):
+            return (*loc[:index + 1], *loc[index + 2:]), section, chosen
     return loc, None, None
 
 

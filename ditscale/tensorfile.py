@@ -1,6 +1,5 @@
 """Named tensors in one safetensors file that is known to hold, on the disk, what was in memory."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ditscale.digest import file_sha256
 
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by bytes: bits are compared, and NaN equals NaN
 
@@ -32,12 +33,6 @@ def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
     if different:
         raise OSError(f"{path.name} was written, but read back {different[0]} is not what it was in memory")
     return file_sha256(path)
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
-            hashlib.sha256(file.read()).hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from ditscale.models.sizes import MODULATED, ModelName, token_grid
 
 GIB = 2**30
 VALUE_BYTES = {"bf16": 2, "fp32": 4}                                         # of weights and activations in the forward
+ADAM_BYTES = 8                                                                 # of state for one parameter: two fp32 moments
 HOST_BUFFER = 1.5                                                              # DeepSpeed's factor for host memory
 
 
@@ -39,7 +40,8 @@ class MemoryCard:
 
 def memory_card(model: ModelName, *, parameters: int, resolution: int, channels: int, micro_batch: int, stage: int, ranks: int = 1,
                 ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = "adaln_zero",
-                checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False) -> MemoryCard:
+                checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
+                state_bytes: int = ADAM_BYTES) -> MemoryCard:
     """The card of one rank.
 
     Args:
@@ -47,10 +49,11 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
         micro_batch: images of one forward on one rank.
         ema_tracks: averages kept; each is fp32 and sharded as the optimizer is.
         accumulates: gradients stay from one micro batch to the next.
+        state_bytes: the optimizer's, for one parameter.
     """
     largest = largest_layer(model, block)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
-                                largest_layer=largest, precision=precision)
+                                largest_layer=largest, precision=precision, state_bytes=state_bytes)
     shards = ranks if stage else 1
     ema = ema_tracks * 4 * parameters // shards
     kept = activation_bytes(model, resolution=resolution, channels=channels, precision=precision, block=block,
@@ -61,7 +64,7 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
 
 
 def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int | None = None, offload: bool = False,
-                 largest_layer: int = 0, precision: str = "bf16") -> tuple[int, int]:
+                 largest_layer: int = 0, precision: str = "bf16", state_bytes: int = ADAM_BYTES) -> tuple[int, int]:
     """(bytes on one accelerator, bytes on one host) for weights, gradients and optimizer.
 
     Stages 2 and 3 in bf16, with and without offload to the host, equal DeepSpeed's estimators. Stages 0 and 1 have none there; they are
@@ -77,17 +80,18 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
     per_node = ranks_per_node or ranks
     nodes = -(-ranks // per_node)
     a, twice = VALUE_BYTES[precision], precision == "bf16"                     # masters beside the weights
+    shared = state_bytes + (8 if twice else 4)                                 # and a gradient in fp32; masters beside the weights
     if stage == 0:
-        return (20 if twice else 16) * parameters, 0
+        return (shared + a * (2 if twice else 1)) * parameters, 0
     if stage == 1:
-        return 2 * a * parameters + int((16 if twice else 12) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+        return 2 * a * parameters + int(shared * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if stage == 2:
         if offload:
-            return a * parameters, int(parameters * max(4 * ranks, 16) * HOST_BUFFER)
-        return a * parameters + int((a + (16 if twice else 12)) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
+            return a * parameters, int(parameters * max(4 * ranks, state_bytes + 8) * HOST_BUFFER)
+        return a * parameters + int((a + shared) * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if offload:
-        return 2 * a * largest_layer, int(parameters * (a + 16) / nodes * HOST_BUFFER)
-    return 2 * a * largest_layer + int((a + 16) * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
+        return 2 * a * largest_layer, int(parameters * (a + state_bytes + 8) / nodes * HOST_BUFFER)
+    return 2 * a * largest_layer + int((a + state_bytes + 8) * parameters / ranks), int(4 * largest_layer * per_node * HOST_BUFFER)
 
 
 def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "bf16") -> int:

@@ -57,7 +57,8 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
         backbone.model, parameters=card.parameters, resolution=config.data.resolution, channels=config.data.channels,
         micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
         precision=config.train.precision, block=config.model.block, checkpointing=resources.checkpoint_activations,
-        ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch)
+        ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch,
+        state_bytes=config.train.optimizer.state_bytes)
     ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())
     value_bytes = 2 if config.train.precision == "bf16" else 4
     return replace(memory, activations=round(memory.activations * ratio),

@@ -20,12 +20,12 @@ from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
-from ditscale.data.digest import new_digest
 from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.progress import Progress, duration
 from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
+from ditscale.digest import new_digest
 from ditscale.errors import UserError
 
 FEW = 5                                                                         # names in a message

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import __version__ as pillow_version
 
 from ditscale.data.decode import Unreadable, count, decode, unlimited_pillow
-from ditscale.data.digest import new_digest
 from ditscale.data.sources.base import Reader, Source
+from ditscale.digest import new_digest
 from ditscale.errors import UserError
 
 RULES = 2                                                                       # raise it when decoding, cropping or hashing changes

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from ditscale.data.beton import BetonFile
-from ditscale.data.digest import new_digest
+from ditscale.digest import new_digest
 from ditscale.errors import UserError, first_line
 from ditscale.rundir import write_json
 from ditscale.section import in_words

@@ -3,11 +3,12 @@
 import torch
 
 from ditscale.data.loader import Batch
+from ditscale.device import current_stream, is_accelerator, new_event, new_stream, on_stream
 
 
 def on_device(batches, device: torch.device):
     """Yields the batches on ``device``. On a CPU there is nothing to copy, and FFCV's thread reads ahead already."""
-    return ahead(batches, CudaCopies(device)) if device.type == "cuda" else iter(batches)
+    return ahead(batches, StreamCopies(device)) if is_accelerator(device) else iter(batches)
 
 
 def ahead(batches, copies):
@@ -22,25 +23,25 @@ def ahead(batches, copies):
         yield copies.finish(pending)
 
 
-class CudaCopies:
+class StreamCopies:
     """Copies through pinned memory that do not wait for the model, nor the model for more than its own batch."""
 
     def __init__(self, device: torch.device):
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.device, self.stream = device, new_stream(device)
 
     def start(self, batch: Batch):
         """Queue the copy, from pinned memory of our own: the batch is on loan. Torch keeps that memory until the copy is done."""
         pinned = [torch.empty_like(part, pin_memory=True).copy_(part) for part in batch]
-        with torch.cuda.stream(self.stream):
+        with on_stream(self.device, self.stream):
             copied = Batch(*(part.to(self.device, non_blocking=True) for part in pinned))
-            done = torch.cuda.Event()
+            done = new_event(self.device)
             done.record(self.stream)
         return copied, done
 
     def finish(self, started) -> Batch:
         """The batch for the current stream, which waits for the copy; the memory is not reused before that stream is through."""
         copied, done = started
-        current = torch.cuda.current_stream(self.device)
+        current = current_stream(self.device)
         current.wait_event(done)
         for part in copied:
             part.record_stream(current)

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ditscale.device import local_device, names
 from ditscale.errors import UserError, first_line
 from ditscale.reproducible import reproducible
 
@@ -103,11 +103,6 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def default_device() -> str:
-    """This rank's GPU, or the CPU where there is none."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
 def checked_device(name: str | None) -> str:
     """The device of that name, for None the default.
 
@@ -115,13 +110,12 @@ def checked_device(name: str | None) -> str:
         UserError: this machine has no such device.
     """
     if name is None:
-        return default_device()
+        return str(local_device())
     try:
         torch.zeros(1, device=name).cpu()                                      # cpu(): a "meta" device holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:       # a torch without CUDA fails an assertion
-        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         raise UserError(f"--device {name}: cannot be used here ({first_line(error)}); "
-                        f"there is {', '.join(['cpu', *gpus])}") from None
+                        f"there is {', '.join(names())}") from None
     return name
 
 

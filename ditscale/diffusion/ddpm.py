@@ -109,7 +109,7 @@ class Ddpm:
         gap = log_posterior - log_variance
         divergence = 0.5 * (gap.exp() - 1 - gap + away.square() * torch.exp(-log_variance))
         first = t == 0
-        if not first.is_cuda and not first.any():                              # on a GPU asking would cost a wait
+        if first.device.type == "cpu" and not first.any():                              # on a GPU asking would cost a wait
             return divergence / NATS_PER_BIT
         # At t = 0 the posterior's mean is x_0 itself (clean_weight 1, noisy_weight 0), so the model's is x_0 + away.
         return torch.where(per_image(first), -eight_bit_log_likelihood(clean, clean + away, 0.5 * log_variance), divergence) \

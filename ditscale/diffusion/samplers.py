@@ -70,7 +70,7 @@ class StepNoise:
 
     def __init__(self, seed: int, positions: Tensor, shape, steps: int):
         self.seed, self.positions, self.shape, self.steps = seed, positions, tuple(shape), steps
-        self.at_once = 8 if positions.is_cuda else 1
+        self.at_once = 1 if positions.device.type == "cpu" else 8
         self.drawn: dict[str, Tensor] = {}
 
     def at(self, step: int) -> Tensor:

@@ -9,19 +9,17 @@ from pathlib import Path
 import torch
 
 from ditscale.config import MeasureConfig
-from ditscale.data.vae import default_device
 from ditscale.errors import UserError
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.settings import read, sweep
-from ditscale.ranks import join_ranks
+from ditscale.ranks import World, join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint, run_config
-from ditscale.training.distributed import World
 
 
 def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
@@ -34,19 +32,18 @@ def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: 
     configs = sweep(run_config(run), overrides)
     pick_checkpoint(run, images)                                               # an error where there is none
     scorers, lines = {}, []
-    with join_ranks() as ranks:
-        world = World(ranks.rank, ranks.size, torch.device(default_device()))
+    with join_ranks() as world:
         for config in configs:
             settings = config.evaluation
             measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
             evaluator = Evaluator(config, world, scorers.get(measured))
             scorers[measured] = evaluator.scorer
             # As one rank sees them: the run may be in training and save another.
-            for checkpoint in ranks.agree(_chosen(run, images, whole, settings.average) if ranks.is_main else None):
-                if ranks.agree(evaluator.line(run, images_of(checkpoint))) is None:
+            for checkpoint in world.agree(_chosen(run, images, whole, settings.average) if world.is_main else None):
+                if world.agree(evaluator.line(run, images_of(checkpoint))) is None:
                     evaluator.evaluate(run, checkpoint)
                 lines.append(evaluator.line(run, images_of(checkpoint)))
-    return lines if ranks.is_main else []
+    return lines if world.is_main else []
 
 
 def _chosen(run: RunDir, images: int | None, whole: bool, average: str) -> list[Path]:
@@ -76,14 +73,13 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     values = {key: value for key, (value, *_) in read(overrides).items()}
     settings = validate(MeasureConfig, values, "evaluate")
     out, started = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl"), time.perf_counter()
-    with join_ranks() as ranks:
-        world = World(ranks.rank, ranks.size, torch.device(default_device()))
+    with join_ranks() as world:
         scorer = Scorer(settings, world)
         found = open_images(target, channels=max(scorer.extractor.channels))
         if found.count < 2:
             raise UserError(f"{target}: holds 1 image; a score needs a covariance, so at least 2, better thousands")
         scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
-    if not ranks.is_main:
+    if not world.is_main:
         return []
     passport = Passport(**scorer.passport(found.count), **_origin(target))
     seconds = time.perf_counter() - started

@@ -16,10 +16,10 @@ from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer, has_all
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.weights import is_passed_over
-from ditscale.training.distributed import World, agree, any_rank, sum_over_ranks
 from ditscale.training.schedule import is_due
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
@@ -47,13 +47,13 @@ class Evaluator:
         """Score every checkpoint that is due and has no line in evals.jsonl under this passport; False where ``stop()`` ended it
         before. Collective."""
         for checkpoint in self._missing(run):
-            if any_rank(self.world, bool(stop())) or not self.evaluate(run, checkpoint, stop):
+            if self.world.any(bool(stop())) or not self.evaluate(run, checkpoint, stop):
                 return False
         return True
 
     def _missing(self, run: RunDir) -> list[Path]:
         """What is due, not scored and not damaged, as rank 0 sees it: other ranks may see its files late. Collective."""
-        return agree(self.world, [checkpoint for checkpoint in list_checkpoints(run) if self._is_missing(run, checkpoint)]
+        return self.world.agree([checkpoint for checkpoint in list_checkpoints(run) if self._is_missing(run, checkpoint)]
                      if self.world.is_main else None)
 
     def _is_missing(self, run: RunDir, checkpoint: Path) -> bool:
@@ -80,7 +80,7 @@ class Evaluator:
             return False
         finally:
             self.maker.unload()
-        nan_images = sum_over_ranks(self.world, len(self.maker.nan_images))
+        nan_images = self.world.sum(len(self.maker.nan_images))
         if not self.world.is_main:
             return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
@@ -104,7 +104,7 @@ class Evaluator:
             _Stopped: ``stop()`` is true on some rank.
         """
         for _ in range(0, self.settings.samples, self.settings.batch * self.world.size):
-            if any_rank(self.world, bool(stop())):
+            if self.world.any(bool(stop())):
                 raise _Stopped
             yield from islice(parts, 1)
 

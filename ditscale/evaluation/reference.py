@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from ditscale.data.aside import written_aside
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.metrics.moments import Accumulator, Moments, covariance_problem
-from ditscale.tensorfile import file_sha256
 
 
 @dataclass(frozen=True)

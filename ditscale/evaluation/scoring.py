@@ -24,7 +24,7 @@ from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.evaluation.metrics.precision_recall import precision_recall
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
-from ditscale.training.distributed import World, agree
+from ditscale.ranks import World
 
 FEWEST = 16                                                                    # images, below which not even the bias is measured
 ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
@@ -206,7 +206,7 @@ class Scorer:
         if not self.also & STORED:
             yield None
             return
-        folder = agree(self.world, tempfile.mkdtemp(prefix=".features-", dir=scratch) if self.world.is_main else None)
+        folder = self.world.agree(tempfile.mkdtemp(prefix=".features-", dir=scratch) if self.world.is_main else None)
         try:
             yield FeatureStore(folder, count)
         finally:

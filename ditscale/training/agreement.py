@@ -12,7 +12,7 @@ import ditscale
 from ditscale.config import RunConfig
 from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
-from ditscale.training.distributed import World
+from ditscale.ranks import World
 
 
 def check_ready(problem: str, world: World) -> None:

@@ -9,7 +9,7 @@ from ditscale.errors import UserError
 from ditscale.training.zero.strategy import offloads, zero_stage
 
 if TYPE_CHECKING:
-    from ditscale.training.distributed import World
+    from ditscale.ranks import World
 
 USABLE = 0.85                                                                  # the rest is for buckets, kernels and fragments
 
@@ -23,13 +23,7 @@ def fit_micro_batch(config: RunConfig, world: "World") -> RunConfig:
     if config.resources.micro_batch != "auto":
         return config
 
-    import torch
-    import torch.distributed as dist
-
-    least = torch.tensor(_memory_bytes(world), dtype=torch.long)
-    if world.size > 1:
-        dist.all_reduce(least, op=dist.ReduceOp.MIN, group=world.control)
-    return with_micro_batch(config, largest_that_fits(config, int(USABLE * least.item())))
+    return with_micro_batch(config, largest_that_fits(config, int(USABLE * world.least(_memory_bytes(world)))))
 
 
 def with_micro_batch(config: RunConfig, micro_batch: int) -> RunConfig:
@@ -61,10 +55,10 @@ def micro_batches(config: RunConfig) -> list[int]:
 
 def _memory_bytes(world: "World") -> int:
     """Memory of this rank's device; on the CPU its share of what is free, all ranks taken to be on this host."""
-    import torch
+    from ditscale.device import is_accelerator, total_memory
 
-    if world.device.type == "cuda":
-        return torch.cuda.get_device_properties(world.device).total_memory
+    if is_accelerator(world.device):
+        return total_memory(world.device)
     with open("/proc/meminfo") as file:
         kib = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     return kib * 1024 // world.size

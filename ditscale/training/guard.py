@@ -1,6 +1,6 @@
 """The gradient's norm, clipping, and steps that are passed over because the gradient is not finite.
 
-All of it stays on the device: AdamW's fused kernel takes ``grad_scale`` (clipping) and ``found_inf`` (leave everything as it
+All of it stays on the device: torch's fused optimizers take ``grad_scale`` (clipping) and ``found_inf`` (leave everything as it
 is) as tensors, so no step waits for the host. What happened is read once a log interval. Every rank sees the norm of the whole
 gradient, so all pass over the same steps.
 """
@@ -79,10 +79,10 @@ class Guard:
             dist.all_reduce(square)
         self.norm = square.sqrt()
         is_bad = ~torch.isfinite(square)
-        adam = zero.adam_of(self.engine)
-        adam.found_inf = is_bad.float()
+        optimizer = self.engine.made.optimizer
+        optimizer.found_inf = is_bad.float()
         if self.grad_clip:
-            adam.grad_scale = ((self.norm + 1e-6) / self.grad_clip).clamp(min=1.0)
+            optimizer.grad_scale = ((self.norm + 1e-6) / self.grad_clip).clamp(min=1.0)
         self._count(is_bad, norms, images_seen)
 
     def _count(self, is_bad: Tensor, norms: Tensor, images_seen: int) -> None:

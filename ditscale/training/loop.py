@@ -1,7 +1,6 @@
 """The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
 
 import time
-from functools import partial
 
 from ditscale import randomness
 from ditscale.config import RunConfig
@@ -10,13 +9,14 @@ from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.objectives.variants import build_model, make_objective
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training.block_options import prepare_blocks
 from ditscale.training.checkpoint import checkpoint
-from ditscale.training.distributed import World, any_rank, mean_over_ranks
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ema.teacher import Teacher
 from ditscale.training.guard import Guard
+from ditscale.training.profiling import Profiler
 from ditscale.training.schedule import learning_rate, reached
 from ditscale.training.telemetry import Telemetry
 from ditscale.training.zero import zero
@@ -34,6 +34,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     Raises:
         TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
     """
+    # What is trained, and where it stands
     settings = config.train
     objective, prepare = make_objective(config), make_prepare(config.data)
     streams = {**objective.streams, **prepare.streams}
@@ -45,21 +46,25 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
     stopping = images_seen > 0 and after_checkpoint() is False
 
+    # Batches from there on, and who listens
     loader = open_loader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
                          rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
                          backend=config.resources.loader, pick=prepare.pick)
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
     telemetry = Telemetry(run, world, config, objective.warning)
-    timed = telemetry.timed
+    timed, profiler = telemetry.timed, Profiler(run, world, config)
     batch, last_step = settings.global_batch, settings.images // settings.global_batch
     batches = on_device(loader, world.device)
 
     try:
         while steps < last_step and not stopping:
+            profiler.step(steps)
             lr = learning_rate(config, images_seen)
-            for group in engine.optimizer.param_groups:
-                group["lr"] = lr
+            for group in engine.made.optimizer.param_groups:
+                group["lr"] = lr * group["lr_multiplier"]
+
+            # Gradients of one batch, and the step
             for _ in range(engine.gradient_accumulation_steps()):
                 with timed("data", host=True):
                     raw, labels, positions = next(batches)
@@ -78,13 +83,16 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             steps += 1
             before, images_seen = images_seen, images_seen + batch
             telemetry.images += batch
+
+            # Averages and the teacher follow
             with timed("ema"):
                 averages.update(before, images_seen)
                 if teacher:
                     teacher.update(objective.teacher_momentum_at(images_seen))
-                objective.after_step(partial(mean_over_ranks, world))
+                objective.after_step(world.mean)
 
-            stopping = any_rank(world, bool(stop()))
+            # Write things down
+            stopping = world.any(bool(stop()))
             saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
             if saving or reached(images_seen, config.resources.log_every_images, batch):
                 found = guard.read()
@@ -98,6 +106,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 stopping = stopping or after_checkpoint() is False
                 telemetry.pause(time.perf_counter() - started)
     finally:
+        profiler.close()
         loader.close()
         telemetry.close()
         zero.destroy(engine)
@@ -110,8 +119,9 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
         objective.buffers[name] = value.to(world.device)
     engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
     layout = Layout(engine)
+    zero.optimizer_state(engine, layout, config.train.optimizer)
     averages, teacher = Averages(layout, config.train), None
     if objective.has_teacher:
         teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
         objective.teacher = teacher.model
-    return checkpoint.TrainingState(engine, layout, averages, teacher, objective.buffers)
+    return checkpoint.TrainingState(engine, config.train.optimizer, layout, averages, teacher, objective.buffers)

@@ -13,9 +13,10 @@ from ditscale.cost.hardware import dense_bf16_flops
 from ditscale.cost.runs import run_card
 from ditscale.cost.throughput import utilisation
 from ditscale.data.progress import duration
+from ditscale.device import accelerator_name, is_accelerator, peak_memory
 from ditscale.objectives.objective import Terms
+from ditscale.ranks import World
 from ditscale.rundir import RUNNING, RunDir, append_line, read_lines
-from ditscale.training.distributed import World, mean_over_ranks
 from ditscale.training.guard import Found
 from ditscale.training.spikes import Spikes
 from ditscale.training.timers import Timers
@@ -76,8 +77,8 @@ class Telemetry:
     def _means(self) -> dict[str, float]:
         """The mean of each term over its micro steps and the ranks, which all have the same names. Collective."""
         names = sorted(self.sums)
-        sums = mean_over_ranks(self.world, torch.stack([self.sums[name] for name in names]))
-        counts = mean_over_ranks(self.world, torch.stack([self.counts[name] for name in names]).float())
+        sums = self.world.mean(torch.stack([self.sums[name] for name in names]))
+        counts = self.world.mean(torch.stack([self.counts[name] for name in names]).float())
         return dict(zip(names, (sums / counts).tolist()))
 
     def _gradient(self, found: Found) -> dict[str, float]:
@@ -90,7 +91,7 @@ class Telemetry:
         speed = {"images_per_second": self.images / elapsed, "seconds": elapsed, "accelerator_hours": self.accelerator_hours,
                  **{f"seconds/{part}": round(value, 6) for part, value in seconds.items()},
                  "peak_memory_gib": _peak_memory_gib(self.world.device)}
-        peak = dense_bf16_flops(torch.cuda.get_device_name()) if self.world.device.type == "cuda" else None
+        peak = dense_bf16_flops(accelerator_name(self.world.device)) if is_accelerator(self.world.device) else None
         if peak:
             speed["mfu"] = utilisation(run_card(self.config).train_flops_per_image, self.images / elapsed, self.world.size, peak)
         return speed
@@ -147,6 +148,6 @@ def _of_kind(prefix: str, means: dict[str, float]) -> dict[str, float]:
 
 def _peak_memory_gib(device: torch.device) -> float:
     """Peak memory of the accelerator, or of this process where there is none."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    if is_accelerator(device):
+        return peak_memory(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ditscale.device import is_accelerator, new_event, synchronize
+
 
 class Timers:
     """``with timers("forward"): ...`` counts; ``read`` returns seconds by part and starts anew.
@@ -15,14 +17,14 @@ class Timers:
     """
 
     def __init__(self, device: torch.device):
-        self.on_gpu = device.type == "cuda"
+        self.device, self.is_queued = device, is_accelerator(device)
         self.seconds: dict[str, float] = defaultdict(float)
-        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self.events: list[tuple] = []
 
     @contextmanager
     def __call__(self, part: str, *, host: bool = False):
-        if self.on_gpu and not host:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if self.is_queued and not host:
+            start, end = (new_event(self.device, timed=True) for _ in range(2))
             start.record()
             yield
             end.record()
@@ -35,7 +37,7 @@ class Timers:
     def read(self) -> dict[str, float]:
         """Seconds by part since the last call. Waits for the device."""
         if self.events:
-            torch.cuda.synchronize()
+            synchronize(self.device)
         for part, start, end in self.events:
             self.seconds[part] += start.elapsed_time(end) / 1000
         seconds, self.seconds, self.events = dict(self.seconds), defaultdict(float), []

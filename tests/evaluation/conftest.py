@@ -87,7 +87,7 @@ def inception_weights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sign():
     """``sign(folder)``: a checkpoint's state.json says that its files are as they stand now."""
-    from ditscale.tensorfile import file_sha256
+    from ditscale.digest import file_sha256
 
     def write(folder):
         sha256 = {path.name: file_sha256(path) for path in folder.glob("*.safetensors")}

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from ditscale.data.beton import BetonFile
+from ditscale.digest import file_sha256
 from ditscale.evaluation.extractors.digits_cnn import load_digits_cnn, train_digits_cnn
 from ditscale.evaluation.metrics.frechet import frechet_distance
 from ditscale.evaluation.metrics.moments import moments
-from ditscale.tensorfile import file_sha256
 
 
 def test_network_is_deterministic_and_good(digits, tmp_path):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Features
 from ditscale.evaluation.extractors.inception import WEIGHTS_SHA256, make_inception
 from ditscale.evaluation.extractors.make import make_extractor
-from ditscale.tensorfile import file_sha256
 
 
 @pytest.fixture(scope="module")

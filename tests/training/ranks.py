@@ -7,6 +7,7 @@ Each rank leaves in the run directory how many fp32 numbers it held for the aver
 import math
 import os
 import sys
+from dataclasses import replace
 
 from ditscale.config import resolve
 from ditscale.rundir import RunDir
@@ -15,10 +16,13 @@ from ditscale.training.agreement import check_agreement
 from ditscale.training.distributed import join_world
 from ditscale.training.ema.ema import Averages
 from ditscale.training.loop import train
+from ditscale.training.zero import private
 
 
 def main(paths: list[str]) -> None:
     world = join_world()
+    for word in os.environ.get("GONE", "").split():                            # DeepSpeed without these private names
+        setattr(private, word, replace(getattr(private, word), name="gone_in_the_next_version"))
     if "POISON" in os.environ:
         poison(world.rank, *os.environ["POISON"].split())
     for path in paths:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ditscale.device import full_fp32
 from ditscale.errors import UserError
 
 
@@ -63,11 +64,5 @@ def as_rgb(images: Tensor) -> Tensor:
 @contextmanager
 def _full_fp32(device: torch.device):
     """No TF32 and no autocast; settings are as before afterwards."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+    with full_fp32(), torch.autocast(device.type, enabled=False):
+        yield

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.order import epoch_order
+from ditscale.digest import file_sha256
 from ditscale.evaluation.extractors import Extractor, Features
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required
 from ditscale.rundir import write_atomically
-from ditscale.tensorfile import file_sha256
 
 EPOCHS, BATCH, SEED = 20, 64, 0
 

@@ -6,10 +6,10 @@ torchvision's InceptionV3 is another network (pooling, outputs, weights) and giv
 import torch
 from torch import Tensor, nn
 
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor, Features, as_rgb
 from ditscale.evaluation.extractors.pretrained import required
-from ditscale.tensorfile import file_sha256
 
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 WEIGHTS_URL = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

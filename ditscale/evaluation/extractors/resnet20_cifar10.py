@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditscale.digest import file_sha256
 from ditscale.evaluation.extractors import Extractor, Features
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required
-from ditscale.tensorfile import file_sha256
 
 HINT = "fetch https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)                       # ImageNet's, as in its training

@@ -12,8 +12,8 @@ from PIL import Image
 from ditscale.data.sources.archive import DAMAGE, open_zip
 from ditscale.data.sources.base import Request
 from ditscale.data.sources.folder import open_folder
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
-from ditscale.tensorfile import file_sha256
 
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")        # Pillow's modes
 

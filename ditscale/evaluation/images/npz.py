@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ditscale.data.sources.base import checked_labels
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
-from ditscale.tensorfile import file_sha256
 
 IMAGES, LABELS = "arr_0", "arr_1"
 PEEK = 1 << 20                                                                 # bytes looked at, to say the range of floats

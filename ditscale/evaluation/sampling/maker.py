@@ -13,6 +13,7 @@ from torch import Tensor
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.vae import Vae
+from ditscale.device import is_accelerator
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
@@ -57,7 +58,7 @@ class ImageMaker:
         model, settings = build_model(self.config), self.settings
         load_into(model, weights, self.config)
         model = model.to(self.device).eval().requires_grad_(False)
-        if self.device.type == "cuda":                                         # a batch size has one kernel, whichever came first
+        if is_accelerator(self.device):                                        # a batch size has one kernel, whichever came first
             model = torch.compile(model, dynamic=False)
         self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
                              interval=settings.guidance_interval, schedule=settings.guidance_schedule,
@@ -90,7 +91,7 @@ class ImageMaker:
         if not len(positions):                                                 # a rank without a share of a small set
             return positions
         batch = self.settings.batch
-        whole = (positions[0] >= batch or self.device.type == "cuda")
+        whole = (positions[0] >= batch or is_accelerator(self.device))
         missing = (batch if whole else min(batch, FEWEST)) - len(positions)
         return torch.cat([positions, positions[-1:] + 1 + torch.arange(missing)]) if missing > 0 else positions
 

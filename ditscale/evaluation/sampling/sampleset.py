@@ -12,14 +12,14 @@ import torch
 
 from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.progress import Progress
-from ditscale.data.vae import default_device
+from ditscale.device import local_device
 from ditscale.environment import environment
 from ditscale.errors import UserError
 from ditscale.evaluation.sampling.imagefiles import form_of
 from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.sampling.model import choose_weights
 from ditscale.evaluation.sampling.workfolder import WorkFolder, read_note, refuse_other
-from ditscale.ranks import Ranks, join_ranks
+from ditscale.ranks import World, join_ranks
 from ditscale.rundir import RunDir
 from ditscale.section import validate
 from ditscale.training.checkpoint.checkpoint import images_of
@@ -54,7 +54,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     Raises:
         UserError: settings, weights or VAE are not the run's, or ``out`` or its work folder holds something else.
     """
-    out, config, device = Path(out), run_config(run), default_device()
+    out, config, device = Path(out), run_config(run), str(local_device())
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)
     with join_ranks() as ranks:
         at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
@@ -85,7 +85,7 @@ def _stands(result, plan: dict) -> bool:
     return True
 
 
-def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result, ranks: Ranks, say) -> None:
+def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result, ranks: World, say) -> None:
     """Make what is missing, and let the set appear. Collective."""
     if ranks.is_main:
         work.open(plan)
@@ -104,7 +104,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
         say(f"{result.out}: {work.images:,} images, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")
 
 
-def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: Ranks) -> None:
+def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: World) -> None:
     """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
     shown = work.images_done()
     with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress:

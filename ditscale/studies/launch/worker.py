@@ -94,14 +94,12 @@ def _join(problem: str, start: Start):
 
 def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evaluates: bool, start: Start) -> bool:
     """Whether it is finished; a start that its time limit ended with nothing to show for would be repeated for ever."""
-    from ditscale.training.distributed import agree
-
     def shown() -> tuple[list, int]:
         return sorted(run.checkpoints.glob("images-*")), len(read_lines(run.evals))
 
     before = shown()
     finished = (_evaluate if only_evaluates else _train_and_evaluate)(config, run, world, stop, start)
-    if not finished and agree(world, stop.had_its_time and shown() == before):
+    if not finished and world.agree(stop.had_its_time and shown() == before):
         raise UserError(TOO_SHORT)
     return finished
 
@@ -109,7 +107,6 @@ def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evalua
 def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:
     from ditscale.evaluation.evaluate import Evaluator
     from ditscale.training.agreement import check_agreement
-    from ditscale.training.distributed import any_rank
     from ditscale.training.fit import fit_micro_batch
     from ditscale.training.guard import TooManySkipped
     from ditscale.training.loop import train
@@ -134,7 +131,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         start.now("loading what scores")
         evaluator = Evaluator(config, world)
-        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run, stop=asked) and not any_rank(world, bool(asked()))
+        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run, stop=asked) and not world.any(bool(asked()))
     compiles = " and compiling" if config.resources.compile else ""
     start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
     try:

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 
 from ditscale.config import RunConfig, resolve
+from ditscale.device import forget_peak_memory, is_accelerator, peak_memory, synchronize
 from ditscale.errors import UserError
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
 from ditscale.training import heap
-from ditscale.training.distributed import World, join_world
+from ditscale.training.distributed import join_world
 from ditscale.training.fit import fit_micro_batch
 from ditscale.training.loop import train
 
@@ -40,8 +42,7 @@ class _Clock:
         self.calls += 1
         counted = self.calls - WARM_UP_STEPS
         if counted >= 0 and counted % BLOCK == 0:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            synchronize(self.device)
             now = time.perf_counter()
             if counted:
                 self.block_seconds.append((now - self.since) / BLOCK)
@@ -94,16 +95,15 @@ def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
     There, what is freed goes back to the kernel at once, as what the heap would keep for later is not what training needs. That
     costs time, so that steps are timed afterwards, with the heap as training has it.
     """
-    on_cpu = world.device.type == "cpu"
+    on_cpu = not is_accelerator(world.device)
     if on_cpu:
         heap.give_back_freed()
     _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # whatever is loaded once is loaded now
     gc.collect()
     if not on_cpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(world.device)
+        forget_peak_memory(world.device)
         _train(config, RunDir(run.path / "memory"), world, BLOCK)
-        return torch.cuda.max_memory_allocated(world.device)
+        return peak_memory(world.device)
     heap.give_back_freed()
     Path("/proc/self/clear_refs").write_text("5")                              # Linux: forget the peak so far
     before = _status_bytes("VmRSS")

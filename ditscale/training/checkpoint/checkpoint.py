@@ -4,7 +4,7 @@
 
     checkpoints/images-000001280000/
       masters.safetensors    fp32 weights by parameter name
-      optimizer.safetensors  AdamW's moments, ``exp_avg.<name>`` and ``exp_avg_sq.<name>``
+      optimizer.safetensors  the optimizer's state, as ``exp_avg.<name>``, ``exp_avg_sq.<name>``
       ema*.safetensors       averaged weights by parameter name, one file an average: all that sampling needs
       teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
       objective.safetensors  the objective's buffers, where it has any
@@ -25,21 +25,21 @@ from torch import Tensor
 
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
+from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
 from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint import fallback
 from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder
 from ditscale.training.checkpoint.whole import damage
-from ditscale.training.distributed import World
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ema.profiles import MAIN
 from ditscale.training.ema.teacher import Teacher
+from ditscale.training.optimizers import Optimizer
 from ditscale.training.schedule import reached
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
 
 MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -47,6 +47,7 @@ class TrainingState:
     """What a run needs back to go on as if it had never stopped."""
 
     engine: object
+    optimizer: Optimizer
     layout: Layout
     averages: Averages
     teacher: Teacher | None
@@ -59,16 +60,20 @@ class TrainingState:
                 *([OBJECTIVE] if self.buffers else [])]
 
     @property
-    def optimizer_steps(self) -> int:
-        """AdamW's own count, for its bias correction: without the steps that were passed over."""
-        return int(zero.adam_state(self.engine, self.layout)[0]["step"].item())
+    def optimizer_steps(self) -> dict[str, int]:
+        """The optimizer's own count, as for a bias correction, where it has one: without the steps that were passed over."""
+        return {"optimizer_steps": int(self.flat_states()[0]["step"].item())} if self.optimizer.counts_steps else {}
+
+    def flat_states(self) -> list[dict]:
+        """The optimizer's state of each flat."""
+        return zero.optimizer_state(self.engine, self.layout, self.optimizer)
 
     def tensors(self):
         """Each file's name with its whole tensors by name, on rank 0; one file in memory at a time. Collective."""
-        gather, adam = self.layout.gather, zero.adam_state(self.engine, self.layout)
+        gather, flats = self.layout.gather, self.flat_states()
         yield MASTERS, gather(self.layout.masters)
-        yield OPTIMIZER, {f"{moment}.{name}": value for moment in MOMENTS
-                          for name, value in gather([state[moment] for state in adam]).items()}
+        yield OPTIMIZER, {f"{kind}.{name}": value for kind in self.optimizer.states
+                          for name, value in gather([state[kind] for state in flats]).items()}
         for name, track in self.averages.tracks.items():
             yield average_file(name), gather(track.flats)
         if self.teacher:
@@ -84,7 +89,7 @@ def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, s
         TrainingFailed: it could not be written, or on the disk it is not what it was in memory. Those before it stand.
     """
     if world.is_main:
-        counts = {"images_seen": images_seen, "steps": steps, "optimizer_steps": state.optimizer_steps}
+        counts = {"images_seen": images_seen, "steps": steps, **state.optimizer_steps}
         try:
             _write(run, state.tensors(), counts)
         except OSError as error:
@@ -137,7 +142,7 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
 
 def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
     """Put a checkpoint's files back, one at a time."""
-    layout, adam = state.layout, zero.adam_state(state.engine, state.layout)
+    layout, flats = state.layout, state.flat_states()
     for name, track in state.averages.tracks.items():
         layout.scatter(load_file(folder / average_file(name)), track.flats)
     if state.teacher:
@@ -147,10 +152,10 @@ def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
         saved = load_file(folder / OBJECTIVE)
         for name, value in state.buffers.items():
             state.buffers[name] = saved[name].to(value.device)
-    moments = load_file(folder / OPTIMIZER)
-    for moment in MOMENTS:
-        layout.scatter({name: moments[f"{moment}.{name}"] for name in layout.shapes}, [flat[moment] for flat in adam])
-    for flat in adam:
+    saved = load_file(folder / OPTIMIZER)
+    for kind in state.optimizer.states:
+        layout.scatter({name: saved[f"{kind}.{name}"] for name in layout.shapes}, [flat[kind] for flat in flats])
+    for flat in flats if state.optimizer.counts_steps else ():
         flat["step"].fill_(optimizer_steps)
     zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
 

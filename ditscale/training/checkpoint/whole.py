@@ -4,7 +4,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from ditscale.tensorfile import file_sha256
+from ditscale.digest import file_sha256
 
 
 def was_saved(checkpoint: Path, file: str) -> bool:

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ditscale.training.zero.layout import Layout, Piece
+from ditscale.training.zero import private
+from ditscale.training.zero.layout import Layout, Piece, weights_of
 
 
 class _Run(list):
@@ -25,12 +26,14 @@ def share_weights(engine) -> None:
 
     Saves 4 bytes a parameter, shared out over the ranks, and the copy after each step.
     """
-    zero = engine.optimizer
-    for master, parts in zip(zero.single_partition_of_fp32_groups, zero.parallel_partitioned_bit16_groups, strict=True):
-        mine = parts[dist.get_rank()]
+    if not private.has(engine, private.RELINK):
+        return
+    for group, parameters in zip(engine.made.optimizer.param_groups, engine.made.groups, strict=True):
+        [master] = group["params"]
+        mine = weights_of(parameters, master, dist.get_world_size()).view(dist.get_world_size(), -1)[dist.get_rank()]
         if mine.dtype == master.dtype and mine.device == master.device:
-            master.data = mine.data
-    zero._link_all_hp_params()                                                 # else the former masters stay alive in its views
+            master.data = mine
+    private.forget_former_masters(engine)                                      # else they stay alive in its views
 
 
 def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
@@ -38,7 +41,7 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
 
     In place of a reduction with nobody, which takes three copies. Each comes out as soon as it lies there, still in the cache.
     """
-    flats = [torch.empty_like(weights) for weights in engine.optimizer.bit16_groups_flat]
+    flats = [torch.empty_like(weights_of(parameters, master, 1)) for parameters, master in zip(engine.made.groups, layout.masters)]
     parts, ends = [[] for _ in flats], [0] * len(flats)
     for piece in layout.mine:
         p, group, end = layout.parameters[piece.name], piece.group, piece.offset + piece.numel
@@ -52,7 +55,7 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
         yield piece, part
     for group, flat in enumerate(flats):
         flat[ends[group]:].zero_()                                             # padding
-        engine.optimizer.averaged_gradients[group] = _Run(parts[group], flat)
+        private.averaged(engine)[group] = _Run(parts[group], flat)
 
 
 def spare_flattening(engine) -> bool:
@@ -60,12 +63,14 @@ def spare_flattening(engine) -> bool:
 
     At stage 1 they do, but for the last rank where its part ends in padding. Says whether all do.
     """
-    zero = engine.optimizer
-    for group, parts in zero.averaged_gradients.items():
-        flat = _end_to_end(parts, int(zero.partition_size[group])) if parts else None
+    if not private.takes_flat_gradients(engine):
+        return False
+    for group, parts in private.averaged(engine).items():
+        [master] = engine.made.optimizer.param_groups[group]["params"]
+        flat = _end_to_end(parts, master.numel()) if parts else None
         if flat is None:
             return False
-        zero.averaged_gradients[group] = _Run(parts, flat)
+        private.averaged(engine)[group] = _Run(parts, flat)
     return True
 
 

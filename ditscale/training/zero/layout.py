@@ -15,6 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ditscale.device import local_device
+from ditscale.errors import UserError
+from ditscale.training.zero import private
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -27,6 +31,17 @@ class Piece:
     numel: int
 
 
+@dataclass(frozen=True)
+class Made:
+    """What was handed to DeepSpeed, as it was before: it takes the parameters apart, and their groups."""
+
+    optimizer: torch.optim.Optimizer
+    groups: list[list[Tensor]]                                                 # the optimizer's parameters
+    shapes: dict[str, torch.Size]                                              # of what is trained, by name
+    offloads: bool                                                             # masters to the host
+    hands_out_fragments: bool                                                  # DeepSpeed, of reduced gradients
+
+
 class Layout:
     """The pieces of every rank for one engine, and this rank's flats.
 
@@ -35,12 +50,12 @@ class Layout:
 
     def __init__(self, engine):
         self.parameters = {name: p for name, p in engine.module.named_parameters() if p.requires_grad}
-        self.shapes = {name: _shape(p) for name, p in self.parameters.items()}
+        self.shapes = engine.made.shapes
         self.names = {p: name for name, p in self.parameters.items()}
         self.stage = engine.zero_optimization_stage()
         self.shards = 1 if self.stage == 0 else dist.get_world_size()
         self.rank = 0 if self.stage == 0 else dist.get_rank()
-        self.masters = _masters(engine, self.stage, self.shapes)
+        self.masters = _masters(engine, self.stage)
         find = {0: self._pieces_of_all, 1: self._pieces_of_group, 2: self._pieces_of_group, 3: self._pieces_of_parameters}
         self.pieces = [find[self.stage](engine, rank) for rank in range(self.shards)]
 
@@ -54,11 +69,11 @@ class Layout:
 
     def _pieces_of_group(self, engine, rank: int) -> list[Piece]:
         pieces = []
-        groups = zip(engine.optimizer.bit16_groups, engine.optimizer.bit16_groups_flat, strict=True)
-        for group, (parameters, flat) in enumerate(groups):
-            share = flat.numel() // self.shards
-            for p in parameters:
-                first = p.storage_offset() - flat.storage_offset()
+        for group, parameters in enumerate(engine.made.groups):
+            share = self.masters[group].numel()
+            begin_of_all = weights_of(parameters, self.masters[group], self.shards).storage_offset()
+            for p in sorted(parameters, key=lambda p: p.storage_offset()):
+                first = p.storage_offset() - begin_of_all
                 begin, end = max(first, rank * share), min(first + p.numel(), (rank + 1) * share)
                 if begin < end:
                     pieces.append(Piece(self.names[p], group, begin - rank * share, begin - first, end - begin))
@@ -66,11 +81,11 @@ class Layout:
 
     def _pieces_of_parameters(self, engine, rank: int) -> list[Piece]:
         pieces = []
-        for group, parameters in enumerate(engine.optimizer.fp16_groups):
+        for group, parameters in enumerate(private.members(engine)):
             offset = 0
             for p in parameters:
-                share = p.ds_tensor.ds_numel
-                begin, end = rank * share, min((rank + 1) * share, p.ds_numel)  # the last part may be short, or empty
+                share, numel = private.share(p), self.shapes[self.names[p]].numel()
+                begin, end = rank * share, min((rank + 1) * share, numel)  # the last part may be short, or empty
                 if begin < end:
                     pieces.append(Piece(self.names[p], group, offset, begin, end - begin))
                 offset += share
@@ -111,20 +126,31 @@ class Layout:
             flats[piece.group].view(-1)[piece.offset:piece.offset + piece.numel].copy_(source)
 
 
-def _masters(engine, stage: int, shapes: dict) -> list[Tensor]:
+def _masters(engine, stage: int) -> list[Tensor]:
     """This rank's flats: what the optimizer updates."""
-    if stage == 0:
-        return [p for name, p in engine.module.named_parameters() if name in shapes]
-    if stage == 3:
-        return engine.optimizer.fp32_partitioned_groups_flat
-    return engine.optimizer.single_partition_of_fp32_groups
+    if stage == 3:                                                             # it shows the optimizer one at a time
+        return private.flats(engine)
+    return [p for group in engine.made.optimizer.param_groups for p in group["params"]]
 
 
-def _shape(p: Tensor) -> torch.Size:
-    return getattr(p, "ds_shape", p.shape)                                     # at stage 3 a parameter itself is empty
+def weights_of(parameters: list[Tensor], master: Tensor, shards: int) -> Tensor:
+    """At stages 1 and 2: the forward's weights of a group, end to end with their padding, as one flat tensor.
+
+    Raises:
+        UserError: they do not lie so.
+    """
+    first = min(parameters, key=lambda p: p.storage_offset())
+    end = max(p.storage_offset() + p.numel() for p in parameters) - first.storage_offset()
+    storage = first.untyped_storage()
+    is_one = all(p.untyped_storage().data_ptr() == storage.data_ptr() for p in parameters)
+    whole, there_are = shards * master.numel(), storage.nbytes() // first.element_size() - first.storage_offset()
+    if not is_one or not end <= whole <= there_are:
+        raise UserError(f"DeepSpeed {private.version()} does not keep a group's weights end to end, as stages 1 and 2 did; "
+                        f"{private.PINNED} does")
+    return first.detach().as_strided((whole,), (1,))
 
 
 def _on_wire(flat: Tensor) -> Tensor:
     """A tensor that the process group can send: offloaded ones go through the accelerator where the group needs that."""
     flat = flat.detach()
-    return flat.to(torch.cuda.current_device()) if dist.get_backend() == "nccl" and not flat.is_cuda else flat
+    return flat.to(local_device()) if dist.get_backend() != "gloo" and flat.device.type == "cpu" else flat

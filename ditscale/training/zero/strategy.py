@@ -28,6 +28,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict:
         "gradient_clipping": train.grad_clip,
         "bf16": {"enabled": train.precision == "bf16", "check_grad_overflow": False},
     }
+    train.optimizer.check_stage(strategy.stage, strategy.where)
     _compare(strategy, config, ours)
     _check_precision(strategy, config)
     if _sums(config) != train.precision:
@@ -41,7 +42,7 @@ def _left_to_us(zero: dict, world_size: int) -> dict:
     One rank sends its gradients to nobody, so it needs no large buffer to send them from.
     """
     zero = dict(zero)
-    left = {"gradient_clipping": 0.0, "zero_optimization": zero}
+    left = {"gradient_clipping": 0.0, "zero_optimization": zero, "zero_allow_untested_optimizer": True}
     if zero.get("offload_optimizer", {}).get("device", "none") != "none":
         left["zero_force_ds_cpu_optimizer"] = False                            # torch's fused AdamW runs on the CPU as well
     elif zero.get("stage", 0) in (1, 2):
@@ -114,9 +115,10 @@ def _check_optimizer(strategy: Strategy, section: dict | None, config: RunConfig
     """AdamW with the run's own values, or "auto" in their place, as in files for Hugging Face's trainer."""
     if not section:
         return
-    train, parameters = config.train, section.get("params", {})
-    known = {"lr": train.lr, "betas": list(train.betas), "eps": 1e-8, "weight_decay": train.weight_decay,
-             "torch_adam": True, "adam_w_mode": True}
+    known, parameters = config.train.optimizer.as_deepspeed(config.train), section.get("params", {})
+    if known is None:
+        raise UserError(f"{strategy.where} has 'optimizer', but it is train.optimizer {config.train.optimizer.name}; drop "
+                        "the section")
     if str(section.get("type")).lower() != "adamw" or not isinstance(parameters, dict) or {*section} - {"type", "params"}:
         raise UserError(f"{strategy.where} has 'optimizer', but the optimizer is AdamW with train.lr, train.betas and "
                         "train.weight_decay; drop the section")

@@ -10,26 +10,33 @@ from torch import Tensor, nn
 
 from ditscale.config import RunConfig
 from ditscale.errors import UserError
-from ditscale.training.zero import copies, relied
-from ditscale.training.zero.layout import Layout, Piece
-from ditscale.training.zero.strategy import deepspeed_config
+from ditscale.training.optimizers import Optimizer
+from ditscale.training.zero import copies, private
+from ditscale.training.zero.layout import Layout, Made, Piece, weights_of
+from ditscale.training.zero.strategy import deepspeed_config, offloads
 
 LINEAR = torch.nn.functional.linear
 
 
 def make_engine(model: nn.Module, config: RunConfig, world_size: int):
-    """A DeepSpeed engine with torch's own fused AdamW (no JIT-compiled optimizer is needed on any device)."""
+    """A DeepSpeed engine with the run's optimizer (no JIT-compiled one is needed on any device).
+
+    Raises:
+        UserError: DeepSpeed refuses the strategy, or lacks something that nothing can take the place of.
+    """
     import deepspeed
 
-    train = config.train
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay,
-                                  fused=True)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = config.train.optimizer.build(config.train.optimizer.groups(named), config.train)
+    groups, shapes = [group["params"] for group in optimizer.param_groups], {name: p.shape for name, p in named.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
         settings = _accepted(deepspeed_config(config, world_size), config.resources.deepspeed)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    relied.check_engine(engine)
+    flat = engine.zero_optimization_stage() in (1, 2)
+    engine.made = Made(optimizer, groups, shapes, offloads(config), flat and private.hands_out_fragments(engine))
+    if (note := private.check(engine)) and dist.get_rank() == 0:
+        print(f"warning: {note}", flush=True)
     if _keeps_flats(engine):
         copies.share_weights(engine)
     return engine
@@ -49,13 +56,13 @@ def _accepted(settings: dict, path: str) -> dict:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if hasattr(error, "errors"):
             first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise UserError(f"resources.deepspeed: DeepSpeed {relied.version()} refuses {path}: {first}") from None
+        raise UserError(f"resources.deepspeed: DeepSpeed {private.version()} refuses {path}: {first}") from None
     return settings
 
 
 def _keeps_flats(engine) -> bool:
     """Whether masters and reduced gradients lie flat on the accelerator: stages 1 and 2 without offload."""
-    return engine.zero_optimization_stage() in (1, 2) and not engine.optimizer.cpu_offload
+    return engine.zero_optimization_stage() in (1, 2) and not engine.made.offloads
 
 
 def destroy(engine) -> None:
@@ -69,38 +76,40 @@ def forward_dtype(config: RunConfig) -> torch.dtype:
     return torch.bfloat16 if config.train.precision == "bf16" else torch.float32
 
 
-def adam_of(engine) -> torch.optim.AdamW:
-    """The optimizer that we made, out of DeepSpeed's wrapper; at stage 0 there is none."""
-    return engine.optimizer if isinstance(engine.optimizer, torch.optim.AdamW) else engine.optimizer.optimizer
-
-
-def adam_state(engine, layout: Layout) -> list[dict]:
-    """AdamW's state of each flat, made where no step has been taken yet."""
-    state = adam_of(engine).state
+def optimizer_state(engine, layout: Layout, options: Optimizer) -> list[dict]:
+    """The optimizer's state of each flat, made where no step has been taken yet: zeros."""
+    state = engine.made.optimizer.state
     for master in layout.masters:
         if not state[master]:
-            state[master] = {"step": torch.zeros((), device=master.device),
-                             "exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+            counts = {"step": torch.zeros((), device=master.device)} if options.counts_steps else {}
+            state[master] = {**counts, **{name: torch.zeros_like(master) for name in options.states}}
     return [state[master] for master in layout.masters]
 
 
+@torch.no_grad()
 def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
     """Set the fp32 masters from whole named tensors, and the weights that the forward uses from them. Collective."""
     layout.scatter(whole, layout.masters)
     if layout.stage in (1, 2):
-        engine.optimizer.update_lp_params()
-    if layout.stage == 3:                                                      # what its step does after each update
-        optimizer = engine.optimizer
-        optimizer._partition_all_parameters()
-        for group in range(len(layout.masters)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if optimizer.persistent_parameters:
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        for parameters, master in zip(engine.made.groups, layout.masters, strict=True):
+            weights = weights_of(parameters, master, layout.shards)
+            mine = weights.view(layout.shards, -1)[layout.rank]
+            mine.copy_(master)
+            if layout.shards > 1:
+                dist.all_gather_into_tensor(weights, mine.clone())
+    if layout.stage == 3:
+        import deepspeed
+
+        for name, p in layout.parameters.items():
+            with deepspeed.zero.GatheredParameters([p], modifier_rank=0):
+                if dist.get_rank() == 0:
+                    p.copy_(whole[name])
 
 
 def _reduces_with_nobody(engine) -> bool:
     """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is whole."""
-    return engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
+    return (engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
+            and private.takes_flat_gradients(engine))
 
 
 def backward(engine, loss: Tensor) -> None:
@@ -117,20 +126,29 @@ def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
     if _reduces_with_nobody(engine):
         return copies.lay_end_to_end(engine, layout)
     if layout.stage == 3:
-        parts = engine.optimizer.get_fp32_grad_partitions()
-        places = {layout.names[p]: parts[group][index] for group, members in enumerate(engine.optimizer.fp16_groups)
-                  for index, p in enumerate(members)}
-        return [(piece, places[piece.name].view(-1)[:piece.numel]) for piece in layout.mine]
+        parts = private.partitions(engine)
+        return [(piece, parts[layout.parameters[piece.name]].view(-1)[:piece.numel]) for piece in layout.mine]
     if layout.stage:
         if _keeps_flats(engine) and copies.spare_flattening(engine):
-            found = {group: iter(part for part in parts if not getattr(part, "_zero_padding", False))
-                     for group, parts in engine.optimizer.averaged_gradients.items()}
+            found = {group: iter(part for part in parts if not private.is_padding(part))
+                     for group, parts in private.averaged(engine).items()}
             return [(piece, next(found[piece.group])) for piece in layout.mine]
-
-        def fragment(p):
-            return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group)
-        return [(piece, fragment(layout.parameters[piece.name])) for piece in layout.mine]
+        if engine.made.hands_out_fragments:
+            return [(piece, private.fragment_of_gradient(layout.parameters[piece.name])) for piece in layout.mine]
+        return _parts_of_whole_gradients(layout)
     return [(piece, layout.parameters[piece.name].grad) for piece in layout.mine]
+
+
+def _parts_of_whole_gradients(layout: Layout) -> list[tuple[Piece, Tensor]]:
+    """This rank's parts of gradients that all ranks put together, one after another. Collective."""
+    from deepspeed.utils import safe_get_full_grad
+
+    mine, found = {piece.name: piece for piece in layout.mine}, []
+    for name, p in layout.parameters.items():
+        whole = safe_get_full_grad(p).reshape(-1)
+        if name in mine:
+            found.append((mine[name], whole[mine[name].start:mine[name].start + mine[name].numel].clone()))
+    return found
 
 
 class SecondModel:

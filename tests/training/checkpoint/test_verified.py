@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ditscale import tensorfile
+from ditscale.digest import file_sha256
 from ditscale.errors import TrainingFailed
 from ditscale.rundir import read_lines
-from ditscale.tensorfile import file_sha256, write_verified
+from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
 

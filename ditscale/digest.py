@@ -1,0 +1,16 @@
+"""Hashes of files and of data: of sources, images, pixels and labels. Nothing heavy is loaded for one."""
+
+import functools
+import hashlib
+from pathlib import Path
+
+# BLAKE2b of 256 bits. A build hashes every byte that it reads and writes; where a processor has no instructions for SHA-256
+# this one takes 0.4 of its time.
+new_digest = functools.partial(hashlib.blake2b, digest_size=32)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
+            hashlib.sha256(file.read()).hexdigest()

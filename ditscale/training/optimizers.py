@@ -1,0 +1,104 @@
+"""The optimizers: options, state, bytes, groups, construction: one class an optimizer, and ``OPTIMIZERS`` lists them.
+
+To add one is a class here and a line in that list. No torch is needed to ask for facts: the config and the memory model do.
+"""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ditscale.errors import UserError
+from ditscale.section import Section
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditscale.config import TrainConfig
+
+
+class Optimizer(Section):
+    """What training asks of an optimizer.
+
+    Attributes:
+        states: its state tensors, each fp32 and of the parameter's shape; their names are torch's, and the checkpoint's keys.
+        counts_steps: whether it keeps a number ``step``, which a checkpoint brings back.
+        scales_and_skips: whether ``step`` obeys the attributes ``grad_scale`` and ``found_inf``, tensors on the device: divide the
+            gradient by the one, and leave all as it is where the other is 1. That is how a step is clipped, or passed over.
+        is_elementwise: whether each number is updated from its own gradient and state alone. One that needs whole matrices cannot
+            take the flat parts of ZeRO 1, 2 and 3.
+    """
+
+    name: str
+    states: ClassVar[tuple[str, ...]]
+    counts_steps: ClassVar[bool] = False
+    scales_and_skips: ClassVar[bool] = True
+    is_elementwise: ClassVar[bool] = True
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of state for one parameter."""
+        return 4 * len(self.states)
+
+    def check(self, train: "TrainConfig") -> None:
+        """Raise UserError for what a run asks and this optimizer cannot do."""
+        if not self.scales_and_skips:
+            raise UserError(f"train.optimizer.name {self.name}: a step of it can be neither clipped nor passed over when a gradient "
+                            "is not finite, as it does not obey grad_scale and found_inf; take one that does, as adamw")
+
+    def check_stage(self, stage: int, where: str) -> None:
+        """Raise UserError where the ZeRO stage hands it less than it needs."""
+        if stage and not self.is_elementwise:
+            raise UserError(f"{where} asks for ZeRO stage {stage}, which hands the optimizer flat parts, and {self.name} needs "
+                            "whole matrices; take stage 0, or an elementwise optimizer, as adamw")
+
+    def as_deepspeed(self, train: "TrainConfig") -> dict | None:
+        """The params that a DeepSpeed JSON may repeat in its section ``optimizer``; None where it may not have one."""
+        return None
+
+    def groups(self, parameters: "dict[str, torch.nn.Parameter]") -> list[dict]:
+        """The groups for torch; each one's rate is the schedule's times its ``lr_multiplier``."""
+        return [{"params": list(parameters.values()), "lr_multiplier": 1.0}]
+
+    def build(self, groups: list[dict], train: "TrainConfig") -> "torch.optim.Optimizer":
+        """Torch's optimizer for the groups."""
+        raise NotImplementedError
+
+
+class AdamW(Optimizer):
+    """Loshchilov and Hutter 2019; torch's fused kernel, on every device. Its betas and decay are ``train``'s own."""
+
+    name: Literal["adamw"] = "adamw"
+    states: ClassVar = ("exp_avg", "exp_avg_sq")
+    counts_steps: ClassVar = True
+
+    def as_deepspeed(self, train):
+        return {"lr": train.lr, "betas": list(train.betas), "eps": 1e-8, "weight_decay": train.weight_decay,
+                "torch_adam": True, "adam_w_mode": True}
+
+    def build(self, groups, train):
+        import torch
+
+        return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay, fused=True)
+
+
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013), torch's fused kernel; decay is added to the gradient."""
+
+    name: Literal["sgd"]
+    momentum: float = Field(0.9, gt=0, lt=1)
+    nesterov: bool = False
+    states: ClassVar = ("momentum_buffer",)
+
+    def check(self, train):
+        super().check(train)
+        if train.betas != (0.9, 0.999):
+            raise UserError(f"train.betas {list(train.betas)} is for adamw; sgd has train.optimizer.momentum")
+
+    def build(self, groups, train):
+        import torch
+
+        return torch.optim.SGD(groups, lr=train.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=train.weight_decay,
+                               fused=True)
+
+
+OPTIMIZERS = {"adamw": AdamW, "sgd": Sgd}

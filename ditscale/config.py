@@ -5,14 +5,15 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
+from ditscale.evaluation.metrics.table import known
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
@@ -150,7 +151,7 @@ class MeasureConfig(Section):
     """How images are measured, whoever made them."""
 
     metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
-    also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity", "bootstrap"], ...] = Field((), strict=False)
+    also: tuple[Annotated[str, AfterValidator(known)], ...] = Field((), strict=False)   # further metrics
     extractor_path: str | None = None                                          # weights of the feature network
     reference_path: str = Field(min_length=1)                                  # real images, or their statistics (.npz)
 

@@ -5,13 +5,15 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval, sampling_of
+from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
+from ditscale.evaluation.metrics.table import known
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives.options import OBJECTIVES
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
@@ -56,47 +58,8 @@ class DataConfig(Section):
         return self
 
 
-class DdpmConfig(Section):
-    name: Literal["ddpm"]
-    schedule: Literal["linear", "cosine"] = "linear"                           # DiT: linear betas, 1e-4 to 2e-2
-    min_snr_gamma: float | None = Field(None, gt=0)                            # weigh the MSE by min(SNR, gamma) / SNR; MDTv2: 5
-
-
-class EdmConfig(Section):
-    name: Literal["edm"]
-    p_mean: float = -1.2                                                       # of ln sigma in training
-    p_std: float = Field(1.2, gt=0)
-    sigma_data: float = Field(0.5, gt=0)                                       # the data's standard deviation
-    sigma_min: float = Field(0.002, gt=0)                                      # of sampling
-    sigma_max: float = Field(80.0, gt=0)
-    rho: float = Field(7.0, ge=1)
-    c_noise_scale: float = Field(1000.0, gt=0)                                 # network time = this x ln(sigma) / 4; EDM: 1
-
-    @model_validator(mode="after")
-    def _check_range(self):
-        if self.sigma_min >= self.sigma_max:
-            raise UserError(f"formulation.sigma_min {self.sigma_min} is not below formulation.sigma_max {self.sigma_max}; "
-                            f"EDM takes 0.002 and 80")
-        return self
-
-
-class FlowConfig(Section):
-    name: Literal["flow"]
-    interpolant: Literal["linear", "cosine"] = "linear"                        # cosine: SiT's GVP
-    t_distribution: Literal["uniform", "logit_normal"] = "uniform"             # in training
-    logit_mean: float = 0.0                                                    # of ln(t / (1 - t)), logit_normal only
-    logit_std: float = Field(1.0, gt=0)
-    time_scale: float = Field(1000.0, gt=0)                                    # network time = this x t; SiT, REPA: 1
-
-    @model_validator(mode="after")
-    def _check_distribution(self):
-        if self.t_distribution == "uniform" and (self.logit_mean, self.logit_std) != (0.0, 1.0):
-            raise UserError("formulation.logit_mean and logit_std are for t_distribution logit_normal; it is uniform")
-        return self
-
-
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
-FormulationConfig = union("formulation", {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig})
+FormulationConfig = union("formulation", formulations())
 ObjectiveConfig = union("objective", OBJECTIVES)
 OptimizerConfig = union("optimizer", OPTIMIZERS)
 
@@ -187,7 +150,8 @@ class SamplingConfig(Section):
                             "without label dropout there is no unconditional model to guide with")
         if isinstance(self.labels, int) and not 0 <= self.labels < run.data.classes:
             raise UserError(f"evaluation.labels {self.labels} is not a class; those of the run are 0 to {run.data.classes - 1}")
-        sampling_of(self).check(run.formulation.name)
+        sampling_of(self).check(run.formulation)
+        run.formulation.check_sampling(sampling_of(self))
         check_interval(run.formulation, self.guidance_interval)
 
 
@@ -195,7 +159,7 @@ class MeasureConfig(Section):
     """How images are measured, whoever made them."""
 
     metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
-    also: tuple[Literal["sfid", "is", "kid", "precision_recall", "fd_infinity", "bootstrap"], ...] = Field((), strict=False)
+    also: tuple[Annotated[str, AfterValidator(known)], ...] = Field((), strict=False)   # further metrics
     extractor_path: str | None = None                                          # weights of the feature network
     reference_path: str = Field(min_length=1)                                  # real images, or their statistics (.npz)
 

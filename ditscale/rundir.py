@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ditscale.errors import UserError
+from ditscale.formats import LINE, RECORD, NewerFormat, check_format, stamped
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
@@ -102,9 +103,9 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.record.exists():
                 self.set_status(QUEUED, images_seen=0)
-                write_json(self.record, record)
+                write_json(self.record, stamped(RECORD, record))
             elif (self.status()["state"] != DONE or self.has_damaged_record()) and not self.is_locked():
-                write_json(self.record, {**self._record_before(), **record})
+                write_json(self.record, stamped(RECORD, {**self._record_before(), **record}))
         except OSError as error:
             raise UserError(f"cannot write the run directory {self.path}: {error.strerror}") from None
 
@@ -117,6 +118,7 @@ class RunDir:
             raise UserError(f"{self.record} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise UserError(f"{self.record} is damaged: {error}") from None
+        check_format(RECORD, record, self.record)
         if problem := misfit(record, ("config",), RECORD_KINDS):
             raise UserError(f"{self.record} is damaged: {problem}")
         return record
@@ -126,6 +128,8 @@ class RunDir:
         try:
             if self.record.exists():
                 self.read_record()
+        except NewerFormat:
+            return False
         except UserError:
             return True
         return False
@@ -134,12 +138,14 @@ class RunDir:
         """The record that stands; of a damaged one, which the study can write anew, nothing."""
         try:
             return self.read_record()
+        except NewerFormat:
+            raise
         except UserError as error:
             warnings.warn(f"{error}; it is written anew", stacklevel=1)
             return {}
 
     def update_record(self, **fields) -> None:
-        write_json(self.record, {**self.read_record(), **fields})
+        write_json(self.record, stamped(RECORD, {**self.read_record(), **fields}))
 
     def status(self) -> dict:
         """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged."""
@@ -222,12 +228,12 @@ def crash_signal(exit_code: int) -> str:
 
 
 def append_line(path: Path, record: dict) -> None:
-    """Add one JSON object as one line, also to a file whose last line was cut short."""
+    """Add one JSON object as one line with its format, also to a file whose last line was cut short."""
     with open(path, "a+b") as file:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
         ends_whole = not size or file.read(1) == b"\n"
-        file.write((b"" if ends_whole else b"\n") + json.dumps(record, allow_nan=False).encode() + b"\n")
+        file.write((b"" if ends_whole else b"\n") + json.dumps(stamped(LINE, record), allow_nan=False).encode() + b"\n")
 
 
 def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> str:
@@ -256,7 +262,10 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
         if line.strip():
             try:
                 record = json.loads(line)
+                check_format(LINE, record, f"{path} line {number}")
                 problem = misfit(record, needed)
+            except NewerFormat:
+                raise
             except (ValueError, RecursionError):
                 problem = "cut short, or not JSON"
             if problem:
@@ -288,8 +297,11 @@ def last_line(path: Path, *needed: str) -> dict | None:
         last = file.read().rstrip().rpartition(b"\n")[2]
     try:
         record = json.loads(last)
+        check_format(LINE, record, path)
         if not misfit(record, needed):
             return record
+    except NewerFormat:
+        raise
     except (ValueError, RecursionError):
         pass
     return next(reversed(_read_and_say(path, needed)), None)

@@ -7,7 +7,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.compute import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import MemoryCard, memory_card
 from ditscale.cost.variants import variant_card
-from ditscale.diffusion.nfe import LEARNS_SIGMA, forwards, sampling_of
+from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.options import kept_tokens
 
@@ -83,4 +83,4 @@ def run_backbone(config: RunConfig) -> Backbone:
     """The pieces of a run's model, whatever the variant."""
     return make_backbone(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
                          classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
-                         learn_sigma=config.formulation.name in LEARNS_SIGMA, block=config.model.block, qk_norm=config.model.qk_norm)
+                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)

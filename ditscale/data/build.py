@@ -27,6 +27,7 @@ from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
 from ditscale.digest import new_digest
 from ditscale.errors import UserError
+from ditscale.formats import NewerFormat
 
 FEW = 5                                                                         # names in a message
 
@@ -102,6 +103,8 @@ def _check_paths(path: Path, out: Path) -> None:
     if not out.exists() and manifest_path(out).exists():
         try:
             read_manifest(out)                                                  # left by a build that was killed at its end
+        except NewerFormat:
+            raise
         except UserError:
             raise UserError(f"{manifest_path(out)}: exists and is no manifest of ours, which would go there; "
                             "give another name") from None
@@ -247,6 +250,8 @@ def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[sli
     """The manifest of ``out``. Raises UserError unless building it again would give the same file."""
     try:
         there = read_manifest(out)
+    except NewerFormat:
+        raise
     except UserError:
         raise UserError(f"{out}: exists already and has no manifest; remove it or give another name") from None
     shape = [recipe.channels, recipe.size, recipe.size]

@@ -16,6 +16,7 @@ from ditscale.data.manifest import Manifest, content_blake2b, read_manifest, sto
 from ditscale.data.order import epoch_order
 from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
+from ditscale.formats import NewerFormat
 
 CLASSES, HELDOUT_A_CLASS, SPLIT_SEED = 10, 36, 20_240_611
 SPLITS = ("train", "heldout")
@@ -90,6 +91,8 @@ def _is_current(folder: Path, split: str) -> bool:
     try:
         manifest, file = read_manifest(path), BetonFile(path)
         content = stored_blake2b(file)
+    except NewerFormat:
+        raise
     except UserError:
         return False
     return (manifest.source, manifest.split, manifest.content_blake2b) == (SOURCE, split, content)

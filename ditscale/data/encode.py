@@ -22,6 +22,7 @@ from ditscale.data.latents import to_bits
 from ditscale.data.manifest import Manifest, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.vae import Vae
 from ditscale.errors import UserError
+from ditscale.formats import NewerFormat
 from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
 
@@ -135,6 +136,8 @@ def _stands(target: Path, wanted: Manifest) -> bool:
         stored = read_manifest(target)
         if (stored.encoder, stored.pixels) == (wanted.encoder, wanted.pixels):
             return BetonFile(target).num_samples == wanted.samples
+    except NewerFormat:
+        raise
     except UserError:
         if target.with_name(f"{target.name}.parts").is_dir():                  # stopped between the file and its manifest
             return False

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from ditscale.data.beton import BetonFile
 from ditscale.digest import new_digest
 from ditscale.errors import UserError, first_line
+from ditscale.formats import MANIFEST, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.section import in_words
 
@@ -74,7 +75,7 @@ def manifest_path(beton_path) -> Path:
 
 def write_manifest(beton_path, manifest: Manifest) -> None:
     try:
-        write_json(manifest_path(beton_path), asdict(manifest))
+        write_json(manifest_path(beton_path), stamped(MANIFEST, asdict(manifest)))
     except OSError as error:
         raise UserError(f"{manifest_path(beton_path)}: cannot be written: {error.strerror}") from None
 
@@ -83,11 +84,12 @@ def read_manifest(beton_path) -> Manifest:
     """The manifest of a .beton file.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or a later ditscale wrote it.
     """
     path = manifest_path(beton_path)
     try:
         values = json.loads(path.read_bytes())
+        check_format(MANIFEST, values, path)
         known = {f.name for f in fields(Manifest)} & values.keys()
         required = {f.name for f in fields(Manifest) if f.default is MISSING and f.default_factory is MISSING}
         if not required <= known:

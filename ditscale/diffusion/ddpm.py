@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.arithmetic import per_image, wide
-from ditscale.diffusion.levels import CLEAN, TRAIN_STEPS
+from ditscale.diffusion.ddpm_options import CLEAN, TRAIN_STEPS, DdpmFacts
 
 NATS_PER_BIT = math.log(2.0)
 
@@ -44,7 +44,7 @@ class Chain:
         self.log_posterior = np.log(np.append(posterior[1:2] if len(beta) > 1 else beta, posterior[1:]))
 
 
-class Ddpm:
+class Ddpm(DdpmFacts):
     """Noise prediction with learned variance: loss = MSE + variational term, the latter in bits per dimension, weight 1, with the
     mean detached (it teaches the variance alone). That is the released DiT's weighting: no factor T / 1000.
 
@@ -56,8 +56,7 @@ class Ddpm:
     """
 
     name = "ddpm"
-    learn_sigma = True
-    cleanest = 0.0                                                             # timestep 0 has a little noise
+    cleanest, noisiest = 0.0, TRAIN_STEPS - 1.0                                # timestep 0 has a little noise
 
     def __init__(self, schedule: str = "linear", min_snr_gamma: float | None = None):
         self.min_snr_gamma = min_snr_gamma
@@ -119,6 +118,13 @@ class Ddpm:
         noise = self.slope(output, noisy, t)
         signal, spread = self.coefficients(t)
         return (noisy - per_image(spread) * noise) / per_image(signal), noise
+
+    def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """With the posterior's variance."""
+        return torch.cat([noise, -torch.ones_like(noise)], dim=1)
+
+    def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        return x, time
 
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The noise: of the ODE in x / sqrt(ab) over sqrt(1 - ab) / sqrt(ab) it is the slope (DDIM, arXiv 2010.02502, eq. 14)."""

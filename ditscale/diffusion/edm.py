@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.arithmetic import per_image, wide
+from ditscale.diffusion.edm_options import EdmFacts, edm_levels
 
 
-class Edm:
+class Edm(EdmFacts):
     """Levels are sigma. ``ln sigma ~ N(p_mean, p_std^2)`` in training; squared error of D, weighted by
     ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``, so that the network's own target has unit variance at every level.
 
@@ -18,7 +19,6 @@ class Edm:
     """
 
     name = "edm"
-    learn_sigma = False
 
     def __init__(self, p_mean: float = -1.2, p_std: float = 1.2, sigma_data: float = 0.5, sigma_min: float = 0.002,
                  sigma_max: float = 80.0, rho: float = 7.0, c_noise_scale: float = 1000.0):
@@ -28,6 +28,10 @@ class Edm:
     @property
     def cleanest(self) -> float:
         return self.sigma_min
+
+    @property
+    def noisiest(self) -> float:
+        return self.sigma_max
 
     def level(self, uniform: Tensor) -> Tensor:
         """The inverse normal CDF of the middle of each draw's cell (draws are multiples of 2^-24): never 0, never 1."""
@@ -57,6 +61,15 @@ class Edm:
         clean = self.denoised(output, noisy, t)
         return clean, (noisy - clean) / per_image(t)
 
+    def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        t = per_image(t)
+        total = t**2 + self.sigma_data**2
+        return (clean - self.sigma_data**2 / total * noisy) / (self.sigma_data * t / torch.sqrt(total))
+
+    def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.exp(4 * time / self.c_noise_scale)
+        return x * per_image(torch.sqrt(t**2 + self.sigma_data**2)), t
+
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """``dx/dsigma = (x - D) / sigma`` (eq. 3), with D put in: both parts stay of order 1 at every level."""
         total = t.square() + self.sigma_data**2
@@ -65,6 +78,12 @@ class Edm:
 
     def sampling_start(self, level: float) -> float:
         return level
+
+    def signal_and_spread(self, level: float) -> tuple[float, float]:
+        return 1.0, level
+
+    def sampling_levels(self, sampling) -> list[float]:
+        return edm_levels(sampling.steps, self.sigma_min, self.sigma_max, self.rho)
 
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         return 1.0, there - here

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.arithmetic import per_image, wide
+from ditscale.diffusion.flow_options import FlowFacts
 
 HALF_PI = math.pi / 2
 
 
-class Flow:
+class Flow(FlowFacts):
     """Velocity prediction with plain squared error.
 
     Args:
@@ -24,8 +25,7 @@ class Flow:
     """
 
     name = "flow"
-    learn_sigma = False
-    cleanest = 0.0
+    cleanest, noisiest = 0.0, 1.0
 
     def __init__(self, interpolant: str = "linear", t_distribution: str = "uniform", logit_mean: float = 0.0,
                  logit_std: float = 1.0, time_scale: float = 1000.0):
@@ -70,6 +70,13 @@ class Flow:
         determinant = signal * spread_rate - spread * signal_rate
         return (spread_rate * noisy - spread * velocity) / determinant, (signal * velocity - signal_rate * noisy) / determinant
 
+    def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        signal_rate, spread_rate = (per_image(rate) for rate in self.rates(t))
+        return signal_rate * clean + spread_rate * noise
+
+    def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        return x, time / self.time_scale
+
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         return wide(output)
 
@@ -79,6 +86,9 @@ class Flow:
             return 1 - t, t, -1.0, 1.0
         sine, cosine = math.sin(HALF_PI * t), math.cos(HALF_PI * t)
         return cosine, sine, -HALF_PI * sine, HALF_PI * cosine
+
+    def signal_and_spread(self, level: float) -> tuple[float, float]:
+        return self.scalars(level)[:2]
 
     def sampling_start(self, level: float) -> float:
         return 1.0

@@ -1,10 +1,10 @@
 """What every noise formulation offers, and the one place that makes one by name."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from ditscale.config import FormulationConfig
+from ditscale.diffusion.options import FormulationOptions
 
 
 class Formulation(Protocol):
@@ -15,8 +15,12 @@ class Formulation(Protocol):
     """
 
     name: str
-    learn_sigma: bool                                                          # the model also outputs a variance
+    learn_sigma: ClassVar[bool]                                                # this and what follows: Facts of options.py
+    samplers: ClassVar[tuple[str, ...]]
+    sampling_options: ClassVar[tuple[str, ...]]
+    passport_options: ClassVar[tuple[str, ...]]
     cleanest: float                                                            # the lowest level that the model is ever shown
+    noisiest: float                                                            # the level where sampling starts
 
     def level(self, uniform: Tensor) -> Tensor:
         """Training noise levels (B,) from uniform draws (B,)."""
@@ -36,8 +40,20 @@ class Formulation(Protocol):
     def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The clean image and the noise that the raw network output stands for."""
 
+    def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """The raw output that stands for a clean image and a noise: ``predictions`` undone."""
+
+    def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy sample and its levels (B,) from what the network sees: ``model_inputs`` undone."""
+
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The slope of the probability-flow ODE from the raw network output, over the variable that ``step_weights`` steps."""
+
+    def sampling_levels(self, sampling) -> list[float]:
+        """The levels that a ``Sampling`` visits, noisiest first; the last is clean."""
+
+    def signal_and_spread(self, level: float) -> tuple[float, float]:
+        """``signal`` and ``spread`` at one level, in float64."""
 
     def sampling_start(self, level: float) -> float:
         """What standard normal noise is multiplied by to start sampling at a level."""
@@ -52,10 +68,6 @@ class Formulation(Protocol):
         """Where a level lies between clean (0) and pure noise (1), as sampling time goes."""
 
 
-def make_formulation(config: FormulationConfig) -> Formulation:
-    """The formulation that a config names, with its options."""
-    from ditscale.diffusion.ddpm import Ddpm
-    from ditscale.diffusion.edm import Edm
-    from ditscale.diffusion.flow import Flow
-
-    return {"ddpm": Ddpm, "edm": Edm, "flow": Flow}[config.name](**config.model_dump(exclude={"name"}))
+def make_formulation(config: FormulationOptions) -> Formulation:
+    """The formulation that a section of the config names, with its options."""
+    return config.make()

@@ -19,27 +19,12 @@ def gaussian_network(formulation, mean: Tensor = MEAN, covariance: Tensor = COVA
     eye = torch.eye(len(mean), dtype=torch.float64)
 
     def model(x, time, y):
-        if formulation.name == "edm":
-            t = torch.exp(4 * time[:1] / formulation.c_noise_scale)
-            x = x * torch.sqrt(t**2 + formulation.sigma_data**2)
-            signal, spread = torch.ones_like(t), t
-        elif formulation.name == "flow":
-            t = time[:1] / formulation.time_scale
-            signal, spread = formulation.coefficients(t)
-        else:
-            t = time[:1]
-            signal, spread = (torch.tensor([c], dtype=torch.float64) for c in formulation.signal_and_spread(t.item()))
+        x, t = formulation.from_inputs(x, time[:1])
+        signal, spread = formulation.signal_and_spread(t.item())
         inverse = torch.linalg.inv(signal**2 * covariance + spread**2 * eye)
         whitened = torch.einsum("cd,bdhw->bchw", inverse, x - signal * mean[:, None, None])
         clean = mean[:, None, None] + signal * torch.einsum("cd,bdhw->bchw", covariance, whitened)
-        noise = spread * whitened                                              # E[n | x], also at spread 0
-        if formulation.name == "flow":
-            signal_rate, spread_rate = formulation.rates(t)
-            return signal_rate * clean + spread_rate * noise
-        if formulation.name == "edm":
-            total = t**2 + formulation.sigma_data**2
-            return (clean - formulation.sigma_data**2 / total * x) / (formulation.sigma_data * t / torch.sqrt(total))
-        return torch.cat([noise, -torch.ones_like(noise)], dim=1)             # the posterior's variance
+        return formulation.network_output(clean, spread * whitened, x, t)     # E[n | x], also at spread 0
 
     return model
 
@@ -48,12 +33,8 @@ def ode_map(formulation, noise: Tensor, mean: Tensor = MEAN, covariance: Tensor 
     """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the
     covariance, a point keeps its number of standard deviations from the mean."""
     values, vectors = torch.linalg.eigh(covariance)
-    if formulation.name == "edm":
-        begun = formulation.sigma_max * noise - mean[:, None, None]
-        scale = torch.sqrt(values / (values + formulation.sigma_max**2))
-    else:
-        signal, spread = (1e-30, 1.0) if formulation.name == "flow" else formulation.signal_and_spread(999)
-        begun = noise - signal * mean[:, None, None]
-        scale = torch.sqrt(values / (signal**2 * values + spread**2))
+    signal, spread = formulation.signal_and_spread(formulation.noisiest)
+    begun = formulation.sampling_start(formulation.noisiest) * noise - signal * mean[:, None, None]
+    scale = torch.sqrt(values / (signal**2 * values + spread**2))
     matrix = vectors @ torch.diag(scale) @ vectors.T
     return mean[:, None, None] + torch.einsum("cd,bdhw->bchw", matrix, begun)

@@ -1,16 +1,14 @@
 """How images are sampled, and what that costs in model evaluations: facts that config and planner ask without torch."""
 
-import functools
 from dataclasses import dataclass
 
-from ditscale.diffusion.levels import TRAIN_STEPS, ddpm_levels, edm_levels, flow_levels
+from ditscale.diffusion.options import FormulationOptions
+from ditscale.diffusion.registry import by_name
 from ditscale.errors import UserError
 
-SAMPLERS = {"ddpm": ("ddpm", "ddim", "heun", "euler"), "edm": ("heun", "euler"), "flow": ("heun", "euler", "sde")}
-LEARNS_SIGMA = ("ddpm",)                                                       # formulations whose model also outputs a variance
 STOCHASTIC = ("ddpm", "sde")                                                   # and ddim with eta, heun and euler with churn
-
-_ddpm_levels = functools.lru_cache(maxsize=64)(ddpm_levels)                  # a study's runs all sample alike
+SAMPLER_OPTIONS = {"eta": "ddim", "sde_diffusion": "sde", "sde_norm": "sde", "sde_last_step": "sde", "sde_last": "sde",
+                   "heun_last": "heun"}                                        # fields of Sampling that one sampler alone reads
 
 
 @dataclass(frozen=True)
@@ -41,58 +39,38 @@ class Sampling:
         """Whether it draws noise on the way."""
         return self.sampler in STOCHASTIC or self.eta > 0 or self.churn > 0
 
-    def check(self, formulation: str) -> None:
-        """Refuse what makes no sense together.
+    def check(self, formulation) -> None:
+        """Refuse what makes no sense together. ``formulation`` is a formulation or its options.
 
         Raises:
-            UserError: the sampler or an option is not one of this formulation, or there are more steps than the chain has.
+            UserError: the sampler or an option is not one of this formulation.
         """
-        if self.sampler not in SAMPLERS[formulation]:
-            raise UserError(f"evaluation.sampler '{self.sampler}' does not go with formulation '{formulation}': "
-                            f"{', '.join(SAMPLERS[formulation])} would")
+        if self.sampler not in formulation.samplers:
+            raise UserError(f"evaluation.sampler '{self.sampler}' does not go with formulation '{formulation.name}': "
+                            f"{', '.join(formulation.samplers)} would")
         defaults = Sampling(self.sampler, self.steps)
-        for option, fits, needed in (
-                ("respacing", formulation == "ddpm", "formulation ddpm"),
-                ("timesteps", formulation == "ddpm", "formulation ddpm"),
-                ("eta", self.sampler == "ddim", "sampler ddim"),
-                ("churn", formulation == "edm", "formulation edm"), ("churn_interval", formulation == "edm", "formulation edm"),
-                ("churn_noise", formulation == "edm", "formulation edm"),
-                *((name, self.sampler == "sde", "sampler sde")
-                  for name in ("sde_diffusion", "sde_norm", "sde_last_step", "sde_last")),
-                ("heun_last", self.sampler == "heun" and formulation == "flow", "sampler heun and formulation flow")):
-            if not fits and getattr(self, option) != getattr(defaults, option):
-                raise UserError(f"evaluation.{option} is for {needed}; it does nothing with formulation {formulation} and "
-                                f"sampler {self.sampler}")
+        for option, value in vars(self).items():
+            sampler = SAMPLER_OPTIONS.get(option, self.sampler)
+            owners = [name for name, options in by_name().items() if option in options.sampling_options]
+            if value != getattr(defaults, option) and (sampler != self.sampler or owners and formulation.name not in owners):
+                needed = [f"sampler {sampler}"] * (option in SAMPLER_OPTIONS) + [f"formulation {' or '.join(owners)}"] * bool(owners)
+                raise UserError(f"evaluation.{option} is for {' and '.join(needed)}; it does nothing with formulation "
+                                f"{formulation.name} and sampler {self.sampler}")
         if self.churn_interval[0] >= self.churn_interval[1]:
             raise UserError(f"evaluation.churn_interval {list(self.churn_interval)} must go from lower to higher sigma")
-        if formulation == "ddpm":
-            _ddpm_levels(self.steps, self.respacing, self.timesteps)
 
     def options(self, formulation) -> dict:
         """What else moves the samples, for the passport: the options that this sampler reads and are not at their default, and
-        edm's range of levels. ``formulation`` is a formulation or its config."""
+        those of the formulation that its levels rest on. ``formulation`` is a formulation or its options."""
         defaults = Sampling(self.sampler, self.steps)
         chosen = {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
-        if formulation.name == "edm":
-            chosen |= {name: getattr(formulation, name) for name in ("sigma_min", "sigma_max", "rho")}
-        return chosen
+        return chosen | {name: getattr(formulation, name) for name in formulation.passport_options}
 
 
 def sampling_of(evaluation) -> Sampling:
     """The sampling that an ``EvaluationConfig`` describes."""
     names = [name for name in Sampling.__dataclass_fields__ if name not in ("sampler", "steps")]
     return Sampling(evaluation.sampler, evaluation.sampling_steps, **{name: getattr(evaluation, name) for name in names})
-
-
-def visited_levels(formulation, sampling: Sampling) -> list[float]:
-    """The levels of the samples, noisiest first; the last is clean. ``formulation`` is a formulation or its config."""
-    if formulation.name == "ddpm":
-        return list(_ddpm_levels(sampling.steps, sampling.respacing, sampling.timesteps))
-    if formulation.name == "edm":
-        return edm_levels(sampling.steps, formulation.sigma_min, formulation.sigma_max, formulation.rho)
-    if sampling.sampler == "sde":
-        return [*flow_levels(sampling.steps - 1, sampling.sde_last_step), 0.0] if sampling.steps > 1 else [1.0, 0.0]
-    return flow_levels(sampling.steps)
 
 
 def churned(level: float, sampling: Sampling) -> float:
@@ -108,7 +86,7 @@ def evaluations(sampler: str, steps: int) -> int:
 
 def evaluated_levels(formulation, sampling: Sampling) -> list[float]:
     """The level of each model evaluation, ``evaluations`` of them, in no particular order."""
-    levels = visited_levels(formulation, sampling)
+    levels = formulation.sampling_levels(sampling)
     starts = [churned(level, sampling) for level in levels[:-1]]
     if sampling.sampler != "heun":
         return starts
@@ -127,7 +105,7 @@ def guided_at(level: float, scale: float, interval: tuple[float, float] | None) 
     return scale != 1 and (interval is None or interval[0] <= level <= interval[1])
 
 
-def check_interval(formulation, interval: tuple[float, float] | None) -> None:
+def check_interval(formulation: FormulationOptions, interval: tuple[float, float] | None) -> None:
     """Refuse an interval of noise levels that holds none.
 
     Raises:
@@ -136,11 +114,9 @@ def check_interval(formulation, interval: tuple[float, float] | None) -> None:
     if interval is None:
         return
     low, high = interval
-    top, unit = {"flow": (1.0, "t, from 0 to 1"), "ddpm": (TRAIN_STEPS, "timesteps, from 0 to 1000"),
-                 "edm": (float("inf"), "sigma, above 0")}[formulation.name]
     if low >= high:
         raise UserError(f"evaluation.guidance_interval {[low, high]} is reversed or empty: [lower, higher] noise level, in "
-                        f"{formulation.name}'s {unit}")
-    if low < 0 or high > top:
-        raise UserError(f"evaluation.guidance_interval {[low, high]} leaves {formulation.name}'s levels: {unit}")
-
+                        f"{formulation.name}'s {formulation.level_unit}")
+    if low < 0 or high > formulation.highest_level:
+        raise UserError(f"evaluation.guidance_interval {[low, high]} leaves {formulation.name}'s levels: "
+                        f"{formulation.level_unit}")

@@ -18,7 +18,7 @@ from torch import Tensor
 from ditscale import randomness
 from ditscale.diffusion.arithmetic import wide
 from ditscale.diffusion.formulation import Formulation
-from ditscale.diffusion.nfe import Sampling, churned, visited_levels
+from ditscale.diffusion.nfe import Sampling, churned
 from ditscale.errors import UserError
 
 KL_GUARD = 0.1                                                                 # keeps w finite at t = 1, where the signal is 0
@@ -38,11 +38,11 @@ def sample(model, formulation: Formulation, noise: Tensor, labels: Tensor, *, sa
         UserError: sampler or option do not go with the formulation, or a stochastic sampler has no seed.
     """
     sampling = Sampling(sampler, steps, **options)
-    sampling.check(formulation.name)
+    sampling.check(formulation)
     if sampling.stochastic and (seed is None or positions is None):
         raise UserError(f"sampler '{sampler}' draws noise on the way: it needs seed and positions")
     fresh = StepNoise(seed, positions, noise.shape[1:], steps) if sampling.stochastic else None
-    levels = visited_levels(formulation, sampling)
+    levels = formulation.sampling_levels(sampling)
     start = formulation.sampling_start(levels[0]) * noise
     run = {"ddpm": _ancestral, "ddim": _ddim, "sde": _sde}.get(sampler, _ode)
     return run(Network(model, formulation, labels), start, levels, sampling, fresh)

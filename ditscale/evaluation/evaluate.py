@@ -12,10 +12,11 @@ import torch
 from ditscale.config import RunConfig
 from ditscale.cost.runs import sampling_flops
 from ditscale.data.beton import BetonFile
+from ditscale.evaluation.metrics.table import has_all
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
 from ditscale.evaluation.sampling.model import weights_at
-from ditscale.evaluation.scoring import Scorer, has_all
+from ditscale.evaluation.scoring import Scorer
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints

@@ -14,27 +14,16 @@ from ditscale.config import MeasureConfig
 from ditscale.data.beton import BetonFile
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors.make import make_extractor
-from ditscale.evaluation.metrics.bootstrap import bootstrap_error
 from ditscale.evaluation.metrics.frechet import frechet_distance
-from ditscale.evaluation.metrics.inception_score import inception_score
-from ditscale.evaluation.metrics.infinity import frechet_infinity
-from ditscale.evaluation.metrics.kid import kid
 from ditscale.evaluation.metrics.moments import Accumulator, Moments, merge_over_ranks
 from ditscale.evaluation.metrics.names import extractor_name
-from ditscale.evaluation.metrics.precision_recall import precision_recall
+from ditscale.evaluation.metrics.table import OF_EACH_IMAGE, PROBABILITIES, REAL_IMAGES, SPATIAL, Measured, chosen, needing
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.ranks import World
 
 FEWEST = 16                                                                    # images, below which not even the bias is measured
 ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
-STORED = {"is", "kid", "precision_recall", "fd_infinity", "bootstrap"}         # need every image's features, so these go to disk
-NAMES = {"sfid": "sfid", "is": "is", "kid": "kid", "precision_recall": "precision", "fd_infinity": "fd_infinity"}
-
-
-def has_all(line: dict, also: tuple[str, ...]) -> bool:
-    """Whether a line of evals.jsonl holds these metrics of ``evaluation.also``."""
-    return all(line.get("error") is not None if name == "bootstrap" else NAMES[name] in line.get("values", {}) for name in also)
 
 
 @dataclass(frozen=True)
@@ -62,15 +51,15 @@ class Scorer:
     """
 
     def __init__(self, settings: MeasureConfig, world: World):
-        self.settings, self.world, self.also = settings, world, set(settings.also)
+        self.settings, self.world, self.also = settings, world, chosen(settings.also)
         self.extractor = make_extractor(extractor_name(settings.metric), settings.extractor_path, world.device)
         self.reference = load_reference(settings.reference_path, self.extractor)
-        if "sfid" in self.also and self.reference.spatial_moments is None:
-            raise UserError(f"evaluation.also has sfid, but {settings.reference_path} holds no spatial statistics (mu_s, sigma_s); "
+        if (asking := needing(SPATIAL, self.also)) and self.reference.spatial_moments is None:
+            raise UserError(f"evaluation.also has {' and '.join(asking)}, but {settings.reference_path} holds no spatial statistics (mu_s, sigma_s); "
                             "they come from Inception alone")
-        if self.also & {"kid", "precision_recall"} and self.reference.images is None:
-            raise UserError(f"evaluation.also: kid and precision_recall compare with real images, and {settings.reference_path} "
-                            "holds statistics only; give images")
+        if needing(REAL_IMAGES, self.also) and self.reference.images is None:
+            raise UserError(f"evaluation.also: {' and '.join(needing(REAL_IMAGES))} compare with real images, and "
+                            f"{settings.reference_path} holds statistics only; give images")
 
     def passport(self, samples: int) -> dict:
         """What the passport says of how images are measured."""
@@ -94,11 +83,7 @@ class Scorer:
             if not np.isfinite(moments.mean).all():
                 raise UserError(f"the features of {self.settings.metric} are not finite: the feature network's weights "
                                 f"({self.settings.extractor_path}) are damaged")
-            values = self._values(store)
-            if spatial is not None:
-                values["sfid"] = frechet_distance(spatial.moments(), self.reference.spatial_moments)
-            error = bootstrap_error(store.pooled, self.reference.moments) if "bootstrap" in self.also else None
-            values, score = {name: value for name, value in values.items() if np.isfinite(value)}, self._distance(moments)
+            (values, error), score = self._further(store, spatial), self._distance(moments)
             return Scores(score, values, error, self._bias(halves, score) if self._is_few(count) else None)
 
     def warning(self, count: int, scores: Scores) -> str:
@@ -152,7 +137,7 @@ class Scorer:
     def _gather(self, batches, store: FeatureStore | None) -> tuple[tuple[Accumulator, Accumulator], Accumulator | None]:
         """One pass over this rank's images; the moments of all ranks: of either half of the images, and spatial ones."""
         halves = tuple(Accumulator(self.reference.moments.dimensions) for _ in range(2))
-        spatial = Accumulator(self.reference.spatial_moments.dimensions) if "sfid" in self.also else None
+        spatial = Accumulator(self.reference.spatial_moments.dimensions) if needing(SPATIAL, self.also) else None
         for positions, images in batches:
             for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
                 features = self.extractor(part)
@@ -173,22 +158,21 @@ class Scorer:
             raise UserError(f"{self.settings.reference_path}: its statistics are of {wanted.dimensions} {words}, but "
                             f"{self.extractor.name} makes {found}; make them anew with `ditscale stats`")
 
-    def _values(self, store: FeatureStore | None) -> dict[str, float]:
-        """The metrics that need every image's features."""
-        values = {}
-        if "is" in self.also:
-            if store.logits is None:
-                raise UserError(f"evaluation.also has is, but the extractor of {self.settings.metric} classifies nothing")
-            values["is"], values["is_std"] = inception_score(store.logits)
-        if "kid" in self.also:
-            values["kid"], values["kid_std"] = kid(store.pooled, self._reference_features.pooled)
-        if "precision_recall" in self.also:
-            values["precision"], values["recall"] = precision_recall(store.pooled, self._reference_features.pooled,
-                                                                     device=self.world.device)
-        if "fd_infinity" in self.also:
-            fit = frechet_infinity(store.pooled, self.reference.moments)
-            values["fd_infinity"], values["fd_infinity_r2"] = fit.value, fit.r2
-        return values
+    def _further(self, store: FeatureStore | None, spatial: Accumulator | None) -> tuple[dict[str, float], float | None]:
+        """The metrics of ``evaluation.also``: values by name where they are finite, and the score's standard error."""
+        if store and store.logits is None and (asking := needing(PROBABILITIES, self.also)):
+            raise UserError(f"evaluation.also has {' and '.join(asking)}, but the extractor of {self.settings.metric} classifies nothing")
+        found = Measured(store and store.pooled, store and store.logits,
+                         self._reference_features.pooled if needing(REAL_IMAGES, self.also) else None, self.reference.moments,
+                         spatial and spatial.moments(), self.reference.spatial_moments, self.world.device)
+        values, error = {}, None
+        for metric in self.also:
+            numbers = metric.measure(found)
+            if metric.values:
+                values |= {value.name: number for value, number in zip(metric.values, numbers)}
+            else:
+                [error] = numbers
+        return {name: value for name, value in values.items() if np.isfinite(value)}, error
 
     @cached_property
     def _reference_features(self) -> FeatureStore:
@@ -203,7 +187,7 @@ class Scorer:
     @contextmanager
     def _store(self, count: int, scratch: Path | None):
         """A store that all ranks write to, dropped at the end; None where no metric needs one."""
-        if not self.also & STORED:
+        if not any(metric.needs & OF_EACH_IMAGE for metric in self.also):
             yield None
             return
         folder = self.world.agree(tempfile.mkdtemp(prefix=".features-", dir=scratch) if self.world.is_main else None)

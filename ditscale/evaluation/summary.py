@@ -6,6 +6,7 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
+from ditscale.evaluation.metrics.table import details
 from ditscale.evaluation.passport import SEED, digest
 
 ENOUGH_SEEDS = 3                                                               # for an interval; two give one by formula alone
@@ -31,7 +32,7 @@ def table(lines: list[dict]) -> Table:
     passports = [rows[0]["passport"] for rows in groups.values()]
     varied = [name for name in passports[0] if name != SEED and len({str(passport.get(name)) for passport in passports}) > 1]
     others = [name for name in dict.fromkeys(name for line in lines for name in line.get("values", {}))
-              if not name.endswith(("_std", "_r2"))]                           # these are in the file
+              if name not in details()]
     metric = lines[0]["metric"] if len({line["metric"] for line in lines}) == 1 else "score"
     shown = Table()
     for name in ("images seen", *varied, "sample seeds", metric, "floor", *others, "seconds"):

@@ -2,7 +2,6 @@
 
 from ditscale.config import RunConfig
 from ditscale.diffusion.formulation import make_formulation
-from ditscale.diffusion.nfe import LEARNS_SIGMA
 from ditscale.models.discriminative import DiscriminativeDiT
 from ditscale.models.dit import DiT, create_model
 from ditscale.models.masked import MaskedDiT
@@ -39,7 +38,7 @@ def build_model(config: RunConfig) -> DiT:
     variant, added = _variant(config)
     return create_model(config.model.name, seed=config.seed, variant=variant, input_size=config.data.resolution,
                         in_channels=config.data.channels, num_classes=config.data.classes,
-                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=config.formulation.name in LEARNS_SIGMA,
+                        class_dropout_prob=config.model.class_dropout_prob, learn_sigma=config.formulation.learn_sigma,
                         block=config.model.block, qk_norm=config.model.qk_norm, null_class=config.model.null_class, **added)
 
 

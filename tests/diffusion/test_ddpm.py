@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from ditscale.diffusion.ddpm import Chain, Ddpm, make_betas
-from ditscale.diffusion.levels import CLEAN, ddpm_levels
+from ditscale.diffusion.ddpm_options import CLEAN, ddpm_levels
 from ditscale.diffusion.samplers import sample
 from ditscale.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ditscale.diffusion.edm import Edm
-from ditscale.diffusion.levels import edm_levels
+from ditscale.diffusion.edm_options import edm_levels
 
 
 def test_preconditioning_and_loss_by_hand():

@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
-from ditscale.config import DdpmConfig, EdmConfig, FlowConfig
 from ditscale.diffusion.ddpm import Ddpm
+from ditscale.diffusion.ddpm_options import DdpmConfig
 from ditscale.diffusion.edm import Edm
+from ditscale.diffusion.edm_options import EdmConfig
 from ditscale.diffusion.flow import Flow
+from ditscale.diffusion.flow_options import FlowConfig
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import Sampling, evaluated_levels, forwards
 from ditscale.diffusion.samplers import sample

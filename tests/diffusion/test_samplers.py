@@ -8,11 +8,13 @@ import torch
 from ditscale import randomness
 from ditscale.config import EvaluationConfig
 from ditscale.diffusion.ddpm import Ddpm
+from ditscale.diffusion.ddpm_options import ddpm_levels
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
+from ditscale.diffusion.flow_options import flow_levels
 from ditscale.diffusion.gaussian import COVARIANCE, MEAN, gaussian_network, ode_map
-from ditscale.diffusion.levels import ddpm_levels, flow_levels
-from ditscale.diffusion.nfe import SAMPLERS, Sampling
+from ditscale.diffusion.nfe import Sampling
+from ditscale.diffusion.registry import FORMULATIONS
 from ditscale.diffusion.samplers import DIFFUSIONS, sample
 from ditscale.errors import UserError
 
@@ -151,7 +153,7 @@ def test_levels():
 
 def test_config_and_samplers_name_the_same_things():
     field = lambda name: set(EvaluationConfig.model_fields[name].annotation.__args__)
-    assert field("sampler") == {name for names in SAMPLERS.values() for name in names}
+    assert field("sampler") == {name for options in FORMULATIONS for name in options.samplers}
     assert field("sde_diffusion") == set(DIFFUSIONS)
     defaults = {name: value for name, value in vars(Sampling("heun", 1)).items() if name not in ("sampler", "steps")}
     assert {name: EvaluationConfig.model_fields[name].default for name in defaults} == defaults

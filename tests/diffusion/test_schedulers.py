@@ -5,9 +5,9 @@ import torch
 
 from ditscale import randomness
 from ditscale.diffusion.ddpm import Ddpm
+from ditscale.diffusion.ddpm_options import ddpm_levels
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
-from ditscale.diffusion.levels import ddpm_levels
 from ditscale.diffusion.samplers import sample
 
 SHAPE, LABELS, SEED, POSITIONS = (2, 3, 4, 4), torch.zeros(2), 7, torch.tensor([3, 11])

@@ -7,8 +7,8 @@ from unittest import mock
 import torch
 from reference import LOOSE, TIGHT, Row, given_noise, image_means, load, peer_model
 
+from ditscale.diffusion.ddpm_options import ddpm_levels
 from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.levels import ddpm_levels
 from ditscale.diffusion.samplers import sample
 
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}

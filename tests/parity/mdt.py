@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from dit import tanh_cdf
 from reference import LOOSE, TIGHT, Row, as_given, gradient_rows, load, peer_model
 
+from ditscale.diffusion.ddpm_options import TRAIN_STEPS
 from ditscale.diffusion.guidance import Guided
-from ditscale.diffusion.levels import TRAIN_STEPS
 from ditscale.diffusion.samplers import sample
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.mdt import MaskedDiffusion

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from ditscale.config import DdpmConfig, EdmConfig, FlowConfig
 from ditscale.diffusion import samplers
+from ditscale.diffusion.ddpm_options import DdpmConfig
+from ditscale.diffusion.edm_options import EdmConfig
+from ditscale.diffusion.flow_options import FlowConfig
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.models.dit import DiT
 from ditscale.models.peers import PEERS

@@ -18,6 +18,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
+from ditscale.evaluation.metrics.table import values
+
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
 VARIANT_COLOURS = {"baseline": INK, "masked": "#3a8ac8", "mdt": "#dd9b22", "discriminative": "#8a1f47"}
@@ -26,7 +28,7 @@ DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
 MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
-METRIC_NAMES = {"fid": "FID", "sfid": "sFID"}
+METRIC_NAMES = {"fid": "FID", **{value.name: value.label for value in values() if value.label and not value.higher_is_better}}
 # Kinds of picture, each with the metadata that would tell when and with what it was made.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
            "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}

@@ -6,14 +6,12 @@ A row a metric: at the left each run against its training compute, at the right 
 import numpy as np
 import pandas as pd
 
+from ditscale.evaluation.metrics.table import values
 from ditscale.figures.kit import panels, script, seeds, study_table, style
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 from ditscale.studies.table.ledger import VALUES
 
 NAME = "metrics"
-# In the order of the rows: what each metric is called, whether higher is better, whether its axis is logarithmic.
-METRICS = {"sfid": ("sFID", False, True), "fd_infinity": ("FD∞", False, True), "kid": ("KID", False, True),
-           "is": ("Inception Score", True, False), "precision": ("Precision", True, False), "recall": ("Recall", True, False)}
 COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "final", "train_flops", "macs", "metric", "score"]
 
 
@@ -49,10 +47,10 @@ def draw(table: pd.DataFrame) -> style.Drawing:
 def held_by(rows: pd.DataFrame) -> dict[str, tuple[str, bool, bool]]:
     """The metrics that the rows hold, by column: the score first; a logarithmic axis only where all values are positive."""
     found = {"score": (style.metric_name(rows), False, True)}
-    for name, (label, higher, log) in METRICS.items():
-        column = VALUES + name
-        if column in rows and rows[column].notna().any():
-            found[column] = label, higher, log and bool((rows[column].dropna() > 0).all())
+    for value in values():
+        column = VALUES + value.name
+        if not value.detail and column in rows and rows[column].notna().any():
+            found[column] = value.label, value.higher_is_better, value.log_axis and bool((rows[column].dropna() > 0).all())
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditscale.errors import UserError
+from ditscale.formats import JOB, check_format
 from ditscale.studies.spec.spec import Spec
 
 FOLDER = "slurm"                                                               # of a study: scripts, records, what SLURM says
@@ -43,7 +44,9 @@ def live_jobs(spec: Spec) -> dict[str, Job]:
         job, state, script = line.split("|", 2)
         record = folder / Path(script).with_suffix(".json").name
         if record.exists():                                                    # else of a study of this name elsewhere
-            jobs[json.loads(record.read_text())["runs"][int(job.split("_")[1])]] = Job(job, state)
+            array = json.loads(record.read_text())
+            check_format(JOB, array, record)
+            jobs[array["runs"][int(job.split("_")[1])]] = Job(job, state)
     return jobs
 
 

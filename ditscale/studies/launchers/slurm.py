@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
+from ditscale.formats import JOB, stamped
 from ditscale.rundir import DONE, hold, write_json
 from ditscale.studies.launch.launch import is_complete, run_record, to_run
 from ditscale.studies.launch.watch import say
@@ -77,7 +78,7 @@ def _submit(array: Array, site: Site, folder: Path) -> str:
     """The job's id. Script and record stand before SLURM knows of them, so that what it knows is always found."""
     (folder / f"{array.name}.sh").write_text(render(array, site, Path.cwd()))
     record = {"runs": array.run_ids, "site": site.name, "submitted": time.time()}
-    write_json(folder / f"{array.name}.json", record)
+    write_json(folder / f"{array.name}.json", stamped(JOB, record))
     job = ask(*SUBMIT, f"{array.name}.sh", folder=folder).strip().split(";")[0]
-    write_json(folder / f"{array.name}.json", {**record, "job": job})
+    write_json(folder / f"{array.name}.json", stamped(JOB, {**record, "job": job}))
     return job

@@ -18,6 +18,7 @@ from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
+from ditscale.formats import NewerFormat
 from ditscale.rundir import DONE, EVALUATION, RunDir, read_lines, scan_lines
 from ditscale.studies.table import facts
 
@@ -67,6 +68,8 @@ def left_out(study) -> list[str]:
     for run in run_dirs(Path(study)):
         try:
             _record(run)
+        except NewerFormat:
+            raise
         except UserError as error:
             found.append(f"a run is left out: {error}")
             continue
@@ -86,6 +89,8 @@ def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
     for run in run_dirs(study):
         try:
             found.append((run, *_record(run), read_lines(run.metrics, *LOGGED)))
+        except NewerFormat:
+            raise
         except UserError as error:
             warnings.warn(f"a run is left out: {error}", stacklevel=1)
             problem = error

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
+from ditscale.formats import STATE, stamped
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
 from ditscale.tensorfile import write_verified
@@ -120,7 +121,7 @@ def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
         for name, values in tensors:
             sha256[name] = write_verified(folder / name, values)
             del values                                                         # before the next file's tensors are gathered
-        write_json(folder / "state.json", {**counts, "sha256": sha256})
+        write_json(folder / "state.json", stamped(STATE, {**counts, "sha256": sha256}))
 
 
 def restore(run: RunDir, state: TrainingState, world: World, last_good_images: int | None = None) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ditscale.digest import file_sha256
+from ditscale.formats import STATE, NewerFormat, check_format
 
 
 def was_saved(checkpoint: Path, file: str) -> bool:
@@ -16,9 +17,14 @@ def was_saved(checkpoint: Path, file: str) -> bool:
 
 
 def damage(checkpoint: Path, files: list[str]) -> str:
-    """What is wrong with these files of a checkpoint, by the sha256 in its state.json; empty where nothing is."""
+    """What is wrong with these files of a checkpoint, by the sha256 in its state.json; empty where nothing is.
+
+    Raises:
+        NewerFormat: a later ditscale saved it.
+    """
     try:
         state = json.loads((checkpoint / "state.json").read_text())
+        check_format(STATE, state, checkpoint / "state.json")
         expected = state.get("sha256") if isinstance(state, dict) else None
         if not isinstance(expected, dict):
             return "state.json is damaged: it has no object 'sha256'"
@@ -27,6 +33,8 @@ def damage(checkpoint: Path, files: list[str]) -> str:
                 return f"its state.json has no sha256 of {name}"
             if _sha256(checkpoint / name) != expected[name]:
                 return f"{name} does not match its sha256 in state.json"
+    except NewerFormat:
+        raise
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:

@@ -1,27 +1,40 @@
-"""Noise levels that a sampler visits, as plain numbers from pure noise down to clean: no torch, so that planning can ask.
+"""DDPM's options, and the timesteps that its samplers visit."""
 
-Units are each formulation's own: flow t in 1..0, edm sigma in sigma_max..0, ddpm timestep in 999..0 and then ``CLEAN``.
-"""
-
+import functools
 import math
-from fractions import Fraction
+from typing import Literal
 
+from pydantic import Field
+
+from ditscale.diffusion.options import Facts, FormulationOptions
 from ditscale.errors import UserError
 
-TRAIN_STEPS = 1000                                                             # ddpm's chain, as in DiT
-CLEAN = -1.0                                                                   # ddpm's level below timestep 0: no noise at all
+TRAIN_STEPS = 1000                                                             # the chain, as in DiT
+CLEAN = -1.0                                                                   # the level below timestep 0: no noise at all
 
 
-def flow_levels(steps: int, last: float = 0.0) -> list[float]:
-    """``steps + 1`` even levels from 1 to ``last``, counted from the nearer end, one rounding each: ``torch.linspace``'s bits."""
-    width = Fraction((last - 1.0) / steps)
-    return [float(1 + width * i if i < (steps + 1) // 2 else Fraction(last) - width * (steps - i)) for i in range(steps + 1)]
+class DdpmFacts(Facts):
+    learn_sigma = True
+    samplers = ("ddpm", "ddim", "heun", "euler")
+    sampling_options = ("respacing", "timesteps")
+    highest_level, level_unit = TRAIN_STEPS, f"timesteps, from 0 to {TRAIN_STEPS}"
+
+    def sampling_levels(self, sampling) -> list[float]:
+        return list(_kept_levels(sampling.steps, sampling.respacing, sampling.timesteps))
 
 
-def edm_levels(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
-    """EDM (arXiv 2206.00364) eq. 5: ``steps`` levels, even in sigma^(1/rho), and 0 at the end."""
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
+class DdpmConfig(DdpmFacts, FormulationOptions):
+    name: Literal["ddpm"]
+    schedule: Literal["linear", "cosine"] = "linear"                           # DiT: linear betas, 1e-4 to 2e-2
+    min_snr_gamma: float | None = Field(None, gt=0)                            # weigh the MSE by min(SNR, gamma) / SNR; MDTv2: 5
+
+    def check_sampling(self, sampling) -> None:
+        self.sampling_levels(sampling)
+
+    def make(self):
+        from ditscale.diffusion.ddpm import Ddpm
+
+        return Ddpm(**self.settings())
 
 
 def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
@@ -46,6 +59,9 @@ def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
         raise UserError(f"{len(chosen)} ddpm timesteps are chosen for {steps} sampling steps; "
                         f"evaluation.sampling_steps={len(chosen)} would fit")
     return [float(step) for step in sorted(chosen, reverse=True)] + [CLEAN]
+
+
+_kept_levels = functools.lru_cache(maxsize=64)(ddpm_levels)                  # a study's runs all sample alike
 
 
 def _section(start: int, size: int, count: int) -> list[int]:

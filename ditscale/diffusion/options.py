@@ -1,0 +1,42 @@
+"""What a formulation and its options say without torch: how it may be sampled, at which levels, what its model puts out.
+
+Each ``<name>_options.py`` holds a formulation's section of the config and these facts; ``<name>.py`` beside it, its arithmetic.
+"""
+
+from typing import ClassVar
+
+from ditscale.section import Section
+
+
+class Facts:
+    """What holds for a formulation and for its options alike."""
+
+    learn_sigma: ClassVar[bool] = False                                        # the model also outputs a variance
+    samplers: ClassVar[tuple[str, ...]] = ("heun", "euler")                    # of samplers.py, those that go with it
+    sampling_options: ClassVar[tuple[str, ...]] = ()                           # fields of Sampling that only it reads
+    passport_options: ClassVar[tuple[str, ...]] = ()                           # of its options, those that sampling levels rest on
+    highest_level: ClassVar[float]                                             # an interval of levels ends there at most
+    level_unit: ClassVar[str]                                                  # what levels are, in an error
+
+    def sampling_levels(self, sampling) -> list[float]:
+        """The levels that a ``Sampling`` visits, noisiest first; the last is clean.
+
+        Raises:
+            UserError: there are no such levels.
+        """
+        raise NotImplementedError
+
+
+class FormulationOptions(Facts, Section):
+    """A formulation's section of the config: its options, and its ``name`` as a ``Literal``."""
+
+    def check_sampling(self, sampling) -> None:
+        """Refuse levels that there are not, with a ``UserError``."""
+
+    def settings(self) -> dict:
+        """The options by name, as the formulation takes them."""
+        return self.model_dump(exclude={"name"})
+
+    def make(self):
+        """The ``Formulation`` with these options. Only this may import torch."""
+        raise NotImplementedError

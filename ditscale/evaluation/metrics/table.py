@@ -1,0 +1,153 @@
+"""The further metrics of an evaluation (``evaluation.also``), in the order in which they are computed. To add one: a line here.
+
+Asked without torch: what a metric computes with is imported when it is computed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ditscale.errors import UserError, did_you_mean
+
+FEATURES, PROBABILITIES, REAL_IMAGES, SPATIAL = "features", "probabilities", "real images", "spatial statistics"
+OF_EACH_IMAGE = {FEATURES, PROBABILITIES, REAL_IMAGES}                         # needs for which all images' features go to disk
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that a metric writes into an evaluation's ``values``, and its row in the figure of metrics.
+
+    ``detail``: an uncertainty or a quality of fit, in the file alone.
+    """
+
+    name: str
+    label: str = ""
+    higher_is_better: bool = False
+    log_axis: bool = False
+    row: int = 99                                                              # in the figure, from the top
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What metrics are computed from; what no metric asked for is None. Arrays may be memory maps.
+
+    Attributes:
+        features, real_features: pooled, of the images (N, D) and of the reference's (M, D).
+        logits: of the images, (N, classes).
+        reference: ``Moments`` of the reference's features.
+        spatial, reference_spatial: ``Moments`` of spatial features.
+        device: where torch computes.
+    """
+
+    features: np.ndarray | None
+    logits: np.ndarray | None
+    real_features: np.ndarray | None
+    reference: object
+    spatial: object
+    reference_spatial: object
+    device: object
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by the name that ``evaluation.also`` has. ``measure`` gives one number for each of ``values``; where it has none,
+    its one number is the standard error of the score."""
+
+    name: str
+    needs: frozenset[str]
+    measure: Callable[[Measured], tuple[float, ...]]
+    values: tuple[Value, ...] = ()
+
+    def stands_in(self, line: dict) -> bool:
+        """Whether a line of evals.jsonl holds it."""
+        return self.values[0].name in line.get("values", {}) if self.values else line.get("error") is not None
+
+
+def _inception_score(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.inception_score import inception_score
+
+    return inception_score(found.logits)
+
+
+def _kid(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.kid import kid
+
+    return kid(found.features, found.real_features)
+
+
+def _precision_recall(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.precision_recall import precision_recall
+
+    return precision_recall(found.features, found.real_features, device=found.device)
+
+
+def _infinity(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.infinity import frechet_infinity
+
+    fit = frechet_infinity(found.features, found.reference)
+    return fit.value, fit.r2
+
+
+def _spatial_distance(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.frechet import frechet_distance
+
+    return (frechet_distance(found.spatial, found.reference_spatial),)
+
+
+def _bootstrap(found: Measured) -> tuple[float, ...]:
+    from ditscale.evaluation.metrics.bootstrap import bootstrap_error
+
+    return (bootstrap_error(found.features, found.reference),)
+
+
+METRICS: list[Metric] = [
+    Metric("is", frozenset({PROBABILITIES}), _inception_score,
+           (Value("is", "Inception Score", higher_is_better=True, row=3), Value("is_std", detail=True))),
+    Metric("kid", frozenset({FEATURES, REAL_IMAGES}), _kid,
+           (Value("kid", "KID", log_axis=True, row=2), Value("kid_std", detail=True))),
+    Metric("precision_recall", frozenset({FEATURES, REAL_IMAGES}), _precision_recall,
+           (Value("precision", "Precision", higher_is_better=True, row=4), Value("recall", "Recall", higher_is_better=True, row=5))),
+    Metric("fd_infinity", frozenset({FEATURES}), _infinity,
+           (Value("fd_infinity", "FD∞", log_axis=True, row=1), Value("fd_infinity_r2", detail=True))),
+    Metric("sfid", frozenset({SPATIAL}), _spatial_distance, (Value("sfid", "sFID", log_axis=True, row=0),)),
+    Metric("bootstrap", frozenset({FEATURES}), _bootstrap),
+]
+
+
+def chosen(names) -> list[Metric]:
+    """The metrics of these names, in the table's order."""
+    return [metric for metric in METRICS if metric.name in names]
+
+
+def needing(need: str, metrics: list[Metric] | None = None) -> list[str]:
+    """Names of the metrics that need it; default: of all in the table."""
+    return [metric.name for metric in (METRICS if metrics is None else metrics) if need in metric.needs]
+
+
+def has_all(line: dict, also: tuple[str, ...]) -> bool:
+    """Whether a line of evals.jsonl holds these metrics of ``evaluation.also``."""
+    return all(metric.stands_in(line) for metric in chosen(also))
+
+
+def values() -> list[Value]:
+    """What all metrics write, in the order of the figure's rows."""
+    return sorted((value for metric in METRICS for value in metric.values), key=lambda value: value.row)
+
+
+def details() -> set[str]:
+    """Names of the values that stand in the file alone."""
+    return {value.name for value in values() if value.detail}
+
+
+def known(name: str) -> str:
+    """The name, where a metric has it.
+
+    Raises:
+        UserError: none has.
+    """
+    names = [metric.name for metric in METRICS]
+    if name not in names:
+        raise UserError(f"evaluation.also has '{name}'{did_you_mean(name, names) or '.'} Metrics: {', '.join(names)}")
+    return name

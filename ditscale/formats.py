@@ -1,0 +1,31 @@
+"""The versions of the files that ditscale writes. A file says its own under ``format``; one without is of the first.
+
+A version goes up when older code would misread the file; a field that older code can ignore does not need it. Older files are
+read, newer ones refused in one line. The field is in no hash: not in a run's id, a passport or a data set's content.
+"""
+
+from ditscale.errors import UserError
+
+KEY = "format"
+RECORD, STATE, MANIFEST, LINE, JOB = "run.json", "state.json", "data manifest", "JSON lines", "job record"
+VERSIONS = {RECORD: 1, STATE: 1, MANIFEST: 1, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
+
+
+class NewerFormat(UserError):
+    """A file that a later ditscale wrote. It is not damaged: it is never passed over, and never written anew."""
+
+
+def stamped(kind: str, values: dict) -> dict:
+    """The values of a file with its version in front."""
+    return {KEY: VERSIONS[kind], **{name: value for name, value in values.items() if name != KEY}}
+
+
+def check_format(kind: str, values, where) -> None:
+    """Refuse a newer file.
+
+    Raises:
+        NewerFormat: it is of a later version than this ditscale reads.
+    """
+    found = values.get(KEY) if isinstance(values, dict) else None
+    if isinstance(found, int) and found > VERSIONS[kind]:
+        raise NewerFormat(f"{where} is of format {found}; this ditscale reads format {VERSIONS[kind]} and older: upgrade ditscale")

@@ -1,0 +1,154 @@
+"""Files of the first form, which say no format, stay readable; those of a later ditscale are refused in one line.
+
+``first/`` holds files as ditscale wrote them before they had a format: a run's record, its lines, a checkpoint's state, a manifest.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from ditscale.cli import main
+from ditscale.config import resolve
+from ditscale.formats import MANIFEST, VERSIONS, NewerFormat
+from ditscale.rundir import RunDir, read_lines
+from ditscale.tensorfile import file_sha256
+
+FIRST = Path(__file__).parent / "first"
+LATER = re.compile(r"is of format (\d+); this ditscale reads format (\d+) and older: upgrade ditscale")
+
+
+def ditscale(*arguments, refused=None):
+    """What a command prints; with ``refused`` it must end with one line that names this file and both formats."""
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert (done.exit_code != 0) == bool(refused), done.output
+    if refused:
+        [line] = [text for text in done.output.splitlines() if LATER.search(text)]
+        assert refused in line and LATER.search(line)[1] == str(int(LATER.search(line)[2]) + 1), done.output
+    return done.output
+
+
+def rewritten(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text())), indent=2) + "\n")
+
+
+def later(values):
+    return {**values, "format": VERSIONS[MANIFEST] + 1}
+
+
+def plain(values):
+    return {name: value for name, value in values.items() if name != "format"}
+
+
+@pytest.fixture
+def first(tmp_path, digits, monkeypatch):
+    """The run of ``first/``, with random weights, and the data that it names."""
+    from safetensors.torch import save_file
+
+    from ditscale.objectives.variants import build_model
+
+    record = json.loads((FIRST / "run.json").read_text())
+    run = RunDir(tmp_path / "runs" / record["study"] / record["run_id"])
+    checkpoint = run.checkpoints / "images-000000000640"
+    checkpoint.mkdir(parents=True)
+    for name in ("run.json", "metrics.jsonl", "evals.jsonl"):
+        shutil.copy(FIRST / name, run.path)
+    for name in ("ema", "masters"):
+        save_file(dict(build_model(resolve(record["config"], "first")).state_dict()), checkpoint / f"{name}.safetensors")
+    shutil.copy(FIRST / "state.json", checkpoint)
+    hashes = {path.name: file_sha256(path) for path in checkpoint.glob("*.safetensors")}
+    rewritten(checkpoint / "state.json", lambda state: {**state, "sha256": state["sha256"] | hashes})
+    run.set_status("done", images_seen=640)
+    for path in digits.iterdir():
+        (tmp_path / "data" / "digits").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "data" / "digits")
+    shutil.copy(FIRST / "train.json", tmp_path / "data" / "digits")
+    monkeypatch.chdir(tmp_path)                                                # the record's paths are relative
+    return run
+
+
+def test_files_of_the_first_form_are_read(first):
+    for path in FIRST.iterdir():
+        assert '"format"' not in path.read_text()
+    resolved = resolve(first.read_record()["config"], "first")
+    assert resolved.science_hash() == first.read_record()["science_hash"] and first.run_id.endswith(resolved.science_hash())
+    ditscale("data", "inspect", "data/digits/train.beton", "--verify")
+    ditscale("sample", first.path, "made", "--images", "2")
+    ditscale("collect", first.path.parent, "--out", "runs.csv")
+    assert Path("runs.csv").read_text().count(first.run_id) == 2
+    [score] = [line["score"] for line in read_lines(first.evals, "passport_id") if line["images_seen"] == 640]
+    assert f"{score:.4g}" in ditscale("evaluate", first.path)                  # its passport is today's: nothing is made again
+    assert len(read_lines(first.evals)) == 2
+    ditscale("evaluate", first.path, "seed=1")
+    lines = read_lines(first.evals)
+    assert [line.get("format") for line in lines] == [None, None, 1] and "format" not in lines[-1]["passport"]
+
+
+def test_a_later_record_is_refused_and_not_written_over(first):
+    rewritten(first.record, later)
+    before = first.record.read_bytes()
+    ditscale("sample", first.path, "made", "--images", "2", refused="run.json")
+    ditscale("evaluate", first.path, refused="run.json")
+    ditscale("collect", first.path.parent, "--out", "runs.csv", refused="run.json")
+    first.set_status("preempted", images_seen=640)
+    with pytest.raises(NewerFormat, match=LATER):                              # as a launch would
+        first.create(json.loads((FIRST / "run.json").read_text()))
+    assert first.record.read_bytes() == before
+
+
+def test_a_later_checkpoint_is_refused_and_not_passed_over(first):
+    rewritten(first.checkpoints / "images-000000000640" / "state.json", later)
+    ditscale("sample", first.path, "made", "--images", "2", refused="state.json")
+    ditscale("evaluate", first.path, "seed=2", refused="state.json")
+
+
+@pytest.mark.parametrize("name", ["evals.jsonl", "metrics.jsonl"])
+def test_a_later_line_is_refused(first, name):
+    lines = (first.path / name).read_text().splitlines()
+    (first.path / name).write_text("\n".join([lines[0], json.dumps(later(json.loads(lines[1])))]) + "\n")
+    ditscale("collect", first.path.parent, "--out", "runs.csv", refused=f"{name} line 2")
+
+
+def test_a_later_manifest_is_refused_and_not_built_over(first):
+    manifest = Path("data/digits/train.json")
+    rewritten(manifest, later)
+    before = manifest.read_bytes()
+    ditscale("data", "inspect", "data/digits/train.beton", refused="train.json")
+    ditscale("data", "build", "digits", "data/digits", refused="train.json")
+    assert manifest.read_bytes() == before
+
+
+def test_training_resumes_a_run_of_the_first_form_and_refuses_a_later_one(digits_values, repository, tmp_path):
+    spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "runs_dir": str(tmp_path / "runs"),
+            "config": {**digits_values, "resources": {"log_every_images": 320}},
+            "parameters": {"model.name": {"values": ["DiT-atto/8"]}}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+
+    def command(name):
+        return subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", name, str(tmp_path / "spec.yaml")],
+                              cwd=repository, capture_output=True, text=True, timeout=300)
+
+    assert command("train").returncode == 0
+    [run] = [RunDir(path.parent) for path in (tmp_path / "runs" / "study").glob("*/run.json")]
+    states = sorted(run.checkpoints.glob("*/state.json"))
+    for path in (run.record, *states):
+        assert json.loads(path.read_text())["format"] == 1
+        rewritten(path, plain)
+    whole = file_sha256(states[-1].parent / "ema.safetensors")
+    shutil.rmtree(states[-1].parent)
+    run.set_status("preempted", images_seen=320)
+    done = command("train")
+    assert done.returncode == 0, done.stderr
+    assert file_sha256(states[-1].parent / "ema.safetensors") == whole         # resumed: the same run
+    shutil.rmtree(states[-1].parent)
+    rewritten(states[0], later)
+    run.set_status("preempted", images_seen=320)
+    done = command("train")
+    assert done.returncode != 0 and "state.json is of format 2; this ditscale reads format 1" in done.stdout + done.stderr
+    assert not states[-1].exists() and json.loads(states[0].read_text())["format"] == 2

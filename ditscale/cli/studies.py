@@ -1,10 +1,11 @@
-"""Commands about a study: plan, launch, retry, stop, train, status, collect."""
+"""Commands about a study: plan, launch, retry, stop, train, status, collect, mirror."""
 
 import sys
 
 import click
 
 from ditscale.cli.group import main
+from ditscale.studies.mirror import MIRRORS
 
 
 @main.command()
@@ -153,6 +154,23 @@ def collect(study, out):
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
     click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
+
+
+@main.command()
+@click.argument("study", metavar="SPEC|STUDY", type=click.Path())
+@click.option("--to", required=True, type=click.Choice(MIRRORS), help="Its package: pip install 'ditscale[NAME]'.")
+def mirror(study, to):
+    """Replay the metrics and scores of a study's runs to W&B, Trackio or MLflow; a second call adds what is new.
+
+    The tracker's own variables say where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
+    MLFLOW_TRACKING_URI.
+    """
+    from pathlib import Path
+
+    from ditscale.studies.mirror.mirror import mirror_study
+    from ditscale.studies.spec.spec import load_spec
+
+    mirror_study(Path(study) if Path(study).is_dir() else load_spec(study).directory, to, click.echo)
 
 
 @main.command()

@@ -46,6 +46,7 @@ class TensorBoard:
 
 
 def _writer(folder: Path, purge_step: int):
-    from torch.utils.tensorboard import SummaryWriter                          # loading it takes a second
+    """A writer; what it loads takes a second, so it is loaded here."""
+    from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=purge_step)

@@ -1,4 +1,4 @@
-"""Commands about a study: plan, launch, retry, stop, train, status, collect, mirror."""
+"""Commands about a study: plan, config, launch, retry, stop, train, status, collect, mirror."""
 
 import sys
 
@@ -60,6 +60,24 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
             write_rows(path, rows, form)
     if over := excess(spec, rows):
         click.echo(f"over the study's limits: {over}; launch will refuse it without --over-limits", err=True)
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--run", "run_id", metavar="ID", help="Show this run alone.")
+def config(spec_path, overrides, run_id):
+    """Show the resolved config of each run of the study SPEC as YAML, and where each value was said.
+
+    Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
+    that it is the default.
+    """
+    from ditscale.studies.spec.show import config_lines, only
+    from ditscale.studies.spec.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    runs = expand(spec, spec_path)
+    click.echo("\n".join(config_lines(spec, only(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
 LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])

@@ -100,7 +100,7 @@ def mirror_run(run: RunDir, mirror: Mirror, to: str) -> list[str]:
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": False}})
     mirror.send(name, about, _points(**new), sum(counts.values()))
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": True}})
-    return [*told, f"{run.run_id}: {len(new['metrics'])} lines of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
+    return [*told, f"{run.run_id}: {len(new['metrics'])} line(s) of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
 
 
 def _void(before: dict | None, lines: dict[str, list], mirror: Mirror, run_id: str) -> str:

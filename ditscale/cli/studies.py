@@ -72,7 +72,7 @@ def config(spec_path, overrides, run_id):
     Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
     that it is the default.
     """
-    from ditscale.studies.spec.show import config_lines, only
+    from ditscale.studies.spec.resolved import config_lines, only
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)

@@ -64,9 +64,18 @@ def mirror_study(folder: Path, to: str, say: Callable[[str], None]) -> None:
     with _alone(folder), _in_one_line(to, kind.ERRORS):
         mirror = kind(folder.resolve().name)
         for run in runs:
-            for line in mirror_run(run, mirror, to):
+            for line in _damage(run) or mirror_run(run, mirror, to):
                 say(line)
         say(mirror.hint)
+
+
+def _damage(run: RunDir) -> list[str]:
+    """Why a run cannot be told of, in words; the others are sent all the same."""
+    try:
+        run.read_record()
+    except UserError as error:
+        return [f"{run.run_id}: left out: {error}"]
+    return []
 
 
 def load(to: str) -> type[Mirror]:

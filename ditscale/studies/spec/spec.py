@@ -38,7 +38,7 @@ from ditscale.studies.spec.budget_grid import IsoFlop, curves
 from ditscale.studies.spec.budgets import Budgets
 from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
-from ditscale.studies.spec.sources import Settings, Source, leaves, said_at, source_at
+from ditscale.studies.spec.provenance import Settings, Source, leaves, said_at, source_at
 from ditscale.yamlfile import read_yaml
 
 PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together

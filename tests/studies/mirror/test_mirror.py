@@ -141,6 +141,11 @@ def test_a_second_call_adds_only_new_lines(tracker):
     score(run, 64, 9.5, "bb22")                                                  # once more, by hand
     run.set_status(DONE, images_seen=192)
     assert mirror(tracker) == [f"{RUN}: 1 line(s) of metrics.jsonl and 3 of evals.jsonl"] and same(tracker)
+    if tracker[0] == "mlflow":
+        import mlflow
+        client = mlflow.MlflowClient()
+        [found] = client.search_runs([client.get_experiment_by_name(tracker[1].name).experiment_id])
+        assert found.info.status == "FINISHED" and json.loads(found.data.tags["passport/bb22"]) == {"metric": "fd_digits_cnn", "seed": 0}
 
 
 def test_many_lines_are_all_kept(tracker):
@@ -215,6 +220,16 @@ def test_a_missing_package_is_one_line(name, monkeypatch, tmp_path, values):
     monkeypatch.delitem(sys.modules, f"ditscale.studies.mirror.{name}", raising=False)
     with pytest.raises(UserError, match=rf"--to {name}: the package {name} is not installed here; pip install 'ditscale\[{name}\]'"):
         mirror_study(tmp_path, name, print)
+
+
+def test_a_damaged_run_keeps_no_other_back(tracker):
+    damaged = RunDir(tracker[1] / "A-damaged")
+    damaged.path.mkdir()
+    damaged.record.write_text("{")
+    log(RunDir(tracker[1] / RUN), 64)
+    first, second = mirror(tracker)
+    assert first.startswith("A-damaged: left out: ") and "run.json is damaged" in first and second.startswith(f"{RUN}: 1 line(s)")
+    assert same(tracker)
 
 
 def test_a_damaged_memory_is_one_line(tracker):

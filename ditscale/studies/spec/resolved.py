@@ -4,7 +4,7 @@ import yaml
 
 from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
-from ditscale.studies.spec.sources import Source
+from ditscale.studies.spec.provenance import Source
 from ditscale.studies.spec.spec import PlannedRun, Spec, sources_of
 from ditscale.yamlfile import line_numbers
 
@@ -43,12 +43,12 @@ def _document(spec: Spec, planned: PlannedRun, path: str, numbers: dict[tuple, i
 
 
 def describe(source: Source | None, path: str, numbers: dict[tuple, int]) -> str:
-    """``default``, or the file, the line and the part of the study that says the value, or the ``key=value``."""
+    """``default``, or the file, the line and the part of the study that says the value, or the ``key=value`` that overrides it."""
     if source is None:
         return "default"
     derived = f"from {source.derived_from}, " if source.derived_from else ""
     if source.override:
-        return f"{derived}{source.override!r}"
+        return f"{derived}override {source.override!r}"
     part, *inner = source.place
     choice = f" {inner[0]}: {inner[1]}" if part == "bundles" else ""
     return f"{derived}{path}:{numbers[source.place]} {part}{choice}"

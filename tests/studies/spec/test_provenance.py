@@ -11,8 +11,8 @@ from ditscale.cli import main as cli
 from ditscale.config import RunConfig, dotted_keys, resolve
 from ditscale.errors import UserError
 from ditscale.section import UNIONS
-from ditscale.studies.spec.show import config_lines
-from ditscale.studies.spec.sources import Source
+from ditscale.studies.spec.resolved import config_lines
+from ditscale.studies.spec.provenance import Source
 from ditscale.studies.spec.spec import expand, load_spec, sources_of
 from ditscale.yamlfile import line_numbers, parse_yaml, read_yaml
 
@@ -235,7 +235,7 @@ def test_the_command(study, capsys):
     code, shown = said("--run", run_id, "resources.loader=mmap")
     assert code == 0 and shown.out.startswith(f"# {run_id}\nseed: 0") and "---" not in shown.out
     lines = {line.split(":")[0].strip(): line.partition("  # ")[2] for line in shown.out.splitlines()}
-    assert (lines["loader"], lines["qk_norm"], lines["sampling_steps"]) == ("'resources.loader=mmap'", "default", f"{path}:7 parameters")
+    assert (lines["loader"], lines["qk_norm"], lines["sampling_steps"]) == ("override 'resources.loader=mmap'", "default", f"{path}:7 parameters")
     assert lines["images"] == f"from train.flops, {path}:12 budgets"
     code, shown = said("--run", run_id[:-1])
     assert code == 2 and shown.out == "" and f"did you mean '{run_id}'?" in shown.err and shown.err.count("\n") == 1

@@ -30,3 +30,4 @@ class Mirror:
         for step, point in enumerate(points, start=sent):                      # W&B's own step only counts the lines
             run.log(point.values, step=step)
         run.finish(exit_code=1 if told.state == FAILED else 0)
+        wandb.teardown()                                                       # finish alone comes back before the file is written

@@ -11,8 +11,8 @@ from ditscale.cli import main as cli
 from ditscale.config import RunConfig, dotted_keys, resolve
 from ditscale.errors import UserError
 from ditscale.section import UNIONS
-from ditscale.studies.spec.resolved import config_lines
 from ditscale.studies.spec.provenance import Source
+from ditscale.studies.spec.resolved import config_lines
 from ditscale.studies.spec.spec import expand, load_spec, sources_of
 from ditscale.yamlfile import line_numbers, parse_yaml, read_yaml
 

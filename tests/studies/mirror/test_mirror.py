@@ -111,7 +111,7 @@ def expected(run: RunDir):
 
 
 def in_order(points):
-    return sorted(points, key=repr)
+    return sorted(points, key=lambda point: (point[0], sorted(point[1].items())))  # W&B keeps no order of keys
 
 
 def mirror(tracker) -> list[str]:

@@ -6,7 +6,7 @@
       run.json       identity and resolved config, cost card, environment
       status.json    state, images seen, host, process, reason, warning; how often it failed and the log's last lines then
       metrics.jsonl  one line a log interval, and at each checkpoint     evals.jsonl  one line an evaluation
-      checkpoints/   samples/   tb/   log.txt   lock
+      checkpoints/   samples/   tb/   log.txt   lock   mirror.json (what ``ditscale mirror`` sent)
 """
 
 import fcntl
@@ -88,6 +88,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tb"
+        self.mirror = self.path / "mirror.json"
 
     @property
     def run_id(self) -> str:

@@ -95,3 +95,19 @@ def read_yaml(path) -> object:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse_yaml(text, str(path))
+
+
+def line_numbers(path) -> dict[tuple, int]:
+    """The line on which each value of a YAML file that ``read_yaml`` takes begins, from 1, by its keys and positions from the top; what an
+    alias stands for is where its anchor is."""
+    lines, waiting = {}, [((), yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader))]
+    while waiting:
+        place, node = waiting.pop()
+        if node is None:                                                       # an empty file
+            continue
+        lines[place] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            waiting += [((*place, key.value), inner) for key, inner in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [((*place, number), inner) for number, inner in enumerate(node.value)]
+    return lines

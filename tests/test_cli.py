@@ -23,7 +23,7 @@ def test_import_and_help_are_light(repository):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 1.5
-    for command in ("data", "plan", "launch", "train", "status", "sample", "doctor"):
+    for command in ("data", "plan", "config", "launch", "train", "status", "mirror", "figure", "sample", "doctor"):
         assert command in done.stdout
 
 

@@ -1,7 +1,5 @@
 """The command that shows a whole study on one page."""
 
-import sys
-
 import click
 
 from ditscale.cli.group import main
@@ -14,8 +12,11 @@ from ditscale.cli.group import main
 @click.option("--price", metavar="X", type=float, help="Money for one accelerator and one hour: costs in money too.")
 def report(study, out, conditions, price):
     """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
-    from ditscale.report.report import main as make_report
+    from pathlib import Path
+    from types import SimpleNamespace
 
-    arguments = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions),
-                 *([f"--price={price:g}"] if price is not None else [])]
-    sys.exit(make_report(arguments))
+    from ditscale.report.report import script
+
+    words = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions),
+             *([f"--price={price:g}"] if price is not None else [])]
+    script(words).run(SimpleNamespace(study=Path(study), out=Path(out) if out else None, where=conditions, price=price))

@@ -1,10 +1,11 @@
-"""Commands about a study: plan, launch, retry, stop, train, status, collect."""
+"""Commands about a study: plan, config, launch, retry, stop, train, status, collect, mirror."""
 
 import sys
 
 import click
 
 from ditscale.cli.group import main
+from ditscale.studies.mirror import MIRRORS
 
 
 @main.command()
@@ -59,6 +60,24 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
             write_rows(path, rows, form)
     if over := excess(spec, rows):
         click.echo(f"over the study's limits: {over}; launch will refuse it without --over-limits", err=True)
+
+
+@main.command()
+@click.argument("spec_path", metavar="SPEC", type=click.Path())
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--run", "run_id", metavar="ID", help="Show this run alone.")
+def config(spec_path, overrides, run_id):
+    """Show the resolved config of each run of the study SPEC as YAML, and where each value was said.
+
+    Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
+    that it is the default.
+    """
+    from ditscale.studies.spec.resolved import config_lines, only
+    from ditscale.studies.spec.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    runs = expand(spec, spec_path)
+    click.echo("\n".join(config_lines(spec, only(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
 LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
@@ -153,6 +172,23 @@ def collect(study, out):
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
     click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
+
+
+@main.command()
+@click.argument("study", metavar="SPEC|STUDY", type=click.Path())
+@click.option("--to", required=True, type=click.Choice(MIRRORS), help="Its package: pip install 'ditscale[NAME]'.")
+def mirror(study, to):
+    """Replay the metrics and scores of a study's runs to W&B, Trackio or MLflow; a second call adds what is new.
+
+    The tracker's own variables say where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
+    MLFLOW_TRACKING_URI.
+    """
+    from pathlib import Path
+
+    from ditscale.studies.mirror.mirror import mirror_study
+    from ditscale.studies.spec.spec import load_spec
+
+    mirror_study(Path(study) if Path(study).is_dir() else load_spec(study).directory, to, click.echo)
 
 
 @main.command()

@@ -18,10 +18,11 @@ from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, append_line, read_lines
+from ditscale.rundir import RunDir, read_lines
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.schedule import is_due
+from ditscale.training.trackers import Trackers
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
@@ -86,7 +87,7 @@ class Evaluator:
             return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
         seconds = time.perf_counter() - started
-        append_line(run.evals, {
+        Trackers(run).log_evaluation({
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
             "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
             "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,

@@ -1,9 +1,9 @@
 """The figures of the report's page, in their order. Another one is another line of ``PICTURES``."""
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pandas as pd
@@ -54,7 +54,7 @@ def _has_budgets(shown: Shown) -> bool:
 
 
 # The scripts' own defaults.
-OPTIONS = argparse.Namespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE)
+OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE)
 
 PICTURES = (
     Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),

@@ -3,17 +3,18 @@
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """
 
-import argparse
 import json
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
 import ditscale
 from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, variant_table
+from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
 from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
@@ -139,15 +140,17 @@ def _launch(name: str) -> list[str]:
     return [f"ditscale launch sweeps/{spec}" for spec in named[:1]]
 
 
-def main(argv: list[str] | None = None) -> int:
-    command = shlex.join(["ditscale", "report", *(sys.argv[1:] if argv is None else argv)])
-    parser = study_table.new_parser(__doc__)
-    parser.add_argument("--price", type=float, metavar="X", help="money for one accelerator and one hour")
-
-    def make(table: pd.DataFrame, arguments: argparse.Namespace, out: Path) -> list[Path]:
+def script(words: list[str]) -> Script:
+    """The command; ``words`` are what the page says to type after ``ditscale report`` to make it again."""
+    def make(table: pd.DataFrame, arguments: SimpleNamespace, out: Path) -> list[Path]:
         if arguments.price is not None and not 0 < arguments.price < float("inf"):
             raise UserError(f"--price {arguments.price:g}: give the money for one accelerator and one hour, above 0, for example 2.5")
-        name = arguments.study.resolve().name
+        name, command = arguments.study.resolve().name, shlex.join(["ditscale", "report", *words])
         return write(table, name, out, sources.read(arguments.study, table), [*_launch(name), command], arguments.price)
 
-    return study_table.run(parser, make, argv)
+    price = {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour: costs in money too."}
+    return Script(__doc__, make, {"price": price})
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script(sys.argv[1:] if argv is None else argv).main(argv)

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: metrics.jsonl, TensorBoard, status.json. Rank 0 writes; terms are true means."""
+"""What a run says of itself while it trains: to its trackers, and in status.json. Rank 0 writes; terms are true means."""
 
 import math
 import resource
@@ -16,10 +16,11 @@ from ditscale.data.progress import duration
 from ditscale.device import accelerator_name, is_accelerator, peak_memory
 from ditscale.objectives.objective import Terms
 from ditscale.ranks import World
-from ditscale.rundir import RUNNING, RunDir, append_line, read_lines
+from ditscale.rundir import RUNNING, RunDir, read_lines
 from ditscale.training.guard import Found
 from ditscale.training.spikes import Spikes
 from ditscale.training.timers import Timers
+from ditscale.training.trackers import Trackers
 
 
 class Telemetry:
@@ -38,13 +39,12 @@ class Telemetry:
         self.counts: dict[str, Tensor] = {}                                    # by name: not every micro step has every term
         self.images = 0
         self.since = time.perf_counter()
-        self.warned, self.board = "", None
+        self.warned, self.trackers = "", None
         self.accelerator_hours, self.skipped_steps = 0.0, 0                    # of the whole run, stops included
         if world.is_main:
-            from torch.utils.tensorboard import SummaryWriter
-            lines = read_lines(run.metrics)
-            self.board = SummaryWriter(str(run.tensorboard), purge_step=lines[-1]["images_seen"] + 1 if lines else 0)
-            self._take_up(lines)
+            self._take_up(read_lines(run.metrics))
+            self.trackers = Trackers(run)
+            self.trackers.start_training()
 
     def _take_up(self, lines: list[dict]) -> None:
         """Go on from what the lines of an earlier start say."""
@@ -97,13 +97,11 @@ class Telemetry:
         return speed
 
     def _write(self, images_seen: int, means: dict[str, float], more: dict[str, float], found: Found) -> None:
-        """One line everywhere: the file, TensorBoard, the status, the terminal."""
+        """One line everywhere: the trackers, the status, the terminal."""
         finite = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # JSON has no word for the others
         record = {"images_seen": images_seen, **finite, **more}
-        for name, value in record.items():
-            self.board.add_scalar(name, value, images_seen)
         notes = self._notes(record, found)
-        append_line(self.run.metrics, {**record, **notes})
+        self.trackers.log_metrics({**record, **notes})
         self.run.set_status(RUNNING, images_seen=images_seen, warning=self.warned)
         for kind, note in notes.items():
             print(f"{kind}: {note}", flush=True)
@@ -133,8 +131,8 @@ class Telemetry:
         self.since += seconds
 
     def close(self) -> None:
-        if self.board:
-            self.board.close()
+        if self.trackers:
+            self.trackers.close()
 
 
 def _loss(record: dict[str, float]) -> float:

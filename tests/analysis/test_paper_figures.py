@@ -9,7 +9,7 @@ import pytest
 
 from ditscale.cost.compute import compute_card
 from ditscale.errors import UserError
-from ditscale.figures.kit import labels, study_table, style
+from ditscale.figures.kit import conditions, labels, study_table, style
 from ditscale.figures.plots import bubbles, sampling_compute, training_curves
 from ditscale.models.sizes import parse_model_name
 
@@ -97,9 +97,9 @@ def test_sampling_compute_mixes_steps_and_nothing_else(sampled):
     with pytest.raises(UserError, match=r"keep one with --where sampler=euler$"):
         sampling_compute.draw(pd.concat([table, sampled(32, sampler="heun")]))
     mixed = pd.concat([table, sampled(32, sampler="heun")], ignore_index=True)
-    pd.testing.assert_frame_equal(study_table.where(mixed, ["sampler=euler"]), table)
+    pd.testing.assert_frame_equal(conditions.where(mixed, ["sampler=euler"]), table)
     with pytest.raises(UserError, match=r"keeps no row; sampler is one of: euler \(144 rows\), heun \(48 rows\)"):
-        study_table.where(mixed, ["sampler=ddim"])
+        conditions.where(mixed, ["sampler=ddim"])
     with pytest.raises(UserError, match=r"mixes passport: .*\(guidance_scale 1.0, 1.5\)"):
         sampling_compute.draw(pd.concat([table, sampled(32, guidance_scale=1.5).assign(guidance_scale=1.5)]))
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import beside, published, study_table
-from ditscale.figures.plots import bubbles, gflops, overtaking, power_law, training_compute, training_curves
+from ditscale.figures.kit import beside, overtaking, published, study_table
+from ditscale.figures.plots import bubbles, gflops, power_law, training_compute, training_curves
 from ditscale.scaling.crossing import Order
 
 DIT = published.FOLDER / published.TABLES["dit"]

@@ -11,7 +11,7 @@ from ditscale.cli import main as cli
 from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.throughput import training_seconds
-from ditscale.figures.kit import study_table
+from ditscale.figures.kit import conditions, study_table
 from ditscale.report import cards, forecast, passports, report, sources, verdicts
 from ditscale.studies.plan.probe import shape_of
 from ditscale.studies.table.study import Study
@@ -103,7 +103,7 @@ def test_passports_say_where_they_differ(made, tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines += [{**lines[-1], "passport": {**lines[-1]["passport"], "guidance_scale": 4.0}}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    kept = study_table.where(study_table.read(tmp_path / "s"), ["guidance_scale=1.5"])
+    kept = conditions.where(study_table.read(tmp_path / "s"), ["guidance_scale=1.5"])
     told = passports.section(kept, sources.read(tmp_path / "s", kept).passports)
     assert "Scores have 2 passports" in told and "guidance_scale 1.5 and 4.0" in told
     assert "1 evaluation, not on this page" in told and "<dt>reference sha256</dt>" in told

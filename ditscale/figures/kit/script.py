@@ -1,48 +1,109 @@
-"""The command line of a figure: ``study_table``'s, the formats of its pictures, and published results beside it."""
+"""The command of a figure. ``ditscale figure NAME`` and ``python analysis/NAME.py`` are the same, made from the file's ``SCRIPT``.
 
-import argparse
+Every command takes ``<study directory or CSV> [--out DIR] [--where column=value ...]``. ``--where`` keeps some rows, which is how a
+study that was scored in two ways, or holds two variants, is drawn one at a time. A figure adds the formats of its picture, published
+results beside it where it can show them, and options of its own.
+"""
+
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.figures.kit import beside as beside_rows, published, study_table, style
+from ditscale.figures.kit.conditions import where
+
+STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is what `ditscale collect` wrote, or published results, "
+              "for example analysis/published/dit_table4_all_models.csv.")
+COMMON = {
+    "out": {"type": click.Path(path_type=Path), "metavar": "DIR",
+            "help": "Where the files go.  [default: STUDY/analysis, or for a CSV NAME-analysis in the working directory]"},
+    "where": {"multiple": True, "metavar": "COLUMN=VALUE", "help": "Keep only these rows; may be given several times."},
+}
+FORMAT = {"format": {"default": ",".join(style.DEFAULT_FORMATS), "show_default": True, "metavar": "KIND[,KIND]",
+                     "help": f"Of {', '.join(style.FORMATS)}."}}
+BESIDE = {
+    "published": {"is_flag": False, "flag_value": ",".join(published.TABLES), "metavar": "[TABLE[,TABLE]]",
+                  "help": f"Draw published FIDs beside: of {', '.join(published.TABLES)}; all without a name."},
+    "unverified": {"is_flag": True, "help": "Also those that no source was seen for, marked with a dagger."},
+}
 
 
-def run_figure(description: str, draw: Callable[..., style.Drawing], argv: list[str] | None, beside: bool = False,
-               also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
-               rows: Callable[[Path], pd.DataFrame] | None = None) -> int:
-    """The body of a figure's ``main``.
+@dataclass(frozen=True)
+class Script:
+    """Reads the rows of a study, makes files of them, prints their paths.
 
     Args:
-        draw: ``(table)``; with ``options`` then ``arguments``; with ``beside`` then ``beside_rows.Beside | None``, and the script
-            takes ``--published``.
-        also: ``(table, output directory) -> paths``: further files that the script writes.
-        options: arguments of this script alone, ``{name: what add_argument takes}``.
+        doc: the file's docstring; its first paragraph is the help.
+        make: ``(table, arguments, output directory) -> paths written``.
+        options: of this command alone: ``{name: what click.Option takes}``.
         rows: what reads the table; default ``study_table.read``, a row an evaluation.
-
-    Returns:
-        the exit code: 2 where the user has something to mend, told in one line.
     """
-    parser = study_table.new_parser(description)
-    parser.add_argument("--format", default=",".join(style.DEFAULT_FORMATS), metavar="KIND[,KIND]",
-                        help=f"of {', '.join(style.FORMATS)}; %(default)s without it")
-    if beside:
-        parser.add_argument("--published", nargs="?", const=",".join(published.TABLES), metavar="TABLE[,TABLE]",
-                            help=f"draw published FIDs beside: of {', '.join(published.TABLES)}; all without a name")
-        parser.add_argument("--unverified", action="store_true", help="also those that no source was seen for, marked with a dagger")
 
-    for name, option in (options or {}).items():
-        parser.add_argument(f"--{name}", **option)
+    doc: str
+    make: Callable[[pd.DataFrame, SimpleNamespace, Path], list[Path]]
+    options: dict[str, dict] = field(default_factory=dict)
+    rows: Callable[[Path], pd.DataFrame] | None = None
 
-    def make(table: pd.DataFrame, arguments: argparse.Namespace, out: Path) -> list[Path]:
+    def command(self, name: str | None = None) -> click.Command:
+        """The click command; a user's mistake in it is a UserError."""
+        study = click.Argument(["study"], type=click.Path(path_type=Path), metavar="STUDY|FILE.csv")
+        options = [click.Option([f"--{option}"], **settings) for option, settings in {**COMMON, **self.options}.items()]
+        return click.Command(name, params=[study, *options], callback=lambda **values: self.run(SimpleNamespace(**values)),
+                             help=f"{summary(self.doc)}\n\n{STUDY_HELP}",
+                             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+    def run(self, arguments: SimpleNamespace) -> None:
+        """``arguments`` has the values of all options, and ``study``."""
+        study = arguments.study
+        out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
+        table = where((self.rows or study_table.read)(study), arguments.where)
+        out.mkdir(parents=True, exist_ok=True)
+        for path in self.make(table, arguments, out):
+            click.echo(path)
+
+    def main(self, argv: list[str] | None = None) -> int:
+        """The body of a script in ``analysis/``; returns the exit code: 2 where the user has something to mend, told in one line."""
+        try:
+            self.command().main(argv, standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        except click.Abort:                                                    # Ctrl-C
+            raise SystemExit(130) from None
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+
+def figure(doc: str, draw: Callable[..., style.Drawing], *, beside: bool = False,
+           also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
+           rows: Callable[[Path], pd.DataFrame] | None = None) -> Script:
+    """The command of a picture, which has ``--format``.
+
+    Args:
+        draw: ``(table)``; with ``options`` then ``arguments``; with ``beside`` then ``beside_rows.Beside | None``, and the command
+            takes ``--published``.
+        also: ``(table, output directory) -> paths``: further files that it writes.
+    """
+    def make(table: pd.DataFrame, arguments: SimpleNamespace, out: Path) -> list[Path]:
         formats = _formats(arguments.format)
         more = [*([arguments] if options else []), *([_beside(table, arguments)] if beside else [])]
         drawing = draw(table, *more)
         return [*style.save(drawing, out, formats), *also(table, out)]
 
-    return study_table.run(parser, make, argv, rows)
+    return Script(doc, make, {**FORMAT, **(BESIDE if beside else {}), **(options or {})}, rows)
+
+
+def summary(doc: str) -> str:
+    """The first paragraph of a docstring, as one line."""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -53,7 +114,7 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def _beside(table: pd.DataFrame, arguments: argparse.Namespace) -> beside_rows.Beside | None:
+def _beside(table: pd.DataFrame, arguments: SimpleNamespace) -> beside_rows.Beside | None:
     """The rows that were asked for. Of a published CSV the unverified rows are never its study: they stand beside it."""
     found = [published.load(arguments.published.split(","))] if arguments.published else []
     if arguments.unverified and published.is_published(table):

@@ -1,14 +1,6 @@
-"""From a study or a CSV to the rows that one figure may hold: the command line of all scripts, and its refusals.
+"""From a study or a CSV to the rows that one figure may hold, and its refusals."""
 
-Every script takes ``<study directory or CSV> [--out DIR] [--where column=value ...]``. ``--where`` keeps some rows, which is
-how a study that was scored in two ways, or holds two variants, is drawn one at a time. ``script.run_figure`` adds the options
-of a figure.
-"""
-
-import argparse
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,57 +8,9 @@ import pandas as pd
 
 from ditscale.errors import UserError
 from ditscale.figures.kit import published
-from ditscale.figures.kit.conditions import where
 from ditscale.studies.table import comparable, csv_table, ledger
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
-
-
-def run_script(description: str, make: Callable[[pd.DataFrame, Path, Path], list[Path]], argv: list[str] | None) -> int:
-    """The body of a script's ``main``: read the arguments and the rows, make the files, print their paths.
-
-    Args:
-        description: the script's docstring, its first line becomes the help text.
-        make: ``(table, study, output directory) -> paths written``.
-
-    Returns:
-        the exit code: 2 where the user has something to mend, told in one line.
-    """
-    return run(new_parser(description), lambda table, arguments, out: make(table, arguments.study, out), argv)
-
-
-def new_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that every script takes."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("study", type=Path, metavar="STUDY|FILE.csv",
-                        help="the study's directory, for example runs/digits-demo; or a CSV that `ditscale collect` wrote, or one "
-                             "of published results, for example analysis/published/dit_table4_all_models.csv")
-    parser.add_argument("--out", type=Path, help="where the files go; without it <study>/analysis, or for a CSV "
-                                                 "<name>-analysis in the working directory")
-    parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
-                        help="keep only these rows; may be given several times")
-    return parser
-
-
-def run(parser: argparse.ArgumentParser, make: Callable[[pd.DataFrame, argparse.Namespace, Path], list[Path]],
-        argv: list[str] | None, rows: Callable[[Path], pd.DataFrame] | None = None) -> int:
-    """As ``run_script``, for a parser with further arguments; ``make`` gets all of them.
-
-    Args:
-        rows: what reads the table; default ``read``, a row an evaluation.
-    """
-    arguments = parser.parse_args(argv)
-    study = arguments.study
-    out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
-    try:
-        table = where((rows or read)(study), arguments.where)
-        out.mkdir(parents=True, exist_ok=True)
-        for path in make(table, arguments, out):
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def read(study: Path) -> pd.DataFrame:

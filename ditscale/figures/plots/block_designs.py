@@ -54,5 +54,5 @@ def _caption(rows: pd.DataFrame, blocks: list[str], floor: float | None) -> str:
     return " ".join(parts)
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv)
+SCRIPT = script.figure(__doc__, draw)
+main = SCRIPT.main

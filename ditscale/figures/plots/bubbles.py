@@ -133,5 +133,5 @@ def _caption(models: pd.DataFrame, words: str, symbol: str, note: str) -> str:
             f"the number beside it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, beside=True)
+SCRIPT = script.figure(__doc__, draw, beside=True)
+main = SCRIPT.main

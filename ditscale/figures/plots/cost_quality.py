@@ -5,19 +5,18 @@ scores that both passed, or where the difference turns at the middle of each par
 results, each a recipe of its own, the points are drawn and nothing is read off between them.
 """
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import beside as published_beside, labels, panels, published, script, seeds, study_table, style, variant_table
+from ditscale.figures.kit import beside as published_beside, costs, labels, panels, published, script, seeds, study_table, style, variant_table
 from ditscale.figures.kit.beside import Beside
-from ditscale.figures.plots import costs
 from ditscale.scaling.course import IN_PART, Part
 from ditscale.scaling.differences import REAL
 from ditscale.scaling.estimate import AtTarget
@@ -27,14 +26,14 @@ from ditscale.studies.table.study import Study
 NAME = "cost_quality"
 COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "cost", "metric", "score", "final"]
 OPTIONS = {**costs.OPTIONS, "over": {"default": variant_table.BASELINE, "metavar": "VARIANT",
-                                     "help": "the variant that others are compared with; %(default)s without it"}}
+                                     "show_default": True, "help": "The variant that others are compared with."}}
 FAMILIES = r"(DiT|MaskDiT|MDT|MDTv2|SD-DiT)-\w+/\d"
 APART = 0.09                                    # of the axis's height, between two arrows
 NO_ARROWS = ("Each published point is a paper's own recipe (batch, sampler, formulation, code): single points get no arrows, and nothing is "
              "read off between different papers' recipes.")
 
 
-def draw(table: pd.DataFrame, options: argparse.Namespace, beside: Beside | None = None) -> style.Drawing:
+def draw(table: pd.DataFrame, options: SimpleNamespace, beside: Beside | None = None) -> style.Drawing:
     """The figure, its points, its caption and a card with every multiplier.
 
     Raises:
@@ -77,7 +76,7 @@ def read(path: Path) -> pd.DataFrame:
     return study_table.read(path)
 
 
-def multipliers(usable: pd.DataFrame, options: argparse.Namespace) -> list[Multiplier]:
+def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multiplier]:
     """That of each variant over ``options.over``, of models that both have; none where there is nothing to compare."""
     variants = variant_table.variants_in_order(usable)
     if options.over not in variants:
@@ -234,7 +233,7 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
         labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colours=colours)
 
 
-def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow], options: argparse.Namespace, papers: bool) -> str:
+def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow], options: SimpleNamespace, papers: bool) -> str:
     cost = costs.words(options.cost, options.price)
     if papers:
         sources = "; ".join(dict.fromkeys(usable["source"]))
@@ -267,5 +266,5 @@ def _seed_words(counts: pd.Series) -> str:
     return f"Light points are seeds, {each} a curve, the line is their geometric mean; {band}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, beside=True, options=OPTIONS, rows=read)
+SCRIPT = script.figure(__doc__, draw, beside=True, options=OPTIONS, rows=read)
+main = SCRIPT.main

@@ -3,15 +3,14 @@
 A cell is a model, a variant and a number of images; its seeds count as their geometric mean. Filled points are on the frontier.
 """
 
-import argparse
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, panels, script, study_table, style, variant_table
-from ditscale.figures.plots import costs
+from ditscale.figures.kit import costs, labels, panels, script, study_table, style, variant_table
 from ditscale.scaling.frontier import Cell, Frontier
 from ditscale.studies.table.study import Study
 
@@ -20,7 +19,7 @@ ONE_OF_EACH = variant_table.SHARED
 MOST_NAMES = 7
 
 
-def draw(table: pd.DataFrame, options: argparse.Namespace) -> style.Drawing:
+def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
     """The figure, a point a cell, its caption and the frontier's card.
 
     Raises:
@@ -119,7 +118,7 @@ def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _caption(usable: pd.DataFrame, found: Frontier, options: argparse.Namespace) -> str:
+def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) -> str:
     parts = [
         f"{style.metric_name(usable)} against {costs.words(options.cost, options.price)} of every model, variant and evaluated length of "
         "training: points on the step line are beaten by none that costs no more, crosses are. " + found.sentence[0].upper()
@@ -139,5 +138,5 @@ def _counts(found: Frontier) -> str:
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, options=costs.OPTIONS)
+SCRIPT = script.figure(__doc__, draw, options=costs.OPTIONS)
+main = SCRIPT.main

@@ -131,5 +131,5 @@ def _samples(final: pd.DataFrame) -> str:
     return f"Scores use {counts} generated images." if counts else "How many images the scores use is not stated."
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, beside=True)
+SCRIPT = script.figure(__doc__, draw, beside=True)
+main = SCRIPT.main

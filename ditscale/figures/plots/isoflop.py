@@ -8,6 +8,7 @@ surface: a parabola's vertex is biased. Akima's is hardly biased, and follows no
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -37,11 +38,11 @@ def _budget_list(text: str) -> list[float]:
 
 
 OPTIONS = {
-    "curve": {"default": METHODS[0], "choices": METHODS, "help": "what is drawn through a budget's points, of %(choices)s; %(default)s without it"},
+    "curve": {"type": click.Choice(METHODS), "default": METHODS[0], "show_default": True, "help": "What is drawn through a budget's points."},
     "budgets": {"type": _budget_list, "metavar": "C[,C]",
-                "help": "the budgets in FLOPs: a run joins the nearest within 10 %%; without it the column budget, or else clusters"},
-    "width": {"type": float, "default": 100 * WIDTH, "metavar": "PERCENT",
-              "help": "of clusters: how much larger than its smallest compute the largest of a budget may be; %(default)g without it"},
+                "help": "The budgets in FLOPs: a run joins the nearest within 10 %.  [default: the column budget, or else clusters]"},
+    "width": {"type": float, "default": 100 * WIDTH, "show_default": True, "metavar": "PERCENT",
+              "help": "Of clusters: how much larger than its smallest compute the largest of a budget may be."},
 }
 PLAIN = SimpleNamespace(**{name: option.get("default") for name, option in OPTIONS.items()})
 
@@ -241,5 +242,5 @@ def _legend(figure, kept: list[Budget], surface: Fit, colours: list[str], curve:
     panels.legend(figure, handles, columns=3, break_after=first)
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, options=OPTIONS, rows=law_points.read)
+SCRIPT = script.figure(__doc__, draw, options=OPTIONS, rows=law_points.read)
+main = SCRIPT.main

@@ -4,6 +4,7 @@ A logged value is the mean over its log interval. The smooth curve is the mean o
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -141,10 +142,11 @@ def _window(text: str) -> float:
     return value
 
 
-def main(argv: list[str] | None = None) -> int:
-    def make(runs: pd.DataFrame, arguments) -> style.Drawing:
-        study_table.require_comparable(runs, ("formulation", "data"))
-        return draw(read(arguments.study, runs), arguments.window)
+def _draw_of(runs: pd.DataFrame, arguments: SimpleNamespace) -> style.Drawing:
+    study_table.require_comparable(runs, ("formulation", "data"))
+    return draw(read(arguments.study, runs), arguments.window)
 
-    options = {"window": {"type": _window, "metavar": "IMAGES", "help": "width of the smoothing window; 2 %% of the longest run without it"}}
-    return script.run_figure(__doc__, make, argv, options=options, rows=study_table.read_runs)
+
+OPTIONS = {"window": {"type": _window, "metavar": "IMAGES", "help": "Width of the smoothing window.  [default: 2 % of the longest run]"}}
+SCRIPT = script.figure(__doc__, _draw_of, options=OPTIONS, rows=study_table.read_runs)
+main = SCRIPT.main

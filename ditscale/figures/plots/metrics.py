@@ -105,5 +105,5 @@ def _curves(rows: pd.DataFrame) -> str:
     return f"seeds as thin lines around their mean{' with its 95 % interval (Student)' if max(counts) >= seeds.MIN_SEEDS else ''}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv)
+SCRIPT = script.figure(__doc__, draw)
+main = SCRIPT.main

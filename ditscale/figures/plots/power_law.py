@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.figures.kit import study_table
+from ditscale.figures.kit.script import Script
 from ditscale.scaling.fitting import Fit, fit_power_law
 from ditscale.scaling.profile import ProfileIntervals
 
@@ -75,5 +76,5 @@ def write(laws: dict[str, StudyLaw], out: Path) -> list[Path]:
     return [path]
 
 
-def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: write(fit_laws(table), out), argv)
+SCRIPT = Script(__doc__, lambda table, arguments, out: write(fit_laws(table), out))
+main = SCRIPT.main

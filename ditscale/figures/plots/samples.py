@@ -128,5 +128,5 @@ def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv)
+SCRIPT = script.figure(__doc__, draw)
+main = SCRIPT.main

@@ -121,5 +121,5 @@ def _caption(rows: pd.DataFrame, note: str) -> str:
             f"{note}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv)
+SCRIPT = script.figure(__doc__, draw)
+main = SCRIPT.main

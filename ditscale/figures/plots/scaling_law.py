@@ -4,9 +4,10 @@ One point a finished run. The curve is solid within the data and dashed beyond; 
 carry one, there is no curve and the reason stands in its place.
 """
 
-import argparse
 import textwrap
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
@@ -26,15 +27,15 @@ COSTS = ("train_flops", "macs")
 COLUMNS = ["run", "model", "N", "D", "C", "score"]
 STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 16, 3, 6
 OPTIONS = {
-    "form": {"default": "power_law", "choices": tuple(FORMS), "help": "of %(choices)s; %(default)s without it"},
-    "x": {"default": "train_flops", "choices": COSTS, "help": "the variable of a form that has one, of %(choices)s"},
-    "checkpoints": {"action": "store_true", "help": "fit every evaluation, not only each run's last: with a learning rate that is held"},
-    "extrapolate": {"type": float, "default": FARTHEST, "metavar": "TIMES",
-                    "help": "draw the curve, dashed, as far as this many times beyond the data; %(default)g without it"},
+    "form": {"type": click.Choice(tuple(FORMS)), "default": "power_law", "show_default": True, "help": "The law."},
+    "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of a form that has one."},
+    "checkpoints": {"is_flag": True, "help": "Fit every evaluation, not only each run's last: with a learning rate that is held."},
+    "extrapolate": {"type": float, "default": FARTHEST, "show_default": True, "metavar": "TIMES",
+                    "help": "Draw the curve, dashed, as far as this many times beyond the data."},
 }
 
 
-def draw(table: pd.DataFrame, options: argparse.Namespace) -> style.Drawing:
+def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
     """The figure, its points, its caption and the fit card.
 
     Raises:
@@ -208,7 +209,7 @@ def _table(rows: pd.DataFrame, found: Fit) -> pd.DataFrame:
     return rows[COLUMNS].assign(law=law, held_out=_held_out(rows, found))
 
 
-def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, options: argparse.Namespace) -> str:
+def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, options: SimpleNamespace) -> str:
     runs = f"{study_table.count(found.n_points, 'point')} of {study_table.count(found.n_runs, 'run')}"
     parts = [f"{points.metric} of {runs} and the form {found.form}, by least squares of ln y."]
     if not found.drawable:
@@ -250,5 +251,5 @@ def _bounds(intervals: ProfileIntervals) -> str:
     return f"95 % profile intervals: {ends}."
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, options=OPTIONS, rows=law_points.read)
+SCRIPT = script.figure(__doc__, draw, options=OPTIONS, rows=law_points.read)
+main = SCRIPT.main

@@ -132,10 +132,7 @@ def _lowest(curve: str, means: pd.DataFrame, rows: pd.DataFrame) -> str:
     return told + "."
 
 
-def main(argv: list[str] | None = None) -> int:
-    def make(table: pd.DataFrame, arguments) -> style.Drawing:
-        return draw(table, arguments.over, arguments.at, arguments.study)
-
-    options = {"over": {"required": True, "metavar": "KEY", "help": "what was swept: mask_ratio, guidance_scale, lr, or a config key"},
-               "at": {"type": int, "metavar": "IMAGES", "help": "images seen; the largest count that all runs share without it"}}
-    return script.run_figure(__doc__, make, argv, options=options)
+OPTIONS = {"over": {"required": True, "metavar": "KEY", "help": "What was swept: mask_ratio, guidance_scale, lr, or a config key."},
+           "at": {"type": int, "metavar": "IMAGES", "help": "Images seen.  [default: the largest count that all runs share]"}}
+SCRIPT = script.figure(__doc__, lambda table, arguments: draw(table, arguments.over, arguments.at, arguments.study), options=OPTIONS)
+main = SCRIPT.main

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ditscale.figures.kit import study_table
+from ditscale.figures.kit.script import Script
 
 ORDER = ["model", "run_id", "images_seen"]
 
@@ -19,5 +19,5 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     return [path]
 
 
-def main(argv: list[str] | None = None) -> int:
-    return study_table.run_script(__doc__, lambda table, study, out: write(table, out), argv)
+SCRIPT = Script(__doc__, lambda table, arguments, out: write(table, out))
+main = SCRIPT.main

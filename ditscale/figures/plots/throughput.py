@@ -112,5 +112,5 @@ def _caption(found: pd.DataFrame) -> str:
             f"its accelerator, or on a CPU the resident memory of its process.{mfu}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, rows=study_table.read_runs)
+SCRIPT = script.figure(__doc__, draw, rows=study_table.read_runs)
+main = SCRIPT.main

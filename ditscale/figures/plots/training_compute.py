@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import beside as published_beside, labels, panels, script, seeds, study_table, style
+from ditscale.figures.kit import beside as published_beside, labels, overtaking, panels, script, seeds, study_table, style
 from ditscale.figures.kit.beside import Beside
-from ditscale.figures.plots import overtaking, power_law
+from ditscale.figures.plots import power_law
 from ditscale.scaling.correlations import spearman
 
 NAME = "training_compute"
@@ -165,5 +165,5 @@ def law_sentence(law: power_law.StudyLaw) -> str:
             f"{law.intervals.basis}), R² = {law.fit.r2:.3f} in logarithms.")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, beside=True)
+SCRIPT = script.figure(__doc__, draw, beside=True)
+main = SCRIPT.main

@@ -130,5 +130,5 @@ def _caption(usable: pd.DataFrame, left_out: str) -> str:
             f"sizes at one model size. {curves} Thicker lines are larger models.{under_way}{left_out}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, beside=True)
+SCRIPT = script.figure(__doc__, draw, beside=True)
+main = SCRIPT.main

@@ -103,5 +103,5 @@ def seeds_sentence(comparisons: list[variant_table.Comparison]) -> str:
             "they are not corrected for the number of comparisons.")
 
 
-def main(argv: list[str] | None = None) -> int:
-    return script.run_figure(__doc__, draw, argv, also=lambda table, out: [write_comparison(table, out)])
+SCRIPT = script.figure(__doc__, draw, also=lambda table, out: [write_comparison(table, out)])
+main = SCRIPT.main

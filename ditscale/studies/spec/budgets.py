@@ -45,8 +45,13 @@ class Budgets(Section):
                             f"There are {', '.join(DENSE_BF16_FLOPS)}")
         return self
 
+    @property
+    def currency(self) -> str:
+        """The key that says them."""
+        return next(name for name in NEEDS if getattr(self, name))
+
     def axis(self) -> tuple[str, list]:
-        """The key of the config that varies, and its values."""
+        """The key of the config that varies, and its values, in the order of the currency's."""
         if self.images:
             return "train.images", self.images
         return "train.flops", self.flops or [hours * 3600 * self._flops_per_second for hours in self._hours]

@@ -10,6 +10,7 @@ from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
 
 FLOPS, CHECKPOINTS = "flops", "checkpoints"                                    # in the section train
+DECIDES = {FLOPS: "images", CHECKPOINTS: "checkpoint_every_images"}
 
 
 def derive(values: dict, source: str) -> dict:
@@ -22,26 +23,39 @@ def derive(values: dict, source: str) -> dict:
         UserError: the key stands beside what it decides, is no number above zero, or does not reach for the shortest run.
     """
     train = values.get("train")
-    if not isinstance(train, dict) or not {FLOPS, CHECKPOINTS} & train.keys():
+    if not isinstance(train, dict) or not DECIDES.keys() & train.keys():
         return values
     train = dict(train)
     flops, checkpoints = train.pop(FLOPS, None), train.pop(CHECKPOINTS, None)
-    _check(source, train, FLOPS, flops, "images")
-    _check(source, train, CHECKPOINTS, checkpoints, "checkpoint_every_images")
+    _check(source, train, FLOPS, flops)
+    _check(source, train, CHECKPOINTS, checkpoints)
     values = {**values, "train": train}
     if flops is not None:
-        train["images"] = _images(values, flops, source)
+        train[DECIDES[FLOPS]] = _images(values, flops, source)
     if checkpoints is not None and isinstance(train.get("images"), (int, float)):  # else resolve says what is wrong with it
         batch = train.get("global_batch", 256)
-        train["checkpoint_every_images"] = max(1, math.ceil(train["images"] / checkpoints / batch)) * batch
+        train[DECIDES[CHECKPOINTS]] = max(1, math.ceil(train["images"] / checkpoints / batch)) * batch
     return values
 
 
-def _check(source: str, train: dict, key: str, value, decides: str) -> None:
+def derived_sources(said: dict) -> dict:
+    """The sources of a config's values with those of ``train.flops`` and ``train.checkpoints`` at what they decide."""
+    train = said.get("train")
+    if not isinstance(train, dict):
+        return said
+    train = dict(train)
+    for key, decided in DECIDES.items():
+        if key in train:
+            source = train.pop(key)
+            train.setdefault(decided, source.deciding(f"train.{key}"))         # it stands itself where the other is null
+    return {**said, "train": train}
+
+
+def _check(source: str, train: dict, key: str, value) -> None:
     if value is None:
         return
-    if decides in train:
-        raise UserError(f"{source}: train.{key} decides train.{decides}, and both are given; leave one out")
+    if DECIDES[key] in train:
+        raise UserError(f"{source}: train.{key} decides train.{DECIDES[key]}, and both are given; leave one out")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise UserError(f"{source}: train.{key} is {value!r}; give a number above 0")
 

@@ -24,20 +24,21 @@
 
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from ditscale.config import RunConfig, parse_override, resolve, set_key
+from ditscale.config import RunConfig, dotted_keys, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.rundir import RunDir
 from ditscale.section import Count, Section, validate
 from ditscale.studies.spec.budget_grid import IsoFlop, curves
 from ditscale.studies.spec.budgets import Budgets
-from ditscale.studies.spec.lengths import derive
+from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
+from ditscale.studies.spec.provenance import Settings, Source, leaves, said_at, source_at
 from ditscale.yamlfile import read_yaml
 
 PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
@@ -65,8 +66,11 @@ class Parameter(Section):
             raise UserError("a parameter's 'values' is empty")
         return self
 
-    def choices(self) -> list:
-        return self.values if self.values is not None else [self.value]
+    def choices(self, place: tuple) -> list[tuple[object, Source]]:
+        """Its values with their sources; ``place`` is its own."""
+        if self.values is None:
+            return [(self.value, Source((*place, "value")))]
+        return [(value, Source((*place, "values", number))) for number, value in enumerate(self.values)]
 
 
 def _check_parameter(key: str, setting) -> None:
@@ -110,6 +114,7 @@ class Spec(Section):
     limits: Limits | None = None
     runs_dir: str = "runs"
     _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs then
+    _said: dict = PrivateAttr({})                                              # the sources of config, in their place
 
     @model_validator(mode="before")
     @classmethod
@@ -138,11 +143,19 @@ class Spec(Section):
     def directory(self) -> Path:
         return Path(self.runs_dir) / self.name
 
-    def axes(self) -> dict[str, list]:
-        """What the grid runs over: keys of the config, and names of bundles, with their choices."""
-        axes = {key: parameter.choices() for key, parameter in self.parameters.items()}
-        axes |= {name: list(choices) for name, choices in self.bundles.items()}
-        return axes | (dict([self.budgets.axis()]) if self.budgets else {})
+    def axes(self) -> dict[str, list[tuple[object, Source]]]:
+        """What the grid runs over: keys of the config, and names of bundles, with their choices and where each stands."""
+        axes = {key: parameter.choices(("parameters", key)) for key, parameter in self.parameters.items()}
+        axes |= {name: [(choice, Source(("bundles", name, choice))) for choice in choices] for name, choices in self.bundles.items()}
+        if self.budgets:
+            key, values = self.budgets.axis()
+            axes[key] = [(value, Source(("budgets", self.budgets.currency, number))) for number, value in enumerate(values)]
+        return axes
+
+    def included(self) -> list[Settings]:
+        """The runs of ``include``; those that ``key=value`` left bring their sources."""
+        return [settings if isinstance(settings, Settings) else said_at(settings, Source(("include", number)))
+                for number, settings in enumerate(self.include)]
 
     def varied(self) -> set[str]:
         """The keys in which runs may differ: the axes, what bundles, an isoFLOP design and included runs set, and lengths."""
@@ -150,11 +163,12 @@ class Spec(Section):
         keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
         return keys | ({"train.images"} if "train.flops" in keys else set())
 
-    def pairs(self, source: str) -> list[dict]:
+    def pairs(self, source: str) -> list[Settings]:
         """Model and budget of each run of an isoFLOP design, which is one more axis; of none, one that says nothing."""
         if self.isoflop is None:
-            return [{}]
-        return [dict(zip(PAIR, (name, curve.flops))) for curve in curves(self.isoflop, self.config, source) for name in curve.models]
+            return [Settings({}, {})]
+        return [Settings(dict(zip(PAIR, (name, curve.flops))), dict(zip(PAIR, (Source(("isoflop",)), Source(("isoflop", "budgets", number))))))
+                for number, curve in enumerate(curves(self.isoflop, self.config, source)) for name in curve.models]
 
 
 @dataclass(frozen=True)
@@ -164,6 +178,7 @@ class PlannedRun:
     config: RunConfig
     run: RunDir
     phase: str | None = None                                                   # None: the study has none
+    point: Settings | None = field(default=None, compare=False, repr=False)    # what the study sets in it, see sources_of
 
     @property
     def run_id(self) -> str:
@@ -180,24 +195,25 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
         UserError: the key, the value and what would work.
     """
     spec = validate(Spec, read_yaml(path), str(path))
-    changes = [parse_override(text) for text in overrides]
+    changes = [(*parse_override(text), Source(override=text)) for text in overrides]
     varied = spec.varied()
-    chosen, config = [], _copied(spec.config)
-    for key, value in changes:
+    chosen, config, said = [], _copied(spec.config), leaves(spec.config, Source(("config",)))
+    for key, value, source in changes:
         if any(_within(key, other) or _within(other, key) for other in varied):
-            chosen.append((key, value))
+            chosen.append((key, value, source))
         else:
             set_key(config, key, value)
+            set_key(said, key, leaves(value, source))
     spec = spec.model_copy(update={"config": config})
-    spec._is_narrowed = bool(changes)
+    spec._is_narrowed, spec._said = bool(changes), said
     if not chosen:
         return spec
-    points = [*_grid(spec, str(path)), *spec.include]
-    for key, value in chosen:
+    points = [*_grid(spec, str(path)), *spec.included()]
+    for key, value, source in chosen:
         values = value if isinstance(value, list) else [value]
         if not values:
             raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
-        points = [point for one in values for point in _choose(spec, points, key, one, str(path))]
+        points = [point for one in values for point in _choose(spec, points, Settings({key: one}, {key: source}), str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
     return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
 
@@ -211,14 +227,14 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     planned: dict[str, PlannedRun] = {}
     # Each point with its source: a grid's mistakes are those of the whole study, an included run's are its own.
     points = [(point, source) for point in _grid(spec, source)]
-    points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.include]
+    points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.included()]
     for point, place in points:
         config = resolve(_at(spec, point, place), place)
         run_id = f"{slug(config)}-{config.science_hash()}"
         if run_id in planned:
             raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
         phase = phase_of(spec.phases, _settings(spec, point, place), spec.config, config, run_id, source) if spec.phases else None
-        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase)
+        planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase, point)
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
     if not spec._is_narrowed:
@@ -226,7 +242,13 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     return list(planned.values())
 
 
-def _grid(spec: Spec, source: str) -> list[dict]:
+def sources_of(spec: Spec, planned: PlannedRun, source: str) -> dict[str, Source | None]:
+    """Where each value of a run's config was said, by dotted key; None: nowhere, it is the default."""
+    said = derived_sources(_merged(spec._said, _settings(spec, planned.point, source).leaves()))
+    return {key: source_at(said, key) for key in dotted_keys(planned.config.model_dump(mode="json"))}
+
+
+def _grid(spec: Spec, source: str) -> list[Settings]:
     """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
     config alone, or nothing where the study says its runs with include."""
     axes = spec.axes()
@@ -238,10 +260,15 @@ def _grid(spec: Spec, source: str) -> list[dict]:
                                 f"{did_you_mean(key, known)} Parameters: {', '.join(known)}")
     if spec.include and not known:
         return []
-    points = [pair | dict(zip(axes, chosen)) for pair in spec.pairs(source) for chosen in itertools.product(*axes.values())]
+    points = [_point(axes, chosen).above(pair) for pair in spec.pairs(source) for chosen in itertools.product(*axes.values())]
     for rule in spec.exclude:
         _check_rule(rule, points, source)
     return [point for point in points if not any(_leaves_out(rule, point) for rule in spec.exclude)]
+
+
+def _point(axes, chosen: tuple[tuple[object, Source], ...]) -> Settings:
+    """One choice of each axis."""
+    return Settings({key: value for key, (value, _) in zip(axes, chosen)}, {key: source for key, (_, source) in zip(axes, chosen)})
 
 
 def _leaves_out(rule: dict, point: dict) -> bool:
@@ -263,19 +290,20 @@ def _check_rule(rule: dict, points: list[dict], source: str) -> None:
         raise UserError(f"{source}: exclude {{{words}}} leaves nothing out: no run has these values together")
 
 
-def _choose(spec: Spec, points: list[dict], key: str, value, source: str) -> list[dict]:
-    """The points with this value at the key; where none has it, all points with it set, each kept once."""
+def _choose(spec: Spec, points: list[Settings], wanted: Settings, source: str) -> list[Settings]:
+    """The points with this value at its key; where none has it, all points with it set, each kept once."""
+    [(key, value)] = wanted.items()
     matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
         return matching
     changed = {}
     for point in points:
-        point = {**{other: kept for other, kept in point.items() if not _within(other, key)}, key: value}
+        point = wanted.above(point.without([other for other in point if _within(other, key)]))
         changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ in name alone
     return list(changed.values())
 
 
-def _value_at(spec: Spec, point: dict, key: str, source: str):
+def _value_at(spec: Spec, point: Settings, key: str, source: str):
     """What the run at a point has at a key, its default where nothing says; None where there is nothing."""
     if key in point:
         return point[key]
@@ -287,27 +315,33 @@ def _value_at(spec: Spec, point: dict, key: str, source: str):
     return values
 
 
-def _at(spec: Spec, point: dict, source: str) -> dict:
+def _at(spec: Spec, point: Settings, source: str) -> dict:
     """The base config with a point's keys set, and its lengths in images."""
-    values = _copied(spec.config)
     try:
-        for key, value in _settings(spec, point, source).items():
-            set_key(values, key, _copied(value))
+        values = _merged(spec.config, _settings(spec, point, source))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     return derive(values, source)
 
 
-def _settings(spec: Spec, point: dict, source: str) -> dict:
+def _merged(base: dict, settings: dict) -> dict:
+    """The base with dotted keys set, one after the other: of values, and in the same way of their sources."""
+    values = _copied(base)
+    for key, value in settings.items():
+        set_key(values, key, _copied(value))
+    return values
+
+
+def _settings(spec: Spec, point: Settings, source: str) -> Settings:
     """The keys of the config that a point sets: those of its bundles, then its own."""
-    settings = {}
+    settings = Settings({}, {})
     for name in (name for name in spec.bundles if name in point):
         choices = spec.bundles[name]
         if point[name] not in choices:
             raise UserError(f"{source}: {name} is '{point[name]}'{did_you_mean(point[name], choices) or '.'} "
                             f"Choices: {', '.join(choices)}")
-        settings |= choices[point[name]]
-    return settings | {key: value for key, value in point.items() if key not in spec.bundles}
+        settings = said_at(choices[point[name]], Source(("bundles", name, point[name]))).above(settings)
+    return point.without(spec.bundles).above(settings)
 
 
 def _copied(value):

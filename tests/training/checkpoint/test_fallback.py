@@ -65,6 +65,9 @@ def test_stopped_after_going_back_and_started_again(make_run, world, poison, cap
     assert losses(run) == losses(whole) and scores(run) == scores(whole) and state(run) == state(whole)
     board = EventAccumulator(str(run.tensorboard)).Reload()
     assert [event.step for event in board.Scalars("loss/generative")] == [seen for seen, _ in losses(run)]
+    board = EventAccumulator(str(run.tensorboard / "evals")).Reload()
+    [tag] = [name for name in board.Tags()["scalars"] if name.startswith("eval/fd_digits_cnn/")]
+    assert [(event.step, event.value) for event in board.Scalars(tag)] == [(seen, pytest.approx(score)) for seen, score in scores(run)]
 
 
 def test_no_checkpoint_before_the_bad_steps(make_run, poison, capsys):

@@ -1,5 +1,6 @@
 """The cost axis of figures: training FLOPs, accelerator-hours, money or images, with its label, ticks and refusals."""
 
+import click
 import pandas as pd
 
 from ditscale.errors import UserError
@@ -9,8 +10,8 @@ from ditscale.studies.table.study import COSTS
 LABELS = {"train_flops": "Training compute (FLOPs)", "accelerator_hours": "Training time (accelerator-hours)",
           "money": "Training cost (money, in the price's currency)", "images_seen": "Images seen"}
 OPTIONS = {
-    "cost": {"default": "train_flops", "choices": tuple(COSTS), "help": "of %(choices)s; %(default)s without it"},
-    "price": {"type": float, "help": "money for one accelerator and one hour, for --cost money"},
+    "cost": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The axis of cost."},
+    "price": {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour, for --cost money."},
 }
 
 

@@ -1,0 +1,47 @@
+"""``ditscale figure NAME``: a figure of a study or a CSV. Each file of ``figures/plots`` is one, and its docstring says what it shows."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import click
+from click.utils import make_default_short_help
+
+import ditscale
+from ditscale.cli.group import Commands, main
+from ditscale.errors import UserError, did_you_mean
+
+PLOTS = Path(ditscale.__file__).parent / "figures" / "plots"
+
+
+class Figures(Commands):
+    """The files of ``figures/plots`` as commands. Names and first lines are read without loading them, which takes seconds."""
+
+    def list_commands(self, context) -> list[str]:
+        return sorted(path.stem for path in PLOTS.glob("*.py") if path.stem != "__init__")
+
+    def get_command(self, context, name: str) -> click.Command:
+        if name not in (names := self.list_commands(context)):
+            raise UserError(f"there is no figure '{name}'{did_you_mean(name, names) or '.'} Figures: {', '.join(names)}")
+        return importlib.import_module(f"ditscale.figures.plots.{name}").SCRIPT.command(name)
+
+    def format_commands(self, context, formatter) -> None:
+        names = self.list_commands(context)
+        room = formatter.width - max(map(len, names)) - 6                      # one line each
+        with formatter.section("Figures"):
+            formatter.write_dl([(name, make_default_short_help(_docstring(name), room)) for name in names])
+
+
+def _docstring(name: str) -> str:
+    return ast.get_docstring(ast.parse((PLOTS / f"{name}.py").read_text(encoding="utf-8")))
+
+
+@main.group(cls=Figures, subcommand_metavar="NAME STUDY|FILE.csv [OPTIONS]")
+def figure():
+    """Draw one figure of a study, or of a CSV of scores; `ditscale figure NAME --help` says its options.
+
+    \b
+    Examples:
+      ditscale figure training_compute runs/digits-demo
+      ditscale figure gflops analysis/published/dit_table4_all_models.csv --format pdf
+    """

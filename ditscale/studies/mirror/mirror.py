@@ -1,0 +1,191 @@
+"""``ditscale mirror``: each run's metrics.jsonl and evals.jsonl replayed to an experiment tracker, every line once.
+
+``mirror.json`` in the run's folder remembers, for each place, how many lines of each file were sent and their hash. It is written
+before lines are sent and after: where a mirror was ended in between, or lines that were sent have been taken back (a run that went
+back to a checkpoint writes them anew), the run is sent whole under a new name, and a line says which copy is void. Trackers cannot
+take lines back.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ditscale.errors import UserError
+from ditscale.rundir import EVALUATION, RunDir, hold, read_lines, write_json
+from ditscale.studies.table.ledger import run_dirs
+from ditscale.training.trackers.tracker import evaluation_scalars, metric_scalars
+
+
+@dataclass(frozen=True)
+class Point:
+    """The numbers of one line, among them ``images_seen``, which is the step."""
+
+    images_seen: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a tracker is told of a run beside its lines."""
+
+    config: dict                                                               # resolved, as in run.json; run_id and study too
+    passports: dict[str, dict]                                                 # by the id that ends the name of a score
+    state: str                                                                 # of status.json
+
+
+class Mirror(Protocol):
+    """One tracker. ``ERRORS`` are what its package raises where a server or a file does not serve."""
+
+    ERRORS: tuple[type[Exception], ...]
+    place: str                                                                 # where it keeps what it gets
+    hint: str                                                                  # how to look at it
+
+    def __init__(self, study: str): ...
+
+    def has(self, name: str) -> bool | None:
+        """Whether it has a run of this name; None where only its server knows."""
+
+    def send(self, name: str, told: Told, points: list[Point], sent: int) -> None:
+        """Add lines to a run, which is made where it is not there; ``sent`` went there before. Returns when they are kept."""
+
+
+def mirror_study(folder: Path, to: str, say: Callable[[str], None]) -> None:
+    """Bring a tracker up to date with every run of a study, a line each.
+
+    Raises:
+        UserError: the package is not installed, there is no run, or the tracker or a run's folder does not take lines.
+    """
+    runs, kind = run_dirs(folder), load(to)
+    with _alone(folder), _in_one_line(to, kind.ERRORS):
+        mirror = kind(folder.resolve().name)
+        for run in runs:
+            for line in _damage(run) or mirror_run(run, mirror, to):
+                say(line)
+        say(mirror.hint)
+
+
+def _damage(run: RunDir) -> list[str]:
+    """Why a run cannot be told of, in words; the others are sent all the same."""
+    try:
+        run.read_record()
+    except UserError as error:
+        return [f"{run.run_id}: left out: {error}"]
+    return []
+
+
+def load(to: str) -> type[Mirror]:
+    """The class of a tracker. Raises UserError where its package is not installed."""
+    try:
+        return importlib.import_module(f"ditscale.studies.mirror.{to}").Mirror
+    except ModuleNotFoundError as error:
+        if error.name != to:
+            raise
+        raise UserError(f"--to {to}: the package {to} is not installed here; pip install 'ditscale[{to}]' (or: pip install {to})") from None
+
+
+def mirror_run(run: RunDir, mirror: Mirror, to: str) -> list[str]:
+    """Send what is new of one run; what was done, in words."""
+    lines = {"metrics": read_lines(run.metrics), "evals": read_lines(run.evals, "images_seen", "passport_id", *EVALUATION)}
+    memory = _read_memory(run)
+    before = memory.get(f"{to} {mirror.place}")
+    name, why = before["name"] if before else run.run_id, _void(before, lines, mirror, run.run_id)
+    told = [f"{run.run_id}: {why}"] if why else []
+    if why:
+        if mirror.has(name) is not False:
+            void, name = name, _new_name(run.run_id, name, mirror)
+            told = [f"{run.run_id}: {why}; {void} is void there and may be deleted, all lines go to {name}"]
+        before = None
+    counts = {file: before[file]["lines"] if before else 0 for file in lines}
+    new = {file: lines[file][counts[file]:] for file in lines}
+    if not any(new.values()):
+        return [*told, f"{run.run_id}: nothing new"]
+    about = _told(run, lines["evals"])
+    after = {"name": name, **{file: {"lines": len(of), "sha256": _digest(of)} for file, of in lines.items()}}
+    _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": False}})
+    mirror.send(name, about, _points(**new), sum(counts.values()))
+    _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": True}})
+    return [*told, f"{run.run_id}: {len(new['metrics'])} line(s) of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
+
+
+def _void(before: dict | None, lines: dict[str, list], mirror: Mirror, run_id: str) -> str:
+    """Why what the tracker has of a run cannot be added to; empty where it can."""
+    if before is None:
+        return f"{mirror.place} has a run of this name that was not made from here" if mirror.has(run_id) else ""
+    if mirror.has(before["name"]) is False:
+        return f"{before['name']} is gone from {mirror.place}, so all lines are sent again"
+    if not before["whole"]:
+        return "an earlier mirror was ended while it sent lines"
+    for file, of in lines.items():
+        if _digest(of[:before[file]["lines"]]) != before[file]["sha256"]:
+            return f"lines of {file}.jsonl that were sent have since been taken back or changed: the run went back to a checkpoint"
+    return ""
+
+
+def _new_name(run_id: str, name: str, mirror: Mirror) -> str:
+    """``run-id-2``, ``run-id-3``, ...: the next that the tracker does not have."""
+    number = int(name.removeprefix(f"{run_id}-")) if name != run_id else 1
+    while True:
+        number += 1
+        if not mirror.has(f"{run_id}-{number}"):
+            return f"{run_id}-{number}"
+
+
+def _told(run: RunDir, evals: list[dict]) -> Told:
+    config = {"run_id": run.run_id, "study": run.path.resolve().parent.name, **run.read_record()["config"]}
+    return Told(config, {line["passport_id"]: line["passport"] for line in evals}, run.status()["state"])
+
+
+def _points(metrics: list[dict], evals: list[dict]) -> list[Point]:
+    """In the order of images seen: what a run logs first, then its scores."""
+    points = [Point(line["images_seen"], metric_scalars(line)) for line in metrics]
+    points += [Point(line["images_seen"], {"images_seen": line["images_seen"], **evaluation_scalars(line)}) for line in evals]
+    return sorted(points, key=lambda point: point.images_seen)
+
+
+def _digest(lines: list[dict]) -> str:
+    return hashlib.sha256("\n".join(json.dumps(line) for line in lines).encode()).hexdigest()
+
+
+def _read_memory(run: RunDir) -> dict:
+    try:
+        memory = json.loads(run.mirror.read_text())
+        good = all(entry.keys() >= {"name", "metrics", "evals", "whole"} for entry in memory.values())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError):
+        good = False
+    if not good:
+        raise UserError(f"{run.mirror} is damaged; delete it to send the run again")
+    return memory
+
+
+def _write_memory(run: RunDir, memory: dict) -> None:
+    try:
+        write_json(run.mirror, memory)
+    except OSError as error:
+        raise UserError(f"{run.mirror}: cannot be written, and without it lines would be sent twice: {error.strerror}") from None
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Raises UserError where another mirror of the study is at work, or the folder cannot be written."""
+    try:
+        with hold(folder / ".mirror.lock") as mine:
+            if not mine:
+                raise UserError(f"{folder} is being mirrored by another process")
+            yield
+    except PermissionError as error:
+        raise UserError(f"{folder} cannot be written, and mirror.json in each run's folder remembers what was sent: {error.strerror}") from None
+
+
+@contextmanager
+def _in_one_line(to: str, errors: tuple[type[Exception], ...]):
+    try:
+        yield
+    except errors as error:
+        raise UserError(f"--to {to}: {' '.join(str(error).split()) or type(error).__name__}") from None

@@ -1,0 +1,33 @@
+"""Weights & Biases, as offline runs in ``wandb/`` (or ``WANDB_DIR``): ``wandb sync`` uploads them, from wherever there is a network.
+
+A call that adds lines makes one more offline run of the same id, which ``wandb sync`` joins to the first.
+"""
+
+import wandb
+
+from ditscale.rundir import FAILED
+from ditscale.studies.mirror.mirror import Point, Told
+
+
+class Mirror:
+    ERRORS = (wandb.errors.Error, OSError)
+    hint = "W&B: upload with `wandb sync`"
+
+    def __init__(self, study: str):
+        self.study = study
+        self.place = f"project {study}"
+
+    def has(self, name: str) -> None:
+        return None
+
+    def send(self, name: str, told: Told, points: list[Point], sent: int) -> None:
+        # Of this machine nothing is told: the runs were trained elsewhere.
+        quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True)
+        run = wandb.init(project=self.study, id=name, name=name, resume="allow", mode="offline", settings=quiet,
+                         config={**told.config, "passports": told.passports})
+        run.define_metric("images_seen")
+        run.define_metric("*", step_metric="images_seen")
+        for step, point in enumerate(points, start=sent):                      # W&B's own step only counts the lines
+            run.log(point.values, step=step)
+        run.finish(exit_code=1 if told.state == FAILED else 0)
+        wandb.teardown()                                                       # finish alone comes back before the file is written

@@ -1,0 +1,34 @@
+"""Where a run's lines go while it trains and is scored. ``TRACKERS`` is the list: a tracker of your own is a file here and a word in it.
+
+W&B, MLflow and Trackio are no trackers: ``ditscale mirror`` replays the files to them afterwards, so that no service can hold up a step.
+"""
+
+from ditscale.rundir import RunDir
+from ditscale.training.trackers.jsonl import Jsonl
+from ditscale.training.trackers.tensorboard import TensorBoard
+from ditscale.training.trackers.tracker import Tracker
+
+TRACKERS: tuple[type[Tracker], ...] = (Jsonl, TensorBoard)                     # the files first: the others may read them
+
+
+class Trackers:
+    """All of ``TRACKERS`` as one, for a run. Made by rank 0 alone."""
+
+    def __init__(self, run: RunDir):
+        self._trackers = [tracker(run) for tracker in TRACKERS]
+
+    def start_training(self) -> None:
+        for tracker in self._trackers:
+            tracker.start_training()
+
+    def log_metrics(self, line: dict) -> None:
+        for tracker in self._trackers:
+            tracker.log_metrics(line)
+
+    def log_evaluation(self, line: dict) -> None:
+        for tracker in self._trackers:
+            tracker.log_evaluation(line)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()

@@ -1,0 +1,20 @@
+"""The run's own files, metrics.jsonl and evals.jsonl: the truth, from which anything else can be made again."""
+
+from ditscale.rundir import RunDir, append_line
+
+
+class Jsonl:
+    def __init__(self, run: RunDir):
+        self.run = run
+
+    def start_training(self) -> None:
+        """What is void was taken out when the run went back (``keep_lines``)."""
+
+    def log_metrics(self, line: dict) -> None:
+        append_line(self.run.metrics, line)
+
+    def log_evaluation(self, line: dict) -> None:
+        append_line(self.run.evals, line)
+
+    def close(self) -> None:
+        """Each line is in its file already."""

@@ -9,7 +9,7 @@ Activations are what autograd keeps in bf16 on devices that have bf16 units, or 
 
 from dataclasses import dataclass
 
-from ditscale.cost.compute import CONDITION_TOKENS
+from ditscale.models.macs import CONDITION_TOKENS
 from ditscale.errors import UserError
 from ditscale.models.sizes import MODULATED, ModelName, token_grid
 

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from dataclasses import replace
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import Backbone, ComputeCard, make_backbone, plain_card
+from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import MemoryCard, memory_card
 from ditscale.cost.variants import variant_card
 from ditscale.diffusion.nfe import LEARNS_SIGMA, forwards, sampling_of

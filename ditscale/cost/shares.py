@@ -12,7 +12,7 @@ evaluation  sampling; neither the image decoder nor the feature network is count
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, processed_besides
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, processed_besides
 from ditscale.cost.runs import run_backbone, sampling_flops, trained_cards
 
 DECODER = ("decoder_embed", "decoder", "raw_embed", "side_block")

@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import dataclass
 
-from ditscale.cost.compute import ComputeCard, make_backbone, plain_card
+from ditscale.models.macs import ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import activation_bytes
 from ditscale.cost.variants import variant_card
 from ditscale.models.sizes import PATCH_SIZES, SIZES, ModelName

@@ -8,7 +8,7 @@ T tokens, K of them kept: encoders cost by K (plus tokens of their own), decoder
 condition is counted each time that one is made.
 """
 
-from ditscale.cost.compute import Backbone, Blocks, ComputeCard, Parts, added, plain_card, processed_besides
+from ditscale.models.macs import Backbone, Blocks, ComputeCard, Parts, added, plain_card, processed_besides
 from ditscale.objectives.options import DecoderShape, HeadShape, kept_tokens
 
 CLS = 1                                                                        # SD-DiT's class token

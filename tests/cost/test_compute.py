@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ditscale.cost.compute import compute_card
+from ditscale.models.macs import compute_card
 from ditscale.models.dit import create_model
 from ditscale.models.sizes import parse_model_name
 

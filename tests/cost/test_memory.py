@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ditscale.cost.compute import compute_card
+from ditscale.models.macs import compute_card
 from ditscale.cost.memory import GIB, activation_bytes, memory_card, model_states
 from ditscale.errors import UserError
 from ditscale.models import layers

@@ -9,7 +9,7 @@ import torch
 
 from ditscale import randomness
 from ditscale.config import resolve
-from ditscale.cost.compute import FREQUENCIES, make_backbone
+from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.cost.variants import kept_shares, variant_card
 from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import ditscale
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, make_backbone
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, make_backbone
 from ditscale.cost.variants import variant_card
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.passport import digest

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ditscale.config import resolve
-from ditscale.cost.compute import plain_card
+from ditscale.models.macs import plain_card
 from ditscale.cost.runs import run_backbone
 from ditscale.errors import UserError
 from ditscale.models.sizes import HEAD_WIDTH, ModelName, parse_model_name

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import parse_model_name, token_grid
-from ditscale.objectives.options import OBJECTIVES
+from ditscale.objectives import VARIANTS
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.yamlfile import parse_yaml
 
@@ -21,7 +22,7 @@ from ditscale.yamlfile import parse_yaml
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
-    block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"
+    block: Literal[tuple(DESIGNS)] = DEFAULT_DESIGN                            # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
 
@@ -96,7 +97,7 @@ class FlowConfig(Section):
 
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
 FormulationConfig = union("formulation", {"ddpm": DdpmConfig, "edm": EdmConfig, "flow": FlowConfig})
-ObjectiveConfig = union("objective", OBJECTIVES)
+ObjectiveConfig = union("objective", VARIANTS)
 
 
 class TrainConfig(Section):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ditscale.models.macs import compute_card
 from ditscale.cost.memory import GIB, activation_bytes, memory_card, model_states
 from ditscale.errors import UserError
 from ditscale.models import layers
 from ditscale.models.dit import create_model
+from ditscale.models.macs import compute_card
 from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name
 
 XL2 = 674_834_720

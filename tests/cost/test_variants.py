@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
+from ditscale.cost.variants import kept_shares, variant_card
 
 from ditscale import randomness
 from ditscale.config import resolve
-from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.cost.runs import run_card, training_flops
-from ditscale.cost.variants import kept_shares, variant_card
+from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.options import OBJECTIVES, kept_tokens

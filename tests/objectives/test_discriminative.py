@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from ditscale.objectives.assignment import RunningMean, sinkhorn
 
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
@@ -14,6 +13,7 @@ from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.pairs import lower_level
 from ditscale.models.heads import ProjectionHead
 from ditscale.models.masking import keep_lowest
+from ditscale.objectives.discriminative.assignment import RunningMean, sinkhorn
 
 
 def with_teacher(s):

@@ -21,6 +21,7 @@ class BlockDesign:
         condition: how blocks take time and class: their ``sum`` (B, E), a ``sequence`` (B, 2, E), or two more ``tokens``.
         modulation_vectors: how many a block makes of the condition, and then norms without affine are modulated; 0: affine norms.
         gates: branches that are multiplied by a modulation vector before they are added.
+        norms, attentions: how many a block has.
     """
 
     name: str
@@ -31,9 +32,8 @@ class BlockDesign:
     condition: Literal["sum", "sequence", "tokens"] = "sum"
     modulation_vectors: int = 0
     gates: int = 0
-
-    attentions = 1
-    norms = 2
+    norms: int = 2
+    attentions: int = 1
 
     @property
     def block(self):
@@ -87,8 +87,8 @@ class BlockDesign:
 class CrossAttending(BlockDesign):
     """Blocks with a cross-attention to the condition, and a norm before it."""
 
-    attentions = 2
-    norms = 3
+    norms: int = 3
+    attentions: int = 2
 
     def macs(self, width: int, condition_width: int, tokens: int) -> dict[str, int]:
         """Besides: 2 W^2 T for queries and projection, 4 C W for two keys and values, 4 T W for the attention itself."""

@@ -14,8 +14,9 @@ from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.evaluation.metrics.table import known
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import parse_model_name, token_grid
-from ditscale.objectives.options import OBJECTIVES
+from ditscale.objectives import VARIANTS
 from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
@@ -24,7 +25,7 @@ from ditscale.yamlfile import parse_yaml
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
-    block: Literal["adaln_zero", "adaln", "cross_attention", "in_context"] = "adaln_zero"
+    block: Literal[tuple(DESIGNS)] = DEFAULT_DESIGN                            # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
 
@@ -60,7 +61,7 @@ class DataConfig(Section):
 
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
 FormulationConfig = union("formulation", formulations())
-ObjectiveConfig = union("objective", OBJECTIVES)
+ObjectiveConfig = union("objective", VARIANTS)
 OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 

@@ -4,6 +4,20 @@ import click
 
 from ditscale.cli.group import main
 from ditscale.errors import UserError
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+
+
+class Variants(click.Choice):
+    """The names of the training variants, looked up when one is asked for: their options need pydantic, which takes its time."""
+
+    def __init__(self):
+        self.case_sensitive = True
+
+    @property
+    def choices(self):
+        from ditscale.objectives import VARIANTS
+
+        return tuple(VARIANTS)
 
 
 @main.command()
@@ -11,9 +25,8 @@ from ditscale.errors import UserError
               help="Input cells a side: 32 for the latents of 256-pixel images, 64 for 512.")
 @click.option("--channels", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1))
-@click.option("--block", default="adaln_zero", show_default=True, help="adaln_zero, adaln, cross_attention or in_context.")
-@click.option("--variant", default="baseline", show_default=True,
-              type=click.Choice(["baseline", "masked", "mdt", "discriminative"]), help="With its default options.")
+@click.option("--block", default=DEFAULT_DESIGN, show_default=True, help=" or ".join(", ".join(DESIGNS).rsplit(", ", 1)) + ".")
+@click.option("--variant", type=Variants(), help="With its default options.  [default: the baseline]")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "csv", "markdown"]))
 def models(resolution, channels, classes, block, variant, form):
     """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs.
@@ -21,11 +34,13 @@ def models(resolution, channels, classes, block, variant, form):
     For a variant: GMACs of training on one image, backward included, and their ratio to the baseline's.
     """
     from ditscale.cost import table
+    from ditscale.objectives import BASELINE, VARIANTS
 
+    variant = variant or BASELINE
     rows = table.model_rows(resolution=resolution, channels=channels, classes=classes, block=block, variant=variant)
     if not rows:
         raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells a side"
-                        + (" into more than one token" if variant != "baseline" else ""))
+                        + (" into more than one token" if VARIANTS[variant].least_tokens > 1 else ""))
     click.echo({"text": table.as_text, "csv": table.as_csv, "markdown": table.as_markdown}[form](rows), nl=False)
 
 

@@ -63,7 +63,7 @@ def step_collectives(parameters: int, sharding: Sharding, *, precision: str, mic
 
     Args:
         blocks: of the model: stage 3 gathers their biases one by one.
-        teacher: the discriminative variant's, whose weights are gathered after each step.
+        teacher: whether there is one, whose weights are gathered after each step.
     """
     whole, stage = BYTES[precision] * parameters, sharding.stage
     buckets = max(1, math.ceil(parameters / sharding.reduce_bucket))

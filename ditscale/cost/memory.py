@@ -9,9 +9,9 @@ Activations are what autograd keeps in bf16 on devices that have bf16 units, or 
 
 from dataclasses import dataclass
 
-from ditscale.cost.compute import CONDITION_TOKENS
 from ditscale.errors import UserError
-from ditscale.models.sizes import MODULATED, ModelName, token_grid
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.sizes import ModelName, token_grid
 
 GIB = 2**30
 VALUE_BYTES = {"bf16": 2, "fp32": 4}                                         # of weights and activations in the forward
@@ -39,7 +39,7 @@ class MemoryCard:
 
 
 def memory_card(model: ModelName, *, parameters: int, resolution: int, channels: int, micro_batch: int, stage: int, ranks: int = 1,
-                ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = "adaln_zero",
+                ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = DEFAULT_DESIGN,
                 checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
                 state_bytes: int = ADAM_BYTES) -> MemoryCard:
     """The card of one rank.
@@ -103,13 +103,13 @@ def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "
     return whole * parameters + int(shared * parameters / ranks)
 
 
-def largest_layer(model: ModelName, block: str = "adaln_zero") -> int:
+def largest_layer(model: ModelName, block: str = DEFAULT_DESIGN) -> int:
     """Parameters of the largest single layer: a modulation, or the MLP's first matrix. ZeRO-3 gathers whole layers."""
     hidden = model.dims.hidden_size
-    return max({"adaln_zero": 6, "adaln": 4}.get(block, 0), 4) * hidden * (hidden + 1)
+    return max(DESIGNS[block].modulation_vectors, 4) * hidden * (hidden + 1)
 
 
-def activation_bytes(model: ModelName, *, resolution: int, channels: int, precision: str = "bf16", block: str = "adaln_zero",
+def activation_bytes(model: ModelName, *, resolution: int, channels: int, precision: str = "bf16", block: str = DEFAULT_DESIGN,
                      checkpointing: bool = False) -> int:
     """Bytes that one image's forward keeps for the backward.
 
@@ -118,30 +118,11 @@ def activation_bytes(model: ModelName, *, resolution: int, channels: int, precis
     a = VALUE_BYTES[precision]
     hidden, depth, heads = model.dims.hidden_size, model.dims.depth, model.dims.num_heads
     tokens = token_grid(resolution, model.patch_size) ** 2
-    processed = tokens + (CONDITION_TOKENS if block == "in_context" else 0)
-    one_block = _block_bytes(a, hidden, heads, processed, block)
+    design = DESIGNS[block]
+    processed = tokens + design.added_tokens
+    one_block = design.kept_bytes(a, hidden, heads, processed)
     blocks = depth * a * hidden * processed + one_block if checkpointing else depth * one_block
     patches = a * tokens * model.patch_size**2 * channels
-    final = tokens * ((2 * a + 4) * hidden if block in MODULATED else 2 * a * hidden)
+    final = tokens * ((2 * a + 4) * hidden if design.modulated else 2 * a * hidden)
     embedders = a * (256 + 5 * hidden)
     return blocks + patches + final + embedders
-
-
-def _block_bytes(a: int, hidden: int, heads: int, tokens: int, block: str) -> int:
-    """Bytes of one image in one block, ``a`` bytes a value.
-
-    A token keeps, in units of H values: q, k, v and attention's output (4), the MLP's hidden layer before and after GELU (8), and
-    input and output of each norm (2 each); adaLN-Zero also both branches before their gates (2). Modulated norms keep their
-    result in fp32 besides. Attention keeps one fp32 number a head, a norm two statistics.
-    """
-    units = {"adaln_zero": 18, "adaln": 16, "in_context": 16, "cross_attention": 20}[block]
-    norms, attentions = (3, 2) if block == "cross_attention" else (2, 1)
-    token = a * units * hidden + 4 * heads * attentions + norms * (2 * a if block in MODULATED else 8)
-    image = 0
-    if block in MODULATED:
-        token += norms * 4 * hidden                                            # the norm's result in fp32
-        vectors = 6 if block == "adaln_zero" else 4
-        image = (4 * vectors * (block == "adaln_zero") + 4 * norms + a) * hidden  # gates (as a view of all vectors), 1 + scale, SiLU
-    if block == "cross_attention":
-        image = a * 2 * CONDITION_TOKENS * hidden                              # its keys and values
-    return tokens * token + image

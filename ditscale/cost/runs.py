@@ -4,17 +4,15 @@ from bisect import bisect_right
 from dataclasses import replace
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import MemoryCard, memory_card
-from ditscale.cost.variants import variant_card
 from ditscale.diffusion.nfe import forwards, sampling_of
+from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
-from ditscale.objectives.options import kept_tokens
 
 
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model, trained at the run's nominal mask ratio."""
-    return variant_card(run_backbone(config), config.objective)
+    return config.objective.card(run_backbone(config))
 
 
 def training_flops(config: RunConfig, images_seen: int) -> int:
@@ -25,11 +23,10 @@ def training_flops(config: RunConfig, images_seen: int) -> int:
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
     """(compute card, images trained at it) of the whole steps up to ``images_seen``: one, or one a mask ratio of a schedule."""
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
-    if config.objective.name != "masked":
-        return [(run_card(config), steps * batch)]
-    backbone = run_backbone(config)
-    return [(variant_card(backbone, config.objective, kept), count * batch)
-            for kept, count in _steps_by_kept(config, backbone.tokens, steps)]
+    backbone, objective = run_backbone(config), config.objective
+    if objective.kept_at(backbone.tokens, 0, config.train.images) is None:
+        return [(objective.card(backbone), steps * batch)]
+    return [(objective.card(backbone, kept), count * batch) for kept, count in _steps_by_kept(config, backbone.tokens, steps)]
 
 
 def sampling_flops(config: RunConfig) -> int:
@@ -45,14 +42,11 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     Activations of a variant are the plain DiT's in the ratio of the MACs that a backward follows: near, not exact. A teacher's
     forward weights count among the states.
     """
-    backbone, resources = run_backbone(config), config.resources
-    kept = None
-    if config.objective.name == "masked":                                      # the least that is masked in any step
-        ratios = [config.objective.ratio_at(images, config.train.images) for images in (0, config.train.images - 1)]
-        kept = kept_tokens(backbone.tokens, min(ratios))
-    card, plain = variant_card(backbone, config.objective, kept), plain_card(backbone)
+    backbone, resources, objective = run_backbone(config), config.resources, config.objective
+    kept = objective.kept_at(backbone.tokens, config.train.images - 1, config.train.images)  # no step keeps more than the last
+    card, plain = objective.card(backbone, kept), plain_card(backbone)
     averages = 1 + len(config.train.ema_decays) + len(config.train.ema_lengths)
-    teacher = config.objective.name == "discriminative" and config.objective.discriminates
+    teacher = objective.has_teacher
     memory = memory_card(
         backbone.model, parameters=card.parameters, resolution=config.data.resolution, channels=config.data.channels,
         micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
@@ -68,7 +62,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
 def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int, int]]:
     """(kept tokens, steps that keep so many). No schedule masks more as it goes on, so that groups are found by bisection."""
     def kept_at(step: int) -> int:
-        return kept_tokens(tokens, config.objective.ratio_at(step * config.train.global_batch, config.train.images))
+        return config.objective.kept_at(tokens, step * config.train.global_batch, config.train.images)
 
     groups, first = [], 0
     while first < steps:

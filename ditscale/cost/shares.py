@@ -12,12 +12,8 @@ evaluation  sampling; neither the image decoder nor the feature network is count
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, processed_besides
 from ditscale.cost.runs import run_backbone, sampling_flops, trained_cards
-
-DECODER = ("decoder_embed", "decoder", "raw_embed", "side_block")
-HEADS = ("head", "projection_head")
-MDT_FORWARDS = 2                                                               # a step passes all tokens, and some
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,7 @@ class CostShares:
 
 def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> CostShares:
     """FLOPs by part of a run that has seen so many images and scored so many checkpoints."""
-    own_decoder = _mdt_decoder_macs(config)
-    parts = [(_trained(card, own_decoder), images) for card, images in trained_cards(config, images_seen)]
+    parts = [(_trained(config, card), images) for card, images in trained_cards(config, images_seen)]
     encoder, decoder, heads = (sum(macs[i] * images for macs, images in parts) for i in range(3))
     teacher = sum(sum(card.forward_only_macs_by_part.values()) * images for card, images in trained_cards(config, images_seen))
     trained = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP
@@ -55,19 +50,9 @@ def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> Co
     return CostShares(trained * encoder, trained * decoder, trained * heads, FLOPS_PER_MAC * teacher, sampled)
 
 
-def _trained(card: ComputeCard, own_decoder: int) -> tuple[int, int, int]:
+def _trained(config: RunConfig, card: ComputeCard) -> tuple[int, int, int]:
     """MACs of one image's trained forward passes: encoder, decoder, heads."""
-    macs = card.trained_macs_by_part
-    decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (DECODER, HEADS))
+    macs, variant = card.trained_macs_by_part, config.objective
+    decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (variant.decoder_parts, variant.head_parts))
+    own_decoder = variant.own_decoder_macs(run_backbone(config))
     return sum(macs.values()) - decoder - heads - own_decoder, decoder + own_decoder, heads
-
-
-def _mdt_decoder_macs(config: RunConfig) -> int:
-    """MACs of MDT's own last blocks over all tokens, with their long skips: the card has them among the other blocks'."""
-    if config.objective.name != "mdt":
-        return 0
-    backbone, depth = run_backbone(config), config.objective.decoder_depth
-    macs = sum(backbone.blocks(depth).macs(backbone.tokens).values())
-    if config.objective.long_skips:
-        macs += 2 * backbone.width**2 * depth * (backbone.tokens + processed_besides(backbone.design))
-    return MDT_FORWARDS * macs

@@ -4,11 +4,10 @@ import csv
 import io
 from dataclasses import dataclass
 
-from ditscale.cost.compute import ComputeCard, make_backbone, plain_card
 from ditscale.cost.memory import activation_bytes
-from ditscale.cost.variants import variant_card
+from ditscale.models.macs import ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import PATCH_SIZES, SIZES, ModelName
-from ditscale.objectives.options import OBJECTIVES
+from ditscale.objectives import BASELINE, VARIANTS
 
 HEADER = ("model", "depth", "width", "heads", "parameters", "tokens", "GMACs", "GFLOPs")
 
@@ -32,18 +31,18 @@ class ModelRow:
                 f"{self.card.flops / 1e9:.6g}", *self.more.values())
 
 
-def model_rows(*, resolution: int, variant: str = "baseline", **facts) -> list[ModelRow]:
-    """Every size at every patch size that divides the resolution; for ``variant``, with its default options, into more than one
-    token: of one, none can be masked. ``facts`` are those of ``make_backbone``."""
+def model_rows(*, resolution: int, variant: str = BASELINE, **facts) -> list[ModelRow]:
+    """Every size at every patch size that divides the resolution; for ``variant``, with its default options, into as many
+    tokens as it needs: of one, none can be masked. ``facts`` are those of ``make_backbone``."""
     return [_row(ModelName(size, patch), variant, resolution=resolution, **facts) for size in SIZES for patch in PATCH_SIZES
-            if resolution % patch == 0 and (variant == "baseline" or resolution > patch)]
+            if resolution % patch == 0 and (resolution // patch)**2 >= VARIANTS[variant].least_tokens]
 
 
 def _row(name: ModelName, variant: str, **facts) -> ModelRow:
     """The baseline's row ends in what training keeps of one image in bf16, a variant's in what training it computes."""
     backbone = make_backbone(name, **facts)
-    card, plain = variant_card(backbone, OBJECTIVES[variant](name=variant)), plain_card(backbone)
-    if variant == "baseline":
+    card, plain = VARIANTS[variant](name=variant).card(backbone), plain_card(backbone)
+    if variant == BASELINE:
         kept = activation_bytes(name, resolution=facts["resolution"], channels=facts["channels"], block=backbone.design)
         return ModelRow(name, card, {"activations MiB": f"{kept / 2**20:.4g}"})
     return ModelRow(name, card, {"training GMACs": f"{card.train_macs_per_image / 1e9:.6g}",

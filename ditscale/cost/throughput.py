@@ -58,10 +58,9 @@ def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, image
     steps = (config.train.images - images_seen) / config.train.global_batch
     compute = flops / steps / (assumed.train_utilisation * machine.peak_flops * ranks)
     micro_steps = config.train.global_batch // ranks // (micro_batch or config.micro_batch)
-    teacher = config.objective.name == "discriminative" and config.objective.discriminates
     sent = communication(
         step_collectives(run_card(config).parameters, sharding, precision=config.train.precision, micro_steps=micro_steps,
-                         blocks=parse_model_name(config.model.name).dims.depth, teacher=teacher), ranks, machine.links)
+                         blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher), ranks, machine.links)
     window = {0: 0.0, 1: BACKWARD / micro_steps, 2: BACKWARD, 3: 1.0}[sharding.stage] * compute
     hidden = min(sent.hideable_seconds, assumed.hides * window)
     return StepForecast(compute, assumed.step_overhead_seconds, sent.seconds, sent.seconds - hidden, sent.bytes)

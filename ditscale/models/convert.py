@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ditscale.errors import UserError, first_line
+from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.models.dit import DiT
 from ditscale.models.sizes import SIZES
 
@@ -180,7 +181,7 @@ def _diffusers_keys(depth: int):
 
 
 def _refuse_other_designs(model: DiT, what: str) -> None:
-    if model.block != "adaln_zero":
+    if model.block != DEFAULT_DESIGN:
         raise UserError(f"{what} knows adaLN-Zero only, and this model's blocks are '{model.block}'; write .safetensors instead")
     if options_of(model)["qk_norm"]:
         raise UserError(f"{what} knows no QK-norm, and this model has it; write .safetensors instead")

@@ -1,6 +1,6 @@
 """SD-DiT's model (arXiv 2403.17004): MaskDiT's encoder and decoder with a [CLS] token and a projection head on the encoder.
 
-Which parts the paper's text confirms is said in ``objectives/options.py``. Differences from ``masked.py``: no mask token; at
+Which parts the paper's text confirms is said in ``objectives/discriminative``. Differences from ``masked.py``: no mask token; at
 masked places the decoder is given the raw, un-encoded embeddings.
 """
 

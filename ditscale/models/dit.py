@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ditscale.errors import UserError, did_you_mean
-from ditscale.models.blocks import BLOCKS, NORM_EPS, modulate, modulation
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.blocks.modules import NORM_EPS, modulate, modulation
 from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, sincos_position_table, unpatchify
-from ditscale.models.sizes import MODULATED, parse_model_name, token_grid
+from ditscale.models.sizes import parse_model_name, token_grid
 
 
 class Condition(NamedTuple):
-    """Time and class as the blocks take them, see ``blocks.py``; in-context also as two tokens (B, 2, H)."""
+    """Time and class as the blocks take them, see ``blocks/modules.py``; in-context also as two tokens (B, 2, H)."""
 
     c: Tensor
     tokens: Tensor | None
@@ -54,7 +55,7 @@ class DiT(nn.Module):
         class_dropout_prob: above 0 the label table gets a null class, index ``num_classes``. The drop itself is the
             objective's: it is drawn per sample, so that it never depends on ranks.
         null_class: ``learned``, or ``zero`` for a row that is and stays the zero vector, as in MaskDiT.
-        block: ``adaln_zero | adaln | cross_attention | in_context``, see ``blocks.py``.
+        block: a design's name, see ``blocks``.
         qk_norm: normalise queries and keys; off in the paper.
         relative_bias: a learned bias for each offset between two tokens in every attention; MDT's, off in the paper.
 
@@ -64,14 +65,14 @@ class DiT(nn.Module):
 
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
-                 block: str = "adaln_zero", qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
+                 block: str = DEFAULT_DESIGN, qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
         super().__init__()
         self.grid = token_grid(input_size, patch_size)
         if hidden_size % num_heads or hidden_size % 4:
             raise UserError(f"hidden_size {hidden_size} must be a multiple of num_heads {num_heads} and of 4")
-        if block not in BLOCKS:
-            raise UserError(f"no block design '{block}'{did_you_mean(block, BLOCKS)} Designs: {', '.join(BLOCKS)}")
-        self.patch_size, self.num_classes, self.block = patch_size, num_classes, block
+        if block not in DESIGNS:
+            raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
+        self.patch_size, self.num_classes, self.block, self.design = patch_size, num_classes, block, DESIGNS[block]
         self.hidden_size, self.mlp_ratio, self.qk_norm = hidden_size, mlp_ratio, qk_norm
         self.relative_grid = self.grid if relative_bias else 0
         self.out_channels = in_channels * (2 if learn_sigma else 1)
@@ -91,11 +92,12 @@ class DiT(nn.Module):
 
     def make_blocks(self, depth: int, width: int, num_heads: int) -> nn.ModuleList:
         """Blocks of the model's design that take its condition."""
-        return nn.ModuleList(BLOCKS[self.block](width, self.hidden_size, num_heads, self.mlp_ratio, self.qk_norm, self.relative_grid)
+        block = self.design.block
+        return nn.ModuleList(block(width, self.hidden_size, num_heads, self.mlp_ratio, self.qk_norm, self.relative_grid)
                              for _ in range(depth))
 
     def make_projection(self, width: int, outputs: int) -> Projection:
-        return Projection(width, self.hidden_size, outputs, modulated=self.block in MODULATED)
+        return Projection(width, self.hidden_size, outputs, modulated=self.design.modulated)
 
     def embed(self, x: Tensor) -> Tensor:
         """An image (B, C, S, S) to tokens (B, T, H) with their places."""
@@ -105,9 +107,9 @@ class DiT(nn.Module):
     def condition(self, t: Tensor, y: Tensor) -> Condition:
         """Time t (B,) and labels y (B,) to the condition."""
         t, y = self.t_embedder(t), self.y_embedder(y)                          # (B, H) each
-        if self.block == "cross_attention":
+        if self.design.condition == "sequence":
             return Condition(torch.stack([t, y], dim=1), None)
-        return Condition(t + y, torch.stack([t, y], dim=1) if self.block == "in_context" else None)
+        return Condition(t + y, torch.stack([t, y], dim=1) if self.design.condition == "tokens" else None)
 
     def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, K, H) through all blocks; and what went along beside them (in-context: the condition's tokens)."""

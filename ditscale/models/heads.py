@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.models.blocks import NORM_EPS
+from ditscale.models.blocks.modules import NORM_EPS
 from ditscale.models.layers import Linear
 
 

@@ -35,10 +35,6 @@ SIZES = {
 
 PATCH_SIZES = (2, 4, 8)
 
-BLOCK_DESIGNS = ("adaln_zero", "adaln", "cross_attention", "in_context")
-MODULATED = ("adaln_zero", "adaln")                                            # the condition acts through the layer norms
-
-
 HEAD_WIDTH = 64                                                                # of sizes that are said as depth x width
 
 

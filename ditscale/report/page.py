@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ditscale.figures.kit import style
+from ditscale.models.blocks import DESIGNS
+from ditscale.objectives import VARIANTS
 
 # Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
 THEME = [
@@ -24,10 +26,10 @@ THEME = [
     ("patch2", style.PATCH_COLOURS[2], "#6ea8ea"),
     ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
-    ("masked", style.VARIANT_COLOURS["masked"], "#62aeea"),
-    ("mdt", style.VARIANT_COLOURS["mdt"], "#f0bd55"),
-    ("discriminative", style.VARIANT_COLOURS["discriminative"], "#e0608f"),
 ]
+for _kind in (*VARIANTS.items(), *DESIGNS.items()):                            # several share a colour, the baseline the ink
+    if _kind[1].color not in {light for _, light, _ in THEME}:
+        THEME.append((_kind[0], _kind[1].color, _kind[1].dark_color))
 
 # The browser itself then loads nothing from elsewhere, whatever a text on the page holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from ditscale.figures.kit import study_table, style, variant_table
-from ditscale.figures.kit.variant_table import BASELINE, Comparison, Standing
+from ditscale.figures.kit.variant_table import Comparison, Standing
+from ditscale.objectives import BASELINE
 from ditscale.report import page
 
 PLACES = (("images", "equal images", "Images"), ("flops", "equal training FLOPs", "Training FLOPs"))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ditscale.config import ResourcesConfig
-from ditscale.models.blocks import BLOCKS
+from ditscale.models.blocks import DESIGNS
 
 
 def prepare_blocks(model: nn.Module, resources: ResourcesConfig) -> nn.Module:
@@ -15,8 +15,9 @@ def prepare_blocks(model: nn.Module, resources: ResourcesConfig) -> nn.Module:
     By block: all blocks of a kind share one graph, so compiling takes as long for 28 as for one, and ZeRO-3 can still fetch
     parameters in between.
     """
+    classes = tuple(design.block for design in DESIGNS.values())
     for block in model.modules():
-        if isinstance(block, tuple(BLOCKS.values())):
+        if isinstance(block, classes):
             if resources.compile:
                 block.compile()
             if resources.checkpoint_activations:

@@ -41,13 +41,12 @@ def is_due(config: RunConfig, images_seen: int) -> bool:
 def learning_rate(config: RunConfig, images_seen: int) -> float:
     """The rate for the batch that follows ``images_seen``: a linear warm-up, then constant or cosine.
 
-    Masked training may have a stage of its own: its last ``objective.unmasking_images`` are seen whole, at a constant rate.
+    A variant may have a stage with a constant rate of its own, as masked training has for its last ``unmasking_images``.
     """
-    train, objective = config.train, config.objective
-    lr = train.lr
+    train = config.train
+    lr, stage_lr = train.lr, config.objective.stage_lr(train.lr, images_seen, train.images)
     if train.lr_schedule == "cosine":
         share = max(0, images_seen - train.warmup_images) / max(1, train.images - train.warmup_images)
         lr = train.lr_end + (train.lr - train.lr_end) * (1 + math.cos(math.pi * share)) / 2
-    if objective.name == "masked" and images_seen >= train.images - objective.unmasking_images:
-        lr = objective.unmasking_lr or train.lr / 2
+    lr = lr if stage_lr is None else stage_lr
     return lr * min(1.0, (images_seen + train.global_batch) / max(train.warmup_images, 1))

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ditscale.cost.compute import compute_card
 from ditscale.errors import UserError
 from ditscale.figures.kit import conditions, labels, study_table, style
 from ditscale.figures.plots import bubbles, sampling_compute, training_curves
+from ditscale.models.macs import compute_card
 from ditscale.models.sizes import parse_model_name
 
 NFES = (4, 16, 64)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ditscale.cost.compute import compute_card
 from ditscale.models.dit import create_model
+from ditscale.models.macs import compute_card
 from ditscale.models.sizes import parse_model_name
 
 # DiT paper, Table 4 (its "Gflops" are GMACs) and the exact parameter counts of the released code (trainable).

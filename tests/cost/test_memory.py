@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from ditscale.cost.compute import compute_card
 from ditscale.cost.memory import GIB, activation_bytes, memory_card, model_states
 from ditscale.errors import UserError
 from ditscale.models import layers
+from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import create_model
-from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name
+from ditscale.models.macs import compute_card
+from ditscale.models.sizes import parse_model_name
 
 XL2 = 674_834_720
 
@@ -56,7 +57,7 @@ def kept_bytes(model, x, t, y):
     return sum(size for size, _ in kept.values())
 
 
-@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 @pytest.mark.parametrize("name", ["femto/2", "nano/4", "tiny/2"])
 def test_activations(monkeypatch, block, precision, dtype, name):

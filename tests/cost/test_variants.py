@@ -9,12 +9,13 @@ import torch
 
 from ditscale import randomness
 from ditscale.config import resolve
-from ditscale.cost.compute import FREQUENCIES, make_backbone
 from ditscale.cost.runs import run_card, training_flops
-from ditscale.cost.variants import kept_shares, variant_card
-from ditscale.models.sizes import BLOCK_DESIGNS, parse_model_name
+from ditscale.models.blocks import DESIGNS
+from ditscale.models.macs import FREQUENCIES, make_backbone
+from ditscale.models.sizes import parse_model_name
+from ditscale.objectives import VARIANTS
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import OBJECTIVES, kept_tokens
+from ditscale.objectives.options import kept_tokens
 from ditscale.objectives.variants import build_model, make_objective
 
 SIZES = ("S/2", "B/2", "L/2", "XL/2")
@@ -25,7 +26,7 @@ def published(name, variant, **options):
     """At 32 x 32 x 4 and 1000 classes; masked and discriminative as their papers have them, edm without a learned variance."""
     backbone = make_backbone(parse_model_name(f"DiT-{name}"), resolution=32, channels=4, classes=1000,
                              learn_sigma=variant not in ("masked", "discriminative"))
-    return variant_card(backbone, OBJECTIVES[variant](name=variant, **options))
+    return VARIANTS[variant](name=variant, **options).card(backbone)
 
 
 def to_baseline(name, variant, **options):
@@ -91,7 +92,7 @@ def real_step(config):
 STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6)]
 
 
-@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("name, objective", STEPS, ids=lambda o: o if isinstance(o, str) else "-".join(map(str, o.values())))
 def test_a_real_training_step(values, objective, name, block, counted_flops):
     """Exactly so but for the two inputs of each trained pass, patches and sinusoid: they need no gradient, and cost 2 and not 3."""
@@ -102,7 +103,7 @@ def test_a_real_training_step(values, objective, name, block, counted_flops):
     assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
 
 
-@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("objective", CASES, ids=lambda o: "-".join(map(str, o.values())))
 def test_real_inference_and_parameters(values, objective, block, counted_flops):
     config = config_of(values, objective, "DiT-nano/2", block)
@@ -118,7 +119,7 @@ def test_real_inference_and_parameters(values, objective, block, counted_flops):
 @pytest.mark.parametrize("name", ["masked", "mdt", "discriminative"])
 def test_parameters_with_qk_norm_on_the_largest(values, name):
     values["data"] |= {"resolution": 32, "channels": 4, "classes": 1000}
-    for block, (size, formulation) in itertools.product(BLOCK_DESIGNS, (("XL/2", "ddpm"), ("S/8", "edm"))):
+    for block, (size, formulation) in itertools.product(DESIGNS, (("XL/2", "ddpm"), ("S/8", "edm"))):
         values |= {"objective": {"name": name}, "formulation": {"name": formulation}, "evaluation": None,
                    "model": {"name": f"DiT-{size}", "block": block, "qk_norm": True}}
         config = resolve(values, "test")
@@ -155,7 +156,7 @@ def test_totals_step_by_step(values, options):
     for seen in range(0, config.train.images - batch + 1, batch):
         backbone = make_backbone(parse_model_name("DiT-femto/2"), resolution=8, channels=1, classes=10, learn_sigma=False)
         kept = kept_tokens(16, config.objective.ratio_at(seen, config.train.images))
-        total += batch * variant_card(backbone, config.objective, kept).train_flops_per_image
+        total += batch * config.objective.card(backbone, kept).train_flops_per_image
         assert training_flops(config, seen + batch) == total
     assert training_flops(config, config.train.images) == total
 
@@ -184,16 +185,16 @@ def test_ten_million_steps_cost_no_time(values):
 
 @pytest.mark.parametrize("tokens, low, high", [(256, 0.3, 0.5), (16, 0.3, 0.5), (16, 0.05, 0.99), (4, 0.3, 0.31), (4, 0.6, 0.9)])
 def test_expected_tokens_of_a_drawn_ratio(tokens, low, high):
-    objective = OBJECTIVES["mdt"](name="mdt", mask_ratio=low, mask_ratio_max=high)
+    objective = VARIANTS["mdt"](name="mdt", mask_ratio=low, mask_ratio_max=high)
     draws = 200_000
     counts = Counter(kept_tokens(tokens, low + (high - low) * (i + 0.5) / draws) for i in range(draws))
-    shares = kept_shares(objective, tokens)
+    shares = objective.kept_shares(tokens)
     assert sum(shares.values()) == pytest.approx(1)
     assert {kept: share for kept, share in shares.items() if share > 1e-9} == pytest.approx(
         {kept: count / draws for kept, count in counts.items()}, abs=2 / draws)
 
 
-@pytest.mark.parametrize("block", BLOCK_DESIGNS)
+@pytest.mark.parametrize("block", DESIGNS)
 def test_expected_compute_of_a_drawn_ratio(values, block):
     """The mean over many drawn ratios, each counted as a fixed one."""
     drawn = run_card(config_of(values, {"name": "mdt", "mask_ratio": 0.3, "mask_ratio_max": 0.5, "long_skips": True}, block=block))

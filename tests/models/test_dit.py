@@ -5,7 +5,7 @@ import torch
 
 from ditscale.errors import UserError
 from ditscale.models import layers
-from ditscale.models.blocks import modulate
+from ditscale.models.blocks.modules import modulate
 from ditscale.models.dit import create_model
 
 DIGITS = {"input_size": 8, "in_channels": 1, "num_classes": 10, "learn_sigma": False}

@@ -4,7 +4,7 @@ import torch
 
 from ditscale import randomness
 from ditscale.diffusion.flow import Flow
-from ditscale.objectives.baseline import Baseline
+from ditscale.objectives.baseline.objective import Baseline
 from ditscale.objectives.objective import CleanBatch
 
 

@@ -13,7 +13,7 @@ from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.pairs import lower_level
 from ditscale.models.heads import ProjectionHead
 from ditscale.models.masking import keep_lowest
-from ditscale.objectives.assignment import RunningMean, sinkhorn
+from ditscale.objectives.discriminative.assignment import RunningMean, sinkhorn
 
 
 def with_teacher(s):

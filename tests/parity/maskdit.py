@@ -8,9 +8,10 @@ from reference import TIGHT, Row, as_given, gradient_rows, load, peer_model
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
 from ditscale.models.masking import is_kept, keep_lowest
-from ditscale.objectives.masked import Masked
+from ditscale.objectives import MaskedConfig
+from ditscale.objectives.masked.objective import Masked
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import MaskedConfig, kept_tokens
+from ditscale.objectives.options import kept_tokens
 
 SAMPLER = re.compile(r"sample_heun(?P<steps>\d+)(?P<cfg>_cfg)?")
 DROPPED = 0.5                                                                  # any probability: draws below it are dropped labels

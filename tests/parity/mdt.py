@@ -12,9 +12,10 @@ from ditscale.diffusion.ddpm_options import TRAIN_STEPS
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
 from ditscale.models.masking import keep_lowest
-from ditscale.objectives.mdt import MaskedDiffusion
+from ditscale.objectives import MdtConfig
+from ditscale.objectives.mdt.objective import MaskedDiffusion
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import MdtConfig, kept_tokens
+from ditscale.objectives.options import kept_tokens
 
 TABLE = "rel_pos_bias.relative_position_bias_table"
 UNREAD = 3                                                                     # rows of their tables, without a gradient

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from ditscale import randomness
 from ditscale.data.loader import open_loader
-from ditscale.objectives.discriminative import Discriminative
+from ditscale.objectives.discriminative.objective import Discriminative
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ditscale.cost.compute import FORWARDS_PER_TRAINED_STEP
 from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, style
+from ditscale.models.macs import FORWARDS_PER_TRAINED_STEP
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.studies.table import csv_table
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ditscale.figures.kit import seeds, study_table, style, variant_table
+from ditscale.models.blocks import DESIGNS
 
-BLOCK_NAMES = {"in_context": "in-context", "cross_attention": "cross-attention", "adaln": "adaLN", "adaln_zero": "adaLN-Zero"}
+BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}          # the released models' last, as in DiT's Fig. 5
 
 
 class Look(NamedTuple):

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 import ditscale
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, make_backbone
-from ditscale.cost.variants import variant_card
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.passport import digest
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard, make_backbone
 from ditscale.models.sizes import parse_model_name
-from ditscale.objectives.options import BaselineConfig, MaskedConfig, MdtConfig
+from ditscale.objectives import BASELINE, BaselineConfig, MaskedConfig, MdtConfig
 
 FOLDER = Path(ditscale.__file__).parent / "published"
 TABLES = {"dit": "dit_table4_all_models.csv", "dit_benchmarks": "dit_benchmarks.csv", "maskdit": "maskdit.csv", "mdt": "mdt.csv",
@@ -35,8 +35,8 @@ METRIC, SAMPLES, VERIFIED = "fid", 50_000, "yes"
 LATENT_PIXELS, LATENT_CHANNELS, CLASSES = 8, 4, 1000                    # the VAE's downsampling; ImageNet
 SAMPLERS = {"DDPM": "ddpm", "EDM": "edm", "ODE": "flow", "SDE": "flow"}  # a sampler's first word tells the formulation
 MDTV2_DECODER_BLOCKS = {"S": 6, "XL": 4}                                # B's number is not known
-NAME = re.compile(r"(?P<family>DiT|SiT|MaskDiT|MDT|MDTv2)-(?P<size>S|B|L|XL)/(?P<patch>\d)(?: (?P<block>in-context|cross-attention|adaLN))?")
-BLOCKS = {"in-context": "in_context", "cross-attention": "cross_attention", "adaLN": "adaln"}
+BLOCKS = {design.label: name for name, design in DESIGNS.items() if name != DEFAULT_DESIGN}
+NAME = re.compile(r"(?P<family>DiT|SiT|MaskDiT|MDT|MDTv2)-(?P<size>S|B|L|XL)/(?P<patch>\d)(?: (?P<block>{}))?".format("|".join(BLOCKS)))
 DECODER = re.compile(r"ft-MSE|ft-EMA|original LDM")
 
 
@@ -140,7 +140,7 @@ def _row(row: pd.Series) -> dict:
         "passport": digest(stated), "passport_fields": json.dumps(stated, sort_keys=True), "sample_seeds": 1,
         "train_seconds": np.nan, "accelerator_hours": row.get("gpu_hours", np.nan), "device": row.get("gpu", ""), "sample_sheet": "", "source": row["source"],
         "verified": row["verified"], "resolution": int(row["resolution"]),
-        "block": next((block for name, block in BLOCKS.items() if model.endswith(f" {name}")), "adaln_zero"),
+        "block": next((block for name, block in BLOCKS.items() if model.endswith(f" {name}")), DEFAULT_DESIGN),
     }
 
 
@@ -168,17 +168,17 @@ def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
     objective = {
         "MaskDiT": lambda: MaskedConfig(name="masked"), "MDT": lambda: MdtConfig(name="mdt"),
         "MDTv2": lambda: MdtConfig(name="mdt", mask_ratio_max=0.5, decoder_depth=MDTV2_DECODER_BLOCKS[name["size"]], long_skips=True),
-    }.get(name["family"], lambda: BaselineConfig(name="baseline"))()
+    }.get(name["family"], lambda: BaselineConfig(name=BASELINE))()
     backbone = make_backbone(
         parse_model_name(f"DiT-{name['size']}/{name['patch']}"), resolution=int(resolution) // LATENT_PIXELS,
         channels=LATENT_CHANNELS, classes=CLASSES, learn_sigma=name["family"] != "MaskDiT",
-        block=BLOCKS.get(name["block"], "adaln_zero"))
-    return variant_card(backbone, objective)
+        block=BLOCKS.get(name["block"], DEFAULT_DESIGN))
+    return objective.card(backbone)
 
 
 def _train_flops_per_image(model: str, variant: str, macs: float, card: ComputeCard | None) -> float:
     """Of the training pass; NaN where it is not known what it computes."""
-    if variant == "baseline" or model.startswith("SiT-") and card:
+    if variant == BASELINE or model.startswith("SiT-") and card:
         return FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * macs
     return float(card.train_flops_per_image) if card else np.nan     # not int: times the images it leaves 64 bits
 

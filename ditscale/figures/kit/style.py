@@ -1,6 +1,6 @@
 """How every figure looks and is saved: colours, axes, numbers as text, and the files of a figure.
 
-The three patch colours, and the four of the training variants, differ in lightness first and hue second: they hold in
+The three patch colours, and those of the training variants and of the block designs, differ in lightness first and hue second: they hold in
 greyscale and for colour-blind readers.
 ``report.py`` swaps each colour for one that suits a dark page, so draw with these and no others.
 """
@@ -19,11 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from ditscale.evaluation.metrics.table import values
+from ditscale.models.blocks import DESIGNS
+from ditscale.objectives import VARIANTS
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
-VARIANT_COLOURS = {"baseline": INK, "masked": "#3a8ac8", "mdt": "#dd9b22", "discriminative": "#8a1f47"}
-BLOCK_COLOURS = dict(zip(("adaln_zero", "cross_attention", "in_context", "adaln"), VARIANT_COLOURS.values()))
+VARIANT_COLOURS = {name: variant.color for name, variant in VARIANTS.items()}
+BLOCK_COLOURS = {name: design.color for name, design in DESIGNS.items()}
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
 MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}

@@ -11,11 +11,10 @@ import pandas as pd
 
 from ditscale.errors import UserError
 from ditscale.figures.kit import study_table
+from ditscale.objectives import BASELINE, VARIANTS
 from ditscale.scaling.differences import Difference, compare_scores
 from ditscale.scaling.outliers import Outliers, of_points
 
-BASELINE = "baseline"
-ORDER = (BASELINE, "masked", "mdt", "discriminative")
 SHARED = tuple(column for column in study_table.ONE_OF_EACH if column != "variant")
 OUTSIDE = "outside its range"
 
@@ -79,7 +78,7 @@ def compare(table: pd.DataFrame) -> list[Comparison]:
 def variants_in_order(table: pd.DataFrame) -> list[str]:
     """The variants of a table, baseline first, an unknown one last."""
     found = table["variant"].unique()
-    return [*(v for v in ORDER if v in found), *sorted(set(found) - set(ORDER))]
+    return [*(v for v in VARIANTS if v in found), *sorted(set(found) - set(VARIANTS))]
 
 
 def main_variant(table: pd.DataFrame) -> str:

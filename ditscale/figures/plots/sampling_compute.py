@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.cost.compute import FLOPS_PER_MAC
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import digest
 from ditscale.figures.kit import labels, script, study_table, style
+from ditscale.models.macs import FLOPS_PER_MAC
 
 NAME = "sampling_compute"
 COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "macs", "images_seen", "guidance_scale", "nfe", "sampling_flops", "metric",

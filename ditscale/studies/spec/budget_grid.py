@@ -17,10 +17,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ditscale.config import resolve
-from ditscale.cost.compute import plain_card
 from ditscale.cost.runs import run_backbone
 from ditscale.errors import UserError
+from ditscale.models.macs import plain_card
 from ditscale.models.sizes import HEAD_WIDTH, ModelName, parse_model_name
+from ditscale.objectives import BASELINE
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budgets import Positive
 
@@ -120,7 +121,7 @@ def _sizes(names: list[ModelName], config: dict, source: str) -> dict[ModelName,
     """N of each model on the inputs of a study's base config."""
     batch = config.get("train", {}).get("global_batch", 256)
     train = {"images": batch, "global_batch": batch, "checkpoint_every_images": batch}
-    values = {**config, "train": train, "objective": {"name": "baseline"}, "evaluation": None, "resources": {}}
+    values = {**config, "train": train, "objective": {"name": BASELINE}, "evaluation": None, "resources": {}}
     backbones, sizes = {}, {}
     for name in names:
         if name.patch_size not in backbones:                                   # the rest of it is the same for all sizes

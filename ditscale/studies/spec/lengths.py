@@ -8,6 +8,7 @@ import math
 from ditscale.config import resolve
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError
+from ditscale.objectives import VARIANTS
 
 FLOPS, CHECKPOINTS = "flops", "checkpoints"                                    # in the section train
 DECIDES = {FLOPS: "images", CHECKPOINTS: "checkpoint_every_images"}
@@ -69,7 +70,8 @@ def _images(values: dict, flops: float, source: str) -> int:
 
     batch = values["train"].get("global_batch", 256)
     objective = values.get("objective")
-    whole = objective.get("unmasking_images", 0) if isinstance(objective, dict) else 0
+    variant = VARIANTS.get(str(objective.get("name"))) if isinstance(objective, dict) else None
+    whole = variant.least_images(objective) if variant else 0
     low = max(1, math.ceil(whole / batch))                                     # a run is no shorter than its last stage
     least = cost(low)
     if least > flops:

@@ -32,6 +32,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from ditscale.config import RunConfig, dotted_keys, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
+from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.rundir import RunDir
 from ditscale.section import Count, Section, validate
 from ditscale.studies.spec.budget_grid import IsoFlop, curves
@@ -358,5 +359,5 @@ def _within(key: str, section: str) -> bool:
 
 def slug(config: RunConfig) -> str:
     """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``; a block design of its own is named too."""
-    design = "" if config.model.block == "adaln_zero" else f"-{config.model.block}"
+    design = "" if config.model.block == DEFAULT_DESIGN else f"-{config.model.block}"
     return f"{config.model.name.replace('/', '-')}{design}-{config.objective.name}-{config.formulation.name}-s{config.seed}"

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ditscale.cost.compute import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
+from ditscale.objectives import BASELINE
 
 NOT_STATED = "not stated"
 NEEDED = ("model", "score")
 PROGRESS = (("images_seen",), ("steps", "global_batch"), ("train_flops", "train_flops_per_image"))    # any of these
-WORDS = {"variant": "baseline", "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
+WORDS = {"variant": BASELINE, "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
          "sample_sheet": ""}
 UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "floor", "samples", "guidance_scale", "nfe",
            "train_seconds", "accelerator_hours")
@@ -98,7 +99,7 @@ def _names(rows: pd.DataFrame) -> None:
 
 def _costs(rows: pd.DataFrame) -> None:
     """Training FLOPs and those of an image from each other, or of plain training from MACs."""
-    plain = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * rows["macs"].where(rows["variant"] == "baseline")
+    plain = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * rows["macs"].where(rows["variant"] == BASELINE)
     own = rows["train_flops"] / rows["images_seen"]
     rows["train_flops_per_image"] = rows["train_flops_per_image"].astype(float).fillna(own).fillna(plain)
     rows["train_flops"] = rows["train_flops"].astype(float).fillna(rows["train_flops_per_image"] * rows["images_seen"])

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
+from ditscale.objectives import BASELINE
 from ditscale.rundir import RunDir
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.frontier import Frontier, frontier
@@ -98,7 +99,7 @@ class Study:
         return frontier(_cost(rows, cost, price), rows["score"], names, rows["run_id"], cost_unit=COSTS[cost],
                         score_unit=rows["metric"].iloc[0], lower_is_better=lower_is_better)
 
-    def multiplier(self, variant: str, *, over: str = "baseline", cost: str = "train_flops", targets: Sequence[float] | None = None,
+    def multiplier(self, variant: str, *, over: str = BASELINE, cost: str = "train_flops", targets: Sequence[float] | None = None,
                    price: float | None = None, pool_noise: bool = False, lower_is_better: bool = True) -> Multiplier:
         """How many times cheaper ``variant`` reaches a score than ``over``, at each target by the cheapest of its models.
 
@@ -119,7 +120,7 @@ class Study:
         return multiplier(*runs, targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
                           score_unit=rows["metric"].iloc[0])
 
-    def time_to_quality(self, target: float, *, model: str, variant: str = "baseline", cost: str = "accelerator_hours",
+    def time_to_quality(self, target: float, *, model: str, variant: str = BASELINE, cost: str = "accelerator_hours",
                         price: float | None = None, lower_is_better: bool = True) -> TimeToQuality:
         """What the runs of one model and variant cost when they first reach a score.
 

@@ -138,7 +138,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
     config = run_config(run)
     model = build_model(config)
     load_into(model, weights, config)
-    if config.objective.name == "baseline":
+    if config.objective.plain_dit:
         save_model(model, target)
         return sum(p.numel() for p in model.parameters())
     dropped = getattr(model, "training_only", ())

@@ -1,4 +1,4 @@
-"""The four block designs of the DiT paper (Sec. 3.2, Fig. 3): how a condition reaches a transformer block.
+"""The blocks of each design, in PyTorch.
 
 Every block is called as ``block(x, c)`` with tokens x (B, T, H); with a ``relative_grid``, as ``block(x, c, offsets)``, see
 ``layers.Attention``. What c is depends on the design, for a condition of width E (in the DiT itself, E = H):
@@ -99,6 +99,3 @@ class AdaLNZeroBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).float().chunk(6, dim=1)
         x = x + (gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a), relative)).to(x.dtype)
         return x + (gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))).to(x.dtype)
-
-
-BLOCKS = {"adaln_zero": AdaLNZeroBlock, "adaln": AdaLNBlock, "cross_attention": CrossAttentionBlock, "in_context": InContextBlock}

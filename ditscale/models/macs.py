@@ -4,18 +4,20 @@ The DiT papers' "Gflops" are multiply-adds counted once, so they are GMACs here:
 Elementwise work (norms, activations, softmax) is not counted. The paper's own counter adds a little for it: its figures lie
 0.01 to 0.02 % above ours at XL/2 (adaLN-Zero 118.64 to 118.62, in-context 119.37 to 119.35).
 
-Here are the pieces that models are made of, and the plain DiT; ``variants.py`` has the other training variants.
+Here are the pieces that models are made of, and the plain DiT. It lies with the models, below ``objectives`` and ``cost``: a
+block design counts its own blocks (``blocks``), a training variant puts its card together from these pieces
+(``objectives/<variant>``), and ``cost`` asks both. No torch here.
 """
 
 import functools
 from dataclasses import dataclass, field
 
 from ditscale.errors import UserError, did_you_mean
-from ditscale.models.sizes import BLOCK_DESIGNS, MODULATED, ModelName, token_grid
+from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.sizes import ModelName, token_grid
 
 FLOPS_PER_MAC = 2
 FORWARDS_PER_TRAINED_STEP = 3                                                  # the backward takes twice the forward
-CONDITION_TOKENS = 2                                                           # in-context, cross-attention: time and class
 FREQUENCIES = 256                                                              # of the timestep's sinusoid
 
 Parts = dict[str, int]                                                         # MACs of one image by part
@@ -77,44 +79,15 @@ class Blocks:
     design: str
     qk_norm: bool
 
-    @property
-    def vectors(self) -> int:
-        """Modulation vectors of a block."""
-        return {"adaln_zero": 6, "adaln": 4}.get(self.design, 0)
-
     def macs(self, tokens: int) -> Parts:
-        """MACs over ``tokens`` tokens of an image, to which in-context adds its condition tokens.
-
-        With W width and C condition width, a block over T tokens takes 12 W^2 T for its matrices and 2 T^2 W for attention, and
-
-        - adaLN(-Zero): 4 (6) C W, once an image, for its modulation;
-        - cross-attention: 2 W^2 T for queries and projection, 4 C W for two keys and values, 4 T W for the attention itself;
-        - in-context: all of it over T + 2 tokens.
-        """
-        tokens += processed_besides(self.design)
-        square, condition = self.width**2, self.condition_width * self.width
-        macs = {"conditioning": self.depth * self.vectors * condition,
-                "attention": self.depth * (4 * square * tokens + 2 * tokens * tokens * self.width),
-                "mlp": self.depth * 8 * square * tokens}
-        if self.design == "cross_attention":
-            macs["cross_attention"] = self.depth * (2 * square * tokens + 2 * CONDITION_TOKENS * condition
-                                                    + 2 * CONDITION_TOKENS * tokens * self.width)
-        return macs
+        """MACs over ``tokens`` tokens of an image, to which the design may add its own."""
+        design = DESIGNS[self.design]
+        one = design.macs(self.width, self.condition_width, tokens + design.added_tokens)
+        return {name: self.depth * macs for name, macs in one.items()}
 
     @property
     def parameters(self) -> int:
-        width, square, attentions = self.width, self.width**2, 2 if self.design == "cross_attention" else 1
-        norms = 0 if self.design in MODULATED else attentions + 1              # affine ones
-        cross = 2 * (square + width) + 2 * width * (self.condition_width + 1)  # q and proj, kv
-        return self.depth * (12 * square + 9 * width                           # qkv, proj, fc1, fc2 and their biases
-                             + (attentions - 1) * cross
-                             + self.vectors * width * (self.condition_width + 1) + norms * 2 * width
-                             + self.qk_norm * attentions * 2 * width // self.heads)
-
-
-def processed_besides(design: str) -> int:
-    """Tokens that a design's blocks process besides the image's."""
-    return CONDITION_TOKENS if design == "in_context" else 0
+        return self.depth * DESIGNS[self.design].parameters(self.width, self.condition_width, self.heads, self.qk_norm)
 
 
 @dataclass(frozen=True)
@@ -137,6 +110,11 @@ class Backbone:
     def tokens(self) -> int:
         return self.grid**2
 
+    @property
+    def added_tokens(self) -> int:
+        """Tokens that the blocks process besides the image's."""
+        return DESIGNS[self.design].added_tokens
+
     def blocks(self, depth: int | None = None, width: int | None = None, heads: int | None = None) -> Blocks:
         """Blocks under this model's condition; of its own depth, width and heads where nothing else is asked."""
         dims = self.model.dims
@@ -154,10 +132,10 @@ class Backbone:
 
     def norm_macs(self, width: int) -> Parts:
         """A norm of ``width`` outside the blocks: shift and scale come from the condition in the designs with modulation."""
-        return {"conditioning": 2 * self.width * width if self.design in MODULATED else 0}
+        return {"conditioning": 2 * self.width * width if DESIGNS[self.design].modulated else 0}
 
     def norm_parameters(self, width: int) -> int:
-        return 2 * width * (self.width + 1) if self.design in MODULATED else 2 * width
+        return 2 * width * (self.width + 1) if DESIGNS[self.design].modulated else 2 * width
 
     def final_macs(self, width: int) -> Parts:
         """The final layer after blocks of ``width``."""
@@ -168,14 +146,14 @@ class Backbone:
 
 
 def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,
-                  learn_sigma: bool = True, block: str = "adaln_zero", qk_norm: bool = False) -> Backbone:
+                  learn_sigma: bool = True, block: str = DEFAULT_DESIGN, qk_norm: bool = False) -> Backbone:
     """A DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images).
 
     Raises:
         UserError: the patch size does not divide the resolution, or there is no such block.
     """
-    if block not in BLOCK_DESIGNS:
-        raise UserError(f"no block design '{block}'{did_you_mean(block, BLOCK_DESIGNS)} Designs: {', '.join(BLOCK_DESIGNS)}")
+    if block not in DESIGNS:
+        raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
     patch_values = model.patch_size**2 * channels
     return Backbone(model, token_grid(resolution, model.patch_size), patch_values, patch_values * (2 if learn_sigma else 1),
                     classes + (class_dropout_prob > 0), block, qk_norm)

@@ -1,6 +1,6 @@
 """SD-DiT (arXiv 2403.17004): a self-supervised loss aligns two noise levels of one image, the decoder alone denoises.
 
-What of it is confirmed and what is not: ``options.DiscriminativeConfig``.
+What of it is confirmed and what is not: ``DiscriminativeConfig``.
 """
 
 import math
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ditscale.diffusion.pairs import lower_level
 from ditscale.models.masking import keep_lowest
-from ditscale.objectives.assignment import RunningMean, entropy, sinkhorn
+from ditscale.objectives.discriminative import DiscriminativeConfig
+from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
-from ditscale.objectives.options import DiscriminativeConfig, kept_tokens
+from ditscale.objectives.options import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
 SETTLED = 0.1                                                                  # share of training before collapse is judged
@@ -32,7 +33,7 @@ class Discriminative(Objective):
         super().__init__(*args, **settings)
         self.options, self.tokens, self.prototypes = options, tokens, prototypes
         self.keep = kept_tokens(tokens, options.mask_ratio)
-        self.has_teacher = options.discriminates
+        self.has_teacher = options.has_teacher
         self.weights = {"cls": options.cls_weight, "patch": options.patch_weight}
         if options.mask_ratio:
             self.streams["token mask"] = Uniform(tokens)

@@ -5,8 +5,9 @@ from torch import Tensor
 from ditscale.diffusion.arithmetic import per_image
 from ditscale.models.layers import patchify
 from ditscale.models.masking import gather, keep_lowest, masked_indices
+from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
-from ditscale.objectives.options import MaskedConfig, kept_tokens
+from ditscale.objectives.options import kept_tokens
 from ditscale.randomness import Uniform
 
 

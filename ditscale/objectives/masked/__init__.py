@@ -1,0 +1,96 @@
+"""MaskDiT (arXiv 2306.09305): options, schedule and compute."""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from ditscale.errors import UserError
+from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
+from ditscale.models.sizes import Size, parse_model_name, token_grid
+from ditscale.objectives.options import AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
+from ditscale.section import Count
+
+
+class MaskedConfig(AddedDecoder):
+    """MaskDiT (arXiv 2306.09305): the encoder sees the kept tokens, an added decoder reconstructs the rest."""
+
+    name: Literal["masked"]
+    mask_ratio: float = Field(0.5, ge=0, lt=1)                                 # [V]
+    mask_schedule: Literal["constant", "cosine"] = "constant"                  # cosine: from mask_ratio down to 0
+    mask_power: float = Field(1.0, gt=0)                                       # of the cosine; the released code: 2 to 6 [V]
+    mask_token: Literal["learned", "zero"] = "learned"                         # zero: as released without reconstruction [V]
+    reconstruction_weight: float = Field(0.1, ge=0)                            # [V]
+    unmasking_images: Count = Field(0, ge=0)                                   # the last so many images are seen whole
+    unmasking_lr: float | None = Field(None, gt=0)                             # in that stage; default half of train.lr [V]
+
+    color = "#3a8ac8"
+    dark_color = "#62aeea"
+    column = {"": "masked (MaskDiT)", "encoder sees": "half", "decoder": "added, 8 x 512", "at masked places": "a mask token",
+              "loss terms": "`generative` (visible patches), `reconstruction`", "training only": "mask token",
+              "sampling": "encoder and decoder, all tokens"}
+
+    def ratio_at(self, images_seen: int, images: int) -> float:
+        """The mask ratio for the batch that follows ``images_seen`` of ``images``."""
+        masked = images - self.unmasking_images
+        if images_seen >= masked:
+            return 0.0
+        if self.mask_schedule == "constant":
+            return self.mask_ratio
+        return self.mask_ratio * math.cos(math.pi / 2 * images_seen / masked) ** self.mask_power
+
+    def kept_at(self, tokens: int, images_seen: int, images: int) -> int:
+        return kept_tokens(tokens, self.ratio_at(images_seen, images))
+
+    def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
+        """Of the last ``unmasking_images``."""
+        return (self.unmasking_lr or lr / 2) if images_seen >= images - self.unmasking_images else None
+
+    @classmethod
+    def least_images(cls, options: dict) -> int:
+        return options.get("unmasking_images", 0)
+
+    def check(self, dims: Size, tokens: int, images: int) -> None:
+        super().check(dims, tokens, images)
+        if self.mask_ratio and not self.decoder(dims).depth:
+            raise UserError(f"objective.mask_ratio {self.mask_ratio} with decoder_depth 0: nothing would bring the masked tokens "
+                            "back; give decoder blocks, or mask_ratio 0, which is the baseline")
+        if self.mask_power != 1 and self.mask_schedule != "cosine":
+            raise UserError(f"objective.mask_power {self.mask_power} is for mask_schedule cosine; it is {self.mask_schedule}")
+        if self.unmasking_images > images:
+            raise UserError(f"objective.unmasking_images {self.unmasking_images} is more than train.images {images}")
+        if self.unmasking_lr is not None and not self.unmasking_images:
+            raise UserError(f"objective.unmasking_lr {self.unmasking_lr} does nothing without objective.unmasking_images")
+
+    def objective(self, config):
+        from ditscale.objectives.masked.objective import Masked
+
+        patch_size = parse_model_name(config.model.name).patch_size
+        return Masked, {"options": self, "patch_size": patch_size, "tokens": token_grid(config.data.resolution, patch_size) ** 2}
+
+    def model(self, dims: Size):
+        """The DiT itself where the decoder has no blocks."""
+        from ditscale.models.dit import DiT
+        from ditscale.models.masked import MaskedDiT
+
+        if not self.decoder(dims).depth:
+            return DiT, {}
+        return MaskedDiT, {**self.decoder_options(dims), "mask_token": self.has_mask_token}
+
+    @property
+    def has_mask_token(self) -> bool:
+        return self.mask_ratio > 0 and self.mask_token == "learned"
+
+    def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
+        """The whole DiT encodes, an added decoder follows."""
+        kept = kept_tokens(backbone.tokens, self.mask_ratio) if kept is None else kept
+        shape = self.decoder(backbone.model.dims)
+        if not shape.depth:
+            return plain_card(backbone)
+        encoder, parameters = backbone.blocks(), encoder_decoder_parameters(backbone, shape)
+
+        def forward(tokens: int) -> Parts:
+            return added(backbone.embed_macs(), encoder.macs(tokens), decoder_macs(backbone, shape, tokens))
+
+        mask_token = shape.width if self.has_mask_token else 0
+        return ComputeCard(backbone.tokens, parameters + mask_token, parameters, forward(backbone.tokens), forward(kept))

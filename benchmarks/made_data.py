@@ -17,7 +17,8 @@ def write_latents(path: Path, samples: int = 512, classes: int = 1000, shape: tu
     moments[:, :, 0] *= 5.0
     moments[:, :, 1] = moments[:, :, 1].abs() * 0.1
     _write(path, "moments", to_bits(moments, "fp16"), classes, shape, kind="latents",
-           encoder={"bits": "fp16", "scaling_factor": 0.18215, "shift_factor": 0.0, "has_std": True})
+           encoder={"class": "AutoencoderKL", "weights_sha256": "0" * 64, "bits": "fp16",
+                    "scaling_factor": 0.18215, "shift_factor": 0.0, "has_std": True})
 
 
 def write_pictures(path: Path, samples: int = 50_000) -> None:

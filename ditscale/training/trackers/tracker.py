@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from ditscale.formats import KEY
 from ditscale.rundir import RunDir
 
 
@@ -26,7 +27,7 @@ class Tracker(Protocol):
 
 def metric_scalars(line: dict) -> dict[str, float]:
     """The numbers of a line of metrics.jsonl; its notes, as ``spike``, are words."""
-    return {name: value for name, value in line.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in line.items() if isinstance(value, (int, float)) and name != KEY}
 
 
 def evaluation_scalars(line: dict) -> dict[str, float]:

@@ -41,7 +41,7 @@ def test_nothing_asks_a_config_which_variant_it_is(repository):
 def test_registries_are_keyed_by_the_names_that_configs_give():
     for name, kind in VARIANTS.items():
         assert kind(name=name).name == name
-    assert BASELINE == next(iter(VARIANTS)) and DEFAULT_DESIGN == next(iter(DESIGNS))
+    assert next(iter(VARIANTS)) == BASELINE and next(iter(DESIGNS)) == DEFAULT_DESIGN
     assert all(name == design.name for name, design in DESIGNS.items())
 
 

@@ -5,13 +5,15 @@ else of the variant is its attributes and methods (``options.Variant``). To add 
 No torch here: an objective and its model are imported when they are made (``variants``).
 """
 
+from typing import get_args
+
 from ditscale.objectives.baseline import BaselineConfig
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.mdt import MdtConfig
 from ditscale.objectives.options import Variant
 
-VARIANTS: dict[str, type[Variant]] = {kind.__annotations__["name"].__args__[0]: kind for kind in (
+VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in (
     BaselineConfig,
     MaskedConfig,
     MdtConfig,

@@ -27,9 +27,9 @@ THEME = [
     ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
 ]
-for _kind in (*VARIANTS.items(), *DESIGNS.items()):                            # several share a colour, the baseline the ink
-    if _kind[1].color not in {light for _, light, _ in THEME}:
-        THEME.append((_kind[0], _kind[1].color, _kind[1].dark_color))
+for _name, _kind in (*VARIANTS.items(), *DESIGNS.items()):                     # a design may have a variant's colour, or the ink
+    if _kind.color not in {light for _, light, _ in THEME}:
+        THEME.append((_name, _kind.color, _kind.dark_color))
 
 # The browser itself then loads nothing from elsewhere, whatever a text on the page holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

@@ -1,13 +1,17 @@
 """The one place that makes a run's model and objective from its config: variant x formulation x size x patch x block design."""
 
-from ditscale.config import RunConfig
+from typing import TYPE_CHECKING
+
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.models.dit import DiT, create_model
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.objective import Objective
 
+if TYPE_CHECKING:                                                              # the config's sections stand in this part
+    from ditscale.config import RunConfig
 
-def make_objective(config: RunConfig) -> Objective:
+
+def make_objective(config: "RunConfig") -> Objective:
     """The objective that a config names, over the formulation that it names."""
     kind, settings = config.objective.objective(config)
     return kind(make_formulation(config.formulation), (config.data.channels, config.data.resolution, config.data.resolution),
@@ -15,7 +19,7 @@ def make_objective(config: RunConfig) -> Objective:
                 **settings)
 
 
-def build_model(config: RunConfig) -> DiT:
+def build_model(config: "RunConfig") -> DiT:
     """The run's model with the initial weights that its seed fixes; every variant's encoder starts as the baseline's."""
     kind, added = config.objective.model(parse_model_name(config.model.name).dims)
     return create_model(config.model.name, seed=config.seed, variant=kind, input_size=config.data.resolution,

@@ -3,11 +3,12 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all clean
+.PHONY: help setup demo lint test test-all clean
 
 help:
 	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
 	@echo "make test      set up, then run the tests, JOBS (2) files at once"
+	@echo "make lint      ruff and mypy, which make test runs first"
 	@echo "make test-all  the tests that take longer too"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
 	@echo "make clean     remove the demo's data and runs"
@@ -22,10 +23,14 @@ demo: setup
 	$(BIN)/ditscale launch sweeps/digits_demo.yaml
 	$(BIN)/ditscale report runs/digits-demo
 
-test: setup
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile
 
-test-all: setup
+test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
 
 clean:

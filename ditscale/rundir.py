@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ditscale.errors import UserError
-from ditscale.formats import LINE, RECORD, NewerFormat, check_format, stamped
+from ditscale.formats import KEY, LINE, RECORD, NewerFormat, check_format, stamped
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
@@ -272,6 +272,7 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
             if problem:
                 problems.append((number, problem))
             else:
+                record.pop(KEY, None)                                          # of the file, not of the run
                 records.append(record)
     return records, problems
 
@@ -300,6 +301,7 @@ def last_line(path: Path, *needed: str) -> dict | None:
         record = json.loads(last)
         check_format(LINE, record, path)
         if not misfit(record, needed):
+            record.pop(KEY, None)
             return record
     except NewerFormat:
         raise
@@ -312,4 +314,4 @@ def keep_lines(path: Path, wanted) -> None:
     """Keep the lines for which ``wanted(record)`` holds: what a resumed run will write again is dropped."""
     if path.exists():
         kept = [record for record in read_lines(path) if wanted(record)]
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_atomically(path, "".join(json.dumps(stamped(LINE, record)) + "\n" for record in kept).encode())

@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-from ditscale.formats import KEY
 from ditscale.rundir import RunDir
 
 
@@ -27,7 +26,7 @@ class Tracker(Protocol):
 
 def metric_scalars(line: dict) -> dict[str, float]:
     """The numbers of a line of metrics.jsonl; its notes, as ``spike``, are words."""
-    return {name: value for name, value in line.items() if isinstance(value, (int, float)) and name != KEY}
+    return {name: value for name, value in line.items() if isinstance(value, (int, float))}
 
 
 def evaluation_scalars(line: dict) -> dict[str, float]:

@@ -91,7 +91,7 @@ def test_one_rank_equals_a_plain_loop_in_fp32(make_run, world, plain, name):
     assert min(expected["norms"]) < config.train.grad_clip < max(expected["norms"])
     assert losses(run) == pytest.approx(expected["losses"], abs=1e-6)
     assert norms(run) == pytest.approx(expected["norms"], abs=1e-5)
-    assert near(saved(run, "masters"), expected["masters"], 1e-6) and near(saved(run, "ema"), expected["ema"], 1e-6)
+    assert near(saved(run, "masters"), expected["masters"], 5e-6) and near(saved(run, "ema"), expected["ema"], 5e-6)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -5,6 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
+from ditscale.studies.launchers import MODULES
 
 
 @main.command()
@@ -61,7 +62,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
         click.echo(f"over the study's limits: {over}; launch will refuse it without --over-limits", err=True)
 
 
-LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
+LAUNCHERS = click.Choice([*MODULES, "print"])
 
 
 def where_to(command):

@@ -189,7 +189,7 @@ class ResourcesConfig(Section):
     keep_checkpoints: Count = Field(2, gt=0)                                     # whole training states kept; EMA weights all
     keep_every_images: Count | None = Field(None, gt=0)                        # and those at multiples of it, for good
     time_limit_minutes: float | None = Field(None, gt=0)                       # of one start; it stops in time, to be resumed
-    time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before SLURM's limit
+    time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before a job's limit
     skip_limit: Count = Field(10, gt=0)                                        # steps with a bad gradient in a row, then back
     compile: bool = False                                                      # torch.compile of each block
     profile_steps: tuple[Count, Count] | None = Field(None, strict=False)      # [100, 105]: torch's profiler sees those in between

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
+from ditscale.studies.launchers import launchers
 from ditscale.training.zero.private import PINNED, version_note
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
@@ -30,7 +31,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; never raises."""
     looks: tuple[Callable[[], Finding], ...] = (_python, _torch, _accelerator, _deepspeed, _ffcv, _compiler, _disk)
-    return [look() for look in looks] + [_tool("sbatch", "SLURM"), _tool("pdsh", "pdsh (multi-node DeepSpeed over ssh)")]
+    return [look() for look in looks] + [_tool(*one.tool) for one in launchers() if one.tool]
 
 
 def show(findings: list[Finding]) -> bool:

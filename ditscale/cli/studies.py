@@ -5,6 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
+from ditscale.studies.launchers import MODULES
 from ditscale.studies.mirror import MIRRORS
 
 
@@ -80,7 +81,7 @@ def config(spec_path, overrides, run_id):
     click.echo("\n".join(config_lines(spec, only(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
-LAUNCHERS = click.Choice(["local", "deepspeed", "slurm", "print"])
+LAUNCHERS = click.Choice([*MODULES, "print"])
 
 
 def where_to(command):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 LAUNCHER_PID = "DITSCALE_LAUNCHER_PID"                                         # set by a launcher on the same machine
-BEGIN, DEADLINE = "SLURM_JOB_START_TIME", "SLURM_JOB_END_TIME"                 # seconds since 1970, of SLURM or our batch script
 EXIT_CODE = 75                                                                 # EX_TEMPFAIL: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -21,17 +20,19 @@ class StopRequest:
     be saved, and Python's handlers may not run for minutes, so another thread calls ``leave`` then.
 
     Args:
-        minutes: how long this start may take, None for no limit; SLURM's own limit is found in its environment.
+        minutes: how long this start may take, None for no limit.
         margin_minutes: how long before the limit to stop; a checkpoint must fit in.
         leave: ends this process, given the reason; None lets a start go on to its first step.
+        job: when the queue's job that this is part of began and when its own limit is, in seconds since 1970.
     """
 
-    def __init__(self, minutes: float | None = None, margin_minutes: float = 0.0, leave: Callable[[str], None] | None = None):
+    def __init__(self, minutes: float | None = None, margin_minutes: float = 0.0, leave: Callable[[str], None] | None = None,
+                 job: tuple[float, float] | None = None):
         self.reason, self.began, self.leave = "", time.time(), leave
         self.is_starting, self.turn = leave is not None, threading.Lock()
         limits = [(self.began, self.began + 60 * minutes)] if minutes else []
-        if os.environ.get(DEADLINE):
-            limits.append((float(os.environ.get(BEGIN) or "-inf"), float(os.environ[DEADLINE])))
+        if job:
+            limits.append(job)
         self.since, end = min(limits, key=lambda limit: limit[1], default=(None, None))
         self.deadline = None if end is None else end - 60 * margin_minutes
         for number in SIGNALS:
@@ -52,9 +53,9 @@ class StopRequest:
 
     @property
     def had_its_time(self) -> bool:
-        """Whether the limit is near, and this start had most of the time up to it; not one that came late into a SLURM job.
+        """Whether the limit is near, and this start had most of the time up to it; not one that came late into a job.
 
-        SLURM's signal for the limit may come a minute early.
+        A queue's signal for the limit may come a minute early.
         """
         now = time.time()
         return self.deadline is not None and now > self.deadline - 60 and now - self.began > (now - self.since) / 2

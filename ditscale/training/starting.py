@@ -16,16 +16,20 @@ TOO_SHORT = ("this start ended for its time limit before it had trained a step o
 
 
 class Start:
-    """A worker's way to its first step: it says what it waits for, and a stop ends it at once, as there is nothing to save."""
+    """A worker's way to its first step: it says what it waits for, and a stop ends it at once, as there is nothing to save.
 
-    def __init__(self, run: RunDir, keeps_status: bool):
-        self.run, self.keeps_status, self.stop = run, keeps_status, None
+    ``job``: see StopRequest.
+    """
+
+    def __init__(self, run: RunDir, keeps_status: bool, job: tuple[float, float] | None = None):
+        self.run, self.keeps_status, self.job, self.stop = run, keeps_status, job, None
         self.found = sorted(run.checkpoints.glob("images-*"))
         self.words = Words(self._tell) if keeps_status else None
 
     def listen(self, config: RunConfig) -> StopRequest:
         """Take signals from here on."""
-        self.stop = StopRequest(config.resources.time_limit_minutes, config.resources.time_margin_minutes, leave=self._leave)
+        resources = config.resources
+        self.stop = StopRequest(resources.time_limit_minutes, resources.time_margin_minutes, leave=self._leave, job=self.job)
         self._set(RUNNING)
         return self.stop
 

@@ -86,7 +86,7 @@ def test_files_of_the_first_form_are_read(first):
     assert f"{score:.4g}" in ditscale("evaluate", first.path)                  # its passport is today's: nothing is made again
     assert len(read_lines(first.evals)) == 2
     ditscale("evaluate", first.path, "seed=1")
-    lines = read_lines(first.evals)
+    lines = [json.loads(line) for line in first.evals.read_text().splitlines()]
     assert [line.get("format") for line in lines] == [None, None, 1] and "format" not in lines[-1]["passport"]
 
 

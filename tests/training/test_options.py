@@ -76,15 +76,14 @@ def test_cosine_schedule(make_run):
     assert 1e-4 < found[4] < 1.1e-4
 
 
-def test_the_time_limit_of_a_start(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+def test_the_time_limit_of_a_start():
     assert not StopRequest()
     assert not StopRequest(minutes=10, margin_minutes=3)
     limited = StopRequest(minutes=10, margin_minutes=9.9999)
     time.sleep(0.1)
     assert limited and limited.reason == "the time limit is near"
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 100))
-    assert StopRequest(minutes=60, margin_minutes=3) and not StopRequest(minutes=60, margin_minutes=1)
+    job = (float("-inf"), time.time() + 100)
+    assert StopRequest(minutes=60, margin_minutes=3, job=job) and not StopRequest(minutes=60, margin_minutes=1, job=job)
 
 
 def test_a_run_stops_in_time_and_is_preempted(make_run):

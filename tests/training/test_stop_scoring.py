@@ -103,8 +103,8 @@ def test_in_a_job_of_its_own(make_run, start):
 def test_when_all_images_are_made_the_score_is_written(make_run, start):
     """A run ends there, and after its last score it is done."""
     _, run = make_run(changes=CHANGES)
-    assert start(run, 1, Scorer, "_values")[0] == 75 and left(run) == (PREEMPTED, [320], [320])
-    assert start(run, 1, Scorer, "_values")[0] == 0 and left(run) == (DONE, [320, 640], [320, 640])
+    assert start(run, 1, Scorer, "_further")[0] == 75 and left(run) == (PREEMPTED, [320], [320])
+    assert start(run, 1, Scorer, "_further")[0] == 0 and left(run) == (DONE, [320, 640], [320, 640])
 
 
 def test_a_signal_in_the_last_step(make_run, start):

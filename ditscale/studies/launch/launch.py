@@ -10,24 +10,25 @@ from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.launch.watch import Bars, say
+from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.process import STOP_SECONDS, ActiveRun
-from ditscale.studies.launchers.queue import live_jobs
+from ditscale.studies.launchers.protocol import Job, Places
 from ditscale.studies.plan.plan import plan_rows
 from ditscale.studies.spec.spec import PlannedRun, Spec
 from ditscale.training.schedule import due_images
 
 
-def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, console: Console, watch=Bars) -> bool:
-    """Run everything that is not done and not in SLURM's hands, the longest first; True when all runs are done.
+def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machine, console: Console, watch=Bars) -> bool:
+    """Run everything that is not done and not in a queue's hands, the longest first; True when all runs are done.
 
-    ``launcher`` says where runs go and by which command (see launchers/local.py), ``watch`` shows it (see watch.py). Ctrl-C and
+    ``launcher`` says where runs go and by which command (see launchers/protocol.py), ``watch`` shows it (see watch.py). Ctrl-C and
     SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
     """
-    waiting = to_run(spec, runs, machine)
-    to_start = {planned.run_id for planned in waiting}
+    jobs = live_jobs(spec)
+    waiting = to_run(spec, runs, machine, jobs)
     for planned in runs:
-        if planned.run_id not in to_start and not is_complete(planned):
-            say(console, f"left alone: {planned.run_id} has a job in SLURM")
+        if planned.run_id in jobs and not is_complete(planned):
+            say(console, f"left alone: {planned.run_id} has a job in {jobs[planned.run_id].queue.label}")
     for planned in waiting:
         planned.run.create(run_record(spec, planned))
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -50,9 +51,9 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher, machine: Machine, conso
     return all(is_complete(planned) for planned in runs)
 
 
-def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine) -> list[PlannedRun]:
-    """What a launch would start: all that is not done and has no job in SLURM, the longest first."""
-    jobs = live_jobs(spec)
+def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine, jobs: dict[str, Job] | None = None) -> list[PlannedRun]:
+    """What a launch would start: all that is not done and has no job, the longest first. ``jobs`` are those of the queues, if known."""
+    jobs = live_jobs(spec) if jobs is None else jobs
     seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
     missing = [planned for planned in runs if not is_complete(planned) and planned.run_id not in jobs]
     return sorted(missing, key=lambda planned: -seconds[planned.run_id])

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from ditscale.rundir import FAILED
 from ditscale.studies.launch.watch import say
-from ditscale.studies.launchers.queue import live_jobs
+from ditscale.studies.launchers import live_jobs
 from ditscale.studies.spec.spec import PlannedRun, Spec
 
 

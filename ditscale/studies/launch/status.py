@@ -1,4 +1,4 @@
-"""Where each run of a study stands, once or live. All of it is read from the run directories, and from SLURM's queue where one is used.
+"""Where each run of a study stands, once or live. All of it is read from the run directories, and from a queue where one is used.
 
 No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
 """
@@ -14,7 +14,8 @@ from rich.text import Text
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line
 from ditscale.studies.launch.launch import is_complete
-from ditscale.studies.launchers.queue import Job, live_jobs
+from ditscale.studies.launchers import live_jobs
+from ditscale.studies.launchers.protocol import Job
 from ditscale.studies.plan.show import duration, wide_console
 from ditscale.studies.spec.spec import PlannedRun, Spec
 
@@ -33,7 +34,7 @@ class Standing:
     speed: str                                                                 # images/s, the last that was logged
     left: str                                                                  # of training, at that speed
     score: str                                                                 # the last
-    where: str                                                                 # its job in SLURM, the host that wrote last
+    where: str                                                                 # its job in a queue, the host that wrote last
     why: str
 
 
@@ -50,7 +51,7 @@ def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     if state == RUNNING and not job and not run.is_locked():
         state = INTERRUPTED
     elif state != RUNNING and job:
-        state = job.state.lower()                                              # SLURM's word: pending, configuring, ...
+        state = job.state.lower()                                              # the queue's word: pending, configuring, ...
     speed = metrics["images_per_second"] if metrics else 0
     left = duration((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))

@@ -1,4 +1,4 @@
-"""Ask runs to save a checkpoint and end: jobs in SLURM by signal, runs of this host by their processes."""
+"""Ask runs to save a checkpoint and end: jobs of a queue through it, runs of this host by their processes."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from rich.console import Console
 from ditscale.errors import UserError
 from ditscale.rundir import RUNNING
 from ditscale.studies.launch.watch import say
-from ditscale.studies.launchers.queue import Job, ask, live_jobs
+from ditscale.studies.launchers import live_jobs
 from ditscale.studies.spec.spec import PlannedRun, Spec
 from ditscale.training.preemption import LAUNCHER_PID
 
 
 def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) -> bool:
-    """Ask each of these runs that is running or waits in SLURM; False where one is out of reach. Returns at once.
+    """Ask each of these runs that is running or waits in a queue; False where one is out of reach. Returns at once.
 
     With ``all_of_it`` a launcher on this host is asked to end too; else it goes on with the runs that wait.
     """
@@ -24,7 +24,8 @@ def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) 
     for planned in runs:
         status = planned.run.status()
         if planned.run_id in jobs:
-            say(console, f"{planned.run_id}: {_stop_job(jobs[planned.run_id])}")
+            job = jobs[planned.run_id]
+            say(console, f"{planned.run_id}: {job.queue.stop(job)}")
         elif status["state"] == RUNNING and status["host"] != socket.gethostname():
             reached = False
             say(console, f"{planned.run_id}: runs on {status['host']}, if it still does; call ditscale stop there")
@@ -36,16 +37,6 @@ def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) 
     if reached and not jobs and not processes:
         say(console, f"{spec.name}: none of {len(runs)} run(s) is running")
     return reached
-
-
-def _stop_job(job: Job) -> str:
-    """What becomes of the job."""
-    if job.state == "PENDING":
-        ask("scancel", job.id)
-        return f"job {job.id} is taken from the queue"
-    ask("scontrol", "update", f"JobId={job.id}", "Requeue=0")                  # or its script would put it into the queue again
-    ask("scancel", "--signal=USR1", job.id)
-    return f"job {job.id} saves a checkpoint and ends"
 
 
 def _launcher_of(process: int) -> int | None:

@@ -14,6 +14,7 @@ from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
 from ditscale.studies.launch.output import outlive_readers
+from ditscale.studies.launchers import job_times
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 from ditscale.training.starting import TOO_SHORT, Start
 
@@ -31,7 +32,7 @@ def main(run_path: str, *words: str) -> int:
 def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
     """Train and evaluate, or only evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
     keeps_status = _is_main() and run.path.is_dir() and not refused
-    start = Start(run, keeps_status)
+    start = Start(run, keeps_status, job_times(os.environ))
     try:
         config, problem = _read(run, refused)
         if not problem:

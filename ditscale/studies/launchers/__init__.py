@@ -1,1 +1,46 @@
-"""How a run is started: one module a place."""
+"""Where runs are started: a launcher is a module (or folder) here with a class ``Launcher``, and a line in ``MODULES``.
+
+``protocol.py`` says what a launcher is. There are two kinds. One works in the foreground: ``places``, each for one run at a time, and
+the command that works on a run there (local, hosts). The other hands runs to a queue: ``submit``, ``live`` (which runs the queue
+has), ``stop``. Both have ``settings``, the section of a site's file that is theirs, and ``show``, the text of ``--launcher print``.
+Commands, plans and the rest of ``studies/`` know launchers by what this module says and by no name.
+"""
+
+from importlib import import_module
+
+MODULES = {"local": "local", "deepspeed": "hosts", "slurm": "slurm"}      # ``launcher:`` of a site -> module
+DEFAULT = "slurm"                                                              # of a site that does not say
+LOCAL = "local"                                                                # where no site is given
+
+
+def launcher(name: str):
+    """The launcher of this name; its module is loaded when it is asked for, as the command line wants the names alone."""
+    return import_module(f"{__name__}.{MODULES[name]}").Launcher()
+
+
+def launchers() -> list:
+    """All, in the order of the list."""
+    return [launcher(name) for name in MODULES]
+
+
+def queues() -> list:
+    """Those that hand runs to a queue."""
+    return [one for one in launchers() if hasattr(one, "submit")]
+
+
+def live_jobs(spec) -> dict:
+    """The runs of a study that some queue has in its hands, by run id: a ``Job`` each.
+
+    Raises:
+        UserError: a queue does not answer.
+    """
+    return {run_id: job for queue in queues() for run_id, job in queue.live(spec).items()}
+
+
+def job_times(environment) -> tuple[float, float] | None:
+    """When this process's job began and when its limit is, in seconds since 1970, as its queue says it in variables of its own."""
+    for queue in queues():
+        begin, end = (environment.get(name) for name in queue.job_times)
+        if end:
+            return float(begin or "-inf"), float(end)
+    return None

@@ -2,10 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
 
 from ditscale.errors import UserError
+from ditscale.studies.launchers.local import commands
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
-from ditscale.studies.spec.site import Shape, Site, shape_of
+from ditscale.studies.launchers.protocol import Shape, SiteSettings, shape_of
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
@@ -13,14 +17,42 @@ LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:@-]*)\s+slots=([1-9][0-9]*)")     
 HARMLESS = re.compile(r"[A-Za-z0-9_.:@+=,/-]+")                                 # nor %, which pdsh replaces
 
 
+class HostsSite(SiteSettings):
+    """Hosts without a queue."""
+
+    elsewhere: ClassVar[str] = ". Variables for deepspeed's hosts go into its .deepspeed_env"
+
+    launcher: Literal["deepspeed"]
+    hostfile: str | None = None                                                # lines of "host slots=8"
+
+    @model_validator(mode="after")
+    def _needs_hosts(self):
+        if self.hostfile is None:
+            raise UserError("launcher: deepspeed needs hostfile, a file with a line 'host slots=8' for each host")
+        return self
+
+
+class Launcher:
+    """See protocol.Foreground."""
+
+    settings = HostsSite
+    tool = ("pdsh", "pdsh (multi-node DeepSpeed over ssh)")
+
+    def places(self, site, runs, machine) -> "Hosts":
+        return Hosts(site, runs)
+
+    def show(self, spec, missing, site, machine):
+        return commands(missing, self.places(site, missing, machine))
+
+
 class Hosts:
-    """A launcher with one place, all hosts: a run gets as many of them as it needs, the first ones of the file.
+    """One place, all hosts: a run gets as many of them as it needs, the first ones of the file.
 
     Raises:
         UserError: the hostfile cannot be read, a run needs more than it has, or a folder's name means something to a shell.
     """
 
-    def __init__(self, site: Site, runs: list[PlannedRun]):
+    def __init__(self, site: HostsSite, runs: list[PlannedRun]):
         self.hostfile, self.slots = site.hostfile, read_hostfile(site.hostfile)
         self.places = [None]
         for planned in runs:

@@ -1,16 +1,38 @@
 """Runs on this machine, each under the ``deepspeed`` command, packed on the GPUs or cores that there are."""
 
 import os
+from collections.abc import Iterator
 
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
+from ditscale.rundir import DONE
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
+from ditscale.studies.launchers.protocol import Places
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
 
+class Launcher:
+    """See protocol.Foreground."""
+
+    settings, tool = None, None
+
+    def places(self, site, runs, machine) -> "ThisMachine":
+        return ThisMachine(machine, runs)
+
+    def show(self, spec, missing, site, machine):
+        return commands(missing, self.places(site, missing, machine))
+
+
+def commands(missing: list[PlannedRun], where: Places) -> Iterator[str]:
+    """The commands of runs in the foreground, one a line."""
+    for number, planned in enumerate(missing):
+        place, trained = where.places[number % len(where.places)], planned.run.status()["state"] == DONE
+        yield str(where.command(planned, place, evaluates=trained))
+
+
 class ThisMachine:
-    """A launcher: ``places``, each for one run at a time, and the command that works on a run there."""
+    """``places``, each for one run at a time, and the command that works on a run there."""
 
     def __init__(self, machine: Machine, runs: list[PlannedRun]):
         self.machine, at_once = machine, slots(machine, runs)

@@ -13,7 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditscale.studies.spec.site import Shape, Site
+from ditscale.studies.launchers.protocol import Shape
+from ditscale.studies.launchers.slurm.site import SlurmSite
 
 SCRIPT = """\
 #!/bin/bash
@@ -76,7 +77,7 @@ class Array:
     steps: tuple[str, ...]
 
 
-def render(array: Array, site: Site, folder: Path) -> str:
+def render(array: Array, site: SlurmSite, folder: Path) -> str:
     """The script; runs work in ``folder``, as paths in a study are relative to where launch is called."""
     python, shape = [*shlex.split(site.container), site.python or sys.executable], array.shape
     return SCRIPT.format(
@@ -87,7 +88,7 @@ def render(array: Array, site: Site, folder: Path) -> str:
         cpus=site.cpus_per_task, steps=" && ".join(f"worker {step}".strip() for step in array.steps))
 
 
-def _options(array: Array, site: Site) -> list[str]:
+def _options(array: Array, site: SlurmSite) -> list[str]:
     cap = f"%{site.runs_at_once}" if site.runs_at_once else ""
     options = [f"--job-name={array.job_name}", f"--array=0-{len(array.run_ids) - 1}{cap}", f"--nodes={array.shape.nodes}",
                f"--ntasks-per-node={array.shape.ranks_per_node}", f"--cpus-per-task={site.cpus_per_task}"]
@@ -101,7 +102,7 @@ def _options(array: Array, site: Site) -> list[str]:
     return [*options, "--requeue", "--open-mode=append", f"--output={array.name}-%a.out", *site.extra_sbatch]
 
 
-def _setup(site: Site) -> list[str]:
+def _setup(site: SlurmSite) -> list[str]:
     variables = {"OMP_NUM_THREADS": site.cpus_per_task, "PYTHONUNBUFFERED": 1}
     if not site.gpus_per_node:
         variables["DS_ACCELERATOR"] = "cpu"

@@ -1,0 +1,167 @@
+"""What a launcher is, and what all of them share: a site's common keys, a job, the shape of a run, asking a queue's command."""
+
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+
+from pydantic import AfterValidator, Field
+
+from ditscale.config import RunConfig
+from ditscale.errors import UserError
+from ditscale.rundir import DONE
+from ditscale.section import Count, Section
+
+if TYPE_CHECKING:
+    from ditscale.cost.hardware import Machine
+    from ditscale.studies.launchers.process import Command
+    from ditscale.studies.spec.spec import PlannedRun, Spec
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def one_word(where: str) -> Callable[[str], str]:
+    """A check of text that goes into some place as it is: one printable word without quotes."""
+    def check(text: str) -> str:
+        if not text or any(sign.isspace() or not sign.isprintable() or sign in "'\"\\" for sign in text):
+            raise UserError(f"{text!r} goes into {where}; give one word without spaces or quotes")
+        return text
+    return check
+
+
+def is_command(text: str) -> str:
+    """A check of words for a shell."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"container: {text!r} is not a command: {str(error).lower()}") from None
+    return text
+
+
+class SiteSettings(Section):
+    """The keys that every site may have; a launcher adds its own, and says in ``launcher`` which it is."""
+
+    elsewhere: ClassVar[str] = ""                                              # what to say after a key of another launcher's
+
+    name: Annotated[str, AfterValidator(one_word("the record of what was submitted"))]
+    gpus_per_node: Count = Field(0, ge=0)                                      # 0: ranks are CPU processes, all on one node
+    price_per_gpu_hour: float | None = Field(None, gt=0)
+
+    @property
+    def gpu_name(self) -> str | None:
+        """What the GPUs are called, where the site says it; the plan's table of hardware is asked with it."""
+        return None
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """What one run asks for: so many nodes, with so many ranks on each."""
+
+    nodes: int
+    ranks_per_node: int
+
+
+def shape_of(config: RunConfig, per_node: int) -> Shape:
+    """The fewest nodes of ``per_node`` ranks that hold a run, filled evenly; 0 stands for one node that holds any number.
+
+    Raises:
+        UserError: the ranks do not fill the nodes evenly.
+    """
+    ranks = config.resources.accelerators_per_run
+    nodes = -(-ranks // per_node) if per_node else 1
+    if ranks % nodes:
+        raise UserError(f"resources.accelerators_per_run {ranks} does not fill {nodes} nodes of {per_node} evenly; "
+                        f"{per_node * (nodes - 1)} or {per_node * nodes} would")
+    return Shape(nodes, ranks // nodes)
+
+
+def check_margin(margin_seconds: int, minutes: int | None) -> None:
+    """Raises UserError where a run would have to stop before it begins; ``minutes`` is the site's limit of one start."""
+    if minutes is not None and margin_seconds >= 60 * minutes:
+        raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves nothing of the site's time {minutes}")
+
+
+def steps(planned: "PlannedRun") -> tuple[str, ...]:
+    """What the worker is told in a job of its own, one word a start; see launch/worker.py."""
+    if planned.config.resources.evaluate != "separately":
+        return ("",)
+    return ("evaluate",) if planned.run.status()["state"] == DONE else ("", "evaluate")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run in a queue: its job's id, the queue's word for its state (``PENDING``, ``RUNNING``, ...), and whose it is."""
+
+    id: str
+    state: str
+    queue: "Queue"
+
+
+class Places(Protocol):
+    """Where a foreground launcher runs: ``places``, each for one run at a time, and the command that works on a run there."""
+
+    places: list[Any]
+
+    def command(self, planned: "PlannedRun", place: Any, evaluates: bool) -> "Command": ...
+
+
+class Foreground(Protocol):
+    """A launcher whose runs are commands of this process."""
+
+    settings: type[SiteSettings] | None                                        # None: needs no site
+    tool: tuple[str, str] | None                                               # a command that it needs, and what doctor calls it
+
+    def places(self, site: SiteSettings | None, runs: "list[PlannedRun]", machine: "Machine") -> Places:
+        """Raises UserError where one of the runs cannot be put there."""
+
+    def show(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings | None, machine: "Machine") -> Iterator[str]:
+        """Every command, as text for a shell. Writes nothing."""
+
+
+class Queue(Protocol):
+    """A launcher that hands runs to a queue and returns. What it submits and records is in ``<study>/<folder>/``."""
+
+    settings: type[SiteSettings]
+    tool: tuple[str, str]
+    label: str                                                                 # the queue's name in sentences
+    folder: str
+    job_times: tuple[str, str]                                                 # variables: a job's start and limit, seconds since 1970
+
+    def submit(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings,
+               prepare: "Callable[[PlannedRun], None]") -> Iterator[str]:
+        """Hand the runs over, and say a line for each job.
+
+        ``prepare`` is called for a run before the queue has it: then its directory stands.
+
+        Raises:
+            UserError: the queue refuses, in its own words.
+        """
+
+    def live(self, spec: "Spec") -> dict[str, Job]:
+        """The runs that wait or are at work, by run id. Nothing is asked where nothing was submitted, or the queue is not here."""
+
+    def stop(self, job: Job) -> str:
+        """Take a job that waits from the queue, have one at work save a checkpoint and end; says which."""
+
+    def show(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings, machine: "Machine") -> Iterator[str]:
+        """Every script and command, as text for a shell. Writes nothing."""
+
+
+def ask(label: str, *command: str, folder: Path | None = None, told: str | None = None) -> str:
+    """What a command of a queue prints; ``told`` is what it reads.
+
+    Raises:
+        UserError: it is not installed here, or refuses; its own words.
+    """
+    told_how = {"stdin": subprocess.DEVNULL} if told is None else {"input": told}
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **told_how)
+    except FileNotFoundError:
+        raise UserError(f"the '{command[0]}' command is not found; {label} is not installed here. "
+                        "--launcher print shows what would be submitted") from None
+    if done.returncode:
+        said = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
+        raise UserError(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
+    return done.stdout

@@ -12,6 +12,7 @@ from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.scoring import Scorer
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch.worker import work
+from ditscale.studies.launchers import queues
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ports import free_port
@@ -30,6 +31,8 @@ def start(monkeypatch, world):
 
     Returns its exit code, and how often it called the method.
     """
+    queues()                                                                     # loaded, as times are compared in parts of a second
+
     def work_until(run, number=None, kind=ImageMaker, method="make", evaluates=False):
         original, calls = getattr(kind, method), []
 

@@ -1,5 +1,7 @@
 """Each line reaches every tracker; TensorBoard shows the scores that evals.jsonl holds, and no others."""
 
+import time
+
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ditscale.rundir import RunDir, keep_lines, read_lines
@@ -40,6 +42,7 @@ def test_scores_stand_at_their_images_apart_by_passport(tmp_path):
 def test_a_run_that_goes_back_shows_no_later_losses_and_scores(tmp_path):
     run = RunDir(tmp_path)
     for at in (64, 128), (128, 192):
+        time.sleep(1)                                                            # files of one second have no order for TensorBoard
         keep_lines(run.metrics, lambda line: line["images_seen"] < at[0])
         keep_lines(run.evals, lambda line: line["images_seen"] < at[0])
         trackers = Trackers(run)

@@ -66,9 +66,14 @@ def _keeps_flats(engine) -> bool:
 
 
 def destroy(engine) -> None:
-    """Free what the engine holds, and put back the linear function that stage 3 replaces in all of torch."""
+    """Free what the engine holds, and put back what stage 3 leaves behind: its linear function in all of torch, and the model on
+    a list of DeepSpeed's own, which would keep it and its optimizer in memory."""
+    from deepspeed.runtime.zero import parameter_offload
+
     engine.destroy()
     torch.nn.functional.linear = LINEAR
+    running = getattr(parameter_offload, "FWD_MODULE_STACK", [])
+    running[:] = [module for module in running if module is not engine.module]
 
 
 def forward_dtype(config: RunConfig) -> torch.dtype:

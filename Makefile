@@ -2,6 +2,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
+TYPED := $(addprefix -p ditscale.,scaling device digest errors formats ranks reproducible tensorfile)
 
 .PHONY: help setup demo lint test test-all clean
 
@@ -25,7 +26,7 @@ demo: setup
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy $(TYPED) --follow-imports silent
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile

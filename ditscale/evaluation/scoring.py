@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,11 @@ from ditscale.evaluation.metrics.table import OF_EACH_IMAGE, PROBABILITIES, REAL
 from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.ranks import World
+from ditscale.rundir import hold
 
 FEWEST = 16                                                                    # images, below which not even the bias is measured
 ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
+SCRATCH, LOCK = ".features-", "lock"                                           # names of a folder for features, and in it
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,25 @@ class Scorer:
         if not any(metric.needs & OF_EACH_IMAGE for metric in self.also):
             yield None
             return
-        folder = self.world.agree(tempfile.mkdtemp(prefix=".features-", dir=scratch) if self.world.is_main else None)
-        try:
-            yield FeatureStore(folder, count)
-        finally:
-            if self.world.is_main:
-                shutil.rmtree(folder, ignore_errors=True)
+        with ExitStack() as held:
+            folder = held.enter_context(_scratch_folder(scratch)) if self.world.is_main else None
+            yield FeatureStore(self.world.agree(folder), count)
+
+
+@contextmanager
+def _scratch_folder(parent: Path | None):
+    """A folder that goes when it is left. A kill leaves it: those in ``parent`` whose process is gone go first."""
+    for stale in parent.glob(f"{SCRATCH}*") if parent else ():
+        with suppress(OSError), hold(stale / LOCK) as is_nobodys:              # it may go under our hands
+            if is_nobodys:
+                shutil.rmtree(stale)
+    folder = Path(tempfile.mkdtemp(prefix=f".new{SCRATCH}", dir=parent))
+    try:
+        with hold(folder / LOCK):
+            folder = folder.rename(folder.with_name(folder.name.removeprefix(".new")))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _together(halves: tuple[Accumulator, Accumulator]) -> Accumulator:

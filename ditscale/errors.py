@@ -1,6 +1,12 @@
 """Errors that are the user's to mend: one clear line, no stack trace."""
 
 import difflib
+import os
+import re
+import socket
+
+LOST = re.compile(r"\bgloo/|ncclRemoteError")                                  # in what a process group says when a rank is gone
+NETWORK = {"DistNetworkError", "DistStoreError"}                               # torch's, by name: a command may not have loaded it
 
 
 class UserError(ValueError):
@@ -20,3 +26,13 @@ def first_line(error: BaseException) -> str:
 
 class TrainingFailed(RuntimeError):
     """A run that cannot go on; the message says at how many images and why."""
+
+
+def lost_rank(error: BaseException) -> str:
+    """One line where an error comes of another rank's end, or of the network to it; an empty text for any other error."""
+    kinds, size = {kind.__name__ for kind in type(error).__mro__}, os.environ.get("WORLD_SIZE", "1")
+    if size == "1" or not (kinds & NETWORK or "RuntimeError" in kinds and LOST.search(str(error))):
+        return ""
+    detail = re.sub(r"^\[[^]]*\] ", "", first_line(error))                     # without gloo's source file, and its guesses
+    return (f"rank {os.environ.get('RANK', '?')} of {size} (on {socket.gethostname()}) ends: another rank has ended or cannot be "
+            f"reached ({detail.split('. This is ')[0].rstrip('.')}); where it failed, its own words are in the log")

@@ -7,11 +7,11 @@ import warnings
 import click
 
 import ditscale
-from ditscale.errors import UserError
+from ditscale.errors import UserError, lost_rank
 
 
 class Commands(click.Group):
-    """A user's mistake is one line on stderr and exit code 2, a warning is a line; Ctrl-C is exit code 130."""
+    """A user's mistake is one line on stderr and exit code 2, another rank's end a line and 1, a warning a line; Ctrl-C is 130."""
 
     def invoke(self, context):
         with warnings.catch_warnings():
@@ -21,6 +21,11 @@ class Commands(click.Group):
             except UserError as error:
                 click.echo(f"error: {_printable(error)}", err=True)
                 sys.exit(2)
+            except RuntimeError as error:
+                if not (lost := lost_rank(error)):
+                    raise
+                click.echo(f"error: {lost}", err=True)
+                sys.exit(1)
             except KeyboardInterrupt:
                 sys.exit(130)
 

@@ -1,7 +1,6 @@
 """Join the process group in which DeepSpeed trains."""
 
 import os
-import re
 
 import torch.distributed as dist
 
@@ -38,16 +37,3 @@ def join_world() -> World:
         deepspeed.init_distributed(dist_backend="gloo" if on_cpu else get_accelerator().communication_backend_name(), verbose=False)
     control = None if on_cpu else dist.new_group(backend="gloo")
     return World(dist.get_rank(), dist.get_world_size(), mine, control)
-
-
-# what gloo, NCCL and torch's store say where another process is gone
-LOST = re.compile(r"(connection|socket).*(closed|reset|refused|aborted)|closed by peer|broken pipe|remote process|remote server|remote worker", re.I)
-
-
-def lost_rank(error: Exception) -> str:
-    """One line where the error comes of another rank's death, else empty: that rank's own words tell more than a stack trace here."""
-    by_network = isinstance(error, dist.DistError) or type(error) is RuntimeError
-    if not by_network or int(os.environ.get("WORLD_SIZE", "1")) == 1 or not (found := LOST.search(str(error))):
-        return ""
-    return (f"rank {os.environ['RANK']} ends, as another rank is gone ({found[0]}); if that one left no words of its own it was killed, as where "
-            "memory runs out")

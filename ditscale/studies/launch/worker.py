@@ -11,7 +11,7 @@ import traceback
 
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
-from ditscale.errors import TrainingFailed, UserError
+from ditscale.errors import TrainingFailed, UserError, lost_rank
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
 from ditscale.studies.launch.output import outlive_readers
 from ditscale.studies.launchers import job_times
@@ -43,7 +43,7 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
         start.end()
         if start.lost_a_rank(error):
             return EXIT_CODE
-        is_mistake, lost = isinstance(error, UserError), _lost_rank(error)
+        is_mistake, lost = isinstance(error, UserError), lost_rank(error)
         print(f"error: {lost or error}" if is_mistake or lost else traceback.format_exc(), file=sys.stderr, flush=True)
         if keeps_status:
             told = is_mistake or isinstance(error, TrainingFailed)
@@ -55,14 +55,6 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
         state = DONE if finished else PREEMPTED
         run.set_status(state, images_seen=run.status()["images_seen"], reason=stop.reason)
     return 0 if finished else EXIT_CODE
-
-
-def _lost_rank(error: Exception) -> str:
-    if "torch" not in sys.modules:
-        return ""
-    from ditscale.training.distributed import lost_rank
-
-    return lost_rank(error)
 
 
 def _is_main() -> bool:

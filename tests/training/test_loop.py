@@ -1,5 +1,7 @@
 """The training loop against a plain PyTorch loop, against pinned losses, and against itself after a stop."""
 
+import gc
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from ditscale.data.loader import open_loader
 from ditscale.objectives.objective import CleanBatch
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
-from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_ema
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints, load_ema
 from ditscale.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("in_repository")
@@ -131,3 +133,25 @@ def test_old_training_states_are_dropped_and_ema_kept(make_run, world, every, ke
     assert [(path / "masters.safetensors").exists() for path in checkpoints] == kept
     assert all((path / "ema.safetensors").exists() for path in checkpoints)
     assert (run.checkpoints / "latest").read_text().strip() == checkpoints[-1].name
+
+
+def test_what_a_stop_saved_goes_when_newer_checkpoints_stand(make_run, world):
+    """What stays is what a run that was never stopped has, and the last two to go on from."""
+    config, run = make_run(changes={"train.checkpoint_every_images": 320, "resources.keep_checkpoints": 2})
+    for steps in (1, 1, 2):
+        assert not train(config, run, world, stop=stop_after(steps))
+    assert [images_of(path) for path in list_checkpoints(run)] == [128, 256]
+    assert train(config, run, world)
+    assert [images_of(path) for path in list_checkpoints(run)] == [320, 640]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_an_engine_goes_when_training_ends(make_run, world, stage):
+    from deepspeed import DeepSpeedEngine
+
+    config, run = make_run(changes={"train.images": 64, "resources.deepspeed": f"ds_configs/zero{stage}.json"})
+    gc.collect()
+    before = sum(type(thing) is DeepSpeedEngine for thing in gc.get_objects())   # of other tests
+    assert train(config, run, world)
+    gc.collect()
+    assert sum(type(thing) is DeepSpeedEngine for thing in gc.get_objects()) == before

@@ -30,7 +30,7 @@ from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
 from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint import fallback
-from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder
+from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder, remove
 from ditscale.training.checkpoint.whole import damage
 from ditscale.training.ema.ema import Averages
 from ditscale.training.ema.profiles import MAIN
@@ -103,16 +103,21 @@ def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, s
 
 
 def drop_outdated(run: RunDir, world: World, config: RunConfig, images_seen: int) -> None:
-    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good.
+    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good. What a
+    stop has saved where an undisturbed run saves nothing goes whole: a run that is often stopped would fill the disk.
 
     The last is the one at ``images_seen``: any that stand after it were damaged, and passed over.
     """
-    keep, every = config.resources.keep_checkpoints, config.resources.keep_every_images
+    keep, every, batch = config.resources.keep_checkpoints, config.resources.keep_every_images, config.train.global_batch
     saved = [path for path in list_checkpoints(run) if images_of(path) <= images_seen] if world.is_main else []
     for old in saved[:-keep]:
-        if not every or not reached(images_of(old), every, config.train.global_batch):
-            for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
-                (old / name).unlink(missing_ok=True)
+        if every and reached(images_of(old), every, batch):
+            continue
+        if not reached(images_of(old), config.train.checkpoint_every_images, batch):
+            remove(old)
+            continue
+        for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
+            (old / name).unlink(missing_ok=True)
 
 
 def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.scoring import Scorer
-from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, hold, read_lines
 from ditscale.studies.launch.worker import work
 from ditscale.studies.launchers import queues
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
@@ -153,6 +153,17 @@ def test_two_ranks_leave_together(make_run, start):
     assert ended(ranks) == [75, 75] and time.monotonic() - signalled < 15
     assert left(run) == (PREEMPTED, [128], [])
     assert start(run, evaluates=True) == (0, 151) and left(run) == (DONE, [128], [128])
+
+
+def test_features_of_a_killed_process_are_cleared_away(make_run, start):
+    """And those of another that is still at work are not: it holds their lock."""
+    _, run = make_run(changes=CHANGES)
+    for name in (".features-dead", ".features-alive"):
+        (run.path / name).mkdir()
+        (run.path / name / "pooled.npy").write_bytes(b"rows")
+    with hold(run.path / ".features-alive" / "lock"):
+        assert start(run) == (0, 2 * BATCHES)
+    assert [path.name for path in run.path.glob(".*features-*")] == [".features-alive"]
 
 
 def start_ranks(run, size):

@@ -8,7 +8,7 @@ Commands, plans and the rest of ``studies/`` know launchers by what this module 
 
 from importlib import import_module
 
-MODULES = {"local": "local", "deepspeed": "hosts", "slurm": "slurm"}      # ``launcher:`` of a site -> module
+MODULES = {"local": "local", "deepspeed": "hosts", "slurm": "slurm", "kubernetes": "kubernetes"}  # ``launcher:`` of a site -> module
 DEFAULT = "slurm"                                                              # of a site that does not say
 LOCAL = "local"                                                                # where no site is given
 

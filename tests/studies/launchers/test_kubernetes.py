@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from ditscale.cli import main
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
+from ditscale.studies.launch.launch import run_record
 from ditscale.studies.launchers.kubernetes.jobset import jobset_name, manifest
 from ditscale.studies.spec.site import load_site
 from ditscale.studies.spec.spec import expand, load_spec
@@ -323,11 +324,10 @@ def pods(study, site):
 
 def test_pods_train_a_run_are_stopped_and_go_on(study, pods, tmp_path):
     """Two pods of a rank each; a pod is asked to end, as by a drain, and all leave with 75; as new ones they finish."""
-    spec, [run, _] = study
+    spec, _ = study
     long = ("train.images=6400", "evaluation=null")
     [planned, _] = expand(load_spec(spec, (*long, "resources.accelerators_per_run=2")), spec)
     run = planned.run
-    from ditscale.studies.launch.launch import run_record
     run.create(run_record(load_spec(spec, long), planned))
     both = pods(*long, environment={"WORD": "$(touch gone)"})
     end = time.monotonic() + 120
@@ -342,3 +342,8 @@ def test_pods_train_a_run_are_stopped_and_go_on(study, pods, tmp_path):
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], (said, run.log.read_text())
     assert run.status()["state"] == DONE and read_lines(run.metrics)[-1]["images_seen"] == 6400 and not Path("gone").exists()
+
+
+def test_a_pod_without_the_study_says_so(pods):
+    for process in pods():
+        assert "is the volume with the study mounted" in process.communicate(timeout=60)[0] and process.returncode == 2

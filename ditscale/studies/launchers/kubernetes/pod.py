@@ -63,6 +63,9 @@ class Ranks:
 def main(run_path: str, nodes: str, per_node: str, minutes: str, *steps: str) -> int:
     """The exit code: 0 done, 75 to go on, others failed."""
     ranks, started, node = Ranks(), time.time(), int(os.environ["JOB_COMPLETION_INDEX"])
+    if not RunDir(run_path).path.is_dir():
+        print(f"error: {run_path} is not there; is the volume with the study mounted at the path that it has outside?")
+        return 2
     if int(minutes):
         os.environ.update(zip(Launcher.job_times, (str(started), str(started + 60 * int(minutes)))))
     log = open(RunDir(run_path).log, "a") if node == 0 else sys.stdout

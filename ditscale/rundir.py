@@ -31,6 +31,7 @@ KINDS = {"images_seen": int, "seconds": float, "images_per_second": float, "acce
          "warning": str, "passport": dict, "passport_id": str, "values": dict}
 RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
+NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # numbers that are there or not written at all
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
 STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
 CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that nobody sends to stop a run
@@ -245,7 +246,7 @@ def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> s
         return f"it has no {', '.join(missing)}"
     for name, value in record.items():
         kind = float if name.startswith(("loss/", "watch/")) else kinds.get(name)
-        good = value is None or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
+        good = (value is None and name not in NEVER_NULL) or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
                                                  and math.isfinite(value))
         if not good:
             return f"{name} is {str(value)[:40]!r}, which is no {WORDS[kind]}"

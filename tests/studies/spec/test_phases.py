@@ -121,10 +121,10 @@ def test_where_a_run_failed_the_phases_after_it_wait(launched):
 
 
 def test_what_is_wrong_with_a_later_phase_is_said_before_the_first_starts(launched, monkeypatch):
-    def places(site, runs, machine):
+    def places(self, site, runs, machine):
         if runs[0].phase == "main":
             raise UserError("too many ranks")
-    monkeypatch.setattr(start_module, "_places", places)
+    monkeypatch.setattr("ditscale.studies.launchers.local.Launcher.places", places)
     with pytest.raises(UserError, match="too many ranks"):
         launched([])
 
@@ -133,14 +133,14 @@ def test_slurm_gets_the_first_phase_that_is_not_done(write_spec, monkeypatch):
     path, submitted = write_spec(PILOT), []
     spec = load_spec(path)
     phases = in_order(spec, expand(spec, path))
-    monkeypatch.setattr(start_module, "submit", lambda spec, runs, *rest: submitted.append({run.phase for run in runs}))
+    monkeypatch.setattr(start_module, "_submit", lambda spec, runs, *rest: submitted.append({run.phase for run in runs}))
     console = Console(record=True, width=200)
-    start_module._submit_phase(spec, phases, None, CPU, console)
+    start_module._submit_phase(spec, phases, None, None, CPU, console)
     assert submitted == [{"pilot"}] and "main (4 runs) to be launched when it is done" in console.export_text()
     for planned in phases[0][1]:
         planned.run.create({"run_id": planned.run_id})
         planned.run.set_status(DONE, images_seen=planned.config.train.images)
-    start_module._submit_phase(spec, phases, None, CPU, console)
+    start_module._submit_phase(spec, phases, None, None, CPU, console)
     assert submitted == [{"pilot"}, {"main"}] and "to be launched" not in console.export_text()
 
 

@@ -1,7 +1,8 @@
 """Train runs one after another on the ranks of one process group: ``python ranks.py RUN_DIR...``, once a rank.
 
-Each rank leaves in the run directory how many fp32 numbers it held for the average and as masters: ``averaged-RANK.txt``,
-``masters-RANK.txt``. Not a test: test files start it with ``on_ranks``, as each start of torch and DeepSpeed takes many seconds.
+Each rank leaves in the run directory how many fp32 numbers it held: ``averaged-RANK.txt`` for averages and the teacher, and
+``masters-RANK.txt`` for masters, of which AdamW's moments are twice as many. Not a test: test files start it with ``on_ranks``,
+as each start of torch and DeepSpeed takes many seconds.
 """
 
 import math
@@ -9,14 +10,16 @@ import os
 import sys
 from dataclasses import replace
 
+import torch
+
 from ditscale.config import resolve
 from ditscale.rundir import RunDir
 from ditscale.training import loop
 from ditscale.training.agreement import check_agreement
 from ditscale.training.distributed import join_world
-from ditscale.training.ema.ema import Averages
+from ditscale.training.ema.ema import ShardedEma
 from ditscale.training.loop import train
-from ditscale.training.zero import private
+from ditscale.training.zero import private, zero
 
 
 def main(paths: list[str]) -> None:
@@ -32,7 +35,7 @@ def main(paths: list[str]) -> None:
             values["train"]["lr"] *= 2
         config = resolve(values, path)
         check_agreement(config, world)
-        count_averaged(run, world.rank)
+        count_held(run, world.rank)
         if "STOP_AFTER" in os.environ:
             calls = iter(range(1, 10**6))
             assert not train(config, run, world, stop=lambda: next(calls) >= int(os.environ["STOP_AFTER"]))
@@ -41,14 +44,24 @@ def main(paths: list[str]) -> None:
         assert train(config, run, world)
 
 
-def count_averaged(run: RunDir, rank: int) -> None:
-    class Counted(Averages):
-        def __init__(self, layout, settings):
-            super().__init__(layout, settings)
-            held = sum(flat.numel() for flat in self.tracks["ema"].flats)
-            (run.path / f"averaged-{rank}.txt").write_text(str(held))
-            (run.path / f"masters-{rank}.txt").write_text(str(sum(flat.numel() for flat in layout.masters)))
-    loop.Averages = Counted
+def count_held(run: RunDir, rank: int, make_average=ShardedEma.__init__, destroy=zero.destroy) -> None:
+    averages = []
+
+    def make_counted(self, layout):
+        make_average(self, layout)
+        averages.extend(self.flats)
+
+    def count_and_destroy(engine):
+        masters = engine.made.optimizer.state                                 # at stage 3 its groups are empty between steps
+        held = sum(master.numel() for master in masters)
+        moments = [value for state in masters.values() for name, value in state.items() if name != "step"]
+        assert {value.dtype for value in (*masters, *moments, *averages)} == {torch.float32}
+        assert sum(value.numel() for value in moments) == 2 * held
+        (run.path / f"masters-{rank}.txt").write_text(str(held))
+        (run.path / f"averaged-{rank}.txt").write_text(str(sum(flat.numel() for flat in averages)))
+        averages.clear()
+        destroy(engine)
+    ShardedEma.__init__, zero.destroy = make_counted, count_and_destroy
 
 
 def poison(here: int, rank: str, passes: str, name: str) -> None:

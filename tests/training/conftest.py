@@ -1,5 +1,6 @@
 """A world of one in this process, and worlds of more in others."""
 
+import gc
 import math
 import os
 import subprocess
@@ -17,6 +18,19 @@ def world():
     from ditscale.training.distributed import join_world
 
     return join_world()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines_end():
+    """Engines that a file's tests made themselves would stay in memory to the end."""
+    yield
+    if "deepspeed" in sys.modules:
+        from deepspeed import DeepSpeedEngine
+
+        from ditscale.training.zero import zero
+
+        for engine in [thing for thing in gc.get_objects() if type(thing) is DeepSpeedEngine]:
+            zero.destroy(engine)
 
 
 @pytest.fixture

@@ -66,8 +66,8 @@ def _short(seed: int, positions: Tensor, streams: dict[str, tuple[Normal | Unifo
     if positions.device.type == "cpu":
         words = torch.from_numpy(philox(seed, key, block, positions.numpy().view(np.uint64)[:, None]).view(np.int64))
     else:
-        key, block = (torch.from_numpy(a.view(np.int64)).to(positions.device) for a in (key, block))
-        words = philox(seed, key, block, positions[:, None])
+        there_key, there_block = (torch.from_numpy(a.view(np.int64)).to(positions.device) for a in (key, block))
+        words = philox(seed, there_key, there_block, positions[:, None])
     return {name: _shaped(part.flatten(1), spec) for (name, (spec, _)), part in zip(streams.items(), words.split(blocks, dim=1))}
 
 

@@ -99,4 +99,5 @@ def _is_current(folder: Path, split: str) -> bool:
 
 
 def _summary(folder: Path, *, built: bool) -> DigitsSummary:
-    return DigitsSummary(folder, *(read_manifest(folder / f"{split}.beton") for split in SPLITS), built=built)
+    train, heldout = (read_manifest(folder / f"{split}.beton") for split in SPLITS)
+    return DigitsSummary(folder, train, heldout, built)

@@ -10,6 +10,7 @@ import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.kinds import image_shape, kind_of
 from ditscale.data.latents import to_bits
-from ditscale.data.manifest import Manifest, read_manifest, stored_blake2b, write_manifest
+from ditscale.data.manifest import Encoded, Encoder, Manifest, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.vae import Vae
 from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
@@ -42,7 +43,7 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
     file, target = BetonFile(source), Path(target)
     if kind_of(file) != "pixels":
         raise UserError(f"{source}: holds latents already; give the file of pixels")
-    encoder = {**vae.description, "bits": bits, "batch": batch}
+    encoder = cast(Encoder, {**vae.description, "bits": bits, "batch": batch})
     wanted = _manifest(read_manifest(source), list(vae.latent_shape(image_shape(file))), encoder)
     if _stands(target, wanted):
         say(f"{target}: already there")
@@ -122,10 +123,10 @@ def _both_ways(vae: Vae, images: np.ndarray) -> torch.Tensor:
     return torch.stack([vae.moments(images), vae.moments(flipped)], dim=1)
 
 
-def _manifest(pixels: Manifest, shape: list[int], encoder: dict) -> Manifest:
+def _manifest(pixels: Manifest, shape: list[int], encoder: Encoder) -> Manifest:
     """The manifest of the latents; the hash of their content is not known yet."""
-    return replace(pixels, kind="latents", shape=shape, encoder=encoder, pixels=asdict(pixels), content_blake2b="", writer="numpy",
-                   handled={}, skipped=[], ditscale_version=ditscale.__version__)
+    return replace(pixels, kind="latents", shape=shape, encoder=encoder, pixels=cast(Encoded, asdict(pixels)), content_blake2b="",
+                   writer="numpy", handled={}, skipped=[], ditscale_version=ditscale.__version__)
 
 
 def _stands(target: Path, wanted: Manifest) -> bool:

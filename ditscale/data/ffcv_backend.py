@@ -14,6 +14,7 @@ import functools
 import multiprocessing
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import ffcv.loader.loader
 import numba
@@ -148,7 +149,7 @@ class Writer(DatasetWriter):
     def _write_common(self, num_samples, queue_content, work_fn, extra_worker_args):
         self.num_samples = num_samples
         self.prepare()
-        work, allocations = SimpleQueue(), SimpleQueue()
+        work, allocations = SimpleQueue[Any](), SimpleQueue[Any]()
         for item in (*queue_content, None):                                    # None ends the work
             work.put(item)
         try:

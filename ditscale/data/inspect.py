@@ -27,7 +27,8 @@ def describe(path) -> list[str]:
     lines.append(f"manifest {manifest_path(path)}")
     shown = {name: value for name, value in asdict(manifest).items()
              if name not in ("class_counts", "class_names", "pixels", "encoder")}
-    shown |= {f"encoder {name}": value for name, value in (manifest.encoder or {}).items()}
+    if manifest.encoder:
+        shown |= {f"encoder {name}": value for name, value in manifest.encoder.items()}
     lines += [f"  {name}: {_short(value)}" for name, value in shown.items() if value not in (None, {}, [])]
     if manifest.pixels:
         lines.append(f"  encoded from: {manifest.pixels['name']} {manifest.pixels['split']}, content "

@@ -28,7 +28,8 @@ def kind_of(file: BetonFile) -> str:
 
 def image_shape(file: BetonFile) -> tuple[int, int, int]:
     """Channels, height and width of what a model sees: pixels or latent cells."""
-    return file.fields[FIELDS[kind_of(file)]].shape[-3:]
+    channels, height, width = file.fields[FIELDS[kind_of(file)]].shape[-3:]
+    return channels, height, width
 
 
 def check_data(key: str, file: BetonFile, data) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import check_classes, check_data, image_shape, kind_of
 from ditscale.data.latents import from_bits
-from ditscale.data.manifest import read_manifest
+from ditscale.data.manifest import Encoder, read_manifest
 from ditscale.randomness import Normal, Uniform, draw
 
 
@@ -74,11 +74,11 @@ def make_prepare(data) -> Pixels | Latents:
     return Latents(image_shape(file), bits=encoder["bits"], shift=shift, scale=scale, drawn=encoder["has_std"], flip=data.flip)
 
 
-def normalisation(data, encoder: dict) -> tuple[Tensor, Tensor]:
+def normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Shift and scale of the latents that a model sees, (latent - shift) * scale: the section's own, else the encoder's.
 
     Both are one number, or one a channel: fp32 (1 or c, 1, 1).
     """
-    shift = encoder["shift_factor"] if data.latent_shift is None else data.latent_shift
-    scale = encoder["scaling_factor"] if data.latent_scale is None else data.latent_scale
-    return tuple(torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in (shift, scale))
+    shift, scale = (torch.tensor(theirs if own is None else own, dtype=torch.float32).reshape(-1, 1, 1) for own, theirs in (
+        (data.latent_shift, encoder["shift_factor"]), (data.latent_scale, encoder["scaling_factor"])))
+    return shift, scale

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 PLAIN_SECONDS = 10                                                              # between two lines
 
@@ -15,7 +16,7 @@ class Progress:
     def __init__(self, what: str, total: int, *, done: int = 0, stream=None):
         self._what, self._total, self._found, self._done = what, total, done, done
         self._stream = stream or sys.stderr
-        self._bar = None
+        self._bar: Any = None                                                   # rich's, on a terminal
 
     def __enter__(self):
         self._start = self._said = time.monotonic()

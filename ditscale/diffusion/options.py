@@ -3,7 +3,7 @@
 Each ``<name>_options.py`` holds a formulation's section of the config and these facts; ``<name>.py`` beside it, its arithmetic.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ditscale.section import Section
 
@@ -29,6 +29,9 @@ class Facts:
 
 class FormulationOptions(Facts, Section):
     """A formulation's section of the config: its options, and its ``name`` as a ``Literal``."""
+
+    if TYPE_CHECKING:
+        name: str
 
     def check_sampling(self, sampling) -> None:
         """Refuse levels that there are not, with a ``UserError``."""

@@ -11,6 +11,7 @@ is a function of (seed, image position, step) alone.
 """
 
 import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from ditscale.diffusion.arithmetic import wide
 from ditscale.diffusion.formulation import Formulation
 from ditscale.diffusion.nfe import Sampling, churned
 from ditscale.errors import UserError
+
+if TYPE_CHECKING:                                                              # what ``Sampling.check`` lets by to their samplers
+    from ditscale.diffusion.ddpm import Ddpm
+    from ditscale.diffusion.flow import Flow
 
 KL_GUARD = 0.1                                                                 # keeps w finite at t = 1, where the signal is 0
 
@@ -100,7 +105,7 @@ def _ode(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
 
 def _ancestral(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
     """Each step draws from N(mean, exp(log variance)); the mean is the posterior's (DDPM eq. 7) at the predicted clean image."""
-    chain = network.formulation.respaced(levels)
+    chain = cast("Ddpm", network.formulation).respaced(levels)
     # x_0 = (x - spread eps) / signal, put into the posterior's mean: two coefficients a step
     of_noise = (-chain.clean_weight * chain.spread / chain.signal).tolist()
     of_noisy = (chain.clean_weight / chain.signal + chain.noisy_weight).tolist()
@@ -135,7 +140,7 @@ def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
     The score is singular at t = 0, so one last step without noise leads from ``sde_last_step`` to clean: along the ``velocity``,
     along the drift with its score (``mean``), or to the clean image predicted there (``tweedie``: the posterior mean).
     """
-    flow, last = network.formulation, len(levels) - 2
+    flow, last = cast("Flow", network.formulation), len(levels) - 2
     for i, (here, there) in enumerate(zip(levels[:-1], levels[1:])):
         velocity = network.slope(x, here)
         if i == last and sampling.sde_last == "velocity":

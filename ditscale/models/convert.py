@@ -77,14 +77,11 @@ def describe(state: dict[str, Tensor], source: str) -> dict:
 
 def options_of(model: DiT) -> dict:
     """The constructor's keywords of a model."""
-    attention = model.blocks[0].attn
-    rows = model.y_embedder.embedding_table.num_embeddings
-    return {"input_size": math.isqrt(model.pos_embed.shape[1]) * model.patch_size, "patch_size": model.patch_size,
-            "in_channels": model.x_embedder.proj.in_channels, "hidden_size": model.pos_embed.shape[2], "depth": len(model.blocks),
-            "num_heads": attention.num_heads, "mlp_ratio": model.blocks[0].mlp.fc1.out_features / model.pos_embed.shape[2],
+    rows, channels = model.y_embedder.embedding_table.num_embeddings, model.x_embedder.proj.in_channels
+    return {"input_size": model.grid * model.patch_size, "patch_size": model.patch_size, "in_channels": channels,
+            "hidden_size": model.hidden_size, "depth": len(model.blocks), "num_heads": model.num_heads, "mlp_ratio": model.mlp_ratio,
             "num_classes": model.num_classes, "class_dropout_prob": 0.1 if rows > model.num_classes else 0.0,
-            "learn_sigma": model.out_channels == 2 * model.x_embedder.proj.in_channels, "block": model.block,
-            "qk_norm": isinstance(attention.q_norm, torch.nn.RMSNorm)}
+            "learn_sigma": model.out_channels == 2 * channels, "block": model.block, "qk_norm": model.qk_norm}
 
 
 def to_diffusers(model: DiT):

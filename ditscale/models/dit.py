@@ -4,14 +4,14 @@ Variants are subclasses that put something between ``encode`` and ``final_layer`
 ``discriminative.py``). Under one seed they all start from the same encoder weights.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
-from ditscale.models.blocks.modules import NORM_EPS, modulate, modulation
+from ditscale.models.blocks.modules import NORM_EPS, Modulation, modulate
 from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, sincos_position_table, unpatchify
 from ditscale.models.sizes import parse_model_name, token_grid
 
@@ -34,7 +34,7 @@ class Projection(nn.Module):
         super().__init__()
         self.linear = Linear(hidden_size, outputs)
         if modulated:
-            self.adaLN_modulation = modulation(condition_size, hidden_size, 2)
+            self.adaLN_modulation = Modulation(condition_size, hidden_size, 2)
         else:
             self.norm_final = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.modulated = modulated
@@ -63,6 +63,9 @@ class DiT(nn.Module):
         UserError: the patch size does not divide the input, the heads do not divide the width, or there is no such block.
     """
 
+    pos_embed: Tensor                                                          # (1, T, H)
+    training_only: ClassVar[tuple[str, ...]] = ()                              # modules and parameters that sampling never touches
+
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
                  block: str = DEFAULT_DESIGN, qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
@@ -73,7 +76,7 @@ class DiT(nn.Module):
         if block not in DESIGNS:
             raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
         self.patch_size, self.num_classes, self.block, self.design = patch_size, num_classes, block, DESIGNS[block]
-        self.hidden_size, self.mlp_ratio, self.qk_norm = hidden_size, mlp_ratio, qk_norm
+        self.hidden_size, self.num_heads, self.mlp_ratio, self.qk_norm = hidden_size, num_heads, mlp_ratio, qk_norm
         self.relative_grid = self.grid if relative_bias else 0
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
@@ -85,8 +88,9 @@ class DiT(nn.Module):
         initialize_linears(self)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.proj.bias)
-        for embedding in (self.y_embedder.embedding_table, self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(embedding.weight, std=0.02)
+        for embedding in (*self.y_embedder.modules(), *self.t_embedder.modules()):
+            if isinstance(embedding, (nn.Embedding, nn.Linear)):
+                nn.init.normal_(embedding.weight, std=0.02)
         if null_class == "zero":
             nn.init.zeros_(self.y_embedder.embedding_table.weight[num_classes])
 
@@ -153,10 +157,9 @@ def initialize_linears(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
     for layer in module.modules():
-        zeros = [layer.adaLN_modulation[1]] if hasattr(layer, "adaLN_modulation") else []
-        for linear in zeros + ([layer.linear] if isinstance(layer, Projection) else []):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for linear in layer.modules() if isinstance(layer, (Modulation, Projection)) else ():
+            if isinstance(linear, nn.Linear):
+                nn.init.zeros_(linear.weight)
 
 
 def create_model(name: str, *, seed: int | None = None, variant: type[DiT] = DiT, **options) -> DiT:

@@ -20,9 +20,10 @@ class ProjectionHead(nn.Module):
         self.mlp = nn.Sequential(Linear(hidden_size, head_hidden), nn.GELU(), Linear(head_hidden, head_hidden), nn.GELU(),
                                  Linear(head_hidden, bottleneck))
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
-        for layer in self.mlp[::2]:
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         directions = F.normalize(self.mlp(F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)).float(), dim=-1)

@@ -1,5 +1,7 @@
 """MaskDiT's asymmetric model (arXiv 2306.09305): the DiT encodes the kept tokens only, a small added decoder sees all places."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,8 @@ class MaskedDiT(DiT):
         options: of ``DiT``.
     """
 
-    training_only = ("mask_token",)                                            # parameters that sampling never touches
+    training_only: ClassVar[tuple[str, ...]] = ("mask_token",)
+    decoder_pos_embed: Tensor                                                  # (1, T, W)
 
     def __init__(self, *, decoder_depth: int, decoder_width: int, decoder_heads: int, mask_token: bool = True, **options):
         super().__init__(**options)

@@ -19,16 +19,17 @@ class Mdt(DiT):
     """
 
     training_only = ("mask_token", "side_block")
+    offsets: Tensor                                                            # (T, T), between all tokens
 
     def __init__(self, *, decoder_depth: int, long_skips: bool = False, **options):
         super().__init__(relative_bias=True, **options)
-        depth, width, heads = len(self.blocks), self.hidden_size, self.blocks[0].attn.num_heads
-        self.encoder_depth = depth - decoder_depth
+        width = self.hidden_size
+        self.encoder_depth = len(self.blocks) - decoder_depth
         table = self.pos_embed
         del self.pos_embed
         self.pos_embed, self.decoder_pos_embed = nn.Parameter(table.clone()), nn.Parameter(table.clone())
         self.register_buffer("offsets", relative_offsets(self.grid), persistent=False)
-        self.side_block = self.make_blocks(1, width, heads)
+        self.side_block = self.make_blocks(1, width, self.num_heads)
         self.long_skips = self.encoder_depth // 2 if long_skips else 0         # skips inside the encoder
         self.skips = nn.ModuleList(Linear(2 * width, width) for _ in range(self.long_skips + decoder_depth if long_skips else 0))
         for added in (self.side_block, self.skips):
@@ -38,12 +39,14 @@ class Mdt(DiT):
             if isinstance(module, RelativePositionBias):
                 nn.init.trunc_normal_(module.table, std=0.02)
 
-    def encode(self, tokens: Tensor, condition: Condition, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens through the encoder's blocks."""
+    def encode(self, tokens: Tensor, condition: Condition, offsets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens through the encoder's blocks; ``offsets`` lie between them, where they are not all tokens."""
+        offsets = self.offsets if offsets is None else offsets
         blocks = self.blocks[:self.encoder_depth]
         if not self.long_skips:
             return run(blocks, tokens, condition.tokens, condition.c, offsets)
-        x, outputs = join(tokens, condition.tokens), []
+        outputs: list[Tensor] = []
+        x = join(tokens, condition.tokens)
         for depth, block in enumerate(blocks):
             if depth >= len(blocks) - self.long_skips:
                 x = self.skips[depth - len(blocks) + self.long_skips](torch.cat([x, outputs.pop()], dim=-1))
@@ -77,7 +80,7 @@ class Mdt(DiT):
         """As ``DiT``; with ``kept`` (B, K) the masked pass: the encoder sees these tokens only."""
         condition, inputs = self.condition(t, y), self.embed(x)
         if kept is None:
-            encoded, beside = self.encode(inputs, condition, self.offsets)
+            encoded, beside = self.encode(inputs, condition)
             return self.decode(self.placed(encoded), beside, condition, inputs)
         offsets = self.offsets[kept[:, :, None], kept[:, None, :]]             # (B, K, K)
         encoded, beside = self.encode(gather(inputs, kept), condition, offsets)

@@ -1,7 +1,9 @@
 """What every objective offers, and what they share: one way to noise a batch, one way to drop labels."""
 
+import functools
+import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +24,11 @@ class Terms(NamedTuple):
 
     losses: dict[str, Tensor]
     watched: dict[str, Tensor] = {}
+
+    @property
+    def loss(self) -> Tensor:
+        """The training loss."""
+        return functools.reduce(operator.add, self.losses.values())
 
 
 class Noised(NamedTuple):
@@ -50,11 +57,11 @@ class Objective:
 
     def __init__(self, formulation: Formulation, image_shape: tuple[int, int, int], *, num_classes: int,
                  class_dropout_prob: float, images: int):
-        self.formulation, self.images = formulation, images
+        self.formulation, self.image_shape, self.images = formulation, image_shape, images
         self.null_class, self.class_dropout_prob = num_classes, class_dropout_prob
         self.streams: dict[str, Normal | Uniform] = {"noise": Normal(image_shape), "noise level": Uniform(), "label drop": Uniform()}
         self.buffers: dict[str, Tensor] = {}
-        self.teacher = None
+        self.teacher: Any = None                                               # a model of averaged weights
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
         """The terms of one micro batch. ``model`` is called as ``model(x, t, y)``, with more where the variant's model takes it."""

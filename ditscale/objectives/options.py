@@ -50,6 +50,8 @@ class Variant(Section):
     plain_dit: ClassVar[bool] = False
     decoder_parts: ClassVar[tuple[str, ...]] = ()
     head_parts: ClassVar[tuple[str, ...]] = ("head",)
+    if TYPE_CHECKING:
+        name: str
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         """Refuse options that do not go with the model's size, its tokens or the training length.
@@ -121,7 +123,9 @@ class AddedDecoder(Variant):
     """
 
     least_tokens = 2
-    decoder_parts = ("decoder_embed", "decoder")
+    decoder_parts: ClassVar[tuple[str, ...]] = ("decoder_embed", "decoder")
+    if TYPE_CHECKING:
+        mask_ratio: float                                                      # each with a default of its own
 
     decoder_depth: Count | None = Field(None, ge=0)
     decoder_width: Count | None = Field(None, gt=0)

@@ -1,6 +1,7 @@
 """Join the process group in which DeepSpeed trains."""
 
 import os
+from typing import cast
 
 import torch.distributed as dist
 
@@ -35,5 +36,5 @@ def join_world() -> World:
     device.use(mine)
     if not dist.is_initialized():
         deepspeed.init_distributed(dist_backend="gloo" if on_cpu else get_accelerator().communication_backend_name(), verbose=False)
-    control = None if on_cpu else dist.new_group(backend="gloo")
+    control = None if on_cpu else cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
     return World(dist.get_rank(), dist.get_world_size(), mine, control)

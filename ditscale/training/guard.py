@@ -105,9 +105,10 @@ class Guard:
 
     def read(self) -> Found:
         """What has happened since the last call. Waits for the device."""
-        counts = torch.stack([self.skipped, self.in_a_row, self.worst, self.worst_images, self.first_images]).tolist()
+        counts = [self.skipped, self.in_a_row, self.worst, self.worst_images, self.first_images]
+        skipped, in_a_row, worst, worst_images, first_images = torch.stack(counts).tolist()
         norm, norm_max = torch.stack([self.norm, self.norm_max]).tolist()
-        if not counts[0]:
+        if not skipped:
             self._restart()
             return Found(norm, norm_max)
         bad = self.bad.int()
@@ -115,8 +116,8 @@ class Guard:
             dist.all_reduce(bad, op=dist.ReduceOp.MAX)
         names = [name for name, is_bad in zip(self.layout.shapes, bad.tolist(), strict=True) if is_bad]
         self._restart()
-        return Found(norm, norm_max, *counts, parameter=names[-1] if names else "", bad_parameters=len(names),
-                     parameters=len(self.layout.shapes))
+        return Found(norm, norm_max, skipped, in_a_row, worst, worst_images, first_images, parameter=names[-1] if names else "",
+                     bad_parameters=len(names), parameters=len(self.layout.shapes))
 
     def check(self, found: Found, limit: int, *, at_the_end: bool) -> None:
         """Give up where too many steps in a row were passed over; a run that would end with more than one of them is not done.

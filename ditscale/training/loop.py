@@ -74,7 +74,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 with timed("forward"):
                     terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
                 with timed("backward"):
-                    zero.backward(engine, sum(terms.losses.values()))
+                    zero.backward(engine, terms.loss)
                 with timed("optimizer"):
                     if engine.is_gradient_accumulation_boundary():
                         guard.inspect(images_seen)

@@ -22,7 +22,8 @@ class Start:
     """
 
     def __init__(self, run: RunDir, keeps_status: bool, job: tuple[float, float] | None = None):
-        self.run, self.keeps_status, self.job, self.stop = run, keeps_status, job, None
+        self.run, self.keeps_status, self.job = run, keeps_status, job
+        self.stop: StopRequest | None = None
         self.found = sorted(run.checkpoints.glob("images-*"))
         self.words = Words(self._tell) if keeps_status else None
 

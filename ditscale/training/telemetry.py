@@ -2,7 +2,9 @@
 
 import math
 import resource
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -18,7 +20,6 @@ from ditscale.objectives.objective import Terms
 from ditscale.ranks import World
 from ditscale.rundir import RUNNING, RunDir, read_lines
 from ditscale.training.guard import Found
-from ditscale.training.spikes import Spikes
 from ditscale.training.timers import Timers
 from ditscale.training.trackers import Trackers
 
@@ -133,6 +134,30 @@ class Telemetry:
     def close(self) -> None:
         if self.trackers:
             self.trackers.close()
+
+
+class Spikes:
+    """Tells of a value far above the last ones: the median plus ``deviations`` robust standard deviations.
+
+    The band is at least a twentieth of the median wide, so that a very quiet curve does not cry wolf.
+    """
+
+    def __init__(self, window: int = 32, needed: int = 8, deviations: float = 6.0):
+        self.recent: deque[float] = deque(maxlen=window)
+        self.needed, self.deviations = needed, deviations
+
+    def add(self, value: float) -> bool:
+        """Whether the value is a spike; it then counts among the recent ones like any other. NaN is left out."""
+        if math.isnan(value):
+            return False
+        spike = len(self.recent) >= self.needed and value > self._limit()
+        self.recent.append(value)
+        return spike
+
+    def _limit(self) -> float:
+        middle = statistics.median(self.recent)
+        spread = 1.4826 * statistics.median(abs(value - middle) for value in self.recent)
+        return middle + max(self.deviations * spread, abs(middle) / 20)
 
 
 def _loss(record: dict[str, float]) -> float:

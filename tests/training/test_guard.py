@@ -13,7 +13,7 @@ from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_ema
 from ditscale.training.guard import TooManySkipped
 from ditscale.training.loop import train
-from ditscale.training.spikes import Spikes
+from ditscale.training.telemetry import Spikes
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 

@@ -12,7 +12,9 @@ import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from ditscale.data.sources.base import Request, Source, stamp
 from ditscale.data.sources.layout import arrange
@@ -21,14 +23,15 @@ from ditscale.errors import UserError
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)
 BLOCK = 512                                                                     # bytes; a tar is made of them
 HEADER = re.compile(rb"(?s)(.{100}).{24}([0-7]{11})[ \0].{20}([05]).{100}ustar.{83}\0")    # name, size, type; name has no more parts
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
+COMPRESSED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
 
 
 class ZipReader:
     """Reads members of a zip by name; each process opens it once."""
 
     def __init__(self, path: Path):
-        self._path, self._zip = path, None
+        self._path = path
+        self._zip: zipfile.ZipFile | None = None
 
     def __getstate__(self):
         return {"_path": self._path, "_zip": None}
@@ -38,19 +41,23 @@ class ZipReader:
         return self._zip.read(place)
 
 
-class RangeReader:
-    """Reads (first byte, number of bytes) of a file; each process opens it once."""
+class RangesReader:
+    """Reads (first byte, number of bytes) of a file, or (number of the file, ...) of several; each process keeps the one that it
+    read last open."""
 
-    def __init__(self, path: Path):
-        self._path, self._file = path, None
+    def __init__(self, *paths: Path):
+        self._paths = paths
+        self._open: tuple[int, BinaryIO] | None = None
 
     def __getstate__(self):
-        return {"_path": self._path, "_file": None}
+        return {"_paths": self._paths, "_open": None}
 
     def read(self, place) -> bytes:
-        self._file = self._file or open(self._path, "rb")
-        self._file.seek(place[0])
-        return self._file.read(place[1])
+        number, first, size = place if len(place) == 3 else (0, *place)
+        if self._open is None or self._open[0] != number:
+            self._open = number, open(self._paths[number], "rb")
+        self._open[1].seek(first)
+        return self._open[1].read(size)
 
 
 def open_zip(request: Request) -> Source:
@@ -79,7 +86,7 @@ def open_tar(request: Request) -> Source:
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole tar archive: {error}") from None
     found = members_of(path, plain)
-    places, reader = dict(found), RangeReader(plain)
+    places, reader = dict(found), RangesReader(plain)
     layout = arrange(request, list(places), lambda name: reader.read(places[name]))
     return Source(f"tar archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names,
                   [places[name] for name in layout.names], reader, stamp(path), layout.notes)
@@ -121,7 +128,8 @@ def _plain_tar(path: Path, scratch: Path) -> Path:
 
 def _plain_members(plain: Path) -> list[tuple[str, tuple[int, int]]] | None:
     """What ``_members`` yields, many times as fast, for a tar of files and folders with short names; None for any other."""
-    found, at, end = [], 0, plain.stat().st_size
+    found: list[tuple[str, tuple[int, int]]] = []
+    at, end = 0, plain.stat().st_size
     if end < 2 * BLOCK:
         return None
     with open(plain, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -152,7 +160,7 @@ def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int 
                 yield from _members(path, inner, name.removesuffix(".tar") + "/", start)
         else:
             yield name, (start, member.size)
-        tar.members = []                                                        # else it keeps a kilobyte a file
+        tar.members = []  # type: ignore[attr-defined]                          # else it keeps a kilobyte a file
 
 
 def _check_names(path: Path, names: list[str]) -> None:

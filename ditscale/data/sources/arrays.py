@@ -19,7 +19,8 @@ class ArrayReader:
     """Rows of an .npy through a memory map, as (H, W) or (H, W, C)."""
 
     def __init__(self, path: Path, channels_first: bool):
-        self._path, self._channels_first, self._array = path, channels_first, None
+        self._path, self._channels_first = path, channels_first
+        self._array: np.ndarray | None = None
 
     def __getstate__(self):
         return {**self.__dict__, "_array": None}

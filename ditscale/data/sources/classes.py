@@ -23,8 +23,8 @@ def number_classes(request: Request, where, values, count: int,
     """
     labels = _numbers(where, np.asarray(values))
     if labels.dtype.kind in "UO":
-        names, labels = np.unique(labels.astype(str), return_inverse=True)
-        return labels.astype(np.int64), names.tolist()
+        words, numbers = np.unique(labels.astype(str), return_inverse=True)
+        return numbers.astype(np.int64), words.tolist()
     if request.first_label and (labels == 0).any():
         raise UserError(f"{where}: label 0 with --first-label {request.first_label}: classes are counted from 0 here; leave it out")
     if (labels == -1).any():

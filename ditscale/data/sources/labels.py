@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ditscale.data.sources import imagenet
@@ -15,10 +16,10 @@ KAGGLE = ["imageid", "predictionstring"]
 SHOWN = 80                                                                      # characters of a line in a message
 
 
-def read_labels(path: Path) -> dict[str, int | str]:
+def read_labels(path: Path) -> Mapping[str, int | str]:
     """``{image name: label}`` of what ``--labels`` names: see ``parse_labels``, or ImageNet's devkit."""
     try:
-        found = imagenet.from_devkit(path) if imagenet.is_devkit(path) else parse_labels(path, path.read_bytes())
+        found: Mapping[str, int | str] | None = imagenet.from_devkit(path) if imagenet.is_devkit(path) else parse_labels(path, path.read_bytes())
     except OSError as error:
         raise UserError(f"--labels {path}: cannot be read: {error.strerror or error}") from None
     if found is None:
@@ -26,13 +27,14 @@ def read_labels(path: Path) -> dict[str, int | str]:
     return found
 
 
-def parse_labels(where, content: bytes) -> dict[str, int | str] | None:
+def parse_labels(where, content: bytes) -> Mapping[str, int | str] | None:
     """``{image name: label}``, labels as they stand there. None: JSON without labels.
 
     Raises:
         UserError: the file is not of this form, or names an image twice.
     """
     name = str(where).lower()
+    pairs: Sequence[tuple[str, int | str]] | None
     if name.endswith(".json"):
         pairs = _from_json(where, content)
     elif name.endswith(".csv"):

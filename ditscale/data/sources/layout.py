@@ -11,7 +11,9 @@
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +28,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "heldout")
 HIDDEN = re.compile(r"(^|/)(\.(?!/)|__MACOSX)")                                 # "./" is only a way to write a path
 LABELS_NAME = "dataset.json"                                                    # StyleGAN's and EDM's, at the root
+
+Table = tuple[Path | str, Mapping[str, int | str]]                              # where labels by name stand, and they
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def arrange(request: Request, files: list[str], read, *, shards: bool = False) -
     shown = [name for name in files if not HIDDEN.search(name)] if HIDDEN.search("/".join(files)) else files
     images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
     if not images:
-        found = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
-        raise UserError(f"{request.path}: no images in it ({', '.join(SUFFIXES)}); {found}")
+        held = f"it holds {', '.join(sorted(shown)[:3])}, ..." if shown else "it is empty"
+        raise UserError(f"{request.path}: no images in it ({', '.join(SUFFIXES)}); {held}")
     around = _shared_folder(images)
     found = None if request.unlabeled or request.as_images else _labels_table(request, shown, around, read)
     if found is not None and request.split is None:
@@ -69,7 +73,7 @@ def arrange(request: Request, files: list[str], read, *, shards: bool = False) -
     return _in_split(request, found, split_of(request, images), shown, read, shards)
 
 
-def _in_split(request: Request, found, split: Split, shown: list[str], read, shards: bool) -> Layout:
+def _in_split(request: Request, found: Table | None, split: Split, shown: list[str], read, shards: bool) -> Layout:
     """The images of one split, with labels from the first that gives any: a table, files beside, a published table, folders."""
     notes = _passed_over(shown, len(split.names) + split.others)
     if found is not None:
@@ -120,7 +124,7 @@ def split_of(request: Request, images: list[str]) -> Split:
         return Split(None, root, images, folders, sorted({*folders} - {None}), 0)
     name = one_split(request.path, set(folders), request.split)
     below = {folder: len(f"{root}{folder}/") for folder in SPLITS}
-    of = {folder: [] for folder in sorted(set(folders))}
+    of: dict[str, list[str | None]] = {folder: [] for folder in sorted(set(folders))}
     for image, folder in zip(images, folders):
         of[folder].append(_folder(image, below[folder]))
     known = {folder: {*classes} for folder, classes in of.items() if None not in classes}
@@ -128,8 +132,8 @@ def split_of(request: Request, images: list[str]) -> Split:
     several = set().union(*(classes for classes in known.values() if len(classes) > 1))
     known = {folder: classes for folder, classes in known.items() if len(classes) > 1 or classes <= several or not several}
     names = [image for image, place in zip(images, folders) if place == name]
-    classes = of[name] if name in known or None in of[name] else [None] * len(names)
-    return Split(name, f"{root}{name}/", names, classes, sorted(set().union(*known.values())), len(images) - len(names))
+    mine: list[str | None] = of[name] if name in known or None in of[name] else [None] * len(names)
+    return Split(name, f"{root}{name}/", names, mine, sorted(set().union(*known.values())), len(images) - len(names))
 
 
 def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
@@ -159,7 +163,7 @@ def _without_labels(split: Split, notes: list[str]) -> Layout:
     return Layout(split.names, np.zeros(len(split.names), np.int64), None, split.name or "all", notes)
 
 
-def _published(request: Request, split: Split, files: list[str], read) -> tuple | None:
+def _published(request: Request, split: Split, files: list[str], read) -> Table | None:
     """Where ImageNet's and Tiny-ImageNet's validation labels stand, and they; None where these are other images.
 
     Raises:
@@ -187,7 +191,7 @@ def _folder(name: str, start: int) -> str | None:
     return None if end < 0 else name[start:end]
 
 
-def _labels_table(request: Request, files: list[str], around: str, read) -> tuple | None:
+def _labels_table(request: Request, files: list[str], around: str, read) -> Table | None:
     """Where labels by name stand, and they, from --labels or else the source's own dataset.json; None where there is neither."""
     if request.labels is not None:
         return request.labels, read_labels(request.labels)
@@ -197,8 +201,8 @@ def _labels_table(request: Request, files: list[str], around: str, read) -> tupl
     return None
 
 
-def _by_table(request: Request, where, table: dict[str, int | str], images: list[str], around: str, split: str, notes: list[str],
-              known: list[str] = ()) -> Layout:
+def _by_table(request: Request, where: Path | str, table: Mapping[str, int | str], images: list[str], around: str, split: str, notes: list[str],
+              known: Sequence[str] = ()) -> Layout:
     """Classes are what the table says. Its names count from the source's folder, from the one folder in it, or are the files' own;
     they may lack the ending, where all of them do.
 

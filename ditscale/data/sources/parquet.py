@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,9 @@ class ParquetReader:
     """Reads images by (file, row group, row in the group), and keeps the last row group: rows are asked for in order."""
 
     def __init__(self, files: list[Path], column: str):
-        self._files, self._column, self._place, self._values = files, column, None, None
+        self._files, self._column = files, column
+        self._place: tuple[int, int] | None = None
+        self._values: Any = None                                                # the column's, of that row group
 
     def __getstate__(self):
         return {**self.__dict__, "_place": None, "_values": None}

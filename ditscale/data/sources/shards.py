@@ -10,32 +10,17 @@
 import re
 from pathlib import Path
 
-from ditscale.data.sources.archive import members_of
+from ditscale.data.sources.archive import RangesReader, members_of
 from ditscale.data.sources.base import Request, Source, stamp
 from ditscale.data.sources.layout import SPLITS, arrange
 
 SHARD = re.compile(r"(.*[-_.])?\d+")
 
 
-class RangesReader:
-    """Reads (number of the file, first byte, number of bytes); each process keeps the file that it read last open."""
-
-    def __init__(self, paths: list[Path]):
-        self._paths, self._number, self._file = paths, None, None
-
-    def __getstate__(self):
-        return {"_paths": self._paths, "_number": None, "_file": None}
-
-    def read(self, place) -> bytes:
-        if self._number != place[0]:
-            self._number, self._file = place[0], open(self._paths[place[0]], "rb")
-        self._file.seek(place[1])
-        return self._file.read(place[2])
-
-
 def open_shards(request: Request, tars: list[str]) -> Source:
     """The images of all archives of a folder; ``tars`` are their names in it, sorted."""
-    root, places = request.path, {}
+    root = request.path
+    places: dict[str, tuple[int, int, int]] = {}
     shards = all(SHARD.fullmatch(Path(name).stem) for name in tars)
     splits = [_split_of(name) for name in tars] if shards else []
     for number, tar in enumerate(tars):
@@ -44,7 +29,7 @@ def open_shards(request: Request, tars: list[str]) -> Source:
             above = f"{splits[number]}/{above.replace('/', '-')}"
         places |= {f"{above}/{name}": (number, *place) for name, place in members_of(root / tar, root / tar)}
     paths = [root / name for name in tars]
-    reader = RangesReader(paths)
+    reader = RangesReader(*paths)
     layout = arrange(request, list(places), lambda name: reader.read(places[name]), shards=shards)
     return Source(f"folder {root.resolve().name} of {len(tars)} tar archives", layout.split, layout.names, layout.labels,
                   layout.class_names, [places[name] for name in layout.names], reader, stamp(*paths), layout.notes)

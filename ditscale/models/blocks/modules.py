@@ -33,9 +33,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, None], normed.float(), 1 + scale[:, None]).to(x.dtype)
 
 
-def modulation(condition_size: int, hidden_size: int, vectors: int) -> nn.Sequential:
+class Modulation(nn.Sequential):
     """A condition (B, E) to ``vectors`` modulation vectors (B, vectors * H)."""
-    return nn.Sequential(nn.SiLU(), Linear(condition_size, vectors * hidden_size))
+
+    def __init__(self, condition_size: int, hidden_size: int, vectors: int):
+        super().__init__(nn.SiLU(), Linear(condition_size, vectors * hidden_size))
 
 
 class InContextBlock(nn.Module):
@@ -78,7 +80,7 @@ class AdaLNBlock(nn.Module):
         super().__init__()
         self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = modulation(condition_size, hidden_size, 4)
+        self.adaLN_modulation = Modulation(condition_size, hidden_size, 4)
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, shift_m, scale_m = self.adaLN_modulation(c).float().chunk(4, dim=1)
@@ -93,7 +95,7 @@ class AdaLNZeroBlock(nn.Module):
         super().__init__()
         self.attn = Attention(hidden_size, num_heads, qk_norm, relative_grid)
         self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = modulation(condition_size, hidden_size, 6)
+        self.adaLN_modulation = Modulation(condition_size, hidden_size, 6)
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).float().chunk(6, dim=1)

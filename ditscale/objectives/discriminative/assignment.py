@@ -12,7 +12,8 @@ class RunningMean:
 
     def __init__(self, momentum: float):
         self.momentum = momentum
-        self.total, self.count = None, 0
+        self.total: Tensor | None = None
+        self.count = 0
 
     def collect(self, rows: Tensor) -> None:
         """Count one micro batch (N, P)."""

@@ -40,7 +40,7 @@ class Discriminative(Objective):
         if options.discriminates and options.teacher_noise == "uniform_below":
             self.streams["teacher noise level"] = Uniform()
         if options.discriminates and not options.shared_noise:
-            self.streams["teacher noise"] = Normal(self.streams["noise"].shape)
+            self.streams["teacher noise"] = Normal(self.image_shape)
         terms = [term for term, weight in self.weights.items() if weight]
         self.means = {f"usage_{term}": RunningMean(USAGE_MOMENTUM) for term in terms}
         self.buffers = {name: torch.full((prototypes,), 1 / prototypes) for name in self.means}
@@ -58,7 +58,8 @@ class Discriminative(Objective):
             return Terms(self.generative(model(*inputs, kept=kept), batch, noised))
         output, student = model(*inputs, kept=kept, with_logits=True, detach=self.options.detach_encoder_for_generation)
         teacher = self.teach(batch, noised, draws, kept)
-        losses, watched = self.generative(output, batch, noised), {}
+        losses = self.generative(output, batch, noised)
+        watched: dict[str, Tensor] = {}
         for term, weight in self.weights.items():
             if weight:
                 loss, seen = self.compare(term, getattr(student, term), getattr(teacher, term).flatten(0, -2))

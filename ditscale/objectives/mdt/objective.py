@@ -27,14 +27,14 @@ class MaskedDiffusion(Objective):
         self.options, self.tokens, self.seed = options, tokens, seed
         self.streams["token mask"] = Uniform(tokens)
         if not options.shared_draws:
-            self.streams |= {"noise" + OWN: Normal(self.streams["noise"].shape), "label drop" + OWN: Uniform()}
+            self.streams |= {"noise" + OWN: Normal(self.image_shape), "label drop" + OWN: Uniform()}
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
         full = masked = self.noised(batch, draws)
         if not self.options.shared_draws:
             masked = self.noised(batch, draws | {name: draws[name + OWN] for name in ("noise", "label drop")})
         kept = keep_lowest(draws["token mask"], kept_tokens(self.tokens, self.ratio(batch.images_seen)))
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for name, noised, places in (("generative_full", full, None), ("generative_masked", masked, kept)):
             output = model(*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels, kept=places)
             losses |= named_means(name, self.formulation.loss(output, batch.images, noised.noise, noised.t))

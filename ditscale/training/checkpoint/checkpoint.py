@@ -18,6 +18,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from safetensors.torch import load_file
@@ -47,7 +48,7 @@ MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("ma
 class TrainingState:
     """What a run needs back to go on as if it had never stopped."""
 
-    engine: object
+    engine: Any                                                                # DeepSpeed's
     optimizer: Optimizer
     layout: Layout
     averages: Averages

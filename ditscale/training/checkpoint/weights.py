@@ -141,8 +141,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
     if config.objective.plain_dit:
         save_model(model, target)
         return sum(p.numel() for p in model.parameters())
-    dropped = getattr(model, "training_only", ())
-    kept = {name: p for name, p in weights.items() if name.split(".")[0] not in dropped}
+    kept = {name: p for name, p in weights.items() if name.split(".")[0] not in model.training_only}
     header = {"run": json.dumps(run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
     save_file({name: p.contiguous() for name, p in kept.items()}, target, metadata=header)
     return sum(p.numel() for p in kept.values())

@@ -5,14 +5,19 @@ follows one writer a folder. They are drawn anew from evals.jsonl at each score,
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ditscale.rundir import EVALUATION, RunDir, last_line, read_lines
 from ditscale.training.trackers.tracker import evaluation_scalars, metric_scalars
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 
 class TensorBoard:
     def __init__(self, run: RunDir):
-        self.run, self.losses = run, None
+        self.run = run
+        self.losses: SummaryWriter | None = None
 
     def start_training(self) -> None:
         last = last_line(self.run.metrics, "images_seen")

@@ -42,7 +42,8 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
     In place of a reduction with nobody, which takes three copies. Each comes out as soon as it lies there, still in the cache.
     """
     flats = [torch.empty_like(weights_of(parameters, master, 1)) for parameters, master in zip(engine.made.groups, layout.masters)]
-    parts, ends = [[] for _ in flats], [0] * len(flats)
+    parts: list[list[Tensor]] = [[] for _ in flats]
+    ends = [0] * len(flats)
     for piece in layout.mine:
         p, group, end = layout.parameters[piece.name], piece.group, piece.offset + piece.numel
         if piece.offset > ends[group]:

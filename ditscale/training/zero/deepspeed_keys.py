@@ -27,7 +27,7 @@ class Key:
     """
 
     kind: str
-    type: object = ""
+    type: str | tuple = ""
     why: str = ""
     off: tuple = ()
     switch: str = ""

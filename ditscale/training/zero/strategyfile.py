@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.training.zero.deepspeed_keys import ALLOWED, BOOL, COUNT, IDLE, LIST, POSITIVE, REFUSED, SECTION, SHARE, TEXT, TOP, Key
@@ -80,7 +81,7 @@ def _once(pairs: list[tuple], where: str) -> dict:
 
 def _sort(values: dict, table: dict[str, Key], prefix: str, strategy: Strategy) -> dict:
     """What is allowed of a section; the rest goes into the strategy's other parts, or is refused."""
-    allowed = {}
+    allowed: dict[str, Any] = {}
     for name, value in values.items():
         full, key = prefix + name, table.get(name)
         if key is None:

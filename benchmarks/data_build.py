@@ -24,7 +24,7 @@ from PIL import Image
 from tiny import parse
 
 from ditscale.data.build import build_images
-from ditscale.data.crop import adm_crop
+from ditscale.data.decode import adm_crop
 from ditscale.data.sources import open_source
 from ditscale.data.sources.archive import RangeReader
 

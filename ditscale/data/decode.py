@@ -1,5 +1,9 @@
 """One image of any kind to an array of pixels: colour modes, turned photos, 16 bits, then the crop.
 
+The crop is the centre crop of ADM (guided-diffusion), which DiT and its descendants train on, bit for bit: an image whose short side is
+at least twice the wanted size is halved with a box filter, again and again; then a bicubic resize brings the short side to the size;
+then the middle square is cut out. Images that are smaller are enlarged.
+
 What is done to which kind is in docs/data.md. Every conversion is counted under a name of ``HANDLED``.
 """
 
@@ -12,8 +16,6 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import jpeg_factory
-
-from ditscale.data.crop import adm_crop, resized
 
 HANDLED = ("greyscale", "palette", "cmyk", "alpha", "exif_rotated", "sixteen_bit", "huge", "animated", "enlarged")
 HUGE_PIXELS = 89_478_485                                                        # where PIL itself begins to warn
@@ -59,6 +61,25 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
     except Exception as error:
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
     return pixels.reshape(size, size, channels), handled
+
+
+def adm_crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle ``size`` x ``size`` pixels of the image at the scale at which its short side is ``size``."""
+    if image.size == (size, size):
+        return image                                                            # the rule would copy it, twice
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
+    image = image.resize(resized(image.size, size), resample=Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Width and height after the bicubic resize, before the cut. A thin image that is enlarged may get very long."""
+    while min(sides) >= 2 * size:
+        sides = (sides[0] // 2, sides[1] // 2)
+    scale = size / min(sides)
+    return round(sides[0] * scale), round(sides[1] * scale)                     # Python's round: a half goes to the even
 
 
 def _opened(content: bytes) -> Image.Image:

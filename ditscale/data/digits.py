@@ -12,9 +12,9 @@ import numpy as np
 
 import ditscale
 from ditscale.data.beton import BetonFile
+from ditscale.data.ffcv_import import build_beton
 from ditscale.data.manifest import Manifest, content_blake2b, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.order import epoch_order
-from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
 

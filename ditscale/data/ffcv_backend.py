@@ -176,7 +176,7 @@ class _Samples:
 
 
 def write_with_ffcv(path, fields: dict[str, np.ndarray]) -> None:
-    """Write the file in place, see ``ditscale.data.writer.build_beton``."""
+    """Write the file in place, see ``ditscale.data.ffcv_import.build_beton``."""
     specs = field_specs(path, fields)
     kinds = {name: IntField() if spec.is_int else NDArrayField(spec.dtype, spec.shape) for name, spec in specs.items()}
     writer = Writer(str(path), kinds, page_size=fitting_page_size(specs), num_workers=1)

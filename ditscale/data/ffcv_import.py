@@ -1,7 +1,13 @@
-"""Import FFCV, which is optional, without what its import does to the process."""
+"""FFCV, which is optional: imported without what its import does to the process; and it writes the files where it is installed."""
 
 import functools
 from contextlib import contextmanager
+
+import numpy as np
+
+from ditscale.data.aside import written_aside
+from ditscale.data.beton import BetonFile, field_specs, write_beton
+from ditscale.errors import UserError
 
 
 @functools.cache
@@ -22,6 +28,29 @@ def load_ffcv():
         return None, f"ffcv does not import: {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         torch.set_num_threads(threads)
+
+
+def build_beton(path, fields: dict[str, np.ndarray]) -> str:
+    """Write arrays whose first axis runs over the samples, with FFCV or else with numpy: the bytes are the same for one array field.
+    Returns the writer used, "ffcv" or "numpy".
+
+    One-dimensional int64 arrays become integer fields, others array fields. The file appears whole or not at all.
+
+    Raises:
+        UserError: a field cannot be stored, or the file cannot be written.
+    """
+    field_specs(path, fields)
+    ffcv_backend, _ = load_ffcv()
+    if ffcv_backend is None:
+        write_beton(path, fields)
+        return "numpy"
+    with written_aside(path) as aside:
+        ffcv_backend.write_with_ffcv(aside, fields)
+        try:
+            BetonFile(aside)                                                   # FFCV does not notice a short write
+        except UserError as error:
+            raise UserError(f"{path}: FFCV did not write it whole, is the disk full? ({error})") from None
+    return "ffcv"
 
 
 @contextmanager

@@ -149,9 +149,6 @@ class Ddpm(DdpmFacts):
             setattr(chain, name, values[::-1])
         return chain
 
-    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
-        return torch.lerp(high.float(), low.float(), share).round().long()
-
     def noise_share(self, level: float) -> float:
         return level / TRAIN_STEPS
 

@@ -88,10 +88,6 @@ class Edm(EdmFacts):
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         return 1.0, there - here
 
-    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
-        """Even in sigma^(1/rho), as the sampling levels are."""
-        return torch.lerp(high ** (1 / self.rho), low ** (1 / self.rho), share) ** self.rho
-
     def noise_share(self, level: float) -> float:
         """The share of sampling steps still to do: 0 at sigma_min, 1 at sigma_max."""
         high, low, here = (value ** (1 / self.rho) for value in (self.sigma_max, self.sigma_min, level))

@@ -96,8 +96,5 @@ class Flow(FlowFacts):
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         return 1.0, there - here
 
-    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
-        return torch.lerp(high, low, share)
-
     def noise_share(self, level: float) -> float:
         return level

@@ -61,9 +61,6 @@ class Formulation(Protocol):
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         """(keep, move) of an Euler step of the probability-flow ODE between two levels: ``x' = keep x + move slope``."""
 
-    def between(self, high: Tensor, low: Tensor, share: float) -> Tensor:
-        """Levels (B,) that lie ``share`` of the way from ``high`` to ``low``."""
-
     def noise_share(self, level: float) -> float:
         """Where a level lies between clean (0) and pure noise (1), as sampling time goes."""
 

@@ -1,20 +1,23 @@
 """The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
 
 import time
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from ditscale import randomness
-from ditscale.config import RunConfig
+from ditscale.config import ResourcesConfig, RunConfig
 from ditscale.data.loader import open_loader
 from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
+from ditscale.models.blocks import DESIGNS
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.objectives.variants import build_model, make_objective
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines
-from ditscale.training.block_options import prepare_blocks
 from ditscale.training.checkpoint import checkpoint
-from ditscale.training.ema.ema import Averages
-from ditscale.training.ema.teacher import Teacher
+from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.guard import Guard
 from ditscale.training.profiling import Profiler
 from ditscale.training.schedule import learning_rate, reached
@@ -125,3 +128,19 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
         teacher = Teacher(layout, build_model(config).to(world.device), zero.forward_dtype(config))
         objective.teacher = teacher.model
     return checkpoint.TrainingState(engine, config.train.optimizer, layout, averages, teacher, objective.buffers)
+
+
+def prepare_blocks(model: nn.Module, resources: ResourcesConfig) -> nn.Module:
+    """Compile each block, or recompute it in the backward pass instead of keeping its activations, as ``resources`` says.
+
+    By block: all blocks of a kind share one graph, so compiling takes as long for 28 as for one, and ZeRO-3 can still fetch
+    parameters in between.
+    """
+    classes = tuple(design.block for design in DESIGNS.values())
+    for block in model.modules():
+        if isinstance(block, classes):
+            if resources.compile:
+                block.compile()
+            if resources.checkpoint_activations:
+                block.forward = partial(recomputed, block.forward, use_reentrant=False)
+    return model

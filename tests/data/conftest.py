@@ -1,7 +1,10 @@
 """A small file of several pages and its source arrays; small images."""
 
 import io
+import pickle
 import resource
+import tarfile
+import zipfile
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -10,6 +13,8 @@ import pytest
 from PIL import Image
 
 from ditscale.data.beton import write_beton
+from ditscale.data.sources import open_source
+from ditscale.errors import UserError
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +89,51 @@ def files_limited_to():
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     return limited
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """``opened(path, **options)``: the source, after a trip to another process as far as pickle is concerned."""
+    def open_it(path, **options):
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        return pickle.loads(pickle.dumps(open_source(path, scratch=tmp_path / "scratch", **options)))
+    return open_it
+
+
+@pytest.fixture
+def refused(opened):
+    """``refused(path, **options)``: the one line with which a source is refused."""
+    def said(path, **options):
+        with pytest.raises(UserError) as caught:
+            opened(path, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+    return said
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """``contents(source)``: what is read and the label, by name."""
+    def read(source):
+        rows = zip(source.names, source.places, source.labels)
+        return {name: (source.reader.read(place), int(label)) for name, place, label in rows}
+    return read
+
+
+@pytest.fixture(scope="session")
+def packed():
+    """``packed(path, files)``: an archive of ``{name: bytes}``, a zip or, with tarfile's ``mode``, a tar; ``duplicate`` comes again."""
+    def pack(path, files, mode="w", duplicate=None):
+        items = [*files.items(), *([(duplicate, b"again")] if duplicate else [])]
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in items:
+                    archive.writestr(name, content)
+            return path
+        with tarfile.open(path, mode) as target:
+            for name, content in items:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                target.addfile(info, io.BytesIO(content))
+        return path
+    return pack

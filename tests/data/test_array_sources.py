@@ -11,16 +11,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from ditscale.data.sources import cifar10, open_source
+from ditscale.data.sources import cifar10
 from ditscale.errors import UserError
-
-
-@pytest.fixture
-def opened(tmp_path):
-    def open_it(path, **options):
-        (tmp_path / "scratch").mkdir(exist_ok=True)
-        return pickle.loads(pickle.dumps(open_source(path, scratch=tmp_path / "scratch", **options)))
-    return open_it
 
 
 @pytest.fixture

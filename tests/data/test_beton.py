@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ditscale.data.beton import FIELD, HEADER, BetonFile, field_specs, stream_beton, write_beton
+from ditscale.data.ffcv_import import build_beton
 from ditscale.data.kinds import kind_of
 from ditscale.data.manifest import stored_blake2b
-from ditscale.data.writer import build_beton
 from ditscale.errors import UserError
 
 

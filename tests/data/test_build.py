@@ -16,7 +16,7 @@ from PIL import Image
 from ditscale.data import build as build_module, chunks
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.build import build_images
-from ditscale.data.crop import adm_crop
+from ditscale.data.decode import adm_crop
 from ditscale.data.loader import open_loader
 from ditscale.data.manifest import content_blake2b, read_manifest
 from ditscale.errors import UserError

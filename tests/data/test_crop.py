@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditscale.data.crop import adm_crop, resized
+from ditscale.data.decode import adm_crop, resized
 
 
 def by_the_rule(image, size):

@@ -174,7 +174,7 @@ def test_without_ffcv_the_memory_map_takes_over(stored):
 import sys
 sys.modules["ffcv"] = None                                                     # import ffcv now raises ImportError
 from ditscale.data.loader import Batch, open_loader
-from ditscale.data.writer import build_beton
+from ditscale.data.ffcv_import import build_beton
 from ditscale.errors import UserError
 import numpy
 options = dict(seed=0, global_batch=4, micro_batch=4, end_images=40)

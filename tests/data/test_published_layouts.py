@@ -1,51 +1,12 @@
 """Data sets as they are published: WebDataset's shards, Kaggle's ImageNet, the devkit, Tiny-ImageNet. Labels are read, or asked for."""
 
-import io
 import json
-import pickle
 import tarfile
-import zipfile
 
 import numpy as np
 import pytest
 
-from ditscale.data.sources import open_source
-from ditscale.errors import UserError
-
 WNIDS = ("n01440764", "n01443537", "n02102040")
-
-
-def opened(path, tmp_path, **options):
-    """The source, after a trip to another process as far as pickle is concerned."""
-    (tmp_path / "scratch").mkdir(exist_ok=True)
-    return pickle.loads(pickle.dumps(open_source(path, scratch=tmp_path / "scratch", **options)))
-
-
-def contents(source):
-    rows = zip(source.names, source.places, source.labels)
-    return {name: (source.reader.read(place), int(label)) for name, place, label in rows}
-
-
-def refused(path, tmp_path, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        opened(path, tmp_path, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def packed(path, files, mode="w"):
-    """An archive of ``{name: bytes}``: a zip or, with tarfile's ``mode``, a tar."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-        return path
-    with tarfile.open(path, mode) as target:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            target.addfile(info, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture
@@ -65,41 +26,41 @@ def shard(png, numbers, suffix=".cls", label=lambda number: number % 3, folder="
 @pytest.mark.parametrize("suffix, label", [(".cls", lambda n: n % 3), (".cls", lambda n: f" {n % 3}\n"), (".cls", lambda n: f"{n % 3}.0"),
                                            (".json", lambda n: {"label": n % 3, "url": "x"}), (".json", lambda n: {"cls": f"{n % 3}", "a": [1]})])
 @pytest.mark.parametrize("name", ["shard-000000.tar", "data.zip", "shard.tar.gz"])
-def test_webdataset_in_one_archive(png, tmp_path, suffix, label, name):
+def test_webdataset_in_one_archive(png, tmp_path, suffix, label, name, opened, contents, packed):
     path = packed(tmp_path / name, shard(png, range(6), suffix, label), "w:gz" if name.endswith("gz") else "w")
-    source = opened(path, tmp_path)
+    source = opened(path)
     assert contents(source) == {f"{n:06d}.png": (png[n], n % 3) for n in range(6)}
     assert source.classes == 3 and source.class_names is None and source.notes == ["6 files that are no images are passed over"]
 
 
-def test_a_folder_of_shards(png, tmp_path):
+def test_a_folder_of_shards(png, tmp_path, opened, contents, refused, packed):
     (tmp_path / "shards").mkdir()
     for number in range(3):
         packed(tmp_path / "shards" / f"imagenet-train-{number:04d}.tar", shard(png, range(3 * number, 3 * number + 3)))
     packed(tmp_path / "shards" / "imagenet-validation-0000.tar", shard(png, range(9, 12)))
-    assert "has the splits train, validation; choose one" in refused(tmp_path / "shards", tmp_path)
-    source = opened(tmp_path / "shards", tmp_path, split="train")
+    assert "has the splits train, validation; choose one" in refused(tmp_path / "shards")
+    source = opened(tmp_path / "shards", split="train")
     assert [content for content, _ in contents(source).values()] == png[:9] and source.labels.tolist() == [n % 3 for n in range(9)]
     assert source.split == "train" and source.names[0] == "train/imagenet-train-0000/000000.png"
-    assert opened(tmp_path / "shards", tmp_path, split="validation").labels.tolist() == [0, 1, 2]
+    assert opened(tmp_path / "shards", split="validation").labels.tolist() == [0, 1, 2]
     before = source.key(slice(0, 3))
     packed(tmp_path / "shards" / "imagenet-train-0000.tar", shard(png, range(3), label=lambda n: 2 - n))
-    assert opened(tmp_path / "shards", tmp_path, split="train").key(slice(0, 3)) != before
+    assert opened(tmp_path / "shards", split="train").key(slice(0, 3)) != before
 
 
-def test_words_in_shards_are_classes(png, tmp_path):
+def test_words_in_shards_are_classes(png, tmp_path, opened, packed):
     (tmp_path / "s").mkdir()
     packed(tmp_path / "s" / "00000.tar", shard(png, range(6), ".json", lambda n: {"label": WNIDS[n % 3]}))
-    source = opened(tmp_path / "s", tmp_path)
+    source = opened(tmp_path / "s")
     assert source.class_names == list(WNIDS) and source.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_folder_of_one_archive_a_class(png, tmp_path):
+def test_a_folder_of_one_archive_a_class(png, tmp_path, opened, contents, packed):
     for split, numbers in (("train", range(4)), ("val", range(4, 6))):
         (tmp_path / "in" / split).mkdir(parents=True)
         for place, wnid in enumerate(WNIDS[:2]):
             packed(tmp_path / "in" / split / f"{wnid}.tar", {f"{wnid}_{n}.png": png[n] for n in numbers if n % 2 == place})
-    source = opened(tmp_path / "in", tmp_path, split="train")
+    source = opened(tmp_path / "in", split="train")
     assert source.class_names == list(WNIDS[:2]) and source.labels.tolist() == [0, 0, 1, 1]
     assert contents(source)["train/n01440764/n01440764_2.png"] == (png[2], 0)
 
@@ -115,25 +76,25 @@ def test_a_folder_of_one_archive_a_class(png, tmp_path):
     (lambda png: shard(png, range(3)) | {"000001.seg.png": png[4]}, "more than one image of the key 000001"),
     (lambda png: shard(png, range(3), label=lambda n: n + 1), "class 0 has no image, labels are 1 to 3"),
 ])
-def test_shards_that_do_not_serve(png, tmp_path, files, words):
+def test_shards_that_do_not_serve(png, tmp_path, files, words, refused, packed):
     for path in (packed(tmp_path / "x.tar", files(png)), tmp_path / "s"):
         (tmp_path / "s").mkdir(exist_ok=True)
         packed(tmp_path / "s" / "x-0000.tar", files(png))
-        assert words in refused(path, tmp_path).replace("x-0000/", "")
+        assert words in refused(path).replace("x-0000/", "")
 
 
-def test_shards_without_labels_are_asked_about(png, tmp_path):
+def test_shards_without_labels_are_asked_about(png, tmp_path, opened, refused, packed):
     (tmp_path / "s").mkdir()
     for number in range(2):
         packed(tmp_path / "s" / f"{number:05d}.tar", {f"{number}{n}.png": png[n] for n in range(3)})
-    assert "its shards hold no labels, neither .cls nor .json; --unlabeled" in refused(tmp_path / "s", tmp_path)
-    source = opened(tmp_path / "s", tmp_path, unlabeled=True)
+    assert "its shards hold no labels, neither .cls nor .json; --unlabeled" in refused(tmp_path / "s")
+    source = opened(tmp_path / "s", unlabeled=True)
     assert source.labels.tolist() == [0] * 6 and source.class_names is None and source.classes == 1
     (tmp_path / "s" / "00001.tar").write_bytes(b"x" * 5000)
-    assert "00001.tar: not a whole tar archive" in refused(tmp_path / "s", tmp_path)
+    assert "00001.tar: not a whole tar archive" in refused(tmp_path / "s")
 
 
-def test_class_folders_with_json_beside_the_images(png, tree, tmp_path):
+def test_class_folders_with_json_beside_the_images(png, tree, tmp_path, opened):
     """Crawled images in class folders: what lies beside them says no class."""
     source = opened(tree({f"{kind}/{n}{end}": content for n, kind in enumerate(("cat", "dog"))
                           for end, content in ((".png", png[n]), (".json", b'{"url": "x"}'))}), tmp_path)
@@ -153,15 +114,15 @@ def kaggle(png):
 
 
 @pytest.mark.parametrize("packing", ["folder", "zip"])
-def test_kaggles_layout(png, tree, tmp_path, packing):
+def test_kaggles_layout(png, tree, tmp_path, packing, opened, contents, refused, packed):
     path = tree(kaggle(png)) if packing == "folder" else packed(tmp_path / "imagenet.zip", kaggle(png))
-    assert "has the splits test, train, val; choose one" in refused(path, tmp_path)
-    train, val = (opened(path, tmp_path, split=split) for split in ("train", "val"))
+    assert "has the splits test, train, val; choose one" in refused(path)
+    train, val = (opened(path, split=split) for split in ("train", "val"))
     assert train.class_names == val.class_names == list(WNIDS)
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and val.labels.tolist() == [2, 1, 0] and val.split == "val"
     assert [content for content, _ in contents(val).values()] == png[6:9]
-    assert "test images, whose labels were never published; --unlabeled" in refused(path, tmp_path, split="test")
-    assert opened(path, tmp_path, split="test", unlabeled=True).labels.tolist() == [0, 0]
+    assert "test images, whose labels were never published; --unlabeled" in refused(path, split="test")
+    assert opened(path, split="test", unlabeled=True).labels.tolist() == [0, 0]
 
 
 def devkit(tmp_path, numbers=(201, 3, 44)):
@@ -180,28 +141,28 @@ def devkit(tmp_path, numbers=(201, 3, 44)):
     return folder.parent
 
 
-def test_the_devkits_ground_truth_for_the_flat_val_tar(png, tmp_path):
+def test_the_devkits_ground_truth_for_the_flat_val_tar(png, tmp_path, opened, refused, packed):
     val = packed(tmp_path / "ILSVRC2012_img_val.tar", {f"ILSVRC2012_val_{n + 1:08d}.JPEG": png[n] for n in range(3)})
-    said = refused(val, tmp_path)
+    said = refused(val)
     assert "--labels LOC_val_solution.csv (Kaggle's) or --labels ILSVRC2012_devkit_t12.tar.gz" in said and "--unlabeled" in said
     kit = devkit(tmp_path)
     truth = kit / "data" / "ILSVRC2012_validation_ground_truth.txt"
     for labels in (kit, tmp_path / "ILSVRC2012_devkit_t12.tar.gz", truth):
-        source = opened(val, tmp_path, labels=labels)
+        source = opened(val, labels=labels)
         assert source.class_names == list(WNIDS) and source.labels.tolist() == [0, 2, 1]
-    assert opened(val, tmp_path, unlabeled=True).labels.tolist() == [0, 0, 0]
+    assert opened(val, unlabeled=True).labels.tolist() == [0, 0, 0]
     (kit / "data" / "meta.mat").rename(tmp_path / "away.mat")
-    assert "no meta.mat in it" in refused(val, tmp_path, labels=truth)
+    assert "no meta.mat in it" in refused(val, labels=truth)
     (kit / "data" / "meta.mat").write_bytes(b"MATLAB 5.0 no")
-    assert "is not ImageNet's" in refused(val, tmp_path, labels=kit)
+    assert "is not ImageNet's" in refused(val, labels=kit)
     (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "ILSVRC2012_devkit_t12.tar.gz").read_bytes()[:60])
-    assert "cannot be read as ImageNet's devkit" in refused(val, tmp_path, labels=tmp_path / "cut.tar.gz")
+    assert "cannot be read as ImageNet's devkit" in refused(val, labels=tmp_path / "cut.tar.gz")
 
 
-def test_kaggles_solution_for_the_flat_val_tar(png, tmp_path):
+def test_kaggles_solution_for_the_flat_val_tar(png, tmp_path, opened, packed):
     val = packed(tmp_path / "val.tar", {f"ILSVRC2012_val_{n + 1:08d}.JPEG": png[n] for n in range(3)})
     (tmp_path / "LOC_val_solution.csv").write_bytes(kaggle(png)["LOC_val_solution.csv"])
-    assert opened(val, tmp_path, labels=tmp_path / "LOC_val_solution.csv").labels.tolist() == [2, 1, 0]
+    assert opened(val, labels=tmp_path / "LOC_val_solution.csv").labels.tolist() == [2, 1, 0]
 
 
 def tiny(png, val=WNIDS):
@@ -212,35 +173,35 @@ def tiny(png, val=WNIDS):
 
 
 @pytest.mark.parametrize("above", ["", "tiny-imagenet-200/"])
-def test_tiny_imagenet(png, tree, tmp_path, above):
+def test_tiny_imagenet(png, tree, above, opened, contents, refused):
     path = tree({above + name: content for name, content in tiny(png, val=(WNIDS[1], WNIDS[0], WNIDS[2], WNIDS[1])).items()})
-    train, val = (opened(path, tmp_path, split=split) for split in ("train", "val"))
+    train, val = (opened(path, split=split) for split in ("train", "val"))
     assert train.class_names == val.class_names == list(WNIDS)
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and val.labels.tolist() == [1, 0, 2, 1]
     assert [content for content, _ in contents(val).values()] == png[6:10]
-    assert "the images of split test lie in no class folders" in refused(path, tmp_path, split="test")
-    assert opened(path, tmp_path, split="test", unlabeled=True).labels.tolist() == [0]
-    alone = opened(path / above / "val", tmp_path)
+    assert "the images of split test lie in no class folders" in refused(path, split="test")
+    assert opened(path, split="test", unlabeled=True).labels.tolist() == [0]
+    alone = opened(path / above / "val")
     assert alone.class_names == list(WNIDS) and alone.labels.tolist() == [1, 0, 2, 1]
 
 
-def test_a_split_that_lacks_a_class_is_an_error_unless_asked_for(png, tree, tmp_path):
+def test_a_split_that_lacks_a_class_is_an_error_unless_asked_for(png, tree, opened, refused):
     path = tree(tiny(png, val=(WNIDS[1],) * 3))
-    assert opened(path, tmp_path, split="train").classes == 3
-    said = refused(path, tmp_path, split="val")
+    assert opened(path, split="train").classes == 3
+    said = refused(path, split="val")
     assert "class 0, n01440764, has no image in this split, nor have 1 more of 3; where that is meant, give --empty-classes" in said
-    assert opened(path, tmp_path, split="val", empty_classes=True).labels.tolist() == [1, 1, 1]
+    assert opened(path, split="val", empty_classes=True).labels.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("line, words", [("val_9.JPEG n01440764", "line 4 is not an image's name"), ("val_9.JPEG\t", "line 4"),
                                          ("val_0.JPEG\tn2", "line 4"), ("other.JPEG\tn1", "1 of its 4 names are no images of")])
-def test_annotations_that_do_not_serve(png, tree, tmp_path, line, words):
+def test_annotations_that_do_not_serve(png, tree, line, words, refused):
     files = tiny(png)
     files["val/val_annotations.txt"] += line.encode()
-    assert words in refused(tree(files), tmp_path, split="val")
+    assert words in refused(tree(files), split="val")
 
 
-def test_references_and_samples_need_no_labels(png, tree, tmp_path):
+def test_references_and_samples_need_no_labels(png, tree):
     """Images to be scored are taken as before, in the same order, whatever their labels."""
     from ditscale.evaluation.images import open_images
 
@@ -260,7 +221,7 @@ LABEL_FILES = [("name,label\na,1\nb,0\n", [1, 0], None), ("name,label\na.png,1.0
 
 
 @pytest.mark.parametrize("content, labels, names", LABEL_FILES)
-def test_labels_files_as_others_write_them(png, tree, tmp_path, content, labels, names):
+def test_labels_files_as_others_write_them(png, tree, tmp_path, content, labels, names, opened):
     (tmp_path / "l.csv").write_text(content)
     for files in ({"a.png": png[0], "b.png": png[1]}, {"img/x/a.png": png[0], "img/x/b.png": png[1]}):
         source = opened(tree(files, f"s{len(str(files))}"), tmp_path, labels=tmp_path / "l.csv")
@@ -278,42 +239,42 @@ def test_labels_files_as_others_write_them(png, tree, tmp_path, content, labels,
     ("name,label\na.png,-1\nb.png,-1\n", "label -1 is not between 0 and 999999; splits without labels are published so: --unlabeled"),
     ("name,label\na.png,0\nb.png\n", "line 3 is not a name and a label: b.png"),
 ])
-def test_what_stands_in_a_labels_file_is_shown(png, tree, tmp_path, content, words):
+def test_what_stands_in_a_labels_file_is_shown(png, tree, tmp_path, content, words, refused):
     (tmp_path / "l.csv").write_text(content)
-    assert words in refused(tree({"a.png": png[0], "b.png": png[1]}), tmp_path, labels=tmp_path / "l.csv")
+    assert words in refused(tree({"a.png": png[0], "b.png": png[1]}), labels=tmp_path / "l.csv")
 
 
-def test_labels_from_1_and_none_at_all(png, tree, tmp_path):
+def test_labels_from_1_and_none_at_all(png, tree, tmp_path, opened, refused):
     (tmp_path / "l.csv").write_text("name,label\na.png,2\nb.png,1\n")
     path = tree({"a.png": png[0], "b.png": png[1]})
-    assert opened(path, tmp_path, labels=tmp_path / "l.csv", first_label=1).labels.tolist() == [1, 0]
-    assert opened(path, tmp_path, labels=tmp_path / "l.csv", empty_classes=True).labels.tolist() == [2, 1]
-    assert "--labels" in refused(path, tmp_path, labels=tmp_path / "l.csv", unlabeled=True)
+    assert opened(path, labels=tmp_path / "l.csv", first_label=1).labels.tolist() == [1, 0]
+    assert opened(path, labels=tmp_path / "l.csv", empty_classes=True).labels.tolist() == [2, 1]
+    assert "--labels" in refused(path, labels=tmp_path / "l.csv", unlabeled=True)
     (tmp_path / "l.csv").write_text("name,label\na.png,0\nb.png,1\n")
-    assert "label 0 with --first-label 1" in refused(path, tmp_path, labels=tmp_path / "l.csv", first_label=1)
-    assert "cannot be read" in refused(path, tmp_path, labels=tmp_path / "none.csv")
+    assert "label 0 with --first-label 1" in refused(path, labels=tmp_path / "l.csv", first_label=1)
+    assert "cannot be read" in refused(path, labels=tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize("labels, first, expected", [(np.array([0.0, 1.0, 1.0]), 0, [0, 1, 1]), (np.array([1, 2, 2]), 1, [0, 1, 1]),
                                                      (np.array(["b", "a", "b"]), 0, [1, 0, 1])])
-def test_labels_of_arrays(tmp_path, labels, first, expected):
+def test_labels_of_arrays(tmp_path, labels, first, expected, opened):
     np.savez(tmp_path / "x.npz", images=np.zeros((3, 4, 4, 3), np.uint8), labels=labels)
-    assert opened(tmp_path / "x.npz", tmp_path, first_label=first).labels.tolist() == expected
+    assert opened(tmp_path / "x.npz", first_label=first).labels.tolist() == expected
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 5, 2**40], [0, 1, 0.5]])
-def test_unlabeled_arrays_and_rows(png, tmp_path, labels):
+def test_unlabeled_arrays_and_rows(png, tmp_path, labels, opened, refused):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
     np.savez(tmp_path / "x.npz", images=np.zeros((3, 4, 4, 3), np.uint8), labels=labels)
     pq.write_table(pa.table({"image": [{"bytes": content, "path": ""} for content in png[:3]], "label": labels}), tmp_path / "x.parquet")
     for name in ("x.npz", "x.parquet"):
-        assert str(max(labels) if min(labels) == 0 and max(labels) > 5 else 0.5 if 0.5 in labels else -1) in refused(tmp_path / name, tmp_path)
-        assert opened(tmp_path / name, tmp_path, unlabeled=True).labels.tolist() == [0, 0, 0]
+        assert str(max(labels) if min(labels) == 0 and max(labels) > 5 else 0.5 if 0.5 in labels else -1) in refused(tmp_path / name)
+        assert opened(tmp_path / name, unlabeled=True).labels.tolist() == [0, 0, 0]
 
 
-def test_the_command_builds_what_it_says(png, tmp_path):
+def test_the_command_builds_what_it_says(png, tmp_path, packed):
     from click.testing import CliRunner
 
     from ditscale.cli import main

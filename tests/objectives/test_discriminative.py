@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from ditscale.diffusion.ddpm import Ddpm
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.flow import Flow
-from ditscale.diffusion.pairs import lower_level
-from ditscale.models.heads import ProjectionHead
+from ditscale.models.discriminative import ProjectionHead
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.discriminative.assignment import RunningMean, sinkhorn
+from ditscale.objectives.discriminative.objective import lower_level
 
 
 def with_teacher(s):

@@ -52,21 +52,47 @@ def make_run(tmp_path, digits_values):
 
 
 @pytest.fixture
-def on_ranks():
+def start_ranks():
+    """``start_ranks(2, command, said)``: that many processes of this machine in a world of their own; none outlives the test.
+
+    ``said(rank)``: where a rank's words go, a file or a pipe. ``environment``: variables besides those that make the world."""
+    from ditscale.training.ports import free_port
+
+    started = []
+
+    def start(size, command, said, environment={}):
+        shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+                  "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **environment}
+        ranks = [subprocess.Popen(command, stdout=said(rank), stderr=subprocess.STDOUT, text=True,
+                                  env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
+        started.extend(ranks)
+        return ranks
+    yield start
+    for rank in started:
+        rank.kill()
+        rank.wait()
+
+
+@pytest.fixture
+def start_workers(start_ranks):
+    """``start_workers(run, 2)``: workers of a run without a launcher, the words of each in ``rank-0.txt`` and so on."""
+    def start(run, size):
+        return start_ranks(size, [sys.executable, "-m", "ditscale.studies.launch.worker", str(run.path)],
+                           lambda rank: open(run.path / f"rank-{rank}.txt", "w"))
+    return start
+
+
+@pytest.fixture
+def on_ranks(start_ranks):
     """Train runs, one after another, on that many processes of this machine: ``on_ranks(2, run, other_run)``; see ranks.py.
 
     ``stop_after``: steps after which each run is stopped, and goes on in the same processes; with ``stay_stopped`` it does not.
     ``environment``: variables of the processes, besides those that make a world of them."""
-    from ditscale.training.ports import free_port
-
     def train(size, *runs, poison=None, disagree=False, stop_after=None, stay_stopped=None, environment={}):
-        shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-                  "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **({"POISON": poison} if poison else {}),
-                  **({"DISAGREE": "1"} if disagree else {}), **({"STOP_AFTER": str(stop_after or stay_stopped)} if stop_after or stay_stopped else {}),
-                  **({"STAY_STOPPED": "1"} if stay_stopped else {}), **environment}
+        wanted = {"POISON": poison, "DISAGREE": disagree and "1", "STOP_AFTER": stop_after or stay_stopped, "STAY_STOPPED": stay_stopped and "1"}
         command = [sys.executable, str(Path(__file__).with_name("ranks.py")), *(str(run.path) for run in runs)]
-        ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                  env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
+        ranks = start_ranks(size, command, lambda rank: subprocess.PIPE,
+                            {name: str(value) for name, value in wanted.items() if value} | environment)
         for rank in ranks:
             said, _ = rank.communicate(timeout=300 + 60 * size)
             assert rank.returncode == 0, said

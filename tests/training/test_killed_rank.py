@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from ditscale.rundir import DONE, FAILED, RUNNING, RunDir
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.checkpoint.whole import damage
-from ditscale.training.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -29,24 +27,6 @@ CHANGES = {"train.precision": "fp32", "train.global_batch": 64, "train.images": 
 SCORED = {**CHANGES, "train.images": 128, "evaluation.samples": 151 * 4, "evaluation.batch": 4, "evaluation.sampling_steps": 4,
           "evaluation.also": ["kid"]}
 del SCORED["evaluation"]
-
-
-@contextmanager
-def ranks_of(run, size):
-    """Workers without a launcher that would end them, the words of each in a file of its own; none outlives the test."""
-    shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-              "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    ranks = []
-    try:
-        for rank in range(size):
-            with open(said_by(run, rank), "w") as said:
-                ranks.append(subprocess.Popen([sys.executable, "-m", "ditscale.studies.launch.worker", str(run.path)], stdout=said,
-                                              stderr=said, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-        yield ranks
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
 
 
 def said_by(run, rank):
@@ -93,48 +73,46 @@ for call in (lambda: dist.all_reduce(torch.ones(1)), lambda: dist.all_reduce("no
 """
 
 
-def test_only_an_error_that_comes_of_another_rank_is_said_to():
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [subprocess.Popen([sys.executable, "-c", ALONE], env={**shared, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-             for rank in range(2)]
-    lost, others = ranks[0].communicate(timeout=SECONDS)[0].splitlines()
+def test_only_an_error_that_comes_of_another_rank_is_said_to(start_ranks):
+    ranks = start_ranks(2, [sys.executable, "-c", ALONE], lambda rank: subprocess.PIPE)
+    lost, others = [line for line in ranks[0].communicate(timeout=SECONDS)[0].splitlines() if line.startswith(("'", '"'))]
     assert lost.startswith("'rank 0 of 2 (on ") and "ends: another rank has ended or cannot be reached (" in lost
     assert "gloo" not in lost and others == "''" and ranks[1].wait(SECONDS) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 2])
-def test_at_the_start(make_run, killed):
+def test_at_the_start(make_run, start_workers, killed):
     _, run = make_run(changes={**CHANGES, "resources.accelerators_per_run": 4})
-    with ranks_of(run, 4) as ranks:
-        wait_for(run.tensorboard.exists, ranks)                                 # after all have met, before the first step
-        check_ends(run, ranks, killed)
+    ranks = start_workers(run, 4)
+    wait_for(run.tensorboard.exists, ranks)                                 # after all have met, before the first step
+    check_ends(run, ranks, killed)
     assert not run.metrics.exists() and not list_checkpoints(run)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size, killed", [(4, 0), (16, 11)])
-def test_while_a_checkpoint_is_written(make_run, size, killed):
+def test_while_a_checkpoint_is_written(make_run, start_workers, size, killed):
     _, run = make_run(changes={**CHANGES, "resources.accelerators_per_run": size, "resources.deepspeed": "ds_configs/zero3.json"})
-    with ranks_of(run, size) as ranks:
-        wait_for(lambda: list(run.checkpoints.glob(".images-*")), ranks)
-        check_ends(run, ranks, killed)
+    ranks = start_workers(run, size)
+    wait_for(lambda: list(run.checkpoints.glob(".images-*")), ranks)
+    check_ends(run, ranks, killed)
     for saved in list_checkpoints(run):                                         # where it was written just before the kill
         assert not damage(saved, [path.name for path in saved.glob("*.safetensors")])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_while_a_checkpoint_is_scored(make_run, killed):
+def test_while_a_checkpoint_is_scored(make_run, start_workers, killed):
     """Rank 0's features are left behind by the kill; the next start removes them, and scores what was not."""
     _, run = make_run(changes={**SCORED, "resources.accelerators_per_run": 4})
-    with ranks_of(run, 4) as ranks:
-        wait_for(lambda: list(run.path.glob(".features-*/pooled.npy")), ranks)
-        check_ends(run, ranks, killed)
+    ranks = start_workers(run, 4)
+    wait_for(lambda: list(run.path.glob(".features-*/pooled.npy")), ranks)
+    check_ends(run, ranks, killed)
     assert bool(list(run.path.glob(".features-*"))) == (killed == 0)
     make_run(changes=SCORED)
-    with ranks_of(run, 1) as [alone]:
-        assert alone.wait(SECONDS) == 0, said_by(run, 0).read_text()
+    [alone] = start_workers(run, 1)
+    assert alone.wait(SECONDS) == 0, said_by(run, 0).read_text()
     assert run.status()["state"] == DONE and not list(run.path.glob(".*features-*"))
 
 

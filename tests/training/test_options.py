@@ -9,9 +9,8 @@ from ditscale.errors import UserError
 from ditscale.objectives.variants import build_model
 from ditscale.rundir import read_lines
 from ditscale.training.agreement import facts
-from ditscale.training.block_options import prepare_blocks
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
-from ditscale.training.loop import train
+from ditscale.training.loop import prepare_blocks, train
 from ditscale.training.preemption import StopRequest
 from ditscale.training.schedule import learning_rate
 

@@ -1,9 +1,6 @@
 """A signal while a checkpoint is scored: no further batch, step or line, and the next start goes on as if nothing had been."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,7 +12,6 @@ from ditscale.studies.launch.worker import work
 from ditscale.studies.launchers import queues
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.ema.ema import Averages
-from ditscale.training.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("in_repository")
 
@@ -142,11 +138,11 @@ def test_a_start_late_in_a_slurm_job_is_only_put_off(make_run, start, monkeypatc
     assert start(run, evaluates=True)[0] == code and left(run) == (state, [320, 640], [])
 
 
-def test_two_ranks_leave_together(make_run, start):
+def test_two_ranks_leave_together(make_run, start, start_workers):
     """Processes, and a signal from outside to the rank that has 75 batches, where the other has 76. One goes on alone."""
     _, run = make_run(changes={**CHANGES, "train.images": 128, "evaluation.samples": 151 * 4, "evaluation.batch": 4,
                                "evaluation.sampling_steps": 4, "resources.accelerators_per_run": 2})
-    ranks = start_ranks(run, 2)
+    ranks = start_workers(run, 2)
     wait_for(lambda: list(run.path.glob(".features*/pooled.npy")), ranks)
     ranks[1].send_signal(signal.SIGUSR1)
     signalled = time.monotonic()
@@ -166,15 +162,6 @@ def test_features_of_a_killed_process_are_cleared_away(make_run, start):
     assert [path.name for path in run.path.glob(".*features-*")] == [".features-alive"]
 
 
-def start_ranks(run, size):
-    """Workers in a world of their own, their words in the run's log."""
-    shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-              "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    with open(run.log, "a") as log:
-        return [subprocess.Popen([sys.executable, "-m", "ditscale.studies.launch.worker", str(run.path)], stdout=log, stderr=log,
-                                 env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
-
-
 def wait_for(condition, ranks):
     while not condition():
         assert all(rank.poll() is None for rank in ranks)
@@ -183,8 +170,4 @@ def wait_for(condition, ranks):
 
 def ended(ranks):
     """The ranks' exit codes."""
-    try:
-        return [rank.wait(120) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    return [rank.wait(120) for rank in ranks]

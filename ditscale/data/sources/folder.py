@@ -1,11 +1,21 @@
-"""A folder of image files: class folders, splits of class folders, or flat with a labels file; or of .tar archives (shards.py)."""
+"""A folder of image files: class folders, splits of class folders, or flat with a labels file; or of .tar archives.
+
+::
+
+    imagenet-train-000000.tar ...       shards: names of digits, or digits behind "-", "_" or "."; they say no class. The words of
+                                        their names, or the folders around them, may say the split
+    n01440764.tar ...                   classes: the images of one each, as in ImageNet's tar of tars
+"""
 
 import os
+import re
 from pathlib import Path
 
-from ditscale.data.sources.base import Request, Source
-from ditscale.data.sources.layout import SUFFIXES, arrange
-from ditscale.data.sources.shards import open_shards
+from ditscale.data.sources.archive import RangesReader, members_of
+from ditscale.data.sources.base import Request, Source, stamp
+from ditscale.data.sources.layout import SPLITS, SUFFIXES, arrange
+
+SHARD = re.compile(r"(.*[-_.])?\d+")
 
 
 class FolderReader:
@@ -25,7 +35,7 @@ def open_folder(request: Request) -> Source:
              for above, _, names in os.walk(root, followlinks=True) for name in names]
     tars = [name for name in files if name.lower().endswith(".tar")]
     if tars and not any(name.lower().endswith(SUFFIXES) for name in files):
-        return open_shards(request, sorted(tars))
+        return _open_archives(request, sorted(tars))
     layout = arrange(request, files, lambda name: (root / name).read_bytes())
     places = []
     for name in layout.names:
@@ -33,3 +43,27 @@ def open_folder(request: Request) -> Source:
         places.append((name, stat.st_size, stat.st_mtime_ns))
     return Source(f"folder {root.resolve().name}", layout.split, layout.names, layout.labels, layout.class_names, places,
                   FolderReader(root), str(root), layout.notes)
+
+
+def _open_archives(request: Request, tars: list[str]) -> Source:
+    """The images of all archives of a folder; ``tars`` are their names in it, sorted."""
+    root = request.path
+    places: dict[str, tuple[int, int, int]] = {}
+    shards = all(SHARD.fullmatch(Path(name).stem) for name in tars)
+    splits = [_split_of(name) for name in tars] if shards else []
+    for number, tar in enumerate(tars):
+        above = tar.removesuffix(tar[-4:])
+        if splits and all(splits):                                             # as folders of splits, whatever says it
+            above = f"{splits[number]}/{above.replace('/', '-')}"
+        places |= {f"{above}/{name}": (number, *place) for name, place in members_of(root / tar, root / tar)}
+    paths = [root / name for name in tars]
+    reader = RangesReader(*paths)
+    layout = arrange(request, list(places), lambda name: reader.read(places[name]), shards=shards)
+    return Source(f"folder {root.resolve().name} of {len(tars)} tar archives", layout.split, layout.names, layout.labels,
+                  layout.class_names, [places[name] for name in layout.names], reader, stamp(*paths), layout.notes)
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a shard's folders or the words of its name say; None where they say none, or several."""
+    found = {word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
+    return found.pop() if len(found) == 1 else None

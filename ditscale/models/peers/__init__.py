@@ -4,7 +4,7 @@ A translation is exact: with the config keys that it returns, ditscale's model g
 """
 
 from ditscale.models.peers import dit, maskdit, mdt, repa, sit
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated
 
 __all__ = ["PEERS", "Translated"]
 

@@ -4,12 +4,22 @@ DiT, SiT and REPA share the backbone and its key names with ditscale (adaLN-Zero
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ditscale.errors import UserError
 from ditscale.models.dit import DiT
+
+
+class Translated(NamedTuple):
+    """A peer's weights under ditscale's names."""
+
+    weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
+    model: dict                                                                # keyword arguments of the model's constructor
+    config: dict[str, object]                                                  # dotted config keys that give the peer's outputs
+    kind: type[DiT] = DiT                                                      # the model's class
 
 
 def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:

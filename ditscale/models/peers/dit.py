@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from ditscale.errors import UserError
-from ditscale.models.peers.backbone import checked, sizes
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated, checked, sizes
 
 
 def translate(state: dict[str, Tensor], heads: int) -> Translated:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ditscale.errors import UserError
 from ditscale.models.masked import MaskedDiT
-from ditscale.models.peers.backbone import checked, sizes
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated, checked, sizes
 
 TABLE = "y_embedder.embedding_table.weight"
 THEIRS, OURS = "decoder_layer.", "decoder_embed."

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ditscale.errors import UserError
 from ditscale.models.mdt import Mdt
-from ditscale.models.peers.backbone import checked, sizes
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated, checked, sizes
 
 TABLE, OURS = "attn.rel_pos_bias.relative_position_bias_table", "attn.relative_bias.table"
 INDEX = "attn.rel_pos_bias.relative_position_index"                            # a buffer that follows from the grid

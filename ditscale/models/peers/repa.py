@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from ditscale.models.peers.backbone import checked, sizes, without_second_half
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated, checked, sizes, without_second_half
 
 PROJECTORS = "projectors."
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ditscale.models.layers import sinusoid_frequencies
-from ditscale.models.peers.backbone import checked, sizes, without_second_half
-from ditscale.models.peers.translated import Translated
+from ditscale.models.peers.backbone import Translated, checked, sizes, without_second_half
 
 FIRST = "t_embedder.mlp.0.weight"
 LAST = ("final_layer.linear.weight", "final_layer.linear.bias")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditscale.diffusion.pairs import lower_level
+from ditscale.diffusion.formulation import Formulation
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
@@ -119,3 +119,16 @@ class Discriminative(Objective):
                         f"(entropy {watched[f'teacher_entropy_{term}']:.3f} of the largest possible); a lower teacher_temperature "
                         "would help")
         return ""
+
+
+def lower_level(formulation: Formulation, rule: str, t: Tensor, uniform: Tensor, ratio: float) -> Tensor:
+    """Levels (B,) at or below ``t`` for the cleaner view of a pair, in the formulation's own unit.
+
+    ``sigma_min``: the cleanest level there is; ``same``: t; ``uniform_below``: uniform between 0 and t, from draws (B,);
+    ``ratio``: that share of t. None is cleaner than the cleanest.
+    """
+    if rule == "same":
+        return t
+    share = {"sigma_min": torch.zeros_like(uniform), "uniform_below": uniform, "ratio": torch.full_like(uniform, ratio)}[rule]
+    lower = (share.double() * t).clamp(min=formulation.cleanest)
+    return torch.minimum(lower.to(t.dtype), t)

@@ -28,14 +28,12 @@ from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed
 from ditscale.formats import STATE, stamped
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, write_json
+from ditscale.rundir import RUNNING, RunDir, keep_lines, read_lines, write_json
 from ditscale.tensorfile import write_verified
-from ditscale.training.checkpoint import fallback
-from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder, remove
+from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder, point_latest, remove, sweep
 from ditscale.training.checkpoint.whole import damage
-from ditscale.training.ema.ema import Averages
+from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.ema.profiles import MAIN
-from ditscale.training.ema.teacher import Teacher
 from ditscale.training.optimizers import Optimizer
 from ditscale.training.schedule import reached
 from ditscale.training.zero import zero
@@ -138,13 +136,41 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
     """
     found = [_newest_whole(run, state.files, last_good_images) if world.is_main else None]
     if world.is_main and last_good_images is not None:
-        fallback.abandon(run, last_good_images, found[0])
+        abandon(run, last_good_images, found[0])
     dist.broadcast_object_list(found, src=0)
     if found[0] is None:
         return 0, 0
     counts = json.loads((found[0] / "state.json").read_text())
     _load(state, found[0], counts.get("optimizer_steps", counts["steps"]))      # older checkpoints have no count of their own
     return counts["images_seen"], counts["steps"]
+
+
+def abandon(run: RunDir, last_good_images: int, taken_up: Path | None) -> None:
+    """Remove the checkpoints, scores and sample sheets after ``last_good_images``, before the run goes on from ``taken_up``, or
+    anew. Otherwise a later start would go on from one of them, and the checkpoints to come would count as scored.
+
+    Scores go first, then the newest checkpoint: after a kill in here the run goes on from the newest that is left.
+    """
+    newer = [path for path in list_checkpoints(run) if images_of(path) > last_good_images]
+    scores = [line for line in read_lines(run.evals) if line["images_seen"] > last_good_images]
+    keep_lines(run.evals, lambda line: line["images_seen"] <= last_good_images)
+    for sheet in run.samples.glob("images-*.npz"):
+        if images_of(sheet.with_suffix("")) > last_good_images:
+            sheet.unlink()
+    point_latest(run, taken_up)
+    sweep(run)
+    for checkpoint in reversed(newer):
+        remove(checkpoint)
+    run.set_status(RUNNING, images_seen=images_of(taken_up) if taken_up else 0)
+    print(_words(last_good_images, taken_up, newer, len(scores)), flush=True)
+
+
+def _words(last_good_images: int, taken_up: Path | None, newer: list[Path], scores: int) -> str:
+    start = f"goes on from the checkpoint at {images_of(taken_up):,} images" if taken_up else \
+        f"starts anew from 0 images: there is no whole training state at or before {last_good_images:,} images"
+    removed = [f"the checkpoint(s) at {' and '.join(f'{images_of(path):,}' for path in newer)} images"] if newer else []
+    removed += [f"{scores} line(s) of evals.jsonl"] if scores else []
+    return f"Training {start}; removed: {', '.join(removed) or 'nothing'}"
 
 
 def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:

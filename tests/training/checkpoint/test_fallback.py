@@ -9,8 +9,7 @@ import pytest
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.rundir import RunDir, append_line, read_lines
 from ditscale.studies.launch.worker import work
-from ditscale.training.checkpoint.checkpoint import list_checkpoints
-from ditscale.training.checkpoint.fallback import abandon
+from ditscale.training.checkpoint.checkpoint import abandon, list_checkpoints
 from ditscale.training.checkpoint.folders import images_of
 from ditscale.training.guard import TooManySkipped
 from ditscale.training.loop import train

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ditscale.objectives.variants import build_model
-from ditscale.training.ema.teacher import Teacher
+from ditscale.training.ema.ema import Teacher
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
 

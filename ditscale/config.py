@@ -215,8 +215,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_arithmetic(self):
-        model = parse_model_name(self.model.name)
-        self.objective.check(model.dims, token_grid(self.data.resolution, model.patch_size) ** 2, self.train.images)
+        self.objective.check(parse_model_name(self.model.name).dims, self.tokens, self.train.images)
         ranks, batch = self.resources.accelerators_per_run, self.train.global_batch
         if batch % ranks:
             raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "
@@ -246,6 +245,11 @@ class RunConfig(Section):
         if not 0 <= first < last <= steps:
             raise UserError(f"resources.profile_steps [{first}, {last}] is no range of steps of this run, which has {steps}; "
                             "give two numbers that rise, from 0 to that, as [100, 105]")
+
+    @property
+    def tokens(self) -> int:
+        """Of one image, in the model. Raises UserError where the patch size does not divide the resolution."""
+        return token_grid(self.data.resolution, parse_model_name(self.model.name).patch_size) ** 2
 
     @property
     def micro_batch(self) -> int:

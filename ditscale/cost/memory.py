@@ -45,7 +45,7 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
     """The card of one rank.
 
     Args:
-        parameters: trainable parameters, from ``compute_card``.
+        parameters: trainable parameters, from a ``ComputeCard``.
         micro_batch: images of one forward on one rank.
         ema_tracks: averages kept; each is fp32 and sharded as the optimizer is.
         accumulates: gradients stay from one micro batch to the next.

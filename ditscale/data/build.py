@@ -20,14 +20,13 @@ from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
-from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b, write_manifest
+from ditscale.data.manifest import Manifest, manifest_if_any, manifest_path, stored_blake2b, write_manifest
 from ditscale.data.progress import Progress, duration
 from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
 from ditscale.digest import new_digest
 from ditscale.errors import UserError
-from ditscale.formats import NewerFormat
 
 FEW = 5                                                                         # names in a message
 
@@ -100,14 +99,8 @@ def _check_paths(path: Path, out: Path) -> None:
         raise UserError(f"{out}: is a folder; name the file to write, as {out / 'train.beton'}")
     if out.suffix != ".beton":
         raise UserError(f"{out}: the name of the file to write ends in .beton")
-    if not out.exists() and manifest_path(out).exists():
-        try:
-            read_manifest(out)                                                  # left by a build that was killed at its end
-        except NewerFormat:
-            raise
-        except UserError:
-            raise UserError(f"{manifest_path(out)}: exists and is no manifest of ours, which would go there; "
-                            "give another name") from None
+    if not out.exists() and manifest_path(out).exists() and manifest_if_any(out) is None:  # ours: of a build that was killed at its end
+        raise UserError(f"{manifest_path(out)}: exists and is no manifest of ours, which would go there; give another name")
 
 
 @contextmanager
@@ -248,12 +241,9 @@ def source_blake2b(source: Source, digests: list[str]) -> str:
 def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], skip_errors: bool,
                 processes: Workers) -> Manifest:
     """The manifest of ``out``. Raises UserError unless building it again would give the same file."""
-    try:
-        there = read_manifest(out)
-    except NewerFormat:
-        raise
-    except UserError:
-        raise UserError(f"{out}: exists already and has no manifest; remove it or give another name") from None
+    there = manifest_if_any(out)
+    if there is None:
+        raise UserError(f"{out}: exists already and has no manifest; remove it or give another name")
     shape = [recipe.channels, recipe.size, recipe.size]
     wanted = {"kind": "pixels", "shape": shape, "crop": crop_words(recipe), "split": source.split,
               "class_names": source.class_names}

@@ -13,10 +13,9 @@ import numpy as np
 import ditscale
 from ditscale.data.beton import BetonFile
 from ditscale.data.ffcv_import import build_beton
-from ditscale.data.manifest import Manifest, content_blake2b, read_manifest, stored_blake2b, write_manifest
+from ditscale.data.manifest import Manifest, content_blake2b, manifest_if_any, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.order import epoch_order
 from ditscale.errors import UserError
-from ditscale.formats import NewerFormat
 
 CLASSES, HELDOUT_A_CLASS, SPLIT_SEED = 10, 36, 20_240_611
 SPLITS = ("train", "heldout")
@@ -88,14 +87,12 @@ def heldout_mask(labels: np.ndarray) -> np.ndarray:
 def _is_current(folder: Path, split: str) -> bool:
     """Whether the split's file opens and holds what its manifest says, and the manifest is of this recipe."""
     path = folder / f"{split}.beton"
+    manifest = manifest_if_any(path)
     try:
-        manifest, file = read_manifest(path), BetonFile(path)
-        content = stored_blake2b(file)
-    except NewerFormat:
-        raise
+        content = stored_blake2b(BetonFile(path))
     except UserError:
         return False
-    return (manifest.source, manifest.split, manifest.content_blake2b) == (SOURCE, split, content)
+    return manifest is not None and (manifest.source, manifest.split, manifest.content_blake2b) == (SOURCE, split, content)
 
 
 def _summary(folder: Path, *, built: bool) -> DigitsSummary:

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from ditscale.data.beton import BetonFile
 from ditscale.digest import new_digest
 from ditscale.errors import UserError, first_line
-from ditscale.formats import MANIFEST, check_format, stamped
+from ditscale.formats import MANIFEST, NewerFormat, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.section import in_words
 
@@ -78,6 +78,16 @@ def write_manifest(beton_path, manifest: Manifest) -> None:
         write_json(manifest_path(beton_path), stamped(MANIFEST, asdict(manifest)))
     except OSError as error:
         raise UserError(f"{manifest_path(beton_path)}: cannot be written: {error.strerror}") from None
+
+
+def manifest_if_any(beton_path) -> Manifest | None:
+    """The manifest, None where there is none or it is damaged. Raises NewerFormat: that of a later ditscale is neither."""
+    try:
+        return read_manifest(beton_path)
+    except NewerFormat:
+        raise
+    except UserError:
+        return None
 
 
 def read_manifest(beton_path) -> Manifest:

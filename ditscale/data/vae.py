@@ -27,7 +27,7 @@ class Vae:
         config = {key: value for key, value in model.config.items() if not key.startswith("_")}
         self.channels = config["in_channels"]
         self.has_std = type(model).__name__ == "AutoencoderKL"
-        self.description = {"class": type(model).__name__, "config_sha256": _sha256(json.dumps(config, sort_keys=True).encode()),
+        self.description = {"class": type(model).__name__, "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
                             "weights_sha256": weights_sha256(model.state_dict()),
                             "scaling_factor": float(config.get("scaling_factor") or 1.0),
                             "shift_factor": float(config.get("shift_factor") or 0.0), "has_std": self.has_std}
@@ -117,7 +117,3 @@ def checked_device(name: str | None) -> str:
         raise UserError(f"--device {name}: cannot be used here ({first_line(error)}); "
                         f"there is {', '.join(names())}") from None
     return name
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

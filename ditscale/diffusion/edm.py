@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.arithmetic import per_image, wide
-from ditscale.diffusion.edm_options import EdmFacts, edm_levels
+from ditscale.diffusion.edm_options import EdmFacts
 
 
 class Edm(EdmFacts):
@@ -81,9 +81,6 @@ class Edm(EdmFacts):
 
     def signal_and_spread(self, level: float) -> tuple[float, float]:
         return 1.0, level
-
-    def sampling_levels(self, sampling) -> list[float]:
-        return edm_levels(sampling.steps, self.sigma_min, self.sigma_max, self.rho)
 
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         return 1.0, there - here

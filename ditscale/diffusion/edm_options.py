@@ -1,6 +1,6 @@
 """EDM's options, and the levels that its samplers visit."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,13 @@ class EdmFacts(Facts):
     sampling_options = ("churn", "churn_interval", "churn_noise")
     passport_options = ("sigma_min", "sigma_max", "rho")
     highest_level, level_unit = float("inf"), "sigma, above 0"
+    if TYPE_CHECKING:
+        sigma_min: float
+        sigma_max: float
+        rho: float
+
+    def sampling_levels(self, sampling) -> list[float]:
+        return edm_levels(sampling.steps, self.sigma_min, self.sigma_max, self.rho)
 
 
 class EdmConfig(EdmFacts, FormulationOptions):
@@ -36,9 +43,6 @@ class EdmConfig(EdmFacts, FormulationOptions):
             raise UserError(f"formulation.sigma_min {self.sigma_min} is not below formulation.sigma_max {self.sigma_max}; "
                             f"EDM takes 0.002 and 80")
         return self
-
-    def sampling_levels(self, sampling) -> list[float]:
-        return edm_levels(sampling.steps, self.sigma_min, self.sigma_max, self.rho)
 
     def make(self):
         from ditscale.diffusion.edm import Edm

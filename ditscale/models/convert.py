@@ -8,7 +8,6 @@ store them with a saved folder: load such a folder with ``load_diffusers``, whic
 """
 
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from ditscale.errors import UserError, first_line
 from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.models.dit import DiT
+from ditscale.models.peers.backbone import sizes
 from ditscale.models.sizes import SIZES
 
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
@@ -60,19 +60,14 @@ def describe(state: dict[str, Tensor], source: str) -> dict:
         UserError: the keys are not a DiT's, or no size of the table has its depth and width.
     """
     try:
-        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
-        tokens = state["pos_embed"].shape[1]
-        rows = state["y_embedder.embedding_table.weight"].shape[0]
-        outputs = state["final_layer.linear.weight"].shape[0]
-    except (KeyError, ValueError):
+        model = sizes(state, 0, "DiT")
+    except UserError:
         raise UserError(f"{source}: these are not the weights of a DiT (no x_embedder, pos_embed, y_embedder, final_layer)") from None
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    depth, hidden = model["depth"], model["hidden_size"]
     heads = next((size.num_heads for size in SIZES.values() if (size.depth, size.hidden_size) == (depth, hidden)), None)
     if heads is None:
         raise UserError(f"{source}: depth {depth} and width {hidden} are those of no DiT size; the number of heads is not in the weights")
-    return {"input_size": math.isqrt(tokens) * patch, "patch_size": patch, "in_channels": channels, "hidden_size": hidden,
-            "depth": depth, "num_heads": heads, "num_classes": rows - 1, "class_dropout_prob": 0.1,
-            "learn_sigma": outputs == 2 * channels * patch * patch}
+    return model | {"num_heads": heads}
 
 
 def options_of(model: DiT) -> dict:

@@ -166,8 +166,3 @@ def plain_card(backbone: Backbone) -> ComputeCard:
     macs = added(backbone.embed_macs(), blocks.macs(backbone.tokens), backbone.final_macs(width))
     parameters = backbone.embed_parameters + blocks.parameters + backbone.final_parameters(width)
     return ComputeCard(backbone.tokens, parameters, parameters, macs, macs)
-
-
-def compute_card(model: ModelName, **facts) -> ComputeCard:
-    """The card of a plain DiT; ``facts`` are those of ``make_backbone``."""
-    return plain_card(make_backbone(model, **facts))

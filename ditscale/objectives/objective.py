@@ -74,6 +74,14 @@ class Objective:
         return Noised(self.formulation.add_noise(batch.images, noise, t), noise, t,
                       batch.labels.masked_fill(dropped, self.null_class))
 
+    def run(self, model, noised: Noised, **more):
+        """The model's raw output for a noised batch; ``more`` is what a variant's model takes besides."""
+        return model(*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels, **more)
+
+    def generative(self, output: Tensor, batch: CleanBatch, noised: Noised, name: str = "generative") -> dict[str, Tensor]:
+        """The formulation's loss over all tokens, by its terms' names."""
+        return named_means(name, self.formulation.loss(output, batch.images, noised.noise, noised.t))
+
     def teacher_momentum_at(self, images_seen: int) -> float:
         """The teacher's decay for the optimizer step that ends at ``images_seen``; only where ``has_teacher``."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import ditscale
 from ditscale.config import RunConfig
 from ditscale.data.manifest import manifest_path
+from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.ranks import World
 
@@ -47,17 +48,14 @@ def check_agreement(config: RunConfig, world: World) -> None:
 def facts(config: RunConfig) -> dict[str, str]:
     """What must be the same everywhere, as short strings."""
     data = Path(config.data.path)
+    manifest = file_sha256(manifest_path(data))[:12] if manifest_path(data).exists() else "missing"
     return {
         "config": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12],
         "code": code_sha256()[:12],
         "torch": importlib.metadata.version("torch"),
         "deepspeed": importlib.metadata.version("deepspeed"),
-        "data": f"{os.path.getsize(data):,} bytes, manifest {_sha256(manifest_path(data))}" if data.exists() else "no file",
+        "data": f"{os.path.getsize(data):,} bytes, manifest {manifest}" if data.exists() else "no file",
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else "missing"
 
 
 def code_sha256() -> str:

@@ -10,7 +10,7 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import conditions, labels, study_table, style
 from ditscale.figures.plots import bubbles, sampling_compute, training_curves
-from ditscale.models.macs import compute_card
+from ditscale.models.macs import make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
 
 NFES = (4, 16, 64)
@@ -80,7 +80,7 @@ def test_training_curves_say_what_is_under_way(study):
 def test_sampling_compute_as_the_paper_counts_it():
     """DiT Fig. 10: L/2 at 1000 steps is 80.7 Tflops an image and XL/2 at 128 is 15.2, a multiply-add counted once."""
     for model, nfe, paper in (("DiT-L/2", 1000, 80.7), ("DiT-XL/2", 128, 15.2)):
-        macs = compute_card(parse_model_name(model), resolution=32, channels=4, classes=1000).macs
+        macs = plain_card(make_backbone(parse_model_name(model), resolution=32, channels=4, classes=1000)).macs
         flops = sampling_compute.sampling_flops(macs, nfe, 1.0)
         assert round(float(flops) / 2e12, 1) == paper
         assert sampling_compute.sampling_flops(macs, nfe, 1.5) == 2 * flops

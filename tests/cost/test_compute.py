@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ditscale.models.dit import create_model
-from ditscale.models.macs import compute_card
+from ditscale.models.macs import make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
 
 # DiT paper, Table 4 (its "Gflops" are GMACs) and the exact parameter counts of the released code (trainable).
@@ -15,7 +15,7 @@ PARAMETERS = {"S/8": 33_142_016, "S/4": 32_920_448, "S/2": 32_865_056, "B/8": 13
 
 
 def card(name, **options):
-    return compute_card(parse_model_name(f"DiT-{name}"), **{"resolution": 32, "channels": 4, "classes": 1000, **options})
+    return plain_card(make_backbone(parse_model_name(f"DiT-{name}"), **{"resolution": 32, "channels": 4, "classes": 1000, **options}))
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -8,7 +8,7 @@ from ditscale.errors import UserError
 from ditscale.models import layers
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import create_model
-from ditscale.models.macs import compute_card
+from ditscale.models.macs import make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
 
 XL2 = 674_834_720
@@ -77,7 +77,7 @@ def test_checkpointing_keeps_block_inputs():
 
 def test_card_adds_up():
     name = parse_model_name("DiT-XL/2")
-    parameters = compute_card(name, resolution=32, channels=4, classes=1000).parameters
+    parameters = plain_card(make_backbone(name, resolution=32, channels=4, classes=1000)).parameters
     facts = {"parameters": parameters, "resolution": 32, "channels": 4, "stage": 1, "ranks": 8}
     card = memory_card(name, micro_batch=32, **facts)
     assert card.ema == 4 * parameters // 8

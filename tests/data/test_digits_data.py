@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from ditscale.data import writer
+from ditscale.data import ffcv_import
 from ditscale.data.beton import BetonFile
 from ditscale.data.digits import build_digits, load_digits
 from ditscale.data.manifest import content_blake2b, read_manifest
@@ -77,7 +77,7 @@ def test_builds_once_and_mends_what_is_damaged(built):
 
 
 def test_numpy_writes_the_same_files(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "load_ffcv", lambda: (None, "not today"))
+    monkeypatch.setattr(ffcv_import, "load_ffcv", lambda: (None, "not today"))
     assert build_digits(tmp_path).train.writer == "numpy"
     for split in ("train", "heldout"):
         assert (tmp_path / f"{split}.beton").read_bytes() == (built[0] / f"{split}.beton").read_bytes()

@@ -74,8 +74,7 @@ def open_zip(request: Request) -> Source:
     _check_names(path, names)
     reader = ZipReader(path)
     layout = arrange(request, names, reader.read)
-    return Source(f"zip archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names, layout.names, reader,
-                  stamp(path), layout.notes)
+    return layout.source(f"zip archive {path.name}", layout.names, reader, stamp(path))
 
 
 def open_tar(request: Request) -> Source:
@@ -85,11 +84,9 @@ def open_tar(request: Request) -> Source:
         plain = _plain_tar(path, request.scratch)
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole tar archive: {error}") from None
-    found = members_of(path, plain)
-    places, reader = dict(found), RangesReader(plain)
+    places, reader = dict(members_of(path, plain)), RangesReader(plain)
     layout = arrange(request, list(places), lambda name: reader.read(places[name]))
-    return Source(f"tar archive {path.name}", layout.split, layout.names, layout.labels, layout.class_names,
-                  [places[name] for name in layout.names], reader, stamp(path), layout.notes)
+    return layout.source(f"tar archive {path.name}", [places[name] for name in layout.names], reader, stamp(path))
 
 
 def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:

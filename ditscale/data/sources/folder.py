@@ -41,8 +41,7 @@ def open_folder(request: Request) -> Source:
     for name in layout.names:
         stat = os.stat(root / name)
         places.append((name, stat.st_size, stat.st_mtime_ns))
-    return Source(f"folder {root.resolve().name}", layout.split, layout.names, layout.labels, layout.class_names, places,
-                  FolderReader(root), str(root), layout.notes)
+    return layout.source(f"folder {root.resolve().name}", places, FolderReader(root), str(root))
 
 
 def _open_archives(request: Request, tars: list[str]) -> Source:
@@ -59,8 +58,8 @@ def _open_archives(request: Request, tars: list[str]) -> Source:
     paths = [root / name for name in tars]
     reader = RangesReader(*paths)
     layout = arrange(request, list(places), lambda name: reader.read(places[name]), shards=shards)
-    return Source(f"folder {root.resolve().name} of {len(tars)} tar archives", layout.split, layout.names, layout.labels,
-                  layout.class_names, [places[name] for name in layout.names], reader, stamp(*paths), layout.notes)
+    return layout.source(f"folder {root.resolve().name} of {len(tars)} tar archives", [places[name] for name in layout.names], reader,
+                         stamp(*paths))
 
 
 def _split_of(name: str) -> str | None:

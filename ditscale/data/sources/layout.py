@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ditscale.data.sources import imagenet
-from ditscale.data.sources.base import Request, one_split
+from ditscale.data.sources.base import Reader, Request, Source, one_split
 from ditscale.data.sources.classes import check_classes, number_classes
 from ditscale.data.sources.labels import parse_labels, read_labels
 from ditscale.data.sources.sidecar import labels_beside
@@ -39,6 +39,10 @@ class Layout:
     class_names: list[str] | None
     split: str
     notes: list[str]
+
+    def source(self, words: str, places: list, reader: Reader, stamped: str) -> Source:
+        """These images, each at its place for the reader."""
+        return Source(words, self.split, self.names, self.labels, self.class_names, places, reader, stamped, self.notes)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
             "num_classes": rows - 1, "class_dropout_prob": 0.1, "learn_sigma": outputs == 2 * one}
 
 
+def check_variance(model: dict, peer: str) -> None:
+    """Raise UserError where there is no learned variance, which formulation ddpm needs."""
+    if not model["learn_sigma"]:
+        raise UserError(f"these weights put out {model['in_channels']} channels, without {peer}'s learned variance; formulation ddpm "
+                        f"needs {2 * model['in_channels']}")
+
+
 def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str, Tensor], dict]:
     """A model of 2 C output channels whose second half the peer throws away, as one of C."""
     if not model["learn_sigma"]:

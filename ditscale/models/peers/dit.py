@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from ditscale.errors import UserError
-from ditscale.models.peers.backbone import Translated, checked, sizes
+from ditscale.models.peers.backbone import Translated, check_variance, checked, sizes
 
 
 def translate(state: dict[str, Tensor], heads: int) -> Translated:
@@ -13,7 +12,5 @@ def translate(state: dict[str, Tensor], heads: int) -> Translated:
         UserError: the weights are not a DiT's, or have no learned variance, which formulation ddpm needs.
     """
     model = sizes(state, heads, "DiT")
-    if not model["learn_sigma"]:
-        raise UserError(f"these weights put out {model['in_channels']} channels, without DiT's learned variance; formulation ddpm "
-                        f"needs {2 * model['in_channels']}")
+    check_variance(model, "DiT")
     return Translated(checked(dict(state), model, "DiT"), model, {"formulation.name": "ddpm"})

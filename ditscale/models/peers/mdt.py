@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ditscale.errors import UserError
 from ditscale.models.mdt import Mdt
-from ditscale.models.peers.backbone import Translated, checked, sizes
+from ditscale.models.peers.backbone import Translated, check_variance, checked, sizes
 
 TABLE, OURS = "attn.rel_pos_bias.relative_position_bias_table", "attn.relative_bias.table"
 INDEX = "attn.rel_pos_bias.relative_position_index"                            # a buffer that follows from the grid
@@ -43,9 +43,7 @@ def translate(state: dict[str, Tensor], heads: int, *, decoder_depth: int = 2) -
     model = sizes(weights, heads, "MDT") | {"decoder_depth": lengths[2] if long_skips else decoder_depth, "long_skips": long_skips}
     if not 0 < model["decoder_depth"] < model["depth"]:
         raise UserError(f"decoder_depth {model['decoder_depth']} of MDT's {model['depth']} blocks: give 1 to {model['depth'] - 1}")
-    if not model["learn_sigma"]:
-        raise UserError(f"these weights put out {model['in_channels']} channels, without MDT's learned variance; formulation ddpm "
-                        f"needs {2 * model['in_channels']}")
+    check_variance(model, "MDT")
     config = {"formulation.name": "ddpm", "objective.name": "mdt", "objective.decoder_depth": model["decoder_depth"],
               "objective.long_skips": long_skips} | ({"formulation.min_snr_gamma": 5.0} if long_skips else {})
     return Translated(checked(weights, model, "MDT", Mdt), model, config, Mdt)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, added
-from ditscale.models.sizes import Size, parse_model_name, token_grid
+from ditscale.models.sizes import Size, parse_model_name
 from ditscale.objectives.options import PAPER_WIDTH, AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
 from ditscale.section import Count
 
@@ -111,9 +111,8 @@ class DiscriminativeConfig(AddedDecoder):
     def objective(self, config):
         from ditscale.objectives.discriminative.objective import Discriminative
 
-        model = parse_model_name(config.model.name)
-        return Discriminative, {"options": self, "tokens": token_grid(config.data.resolution, model.patch_size) ** 2,
-                                "prototypes": self.head(model.dims).prototypes}
+        return Discriminative, {"options": self, "tokens": config.tokens,
+                                "prototypes": self.head(parse_model_name(config.model.name).dims).prototypes}
 
     def model(self, dims: Size):
         from ditscale.models.discriminative import DiscriminativeDiT

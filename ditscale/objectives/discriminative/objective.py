@@ -13,7 +13,7 @@ from ditscale.diffusion.formulation import Formulation
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
-from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
+from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms
 from ditscale.objectives.options import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
@@ -52,11 +52,10 @@ class Discriminative(Objective):
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
         self.images_seen = batch.images_seen
         noised = self.noised(batch, draws)
-        inputs = (*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels)
         kept = keep_lowest(draws["token mask"], self.keep) if self.keep < self.tokens else None
         if not self.options.discriminates:
-            return Terms(self.generative(model(*inputs, kept=kept), batch, noised))
-        output, student = model(*inputs, kept=kept, with_logits=True, detach=self.options.detach_encoder_for_generation)
+            return Terms(self.generative(self.run(model, noised, kept=kept), batch, noised))
+        output, student = self.run(model, noised, kept=kept, with_logits=True, detach=self.options.detach_encoder_for_generation)
         teacher = self.teach(batch, noised, draws, kept)
         losses = self.generative(output, batch, noised)
         watched: dict[str, Tensor] = {}
@@ -66,9 +65,6 @@ class Discriminative(Objective):
                 losses[f"discriminative_{term}"] = weight * loss
                 watched |= seen
         return Terms(losses, watched)
-
-    def generative(self, output: Tensor, batch: CleanBatch, noised: Noised) -> dict[str, Tensor]:
-        return named_means("generative", self.formulation.loss(output, batch.images, noised.noise, noised.t))
 
     @torch.no_grad()
     def teach(self, batch: CleanBatch, noised: Noised, draws: dict[str, Tensor], kept: Tensor | None):

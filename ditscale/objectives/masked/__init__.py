@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
-from ditscale.models.sizes import Size, parse_model_name, token_grid
+from ditscale.models.sizes import Size, parse_model_name
 from ditscale.objectives.options import AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
 from ditscale.section import Count
 
@@ -65,8 +65,7 @@ class MaskedConfig(AddedDecoder):
     def objective(self, config):
         from ditscale.objectives.masked.objective import Masked
 
-        patch_size = parse_model_name(config.model.name).patch_size
-        return Masked, {"options": self, "patch_size": patch_size, "tokens": token_grid(config.data.resolution, patch_size) ** 2}
+        return Masked, {"options": self, "patch_size": parse_model_name(config.model.name).patch_size, "tokens": config.tokens}
 
     def model(self, dims: Size):
         """The DiT itself where the decoder has no blocks."""

@@ -27,13 +27,11 @@ class Masked(Objective):
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
         noised = self.noised(batch, draws)
-        inputs = self.formulation.model_inputs(noised.noisy, noised.t)
         keep = kept_tokens(self.tokens, self.options.ratio_at(batch.images_seen, self.images))
         if keep == self.tokens:
-            output = model(*inputs, noised.labels)
-            return Terms(named_means("generative", self.formulation.loss(output, batch.images, noised.noise, noised.t)))
+            return Terms(self.generative(self.run(model, noised), batch, noised))
         kept = keep_lowest(draws["token mask"], keep)
-        output = model(*inputs, noised.labels, kept=kept)
+        output = self.run(model, noised, kept=kept)
         terms = self.formulation.loss(output, batch.images, noised.noise, noised.t)
         losses = named_means("generative", {name: gather(self.patches(term), kept) for name, term in terms.items()})
         if self.options.reconstruction_weight:

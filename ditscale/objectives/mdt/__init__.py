@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
-from ditscale.models.sizes import Size, parse_model_name, token_grid
+from ditscale.models.sizes import Size
 from ditscale.objectives.options import Variant, check_can_mask, kept_tokens
 from ditscale.section import Count
 
@@ -42,8 +42,7 @@ class MdtConfig(Variant):
     def objective(self, config):
         from ditscale.objectives.mdt.objective import MaskedDiffusion
 
-        tokens = token_grid(config.data.resolution, parse_model_name(config.model.name).patch_size) ** 2
-        return MaskedDiffusion, {"options": self, "tokens": tokens, "seed": config.seed}
+        return MaskedDiffusion, {"options": self, "tokens": config.tokens, "seed": config.seed}
 
     def model(self, dims: Size):
         from ditscale.models.mdt import Mdt

@@ -6,7 +6,7 @@ from torch import Tensor
 from ditscale import randomness
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.mdt import MdtConfig
-from ditscale.objectives.objective import CleanBatch, Objective, Terms, named_means
+from ditscale.objectives.objective import CleanBatch, Objective, Terms
 from ditscale.objectives.options import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
@@ -36,8 +36,7 @@ class MaskedDiffusion(Objective):
         kept = keep_lowest(draws["token mask"], kept_tokens(self.tokens, self.ratio(batch.images_seen)))
         losses: dict[str, Tensor] = {}
         for name, noised, places in (("generative_full", full, None), ("generative_masked", masked, kept)):
-            output = model(*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels, kept=places)
-            losses |= named_means(name, self.formulation.loss(output, batch.images, noised.noise, noised.t))
+            losses |= self.generative(self.run(model, noised, kept=places), batch, noised, name)
         return Terms(losses)
 
     def ratio(self, images_seen: int) -> float:

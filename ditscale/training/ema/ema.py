@@ -13,7 +13,7 @@ class ShardedEma:
     """``ema <- decay * ema + (1 - decay) * master`` over this rank's flats. It starts as the masters are."""
 
     def __init__(self, layout: Layout):
-        self.layout, self.masters = layout, layout.masters
+        self.masters = layout.masters
         self.flats = [master.detach().clone() for master in self.masters]
 
     @torch.no_grad()

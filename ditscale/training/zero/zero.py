@@ -16,6 +16,7 @@ from ditscale.training.zero.layout import Layout, Made, Piece, weights_of
 from ditscale.training.zero.strategy import deepspeed_config, offloads
 
 LINEAR = torch.nn.functional.linear
+GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor     # its name from torch 2.13 on, and before
 
 
 def make_engine(model: nn.Module, config: RunConfig, world_size: int):
@@ -101,7 +102,7 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
             mine = weights.view(layout.shards, -1)[layout.rank]
             mine.copy_(master)
             if layout.shards > 1:
-                dist.all_gather_into_tensor(weights, mine.clone())
+                GATHER(weights, mine.clone())
     if layout.stage == 3:
         import deepspeed
 
@@ -196,6 +197,6 @@ class SecondModel:
             mine = buffer.view(self.layout.shards, -1)[self.layout.rank]
             mine.copy_(flat.view(-1))
             if self.layout.shards > 1:
-                dist.all_gather_into_tensor(buffer, mine.clone())
+                GATHER(buffer, mine.clone())
         if self.copies:
             torch._foreach_copy_([target for target, _ in self.copies], [source for _, source in self.copies])

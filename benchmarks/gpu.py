@@ -25,12 +25,12 @@ from made_data import write_latents, write_pictures
 
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.manifest import read_manifest
 from ditscale.data.prepare import make_prepare
 from ditscale.environment import environment
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_file
 from ditscale.training.distributed import World, join_world
@@ -93,7 +93,7 @@ def plain_losses(config: RunConfig) -> list[float]:
         objective.teacher = copy.deepcopy(model).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=config.train.weight_decay)
     losses, seen, batch = [], 0, config.train.global_batch
-    for raw, labels, positions in open_loader(config.data.path, seed=config.seed, global_batch=batch, micro_batch=batch,
+    for raw, labels, positions in StreamLoader(config.data.path, seed=config.seed, global_batch=batch, micro_batch=batch,
                                               end_images=config.train.images, backend="mmap", pick=prepare.pick):
         draws = randomness.draw(config.seed, positions, streams)
         loss = sum(objective(model, CleanBatch(prepare(raw, draws), labels, seen), draws).losses.values())

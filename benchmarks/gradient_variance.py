@@ -16,8 +16,8 @@ from tiny import parse
 
 from ditscale import randomness
 from ditscale.config import resolve
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from tiny import parse
 
 from ditscale.data.beton import write_beton
 from ditscale.data.ffcv_import import load_ffcv
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.prepare import Latents
 
 LATENT, BATCH = (4, 32, 32), 256
@@ -71,7 +71,7 @@ def open_all(folder: Path, samples: int) -> dict:
         raise SystemExit(f"this benchmark needs FFCV: {reason}")
     order = np.random.default_rng(1).permutation(samples)
     pick = Latents(LATENT, bits="fp16", scale=0.18215, shift=0.0, drawn=True, flip=True).pick
-    ours, mmap = (open_loader(folder / "latents.beton", seed=0, global_batch=BATCH, micro_batch=BATCH, end_images=samples,
+    ours, mmap = (StreamLoader(folder / "latents.beton", seed=0, global_batch=BATCH, micro_batch=BATCH, end_images=samples,
                               backend=backend, pick=pick) for backend in ("ffcv", "mmap"))
     from ffcv.loader import Loader
 

@@ -20,8 +20,8 @@ from made_data import write_latents
 from tiny import parse
 
 from ditscale.config import RunConfig, resolve
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import RunDir, read_lines
 from ditscale.training.distributed import join_world
 from ditscale.training.loop import train

@@ -19,8 +19,8 @@ from tiny import parse
 from ditscale import randomness
 from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 
 VARIANTS = ("baseline", "masked", "mdt", "discriminative")
 

@@ -62,7 +62,7 @@ class DataConfig(Section):
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
 if TYPE_CHECKING:                                                              # all that may be asked of a kind is what its base has
     from ditscale.diffusion.options import FormulationOptions as FormulationConfig
-    from ditscale.objectives.options import Variant as ObjectiveConfig
+    from ditscale.objectives.variant import Variant as ObjectiveConfig
     from ditscale.training.optimizers import Optimizer as OptimizerConfig
 else:
     FormulationConfig = union("formulation", formulations())

@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from ditscale.models.macs import plain_card
-from ditscale.objectives.options import Variant
+from ditscale.objectives.variant import Variant
 
 
 class CalmConfig(Variant):
@@ -140,7 +140,7 @@ def test_a_made_up_block_design(house, digits_values):
 import sys
 from ditscale.cost.runs import run_card
 from ditscale.figures.kit import panels, style
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.studies.spec.spec import expand, load_spec
 [config] = [run.config for run in expand(load_spec(sys.argv[1], ()), sys.argv[1]) if run.config.model.block == "parallel"]
 model = build_model(config)

@@ -33,7 +33,7 @@ def trained(here, digits):
     """A run of tiny.yaml with two checkpoints, whose weights were drawn and saved as training saves them."""
     import torch
 
-    from ditscale.objectives.variants import build_model
+    from ditscale.objectives.from_config import build_model
     from ditscale.studies.launch.launch import run_record
     from ditscale.studies.spec.spec import expand, load_spec
     from ditscale.tensorfile import write_verified

@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ditscale.errors import UserError
 
 
 @functools.cache
-def load_ffcv():
+def load_ffcv() -> tuple[Any, str | None]:
     """``(ditscale.data.ffcv_backend, None)``, or ``(None, reason)`` where FFCV does not import.
 
     Importing FFCV sets torch to one thread; the number is put back here.

@@ -4,7 +4,7 @@ What is yielded depends on the file, the seed and the positions alone: FFCV and 
 size, and a restart at any image give the same samples in the same order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,12 +32,12 @@ class Batch(NamedTuple):
     positions: "torch.Tensor"                                                  # int64 (b,), places in the global stream
 
 
-def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1,
-                start_images: int = 0, end_images: int, backend: str = "auto", pick: Pick | None = None) -> "StreamLoader":
-    """Open the stream of one rank from image ``start_images`` to ``end_images``, in whole global batches.
+class StreamLoader:
+    """The stream of one rank from image ``start_images`` to ``end_images``, in whole global batches: iterates over ``Batch``.
 
     A last global batch that would pass ``end_images`` is left out. Every optimizer step yields
-    ``global_batch / world_size / micro_batch`` micro batches, contiguous in the rank's slice.
+    ``global_batch / world_size / micro_batch`` micro batches, contiguous in the rank's slice. Each ``iter()`` starts at the first
+    image and ends the one before; close it when done.
 
     Args:
         path: a .beton file of pixels or of latents, with a field 'label' (integer).
@@ -45,44 +45,33 @@ def open_loader(path, *, seed: int, global_batch: int, micro_batch: int, rank: i
         pick: which entry of the first axis of what is stored is read, for each position: of two flips the one that is used.
             Without it all is read.
 
-    Raises:
-        UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
-    """
-    file = BetonFile(path)
-    field = FIELDS[kind_of(file)]
-    if global_batch % (micro_batch * world_size):
-        raise UserError(f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} x {world_size} "
-                        f"ranks = {micro_batch * world_size}")
-    if end_images < start_images:
-        raise UserError(f"the run is to end at image {end_images} but starts at image {start_images}")
-    if backend not in ("auto", "ffcv", "mmap"):
-        raise UserError(f"loader '{backend}' is not one of auto, ffcv, mmap")
-
-    ffcv_backend, reason = (None, None) if backend == "mmap" else load_ffcv()
-    if backend == "ffcv" and ffcv_backend is None:
-        raise UserError(f"{reason}; `ditscale doctor` says how to mend it, or take the loader 'mmap'")
-    source = ffcv_backend.FfcvSource(file, field, micro_batch, bool(pick)) if ffcv_backend else MmapSource(file, field)
-    return StreamLoader(file, source, "ffcv" if ffcv_backend else "mmap", reason, seed=seed, global_batch=global_batch,
-                        micro_batch=micro_batch, rank=rank, world_size=world_size, start_images=start_images,
-                        num_steps=(end_images - start_images) // global_batch, pick=pick)
-
-
-class StreamLoader:
-    """Iterates over ``Batch``. Each ``iter()`` starts at the first image and ends the one before; close it when done.
-
     Attributes:
         backend: "ffcv" or "mmap", the one in use.
         reason: why "auto" fell back to "mmap", else None.
+
+    Raises:
+        UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
     """
 
-    def __init__(self, file: BetonFile, source, backend: str, reason: str | None, *, seed: int, global_batch: int,
-                 micro_batch: int, rank: int, world_size: int, start_images: int, num_steps: int, pick: Pick | None):
-        self.backend, self.reason = backend, reason
-        self.seed, self.micro_batch = seed, micro_batch
-        self.global_batch, self.rank, self.world_size = global_batch, rank, world_size
-        self.start_images, self.num_steps = start_images, num_steps
-        self._file, self._source, self._pick = file, source, pick
-        self._running = None
+    def __init__(self, path, *, seed: int, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1,
+                 start_images: int = 0, end_images: int, backend: str = "auto", pick: Pick | None = None):
+        self._file, self._pick = BetonFile(path), pick
+        self._running: Generator[Batch] | None = None
+        field = FIELDS[kind_of(self._file)]
+        if global_batch % (micro_batch * world_size):
+            raise UserError(f"global_batch {global_batch} is not a multiple of micro_batch {micro_batch} x {world_size} "
+                            f"ranks = {micro_batch * world_size}")
+        if end_images < start_images:
+            raise UserError(f"the run is to end at image {end_images} but starts at image {start_images}")
+        if backend not in ("auto", "ffcv", "mmap"):
+            raise UserError(f"loader '{backend}' is not one of auto, ffcv, mmap")
+        ffcv_backend, self.reason = (None, None) if backend == "mmap" else load_ffcv()
+        if backend == "ffcv" and ffcv_backend is None:
+            raise UserError(f"{self.reason}; `ditscale doctor` says how to mend it, or take the loader 'mmap'")
+        self.backend = "ffcv" if ffcv_backend else "mmap"
+        self._source = ffcv_backend.FfcvSource(self._file, field, micro_batch, bool(pick)) if ffcv_backend else MmapSource(self._file, field)
+        self.seed, self.micro_batch, self.global_batch, self.rank, self.world_size = seed, micro_batch, global_batch, rank, world_size
+        self.start_images, self.num_steps = start_images, (end_images - start_images) // global_batch
 
     def __len__(self) -> int:
         """Micro batches in the stream."""
@@ -105,7 +94,7 @@ class StreamLoader:
             self._running.close()
             self._running = None
 
-    def _stream(self):
+    def _stream(self) -> "Generator[Batch]":
         """Chunk by chunk: FFCV takes the order of a chunk as a whole and decodes it in a thread of its own."""
         import torch
 

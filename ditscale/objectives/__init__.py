@@ -1,8 +1,8 @@
 """Training variants. An objective is a pure function of (model, formulation, batch, randomness) that returns named loss terms.
 
 ``VARIANTS`` is the one list, in the order in which variants are told. An entry is a variant's section of the config; everything
-else of the variant is its attributes and methods (``options.Variant``). To add one: a file or folder here, its entry in the list.
-No torch here: an objective and its model are imported when they are made (``variants``).
+else of the variant is its attributes and methods (``variant.Variant``). To add one: a file or folder here, its entry in the list.
+No torch here: an objective and its model are imported when they are made (``from_config``).
 """
 
 from typing import get_args
@@ -11,7 +11,7 @@ from ditscale.objectives.baseline import BaselineConfig
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.mdt import MdtConfig
-from ditscale.objectives.options import Variant
+from ditscale.objectives.variant import Variant
 
 VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in (
     BaselineConfig,

@@ -8,12 +8,12 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from ditscale import randomness
 from ditscale.config import ResourcesConfig, RunConfig
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
 from ditscale.models.blocks import DESIGNS
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch, Objective
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines
 from ditscale.training.checkpoint import checkpoint
@@ -50,7 +50,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     stopping = images_seen > 0 and after_checkpoint() is False
 
     # Batches from there on, and who listens
-    loader = open_loader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
+    loader = StreamLoader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
                          rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
                          backend=config.resources.loader, pick=prepare.pick)
     if world.is_main:

@@ -14,9 +14,9 @@ from ditscale.models.blocks import DESIGNS
 from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import VARIANTS
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import kept_tokens
-from ditscale.objectives.variants import build_model, make_objective
+from ditscale.objectives.variant import kept_tokens
 
 SIZES = ("S/2", "B/2", "L/2", "XL/2")
 IMAGES = 3                                                                     # of a counted step

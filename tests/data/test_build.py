@@ -17,7 +17,7 @@ from ditscale.data import build as build_module, chunks
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.build import build_images
 from ditscale.data.decode import adm_crop
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.manifest import content_blake2b, read_manifest
 from ditscale.errors import UserError
 
@@ -86,7 +86,7 @@ def test_the_loaders_read_it(source, photos, tmp_path, backend, request):
     build(source, tmp_path / "x.beton")
     images, labels = expected(photos)
     options = {"seed": 0, "global_batch": 6, "micro_batch": 6, "end_images": 12, "backend": backend}
-    with open_loader(tmp_path / "x.beton", **options) as loader:
+    with StreamLoader(tmp_path / "x.beton", **options) as loader:
         batches = [(batch.raw.numpy().copy(), batch.labels.numpy()) for batch in loader]
     rows = sorted((label, image.tobytes()) for images_, labels_ in batches for image, label in zip(images_, labels_))
     assert rows == sorted((label, image.tobytes()) for image, label in zip(images, labels))

@@ -10,7 +10,7 @@ import torch
 
 from ditscale.data import loader as loader_module
 from ditscale.data.beton import write_beton
-from ditscale.data.loader import Batch, open_loader
+from ditscale.data.loader import Batch, StreamLoader
 from ditscale.data.order import indices_at
 from ditscale.errors import UserError
 
@@ -31,7 +31,7 @@ def collect(loader):
 
 
 def test_yields_the_source_bit_for_bit(stored, backend):
-    loader = open_loader(stored.path, seed=7, global_batch=8, micro_batch=4, end_images=205, backend=backend)
+    loader = StreamLoader(stored.path, seed=7, global_batch=8, micro_batch=4, end_images=205, backend=backend)
     assert loader.backend == backend and loader.reason is None
     images, labels, positions = collect(loader)
     assert images.dtype == np.uint8 and labels.dtype == np.int64 and positions.dtype == np.int64
@@ -42,9 +42,9 @@ def test_yields_the_source_bit_for_bit(stored, backend):
 
 def test_ranks_share_one_stream(stored, backend):
     options = {"seed": 1, "global_batch": 8, "start_images": 5, "end_images": 5 + 8 * 7, "backend": backend}
-    _, labels, positions = collect(open_loader(stored.path, micro_batch=8, **options))
+    _, labels, positions = collect(StreamLoader(stored.path, micro_batch=8, **options))
     for world_size in (2, 4):
-        parts = [collect(open_loader(stored.path, micro_batch=2, rank=rank, world_size=world_size, **options))[1:]
+        parts = [collect(StreamLoader(stored.path, micro_batch=2, rank=rank, world_size=world_size, **options))[1:]
                  for rank in range(world_size)]
         for whole, shares in zip((labels, positions), zip(*parts)):
             assert (np.concatenate([share.reshape(7, -1) for share in shares], axis=1).reshape(-1) == whole).all()
@@ -53,14 +53,14 @@ def test_ranks_share_one_stream(stored, backend):
 @pytest.mark.parametrize("start", [1, 88])
 def test_restart_at_any_image(stored, backend, start):
     options = {"seed": 3, "global_batch": 4, "micro_batch": 2, "backend": backend}
-    _, labels, positions = collect(open_loader(stored.path, start_images=start, end_images=100, **options))
+    _, labels, positions = collect(StreamLoader(stored.path, start_images=start, end_images=100, **options))
     assert positions[0] == start and len(positions) == (100 - start) // 4 * 4
     assert (labels == stored.labels[indices_at(positions, 45, seed=3)]).all()
 
 
 def test_a_batch_stays_valid_until_the_next_and_iter_starts_again(stored, backend):
     loader_module.CHUNK_STEPS = 25                                             # FFCV has five buffers a chunk
-    with open_loader(stored.path, seed=0, global_batch=4, micro_batch=4, end_images=100, backend=backend) as loader:
+    with StreamLoader(stored.path, seed=0, global_batch=4, micro_batch=4, end_images=100, backend=backend) as loader:
         next(iter(loader))
         count = 0
         for raw, labels, positions in loader:
@@ -73,7 +73,7 @@ def test_a_batch_stays_valid_until_the_next_and_iter_starts_again(stored, backen
 
 
 def test_nothing_left_to_do(stored, backend):
-    with open_loader(stored.path, seed=0, global_batch=8, micro_batch=8, start_images=64, end_images=71,
+    with StreamLoader(stored.path, seed=0, global_batch=8, micro_batch=8, start_images=64, end_images=71,
                      backend=backend) as loader:
         assert list(loader) == [] and len(loader) == 0
 
@@ -82,7 +82,7 @@ def test_fields_are_told_apart_by_name(tmp_path, backend):
     fields = {"label": np.arange(12), "latent": np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32),
               "image": np.random.default_rng(1).integers(0, 256, (12, 3, 4, 5), dtype=np.uint8)}
     write_beton(tmp_path / "x.beton", fields)
-    loader = open_loader(tmp_path / "x.beton", seed=0, global_batch=4, micro_batch=4, end_images=12, backend=backend)
+    loader = StreamLoader(tmp_path / "x.beton", seed=0, global_batch=4, micro_batch=4, end_images=12, backend=backend)
     images, labels, _ = collect(loader)
     assert (images == fields["image"][labels]).all() and sorted(labels) == list(range(12))
 
@@ -90,21 +90,21 @@ def test_fields_are_told_apart_by_name(tmp_path, backend):
 def test_what_does_not_fit_is_refused_before_anything_starts(stored, tmp_path):
     options = {"seed": 0, "global_batch": 8, "micro_batch": 4, "end_images": 80, "backend": "mmap"}
     with pytest.raises(UserError, match="global_batch 8 is not a multiple of micro_batch 3 x 2 ranks = 6"):
-        open_loader(stored.path, **options | {"micro_batch": 3, "world_size": 2})
+        StreamLoader(stored.path, **options | {"micro_batch": 3, "world_size": 2})
     with pytest.raises(UserError, match="end at image 80 but starts at image 88"):
-        open_loader(stored.path, **options, start_images=88)
+        StreamLoader(stored.path, **options, start_images=88)
     with pytest.raises(UserError, match="not one of auto, ffcv, mmap"):
-        open_loader(stored.path, **options | {"backend": "torch"})
+        StreamLoader(stored.path, **options | {"backend": "torch"})
     write_beton(tmp_path / "x.beton", {"image": np.zeros((3, 4, 4), np.uint8), "label": np.arange(3)})
     with pytest.raises(UserError, match="x.beton: needs fields 'image' .* has 'image' \\(uint8 \\(4, 4\\)\\), 'label'"):
-        open_loader(tmp_path / "x.beton", **options)
+        StreamLoader(tmp_path / "x.beton", **options)
 
 
 def test_ffcv_leaves_torch_its_threads(stored, ffcv_backend):
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with open_loader(stored.path, seed=0, global_batch=4, micro_batch=4, end_images=40, backend="ffcv") as loader:
+        with StreamLoader(stored.path, seed=0, global_batch=4, micro_batch=4, end_images=40, backend="ffcv") as loader:
             for _ in loader:
                 assert torch.get_num_threads() == 3
     finally:
@@ -113,12 +113,12 @@ def test_ffcv_leaves_torch_its_threads(stored, ffcv_backend):
 
 def test_no_thread_is_left(stored, ffcv_backend):
     before = threading.active_count()
-    with open_loader(stored.path, seed=0, global_batch=1, micro_batch=1, end_images=150, backend="ffcv") as loader:
+    with StreamLoader(stored.path, seed=0, global_batch=1, micro_batch=1, end_images=150, backend="ffcv") as loader:
         assert max(threading.active_count() for _ in loader) <= before + 1     # 50 chunks of 3 images
         assert threading.active_count() == before
     loader_module.CHUNK_STEPS = 10_000                                         # the fixture puts it back
     for left_after in (1, 20):
-        with open_loader(stored.path, seed=0, global_batch=1, micro_batch=1, end_images=999, backend="ffcv") as loader:
+        with StreamLoader(stored.path, seed=0, global_batch=1, micro_batch=1, end_images=999, backend="ffcv") as loader:
             for count, _ in enumerate(loader, start=1):
                 if count == left_after:
                     break
@@ -132,7 +132,7 @@ def test_200_epochs_leave_no_thread_and_no_memory(latents, backend):
             return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
     loader_module.CHUNK_STEPS = 5
-    with open_loader(latents, seed=0, global_batch=9, micro_batch=9, end_images=200 * 45, backend=backend) as loader:
+    with StreamLoader(latents, seed=0, global_batch=9, micro_batch=9, end_images=200 * 45, backend=backend) as loader:
         threads, resident = set(), []
         for number, _ in enumerate(loader):
             if number % 5 == 3:                                                # in the middle of an epoch
@@ -155,7 +155,7 @@ def test_a_dead_ffcv_thread_raises(stored, ffcv_backend, monkeypatch):
     def consume():
         try:
             options = {"seed": 0, "global_batch": 1, "micro_batch": 1, "end_images": 9, "backend": "ffcv"}
-            with open_loader(stored.path, **options) as loader:
+            with StreamLoader(stored.path, **options) as loader:
                 outcome.extend(batch.positions.item() for batch in loader)
         except RuntimeError as error:
             outcome.append(error)
@@ -173,15 +173,15 @@ def test_without_ffcv_the_memory_map_takes_over(stored):
     program = f"""
 import sys
 sys.modules["ffcv"] = None                                                     # import ffcv now raises ImportError
-from ditscale.data.loader import Batch, open_loader
+from ditscale.data.loader import Batch, StreamLoader
 from ditscale.data.ffcv_import import build_beton
 from ditscale.errors import UserError
 import numpy
 options = dict(seed=0, global_batch=4, micro_batch=4, end_images=40)
-with open_loader({str(stored.path)!r}, **options) as loader:
+with StreamLoader({str(stored.path)!r}, **options) as loader:
     print(loader.backend, "|", loader.reason, "|", sum(1 for _ in loader))
 try:
-    open_loader({str(stored.path)!r}, **options, backend="ffcv")
+    StreamLoader({str(stored.path)!r}, **options, backend="ffcv")
 except UserError as error:
     print(error)
 print(build_beton({str(stored.path.with_name("numpy.beton"))!r}, {{"label": numpy.arange(3)}}))

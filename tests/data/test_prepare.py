@@ -11,7 +11,7 @@ from ditscale import randomness
 from ditscale.config import DataConfig
 from ditscale.data.beton import BetonFile, write_beton
 from ditscale.data.latents import from_bits
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.order import indices_at
 from ditscale.data.prepare import make_prepare
 from ditscale.errors import UserError
@@ -31,7 +31,7 @@ def seen(section, *, rank=0, world_size=1, micro_batch=4, start=0, end=96, seed=
     prepare = make_prepare(section)
     streams = {"noise": randomness.Normal((2,)), **prepare.streams}
     parts = []
-    with open_loader(section.path, seed=seed, global_batch=16, micro_batch=micro_batch, rank=rank, world_size=world_size,
+    with StreamLoader(section.path, seed=seed, global_batch=16, micro_batch=micro_batch, rank=rank, world_size=world_size,
                      start_images=start, end_images=end, backend=backend, pick=prepare.pick) as loader:
         for raw, _, positions in loader:
             draws = randomness.draw(seed, positions, streams)

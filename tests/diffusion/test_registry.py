@@ -56,7 +56,7 @@ from ditscale.cost.runs import sampling_flops
 from ditscale.diffusion.samplers import sample
 from ditscale.errors import UserError
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.randomness import draw
 
 values = {

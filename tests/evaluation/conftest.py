@@ -101,7 +101,7 @@ def hand_run(values, sign, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from ditscale.objectives.variants import build_model
+    from ditscale.objectives.from_config import build_model
 
     def make(changes={}, checkpoints=(640,), averages=("ema",), name="run"):
         chosen = copy.deepcopy(values)

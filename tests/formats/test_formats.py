@@ -51,7 +51,7 @@ def first(tmp_path, digits, monkeypatch):
     """The run of ``first/``, with random weights, and the data that it names."""
     from safetensors.torch import save_file
 
-    from ditscale.objectives.variants import build_model
+    from ditscale.objectives.from_config import build_model
 
     record = json.loads((FIRST / "run.json").read_text())
     run = RunDir(tmp_path / "runs" / record["study"] / record["run_id"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ditscale.models.masking import gather, is_kept, keep_lowest, masked_indices, scatter
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Uniform, draw
 
 

@@ -10,7 +10,7 @@ from ditscale.errors import UserError
 from ditscale.models.masked import MaskedDiT
 from ditscale.models.mdt import Mdt
 from ditscale.models.peers import PEERS
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 
 SIZES = {"input_size": 8, "patch_size": 2, "in_channels": 3, "hidden_size": 32, "num_heads": 2, "num_classes": 5}
 

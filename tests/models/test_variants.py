@@ -7,7 +7,7 @@ from ditscale.config import resolve
 from ditscale.models.dit import DiT
 from ditscale.models.layers import RelativePositionBias, relative_offsets
 from ditscale.models.masking import gather, is_kept, keep_lowest
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 
 DESIGNS = ("adaln_zero", "adaln", "cross_attention", "in_context")
 VARIANTS = ({"name": "masked"}, {"name": "mdt"}, {"name": "mdt", "long_skips": True, "mask_ratio_max": 0.5}, {"name": "discriminative"})

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ditscale.config import resolve
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.randomness import draw
 
 FORMULATIONS = [{"name": "flow"}, {"name": "flow", "interpolant": "cosine", "t_distribution": "logit_normal"}, {"name": "edm"},

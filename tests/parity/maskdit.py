@@ -11,7 +11,7 @@ from ditscale.models.masking import is_kept, keep_lowest
 from ditscale.objectives import MaskedConfig
 from ditscale.objectives.masked.objective import Masked
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 
 SAMPLER = re.compile(r"sample_heun(?P<steps>\d+)(?P<cfg>_cfg)?")
 DROPPED = 0.5                                                                  # any probability: draws below it are dropped labels

@@ -15,7 +15,7 @@ from ditscale.models.masking import keep_lowest
 from ditscale.objectives import MdtConfig
 from ditscale.objectives.mdt.objective import MaskedDiffusion
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 
 TABLE = "rel_pos_bias.relative_position_bias_table"
 UNREAD = 3                                                                     # rows of their tables, without a gradient

@@ -108,7 +108,7 @@ def in_repository(repository, monkeypatch):
 @pytest.fixture
 def poison(monkeypatch):
     """``poison(6, 7)``: models built in the loop get one NaN in a gradient in these backward passes, counted over all starts."""
-    from ditscale.objectives.variants import build_model
+    from ditscale.objectives.from_config import build_model
     from ditscale.training import loop
 
     def poison_passes(*passes):

@@ -57,8 +57,8 @@ def test_activations_of_the_variants_are_near_what_autograd_keeps(make_run, obje
     import torch
 
     from ditscale import randomness
+    from ditscale.objectives.from_config import build_model, make_objective
     from ditscale.objectives.objective import CleanBatch
-    from ditscale.objectives.variants import build_model, make_objective
 
     config, _ = make_run(changes={"model.name": "DiT-tiny/2", "data.resolution": 16, "train.precision": "fp32",
                                   "objective": {"name": objective}, "evaluation": None})

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ditscale import randomness
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints, load_ema
 from ditscale.training.guard import TooManySkipped
@@ -28,7 +28,7 @@ def plain_loop(config, skipped):
     """A few lines of PyTorch that leave out the updates of some steps (counted from 1)."""
     objective, model, found = make_objective(config), build_model(config), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0)
-    batches = open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64, end_images=config.train.images,
+    batches = StreamLoader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64, end_images=config.train.images,
                           backend="mmap")
     for step, (images, labels, positions) in enumerate(batches, start=1):
         draws = randomness.draw(config.seed, positions, objective.streams)

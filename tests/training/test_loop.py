@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ditscale import randomness
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints, load_ema
 from ditscale.training.loop import train
@@ -39,7 +39,7 @@ def plain_loop(config):
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0)
     history = []
-    loader = open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64, end_images=config.train.images,
+    loader = StreamLoader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64, end_images=config.train.images,
                          backend="mmap")
     for images, labels, positions in loader:
         draws = randomness.draw(config.seed, positions, objective.streams)

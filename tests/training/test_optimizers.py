@@ -119,7 +119,7 @@ def test_a_groups_rate_is_the_schedules_times_its_multiplier(make_run, world, re
                  "train.lr": 0.01, "train.warmup_images": 0}
     config, run = make_run(changes=two_steps)
     train(config, run, world)
-    from ditscale.objectives.variants import build_model
+    from ditscale.objectives.from_config import build_model
 
     after, lr = load_file(list_checkpoints(run)[-1] / "masters.safetensors"), read_lines(run.metrics)[-1]["lr"]
     moved = {name: (after[name] - p).abs().max().item() for name, p in build_model(config).named_parameters()}

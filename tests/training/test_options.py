@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ditscale.errors import UserError
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.rundir import read_lines
 from ditscale.training.agreement import facts
 from ditscale.training.checkpoint.checkpoint import list_checkpoints

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from ditscale import randomness
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.objectives.discriminative.objective import Discriminative
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
@@ -67,7 +67,7 @@ def plain_loop(config):
     objective.teacher = build_model(config).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0)
     history, images_seen = [], 0
-    for images, labels, positions in open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64,
+    for images, labels, positions in StreamLoader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64,
                                                  end_images=config.train.images, backend="mmap"):
         draws = randomness.draw(config.seed, positions, objective.streams)
         losses = objective(model, CleanBatch(images.float() / 127.5 - 1, labels, images_seen), draws).losses

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ditscale.data.sources.arrange import arrange
 from ditscale.data.sources.base import Request, Source, stamp
-from ditscale.data.sources.layout import arrange
 from ditscale.errors import UserError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from ditscale.data.sources.archive import RangesReader, members_of
+from ditscale.data.sources.arrange import SPLITS, SUFFIXES, arrange
 from ditscale.data.sources.base import Request, Source, stamp
-from ditscale.data.sources.layout import SPLITS, SUFFIXES, arrange
 
 SHARD = re.compile(r"(.*[-_.])?\d+")
 

@@ -19,7 +19,7 @@ from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.sampling.decoder import make_decoder
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.reproducible import reproducible
 from ditscale.training.checkpoint.weights import load_into
 

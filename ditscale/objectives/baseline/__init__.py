@@ -4,7 +4,7 @@ from typing import Literal
 
 from ditscale.models.macs import Backbone, ComputeCard, plain_card
 from ditscale.models.sizes import Size
-from ditscale.objectives.options import Variant
+from ditscale.objectives.variant import Variant
 
 
 class BaselineConfig(Variant):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, added
 from ditscale.models.sizes import Size, parse_model_name
-from ditscale.objectives.options import PAPER_WIDTH, AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
+from ditscale.objectives.variant import PAPER_WIDTH, AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
 from ditscale.section import Count
 
 CLS = 1                                                                        # the class token

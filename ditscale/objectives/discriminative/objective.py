@@ -14,7 +14,7 @@ from ditscale.models.masking import keep_lowest
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
 SETTLED = 0.1                                                                  # share of training before collapse is judged

@@ -8,7 +8,7 @@ from pydantic import Field
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
 from ditscale.models.sizes import Size, parse_model_name
-from ditscale.objectives.options import AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
+from ditscale.objectives.variant import AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
 from ditscale.section import Count
 
 

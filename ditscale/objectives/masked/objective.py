@@ -7,7 +7,7 @@ from ditscale.models.layers import patchify
 from ditscale.models.masking import gather, keep_lowest, masked_indices
 from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Uniform
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
 from ditscale.models.sizes import Size
-from ditscale.objectives.options import Variant, check_can_mask, kept_tokens
+from ditscale.objectives.variant import Variant, check_can_mask, kept_tokens
 from ditscale.section import Count
 
 FORWARDS = 2                                                                   # a step passes all tokens, and some

@@ -7,7 +7,7 @@ from ditscale import randomness
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.mdt import MdtConfig
 from ditscale.objectives.objective import CleanBatch, Objective, Terms
-from ditscale.objectives.options import kept_tokens
+from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
 OWN = " of the masked pass"                                                    # streams that only the second pass reads

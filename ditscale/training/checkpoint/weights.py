@@ -12,7 +12,7 @@ from torch import Tensor
 from ditscale.config import RunConfig, resolve
 from ditscale.errors import UserError
 from ditscale.models.convert import save_model
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
 from ditscale.training.checkpoint.whole import damage, was_saved

@@ -17,7 +17,7 @@ from ditscale.diffusion.samplers import sample
 from ditscale.errors import UserError
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts, to_uint8
 from ditscale.evaluation.sampling.model import choose_weights
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.reproducible import reproducible
 from ditscale.training.checkpoint.weights import rebuild, run_config
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.training.ema.ema import Teacher
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout

@@ -7,7 +7,7 @@ import torch
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from safetensors.torch import load_file
 
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train

@@ -7,7 +7,7 @@ import pytest
 
 from ditscale.config import resolve
 from ditscale.errors import UserError
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.training.zero import private, zero
 from ditscale.training.zero.deepspeed_keys import (
     ALLOWED,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import ditscale
 from ditscale.errors import UserError
-from ditscale.objectives.variants import build_model
+from ditscale.objectives.from_config import build_model
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from ditscale import randomness
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.errors import UserError
+from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
-from ditscale.objectives.variants import build_model, make_objective
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.loop import train
@@ -67,7 +67,7 @@ def _plain_loop(config):
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, weight_decay=0.0, fused=True)
     found = {"losses": [], "norms": []}
-    for images, labels, positions in open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64,
+    for images, labels, positions in StreamLoader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64,
                                                  end_images=config.train.images, backend="mmap"):
         draws = randomness.draw(config.seed, positions, objective.streams)
         loss = objective(model, CleanBatch(images.float() / 127.5 - 1, labels), draws).losses["generative"]
@@ -113,7 +113,7 @@ def plain_bf16_loop(config, *, micro_batches):
         p.data = p.data.bfloat16()
     masters = {name: p.detach().float().requires_grad_() for name, p in model.named_parameters()}
     optimizer, found = torch.optim.AdamW(masters.values(), lr=config.train.lr, weight_decay=0.0, fused=True), []
-    batches = open_loader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64 // micro_batches,
+    batches = StreamLoader(config.data.path, seed=config.seed, global_batch=64, micro_batch=64 // micro_batches,
                           end_images=config.train.images, backend="mmap")
     for step, (images, labels, positions) in enumerate(batches, start=1):
         draws = randomness.draw(config.seed, positions, objective.streams)

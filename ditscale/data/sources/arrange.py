@@ -20,7 +20,7 @@ import numpy as np
 from ditscale.data.sources import imagenet
 from ditscale.data.sources.base import Reader, Request, Source, one_split
 from ditscale.data.sources.classes import check_classes, number_classes
-from ditscale.data.sources.labels import parse_labels, read_labels
+from ditscale.data.sources.labelfiles import parse_labels, read_labels
 from ditscale.data.sources.sidecar import labels_beside
 from ditscale.errors import UserError
 

@@ -57,33 +57,3 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
     for group, flat in enumerate(flats):
         flat[ends[group]:].zero_()                                             # padding
         private.averaged(engine)[group] = _Run(parts[group], flat)
-
-
-def spare_flattening(engine) -> bool:
-    """Before ``engine.step()``: the reduced gradients as one flat tensor, without a copy, where they lie in the masters' order.
-
-    At stage 1 they do, but for the last rank where its part ends in padding. Says whether all do.
-    """
-    if not private.takes_flat_gradients(engine):
-        return False
-    for group, parts in private.averaged(engine).items():
-        [master] = engine.made.optimizer.param_groups[group]["params"]
-        flat = _end_to_end(parts, master.numel()) if parts else None
-        if flat is None:
-            return False
-        private.averaged(engine)[group] = _Run(parts, flat)
-    return True
-
-
-def _end_to_end(parts: list[Tensor], numel: int) -> Tensor | None:
-    """The parts as one tensor of ``numel`` numbers if that is how they lie in memory."""
-    first, begin = parts[0], parts[0].data_ptr()
-    end = begin
-    for part in parts:
-        if part.data_ptr() != end or not part.is_contiguous():
-            return None
-        end += part.numel() * part.element_size()
-    storage = first.untyped_storage()
-    if end - begin != numel * first.element_size() or end > storage.data_ptr() + storage.nbytes():
-        return None
-    return first.as_strided((numel,), (1,))

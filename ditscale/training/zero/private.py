@@ -37,9 +37,8 @@ class Name:
     on: str = "optimizer"
 
 
-GRADIENTS = Name("averaged_gradients", (1, 2), "this rank's reduced gradients, by group",
-                 "each is gathered whole by safe_get_full_grad")
-PREFLATTENED = Name("_get_preflattened_grad_partition", (1, 2), "takes a group's gradients flat, if they have flat_partition",
+GRADIENTS = Name("averaged_gradients", (1,), "where one rank puts its gradients, by group", "one rank reduces them, three copies a step")
+PREFLATTENED = Name("_get_preflattened_grad_partition", (1,), "takes a group's gradients flat, if they have flat_partition",
                     "gradients are flattened, a copy a step")
 RELINK = Name("_link_all_hp_params", (1, 2), "lets parameters forget the former masters",
               "fp32 masters are kept beside the weights")
@@ -92,7 +91,7 @@ def check(engine) -> str:
 # Stages 1 and 2
 
 def averaged(engine) -> dict[int, list[Tensor]]:
-    """This rank's reduced gradients before ``engine.step()``, by group; may be set."""
+    """The gradients that ``engine.step()`` takes, by group, on one rank; to be set."""
     return getattr(engine.optimizer, GRADIENTS.name)
 
 
@@ -104,11 +103,6 @@ def takes_flat_gradients(engine) -> bool:
 def forget_former_masters(engine) -> None:
     """After masters were moved: parameters refer to where they are now, and the old memory is freed."""
     getattr(engine.optimizer, RELINK.name)()
-
-
-def is_padding(part: Tensor) -> bool:
-    """Whether a tensor among ``averaged`` stands for no parameter."""
-    return getattr(part, "_zero_padding", False)
 
 
 def hands_out_fragments(engine) -> bool:

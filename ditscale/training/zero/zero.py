@@ -127,7 +127,7 @@ def backward(engine, loss: Tensor) -> None:
 def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
     """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece.
 
-    Where it lies end to end, DeepSpeed is told so, and has nothing to flatten in that step. To be walked through once a step.
+    The only rank at stage 1 lays it end to end on the way, so that DeepSpeed has nothing to flatten. To be walked through once a step.
     """
     if _reduces_with_nobody(engine):
         return copies.lay_end_to_end(engine, layout)
@@ -135,10 +135,6 @@ def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
         parts = private.partitions(engine)
         return [(piece, parts[layout.parameters[piece.name]].view(-1)[:piece.numel]) for piece in layout.mine]
     if layout.stage:
-        if _keeps_flats(engine) and copies.spare_flattening(engine):
-            found = {group: iter(part for part in parts if not private.is_padding(part))
-                     for group, parts in private.averaged(engine).items()}
-            return [(piece, next(found[piece.group])) for piece in layout.mine]
         if engine.made.hands_out_fragments:
             return [(piece, private.fragment_of_gradient(layout.parameters[piece.name])) for piece in layout.mine]
         return _parts_of_whole_gradients(layout)

@@ -52,7 +52,6 @@ def test_bit_for_bit_what_deepspeed_makes_with_all_its_copies(make_run, world, m
     train(config, spared, world)
     reduced_by_deepspeed(monkeypatch)
     monkeypatch.setattr(copies, "share_weights", lambda engine: None)
-    monkeypatch.setattr(copies, "spare_flattening", lambda engine: False)
     config, copied = make_run("copied", changes)
     train(config, copied, world)
     assert same(result(spared), result(copied))
@@ -72,11 +71,8 @@ def test_masters_in_fp32_are_the_weights(make_run, world, precision, shared):
         zero.destroy(engine)
 
 
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_the_gradients_of_stage_1_come_end_to_end(make_run, world, monkeypatch, is_alone):
-    """In every step, so DeepSpeed has nothing to flatten: laid so by us on one rank, found so where DeepSpeed reduces them."""
-    if not is_alone:
-        reduced_by_deepspeed(monkeypatch)
+def test_the_gradients_of_stage_1_come_end_to_end(make_run, world, monkeypatch):
+    """In every step on one rank, so DeepSpeed has nothing to flatten."""
     flats = []
     flatten = DeepSpeedZeroOptimizer._get_preflattened_grad_partition
     monkeypatch.setattr(DeepSpeedZeroOptimizer, "_get_preflattened_grad_partition",
@@ -144,16 +140,3 @@ def test_gradient_sums_in_fp32_are_found_where_they_lie(make_run, world):
     assert all(part.dtype == torch.float32 for part in found.values()) and found.keys() == sums.keys()
     for name, part in found.items():
         torch.testing.assert_close(part.view(-1), sums[name].view(-1), rtol=1e-6, atol=1e-6)
-
-
-def test_end_to_end():
-    whole = torch.arange(12.0)
-    a, b, c = whole[:4].view(2, 2), whole[4:5], whole[5:9]
-    flat = copies._end_to_end([a, b, c], 9)
-    assert torch.equal(flat, whole[:9]) and flat.data_ptr() == whole.data_ptr()
-    assert torch.equal(copies._end_to_end([b, c], 5), whole[4:9])                # a rank's part begins inside a parameter
-    assert copies._end_to_end([a, c], 8) is None                               # a gap
-    assert copies._end_to_end([b, a], 5) is None                               # another order
-    assert copies._end_to_end([a, b], 6) is None                               # padding is missing
-    assert copies._end_to_end([a.t(), b], 5) is None                           # not in the order of its elements
-    assert copies._end_to_end([a, b.clone()], 5) is None                       # elsewhere in memory

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
-TYPED := $(addprefix -p ditscale.,scaling device digest errors formats ranks reproducible tensorfile)
+TYPED := $(addprefix -p ditscale.,scaling training data models objectives diffusion device digest errors formats ranks reproducible \
+	randomness tensorfile environment)
 
 .PHONY: help setup demo lint test test-all clean
 

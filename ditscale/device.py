@@ -48,7 +48,7 @@ def local_device(kind: str | None = None) -> torch.device:
 def use(device: torch.device) -> None:
     """Make it the process's own."""
     if is_accelerator(device):
-        _of(device).set_device(device)
+        module_of(device).set_device(device)
 
 
 def names() -> list[str]:
@@ -62,48 +62,36 @@ def is_accelerator(device: torch.device | str) -> bool:
     return torch.device(device).type != "cpu"
 
 
+def module_of(device: torch.device):
+    """The torch module of an accelerator's kind, with ``Stream``, ``Event``, ``stream``, ``current_stream`` and what is below."""
+    return getattr(torch, device.type)
+
+
 def accelerator_name(device: torch.device) -> str:
     """As its maker calls it."""
-    return _of(device).get_device_name(device)
+    return module_of(device).get_device_name(device)
 
 
 def synchronize(device: torch.device) -> None:
     """Wait for what is queued."""
     if is_accelerator(device):
-        _of(device).synchronize(device)
+        module_of(device).synchronize(device)
 
 
 def total_memory(device: torch.device) -> int:
     """Bytes of an accelerator."""
-    return _of(device).get_device_properties(device).total_memory
+    return module_of(device).get_device_properties(device).total_memory
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes of tensors at the peak, of an accelerator, since ``forget_peak_memory``."""
-    return _of(device).max_memory_allocated(device)
+    return module_of(device).max_memory_allocated(device)
 
 
 def forget_peak_memory(device: torch.device) -> None:
     """Give back what no tensor needs, and count the peak from here on."""
-    _of(device).empty_cache()
-    _of(device).reset_peak_memory_stats(device)
-
-
-def new_stream(device: torch.device):
-    return _of(device).Stream(device)
-
-
-def on_stream(device: torch.device, stream):
-    """A context in which work is queued on that stream."""
-    return _of(device).stream(stream)
-
-
-def current_stream(device: torch.device):
-    return _of(device).current_stream(device)
-
-
-def new_event(device: torch.device, *, timed: bool = False):
-    return _of(device).Event(enable_timing=timed)
+    module_of(device).empty_cache()
+    module_of(device).reset_peak_memory_stats(device)
 
 
 @contextmanager
@@ -116,7 +104,3 @@ def full_fp32():
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = before
-
-
-def _of(device: torch.device):
-    return getattr(torch, device.type)

@@ -3,7 +3,7 @@
 import torch
 
 from ditscale.data.loader import Batch
-from ditscale.device import current_stream, is_accelerator, new_event, new_stream, on_stream
+from ditscale.device import is_accelerator, module_of
 
 
 def on_device(batches, device: torch.device):
@@ -27,21 +27,22 @@ class StreamCopies:
     """Copies through pinned memory that do not wait for the model, nor the model for more than its own batch."""
 
     def __init__(self, device: torch.device):
-        self.device, self.stream = device, new_stream(device)
+        self.device, self.kind = device, module_of(device)
+        self.stream = self.kind.Stream(device)
 
     def start(self, batch: Batch):
         """Queue the copy, from pinned memory of our own: the batch is on loan. Torch keeps that memory until the copy is done."""
         pinned = [torch.empty_like(part, pin_memory=True).copy_(part) for part in batch]
-        with on_stream(self.device, self.stream):
+        with self.kind.stream(self.stream):
             copied = Batch(*(part.to(self.device, non_blocking=True) for part in pinned))
-            done = new_event(self.device)
+            done = self.kind.Event()
             done.record(self.stream)
         return copied, done
 
     def finish(self, started) -> Batch:
         """The batch for the current stream, which waits for the copy; the memory is not reused before that stream is through."""
         copied, done = started
-        current = current_stream(self.device)
+        current = self.kind.current_stream(self.device)
         current.wait_event(done)
         for part in copied:
             part.record_stream(current)

@@ -25,16 +25,12 @@ class DdpmFacts(Facts):
 
 class DdpmConfig(DdpmFacts, FormulationOptions):
     name: Literal["ddpm"]
+    path = "ditscale.diffusion.ddpm:Ddpm"
     schedule: Literal["linear", "cosine"] = "linear"                           # DiT: linear betas, 1e-4 to 2e-2
     min_snr_gamma: float | None = Field(None, gt=0)                            # weigh the MSE by min(SNR, gamma) / SNR; MDTv2: 5
 
     def check_sampling(self, sampling) -> None:
         self.sampling_levels(sampling)
-
-    def make(self):
-        from ditscale.diffusion.ddpm import Ddpm
-
-        return Ddpm(**self.settings())
 
 
 def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:

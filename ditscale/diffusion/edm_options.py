@@ -29,6 +29,7 @@ class EdmFacts(Facts):
 
 class EdmConfig(EdmFacts, FormulationOptions):
     name: Literal["edm"]
+    path = "ditscale.diffusion.edm:Edm"
     p_mean: float = -1.2                                                       # of ln sigma in training
     p_std: float = Field(1.2, gt=0)
     sigma_data: float = Field(0.5, gt=0)                                       # the data's standard deviation
@@ -43,8 +44,3 @@ class EdmConfig(EdmFacts, FormulationOptions):
             raise UserError(f"formulation.sigma_min {self.sigma_min} is not below formulation.sigma_max {self.sigma_max}; "
                             f"EDM takes 0.002 and 80")
         return self
-
-    def make(self):
-        from ditscale.diffusion.edm import Edm
-
-        return Edm(**self.settings())

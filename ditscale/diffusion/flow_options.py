@@ -28,6 +28,7 @@ class FlowFacts(Facts):
 
 class FlowConfig(FlowFacts, FormulationOptions):
     name: Literal["flow"]
+    path = "ditscale.diffusion.flow:Flow"
     interpolant: Literal["linear", "cosine"] = "linear"                        # cosine: SiT's GVP
     t_distribution: Literal["uniform", "logit_normal"] = "uniform"             # in training
     logit_mean: float = 0.0                                                    # of ln(t / (1 - t)), logit_normal only
@@ -39,8 +40,3 @@ class FlowConfig(FlowFacts, FormulationOptions):
         if self.t_distribution == "uniform" and (self.logit_mean, self.logit_std) != (0.0, 1.0):
             raise UserError("formulation.logit_mean and logit_std are for t_distribution logit_normal; it is uniform")
         return self
-
-    def make(self):
-        from ditscale.diffusion.flow import Flow
-
-        return Flow(**self.settings())

@@ -3,6 +3,7 @@
 Each ``<name>_options.py`` holds a formulation's section of the config and these facts; ``<name>.py`` beside it, its arithmetic.
 """
 
+import pkgutil
 from typing import TYPE_CHECKING, ClassVar
 
 from ditscale.section import Section
@@ -30,6 +31,7 @@ class Facts:
 class FormulationOptions(Facts, Section):
     """A formulation's section of the config: its options, and its ``name`` as a ``Literal``."""
 
+    path: ClassVar[str]                                                        # ``package.module:Class`` of the arithmetic
     if TYPE_CHECKING:
         name: str
 
@@ -41,5 +43,5 @@ class FormulationOptions(Facts, Section):
         return self.model_dump(exclude={"name"})
 
     def make(self):
-        """The ``Formulation`` with these options. Only this may import torch."""
-        raise NotImplementedError
+        """The ``Formulation`` with these options. Imports torch."""
+        return pkgutil.resolve_name(self.path)(**self.settings())

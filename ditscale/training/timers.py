@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ditscale.device import is_accelerator, new_event, synchronize
+from ditscale.device import is_accelerator, module_of, synchronize
 
 
 class Timers:
@@ -24,7 +24,7 @@ class Timers:
     @contextmanager
     def __call__(self, part: str, *, host: bool = False):
         if self.is_queued and not host:
-            start, end = (new_event(self.device, timed=True) for _ in range(2))
+            start, end = (module_of(self.device).Event(enable_timing=True) for _ in range(2))
             start.record()
             yield
             end.record()

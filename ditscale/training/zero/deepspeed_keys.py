@@ -42,6 +42,10 @@ def _section(why: str, switch: str = "enabled") -> Key:
     return Key(REFUSED, SECTION, why, off=(False,), switch=switch)
 
 
+def _each(names: str, key: Key) -> dict[str, Key]:
+    return dict.fromkeys(names.split(), key)
+
+
 _OWN_LOGS = "a run logs to metrics.jsonl and tb/ by itself"
 _REMOVED = "DeepSpeed has removed it"
 _UNPROVEN = "it is not proven here that the results stay the same"
@@ -54,9 +58,7 @@ _MODEL = "the model is not split over ranks by layers, experts or tokens"
 OFFLOAD = {
     "device": Key(ALLOWED, ("none", "cpu")),
     "pin_memory": Key(ALLOWED, BOOL),
-    "nvme_path": Key(IDLE, why=_NVME), "buffer_count": Key(IDLE, why=_NVME),
-    "pipeline": Key(IDLE, why=_NVME), "pipeline_read": Key(IDLE, why=_NVME), "pipeline_write": Key(IDLE, why=_NVME),
-    "fast_init": Key(IDLE, why=_NVME),
+    **_each("nvme_path buffer_count pipeline pipeline_read pipeline_write fast_init", Key(IDLE, why=_NVME)),
 }
 OFFLOAD_OPTIMIZER = {
     **OFFLOAD,
@@ -68,26 +70,20 @@ OFFLOAD_PARAM = {**OFFLOAD, "buffer_size": Key(IDLE, why=_NVME), "max_in_cpu": K
 
 ZERO = {
     "stage": Key(ALLOWED, (0, 1, 2, 3)),
-    "contiguous_gradients": Key(ALLOWED, BOOL), "reduce_scatter": Key(ALLOWED, BOOL),
     "overlap_comm": Key(ALLOWED, BOOL, off=(None,)),
-    "reduce_bucket_size": Key(ALLOWED, POSITIVE), "allgather_bucket_size": Key(ALLOWED, COUNT),
-    "use_multi_rank_bucket_allreduce": Key(ALLOWED, BOOL), "allgather_partitions": Key(ALLOWED, BOOL),
+    **_each("contiguous_gradients reduce_scatter use_multi_rank_bucket_allreduce allgather_partitions parameter_alignment "
+            "ignore_unused_parameters memory_efficient_linear override_module_apply log_trace_cache_warnings enable_sanity_checks",
+            Key(ALLOWED, BOOL)),
+    **_each("reduce_bucket_size sub_group_size", Key(ALLOWED, POSITIVE)), "allgather_bucket_size": Key(ALLOWED, COUNT),
     "round_robin_gradients": _flag("parameters would lie on other ranks than training looks for them on"),
-    "parameter_alignment": Key(ALLOWED, BOOL),
-    "ignore_unused_parameters": Key(ALLOWED, BOOL), "sub_group_size": Key(ALLOWED, POSITIVE),
     "offload_optimizer": Key(ALLOWED, SECTION, off=(None,), keys=OFFLOAD_OPTIMIZER),
     "offload_param": Key(ALLOWED, SECTION, off=(None,), keys=OFFLOAD_PARAM),
-    "memory_efficient_linear": Key(ALLOWED, BOOL), "override_module_apply": Key(ALLOWED, BOOL),
-    "log_trace_cache_warnings": Key(ALLOWED, BOOL), "enable_sanity_checks": Key(ALLOWED, BOOL),
     **{f"{prefix}{name}": Key(ALLOWED, kind) for prefix in ("", "stage3_") for name, kind in (
         ("prefetch_bucket_size", COUNT), ("param_persistence_threshold", COUNT), ("model_persistence_threshold", COUNT),
         ("max_live_parameters", COUNT), ("max_reuse_distance", COUNT), ("module_granularity_threshold", COUNT),
         ("use_all_reduce_for_fetch_params", BOOL), ("allgather_sequential", BOOL))},
-    "gather_16bit_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
-    "stage3_gather_16bit_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
-    "stage3_gather_fp16_weights_on_model_save": Key(IDLE, why=_CHECKPOINTS),
-    "load_from_fp32_weights": Key(IDLE, why=_CHECKPOINTS), "elastic_checkpoint": Key(IDLE, why=_CHECKPOINTS),
-    "pipeline_loading_checkpoint": Key(IDLE, why=_CHECKPOINTS),
+    **_each("gather_16bit_weights_on_model_save stage3_gather_16bit_weights_on_model_save stage3_gather_fp16_weights_on_model_save "
+            "load_from_fp32_weights elastic_checkpoint pipeline_loading_checkpoint", Key(IDLE, why=_CHECKPOINTS)),
     "compute_grad_norm": Key(IDLE, why="ditscale measures the norm itself"),
     "save_muon_momentum_buffer_in_memory": Key(IDLE, why=_NVME),
     "cpu_offload": _flag('it is old; write "offload_optimizer": {"device": "cpu"}'),
@@ -95,8 +91,7 @@ ZERO = {
     "cpu_offload_use_pin_memory": Key(IDLE, why="it is old; pin_memory stands in offload_optimizer, offload_param"),
     "legacy_stage1": _flag(_REMOVED),
     "zero_hpz_partition_size": Key(REFUSED, COUNT, _UNPROVEN, off=(1,)),
-    "zero_quantized_weights": _flag(_QUANTIZED), "zero_quantized_gradients": _flag(_QUANTIZED),
-    "zero_quantized_nontrainable_weights": _flag(_QUANTIZED),
+    **_each("zero_quantized_weights zero_quantized_gradients zero_quantized_nontrainable_weights", _flag(_QUANTIZED)),
     "zenflow": Key(REFUSED, SECTION, "it updates weights from gradients of earlier steps", off=(None,)),
     "leaf_module": Key(REFUSED, SECTION, _UNPROVEN, off=({},)),
     "mics_shard_size": Key(REFUSED, COUNT, _REMOVED, off=(-1,)), "mics_hierarchical_params_gather": _flag(_REMOVED),
@@ -107,8 +102,7 @@ BF16 = {
     "enabled": Key(RUN, BOOL, "train.precision"),
     "check_grad_overflow": Key(IDLE, why="ditscale passes over steps whose gradient is not finite itself"),
     "immediate_grad_update": Key(IDLE, why="it is for an optimizer that is not used here"),
-    "bf16_master_weights_and_grads": _flag("averages and checkpoints are of fp32 masters"),
-    "bf16_optimizer_states": _flag("averages and checkpoints are of fp32 masters"),
+    **_each("bf16_master_weights_and_grads bf16_optimizer_states", _flag("averages and checkpoints are of fp32 masters")),
 }
 DATA_TYPES = {
     "grad_accum_dtype": Key(RUN, TEXT, "train.grad_sums"),
@@ -116,13 +110,13 @@ DATA_TYPES = {
     "buffer_dtype": Key(REFUSED, TEXT, "buffers stay as the model has them", off=(None,)),
     "keep_in_fp32_modules": Key(REFUSED, LIST, "the run id does not say which they are", off=([],)),
 }
-COMMS_LOGGER = {name: Key(ALLOWED, BOOL) for name in ("enabled", "verbose", "prof_all", "debug")} | {"prof_ops": Key(ALLOWED, LIST)}
-THROUGHPUT = {"enabled": Key(ALLOWED, BOOL), "synchronized": Key(ALLOWED, BOOL)}
+COMMS_LOGGER = {**_each("enabled verbose prof_all debug", Key(ALLOWED, BOOL)), "prof_ops": Key(ALLOWED, LIST)}
+THROUGHPUT = _each("enabled synchronized", Key(ALLOWED, BOOL))
 
 TOP = {
     "zero_optimization": Key(ALLOWED, SECTION, keys=ZERO),
-    "steps_per_print": Key(ALLOWED, POSITIVE), "wall_clock_breakdown": Key(ALLOWED, BOOL), "memory_breakdown": Key(ALLOWED, BOOL),
-    "dump_state": Key(ALLOWED, BOOL), "disable_python_gc": Key(ALLOWED, BOOL),
+    "steps_per_print": Key(ALLOWED, POSITIVE),
+    **_each("wall_clock_breakdown memory_breakdown dump_state disable_python_gc", Key(ALLOWED, BOOL)),
     "log_level": Key(ALLOWED, ("debug", "info", "warning", "error", "critical")),
     "comms_logger": Key(ALLOWED, SECTION, keys=COMMS_LOGGER),
     "timers": Key(ALLOWED, SECTION, keys={"throughput": Key(ALLOWED, SECTION, keys=THROUGHPUT)}),
@@ -141,22 +135,20 @@ TOP = {
     "prescale_gradients": _flag(_ROUNDS),
     "gradient_predivide_factor": Key(REFUSED, "a number", _ROUNDS, off=(1, 1.0)),
     "managed_gradient_accumulation": Key(REFUSED, BOOL, "every micro batch would be a step of its own", off=(True,)),
-    "fp16": _section("train.precision is bf16 or fp32"), "amp": _section("train.precision is bf16 or fp32"),
-    "torch_autocast": _section("train.precision is bf16 or fp32"),
+    **_each("fp16 amp torch_autocast", _section("train.precision is bf16 or fp32")),
     "bfloat16": Key(REFUSED, SECTION, "it is old; write bf16"),
     "compile": _section("resources.compile compiles the blocks; DeepCompile is not proven here", "deepcompile"),
     "data_efficiency": _section("the order of images and tokens is the run's own"),
-    "curriculum_learning": _section(_REMOVED), "progressive_layer_drop": _section(_REMOVED), "eigenvalue": _section(_REMOVED),
-    "quantize_training": _section(_REMOVED), "compression_training": _section(_REMOVED), "sparse_attention": _section(_REMOVED),
-    "elasticity": _section(_REMOVED), "nebula": _section(_REMOVED), "sparse_gradients": _flag(_REMOVED),
-    "graph_harvesting": _flag(_REMOVED),
+    **_each("curriculum_learning progressive_layer_drop eigenvalue quantize_training compression_training sparse_attention elasticity "
+            "nebula", _section(_REMOVED)),
+    **_each("sparse_gradients graph_harvesting", _flag(_REMOVED)),
     "weight_quantization": Key(REFUSED, SECTION, "the weights are trained as they are"),
     "expert_parallel": _section(_MODEL), "tensor_parallel": Key(REFUSED, SECTION, _MODEL, off=({},)),
     "sequence_parallel_size": Key(REFUSED, COUNT, _MODEL, off=(1,)),
     "hybrid_engine": _section("it is for training with generation in between"),
     "autotuning": _section("it would start runs of its own"),
     "flops_profiler": _section("ditscale plan says the FLOPs, metrics.jsonl the seconds"),
-    **{name: _section(_OWN_LOGS) for name in ("tensorboard", "wandb", "csv_monitor", "comet")},
+    **_each("tensorboard wandb csv_monitor comet", _section(_OWN_LOGS)),
 
     "activation_checkpointing": Key(IDLE, why="resources.checkpoint_activations says it"),
     "checkpoint": Key(IDLE, why=_CHECKPOINTS), "datastates_ckpt": Key(IDLE, why=_CHECKPOINTS),

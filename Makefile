@@ -2,7 +2,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
-TYPED := $(addprefix -p ditscale.,scaling training data models objectives diffusion device digest errors formats ranks reproducible \
+TYPED := $(addprefix -p ditscale.,scaling training data models objectives diffusion device digest errors formats ranks \
 	randomness tensorfile environment)
 
 .PHONY: help setup demo lint test test-all clean

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditscale.device import local_device, names
+from ditscale.device import local_device, names, reproducible
 from ditscale.errors import UserError, first_line
-from ditscale.reproducible import reproducible
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
 

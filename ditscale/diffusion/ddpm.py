@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditscale.diffusion.arithmetic import per_image, wide
 from ditscale.diffusion.ddpm_options import CLEAN, TRAIN_STEPS, DdpmFacts
+from ditscale.diffusion.formulation import per_image, wide
 
 NATS_PER_BIT = math.log(2.0)
 

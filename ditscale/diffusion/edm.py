@@ -5,8 +5,8 @@
 import torch
 from torch import Tensor
 
-from ditscale.diffusion.arithmetic import per_image, wide
 from ditscale.diffusion.edm_options import EdmFacts
+from ditscale.diffusion.formulation import per_image, wide
 
 
 class Edm(EdmFacts):

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from ditscale.diffusion.arithmetic import per_image, wide
 from ditscale.diffusion.flow_options import FlowFacts
+from ditscale.diffusion.formulation import per_image, wide
 
 HALF_PI = math.pi / 2
 

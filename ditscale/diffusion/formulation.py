@@ -1,4 +1,4 @@
-"""What every noise formulation offers, and the one place that makes one by name."""
+"""What every noise formulation offers, the one place that makes one by name, and two helpers that all use."""
 
 from typing import ClassVar, Protocol
 
@@ -68,3 +68,13 @@ class Formulation(Protocol):
 def make_formulation(config: FormulationOptions) -> Formulation:
     """The formulation that a section of the config names, with its options."""
     return config.make()
+
+
+def per_image(t: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)."""
+    return t[:, None, None, None]
+
+
+def wide(values: Tensor) -> Tensor:
+    """fp32 at least: loss and sampler arithmetic never run in the model's half precision. fp64 stays."""
+    return values if values.element_size() == 8 else values.float()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ditscale.diffusion.arithmetic import wide
+from ditscale.diffusion.formulation import wide
 from ditscale.diffusion.nfe import guided_at
 
 

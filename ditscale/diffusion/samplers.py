@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from ditscale import randomness
-from ditscale.diffusion.arithmetic import wide
-from ditscale.diffusion.formulation import Formulation
+from ditscale.diffusion.formulation import Formulation, wide
 from ditscale.diffusion.nfe import Sampling, churned
 from ditscale.errors import UserError
 

@@ -7,7 +7,7 @@ import re
 
 from reference import TIGHT, Row, given_noise, image_means, load, peer_model
 
-from ditscale.diffusion.arithmetic import per_image
+from ditscale.diffusion.formulation import per_image
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
 

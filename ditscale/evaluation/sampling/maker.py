@@ -13,14 +13,13 @@ from torch import Tensor
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.vae import Vae
-from ditscale.device import is_accelerator
+from ditscale.device import is_accelerator, reproducible
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.sampling.decoder import make_decoder
 from ditscale.objectives.from_config import build_model
-from ditscale.reproducible import reproducible
 from ditscale.training.checkpoint.weights import load_into
 
 FEWEST = 16                                                                    # images computed together, where ``batch`` allows

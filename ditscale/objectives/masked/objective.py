@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ditscale.diffusion.arithmetic import per_image
+from ditscale.diffusion.formulation import per_image
 from ditscale.models.layers import patchify
 from ditscale.models.masking import gather, keep_lowest, masked_indices
 from ditscale.objectives.masked import MaskedConfig

@@ -11,6 +11,7 @@ from ditscale import randomness
 from ditscale.config import SamplingConfig
 from ditscale.data.beton import write_beton
 from ditscale.data.vae import load_vae
+from ditscale.device import reproducible
 from ditscale.diffusion.flow import Flow
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.samplers import sample
@@ -18,7 +19,6 @@ from ditscale.errors import UserError
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts, to_uint8
 from ditscale.evaluation.sampling.model import choose_weights
 from ditscale.objectives.from_config import build_model
-from ditscale.reproducible import reproducible
 from ditscale.training.checkpoint.weights import rebuild, run_config
 
 

@@ -5,7 +5,7 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -60,14 +60,9 @@ class DataConfig(Section):
 
 
 # How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
-if TYPE_CHECKING:                                                              # all that may be asked of a kind is what its base has
-    from ditscale.diffusion.options import FormulationOptions as FormulationConfig
-    from ditscale.objectives.variant import Variant as ObjectiveConfig
-    from ditscale.training.optimizers import Optimizer as OptimizerConfig
-else:
-    FormulationConfig = union("formulation", formulations())
-    ObjectiveConfig = union("objective", VARIANTS)
-    OptimizerConfig = union("optimizer", OPTIMIZERS)
+FormulationConfig = union("formulation", formulations())
+ObjectiveConfig = union("objective", VARIANTS)
+OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
 class TrainConfig(Section):

@@ -94,10 +94,10 @@ def test_shards_without_labels_are_asked_about(png, tmp_path, opened, refused, p
     assert "00001.tar: not a whole tar archive" in refused(tmp_path / "s")
 
 
-def test_class_folders_with_json_beside_the_images(png, tree, tmp_path, opened):
+def test_class_folders_with_json_beside_the_images(png, tree, opened):
     """Crawled images in class folders: what lies beside them says no class."""
     source = opened(tree({f"{kind}/{n}{end}": content for n, kind in enumerate(("cat", "dog"))
-                          for end, content in ((".png", png[n]), (".json", b'{"url": "x"}'))}), tmp_path)
+                          for end, content in ((".png", png[n]), (".json", b'{"url": "x"}'))}))
     assert source.class_names == ["cat", "dog"] and source.labels.tolist() == [0, 1]
 
 
@@ -224,7 +224,7 @@ LABEL_FILES = [("name,label\na,1\nb,0\n", [1, 0], None), ("name,label\na.png,1.0
 def test_labels_files_as_others_write_them(png, tree, tmp_path, content, labels, names, opened):
     (tmp_path / "l.csv").write_text(content)
     for files in ({"a.png": png[0], "b.png": png[1]}, {"img/x/a.png": png[0], "img/x/b.png": png[1]}):
-        source = opened(tree(files, f"s{len(str(files))}"), tmp_path, labels=tmp_path / "l.csv")
+        source = opened(tree(files, f"s{len(str(files))}"), labels=tmp_path / "l.csv")
         assert source.labels.tolist() == labels and source.class_names == names
 
 

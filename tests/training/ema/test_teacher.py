@@ -50,13 +50,13 @@ def test_starts_as_the_student_does(pair):
 
 def test_follows_the_masters_and_runs_with_its_average_rounded(pair):
     engine, teacher, dtype = pair
-    expected = teacher.layout.gather(teacher.masters)
+    expected = teacher.weights.layout.gather(teacher.masters)
     for decay in (0.9, 0.5, 0.99):
         step(engine)
         teacher.update(decay)
-        masters = teacher.layout.gather(teacher.masters)
+        masters = teacher.weights.layout.gather(teacher.masters)
         expected = {name: decay * value + (1 - decay) * masters[name] for name, value in expected.items()}
-    average = teacher.layout.gather(teacher.flats)
+    average = teacher.weights.layout.gather(teacher.flats)
     for name, p in teacher.model.named_parameters():
         assert torch.allclose(average[name], expected[name], rtol=0, atol=1e-7), name
         assert torch.equal(p, average[name].to(dtype)), name
@@ -82,6 +82,6 @@ def test_training_leaves_it_alone(pair):
 def test_refresh_brings_the_weights_to_a_restored_average(pair):
     engine, teacher, dtype = pair
     whole = {name: torch.full_like(p, 0.3, dtype=torch.float32) for name, p in teacher.model.named_parameters()}
-    teacher.layout.scatter(whole, teacher.flats)
+    teacher.weights.layout.scatter(whole, teacher.flats)
     teacher.refresh()
     assert all((p == torch.tensor(0.3).to(dtype)).all() for p in teacher.model.parameters())

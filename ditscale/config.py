@@ -5,7 +5,7 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,11 +21,30 @@ from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
+# How to noise, what to predict, how to weigh; the training variant; the optimizer: each kind with its own options. At run time these are
+# the registries; a type checker needs them written out, and tests/test_config.py holds both to be equal.
+if TYPE_CHECKING:
+    from ditscale.diffusion.ddpm_options import DdpmConfig
+    from ditscale.diffusion.edm_options import EdmConfig
+    from ditscale.diffusion.flow_options import FlowConfig
+    from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig
+    from ditscale.training.optimizers import Sgd
+
+    Block = str
+    FormulationConfig = DdpmConfig | EdmConfig | FlowConfig
+    ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig
+    OptimizerConfig = AdamW | Sgd
+else:
+    Block = Literal[tuple(DESIGNS)]
+    FormulationConfig = union("formulation", formulations())
+    ObjectiveConfig = union("objective", VARIANTS)
+    OptimizerConfig = union("optimizer", OPTIMIZERS)
+
 
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
     class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
-    block: Literal[tuple(DESIGNS)] = DEFAULT_DESIGN                            # how the condition reaches the blocks
+    block: Block = DEFAULT_DESIGN                                              # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
 
@@ -57,12 +76,6 @@ class DataConfig(Section):
         if self.latent_scale is not None and min(self.latent_scale) <= 0:
             raise UserError(f"data.latent_scale {min(self.latent_scale)} is not above 0; Stable Diffusion's is 0.18215")
         return self
-
-
-# How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
-FormulationConfig = union("formulation", formulations())
-ObjectiveConfig = union("objective", VARIANTS)
-OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
 class TrainConfig(Section):
@@ -254,8 +267,8 @@ class RunConfig(Section):
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
         a default, once released, never changes.
         """
-        places = {"resources": True, "data": {"path"},
-                  "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
+        places: dict[str, bool | set[str]] = {"resources": True, "data": {"path"},
+                                              "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
         return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:
@@ -285,7 +298,7 @@ def set_key(values: dict, dotted: str, value) -> None:
 
 def dotted_keys(values: dict, prefix: str = "") -> dict:
     """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -26,10 +26,10 @@ from ditscale.formats import KEY, LINE, RECORD, NewerFormat, check_format, stamp
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
-KINDS = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
+KINDS: dict[str, type] = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
          "mfu": float, "score": float, "error": float, "floor": float, "failures": int, "state": str, "reason": str, "metric": str,
          "warning": str, "passport": dict, "passport_id": str, "values": dict}
-RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
+RECORD_KINDS: dict[str, type] = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
 NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # numbers that are there or not written at all
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}

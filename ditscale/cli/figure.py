@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 
 import click
-from click.utils import make_default_short_help
 
 import ditscale
 from ditscale.cli.group import Commands, main
@@ -29,7 +28,7 @@ class Figures(Commands):
         names = self.list_commands(context)
         room = formatter.width - max(map(len, names)) - 6                      # one line each
         with formatter.section("Figures"):
-            formatter.write_dl([(name, make_default_short_help(_docstring(name), room)) for name in names])
+            formatter.write_dl([(name, click.Command(name, help=_docstring(name)).get_short_help_str(room)) for name in names])
 
 
 def _docstring(name: str) -> str:

@@ -125,8 +125,7 @@ def retry(spec_path, overrides, launcher, site, limit):
     """Launch the failed runs of the study SPEC again."""
     from rich.console import Console
 
-    from ditscale.studies.launch.retry import failed_runs
-    from ditscale.studies.launch.start import start
+    from ditscale.studies.launch.start import failed_runs, start
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec, console = load_spec(spec_path, overrides), Console(highlight=False)

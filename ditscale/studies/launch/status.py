@@ -66,9 +66,8 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> 
     counts = ", ".join(f"{numbers[state]} {state}" for state in sorted(numbers, key=_rank))
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
-    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), ("left", "right"),
-                          (spec.metric.name, "right"), ("where", "left"), ("why", "left")):
-        table.add_column(Text(name), justify=justify, no_wrap=name == "run")
+    for name in ("run", "state", "images", "images/s", "left", spec.metric.name, "where", "why"):
+        table.add_column(Text(name), justify="left" if name in ("run", "state", "where", "why") else "right", no_wrap=name == "run")
     for one in found[:rows]:
         table.add_row(*map(Text, (one.run_id, one.state, one.progress, one.speed, one.left, one.score, one.where, one.why)))
     return table

@@ -106,9 +106,13 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     from ditscale.training.zero.strategy import zero_stage
     from ditscale.training.zero.strategyfile import read_strategy
 
-    def asked() -> StopRequest:
+    def asked() -> bool:
         start.end()
-        return stop
+        return bool(stop)
+
+    def score() -> bool:
+        """What is due of the checkpoints there are; False where training is to end here."""
+        return evaluator is None or (evaluator.evaluate_missing(run, stop=asked) and not world.any(asked()))
 
     if world.size != config.resources.accelerators_per_run:
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
@@ -120,18 +124,17 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
         for key, why in read_strategy(config.resources.deepspeed).idle.items():
             print(f"{config.resources.deepspeed}: {key} has no effect here: {why}", flush=True)
         run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
-    evaluator, hooks = None, {"stop": asked}
+    evaluator = None
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         start.now("loading what scores")
         evaluator = Evaluator(config, world)
-        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run, stop=asked) and not world.any(bool(asked()))
     compiles = " and compiling" if config.resources.compile else ""
     start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
     try:
-        trained = train(config, run, world, **hooks)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score)
     except TooManySkipped as error:                                            # once more, from before it began
         print(f"{error}. Going back to the last checkpoint before that", flush=True)
-        trained = train(config, run, world, **hooks, last_good_images=error.images)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score, last_good_images=error.images)
     if evaluator is None or not trained:
         return trained
     return evaluator.evaluate_missing(run, stop=asked)                         # False where a stop left a score out
@@ -144,7 +147,7 @@ def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: S
     start.now("loading what scores")
     evaluator = Evaluator(config, world)
     start.end()
-    return evaluator.evaluate_missing(run, stop=lambda: stop)
+    return evaluator.evaluate_missing(run, stop=lambda: bool(stop))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def encoding_lines(runs: list[PlannedRun], machine: Machine) -> list[str]:
 
 
 def _line(config: RunConfig, machine: Machine) -> str:
-    data, vae = config.data, config.evaluation and config.evaluation.vae
+    data, vae = config.data, config.evaluation.vae if config.evaluation else None
     manifest = _manifest(data.path)
     is_latents = manifest.kind == "latents" if manifest else bool(vae or data.latent_scale)
     if not is_latents:

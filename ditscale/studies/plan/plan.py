@@ -76,7 +76,9 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     step = step_forecast(config, machine, sent, images_seen, settled) if left else None
     basis, step_seconds = _step_seconds(planned, probe, step)
     training = step_seconds * left / config.train.global_batch
-    measured = probe and utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
+    measured = None
+    if probe:
+        measured = utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
     due, seconds = due_images(config), 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
@@ -84,7 +86,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
-                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase)
 
 

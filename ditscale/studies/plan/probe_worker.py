@@ -37,6 +37,7 @@ class _Clock:
     def __init__(self, device: torch.device, steps: int):
         self.device, self.left, self.calls = device, WARM_UP_STEPS + steps, 0
         self.block_seconds: list[float] = []
+        self.since = 0.0                                                       # when the last block ended
 
     def __call__(self) -> bool:
         self.calls += 1

@@ -1,5 +1,7 @@
 """A study's plan as tables for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +16,7 @@ MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
-              scaling: list[ScalingCurve] = (), encoding: list[str] = ()) -> None:
+              scaling: Sequence[ScalingCurve] = (), encoding: Sequence[str] = ()) -> None:
     """Print a row a run and the totals, and what the study asks for besides.
 
     ``price`` is for one accelerator and one hour, ``encoding`` what the data cost once, see encoding.py.
@@ -91,7 +93,7 @@ def _show_steps(rows: list[PlanRow], console: Console) -> None:
     console.print(table)
 
 
-def _show_scaling(found: list[ScalingCurve], machine: Machine, console: Console) -> None:
+def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Console) -> None:
     """Print a row a shape of run: images/s and efficiency on more and more accelerators, and where to stop."""
     table = Table(title=f"images/s, and efficiency, on so many {machine.name}", title_justify="left")
     for name in ("runs", "batch", "ZeRO", *map(str, RANKS), "pays to"):

@@ -277,7 +277,7 @@ def _leaves_out(rule: dict, point: dict) -> bool:
     return all(point[key] == value or isinstance(value, list) and point[key] in value for key, value in rule.items())
 
 
-def _check_rule(rule: dict, points: list[dict], source: str) -> None:
+def _check_rule(rule: dict, points: list[Settings], source: str) -> None:
     """Raises UserError for a rule that leaves nothing out, or names a value that no run has: it is misspelt."""
     for key, value in rule.items():
         there = [point[key] for point in points]
@@ -297,7 +297,7 @@ def _choose(spec: Spec, points: list[Settings], wanted: Settings, source: str) -
     matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
         return matching
-    changed = {}
+    changed: dict[str, Settings] = {}
     for point in points:
         point = wanted.above(point.without([other for other in point if _within(other, key)]))
         changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ in name alone

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ditscale.errors import UserError
-from ditscale.formats import KEY, LINE, RECORD, NewerFormat, check_format, stamped
+from ditscale.formats import KEY, LINE, RECORD, STATUS, NewerFormat, check_format, stamped
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
@@ -150,18 +150,26 @@ class RunDir:
         write_json(self.record, stamped(RECORD, {**self.read_record(), **fields}))
 
     def status(self) -> dict:
-        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged."""
+        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged.
+
+        Raises:
+            NewerFormat: a later ditscale wrote it.
+        """
         path = self.path / "status.json"
         try:
             status = json.loads(path.read_text())
+            check_format(STATUS, status, path)
             problem = misfit(status, ("state", "images_seen"))
         except (FileNotFoundError, NotADirectoryError):
             return {"state": QUEUED, "images_seen": 0}
+        except NewerFormat:
+            raise
         except (OSError, ValueError) as error:
             problem = str(error)
         if problem:
             warnings.warn(f"{path} is damaged: {problem}; the run counts as queued", stacklevel=1)
             return {"state": QUEUED, "images_seen": 0}
+        status.pop(KEY, None)                                                  # of the file, not of the run
         return status
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
@@ -170,7 +178,7 @@ class RunDir:
         status = {"state": state, "images_seen": images_seen, "host": socket.gethostname(), "pid": os.getpid(), "reason": reason,
                   "warning": before.get("warning", "") if warning is None else warning, "time": time.time(),
                   "failures": before.get("failures", 0) + failed}
-        write_json(self.path / "status.json", {**status, "last_lines": self.last_lines()} if failed else status)
+        write_json(self.path / "status.json", stamped(STATUS, {**status, "last_lines": self.last_lines()} if failed else status))
 
     def last_lines(self) -> list[str]:
         """The log's last lines that say something, each cut to 300 characters."""

@@ -36,7 +36,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.studies.plan.probe import probe_missing, read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
-    from ditscale.studies.spec.inputs import check_classes_there
+    from ditscale.studies.spec.inputs import check_plan
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
@@ -44,7 +44,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is no amount; give a number")
-    check_classes_there(runs)
+    check_plan(runs)
     if network:
         if machine.kind != "gpu":
             raise UserError("--network is of accelerators, and this machine has none; say which with --on, as H100:512")

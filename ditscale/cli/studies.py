@@ -31,8 +31,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.errors import UserError
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.plan.encoding import encoding_lines
-    from ditscale.studies.plan.limits import excess
-    from ditscale.studies.plan.plan import plan_rows, write_rows
+    from ditscale.studies.plan.plan import excess, plan_rows, write_rows
     from ditscale.studies.plan.probe import probe_missing, read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
@@ -73,12 +72,12 @@ def config(spec_path, overrides, run_id):
     Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
     that it is the default.
     """
-    from ditscale.studies.spec.resolved import config_lines, only
+    from ditscale.studies.spec.resolved import config_lines, run_of_id
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
     runs = expand(spec, spec_path)
-    click.echo("\n".join(config_lines(spec, only(runs, run_id, spec_path) if run_id else runs, spec_path)))
+    click.echo("\n".join(config_lines(spec, run_of_id(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
 LAUNCHERS = click.Choice([*MODULES, "print"])
@@ -103,7 +102,7 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
     from rich.console import Console
 
     from ditscale.studies.launch.start import start
-    from ditscale.studies.spec.phases import only
+    from ditscale.studies.spec.phases import runs_of_phase
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
@@ -111,7 +110,7 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
         spec = spec.model_copy(update={"limits": None})
     runs = expand(spec, spec_path)
     if phase is not None:
-        runs = only(spec, runs, phase, spec_path)
+        runs = runs_of_phase(spec, runs, phase, spec_path)
     if not start(spec, runs, launcher, site, Console(highlight=False)):
         sys.exit(1)
 

@@ -12,11 +12,11 @@ from ditscale.studies.launch.launch import is_complete, launch, run_record, to_r
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import DEFAULT, LOCAL, MODULES, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Queue, SiteSettings
-from ditscale.studies.plan.limits import check_limits
-from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.plan.plan import check_limits, plan_rows
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
 from ditscale.studies.spec.phases import first_open, in_order
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.yamlfile import read_yaml
 
 if TYPE_CHECKING:

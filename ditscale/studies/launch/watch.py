@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ditscale.rundir import DONE, FAILED, RUNNING
 from ditscale.studies.launchers.process import ActiveRun
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 LINE_SECONDS = 30                                                              # between progress lines where there is no terminal
 LAUNCHER_CHATTER = "] [INFO] ["                                                # in DeepSpeed's own lines that only inform

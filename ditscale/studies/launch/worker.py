@@ -13,7 +13,6 @@ from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError, lost_rank
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
-from ditscale.studies.launch.output import outlive_readers
 from ditscale.studies.launchers import job_times
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 from ditscale.training.starting import TOO_SHORT, Start
@@ -148,6 +147,41 @@ def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: S
     evaluator = Evaluator(config, world)
     start.end()
     return evaluator.evaluate_missing(run, stop=lambda: bool(stop))
+
+
+class Lasting:
+    """A text stream that goes on into nothing when nobody reads it any more, where others raise BrokenPipeError: a launcher may be
+    gone while its ranks still save a checkpoint."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self._into_nothing()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._into_nothing()
+
+    def _into_nothing(self) -> None:
+        """For this process's own words and for those of libraries: the descriptor itself leads elsewhere."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.stream.fileno())
+        os.close(nothing)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def outlive_readers() -> None:
+    """From here on, no print of this process can end it."""
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from ditscale.section import Count, Section
 if TYPE_CHECKING:
     from ditscale.cost.hardware import Machine
     from ditscale.studies.launchers.process import Command
-    from ditscale.studies.spec.spec import PlannedRun, Spec
+    from ditscale.studies.spec.file import Spec
+    from ditscale.studies.spec.spec import PlannedRun
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 

@@ -64,7 +64,7 @@ class IsoFlop(Section):
 
 
 @dataclass(frozen=True)
-class Curve:
+class IsoFlopCurve:
     """One budget's models, small to large, with their sizes; and the size that is expected to be best."""
 
     flops: float
@@ -85,7 +85,7 @@ class Curve:
         return ""
 
 
-def curves(design: IsoFlop, config: dict, source: str) -> list[Curve]:
+def isoflop_curves(design: IsoFlop, config: dict, source: str) -> list[IsoFlopCurve]:
     """The models of each budget. Their sizes are those of plain DiTs, so that all variants of a study get the same models.
 
     Raises:
@@ -102,7 +102,7 @@ def curves(design: IsoFlop, config: dict, source: str) -> list[Curve]:
             wanted = optimum * design.span ** (2 * step / (design.sizes - 1) - 1)
             chosen.append(min(left, key=lambda name: abs(math.log(left[name] / wanted)) + _oddness(name)))
             del left[chosen[-1]]
-        found.append(Curve(flops, optimum, {str(name): sizes[name] for name in sorted(chosen, key=sizes.get)}))
+        found.append(IsoFlopCurve(flops, optimum, {str(name): sizes[name] for name in sorted(chosen, key=sizes.get)}))
     return found
 
 

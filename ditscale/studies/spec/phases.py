@@ -53,7 +53,7 @@ def first_open(groups: list[tuple[str | None, list]], is_complete: Callable) -> 
     return len(groups)
 
 
-def only(spec, runs: list, name: str, source: str) -> list:
+def runs_of_phase(spec, runs: list, name: str, source: str) -> list:
     """The runs of one phase. Raises UserError where there is no such phase."""
     if name not in spec.phases:
         there = f"Phases: {', '.join(spec.phases)}" if spec.phases else "The study has no phases"

@@ -18,7 +18,8 @@ from typing import Any
 
 from ditscale.studies.launchers.kubernetes.site import KubernetesSite
 from ditscale.studies.launchers.protocol import Shape, shape_of, steps
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import EXIT_CODE
 
 CONTAINER = JOB = "ranks"                                                      # names in the JobSet

@@ -12,7 +12,8 @@ from ditscale.studies.launchers.protocol import Job, ask, check_margin, shape_of
 from ditscale.studies.launchers.slurm.queue import FOLDER, LABEL, job_name, live_jobs, stop_job
 from ditscale.studies.launchers.slurm.sbatch import Array, render
 from ditscale.studies.launchers.slurm.site import SlurmSite
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 SUBMIT = ("sbatch", "--parsable")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ditscale.formats import JOB, check_format
 from ditscale.studies.launchers.protocol import Job, Queue, ask
-from ditscale.studies.spec.spec import Spec
+from ditscale.studies.spec.file import Spec
 
 FOLDER = "slurm"                                                               # of a study: scripts, records, what SLURM says
 LABEL = "SLURM"

@@ -155,20 +155,20 @@ class RunDir:
         Raises:
             NewerFormat: a later ditscale wrote it.
         """
-        path = self.path / "status.json"
+        path, unknown = self.path / "status.json", {"state": QUEUED, "images_seen": 0}
         try:
             status = json.loads(path.read_text())
             check_format(STATUS, status, path)
             problem = misfit(status, ("state", "images_seen"))
         except (FileNotFoundError, NotADirectoryError):
-            return {"state": QUEUED, "images_seen": 0}
+            return unknown
         except NewerFormat:
             raise
         except (OSError, ValueError) as error:
             problem = str(error)
         if problem:
             warnings.warn(f"{path} is damaged: {problem}; the run counts as queued", stacklevel=1)
-            return {"state": QUEUED, "images_seen": 0}
+            return unknown
         status.pop(KEY, None)                                                  # of the file, not of the run
         return status
 
@@ -270,20 +270,25 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            try:
-                record = json.loads(line)
-                check_format(LINE, record, f"{path} line {number}")
-                problem = misfit(record, needed)
-            except NewerFormat:
-                raise
-            except (ValueError, RecursionError):
-                problem = "cut short, or not JSON"
+            record, problem = _parsed(line, needed, f"{path} line {number}")
             if problem:
                 problems.append((number, problem))
             else:
-                record.pop(KEY, None)                                          # of the file, not of the run
                 records.append(record)
     return records, problems
+
+
+def _parsed(line: str | bytes, needed: tuple[str, ...], where) -> tuple[dict, str]:
+    """A line's object without its format, which is of the file and not of the run; and what is wrong with it, empty where nothing is."""
+    try:
+        record = json.loads(line)
+        check_format(LINE, record, where)
+        problem = misfit(record, needed)
+    except NewerFormat:
+        raise
+    except (ValueError, RecursionError):
+        return {}, "cut short, or not JSON"
+    return ({}, problem) if problem else ({name: value for name, value in record.items() if name != KEY}, "")
 
 
 def read_lines(path: Path, *needed: str) -> list[dict]:
@@ -306,17 +311,8 @@ def last_line(path: Path, *needed: str) -> dict | None:
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         last = file.read().rstrip().rpartition(b"\n")[2]
-    try:
-        record = json.loads(last)
-        check_format(LINE, record, path)
-        if not misfit(record, needed):
-            record.pop(KEY, None)
-            return record
-    except NewerFormat:
-        raise
-    except (ValueError, RecursionError):
-        pass
-    return next(reversed(_read_and_say(path, needed)), None)
+    record, problem = _parsed(last, needed, path)
+    return next(reversed(_read_and_say(path, needed)), None) if problem else record
 
 
 def keep_lines(path: Path, wanted) -> None:

@@ -9,9 +9,31 @@ from ditscale.studies.launchers import MODULES
 from ditscale.studies.mirror import MIRRORS
 
 
+def of_a_study(command):
+    """The arguments SPEC and KEY=VALUE."""
+    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    return click.argument("spec_path", metavar="SPEC", type=click.Path())(overrides(command))
+
+
+def planned(spec_path, overrides):
+    """The study as KEY=VALUE leaves it, and its runs."""
+    from ditscale.studies.spec.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    return spec, expand(spec, spec_path)
+
+
+def folder_of(study):
+    """The directory of a study, given as such or as its SPEC."""
+    from pathlib import Path
+
+    from ditscale.studies.spec.spec import load_spec
+
+    return Path(study) if Path(study).is_dir() else load_spec(study).directory
+
+
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
 @click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
 @click.option("--network", metavar="GBPS", type=click.FloatRange(min=0, min_open=True),
@@ -36,10 +58,9 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
     from ditscale.studies.spec.inputs import check_plan
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
+    spec, runs = planned(spec_path, overrides)
+    machine = named_machine(device) if device else this_machine()
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is no amount; give a number")
@@ -63,8 +84,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--run", "run_id", metavar="ID", help="Show this run alone.")
 def config(spec_path, overrides, run_id):
     """Show the resolved config of each run of the study SPEC as YAML, and where each value was said.
@@ -73,10 +93,8 @@ def config(spec_path, overrides, run_id):
     that it is the default.
     """
     from ditscale.studies.spec.resolved import config_lines, run_of_id
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
+    spec, runs = planned(spec_path, overrides)
     click.echo("\n".join(config_lines(spec, run_of_id(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
@@ -92,8 +110,7 @@ def where_to(command):
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @where_to
 @click.option("--phase", metavar="NAME", help="Launch this phase alone, whether or not those before it are done.")
 @click.option("--over-limits", is_flag=True, help="Launch although the study's limits are passed.")
@@ -103,12 +120,10 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
 
     from ditscale.studies.launch.start import start
     from ditscale.studies.spec.phases import runs_of_phase
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
+    spec, runs = planned(spec_path, overrides)
     if over_limits:
         spec = spec.model_copy(update={"limits": None})
-    runs = expand(spec, spec_path)
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
     if not start(spec, runs, launcher, site, Console(highlight=False)):
@@ -116,8 +131,7 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @where_to
 @click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave runs that failed so many times.")
 def retry(spec_path, overrides, launcher, site, limit):
@@ -125,17 +139,16 @@ def retry(spec_path, overrides, launcher, site, limit):
     from rich.console import Console
 
     from ditscale.studies.launch.start import failed_runs, start
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec, console = load_spec(spec_path, overrides), Console(highlight=False)
-    again = failed_runs(spec, expand(spec, spec_path), limit, console)
+    spec, runs = planned(spec_path, overrides)
+    console = Console(highlight=False)
+    again = failed_runs(spec, runs, limit, console)
     if again and not start(spec, again, launcher, site, console):
         sys.exit(1)
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 def stop(spec_path, overrides):
     """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them.
 
@@ -144,11 +157,9 @@ def stop(spec_path, overrides):
     from rich.console import Console
 
     from ditscale.studies.launch.stop import stop as stop_runs
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
-    all_of_it = len(runs) == len(expand(load_spec(spec_path), spec_path))
+    spec, runs = planned(spec_path, overrides)
+    all_of_it = len(runs) == len(planned(spec_path, ())[1])
     if not stop_runs(spec, runs, all_of_it, Console(highlight=False)):
         sys.exit(1)
 
@@ -158,13 +169,10 @@ def stop(spec_path, overrides):
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
-    from pathlib import Path
-
     from ditscale.errors import UserError
-    from ditscale.studies.spec.spec import load_spec
     from ditscale.studies.table.ledger import collect as collect_study, left_out
 
-    folder = study if Path(study).is_dir() else load_spec(study).directory
+    folder = folder_of(study)
     table = collect_study(folder)
     try:
         table.to_csv(out, index=False)
@@ -182,17 +190,13 @@ def mirror(study, to):
     The tracker's own variables say where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
     MLFLOW_TRACKING_URI.
     """
-    from pathlib import Path
-
     from ditscale.studies.mirror.mirror import mirror_study
-    from ditscale.studies.spec.spec import load_spec
 
-    mirror_study(Path(study) if Path(study).is_dir() else load_spec(study).directory, to, click.echo)
+    mirror_study(folder_of(study), to, click.echo)
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 def train(spec_path, overrides):
     """Train one run of the study SPEC in the foreground, its log on the terminal.
 
@@ -204,27 +208,23 @@ def train(spec_path, overrides):
     from ditscale.cost.hardware import this_machine
     from ditscale.studies.launch.single import the_one, train_one
     from ditscale.studies.spec.inputs import check_inputs, check_writable
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    run = the_one(spec, expand(spec, spec_path), spec_path)
+    spec, runs = planned(spec_path, overrides)
+    run = the_one(spec, runs, spec_path)
     check_inputs([run])
     check_writable(spec.directory)
     sys.exit(train_one(spec, run, this_machine(), Console(highlight=False)))
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
               help="Show it anew every so many seconds (5), until all runs are done or Ctrl-C. Stands after SPEC.")
 def status(spec_path, overrides, seconds):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
+    spec, runs = planned(spec_path, overrides)
     if seconds:
         watch_status(spec, runs, seconds)
     else:

@@ -47,8 +47,8 @@ class SiteSettings(Section):
     elsewhere: ClassVar[str] = ""                                              # what to say after a key of another launcher's
 
     name: Annotated[str, AfterValidator(one_word("the record of what was submitted"))]
-    gpus_per_node: Count = Field(0, ge=0)                                      # 0: ranks are CPU processes, all on one node
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    gpus_per_node: Count = Field(default=0, ge=0)                              # 0: ranks are CPU processes, all on one node
+    price_per_gpu_hour: float | None = Field(default=None, gt=0)
 
     @property
     def gpu_name(self) -> str | None:

@@ -33,8 +33,8 @@ SLACK = 1.25                                                                   #
 class Centre(Section):
     """The expected optimum, N* = coefficient x C^exponent."""
 
-    coefficient: float = Field(0.0009, gt=0)
-    exponent: float = Field(0.5681, gt=0, lt=1)
+    coefficient: float = Field(default=0.0009, gt=0)
+    exponent: float = Field(default=0.5681, gt=0, lt=1)
 
     def at(self, flops: float) -> float:
         return self.coefficient * flops**self.exponent
@@ -44,8 +44,8 @@ class IsoFlop(Section):
     """``sizes`` models a budget, in equal steps from N*/span to N* x span."""
 
     budgets: list[Positive] = Field(min_length=1)                              # training FLOPs
-    sizes: Count = Field(5, ge=3)
-    span: float = Field(4.0, gt=1)
+    sizes: Count = Field(default=5, ge=3)
+    span: float = Field(default=4.0, gt=1)
     centre: Centre = Centre()
     patch_size: Literal[2, 4, 8] = 2
     models: list[str] | None = None                                            # choose the nearest of these instead

@@ -81,9 +81,9 @@ def _check_parameter(key: str, setting) -> None:
 class Limits(Section):
     """What a study may take at most; see plan/plan.py."""
 
-    runs: Count | None = Field(None, gt=0)
-    accelerator_hours: float | None = Field(None, gt=0)                        # as forecast for where it is launched
-    train_flops: float | None = Field(None, gt=0)
+    runs: Count | None = Field(default=None, gt=0)
+    accelerator_hours: float | None = Field(default=None, gt=0)                # as forecast for where it is launched
+    train_flops: float | None = Field(default=None, gt=0)
 
 
 class Spec(Section):

@@ -97,25 +97,13 @@ class TrainConfig(Section):
     checkpoint_every_images: Count = Field(gt=0)
 
     @model_validator(mode="after")
-    def _check_betas(self):
+    def _check_values(self):
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
-        return self
-
-    @model_validator(mode="after")
-    def _check_optimizer(self):
         self.optimizer.check(self)
-        return self
-
-    @model_validator(mode="after")
-    def _check_sums(self):
         if self.grad_sums == "fp32" and self.precision == "fp32":
             raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _check_averages(self):
         for name, limit in (("ema_decays", 1.0), ("ema_lengths", 0.28)):
             for value in getattr(self, name):
                 if not 0 < value < limit:

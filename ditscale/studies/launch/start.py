@@ -15,7 +15,7 @@ from ditscale.studies.launchers.protocol import Queue, SiteSettings
 from ditscale.studies.plan.plan import check_limits, plan_rows
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
-from ditscale.studies.spec.phases import first_open, in_order
+from ditscale.studies.spec.phases import in_order
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.yamlfile import read_yaml
 
@@ -103,7 +103,7 @@ def load_site(path) -> "Site":
 
 def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, machine: Machine, console: Console) -> None:
     """The first phase that is not done: a queue knows no phases."""
-    now = min(first_open(phases, is_complete), len(phases) - 1)
+    now = next((number for number, (_, runs) in enumerate(phases) if not all(map(is_complete, runs))), len(phases) - 1)
     _submit(spec, phases[now][1], queue, site, machine, console)
     if waiting := phases[now + 1:]:
         later = ", ".join(f"{name} ({len(runs)} runs)" for name, runs in waiting)

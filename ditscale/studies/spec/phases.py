@@ -9,8 +9,6 @@
 A run is of the first phase whose keys all have a value of its own.
 """
 
-from collections.abc import Callable
-
 from ditscale.config import RunConfig, dotted_keys
 from ditscale.errors import UserError, did_you_mean
 
@@ -43,14 +41,6 @@ def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
     """(phase, its runs) of those phases that have any of these runs, first things first."""
     groups = {name: [planned for planned in runs if planned.phase == name] for name in spec.phases or [None]}
     return [(name, group) for name, group in groups.items() if group]
-
-
-def first_open(groups: list[tuple[str | None, list]], is_complete: Callable) -> int:
-    """The number of the first phase with a run that is not done; how many there are where all is done."""
-    for number, (_, runs) in enumerate(groups):
-        if not all(is_complete(planned) for planned in runs):
-            return number
-    return len(groups)
 
 
 def runs_of_phase(spec, runs: list, name: str, source: str) -> list:

@@ -25,7 +25,8 @@ from ditscale.studies.launch.launch import launch
 from ditscale.studies.launch.watch import Log
 from ditscale.studies.launchers.local import ThisMachine
 from ditscale.studies.plan.probe import probe_missing, read_probes, shape_of
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 MODELS = (("DiT-S/8", 64, "baseline"), ("DiT-S/4", 32, "baseline"), ("DiT-S/2", 8, "baseline"), ("DiT-B/8", 32, "baseline"),
           ("DiT-S/4", 32, "masked"), ("DiT-S/4", 16, "discriminative"))

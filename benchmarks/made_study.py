@@ -14,7 +14,8 @@ from ditscale.config import resolve
 from ditscale.cost.runs import run_card, sampling_flops
 from ditscale.rundir import DONE, RUNNING, RunDir
 from ditscale.studies.launch.launch import run_record
-from ditscale.studies.spec.spec import PlannedRun, Spec, slug
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun, slug
 
 FLOOR, SEED_NOISE, CHECKPOINT_NOISE = 1.6, 0.02, 0.01
 MODELS = tuple(f"DiT-{size}/{patch}" for size in ("atto", "femto", "pico", "nano") for patch in (8, 4, 2))

@@ -5,7 +5,7 @@ A run's *science* (what decides its result) is everything but ``resources`` and 
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,11 +21,30 @@ from ditscale.section import Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
+# How to noise, what to predict, how to weigh; the training variant; the optimizer: each kind with its own options. At run time these are
+# the registries; a type checker needs them written out, and tests/test_config.py holds both to be equal.
+if TYPE_CHECKING:
+    from ditscale.diffusion.ddpm_options import DdpmConfig
+    from ditscale.diffusion.edm_options import EdmConfig
+    from ditscale.diffusion.flow_options import FlowConfig
+    from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig
+    from ditscale.training.optimizers import Sgd
+
+    Block = str
+    FormulationConfig = DdpmConfig | EdmConfig | FlowConfig
+    ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig
+    OptimizerConfig = AdamW | Sgd
+else:
+    Block = Literal[tuple(DESIGNS)]
+    FormulationConfig = union("formulation", formulations())
+    ObjectiveConfig = union("objective", VARIANTS)
+    OptimizerConfig = union("optimizer", OPTIMIZERS)
+
 
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
-    class_dropout_prob: float = Field(0.1, ge=0, lt=1)                         # DiT: 0.1; needed for guidance
-    block: Literal[tuple(DESIGNS)] = DEFAULT_DESIGN                            # how the condition reaches the blocks
+    class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)                 # DiT: 0.1; needed for guidance
+    block: Block = DEFAULT_DESIGN                                              # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
 
@@ -59,50 +78,32 @@ class DataConfig(Section):
         return self
 
 
-# How to noise, what to predict, how to weigh; and the training variant: each kind with its own options.
-FormulationConfig = union("formulation", formulations())
-ObjectiveConfig = union("objective", VARIANTS)
-OptimizerConfig = union("optimizer", OPTIMIZERS)
-
-
 class TrainConfig(Section):
     images: Count = Field(gt=0)                                                  # training length, in images seen
-    global_batch: Count = Field(256, gt=0)                                       # DiT: 256
-    lr: float = Field(1e-4, gt=0)                                              # DiT: 1e-4, constant
-    warmup_images: Count = Field(0, ge=0)                                        # linear warm-up of the learning rate
+    global_batch: Count = Field(default=256, gt=0)                             # DiT: 256
+    lr: float = Field(default=1e-4, gt=0)                                      # DiT: 1e-4, constant
+    warmup_images: Count = Field(default=0, ge=0)                              # linear warm-up of the learning rate
     lr_schedule: Literal["constant", "cosine"] = "constant"                    # after the warm-up; cosine ends at lr_end
-    lr_end: float = Field(0.0, ge=0)
+    lr_end: float = Field(default=0.0, ge=0)
     optimizer: OptimizerConfig = AdamW()                                       # each kind with its own options
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float = Field(0.0, ge=0)                                        # largest gradient norm; 0 is no clipping
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=0.0, ge=0)                                # largest gradient norm; 0 is no clipping
     grad_sums: Literal["precision", "fp32"] = "precision"                      # of gradients over micro batches; fp32: ZeRO 2 and 3
-    ema_decay: float = Field(0.9999, ge=0, lt=1)                               # a step; DiT: 0.9999
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)                       # a step; DiT: 0.9999
     ema_decays: Numbers = ()                                                   # further averages, of other constant decays
     ema_lengths: Numbers = ()                                                  # EDM2's power-function tracks, as 0.05 and 0.1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_every_images: Count = Field(gt=0)
 
     @model_validator(mode="after")
-    def _check_betas(self):
+    def _check_values(self):
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
-        return self
-
-    @model_validator(mode="after")
-    def _check_optimizer(self):
         self.optimizer.check(self)
-        return self
-
-    @model_validator(mode="after")
-    def _check_sums(self):
         if self.grad_sums == "fp32" and self.precision == "fp32":
             raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _check_averages(self):
         for name, limit in (("ema_decays", 1.0), ("ema_lengths", 0.28)):
             for value in getattr(self, name):
                 if not 0 < value < limit:
@@ -119,25 +120,25 @@ class SamplingConfig(Section):
     sampling_steps: Count = Field(gt=0)
     respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one a section
     timesteps: Counts | None = None                                            # ddpm: exactly these, of 0..999
-    eta: float = Field(0.0, ge=0, le=1)                                        # ddim: share of ddpm's noise
-    churn: float = Field(0.0, ge=0)                                            # edm: S_churn
-    churn_interval: tuple[float, float] = Field((0.0, 1e6), strict=False)      # edm: S_tmin, S_tmax
-    churn_noise: float = Field(1.0, gt=0)                                      # edm: S_noise
+    eta: float = Field(default=0.0, ge=0, le=1)                                # ddim: share of ddpm's noise
+    churn: float = Field(default=0.0, ge=0)                                    # edm: S_churn
+    churn_interval: tuple[float, float] = Field(default=(0.0, 1e6), strict=False)  # edm: S_tmin, S_tmax
+    churn_noise: float = Field(default=1.0, gt=0)                              # edm: S_noise
     sde_diffusion: Literal["sigma", "sin2", "kl"] = "sigma"                    # sde: w(t)
-    sde_norm: float = Field(0.5, gt=0)                                         # sde: SiT's diffusion norm; released SiT, REPA: 1
-    sde_last_step: float = Field(0.04, gt=0, lt=1)                             # sde: from this level one step leads to clean
+    sde_norm: float = Field(default=0.5, gt=0)                                 # sde: SiT's diffusion norm; released SiT, REPA: 1
+    sde_last_step: float = Field(default=0.04, gt=0, lt=1)                     # sde: from this level one step leads to clean
     sde_last: Literal["velocity", "mean", "tweedie"] = "velocity"              # sde: that step; released SiT, REPA: mean
     heun_last: Literal["euler", "heun"] = "euler"                              # heun on flow: the last step; SiT's heun2: heun
-    guidance_scale: float = Field(1.0, ge=0)                                   # 1 is no guidance
+    guidance_scale: float = Field(default=1.0, ge=0)                           # 1 is no guidance
     guidance_channels: Literal["all", "first3"] = "all"                        # first3: the released DiT
-    guidance_interval: tuple[float, float] | None = Field(None, strict=False)  # noise levels where it acts; None is everywhere
+    guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)  # noise levels where it acts; None is everywhere
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
-    guidance_power: float = Field(4.0, gt=0)                                   # of power_cosine; MDT: 4
+    guidance_power: float = Field(default=4.0, gt=0)                           # of power_cosine; MDT: 4
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
     average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
     rounding: Literal["nearest", "floor"] = "nearest"                          # to uint8; floor: ADM, MDT, MaskDiT, REPA
-    batch: Count = Field(256, gt=0)                                            # images at once; moves a value by 1 of 255 at most
+    batch: Count = Field(default=256, gt=0)                                    # images at once; moves a value by 1 of 255 at most
 
     def check(self, run: "RunConfig") -> None:
         """Refuse what a run cannot do.
@@ -160,7 +161,7 @@ class MeasureConfig(Section):
     """How images are measured, whoever made them."""
 
     metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
-    also: tuple[Annotated[str, AfterValidator(known)], ...] = Field((), strict=False)   # further metrics
+    also: tuple[Annotated[str, AfterValidator(known)], ...] = Field(default=(), strict=False)  # further metrics
     extractor_path: str | None = None                                          # weights of the feature network
     reference_path: str = Field(min_length=1)                                  # real images, or their statistics (.npz)
 
@@ -174,32 +175,32 @@ class EvaluationConfig(SamplingConfig, MeasureConfig):
     """How a run is scored."""
 
     samples: Count = Field(gt=1)
-    seed: Count = Field(0, ge=0)
-    every_images: Count | None = Field(None, gt=0)                             # which checkpoints; default: all. The last always
+    seed: Count = Field(default=0, ge=0)
+    every_images: Count | None = Field(default=None, gt=0)                     # which checkpoints; default: all. The last always
 
 
 class ResourcesConfig(Section):
-    accelerators_per_run: Count = Field(1, gt=0, le=1_000_000)                 # ranks: GPUs, or CPU processes
+    accelerators_per_run: Count = Field(default=1, gt=0, le=1_000_000)         # ranks: GPUs, or CPU processes
     micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
     evaluate: Literal["in_training", "separately"] = "in_training"             # separately: a job of its own when it is trained
-    log_every_images: Count = Field(2048, gt=0)
-    keep_checkpoints: Count = Field(2, gt=0)                                     # whole training states kept; EMA weights all
-    keep_every_images: Count | None = Field(None, gt=0)                        # and those at multiples of it, for good
-    time_limit_minutes: float | None = Field(None, gt=0)                       # of one start; it stops in time, to be resumed
-    time_margin_minutes: float = Field(3.0, ge=0)                              # so long before; also before a job's limit
-    skip_limit: Count = Field(10, gt=0)                                        # steps with a bad gradient in a row, then back
+    log_every_images: Count = Field(default=2048, gt=0)
+    keep_checkpoints: Count = Field(default=2, gt=0)                           # whole training states kept; EMA weights all
+    keep_every_images: Count | None = Field(default=None, gt=0)                # and those at multiples of it, for good
+    time_limit_minutes: float | None = Field(default=None, gt=0)               # of one start; it stops in time, to be resumed
+    time_margin_minutes: float = Field(default=3.0, ge=0)                      # so long before; also before a job's limit
+    skip_limit: Count = Field(default=10, gt=0)                                # steps with a bad gradient in a row, then back
     compile: bool = False                                                      # torch.compile of each block
-    profile_steps: tuple[Count, Count] | None = Field(None, strict=False)      # [100, 105]: torch's profiler sees those in between
+    profile_steps: tuple[Count, Count] | None = Field(default=None, strict=False)  # [100, 105]: torch's profiler sees those in between
     checkpoint_activations: bool = False                                       # recompute each block in the backward pass
 
 
 class RunConfig(Section):
     """Everything that one run needs, resolved."""
 
-    seed: Count = Field(0, ge=0, lt=2**63)
+    seed: Count = Field(default=0, ge=0, lt=2**63)
     model: ModelConfig
     data: DataConfig
     formulation: FormulationConfig
@@ -258,8 +259,8 @@ class RunConfig(Section):
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
         a default, once released, never changes.
         """
-        places = {"resources": True, "data": {"path"},
-                  "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
+        places: dict[str, bool | set[str]] = {"resources": True, "data": {"path"},
+                                              "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
         return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:
@@ -289,7 +290,7 @@ def set_key(values: dict, dotted: str, value) -> None:
 
 def dotted_keys(values: dict, prefix: str = "") -> dict:
     """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -7,8 +7,8 @@ read, newer ones refused in one line. The field is in no hash: not in a run's id
 from ditscale.errors import UserError
 
 KEY = "format"
-RECORD, STATE, MANIFEST, LINE, JOB = "run.json", "state.json", "data manifest", "JSON lines", "job record"
-VERSIONS = {RECORD: 1, STATE: 1, MANIFEST: 1, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
+RECORD, STATUS, STATE, MANIFEST, LINE, JOB = "run.json", "status.json", "state.json", "data manifest", "JSON lines", "job record"
+VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 1, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
 
 
 class NewerFormat(UserError):

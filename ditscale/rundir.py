@@ -22,14 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ditscale.errors import UserError
-from ditscale.formats import KEY, LINE, RECORD, NewerFormat, check_format, stamped
+from ditscale.formats import KEY, LINE, RECORD, STATUS, NewerFormat, check_format, stamped
 
 TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
-KINDS = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
+KINDS: dict[str, type] = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
          "mfu": float, "score": float, "error": float, "floor": float, "failures": int, "state": str, "reason": str, "metric": str,
          "warning": str, "passport": dict, "passport_id": str, "values": dict}
-RECORD_KINDS = {"config": dict, "cost": dict, "environment": dict}
+RECORD_KINDS: dict[str, type] = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
 NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # numbers that are there or not written at all
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
@@ -150,18 +150,26 @@ class RunDir:
         write_json(self.record, stamped(RECORD, {**self.read_record(), **fields}))
 
     def status(self) -> dict:
-        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged."""
-        path = self.path / "status.json"
+        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged.
+
+        Raises:
+            NewerFormat: a later ditscale wrote it.
+        """
+        path, unknown = self.path / "status.json", {"state": QUEUED, "images_seen": 0}
         try:
             status = json.loads(path.read_text())
+            check_format(STATUS, status, path)
             problem = misfit(status, ("state", "images_seen"))
         except (FileNotFoundError, NotADirectoryError):
-            return {"state": QUEUED, "images_seen": 0}
+            return unknown
+        except NewerFormat:
+            raise
         except (OSError, ValueError) as error:
             problem = str(error)
         if problem:
             warnings.warn(f"{path} is damaged: {problem}; the run counts as queued", stacklevel=1)
-            return {"state": QUEUED, "images_seen": 0}
+            return unknown
+        status.pop(KEY, None)                                                  # of the file, not of the run
         return status
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
@@ -170,7 +178,7 @@ class RunDir:
         status = {"state": state, "images_seen": images_seen, "host": socket.gethostname(), "pid": os.getpid(), "reason": reason,
                   "warning": before.get("warning", "") if warning is None else warning, "time": time.time(),
                   "failures": before.get("failures", 0) + failed}
-        write_json(self.path / "status.json", {**status, "last_lines": self.last_lines()} if failed else status)
+        write_json(self.path / "status.json", stamped(STATUS, {**status, "last_lines": self.last_lines()} if failed else status))
 
     def last_lines(self) -> list[str]:
         """The log's last lines that say something, each cut to 300 characters."""
@@ -262,20 +270,25 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            try:
-                record = json.loads(line)
-                check_format(LINE, record, f"{path} line {number}")
-                problem = misfit(record, needed)
-            except NewerFormat:
-                raise
-            except (ValueError, RecursionError):
-                problem = "cut short, or not JSON"
+            record, problem = _parsed(line, needed, f"{path} line {number}")
             if problem:
                 problems.append((number, problem))
             else:
-                record.pop(KEY, None)                                          # of the file, not of the run
                 records.append(record)
     return records, problems
+
+
+def _parsed(line: str | bytes, needed: tuple[str, ...], where) -> tuple[dict, str]:
+    """A line's object without its format, which is of the file and not of the run; and what is wrong with it, empty where nothing is."""
+    try:
+        record = json.loads(line)
+        check_format(LINE, record, where)
+        problem = misfit(record, needed)
+    except NewerFormat:
+        raise
+    except (ValueError, RecursionError):
+        return {}, "cut short, or not JSON"
+    return ({}, problem) if problem else ({name: value for name, value in record.items() if name != KEY}, "")
 
 
 def read_lines(path: Path, *needed: str) -> list[dict]:
@@ -298,17 +311,8 @@ def last_line(path: Path, *needed: str) -> dict | None:
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         last = file.read().rstrip().rpartition(b"\n")[2]
-    try:
-        record = json.loads(last)
-        check_format(LINE, record, path)
-        if not misfit(record, needed):
-            record.pop(KEY, None)
-            return record
-    except NewerFormat:
-        raise
-    except (ValueError, RecursionError):
-        pass
-    return next(reversed(_read_and_say(path, needed)), None)
+    record, problem = _parsed(last, needed, path)
+    return next(reversed(_read_and_say(path, needed)), None) if problem else record
 
 
 def keep_lines(path: Path, wanted) -> None:

@@ -3,9 +3,13 @@
 A part that comes in kinds (``formulation``, ``objective``) is a union told apart by its ``name``; ``UNIONS`` lists them.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from ditscale.errors import UserError, did_you_mean
 
@@ -26,19 +30,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
 
 
-UNIONS: dict[str, dict[str, type[Section]]] = {}                               # key in the config -> name -> its section
+UNIONS: dict[str, Mapping[str, type[Section]]] = {}                            # key in the config -> name -> its section
 
 
-def union(key: str, kinds: dict[str, type[Section]]):
+def union(key: str, kinds: Mapping[str, type[Section]]) -> Any:
     """The annotation of a part that comes in kinds, each with its own options; its ``name`` says which."""
     UNIONS[key] = kinds
-    merged = None
-    for kind in kinds.values():
-        merged = kind if merged is None else merged | kind
-    return Annotated[merged, Field(discriminator="name")]
+    return Annotated[reduce(or_, kinds.values()), Field(discriminator="name")]
 
 
-def validate(kind: type[BaseModel], values, source: str):
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(kind: type[Model], values, source: str) -> Model:
     """Make a pydantic model out of plain values, with one clear line for what is wrong."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
@@ -53,7 +57,7 @@ def validate(kind: type[BaseModel], values, source: str):
         raise UserError(f"{source}: {lines[0]}{more}") from None
 
 
-def _explain(kind: type[BaseModel], item: dict) -> str:
+def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
@@ -79,7 +83,7 @@ def in_words(error: ValidationError) -> str:
     return f"'{key}' is missing" if item["type"] == "missing" else f"'{key}' is {str(item['input'])[:80]!r}: {_said(item)}"
 
 
-def _said(item: dict) -> str:
+def _said(item: ErrorDetails) -> str:
     message = item["msg"].replace("Input should be", "should be")
     return message[0].lower() + message[1:]
 

@@ -100,7 +100,8 @@ def read_yaml(path) -> object:
 def line_numbers(path) -> dict[tuple, int]:
     """The line on which each value of a YAML file that ``read_yaml`` takes begins, from 1, by its keys and positions from the top; what an
     alias stands for is where its anchor is."""
-    lines, waiting = {}, [((), yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader))]
+    lines: dict[tuple, int] = {}
+    waiting: list[tuple[tuple, yaml.Node | None]] = [((), yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader))]
     while waiting:
         place, node = waiting.pop()
         if node is None:                                                       # an empty file

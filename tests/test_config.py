@@ -1,10 +1,18 @@
 """The config: what is wrong is named, with its value and what would work; identity ignores what does not change the result."""
 
+import ast
+import importlib
+import inspect
+
 import pytest
 
 from ditscale.config import parse_override, resolve, set_key
+from ditscale.diffusion.registry import FORMULATIONS
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
+from ditscale.objectives import VARIANTS
+from ditscale.studies.launchers import launchers
+from ditscale.training.optimizers import OPTIMIZERS
 
 
 @pytest.mark.parametrize("key, value, words", [
@@ -220,3 +228,14 @@ def test_default_decoder_and_head(values, model, decoder, head):
     config = resolve(values, "x")
     dims = parse_model_name(model).dims
     assert tuple(config.objective.decoder(dims)) == decoder and tuple(config.objective.head(dims)) == head
+
+
+@pytest.mark.parametrize("module, alias, listed", [
+    ("config", "FormulationConfig", FORMULATIONS), ("config", "ObjectiveConfig", VARIANTS.values()),
+    ("config", "OptimizerConfig", OPTIMIZERS.values()),
+    ("studies.launchers", "Site", [one.settings for one in launchers() if one.settings])])
+def test_what_a_type_checker_sees_is_what_the_registry_holds(module, alias, listed):
+    tree = ast.parse(inspect.getsource(importlib.import_module(f"ditscale.{module}")))
+    [types] = [node.body for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    [union] = [node.value for node in types if isinstance(node, ast.Assign) and node.targets[0].id == alias]
+    assert {node.id for node in ast.walk(union) if isinstance(node, ast.Name)} == {kind.__name__ for kind in listed}

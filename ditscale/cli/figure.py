@@ -1,11 +1,13 @@
-"""``ditscale figure NAME``: a figure of a study or a CSV. Each file of ``figures/plots`` is one, and its docstring says what it shows."""
+"""Commands that draw: ``figure NAME``, one figure of a study or a CSV, and ``report``, a whole study on one page.
+
+Each file of ``figures/plots`` is a figure, and its docstring says what it shows.
+"""
 
 import ast
 import importlib
 from pathlib import Path
 
 import click
-from click.utils import make_default_short_help
 
 import ditscale
 from ditscale.cli.group import Commands, main
@@ -29,7 +31,7 @@ class Figures(Commands):
         names = self.list_commands(context)
         room = formatter.width - max(map(len, names)) - 6                      # one line each
         with formatter.section("Figures"):
-            formatter.write_dl([(name, make_default_short_help(_docstring(name), room)) for name in names])
+            formatter.write_dl([(name, click.Command(name, help=_docstring(name)).get_short_help_str(room)) for name in names])
 
 
 def _docstring(name: str) -> str:
@@ -45,3 +47,19 @@ def figure():
       ditscale figure training_compute runs/digits-demo
       ditscale figure gflops analysis/published/dit_table4_all_models.csv --format pdf
     """
+
+
+@main.command()
+@click.argument("study", metavar="STUDY", type=click.Path())
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Where the files go.  [default: STUDY/analysis]")
+@click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; may be given several times.")
+@click.option("--price", metavar="X", type=float, help="Money for one accelerator and one hour: costs in money too.")
+def report(study, out, conditions, price):
+    """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
+    from types import SimpleNamespace
+
+    from ditscale.report.report import script
+
+    words = [study, *(["--out", out] if out else []), *(f"--where={condition}" for condition in conditions),
+             *([f"--price={price:g}"] if price is not None else [])]
+    script(words).run(SimpleNamespace(study=Path(study), out=Path(out) if out else None, where=conditions, price=price))

@@ -30,10 +30,10 @@ class Commands(click.Group):
                 sys.exit(130)
 
 
-def _show(message, category, filename, line, file=None, text=None) -> None:
+def _show(message, category, filename, lineno, file=None, line=None) -> None:
     """A warning of ours as its words alone; of others with where it comes from."""
     ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
-    words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, line, text)
+    words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(words, err=True)
 
 

@@ -13,8 +13,9 @@ class Variants(click.Choice):
     def __init__(self):
         self.case_sensitive = True
 
-    @property
-    def choices(self):
+    def __getattr__(self, name):
+        if name != "choices":
+            raise AttributeError(name)
         from ditscale.objectives import VARIANTS
 
         return tuple(VARIANTS)

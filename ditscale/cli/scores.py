@@ -1,5 +1,7 @@
 """Commands about scores: compare, evaluate."""
 
+import sys
+
 import click
 
 from ditscale.cli.group import main
@@ -30,8 +32,8 @@ def compare(a, b, conditions):
         if not equals:
             raise UserError(f"--where '{condition}' is not of the form FIELD=VALUE, for example guidance_scale=1.5")
         wanted[field] = value
-    sides = [comparing.read_side(text, wanted) for text in (a, b)]
-    click.echo("\n".join(comparing.describe(*sides, comparing.compare(*sides))))
+    one, other = (comparing.read_side(text, wanted) for text in (a, b))
+    click.echo("\n".join(comparing.describe(one, other, comparing.compare(one, other))))
 
 
 @main.command()
@@ -67,4 +69,4 @@ def evaluate(target, overrides, images, whole, out):
             raise UserError(f"--images and --all choose checkpoints, but {target} is no run's directory (it has no run.json)")
         lines = command.evaluate_images(Path(target), overrides, out)
     if lines:
-        Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 200).print(summary.table(lines))
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(summary.table(lines))

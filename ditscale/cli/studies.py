@@ -9,9 +9,31 @@ from ditscale.studies.launchers import MODULES
 from ditscale.studies.mirror import MIRRORS
 
 
+def of_a_study(command):
+    """The arguments SPEC and KEY=VALUE."""
+    overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    return click.argument("spec_path", metavar="SPEC", type=click.Path())(overrides(command))
+
+
+def planned(spec_path, overrides):
+    """The study as KEY=VALUE leaves it, and its runs."""
+    from ditscale.studies.spec.spec import expand, load_spec
+
+    spec = load_spec(spec_path, overrides)
+    return spec, expand(spec, spec_path)
+
+
+def folder_of(study):
+    """The directory of a study, given as such or as its SPEC."""
+    from pathlib import Path
+
+    from ditscale.studies.spec.spec import load_spec
+
+    return Path(study) if Path(study).is_dir() else load_spec(study).directory
+
+
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
 @click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
 @click.option("--network", metavar="GBPS", type=click.FloatRange(min=0, min_open=True),
@@ -31,20 +53,18 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.errors import UserError
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.plan.encoding import encoding_lines
-    from ditscale.studies.plan.limits import excess
-    from ditscale.studies.plan.plan import plan_rows, write_rows
+    from ditscale.studies.plan.plan import excess, plan_rows, write_rows
     from ditscale.studies.plan.probe import probe_missing, read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
-    from ditscale.studies.spec.inputs import check_classes_there
-    from ditscale.studies.spec.spec import expand, load_spec
+    from ditscale.studies.spec.inputs import check_plan
 
-    spec = load_spec(spec_path, overrides)
-    runs, machine = expand(spec, spec_path), named_machine(device) if device else this_machine()
+    spec, runs = planned(spec_path, overrides)
+    machine = named_machine(device) if device else this_machine()
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is no amount; give a number")
-    check_classes_there(runs)
+    check_plan(runs)
     if network:
         if machine.kind != "gpu":
             raise UserError("--network is of accelerators, and this machine has none; say which with --on, as H100:512")
@@ -64,8 +84,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--run", "run_id", metavar="ID", help="Show this run alone.")
 def config(spec_path, overrides, run_id):
     """Show the resolved config of each run of the study SPEC as YAML, and where each value was said.
@@ -73,12 +92,10 @@ def config(spec_path, overrides, run_id):
     Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
     that it is the default.
     """
-    from ditscale.studies.spec.resolved import config_lines, only
-    from ditscale.studies.spec.spec import expand, load_spec
+    from ditscale.studies.spec.resolved import config_lines, run_of_id
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
-    click.echo("\n".join(config_lines(spec, only(runs, run_id, spec_path) if run_id else runs, spec_path)))
+    spec, runs = planned(spec_path, overrides)
+    click.echo("\n".join(config_lines(spec, run_of_id(runs, run_id, spec_path) if run_id else runs, spec_path)))
 
 
 LAUNCHERS = click.Choice([*MODULES, "print"])
@@ -93,8 +110,7 @@ def where_to(command):
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @where_to
 @click.option("--phase", metavar="NAME", help="Launch this phase alone, whether or not those before it are done.")
 @click.option("--over-limits", is_flag=True, help="Launch although the study's limits are passed.")
@@ -103,41 +119,36 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
     from rich.console import Console
 
     from ditscale.studies.launch.start import start
-    from ditscale.studies.spec.phases import only
-    from ditscale.studies.spec.spec import expand, load_spec
+    from ditscale.studies.spec.phases import runs_of_phase
 
-    spec = load_spec(spec_path, overrides)
+    spec, runs = planned(spec_path, overrides)
     if over_limits:
         spec = spec.model_copy(update={"limits": None})
-    runs = expand(spec, spec_path)
     if phase is not None:
-        runs = only(spec, runs, phase, spec_path)
+        runs = runs_of_phase(spec, runs, phase, spec_path)
     if not start(spec, runs, launcher, site, Console(highlight=False)):
         sys.exit(1)
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @where_to
 @click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave runs that failed so many times.")
 def retry(spec_path, overrides, launcher, site, limit):
     """Launch the failed runs of the study SPEC again."""
     from rich.console import Console
 
-    from ditscale.studies.launch.retry import failed_runs
-    from ditscale.studies.launch.start import start
-    from ditscale.studies.spec.spec import expand, load_spec
+    from ditscale.studies.launch.start import failed_runs, start
 
-    spec, console = load_spec(spec_path, overrides), Console(highlight=False)
-    again = failed_runs(spec, expand(spec, spec_path), limit, console)
+    spec, runs = planned(spec_path, overrides)
+    console = Console(highlight=False)
+    again = failed_runs(spec, runs, limit, console)
     if again and not start(spec, again, launcher, site, console):
         sys.exit(1)
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 def stop(spec_path, overrides):
     """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them.
 
@@ -146,11 +157,9 @@ def stop(spec_path, overrides):
     from rich.console import Console
 
     from ditscale.studies.launch.stop import stop as stop_runs
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
-    all_of_it = len(runs) == len(expand(load_spec(spec_path), spec_path))
+    spec, runs = planned(spec_path, overrides)
+    all_of_it = len(runs) == len(planned(spec_path, ())[1])
     if not stop_runs(spec, runs, all_of_it, Console(highlight=False)):
         sys.exit(1)
 
@@ -160,13 +169,10 @@ def stop(spec_path, overrides):
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
-    from pathlib import Path
-
     from ditscale.errors import UserError
-    from ditscale.studies.spec.spec import load_spec
     from ditscale.studies.table.ledger import collect as collect_study, left_out
 
-    folder = study if Path(study).is_dir() else load_spec(study).directory
+    folder = folder_of(study)
     table = collect_study(folder)
     try:
         table.to_csv(out, index=False)
@@ -184,17 +190,13 @@ def mirror(study, to):
     The tracker's own variables say where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
     MLFLOW_TRACKING_URI.
     """
-    from pathlib import Path
-
     from ditscale.studies.mirror.mirror import mirror_study
-    from ditscale.studies.spec.spec import load_spec
 
-    mirror_study(Path(study) if Path(study).is_dir() else load_spec(study).directory, to, click.echo)
+    mirror_study(folder_of(study), to, click.echo)
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 def train(spec_path, overrides):
     """Train one run of the study SPEC in the foreground, its log on the terminal.
 
@@ -206,27 +208,23 @@ def train(spec_path, overrides):
     from ditscale.cost.hardware import this_machine
     from ditscale.studies.launch.single import the_one, train_one
     from ditscale.studies.spec.inputs import check_inputs, check_writable
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    run = the_one(spec, expand(spec, spec_path), spec_path)
+    spec, runs = planned(spec_path, overrides)
+    run = the_one(spec, runs, spec_path)
     check_inputs([run])
     check_writable(spec.directory)
     sys.exit(train_one(spec, run, this_machine(), Console(highlight=False)))
 
 
 @main.command()
-@click.argument("spec_path", metavar="SPEC", type=click.Path())
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@of_a_study
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
               help="Show it anew every so many seconds (5), until all runs are done or Ctrl-C. Stands after SPEC.")
 def status(spec_path, overrides, seconds):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status
-    from ditscale.studies.spec.spec import expand, load_spec
 
-    spec = load_spec(spec_path, overrides)
-    runs = expand(spec, spec_path)
+    spec, runs = planned(spec_path, overrides)
     if seconds:
         watch_status(spec, runs, seconds)
     else:

@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 
 from ditscale.cost.hardware import Links
+from ditscale.cost.memory import VALUE_BYTES
 
-BYTES = {"bf16": 2, "fp32": 4}
 SMALL_PER_BLOCK = 5                                                            # biases: stage 3 gathers them one by one after a step
 
 
@@ -65,7 +65,7 @@ def step_collectives(parameters: int, sharding: Sharding, *, precision: str, mic
         blocks: of the model: stage 3 gathers their biases one by one.
         teacher: whether there is one, whose weights are gathered after each step.
     """
-    whole, stage = BYTES[precision] * parameters, sharding.stage
+    whole, stage = VALUE_BYTES[precision] * parameters, sharding.stage
     buckets = max(1, math.ceil(parameters / sharding.reduce_bucket))
     filled = int(parameters // sharding.reduce_bucket) * sharding.reduce_bucket / parameters  # before the backward ends
     hideable = filled if sharding.overlap else 0.0

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from dataclasses import replace
 
 from ditscale.config import RunConfig
-from ditscale.cost.memory import MemoryCard, memory_card
+from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
@@ -54,9 +54,8 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
         ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch,
         state_bytes=config.train.optimizer.state_bytes)
     ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())
-    value_bytes = 2 if config.train.precision == "bf16" else 4
     return replace(memory, activations=round(memory.activations * ratio),
-                   states=memory.states + teacher * value_bytes * card.parameters)
+                   states=memory.states + teacher * VALUE_BYTES[config.train.precision] * card.parameters)
 
 
 def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int, int]]:

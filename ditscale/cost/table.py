@@ -5,7 +5,8 @@ import io
 from dataclasses import dataclass
 
 from ditscale.cost.memory import activation_bytes
-from ditscale.models.macs import ComputeCard, make_backbone, plain_card
+from ditscale.models.blocks import DEFAULT_DESIGN
+from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import PATCH_SIZES, SIZES, ModelName
 from ditscale.objectives import BASELINE, VARIANTS
 
@@ -31,19 +32,21 @@ class ModelRow:
                 f"{self.card.flops / 1e9:.6g}", *self.more.values())
 
 
-def model_rows(*, resolution: int, variant: str = BASELINE, **facts) -> list[ModelRow]:
+def model_rows(*, resolution: int, channels: int, classes: int, block: str = DEFAULT_DESIGN, variant: str = BASELINE) -> list[ModelRow]:
     """Every size at every patch size that divides the resolution; for ``variant``, with its default options, into as many
-    tokens as it needs: of one, none can be masked. ``facts`` are those of ``make_backbone``."""
-    return [_row(ModelName(size, patch), variant, resolution=resolution, **facts) for size in SIZES for patch in PATCH_SIZES
+    tokens as it needs: of one, none can be masked."""
+    return [_row(make_backbone(ModelName(size, patch), resolution=resolution, channels=channels, classes=classes, block=block),
+                 variant, resolution, channels)
+            for size in SIZES for patch in PATCH_SIZES
             if resolution % patch == 0 and (resolution // patch)**2 >= VARIANTS[variant].least_tokens]
 
 
-def _row(name: ModelName, variant: str, **facts) -> ModelRow:
+def _row(backbone: Backbone, variant: str, resolution: int, channels: int) -> ModelRow:
     """The baseline's row ends in what training keeps of one image in bf16, a variant's in what training it computes."""
-    backbone = make_backbone(name, **facts)
-    card, plain = VARIANTS[variant](name=variant).card(backbone), plain_card(backbone)
+    name = backbone.model
+    card, plain = VARIANTS[variant].model_validate({"name": variant}).card(backbone), plain_card(backbone)
     if variant == BASELINE:
-        kept = activation_bytes(name, resolution=facts["resolution"], channels=facts["channels"], block=backbone.design)
+        kept = activation_bytes(name, resolution=resolution, channels=channels, block=backbone.design)
         return ModelRow(name, card, {"activations MiB": f"{kept / 2**20:.4g}"})
     return ModelRow(name, card, {"training GMACs": f"{card.train_macs_per_image / 1e9:.6g}",
                                  "to baseline": f"{card.train_macs_per_image / plain.train_macs_per_image:.3f}"})

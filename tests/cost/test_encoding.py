@@ -7,8 +7,8 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.cost.encoding import NAMES, STABLE_DIFFUSION, encoder_macs, stable_diffusion_macs
 from ditscale.data.manifest import read_manifest
+from ditscale.studies.plan.encoding import NAMES, STABLE_DIFFUSION, encoder_macs, stable_diffusion_macs
 
 
 @pytest.mark.parametrize("pixels", [256, 512])

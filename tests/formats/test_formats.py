@@ -1,6 +1,7 @@
 """Files of the first form, which say no format, stay readable; those of a later ditscale are refused in one line.
 
-``first/`` holds files as ditscale wrote them before they had a format: a run's record, its lines, a checkpoint's state, a manifest.
+``first/`` holds files as ditscale wrote them before they had a format: a run's record, its status, its lines, a checkpoint's state, a
+manifest.
 """
 
 import json
@@ -57,14 +58,13 @@ def first(tmp_path, digits, monkeypatch):
     run = RunDir(tmp_path / "runs" / record["study"] / record["run_id"])
     checkpoint = run.checkpoints / "images-000000000640"
     checkpoint.mkdir(parents=True)
-    for name in ("run.json", "metrics.jsonl", "evals.jsonl"):
+    for name in ("run.json", "status.json", "metrics.jsonl", "evals.jsonl"):
         shutil.copy(FIRST / name, run.path)
     for name in ("ema", "masters"):
         save_file(dict(build_model(resolve(record["config"], "first")).state_dict()), checkpoint / f"{name}.safetensors")
     shutil.copy(FIRST / "state.json", checkpoint)
     hashes = {path.name: file_sha256(path) for path in checkpoint.glob("*.safetensors")}
     rewritten(checkpoint / "state.json", lambda state: {**state, "sha256": state["sha256"] | hashes})
-    run.set_status("done", images_seen=640)
     for path in digits.iterdir():
         (tmp_path / "data" / "digits").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "data" / "digits")
@@ -100,6 +100,21 @@ def test_a_later_record_is_refused_and_not_written_over(first):
     with pytest.raises(NewerFormat, match=LATER):                              # as a launch would
         first.create(json.loads((FIRST / "run.json").read_text()))
     assert first.record.read_bytes() == before
+
+
+def test_a_later_status_is_refused_and_not_written_over(first):
+    assert first.status()["state"] == "done" and first.status()["host"] == "node1"
+    rewritten(first.path / "status.json", later)
+    before = (first.path / "status.json").read_bytes()
+    ditscale("collect", first.path.parent, "--out", "runs.csv", refused="status.json")
+    with pytest.raises(NewerFormat, match=LATER):                              # it does not count as queued
+        first.set_status("running", images_seen=0)
+    with pytest.raises(NewerFormat, match=LATER):
+        first.create(json.loads((FIRST / "run.json").read_text()))
+    assert (first.path / "status.json").read_bytes() == before
+    rewritten(first.path / "status.json", plain)
+    first.set_status("preempted", images_seen=320)
+    assert json.loads((first.path / "status.json").read_text())["format"] == 1 and "format" not in first.status()
 
 
 def test_a_later_checkpoint_is_refused_and_not_passed_over(first):

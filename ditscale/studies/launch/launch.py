@@ -14,7 +14,8 @@ from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.process import STOP_SECONDS, ActiveRun
 from ditscale.studies.launchers.protocol import Job, Places
 from ditscale.studies.plan.plan import plan_rows
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.schedule import due_images
 
 

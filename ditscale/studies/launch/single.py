@@ -9,7 +9,8 @@ from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch.launch import launch
 from ditscale.studies.launch.watch import Log, say
 from ditscale.studies.launchers.local import ThisMachine
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import EXIT_CODE
 
 

@@ -1,20 +1,26 @@
 """Start runs of a study where they are to run: here, or where a site's file says; or print what would be done."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
 from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_machine
 from ditscale.errors import UserError
-from ditscale.rundir import hold
+from ditscale.rundir import FAILED, hold
+from ditscale.section import validate
 from ditscale.studies.launch.launch import is_complete, launch, run_record, to_run
 from ditscale.studies.launch.watch import say
-from ditscale.studies.launchers import LOCAL, launcher as launcher_of
+from ditscale.studies.launchers import DEFAULT, LOCAL, MODULES, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Queue, SiteSettings
-from ditscale.studies.plan.limits import check_limits
-from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.plan.plan import check_limits, plan_rows
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
-from ditscale.studies.spec.phases import first_open, in_order
-from ditscale.studies.spec.site import load_site
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.phases import in_order
+from ditscale.studies.spec.spec import PlannedRun
+from ditscale.yamlfile import read_yaml
+
+if TYPE_CHECKING:
+    from ditscale.studies.launchers import Site
 
 Phases = list[tuple[str | None, list[PlannedRun]]]                             # names, and runs of each
 
@@ -59,9 +65,45 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     return True
 
 
+def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console) -> list[PlannedRun]:
+    """The failed runs that have no job already, without those that have failed ``limit`` times, which are named."""
+    jobs, again = live_jobs(spec), []
+    for planned in runs:
+        status = planned.run.status()
+        if status["state"] != FAILED or planned.run_id in jobs:
+            continue
+        if status.get("failures", 1) < limit:
+            again.append(planned)
+        else:
+            say(console, f"left: {planned.run_id} failed {status.get('failures', 1)} time(s), last: {status['reason']}")
+    if not again:
+        say(console, f"{spec.name}: no run to try again")
+    return again
+
+
+def load_site(path) -> "Site":
+    """Read a site's file, as the section of its ``launcher``; ``sweeps/sites/`` has an example of each. Nothing of it is part of a run's
+    identity.
+
+    Raises:
+        UserError: the key, the value and what would work.
+    """
+    values = read_yaml(path)
+    sections = {name: section for name in MODULES if (section := launcher_of(name).settings)}
+    chosen = values.get("launcher", DEFAULT) if isinstance(values, dict) else DEFAULT
+    if not isinstance(chosen, str) or chosen not in sections:
+        raise UserError(f"{path}: 'launcher' is {chosen!r}: should be {' or '.join(map(repr, sections))}")
+    section = sections[chosen]
+    for key in values if isinstance(values, dict) else ():
+        owners = [name for name, other in sections.items() if key in other.model_fields]
+        if owners and key not in section.model_fields:
+            raise UserError(f"{path}: {key} is for launcher: {', '.join(owners)}{section.elsewhere}")
+    return validate(section, values, str(path))
+
+
 def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, machine: Machine, console: Console) -> None:
     """The first phase that is not done: a queue knows no phases."""
-    now = min(first_open(phases, is_complete), len(phases) - 1)
+    now = next((number for number, (_, runs) in enumerate(phases) if not all(map(is_complete, runs))), len(phases) - 1)
     _submit(spec, phases[now][1], queue, site, machine, console)
     if waiting := phases[now + 1:]:
         later = ", ".join(f"{name} ({len(runs)} runs)" for name, runs in waiting)

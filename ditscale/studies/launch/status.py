@@ -16,8 +16,9 @@ from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
-from ditscale.studies.plan.show import duration, wide_console
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.plan.show import as_clock, wide_console
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 INTERRUPTED = "interrupted"                                                    # its process died without a word
 AT_REST = (INTERRUPTED, FAILED, PREEMPTED, QUEUED, DONE)                       # in this order behind what moves
@@ -53,7 +54,7 @@ def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     elif state != RUNNING and job:
         state = job.state.lower()                                              # the queue's word: pending, configuring, ...
     speed = metrics["images_per_second"] if metrics else 0
-    left = duration((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
+    left = as_clock((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
                     f"{evals['score']:.2f}" if evals else "", where,
@@ -66,9 +67,8 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> 
     counts = ", ".join(f"{numbers[state]} {state}" for state in sorted(numbers, key=_rank))
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
-    for name, justify in (("run", "left"), ("state", "left"), ("images", "right"), ("images/s", "right"), ("left", "right"),
-                          (spec.metric.name, "right"), ("where", "left"), ("why", "left")):
-        table.add_column(Text(name), justify=justify, no_wrap=name == "run")
+    for name in ("run", "state", "images", "images/s", "left", spec.metric.name, "where", "why"):
+        table.add_column(Text(name), justify="left" if name in ("run", "state", "where", "why") else "right", no_wrap=name == "run")
     for one in found[:rows]:
         table.add_row(*map(Text, (one.run_id, one.state, one.progress, one.speed, one.left, one.score, one.where, one.why)))
     return table

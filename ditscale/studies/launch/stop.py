@@ -11,7 +11,8 @@ from ditscale.errors import UserError
 from ditscale.rundir import RUNNING
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import live_jobs
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import LAUNCHER_PID
 
 

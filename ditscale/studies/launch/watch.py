@@ -7,11 +7,12 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditscale.rundir import DONE, FAILED, RUNNING
 from ditscale.studies.launchers.process import ActiveRun
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 LINE_SECONDS = 30                                                              # between progress lines where there is no terminal
 LAUNCHER_CHATTER = "] [INFO] ["                                                # in DeepSpeed's own lines that only inform
@@ -26,7 +27,8 @@ class Bars:
         self.console, self.progress = console, _progress(console)
         self.next_line = time.monotonic() + LINE_SECONDS
         self.total = self.progress.add_task("all runs", total=len(runs), completed=done)
-        self.tasks, self.said = {}, {}                                         # by run id; the last reason that was shown
+        self.tasks: dict[str, TaskID] = {}                                     # by run id
+        self.said: dict[str, str] = {}                                         # by run id: the last reason that was shown
 
     def __enter__(self):
         self.progress.start()

@@ -13,7 +13,6 @@ from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError, lost_rank
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
-from ditscale.studies.launch.output import outlive_readers
 from ditscale.studies.launchers import job_times
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 from ditscale.training.starting import TOO_SHORT, Start
@@ -106,9 +105,13 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     from ditscale.training.zero.strategy import zero_stage
     from ditscale.training.zero.strategyfile import read_strategy
 
-    def asked() -> StopRequest:
+    def asked() -> bool:
         start.end()
-        return stop
+        return bool(stop)
+
+    def score() -> bool:
+        """What is due of the checkpoints there are; False where training is to end here."""
+        return evaluator is None or (evaluator.evaluate_missing(run, stop=asked) and not world.any(asked()))
 
     if world.size != config.resources.accelerators_per_run:
         raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
@@ -120,18 +123,17 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
         for key, why in read_strategy(config.resources.deepspeed).idle.items():
             print(f"{config.resources.deepspeed}: {key} has no effect here: {why}", flush=True)
         run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
-    evaluator, hooks = None, {"stop": asked}
+    evaluator = None
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         start.now("loading what scores")
         evaluator = Evaluator(config, world)
-        hooks["after_checkpoint"] = lambda: evaluator.evaluate_missing(run, stop=asked) and not world.any(bool(asked()))
     compiles = " and compiling" if config.resources.compile else ""
     start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
     try:
-        trained = train(config, run, world, **hooks)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score)
     except TooManySkipped as error:                                            # once more, from before it began
         print(f"{error}. Going back to the last checkpoint before that", flush=True)
-        trained = train(config, run, world, **hooks, last_good_images=error.images)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score, last_good_images=error.images)
     if evaluator is None or not trained:
         return trained
     return evaluator.evaluate_missing(run, stop=asked)                         # False where a stop left a score out
@@ -144,7 +146,42 @@ def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: S
     start.now("loading what scores")
     evaluator = Evaluator(config, world)
     start.end()
-    return evaluator.evaluate_missing(run, stop=lambda: stop)
+    return evaluator.evaluate_missing(run, stop=lambda: bool(stop))
+
+
+class Lasting:
+    """A text stream that goes on into nothing when nobody reads it any more, where others raise BrokenPipeError: a launcher may be
+    gone while its ranks still save a checkpoint."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self._into_nothing()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._into_nothing()
+
+    def _into_nothing(self) -> None:
+        """For this process's own words and for those of libraries: the descriptor itself leads elsewhere."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.stream.fileno())
+        os.close(nothing)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def outlive_readers() -> None:
+    """From here on, no print of this process can end it."""
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,15 @@ Commands, plans and the rest of ``studies/`` know launchers by what this module 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ditscale.studies.launchers.hosts import HostsSite
+    from ditscale.studies.launchers.kubernetes.site import KubernetesSite
+    from ditscale.studies.launchers.protocol import Job
+    from ditscale.studies.launchers.slurm.site import SlurmSite
+
+    Site = HostsSite | KubernetesSite | SlurmSite                              # of each launcher that has a section, for type checkers
 
 MODULES = {"local": "local", "deepspeed": "hosts", "slurm": "slurm", "kubernetes": "kubernetes"}  # ``launcher:`` of a site -> module
 DEFAULT = "slurm"                                                              # of a site that does not say
@@ -28,7 +37,7 @@ def queues() -> list:
     return [one for one in launchers() if hasattr(one, "submit")]
 
 
-def live_jobs(spec) -> dict:
+def live_jobs(spec) -> "dict[str, Job]":
     """The runs of a study that some queue has in its hands, by run id: a ``Job`` each.
 
     Raises:

@@ -81,7 +81,8 @@ class ActiveRun:
         """Wait for a stopped run to end; past the deadline it is killed. Runs of another launcher are not waited for."""
         while self.process and not self.poll():
             if time.monotonic() > deadline:
-                _kill_group(self.process.pid)
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
             time.sleep(0.1)
 
 
@@ -111,8 +112,3 @@ def _die_with_parent() -> None:
     """Linux: SIGTERM to the deepspeed command when this launcher dies, however it dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

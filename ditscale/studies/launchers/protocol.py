@@ -17,7 +17,8 @@ from ditscale.section import Count, Section
 if TYPE_CHECKING:
     from ditscale.cost.hardware import Machine
     from ditscale.studies.launchers.process import Command
-    from ditscale.studies.spec.spec import PlannedRun, Spec
+    from ditscale.studies.spec.file import Spec
+    from ditscale.studies.spec.spec import PlannedRun
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -46,8 +47,8 @@ class SiteSettings(Section):
     elsewhere: ClassVar[str] = ""                                              # what to say after a key of another launcher's
 
     name: Annotated[str, AfterValidator(one_word("the record of what was submitted"))]
-    gpus_per_node: Count = Field(0, ge=0)                                      # 0: ranks are CPU processes, all on one node
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    gpus_per_node: Count = Field(default=0, ge=0)                              # 0: ranks are CPU processes, all on one node
+    price_per_gpu_hour: float | None = Field(default=None, gt=0)
 
     @property
     def gpu_name(self) -> str | None:
@@ -77,7 +78,7 @@ def shape_of(config: RunConfig, per_node: int) -> Shape:
     return Shape(nodes, ranks // nodes)
 
 
-def check_margin(margin_seconds: int, minutes: int | None) -> None:
+def check_margin(margin_seconds: float, minutes: int | None) -> None:
     """Raises UserError where a run would have to stop before it begins; ``minutes`` is the site's limit of one start."""
     if minutes is not None and margin_seconds >= 60 * minutes:
         raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves nothing of the site's time {minutes}")
@@ -110,8 +111,13 @@ class Places(Protocol):
 class Foreground(Protocol):
     """A launcher whose runs are commands of this process."""
 
-    settings: type[SiteSettings] | None                                        # None: needs no site
-    tool: tuple[str, str] | None                                               # a command that it needs, and what doctor calls it
+    @property
+    def settings(self) -> type[SiteSettings] | None:
+        """The section of a site's file; None: needs no site."""
+
+    @property
+    def tool(self) -> tuple[str, str] | None:
+        """A command that it needs, and what doctor calls it."""
 
     def places(self, site: SiteSettings | None, runs: "list[PlannedRun]", machine: "Machine") -> Places:
         """Raises UserError where one of the runs cannot be put there."""
@@ -123,7 +129,10 @@ class Foreground(Protocol):
 class Queue(Protocol):
     """A launcher that hands runs to a queue and returns. What it submits and records is in ``<study>/<folder>/``."""
 
-    settings: type[SiteSettings]
+    @property
+    def settings(self) -> type[SiteSettings]:
+        """The section of a site's file."""
+
     tool: tuple[str, str]
     label: str                                                                 # the queue's name in sentences
     folder: str
@@ -155,7 +164,7 @@ def ask(label: str, *command: str, folder: Path | None = None, told: str | None 
     Raises:
         UserError: it is not installed here, or refuses; its own words.
     """
-    told_how = {"stdin": subprocess.DEVNULL} if told is None else {"input": told}
+    told_how: dict[str, Any] = {"stdin": subprocess.DEVNULL} if told is None else {"input": told}
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **told_how)
     except FileNotFoundError:

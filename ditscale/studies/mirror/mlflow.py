@@ -37,7 +37,8 @@ class Mirror:
             self.client.log_batch(run, params=[Param(key, str(value)) for key, value in dotted_keys(told.config).items()])
         for passport, fields in told.passports.items():
             self.client.set_tag(run, f"passport/{passport}", json.dumps(fields))
-        now, waiting = int(time.time() * 1000), []
+        now = int(time.time() * 1000)
+        waiting: list[Metric] = []
         for number, point in enumerate(points):                                # a time of its own each: equal values at a step stay two
             line = [Metric(key, float(value), now + number, point.images_seen) for key, value in point.values.items()]
             if len(waiting) + len(line) > AT_ONCE:

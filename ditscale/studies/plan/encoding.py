@@ -1,7 +1,9 @@
 """The one-off cost that a study of latents has beside its runs: each image is encoded as it is and mirrored."""
 
+import json
+from pathlib import Path
+
 from ditscale.config import RunConfig
-from ditscale.cost.encoding import encoder_macs
 from ditscale.cost.hardware import Machine
 from ditscale.cost.throughput import ASSUMED
 from ditscale.data.manifest import Manifest, read_manifest
@@ -9,6 +11,12 @@ from ditscale.errors import UserError
 from ditscale.studies.spec.spec import PlannedRun
 
 WAYS = 2                                                                       # as it is, and mirrored
+# Configs that make the encoder whose MACs are counted here: Stable Diffusion's, of 83.7 M parameters with the decoder.
+STABLE_DIFFUSION = {"_class_name": "AutoencoderKL", "in_channels": 3, "latent_channels": 4, "block_out_channels": [128, 256, 512, 512],
+                    "layers_per_block": 2}
+NAMES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema")            # on the hub; a folder says it in its config.json
+MACS_PER_CELL = 132_116_544                                                    # convolutions and projections
+ATTENTION_WIDTH = 512                                                          # of the one attention over all cells
 
 
 def encoding_lines(runs: list[PlannedRun], machine: Machine) -> list[str]:
@@ -18,7 +26,7 @@ def encoding_lines(runs: list[PlannedRun], machine: Machine) -> list[str]:
 
 
 def _line(config: RunConfig, machine: Machine) -> str:
-    data, vae = config.data, config.evaluation and config.evaluation.vae
+    data, vae = config.data, config.evaluation.vae if config.evaluation else None
     manifest = _manifest(data.path)
     is_latents = manifest.kind == "latents" if manifest else bool(vae or data.latent_scale)
     if not is_latents:
@@ -41,3 +49,24 @@ def _manifest(path: str) -> Manifest | None:
         return read_manifest(path)
     except UserError:
         return None                                                            # launch says what is wrong with a file
+
+
+def stable_diffusion_macs(cells: int) -> int:
+    """MACs of Stable Diffusion's encoder for one image of so many latent cells (256 px: 32 x 32), counted like a DiT's.
+
+    136.4 G at 256 px, 558.3 G at 512 px: more than a forward of DiT-XL/2 (118.6 G and 524.6 G). A test counts them anew.
+    """
+    return MACS_PER_CELL * cells + 2 * ATTENTION_WIDTH * cells**2
+
+
+def encoder_macs(vae: str | None, cells: int) -> int | None:
+    """MACs of the encoder that a name on the hub, or a folder, stands for; None where they are not known."""
+    return stable_diffusion_macs(cells) if vae in NAMES or (vae and _is_stable_diffusion(Path(vae))) else None
+
+
+def _is_stable_diffusion(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return all(config.get(key) == value for key, value in STABLE_DIFFUSION.items()) and config.get("mid_block_add_attention", True)
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -14,6 +14,7 @@ from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, 
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.plan.probe import Probe, shape_of
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.schedule import due_images
@@ -76,7 +77,9 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     step = step_forecast(config, machine, sent, images_seen, settled) if left else None
     basis, step_seconds = _step_seconds(planned, probe, step)
     training = step_seconds * left / config.train.global_batch
-    measured = probe and utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
+    measured = None
+    if probe:
+        measured = utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
     due, seconds = due_images(config), 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
@@ -84,7 +87,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
-                   probe and probe.memory_bytes, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase)
 
 
@@ -165,3 +168,20 @@ def link_lines(machine: Machine) -> list[str]:
             f"a hop takes {links.node_hop_seconds * 1e6:g} us within, {links.network_hop_seconds * 1e6:g} us between. Sending hides only "
             f"with DeepSpeed's overlap_comm (on by default at stage 3 alone): full buckets,",
             f"behind {hides:.0%} of the backward (stage 3: of all computing)."]
+
+
+def excess(spec: Spec, rows: list[PlanRow]) -> str:
+    """Which of the study's limits its plan passes, in words; empty where none is. Only what is still to be spent counts."""
+    if spec.limits is None:
+        return ""
+    hours = sum(row.accelerator_hours for row in rows)
+    found = (("runs", len(rows), spec.limits.runs), ("accelerator_hours", hours, spec.limits.accelerator_hours),
+             ("training FLOPs", sum(row.train_flops for row in rows), spec.limits.train_flops))
+    return ", ".join(f"{name} {value:,.4g} of {limit:,.4g}" for name, value, limit in found if limit is not None and value > limit)
+
+
+def check_limits(spec: Spec, rows: list[PlanRow]) -> None:
+    """Raise UserError where the plan passes a limit."""
+    if over := excess(spec, rows):
+        raise UserError(f"{spec.name} is over its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
+                        "with --over-limits")

@@ -20,15 +20,16 @@ from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, write_json
 from ditscale.studies.launchers.local import ThisMachine
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 LEAST_STEPS = 12                                                               # a run with fewer is over before it is probed
 RESULT = "probe.json"                                                          # probe_worker writes it; torch is not loaded here
-SAME_SPEED = {"seed": True, "evaluation": True,
-              "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "betas", "weight_decay"},
-              "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit",
-                            "evaluate"}}
+SAME_SPEED: dict[str, bool | set[str]] = {
+    "seed": True, "evaluation": True,
+    "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "betas", "weight_decay"},
+    "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
 
 
 @dataclass(frozen=True)

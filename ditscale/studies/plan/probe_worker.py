@@ -18,13 +18,13 @@ from ditscale.device import forget_peak_memory, is_accelerator, peak_memory, syn
 from ditscale.errors import UserError
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, write_json
+from ditscale.studies.plan.probe import RESULT
 from ditscale.training import heap
 from ditscale.training.distributed import join_world
 from ditscale.training.fit import fit_micro_batch
 from ditscale.training.loop import train
 
 WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps counts
-RESULT = "probe.json"
 
 
 class _Enough(Exception):
@@ -37,6 +37,7 @@ class _Clock:
     def __init__(self, device: torch.device, steps: int):
         self.device, self.left, self.calls = device, WARM_UP_STEPS + steps, 0
         self.block_seconds: list[float] = []
+        self.since = 0.0                                                       # when the last block ended
 
     def __call__(self) -> bool:
         self.calls += 1

@@ -16,7 +16,7 @@ PAYS = 1.5                                                                     #
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalingPoint:
     """A run on so many accelerators, with the largest micro batch that fits."""
 
     ranks: int
@@ -33,7 +33,7 @@ class ScalingCurve:
     runs: int                                                                  # of the study, of this shape
     global_batch: int
     stage: int
-    points: list[Point]
+    points: list[ScalingPoint]
 
     @property
     def pays_to(self) -> int | None:
@@ -64,11 +64,11 @@ def _curve(configs: list[RunConfig], machine: Machine) -> ScalingCurve:
                  [point for point in points if point])
 
 
-def _point(config: RunConfig, ranks: int, machine: Machine, sent: Sharding) -> Point | None:
+def _point(config: RunConfig, ranks: int, machine: Machine, sent: Sharding) -> ScalingPoint | None:
     resources = config.resources.model_copy(update={"accelerators_per_run": ranks, "micro_batch": "auto"})
     spread = config.model_copy(update={"resources": resources})
     micro_batch = fit(spread, machine)[0]
     if micro_batch is None:
         return None
     step = step_forecast(spread, machine, sent, micro_batch=micro_batch)
-    return Point(ranks, micro_batch, config.train.global_batch / step.seconds, step)
+    return ScalingPoint(ranks, micro_batch, config.train.global_batch / step.seconds, step)

@@ -1,5 +1,7 @@
 """A study's plan as tables for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,14 +9,14 @@ from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.studies.plan.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
 from ditscale.studies.plan.scaleout import PAYS, RANKS, ScalingCurve
-from ditscale.studies.spec.budget_grid import Curve, curves
-from ditscale.studies.spec.spec import Spec
+from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
+from ditscale.studies.spec.file import Spec
 
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
-              scaling: list[ScalingCurve] = (), encoding: list[str] = ()) -> None:
+              scaling: Sequence[ScalingCurve] = (), encoding: Sequence[str] = ()) -> None:
     """Print a row a run and the totals, and what the study asks for besides.
 
     ``price`` is for one accelerator and one hour, ``encoding`` what the data cost once, see encoding.py.
@@ -27,14 +29,14 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         guess = MARKS[row.basis] if row.seconds_left else ""
         table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
                       f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), f"{row.images_per_second:,.0f}{guess}",
-                      duration(row.seconds_left) + guess)
+                      as_clock(row.seconds_left) + guess)
     phases: dict[str | None, list[PlanRow]] = {}
     for row in rows:
         phases.setdefault(row.phase, []).append(row)
     in_turn = sum(makespan(group, at_once) for group in phases.values())
     table.add_section()
     table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
-                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", duration(in_turn) + " ~")
+                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", as_clock(in_turn) + " ~")
     hours = sum(row.accelerator_hours for row in rows)
     console = wide_console()
     console.print(table)
@@ -47,7 +49,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     for line in [*encoding, *(spec.budgets.derivation() if spec.budgets else [])]:
         console.print(line)
     if spec.isoflop:
-        _show_curves(curves(spec.isoflop, spec.config, spec.name), console)
+        _show_curves(isoflop_curves(spec.isoflop, spec.config, spec.name), console)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
         _show_steps(steps, console)
@@ -62,10 +64,10 @@ def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
     if not rows:
         return f"Phase {name}: no runs"
     return (f"Phase {name}: {len(rows)} runs, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
-            f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {duration(makespan(rows, at_once))}")
+            f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {as_clock(makespan(rows, at_once))}")
 
 
-def _show_curves(found: list[Curve], console: Console) -> None:
+def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
     """Where each budget's models lie around the size that is expected to be best."""
     table = Table(title="isoFLOP curves: models, and their size to the expected optimum", title_justify="left")
     for name in ("FLOPs", "optimum N*", "models", "check"):
@@ -91,7 +93,7 @@ def _show_steps(rows: list[PlanRow], console: Console) -> None:
     console.print(table)
 
 
-def _show_scaling(found: list[ScalingCurve], machine: Machine, console: Console) -> None:
+def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Console) -> None:
     """Print a row a shape of run: images/s and efficiency on more and more accelerators, and where to stop."""
     table = Table(title=f"images/s, and efficiency, on so many {machine.name}", title_justify="left")
     for name in ("runs", "batch", "ZeRO", *map(str, RANKS), "pays to"):
@@ -123,7 +125,7 @@ def _bytes(count: int) -> str:
     return f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB"
 
 
-def duration(seconds: float) -> str:
+def as_clock(seconds: float) -> str:
     """``1:23:45`` or ``4:05``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -33,8 +33,8 @@ SLACK = 1.25                                                                   #
 class Centre(Section):
     """The expected optimum, N* = coefficient x C^exponent."""
 
-    coefficient: float = Field(0.0009, gt=0)
-    exponent: float = Field(0.5681, gt=0, lt=1)
+    coefficient: float = Field(default=0.0009, gt=0)
+    exponent: float = Field(default=0.5681, gt=0, lt=1)
 
     def at(self, flops: float) -> float:
         return self.coefficient * flops**self.exponent
@@ -44,8 +44,8 @@ class IsoFlop(Section):
     """``sizes`` models a budget, in equal steps from N*/span to N* x span."""
 
     budgets: list[Positive] = Field(min_length=1)                              # training FLOPs
-    sizes: Count = Field(5, ge=3)
-    span: float = Field(4.0, gt=1)
+    sizes: Count = Field(default=5, ge=3)
+    span: float = Field(default=4.0, gt=1)
     centre: Centre = Centre()
     patch_size: Literal[2, 4, 8] = 2
     models: list[str] | None = None                                            # choose the nearest of these instead
@@ -64,7 +64,7 @@ class IsoFlop(Section):
 
 
 @dataclass(frozen=True)
-class Curve:
+class IsoFlopCurve:
     """One budget's models, small to large, with their sizes; and the size that is expected to be best."""
 
     flops: float
@@ -85,7 +85,7 @@ class Curve:
         return ""
 
 
-def curves(design: IsoFlop, config: dict, source: str) -> list[Curve]:
+def isoflop_curves(design: IsoFlop, config: dict, source: str) -> list[IsoFlopCurve]:
     """The models of each budget. Their sizes are those of plain DiTs, so that all variants of a study get the same models.
 
     Raises:
@@ -102,7 +102,7 @@ def curves(design: IsoFlop, config: dict, source: str) -> list[Curve]:
             wanted = optimum * design.span ** (2 * step / (design.sizes - 1) - 1)
             chosen.append(min(left, key=lambda name: abs(math.log(left[name] / wanted)) + _oddness(name)))
             del left[chosen[-1]]
-        found.append(Curve(flops, optimum, {str(name): sizes[name] for name in sorted(chosen, key=sizes.get)}))
+        found.append(IsoFlopCurve(flops, optimum, {str(name): sizes[name] for name in sorted(chosen, key=sizes.get)}))
     return found
 
 

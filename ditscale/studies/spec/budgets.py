@@ -25,7 +25,7 @@ class Budgets(Section):
     accelerator_hours: list[Positive] | None = None                            # of one run, over all its accelerators
     money: list[Positive] | None = None                                        # for these hours
     accelerator: str | None = None                                             # a name of the table in cost/hardware.py
-    utilisation: float | None = Field(None, gt=0, le=1)                        # of its dense bf16 peak
+    utilisation: float | None = Field(default=None, gt=0, le=1)                # of its dense bf16 peak
     price: Positive | None = None                                              # of one accelerator and one hour
 
     @model_validator(mode="after")

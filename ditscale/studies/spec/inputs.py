@@ -1,6 +1,7 @@
 """Checks of everything a study reads and writes, before anything starts."""
 
 import os
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 from ditscale.config import RunConfig
@@ -14,18 +15,14 @@ from ditscale.training.zero.strategy import deepspeed_config
 
 def check_inputs(runs: list[PlannedRun]) -> None:
     """Raise UserError for the first file that is missing, damaged or of another shape."""
-    seen = set()
-    for planned in runs:
-        config = planned.config
-        deepspeed_config(config, config.resources.accelerators_per_run)        # depends on precision, batch and ranks too
-        reads = config.data, config.evaluation
-        if reads not in seen:
-            seen.add(reads)
-            _check_files(config)
+    _check_strategies(runs)
+    for config in _distinct(runs, lambda config: (config.data, config.evaluation)):
+        _check_files(config)
 
 
-def check_classes_there(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first run whose data are there and have another number of classes than it says: all a plan needs."""
+def check_plan(runs: list[PlannedRun]) -> None:
+    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with another number of classes."""
+    _check_strategies(runs)
     for data in dict.fromkeys(planned.config.data for planned in runs):
         if os.path.isfile(data.path):
             try:
@@ -45,6 +42,19 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"the study folder {folder} cannot be written: {error.strerror}") from None
+
+
+def _check_strategies(runs: list[PlannedRun]) -> None:
+    for config in _distinct(runs, lambda config: (config.train, config.resources)):
+        deepspeed_config(config, config.resources.accelerators_per_run)        # depends on precision, batch and ranks too
+
+
+def _distinct(runs: list[PlannedRun], part: Callable[[RunConfig], Hashable]) -> Iterable[RunConfig]:
+    """The first config with each value of a part of it."""
+    found: dict[Hashable, RunConfig] = {}
+    for planned in runs:
+        found.setdefault(part(planned.config), planned.config)
+    return found.values()
 
 
 def _check_files(config: RunConfig) -> None:

@@ -9,8 +9,6 @@
 A run is of the first phase whose keys all have a value of its own.
 """
 
-from collections.abc import Callable
-
 from ditscale.config import RunConfig, dotted_keys
 from ditscale.errors import UserError, did_you_mean
 
@@ -45,15 +43,7 @@ def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
     return [(name, group) for name, group in groups.items() if group]
 
 
-def first_open(groups: list[tuple[str | None, list]], is_complete: Callable) -> int:
-    """The number of the first phase with a run that is not done; how many there are where all is done."""
-    for number, (_, runs) in enumerate(groups):
-        if not all(is_complete(planned) for planned in runs):
-            return number
-    return len(groups)
-
-
-def only(spec, runs: list, name: str, source: str) -> list:
+def runs_of_phase(spec, runs: list, name: str, source: str) -> list:
     """The runs of one phase. Raises UserError where there is no such phase."""
     if name not in spec.phases:
         there = f"Phases: {', '.join(spec.phases)}" if spec.phases else "The study has no phases"

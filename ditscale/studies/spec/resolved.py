@@ -4,8 +4,9 @@ import yaml
 
 from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.provenance import Source
-from ditscale.studies.spec.spec import PlannedRun, Spec, sources_of
+from ditscale.studies.spec.spec import PlannedRun, sources_of
 from ditscale.yamlfile import line_numbers
 
 
@@ -18,7 +19,7 @@ def config_lines(spec: Spec, runs: list[PlannedRun], path: str) -> list[str]:
     return lines
 
 
-def only(runs: list[PlannedRun], run_id: str, path: str) -> list[PlannedRun]:
+def run_of_id(runs: list[PlannedRun], run_id: str, path: str) -> list[PlannedRun]:
     """The run of this name. Raises UserError where there is none."""
     chosen = [planned for planned in runs if planned.run_id == run_id]
     if not chosen:

@@ -1,175 +1,22 @@
-"""A study is a file: a base run config, the parameters that vary (W&B's words), what to leave out, what to add, where runs go.
+"""The runs of a study: its grid, what exclude leaves out and include adds, as ``key=value`` on the command line narrows it.
 
-::
-
-    version: 1
-    name: digits-demo
-    metric: {name: fd_digits_cnn, goal: minimize}
-    config: {...}                                # a run config, see config.py
-    parameters:
-      model.name: {values: [DiT-nano/2, DiT-nano/4]}
-      seed: {value: 0}
-    bundles:                                     # values that move together: one more axis of the grid, with names
-      variant: {plain: {objective.name: baseline}, mdt: {objective.name: mdt, train.lr: 3e-4}}
-    budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see budgets.py
-    isoflop: {budgets: [1e18, 3e18]}             # or models and lengths by budget, see isoflop.py
-    exclude:
-      - {model.name: DiT-nano/4, seed: 1}
-    include:                                     # each adds one run: the base config with these keys set, swept or not
-      - {model.name: DiT-nano/2, objective.name: mdt}
-    phases: {pilot: {train.flops: 1e18}, main: {}}  # which runs come first, see phases.py
-
-``key=value`` on the command line keeps the runs that have this value; where none has, it is set in every run.
+``key=value`` keeps the runs that have this value; where none has, it is set in every run.
 """
 
 import itertools
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, PrivateAttr, model_validator
 
 from ditscale.config import RunConfig, dotted_keys, parse_override, resolve, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.rundir import RunDir
-from ditscale.section import Count, Section, validate
-from ditscale.studies.spec.budget_grid import IsoFlop, curves
-from ditscale.studies.spec.budgets import Budgets
+from ditscale.section import validate
+from ditscale.studies.spec.file import PAIR, Spec
 from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
 from ditscale.studies.spec.provenance import Settings, Source, leaves, said_at, source_at
 from ditscale.yamlfile import read_yaml
-
-PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
-
-
-DRAWN = ("distribution", "min", "max", "mu", "sigma", "q", "probabilities")    # W&B's, of distributions
-
-
-class Metric(Section):
-    name: str
-    goal: Literal["minimize", "maximize"] = "minimize"
-
-
-class Parameter(Section):
-    """``{value: x}`` or ``{values: [x, y]}``."""
-
-    value: object = None
-    values: list | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self):
-        if ("value" in self.model_fields_set) == ("values" in self.model_fields_set):
-            raise UserError("a parameter takes either 'value: x' or 'values: [x, y]'")
-        if self.values is not None and not self.values:
-            raise UserError("a parameter's 'values' is empty")
-        return self
-
-    def choices(self, place: tuple) -> list[tuple[object, Source]]:
-        """Its values with their sources; ``place`` is its own."""
-        if self.values is None:
-            return [(self.value, Source((*place, "value")))]
-        return [(value, Source((*place, "values", number))) for number, value in enumerate(self.values)]
-
-
-def _check_parameter(key: str, setting) -> None:
-    """Say what to write in place of W&B's other forms of a parameter."""
-    if not isinstance(setting, dict):
-        shown = setting if isinstance(setting, list) else [setting]
-        raise UserError(f"'parameters.{key}' is {setting!r}; write {key}: {{values: {shown}}}")
-    inner = setting.get("parameters", setting)
-    if isinstance(inner, dict) and not {"value", "values"} & setting.keys() and any(isinstance(one, dict) for one in inner.values()):
-        first = next(name for name, one in inner.items() if isinstance(one, dict))
-        raise UserError(f"parameters: {key} is nested; write a dotted key for each, as {key}.{first}: {{values: [...]}}")
-    if drawn := [name for name in DRAWN if name in setting]:
-        ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
-        values = setting.get("values", ends)
-        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as a study's runs are listed "
-                        f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
-
-
-class Limits(Section):
-    """What a study may take at most; see limits.py."""
-
-    runs: Count | None = Field(None, gt=0)
-    accelerator_hours: float | None = Field(None, gt=0)                        # as forecast for where it is launched
-    train_flops: float | None = Field(None, gt=0)
-
-
-class Spec(Section):
-    """A study as its file says it."""
-
-    version: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    metric: Metric
-    config: dict
-    parameters: dict[str, Parameter] = {}
-    bundles: dict[str, dict[str, dict[str, object]]] = {}
-    budgets: Budgets | None = None
-    isoflop: IsoFlop | None = None
-    exclude: list[dict] = []
-    include: list[dict[str, object]] = []
-    phases: dict[str, dict[str, object]] = {}
-    limits: Limits | None = None
-    runs_dir: str = "runs"
-    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs then
-    _said: dict = PrivateAttr({})                                              # the sources of config, in their place
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_parameters(cls, values):
-        parameters = values.get("parameters")
-        if isinstance(parameters, dict):
-            for key, setting in parameters.items():
-                _check_parameter(key, setting)
-        return values
-
-    @model_validator(mode="after")
-    def _check_axes(self):
-        for name, choices in self.bundles.items():
-            if not choices:
-                raise UserError(f"bundles: '{name}' is empty")
-            if name in self.parameters or name in RunConfig.model_fields or "." in name:
-                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle a name of its own")
-        if self.budgets and self.budgets.axis()[0] in self.parameters:
-            raise UserError(f"budgets: {self.budgets.axis()[0]} is a parameter as well; keep one of the two")
-        if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
-            raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
-                            "train.images out")
-        return self
-
-    @property
-    def directory(self) -> Path:
-        return Path(self.runs_dir) / self.name
-
-    def axes(self) -> dict[str, list[tuple[object, Source]]]:
-        """What the grid runs over: keys of the config, and names of bundles, with their choices and where each stands."""
-        axes = {key: parameter.choices(("parameters", key)) for key, parameter in self.parameters.items()}
-        axes |= {name: [(choice, Source(("bundles", name, choice))) for choice in choices] for name, choices in self.bundles.items()}
-        if self.budgets:
-            key, values = self.budgets.axis()
-            axes[key] = [(value, Source(("budgets", self.budgets.currency, number))) for number, value in enumerate(values)]
-        return axes
-
-    def included(self) -> list[Settings]:
-        """The runs of ``include``; those that ``key=value`` left bring their sources."""
-        return [settings if isinstance(settings, Settings) else said_at(settings, Source(("include", number)))
-                for number, settings in enumerate(self.include)]
-
-    def varied(self) -> set[str]:
-        """The keys in which runs may differ: the axes, what bundles, an isoFLOP design and included runs set, and lengths."""
-        keys = {*self.axes(), *(PAIR if self.isoflop else ()), *(key for settings in self.include for key in settings)}
-        keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
-        return keys | ({"train.images"} if "train.flops" in keys else set())
-
-    def pairs(self, source: str) -> list[Settings]:
-        """Model and budget of each run of an isoFLOP design, which is one more axis; of none, one that says nothing."""
-        if self.isoflop is None:
-            return [Settings({}, {})]
-        return [Settings(dict(zip(PAIR, (name, curve.flops))), dict(zip(PAIR, (Source(("isoflop",)), Source(("isoflop", "budgets", number))))))
-                for number, curve in enumerate(curves(self.isoflop, self.config, source)) for name in curve.models]
 
 
 @dataclass(frozen=True)
@@ -277,7 +124,7 @@ def _leaves_out(rule: dict, point: dict) -> bool:
     return all(point[key] == value or isinstance(value, list) and point[key] in value for key, value in rule.items())
 
 
-def _check_rule(rule: dict, points: list[dict], source: str) -> None:
+def _check_rule(rule: dict, points: list[Settings], source: str) -> None:
     """Raises UserError for a rule that leaves nothing out, or names a value that no run has: it is misspelt."""
     for key, value in rule.items():
         there = [point[key] for point in points]
@@ -297,7 +144,7 @@ def _choose(spec: Spec, points: list[Settings], wanted: Settings, source: str) -
     matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
         return matching
-    changed = {}
+    changed: dict[str, Settings] = {}
     for point in points:
         point = wanted.above(point.without([other for other in point if _within(other, key)]))
         changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ in name alone

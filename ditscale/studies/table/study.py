@@ -117,7 +117,7 @@ class Study:
         if not shared:
             raise UserError(f"no model was trained both as {variant} and as {over}; a multiplier compares equal models")
         runs = [self._runs(side[side["model"].isin(shared)], cost, price, lower_is_better) for side in sides]
-        return multiplier(*runs, targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
+        return multiplier(runs[0], runs[1], targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
                           score_unit=rows["metric"].iloc[0])
 
     def time_to_quality(self, target: float, *, model: str, variant: str = BASELINE, cost: str = "accelerator_hours",

@@ -12,9 +12,9 @@ from ditscale.cli import main
 from ditscale.config import set_key
 from ditscale.errors import UserError
 from ditscale.rundir import FAILED, RUNNING, RunDir
+from ditscale.studies.launch.start import load_site
 from ditscale.studies.launchers.hosts import read_hostfile
 from ditscale.studies.launchers.process import ActiveRun, Command
-from ditscale.studies.spec.site import load_site
 from ditscale.studies.spec.spec import PlannedRun
 
 HEAD = "version: 1\nname: s\nmetric: {name: fd_digits_cnn}\n"

@@ -19,10 +19,10 @@ from ditscale.config import resolve
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, RunDir
 from ditscale.studies.launch.settle import main as settle
+from ditscale.studies.launch.start import load_site
 from ditscale.studies.launchers.hosts import Hosts
 from ditscale.studies.launchers.protocol import Shape, shape_of
 from ditscale.studies.launchers.slurm.sbatch import Array, render
-from ditscale.studies.spec.site import load_site
 from ditscale.studies.spec.spec import expand, load_spec
 
 pytestmark = pytest.mark.usefixtures("in_repository")

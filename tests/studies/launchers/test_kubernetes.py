@@ -20,8 +20,8 @@ from ditscale.cli import main
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch.launch import run_record
+from ditscale.studies.launch.start import load_site
 from ditscale.studies.launchers.kubernetes.jobset import jobset_name, manifest
-from ditscale.studies.spec.site import load_site
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.training.ports import free_port
 

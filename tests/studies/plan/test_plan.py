@@ -100,3 +100,20 @@ def test_the_last_line_of_a_long_file(tmp_path):
 def test_a_name_that_is_no_accelerator():
     with pytest.raises(UserError, match="There are H200"):
         named_machine("abacus")
+
+
+@pytest.mark.parametrize("strategy, words", [
+    ({"zero_optimization": {"stage": 1, "no_such_key": 1}}, "unknown key 'zero_optimization.no_such_key'"),
+    ({"zero_optimization": {"stage": 2}, "train_batch_size": 7}, "says train_batch_size = 7 but the run config makes it 64"),
+    (None, "does not exist")])
+def test_plan_launch_and_train_refuse_a_bad_strategy_in_the_same_line(values, tmp_path, strategy, words):
+    """Before anything starts, and on one accelerator too: the data need not be there."""
+    if strategy:
+        (tmp_path / "strategy.json").write_text(json.dumps(strategy))
+    config = {**values, "resources": {"deepspeed": str(tmp_path / "strategy.json")},
+              "data": {**values["data"], "path": str(tmp_path / "nothing.beton")}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": config,
+                                                       "parameters": {"seed": {"value": 0}}, "runs_dir": str(tmp_path / "runs")}))
+    said = {CliRunner().invoke(main, [command, str(tmp_path / "spec.yaml")]).output for command in ("plan", "launch", "train")}
+    assert len(said) == 1 and words in min(said) and min(said).startswith("error: ")
+    assert min(said).count("\n") == 1 and not (tmp_path / "runs").exists()

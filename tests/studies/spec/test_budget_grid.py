@@ -10,7 +10,7 @@ from ditscale.cli import main
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
-from ditscale.studies.spec.budget_grid import Centre, Curve, curves
+from ditscale.studies.spec.budget_grid import Centre, IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.spec import expand, load_spec
 
 BUDGETS = [1e17, 3e17, 1e18, 3e18, 1e19]
@@ -41,14 +41,14 @@ def test_the_shipped_study_spends_its_budgets(repository):
     nearest = [min(BUDGETS, key=lambda budget: abs(budget - flops)) for flops in spent]
     assert nearest == [budget for budget in BUDGETS for _ in range(5)]
     assert all(0.998 < flops / budget <= 1 for flops, budget in zip(spent, nearest))
-    assert all(not curve.warning for curve in curves(load_spec(path).isoflop, load_spec(path).config, "x"))
+    assert all(not curve.warning for curve in isoflop_curves(load_spec(path).isoflop, load_spec(path).config, "x"))
 
 
 def test_a_grid_lies_around_the_expected_optimum(spec_of):
     """Liang et al.: N* = 0.0009 C^0.5681, 9.6e8 parameters at 1.5e21. Five sizes in even steps from a quarter to four times."""
     assert Centre().at(1.5e21) == pytest.approx(9.583e8, rel=0.01)             # as published; 9.647e8 by the printed digits
     spec = load_spec(spec_of())
-    for curve in curves(spec.isoflop, spec.config, "x"):
+    for curve in isoflop_curves(spec.isoflop, spec.config, "x"):
         steps = [math.log2(size / curve.optimum) for size in curve.models.values()]
         assert steps == pytest.approx([-2, -1, 0, 1, 2], abs=0.25) and curve.warning == ""
         proportions = [parse_model_name(name).dims for name in curve.models]
@@ -58,7 +58,7 @@ def test_a_grid_lies_around_the_expected_optimum(spec_of):
 def test_size_is_compute_an_image(spec_of):
     """6 N T FLOPs of training an image: for DiT-XL/2 N is 463 M, of its 675 M parameters."""
     spec = load_spec(spec_of(isoflop={"budgets": [1e20], "models": ["DiT-B/2", "DiT-L/2", "DiT-XL/2"], "sizes": 3}))
-    [curve] = curves(spec.isoflop, spec.config, "x")
+    [curve] = isoflop_curves(spec.isoflop, spec.config, "x")
     [run] = runs_of(spec_of(isoflop=None), "model.name=DiT-XL/2", "train.images=256")
     assert curve.models["DiT-XL/2"] == run_card(run.config).train_flops_per_image / 6 / 256 == pytest.approx(463e6, rel=0.01)
 
@@ -76,7 +76,7 @@ def test_models_are_the_same_for_all_variants_and_can_be_chosen(spec_of):
 
 def test_what_lies_beside_the_optimum_is_told(spec_of):
     def warning(*sizes):
-        return Curve(1e18, 1.0, {str(size): size for size in sizes}).warning
+        return IsoFlopCurve(1e18, 1.0, {str(size): size for size in sizes}).warning
     assert warning(0.25, 1, 4) == warning(0.5, 2) == ""
     assert "outside: no model is larger" in warning(0.1, 0.9) and "outside: no model is smaller" in warning(1.1, 4)
     assert "at the edge: the larger side reaches 1.2 times" in warning(0.25, 1, 1.2)

@@ -11,7 +11,7 @@ from ditscale.errors import UserError
 from ditscale.rundir import DONE
 from ditscale.studies.launch import start as start_module
 from ditscale.studies.plan.plan import plan_rows
-from ditscale.studies.spec.phases import in_order, only
+from ditscale.studies.spec.phases import in_order, runs_of_phase
 from ditscale.studies.spec.spec import expand, load_spec
 
 CPU = Machine("cpu", "test CPU", 4, 40e9, 2**34)
@@ -87,14 +87,14 @@ def test_only_one_phase(write_spec):
     path = write_spec(PILOT)
     spec = load_spec(path)
     runs = expand(spec, path)
-    assert len(only(spec, runs, "pilot", path)) == 2
+    assert len(runs_of_phase(spec, runs, "pilot", path)) == 2
     with pytest.raises(UserError, match="no phase 'pilots'; did you mean 'pilot'. Phases: pilot, main"):
-        only(spec, runs, "pilots", path)
+        runs_of_phase(spec, runs, "pilots", path)
     narrowed = load_spec(path, ("seed=2",))
     with pytest.raises(UserError, match="phase 'pilot' has no runs left by KEY=VALUE"):
-        only(narrowed, expand(narrowed, path), "pilot", path)
+        runs_of_phase(narrowed, expand(narrowed, path), "pilot", path)
     with pytest.raises(UserError, match="The study has no phases"):
-        only(load_spec(write_spec({})), runs, "pilot", path)
+        runs_of_phase(load_spec(write_spec({})), runs, "pilot", path)
 
 
 @pytest.fixture

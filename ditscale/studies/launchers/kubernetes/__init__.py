@@ -16,7 +16,8 @@ from ditscale.rundir import write_json
 from ditscale.studies.launchers.kubernetes.jobset import jobset_name, manifest, study_label
 from ditscale.studies.launchers.kubernetes.site import KubernetesSite
 from ditscale.studies.launchers.protocol import Job, ask, check_margin
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
 LABEL, FOLDER = "Kubernetes", "kubernetes"
 PENDING, SUSPENDED, RUNNING, TERMINATING = "PENDING", "SUSPENDED", "RUNNING", "TERMINATING"

@@ -14,10 +14,12 @@ import math
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from ditscale.studies.launchers.kubernetes.site import KubernetesSite
 from ditscale.studies.launchers.protocol import Shape, shape_of, steps
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import EXIT_CODE
 
 CONTAINER = JOB = "ranks"                                                      # names in the JobSet
@@ -42,7 +44,7 @@ def manifest(spec: Spec, planned: PlannedRun, site: KubernetesSite, folder: Path
     shape, name = shape_of(planned.config, site.gpus_per_node), jobset_name(spec, planned.run_id)
     labels = {"app.kubernetes.io/managed-by": "ditscale", "ditscale/study": study_label(spec)}
     queued = {"kueue.x-k8s.io/queue-name": site.queue} if site.queue else {}
-    job = {"completionMode": "Indexed", "completions": shape.nodes, "parallelism": shape.nodes, "backoffLimit": 0}
+    job: dict[str, Any] = {"completionMode": "Indexed", "completions": shape.nodes, "parallelism": shape.nodes, "backoffLimit": 0}
     if site.time is not None:
         job["activeDeadlineSeconds"] = 60 * site.time
     job["podFailurePolicy"] = {"rules": [
@@ -62,8 +64,8 @@ def manifest(spec: Spec, planned: PlannedRun, site: KubernetesSite, folder: Path
 
 
 def _pod(planned: PlannedRun, site: KubernetesSite, shape: Shape, name: str, folder: Path) -> dict:
-    asked = {"cpu": str(site.cpus_per_task * shape.ranks_per_node)}
-    limits = {}
+    asked: dict[str, str | int] = {"cpu": str(site.cpus_per_task * shape.ranks_per_node)}
+    limits: dict[str, str | int] = {}
     if site.memory:
         asked["memory"] = limits["memory"] = site.memory
     if site.gpus_per_node:
@@ -77,7 +79,7 @@ def _pod(planned: PlannedRun, site: KubernetesSite, shape: Shape, name: str, fol
         "resources": {"requests": asked, **({"limits": limits} if limits else {})},
         "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"},
                          *({"name": volume_of[volume.claim], "mountPath": volume.path} for volume in site.volumes)]}
-    pod = {"restartPolicy": "Never",
+    pod: dict[str, Any] = {"restartPolicy": "Never",
            "terminationGracePeriodSeconds": max(LEAST_GRACE_SECONDS, math.ceil(60 * planned.config.resources.time_margin_minutes))}
     if site.node_selector:
         pod["nodeSelector"] = dict(site.node_selector)

@@ -43,10 +43,10 @@ class KubernetesSite(SiteSettings):
     queue: LabelValue | None = None                                            # a LocalQueue of Kueue's
     gpu_resource: LabelKey = "nvidia.com/gpu"                                  # or amd.com/gpu
     gpu: str | None = None                                                     # what a GPU is called, for the price: H100
-    cpus_per_task: Count = Field(1, gt=0)                                      # a task is a rank
+    cpus_per_task: Count = Field(default=1, gt=0)                              # a task is a rank
     memory: Quantity | None = None                                             # of a pod
     shared_memory: Quantity | None = None                                      # largest /dev/shm; default: what the pod may have
-    time: Count | None = Field(None, gt=0)                                     # minutes of one start; a run goes on after it
+    time: Count | None = Field(default=None, gt=0)                             # minutes of one start; a run goes on after it
     node_selector: dict[LabelKey, LabelValue] = {}
     tolerations: list[LabelKey] = []                                           # taints, by key
     setup: list[str] = []                                                      # shell lines before a run

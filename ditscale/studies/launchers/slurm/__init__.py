@@ -1,19 +1,28 @@
-"""Runs as SLURM's job arrays: one script for all that ask for the same, and no run submitted twice."""
+"""Runs as SLURM's job arrays: one script for all that ask for the same, and no run submitted twice.
 
+The guard against submitting a run twice: locks may not reach across the nodes of a cluster, the queue does. A job is found by its
+name, and its script's name leads to the record of what was submitted: ``<study>/slurm/<script>.json`` has the runs of an array,
+in the order of its indices. The record is written before sbatch is called, so that no moment is without it.
+"""
+
+import json
 import math
 import secrets
 import shlex
+import shutil
 import time
 from pathlib import Path
 
-from ditscale.formats import JOB, stamped
+from ditscale.formats import JOB, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.studies.launchers.protocol import Job, ask, check_margin, shape_of, steps
-from ditscale.studies.launchers.slurm.queue import FOLDER, LABEL, job_name, live_jobs, stop_job
 from ditscale.studies.launchers.slurm.sbatch import Array, render
 from ditscale.studies.launchers.slurm.site import SlurmSite
-from ditscale.studies.spec.spec import PlannedRun, Spec
+from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.spec import PlannedRun
 
+FOLDER = "slurm"                                                               # of a study: scripts, records, what SLURM says
+LABEL = "SLURM"
 SUBMIT = ("sbatch", "--parsable")
 
 
@@ -33,16 +42,35 @@ class Launcher:
             yield f"submitted {len(array.run_ids)} run(s) as job {job}: {folder / array.name}.sh"
 
     def live(self, spec) -> dict[str, Job]:
-        return live_jobs(spec, self)
+        if not (spec.directory / FOLDER).is_dir() or not shutil.which("squeue"):
+            return {}
+        jobs = {}
+        for line in ask(LABEL, "squeue", "--noheader", "--array", f"--name={job_name(spec)}", "--format=%i|%T|%o").splitlines():
+            job, state, script = line.split("|", 2)
+            record = spec.directory / FOLDER / Path(script).with_suffix(".json").name
+            if record.exists():                                                # else of a study of this name elsewhere
+                array = json.loads(record.read_text())
+                check_format(JOB, array, record)
+                jobs[array["runs"][int(job.split("_")[1])]] = Job(job, state, self)
+        return jobs
 
     def stop(self, job: Job) -> str:
-        return stop_job(job)
+        if job.state == "PENDING":
+            ask(LABEL, "scancel", job.id)
+            return f"job {job.id} is taken from the queue"
+        ask(LABEL, "scontrol", "update", f"JobId={job.id}", "Requeue=0")       # or its script would put it into the queue again
+        ask(LABEL, "scancel", "--signal=USR1", job.id)
+        return f"job {job.id} saves a checkpoint and ends"
 
     def show(self, spec, missing, site, machine):
         folder = spec.directory / FOLDER
         for array in arrays(spec, missing, site):
             yield f"# {folder / array.name}.sh\n{render(array, site, Path.cwd())}"
             yield f"# in {shlex.quote(str(folder))}:\n{shlex.join((*SUBMIT, f'{array.name}.sh'))}\n"
+
+
+def job_name(spec: Spec) -> str:
+    return f"ditscale-{spec.name}"
 
 
 def arrays(spec: Spec, missing: list[PlannedRun], site: SlurmSite) -> list[Array]:

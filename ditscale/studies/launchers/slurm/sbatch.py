@@ -103,7 +103,7 @@ def _options(array: Array, site: SlurmSite) -> list[str]:
 
 
 def _setup(site: SlurmSite) -> list[str]:
-    variables = {"OMP_NUM_THREADS": site.cpus_per_task, "PYTHONUNBUFFERED": 1}
+    variables: dict[str, str | int | float] = {"OMP_NUM_THREADS": site.cpus_per_task, "PYTHONUNBUFFERED": 1}
     if not site.gpus_per_node:
         variables["DS_ACCELERATOR"] = "cpu"
     variables.update(site.environment)

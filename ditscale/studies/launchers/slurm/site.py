@@ -36,10 +36,10 @@ class SlurmSite(SiteSettings):
     account: Word | None = None
     qos: Word | None = None
     gres: Word = "gpu"                                                         # what a GPU is called: gpu, gpu:h100
-    cpus_per_task: Count = Field(1, gt=0)                                      # a task is a rank
-    time: Count | None = Field(None, gt=0)                                     # minutes of one start; a run goes on after it
-    array_limit: Count = Field(1000, gt=0)                                     # largest array: SLURM's MaxArraySize less one
-    runs_at_once: Count | None = Field(None, gt=0)                             # of one array
+    cpus_per_task: Count = Field(default=1, gt=0)                              # a task is a rank
+    time: Count | None = Field(default=None, gt=0)                             # minutes of one start; a run goes on after it
+    array_limit: Count = Field(default=1000, gt=0)                             # largest array: SLURM's MaxArraySize less one
+    runs_at_once: Count | None = Field(default=None, gt=0)                     # of one array
     extra_sbatch: list[Annotated[str, AfterValidator(_sbatch_option)]] = []    # such as --constraint=a100
     setup: list[str] = []                                                      # shell lines before a run: modules, activation
     environment: dict[Variable, str | int | float] = {}

@@ -75,7 +75,9 @@ PICTURES = (
 
 def sections(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
     """A section for each figure that says something here, and the files written; at the end, what could not be drawn and why."""
-    parts, paths, refused = [], [], {}
+    parts: list[str] = []
+    paths: list[Path] = []
+    refused: dict[str, list[str]] = {}
     for picture in PICTURES:
         if not picture.says(shown):
             continue

@@ -6,6 +6,7 @@ The page carries its figures and data: it can be mailed. Its path is the last li
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     #
 SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
 
 
-def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources(), commands: list[str] = (),
+def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources(), commands: Sequence[str] = (),
           price: float | None = None) -> list[Path]:
     """Writes all files of the study; ``report.html`` is the last path returned.
 

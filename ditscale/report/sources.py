@@ -83,7 +83,7 @@ def _json(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        problem = error
+        problem = str(error)
     warnings.warn(f"{path} is damaged, and left out: {problem}", stacklevel=1)
     return {}
 

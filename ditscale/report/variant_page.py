@@ -38,7 +38,7 @@ def tables(comparisons: list[Comparison]) -> list[str]:
             del columns["FLOPs an image"]
         explained = "; FLOPs an image are multiples of the baseline's" if "FLOPs an image" in columns else ""
         parts += [page.paragraph(f"At {words}{explained}. Differences are to the baseline; lower is better."),
-                  page.table(list(columns), list(zip(*columns.values())), numbers=set(range(2, len(columns) - 1)))]
+                  page.table(list(columns), zip(*columns.values()), numbers=set(range(2, len(columns) - 1)))]
     verdicts = {f"{place.difference.verdict}: {place.difference.reason}" for row in comparisons
                 for place in (row.images, row.flops) if place.difference}
     return [*parts, page.paragraph(f"{'; '.join(sorted(verdicts))}.")] if verdicts else parts
@@ -59,7 +59,7 @@ def terms(frame: pd.DataFrame) -> list[str]:
         told.append("Entropies are shares of the largest possible. Near 1, teacher_entropy says that targets are "
                     "uniform; near 0, prototype_usage says that all fall on one prototype: either is a collapse.")
     return [page.paragraph(" ".join(told)),
-            page.table(list(columns), list(zip(*columns.values())), numbers={len(columns) - 2, len(columns) - 1})]
+            page.table(list(columns), zip(*columns.values()), numbers={len(columns) - 2, len(columns) - 1})]
 
 
 def _sentence(variant: str, rows: list[Comparison]) -> str:

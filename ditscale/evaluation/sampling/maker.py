@@ -8,7 +8,7 @@ In another ``batch`` a device may still add in another order; then single values
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
@@ -55,9 +55,9 @@ class ImageMaker:
         Raises:
             UserError: they are not those of the run's model.
         """
-        model, settings = build_model(self.config), self.settings
-        load_into(model, weights, self.config)
-        model = model.to(self.device).eval().requires_grad_(False)
+        built, settings = build_model(self.config), self.settings
+        load_into(built, weights, self.config)
+        model: nn.Module = built.to(self.device).eval().requires_grad_(False)
         if is_accelerator(self.device):                                        # a batch size has one kernel, whichever came first
             model = torch.compile(model, dynamic=False)
         self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,

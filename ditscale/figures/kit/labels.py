@@ -4,6 +4,7 @@ Boxes are x0, y0, x1, y1 in pixels. A place that is not close to its point is jo
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import patheffects
@@ -22,8 +23,8 @@ KEPT = 48                                           # places a label still consi
 STARTS, SWEEPS = 30, 5
 
 
-def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: list[float],
-          markers: list[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
+def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_pt: list[float],
+          markers: Sequence[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
           size_pt: float = 8.5, colours: list[str] | None = None) -> None:
     """Writes each text beside its point, in ``style.INK`` or its own of ``colours``.
 
@@ -163,7 +164,7 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which points ``(p, 2)`` lie in which boxes ``(b, 4)``: ``(b, p)``."""
-    return ((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:])).all(-1)
+    return np.all((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:]), axis=-1)
 
 
 def _lead(axes, lead, pixel: float) -> None:

@@ -73,7 +73,7 @@ def score_axis(panels, label: str, values, floor: float | None = None) -> None:
 
 def thin_ticks(axis, low: float, high: float, apart: float) -> None:
     """Drop ticks of a log axis that stand closer than this part of its length to the last one kept."""
-    kept = []
+    kept: list[float] = []
     for tick in axis.get_majorticklocs():
         if low <= tick <= high and (not kept or np.log(tick / kept[-1]) >= apart * np.log(high / low)):
             kept.append(tick)

@@ -146,7 +146,7 @@ def widths_by_size(sizes: list[str]) -> dict[str, float]:
     return dict(zip(sizes, np.linspace(0.9, 2.7, len(sizes)) if len(sizes) > 1 else [1.8]))
 
 
-def between(corners: np.ndarray, steps: int = 12) -> np.ndarray:
+def between(corners: np.ndarray | list[tuple[float, float]], steps: int = 12) -> np.ndarray:
     """Points along a polyline drawn on log axes, ``(k, 2)``: what labels keep off."""
     logs = np.log(corners)
     part = np.linspace(0.0, 1.0, steps)[:, None]

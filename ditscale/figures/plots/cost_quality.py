@@ -187,7 +187,9 @@ class Arrow:
 
 def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
     """Draws each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below."""
-    (low, high), taken, arrows = np.log(axes.get_ylim()), [], []
+    low, high = np.log(axes.get_ylim())
+    taken: list[float] = []
+    arrows: list[Arrow] = []
     for one in found:
         for part, scores in _places(one):
             middle = len(scores) // 2

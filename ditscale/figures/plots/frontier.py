@@ -5,6 +5,7 @@ A cell is a model, a variant and a number of images; its seeds count as their ge
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def _doubtful(cell: Cell) -> bool:
 
 def _handles(found: Frontier, variants: list[str]) -> list[Line2D]:
     handles = [Line2D([], [], color=style.variant_colour(variant), linewidth=3.5, label=variant) for variant in variants]
-    dots = {"linestyle": "", "marker": "o", "markersize": 7.0, "color": style.INK}
+    dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7.0, "color": style.INK}
     known = found.noise.status.ok
     if known:
         handles.append(Line2D([], [], **dots, label="on it, even odds or better"))

@@ -7,6 +7,7 @@ where the learning rate decays they are runs cut short, not runs of a smaller bu
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from ditscale.figures.kit import study_table
 from ditscale.figures.kit.script import Script
 from ditscale.scaling.fitting import Fit, fit_power_law
+from ditscale.scaling.laws import PowerLaw
 from ditscale.scaling.profile import ProfileIntervals
 
 COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
@@ -32,6 +34,11 @@ class StudyLaw:
     fit: Fit
     intervals: ProfileIntervals
     context: dict
+
+    @property
+    def law(self) -> PowerLaw | None:
+        """The law of ``fit``, None where there is none."""
+        return cast(PowerLaw | None, self.fit.law)
 
     def card(self) -> dict:
         return self.fit.card(self.intervals, self.context)

@@ -83,7 +83,7 @@ def _law(axes, law: power_law.StudyLaw) -> list:
         return []
     grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
     line, = axes.plot(grid, law.fit.law.evaluate(grid), color=style.INK, linestyle=(0, (5, 2.5)), linewidth=1.3,
-                      zorder=5, label=f"final points: score ∝ C$^{{{-law.fit.law.alpha:.2f}}}$")
+                      zorder=5, label=f"final points: score ∝ C$^{{{-law.law.alpha:.2f}}}$")
     band = law.intervals.band
     if band is None:
         return [line]
@@ -157,7 +157,7 @@ def law_sentence(law: power_law.StudyLaw) -> str:
         return f"No power law: {law.fit.words}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
               f"∝ C^−α with α = "
-              f"{style.signed(law.fit.law.alpha)}")
+              f"{style.signed(law.law.alpha)}")
     if not law.intervals.status.ok:
         return f"{fitted}; no interval: {law.intervals.sentence}."
     alpha = law.intervals.coefficients["alpha"]

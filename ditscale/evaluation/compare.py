@@ -26,7 +26,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PassportComparison:
     """What there is to say about two sides.
 
     Attributes:
@@ -126,13 +126,13 @@ def _scale(text: str | None) -> float | None:
         return None
 
 
-def compare(a: Side, b: Side) -> Comparison:
+def compare(a: Side, b: Side) -> PassportComparison:
     """B against A."""
     pairs = differences(a.passport, b.passport)
     differing = [pair for pair in pairs if pair[1] is not None and pair[2] is not None]
     unstated = [name for name, of_a, of_b in pairs if of_a is None or of_b is None]
     alike = not any(name in MEASURED for name, _, _ in differing)
-    return Comparison(differing, unstated, alike, _difference(a, b) if alike else None)
+    return PassportComparison(differing, unstated, alike, _difference(a, b) if alike else None)
 
 
 def _difference(a: Side, b: Side) -> Difference:
@@ -160,7 +160,7 @@ def _relative(side: Side) -> float:
     return math.sqrt(sum(error**2 for error in side.errors)) / len(side.errors) / _mean(side.scores)
 
 
-def describe(a: Side, b: Side, found: Comparison) -> list[str]:
+def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:
     """The comparison in lines of text."""
     lines = [f"{name}: {side.label}: {side.metric} {_mean(side.scores):.4g}"
              + (f" (mean of {len(side.scores)} sets of samples)" if len(side.scores) > 1 else "")

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ditscale.figures.kit import style
 from ditscale.models.blocks import DESIGNS
-from ditscale.objectives import VARIANTS
+from ditscale.models.blocks.design import BlockDesign
+from ditscale.objectives import VARIANTS, Variant
 
 # Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
 THEME = [
@@ -28,7 +29,7 @@ THEME = [
     ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
 ]
-_kinds: list[tuple[str, Variant | Design]] = [*VARIANTS.items(), *DESIGNS.items()]
+_kinds: list[tuple[str, type[Variant] | BlockDesign]] = [*VARIANTS.items(), *DESIGNS.items()]
 for _name, _kind in _kinds:                     # a design may have a variant's colour, or the ink
     if _kind.color not in {light for _, light, _ in THEME}:
         THEME.append((_name, _kind.color, _kind.dark_color))

@@ -31,7 +31,7 @@ def make_runs(scores: dict[str, list[float]], seed: int = 0, model: str = "DiT-p
     return pd.DataFrame(rows)
 
 
-def by_variant(table: pd.DataFrame) -> dict[str, variant_table.Comparison]:
+def by_variant(table: pd.DataFrame) -> dict[str, variant_table.VariantComparison]:
     return {row.variant: row for row in variant_table.compare(table)}
 
 

@@ -6,9 +6,10 @@ In another ``batch`` a device may still add in another order; then single values
 """
 
 import json
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
@@ -57,7 +58,7 @@ class ImageMaker:
         """
         built, settings = build_model(self.config), self.settings
         load_into(built, weights, self.config)
-        model: nn.Module = built.to(self.device).eval().requires_grad_(False)
+        model: Callable[..., Tensor] = built.to(self.device).eval().requires_grad_(False)
         if is_accelerator(self.device):                                        # a batch size has one kernel, whichever came first
             model = torch.compile(model, dynamic=False)
         self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
@@ -118,7 +119,7 @@ class ImageMaker:
         settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
         options, interval = self.sampling.options(self.formulation), settings.guidance_interval
         return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
-                "formulation": self.config.formulation.name, "sampler": settings.sampler,
+                "formulation": self.formulation.name, "sampler": settings.sampler,
                 "sampling_steps": settings.sampling_steps, "nfe": self.sampling.evaluations,
                 "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
                 "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",

@@ -7,6 +7,7 @@ greyscale and for colour-blind readers.
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,16 +75,6 @@ def new_axes(height: float = HEIGHT):
     return figure, axes
 
 
-def new_panels(height: float):
-    """Two sets of log axes side by side under one y axis, with a light grid. Call inside ``paper()``."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes in panels:
-        axes.set(xscale="log", yscale="log")
-        axes.grid(True, which="major")
-    return figure, panels
-
-
 def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
     """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, where
     there is a card, ``.json``: the same bytes each time."""
@@ -96,8 +87,14 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     drawing.points.to_csv(points, index=False, lineterminator="\n")
     caption.write_text(drawing.caption + "\n", encoding="utf-8")
     for path in card:
-        path.write_text(json.dumps(drawing.card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, drawing.card)
     return paths
+
+
+def write_json(path: Path, value) -> Path:
+    """The path, of a file that now holds the value."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
 
 
 def freeze(figure: Figure) -> None:
@@ -158,6 +155,14 @@ def log_limits(values, pad: float = 0.06) -> tuple[float, float]:
     low, high = np.log(np.min(values)), np.log(np.max(values))
     margin = max(pad * (high - low), (np.log(1.3) - (high - low)) / 2.0)
     return float(np.exp(low - margin)), float(np.exp(high + margin))
+
+
+def log_axis(axis, values, label: str, pad: float = 0.06, ticks: Callable[..., None] | None = None) -> tuple[float, float]:
+    """Makes an x or y axis logarithmic, with limits around the values, which it returns, and ``plain_log_ticks`` or others."""
+    limits, name = log_limits(values, pad), axis.axis_name
+    axis.axes.set(**{f"{name}label": label, f"{name}scale": "log", f"{name}lim": limits})
+    (ticks or plain_log_ticks)(axis, *limits)
+    return limits
 
 
 def plain_log_ticks(axis, low: float, high: float) -> None:

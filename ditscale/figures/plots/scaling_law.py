@@ -234,9 +234,9 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
     elif found.drawable:
         parts.append("Nothing could be held out: without the largest, too little stays for a law.")
     if found.hold_out_in_time is not None:
-        of = found.hold_out_in_time
-        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * of.error, 1)} % off at the runs' ends, root mean square "
-                     f"{style.percent(of.rms)}" + (f", p = {of.p:.2g} against the seeds." if of.p is not None else ", without seeds to test it by."))
+        ends = found.hold_out_in_time
+        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * ends.error, 1)} % off at the runs' ends, root mean square "
+                     f"{style.percent(ends.rms)}" + (f", p = {ends.p:.2g} against the seeds." if ends.p is not None else ", without seeds to test it by."))
     if list(found.points.columns) != ["x"]:
         which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
         parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "

@@ -77,9 +77,7 @@ class Frontier:
     @property
     def sentence(self) -> str:
         """``words``; with outliers, these, and the frontier without them."""
-        if self.without is None:
-            return self.words
-        return f"{self.words}. {self.noise.outliers.sentence}. Without {self.noise.outliers.them}: {self.without.sentence}"
+        return self.noise.outliers.told(self.words, self.without) if self.noise else self.words
 
     def at(self, cost: float) -> Cell | None:
         """The best that this cost buys: the frontier cell of the highest cost not above it; None where nothing is so cheap.

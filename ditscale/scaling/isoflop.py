@@ -17,7 +17,7 @@ from scipy.interpolate import Akima1DInterpolator
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
 from ditscale.scaling.bootstrap import times_drawn
-from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets, require_positive
+from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import fit, refit
 from ditscale.scaling.interval import LEVEL, Interval, percentiles
 from ditscale.scaling.laws import Chinchilla
@@ -181,7 +181,7 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
     if len(shapes) > 1:
         raise UserError(f"size, data, score and compute must be of equal length; given were {', '.join(map(str, shapes))}")
     for name, values in (("size", size), ("data", data), ("score", score)):
-        require_positive(name, values)
+        inputs.require_positive(name, values)
     found, dropped = find_budgets(Spending(k).compute(size, data) if compute is None else compute, budget, budgets, width)
     rule = Spending(k) if compute is None else fit_spending(size, data, compute)
     valleys = []

@@ -54,9 +54,7 @@ class Multiplier:
     @property
     def sentence(self) -> str:
         """The verdict in words; with outliers, these, and the verdict without them."""
-        if self.without is None:
-            return self.verdict_sentence
-        return f"{self.verdict_sentence.rstrip('.')}. {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}"
+        return self.outliers.told(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
 
     @property
     def verdict_sentence(self) -> str:

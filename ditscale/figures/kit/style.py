@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -133,7 +134,7 @@ def ramp(n: int) -> list[str]:
     return [to_hex([np.interp(at, (0.0, 0.5, 1.0), channel) for channel in ends.T]) for at in np.linspace(0.0, 1.0, max(n, 2))[-n:]]
 
 
-def model_lines(models: list[str]) -> dict[str, tuple]:
+def model_lines(models: list[str]) -> dict[str, tuple[Any, str]]:
     """A line style and a marker for each model; after eight they come round again."""
     return {model: MODEL_LINES[i % len(MODEL_LINES)] for i, model in enumerate(models)}
 

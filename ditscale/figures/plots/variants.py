@@ -68,7 +68,8 @@ def _rulers(axes, comparisons: list[variant_table.VariantComparison], standing: 
 def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> None:
     """Above both panels: colours for the variants; in a new row lines and markers for the models, and the rest."""
     variants = panels.variant_handles(rows)
-    others = [panels.handle(panels.Look(style.MUTED, *line, width=1.5), study_table.short_name(model)) for model, line in lines.items()]
+    others = [panels.handle(panels.Look(style.MUTED, dashes, marker, 1.5), study_table.short_name(model))
+              for model, (dashes, marker) in lines.items()]
     others.append(Line2D([], [], color=style.MUTED, linestyle="", marker="|", markersize=12, label="compared here"))
     others += [panels.floor_handle()] if floor else []
     panels.legend(figure, variants + others, max(4, len(variants)), len(variants), handlelength=2.6, columnspacing=1.6)

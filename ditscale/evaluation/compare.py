@@ -32,12 +32,11 @@ class PassportComparison:
     Attributes:
         differing: (passport field, A's value, B's value) where both are known.
         unstated: fields that only one side states.
-        measured_alike: False where the two numbers are of different rulers; then there is no difference.
+        difference: None where the two numbers were not measured alike.
     """
 
     differing: list[tuple[str, object, object]]
     unstated: list[str]
-    measured_alike: bool
     difference: Difference | None
 
 
@@ -131,8 +130,8 @@ def compare(a: Side, b: Side) -> PassportComparison:
     pairs = differences(a.passport, b.passport)
     differing = [pair for pair in pairs if pair[1] is not None and pair[2] is not None]
     unstated = [name for name, of_a, of_b in pairs if of_a is None or of_b is None]
-    alike = not any(name in MEASURED for name, _, _ in differing)
-    return PassportComparison(differing, unstated, alike, _difference(a, b) if alike else None)
+    measured_alike = not any(name in MEASURED for name, _, _ in differing)
+    return PassportComparison(differing, unstated, _difference(a, b) if measured_alike else None)
 
 
 def _difference(a: Side, b: Side) -> Difference:

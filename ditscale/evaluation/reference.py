@@ -39,11 +39,10 @@ class Reference:
     images: ImageSet | None                                                    # for precision, recall and KID
 
 
-def load_reference(path, extractor: Extractor, *, split: str | None = None, advance=lambda images: None) -> Reference:
+def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -> Reference:
     """The reference under ``path``: statistics where it is an .npz that has them, else computed from its images.
 
     Args:
-        split: see ``open_images``.
         advance: called with the number of images after each batch.
 
     Raises:
@@ -53,7 +52,7 @@ def load_reference(path, extractor: Extractor, *, split: str | None = None, adva
         reference = read_statistics(path)
         check_features(path, reference, extractor)
         return reference
-    return reference_of(open_images(path, split=split, channels=max(extractor.channels)), extractor, advance)
+    return reference_of(open_images(path, channels=max(extractor.channels)), extractor, advance)
 
 
 def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: None) -> Reference:

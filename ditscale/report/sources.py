@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,23 +133,24 @@ def _found(make):
 
 def settings_of(records: dict[str, dict]) -> list[tuple[str, str]]:
     """The settings in the runs' records, one row a setting; where runs differ, all their values."""
-    values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
-    for record in records.values():
-        for part in RECORD_PARTS:
-            for name, value in _flat(part, record.get(part, {})):
-                values.setdefault(name, {})[value] = None
-    return [(name, joined(list(seen))) for name, seen in values.items()]
+    return _by_name(pair for record in records.values() for part in RECORD_PARTS for pair in _flat(part, record.get(part, {})))
 
 
 def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
     """The code that trained the runs, and the digests of data that their records hold; nothing where they hold none."""
-    values: dict[str, dict[str, None]] = {}
+    found: list[tuple[str, str]] = []
     for record in records.values():
         environment = record.get("environment", {})
-        for name, value in (("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit")),
-                            *((f"Data: {name}", value) for name, value in _flat("record", record) if name.endswith("sha256"))):
-            if value:
-                values.setdefault(name.replace("record.", ""), {})[str(value)] = None
+        found += [("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit"))]
+        found += [(f"Data: {name.replace('record.', '')}", value) for name, value in _flat("record", record) if name.endswith("sha256")]
+    return _by_name((name, str(value)) for name, value in found if value)
+
+
+def _by_name(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """All values of each name, in the order in which they came, each once."""
+    values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
+    for name, value in found:
+        values.setdefault(name, {})[value] = None
     return [(name, joined(list(seen))) for name, seen in values.items()]
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
-from ditscale.data.vae import Vae
 from ditscale.device import is_accelerator
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
@@ -40,12 +39,12 @@ class ImageMaker:
         UserError: the settings do not go with the run, or its latents cannot be decoded.
     """
 
-    def __init__(self, config: RunConfig, settings: SamplingConfig, device, vae: Vae | None = None):
+    def __init__(self, config: RunConfig, settings: SamplingConfig, device):
         settings.check(config)
         self.config, self.settings, self.device = config, settings, torch.device(device)
         self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
         self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
-        self.decoder = make_decoder(config.data, settings.vae, self.device, vae)
+        self.decoder = make_decoder(config.data, settings.vae, self.device)
         self.image_channels = self.decoder.channels if self.decoder else config.data.channels
         self.guided: Guided | None = None
         self.nan_images: list[int] = []

@@ -16,6 +16,7 @@ ANGLES = np.pi / 8.0 * np.array([0, 8, *range(1, 8), *range(9, 16)])
 SLANTED = np.arange(len(ANGLES)) > 1                # beside a marker reads better than above or below it
 GAPS_PT = (3.0, 7.0, 13.0, 20.0, 28.0, 38.0)        # from the marker's rim to the label
 LEAD_FROM_PT = 6.0
+STACK_GAP_PT = 6.0                                  # from points to their column of labels
 LEAD_SAMPLES = 6
 OUTSIDE = 1e5                                       # a label that is cut off is worse than one on any number of curves
 LEAD_CLEAR_PX = 3.0                                 # a lead so near a curve lies on it
@@ -52,12 +53,12 @@ def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_p
         _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel, colour=colour)
 
 
-def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: float = 6.0, size_pt: float = 8.5) -> None:
+def stack(axes, points: list[tuple[float, float]], texts: list[str], size_pt: float = 8.5) -> None:
     """Writes texts in one column right of points at one x, each as near to its point's height as the others let it, in order.
 
     Args:
         axes: limits and layout must be final, with nothing drawn right of the points.
-        points: in data units; ``gap_pt``: from the points to the column, in points of 1/72 inch.
+        points: in data units.
     """
     style.freeze(axes.figure.figure)
     pixel, places = axes.figure.figure.dpi / 72.0, axes.transData.transform(points)
@@ -65,7 +66,7 @@ def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: flo
     order = np.argsort(places[:, 1], kind="stable")
     heights = _spread(places[order, 1], line)
     for i, height in zip(order, heights):
-        _write(axes, texts[i], (places[i, 0] + gap_pt * pixel, height), places[i], size_pt, pixel, align="left")
+        _write(axes, texts[i], (places[i, 0] + STACK_GAP_PT * pixel, height), places[i], size_pt, pixel, align="left")
 
 
 def _spread(heights: np.ndarray, least: float) -> np.ndarray:

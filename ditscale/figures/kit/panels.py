@@ -144,12 +144,12 @@ def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [own for _, own in rows.groupby(same, sort=False, dropna=False)]
 
 
-def mean_curves(rows: pd.DataFrame, x: str, y: str = "score") -> list[tuple[str, np.ndarray]]:
+def mean_curves(rows: pd.DataFrame, x: str) -> list[tuple[str, np.ndarray]]:
     """Of each set of ``seed_groups`` its model and the curve that ``seed_curves`` draws, ``(k, 2)``; of a set without a mean, its runs'."""
     found = []
     for own in seed_groups(rows):
-        mean = seeds.over_seeds(own, x, y)
-        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, y]] for _, run in own.groupby("run_id", sort=False)]
+        mean = seeds.over_seeds(own, x)
+        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, "score"]] for _, run in own.groupby("run_id", sort=False)]
         found += [(own["model"].iloc[0], curve.to_numpy(float)) for curve in curves]
     return found
 

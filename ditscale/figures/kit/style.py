@@ -7,7 +7,7 @@ greyscale and for colour-blind readers.
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,8 @@ def log_axis(axis, values, label: str, pad: float = 0.06, ticks: Callable[..., N
 
 def plain_log_ticks(axis, low: float, high: float) -> None:
     """Log-axis ticks at 1, 2, 5 and the like, as plain numbers, close enough for at least four to be seen."""
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        ticks = [step * 10.0 ** power for power in range(-12, 25) for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 4:
-            break
-    else:
+    ticks = _ticks(low, high, 4, range(-12, 25), (1, 1.5, 2, 3, 4, 5, 6, 8))
+    if len(ticks) < 4:
         ticks = [tick for tick in ticker.MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high) if low <= tick <= high]
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
@@ -182,14 +178,18 @@ def plain_log_ticks(axis, low: float, high: float) -> None:
 
 def power_ticks(axis, low: float, high: float) -> None:
     """Log-axis ticks at powers of ten, and between them where that leaves fewer than three: for FLOPs."""
-    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-        ticks = [step * 10.0 ** power for power in range(30) for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 3:
-            break
-    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_locator(ticker.FixedLocator(_ticks(low, high, 3, range(30), range(1, 10))))
     axis.set_major_formatter(ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+def _ticks(low: float, high: float, least: int, powers: range, finest: Iterable[float]) -> list[float]:
+    """Multiples of powers of ten between two limits, by the coarsest steps that give ``least``, or else by the finest."""
+    for steps in ((1,), (1, 3), (1, 2, 5), finest):
+        ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0 ** power) <= high]
+        if len(ticks) >= least:
+            break
+    return ticks
 
 
 def macs_unit(macs) -> tuple[float, str, str]:

@@ -111,7 +111,7 @@ def binning(points: LawPoints, options) -> dict:
     """How points are put into budgets: those of the command line, else of the column, else by width."""
     if options.budgets:
         return {"budgets": options.budgets}
-    if law_points.BUDGET in points.rows and points.rows[law_points.BUDGET].notna().any():
+    if points.states_budgets:
         return {"budget": points.rows[law_points.BUDGET]}
     return {"width": options.width / 100}
 

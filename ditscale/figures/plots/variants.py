@@ -37,13 +37,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
 
 
-def write(table: pd.DataFrame, out: Path) -> list[Path]:
-    """The four files of the figure and ``variant_comparison.csv``."""
-    paths = style.save(draw(table), out)
-    return [*paths, write_comparison(table, out)]
-
-
 def write_comparison(table: pd.DataFrame, out: Path) -> Path:
+    """``variant_comparison.csv``."""
     path = out / "variant_comparison.csv"
     variant_table.as_frame(variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
     return path

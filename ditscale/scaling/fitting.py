@@ -20,8 +20,6 @@ from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
 from ditscale.scaling.terms import DEAD_SHARE
 from ditscale.scaling.varpro import best_on_grid
 
-__all__ = ["Fit", "HoldOut", "fit", "fit_power_law"]
-
 DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; where there are seeds, their spread is used
 AGREES = 1e-3                 # a start agrees when its objective is within this share of the best
 FEW = 0.02                    # fewer starts than this in agreement are few

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
+from ditscale.scaling.cards import frontier_card
+from ditscale.scaling.drawing import draw_frontier
 from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.status import Status, as_points, first_bad
@@ -104,12 +106,10 @@ class Frontier:
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import frontier_card
         return frontier_card(self)
 
     def plot(self, ax) -> None:
         """All cells and the frontier's steps on matplotlib axes, with intervals where there are any."""
-        from ditscale.scaling.drawing import draw_frontier
         draw_frontier(ax, self)
 
 

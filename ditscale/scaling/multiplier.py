@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ditscale.scaling.cards import multiplier_card
 from ditscale.scaling.course import IN_PART, LEVELS, TURNS, Course, Part, course
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, REAL
+from ditscale.scaling.drawing import draw_curves, draw_multiplier
 from ditscale.scaling.estimate import AtTarget, Estimate, at_target, estimate, nothing
 from ditscale.scaling.noise import Noise
 from ditscale.scaling.outliers import Outliers, of_runs
@@ -92,17 +94,14 @@ class Multiplier:
 
     def card(self) -> dict:
         """Everything needed to quote or doubt the multiplier, ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import multiplier_card
         return multiplier_card(self)
 
     def plot(self, ax) -> None:
         """Multiplier against target with intervals, and the overall band, on matplotlib axes."""
-        from ditscale.scaling.drawing import draw_multiplier
         draw_multiplier(ax, self)
 
     def plot_curves(self, ax) -> None:
         """Score against cost, a line a run, with an arrow from baseline to variant at the middle target."""
-        from ditscale.scaling.drawing import draw_curves
         draw_curves(ax, self)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ditscale.scaling.cards import quality_card
 from ditscale.scaling.curves import Curve, Runs
 from ditscale.scaling.differences import MIN_SEEDS
 from ditscale.scaling.interval import Interval, half_width
@@ -61,7 +62,6 @@ class TimeToQuality:
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import quality_card
         return quality_card(self)
 
 

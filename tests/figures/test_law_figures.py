@@ -10,7 +10,7 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import law_points, style
 from ditscale.figures.plots import isoflop, scaling_law
-from ditscale.scaling.isoflop import vertex_interval
+from ditscale.scaling.approaches import vertex_interval
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status

@@ -17,10 +17,10 @@ from matplotlib.lines import Line2D
 from ditscale.errors import UserError
 from ditscale.figures.kit import isoflop_words as words, law_points, panels, script, study_table, style
 from ditscale.figures.kit.law_points import LawPoints
+from ditscale.scaling.approaches import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of, vertex_interval
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import Fit, fit
 from ditscale.scaling.interval import Interval, percentiles
-from ditscale.scaling.isoflop import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of, vertex_interval
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import MIN_RUNS

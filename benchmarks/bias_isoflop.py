@@ -13,7 +13,7 @@ import json
 import numpy as np
 from tiny import parse
 
-from ditscale.scaling.isoflop import METHODS, approach2
+from ditscale.scaling.approaches import METHODS, approach2
 from ditscale.scaling.laws import Chinchilla
 
 BUDGETS, AT = (1e17, 1e18, 1e19, 1e20, 1e21), 1e24

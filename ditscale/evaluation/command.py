@@ -31,7 +31,8 @@ def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: 
     run = RunDir(target)
     configs = sweep(run_config(run), overrides)
     pick_checkpoint(run, images)                                               # an error where there is none
-    scorers, lines = {}, []
+    scorers: dict[tuple, Scorer] = {}
+    lines = []
     with join_ranks() as world:
         for config in configs:
             settings = config.evaluation

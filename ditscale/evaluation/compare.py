@@ -26,18 +26,17 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PassportComparison:
     """What there is to say about two sides.
 
     Attributes:
         differing: (passport field, A's value, B's value) where both are known.
         unstated: fields that only one side states.
-        measured_alike: False where the two numbers are of different rulers; then there is no difference.
+        difference: None where the two numbers were not measured alike.
     """
 
     differing: list[tuple[str, object, object]]
     unstated: list[str]
-    measured_alike: bool
     difference: Difference | None
 
 
@@ -126,13 +125,13 @@ def _scale(text: str | None) -> float | None:
         return None
 
 
-def compare(a: Side, b: Side) -> Comparison:
+def compare(a: Side, b: Side) -> PassportComparison:
     """B against A."""
     pairs = differences(a.passport, b.passport)
     differing = [pair for pair in pairs if pair[1] is not None and pair[2] is not None]
     unstated = [name for name, of_a, of_b in pairs if of_a is None or of_b is None]
-    alike = not any(name in MEASURED for name, _, _ in differing)
-    return Comparison(differing, unstated, alike, _difference(a, b) if alike else None)
+    measured_alike = not any(name in MEASURED for name, _, _ in differing)
+    return PassportComparison(differing, unstated, _difference(a, b) if measured_alike else None)
 
 
 def _difference(a: Side, b: Side) -> Difference:
@@ -160,7 +159,7 @@ def _relative(side: Side) -> float:
     return math.sqrt(sum(error**2 for error in side.errors)) / len(side.errors) / _mean(side.scores)
 
 
-def describe(a: Side, b: Side, found: Comparison) -> list[str]:
+def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:
     """The comparison in lines of text."""
     lines = [f"{name}: {side.label}: {side.metric} {_mean(side.scores):.4g}"
              + (f" (mean of {len(side.scores)} sets of samples)" if len(side.scores) > 1 else "")

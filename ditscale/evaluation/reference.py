@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,11 +39,10 @@ class Reference:
     images: ImageSet | None                                                    # for precision, recall and KID
 
 
-def load_reference(path, extractor: Extractor, *, split: str | None = None, advance=lambda images: None) -> Reference:
+def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -> Reference:
     """The reference under ``path``: statistics where it is an .npz that has them, else computed from its images.
 
     Args:
-        split: see ``open_images``.
         advance: called with the number of images after each batch.
 
     Raises:
@@ -52,7 +52,7 @@ def load_reference(path, extractor: Extractor, *, split: str | None = None, adva
         reference = read_statistics(path)
         check_features(path, reference, extractor)
         return reference
-    return reference_of(open_images(path, split=split, channels=max(extractor.channels)), extractor, advance)
+    return reference_of(open_images(path, channels=max(extractor.channels)), extractor, advance)
 
 
 def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: None) -> Reference:
@@ -69,8 +69,8 @@ def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: 
         pooled = _added(pooled, features.pooled)
         spatial = _added(spatial, features.spatial)
         advance(len(batch))
-    return Reference(pooled.moments(), spatial and spatial.moments(), images.count, images.sha256, extractor.name,
-                     extractor.sha256, extractor.resize, images)
+    return Reference(moments=pooled.moments(), spatial_moments=spatial.moments() if spatial else None, samples=images.count,
+                     sha256=images.sha256, extractor=extractor.name, extractor_sha256=extractor.sha256, resize=extractor.resize, images=images)
 
 
 def is_statistics(path) -> bool:
@@ -98,19 +98,20 @@ def read_statistics(path) -> Reference:
     spatial = _moments(path, arrays, "mu_s", "sigma_s", samples) if "mu_s" in arrays else None
     with zipfile.ZipFile(path) as archive:
         images = open_images(path) if "arr_0.npy" in archive.namelist() else None
-    words = (str(arrays[name]) if name in arrays else None for name in ("extractor", "extractor_sha256", "resize"))
-    return Reference(moments, spatial, samples, file_sha256(path), *words, images)
+    words = {name: str(arrays[name]) if name in arrays else None for name in ("extractor", "extractor_sha256", "resize")}
+    return Reference(moments=moments, spatial_moments=spatial, samples=samples, sha256=file_sha256(path), images=images, **words)
 
 
 def write_statistics(path, reference: Reference) -> None:
     """Write an .npz that ADM's evaluator and pytorch-fid read too. It appears whole or not at all."""
-    arrays = {"mu": reference.moments.mean, "sigma": reference.moments.covariance}
+    arrays: dict[str, Any] = {"mu": reference.moments.mean, "sigma": reference.moments.covariance}
     if reference.spatial_moments is not None:
         arrays |= {"mu_s": reference.spatial_moments.mean, "sigma_s": reference.spatial_moments.covariance}
     words = {"n": reference.samples, "extractor": reference.extractor, "extractor_sha256": reference.extractor_sha256,
              "resize": reference.resize, "images_sha256": reference.sha256}
     with written_aside(path) as aside, open(aside, "wb") as file:
-        np.savez(file, **arrays, **{name: np.array(value) for name, value in words.items() if value is not None})
+        arrays |= {name: np.array(value) for name, value in words.items() if value is not None}
+        np.savez(file, **arrays)
 
 
 def check_features(path, reference: Reference, extractor: Extractor) -> None:

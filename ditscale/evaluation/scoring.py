@@ -138,7 +138,7 @@ class Scorer:
 
     def _gather(self, batches, store: FeatureStore | None) -> tuple[tuple[Accumulator, Accumulator], Accumulator | None]:
         """One pass over this rank's images; the moments of all ranks: of either half of the images, and spatial ones."""
-        halves = tuple(Accumulator(self.reference.moments.dimensions) for _ in range(2))
+        halves = Accumulator(self.reference.moments.dimensions), Accumulator(self.reference.moments.dimensions)
         spatial = Accumulator(self.reference.spatial_moments.dimensions) if needing(SPATIAL, self.also) else None
         for positions, images in batches:
             for at, part in zip(positions.split(self.extractor.batch), images.split(self.extractor.batch)):
@@ -153,7 +153,8 @@ class Scorer:
                 if store:
                     store.put(at.cpu().numpy(), features)
         group = self.world.control
-        return tuple(merge_over_ranks(half, group) for half in halves), spatial and merge_over_ranks(spatial, group)
+        first_half, second_half = (merge_over_ranks(half, group) for half in halves)
+        return (first_half, second_half), merge_over_ranks(spatial, group) if spatial else None
 
     def _check_dimensions(self, words: str, found: int, wanted: Accumulator) -> None:
         if found != wanted.dimensions:
@@ -164,10 +165,12 @@ class Scorer:
         """The metrics of ``evaluation.also``: values by name where they are finite, and the score's standard error."""
         if store and store.logits is None and (asking := needing(PROBABILITIES, self.also)):
             raise UserError(f"evaluation.also has {' and '.join(asking)}, but the extractor of {self.settings.metric} classifies nothing")
-        found = Measured(store and store.pooled, store and store.logits,
-                         self._reference_features.pooled if needing(REAL_IMAGES, self.also) else None, self.reference.moments,
-                         spatial and spatial.moments(), self.reference.spatial_moments, self.world.device)
-        values, error = {}, None
+        found = Measured(features=store.pooled if store else None, logits=store.logits if store else None,
+                         real_features=self._reference_features.pooled if needing(REAL_IMAGES, self.also) else None,
+                         reference=self.reference.moments, spatial=spatial.moments() if spatial else None,
+                         reference_spatial=self.reference.spatial_moments, device=self.world.device)
+        values: dict[str, float] = {}
+        error = None
         for metric in self.also:
             numbers = metric.measure(found)
             if metric.values:

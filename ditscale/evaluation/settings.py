@@ -25,7 +25,7 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
 
 def read(overrides: tuple[str, ...]) -> dict[str, list]:
     """Key to its values, one or several."""
-    axes = {}
+    axes: dict[str, list] = {}
     for text in overrides:
         key, value = parse_override(text)
         key = key.removeprefix("evaluation.")

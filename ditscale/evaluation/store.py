@@ -19,7 +19,7 @@ class FeatureStore:
 
     def __init__(self, folder, count: int):
         self.folder, self.count = Path(folder), count
-        self._maps = {}
+        self._maps: dict[str, np.ndarray] = {}
 
     def put(self, positions: np.ndarray, features: Features) -> None:
         """Write the rows (B, D) of the images at ``positions`` (B,)."""
@@ -38,13 +38,6 @@ class FeatureStore:
     @property
     def logits(self) -> np.ndarray | None:
         return self._read("logits")
-
-    def nan_rows(self) -> int:
-        """How many images have a pooled feature that is NaN or infinite, or have none."""
-        pooled = self.pooled
-        if pooled is None:
-            return self.count
-        return sum(int((~np.isfinite(pooled[first:first + BLOCK])).any(axis=1).sum()) for first in range(0, self.count, BLOCK))
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"

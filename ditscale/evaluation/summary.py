@@ -1,24 +1,20 @@
 """Evaluations as a table for a terminal: a row a score, its repetitions over sample seeds as mean and interval."""
 
-import math
-
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from ditscale.evaluation.metrics.table import details
 from ditscale.evaluation.passport import SEED, digest
-
-ENOUGH_SEEDS = 3                                                               # for an interval; two give one by formula alone
-LEVEL = 0.95
+from ditscale.scaling.differences import MIN_SEEDS
+from ditscale.scaling.interval import half_width
 
 
 def mean_and_interval(scores) -> tuple[float, float | None]:
     """The mean of repeated scores, and half of its 95 % interval (Student's t), None below three repetitions."""
     scores = np.asarray(scores, float)
-    if len(scores) < ENOUGH_SEEDS:
+    if len(scores) < MIN_SEEDS:
         return float(scores.mean()), None
-    return float(scores.mean()), float(stats.t.ppf(0.5 + LEVEL / 2, len(scores) - 1) * scores.std(ddof=1) / math.sqrt(len(scores)))
+    return float(scores.mean()), float(half_width(scores))
 
 
 def table(lines: list[dict]) -> Table:

@@ -62,7 +62,7 @@ def _law(law: StudyLaw) -> list[str]:
     fit, intervals = law.fit, law.intervals
     if not fit.drawable:
         return [f"No power law of training compute: {fit.words}."]
-    alpha, form = fit.law.alpha, "score ∝ C^−α"
+    alpha, form = law.law.alpha, "score ∝ C^−α"
     if not intervals.status.ok:
         return [(f"In {form}, C the training compute, α = {style.signed(alpha)}, "
                  f"without an interval: {intervals.sentence}."), *_hold_out(law)]

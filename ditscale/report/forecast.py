@@ -51,7 +51,7 @@ def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
 def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
     record, run = sources.records[run_id], RunDir(sources.path / run_id)
     config = resolve(record["config"], str(run.record))
-    last = next(reversed(read_lines(run.metrics)), {})
+    last: dict = next(reversed(read_lines(run.metrics)), {})
     images_seen = int(last.get("images_seen", 0))
     whole, basis = _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
     shares = cost_shares(config, images_seen, evaluations if config.evaluation else 0)
@@ -96,7 +96,7 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
     if not any(one.basis for one in found):
         del columns["Hours forecast"], columns["Measured / forecast"]
     priced = f" Money at {price:g} an accelerator-hour." if price else ""
-    parts = [page.paragraph(_introduction(found) + priced), page.table(list(columns), list(zip(*columns.values())),
+    parts = [page.paragraph(_introduction(found) + priced), page.table(list(columns), zip(*columns.values()),
                                                               numbers=set(range(1, len(columns))), sortable=True)]
     return page.section("Cost: forecast and actual", *parts)
 

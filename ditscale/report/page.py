@@ -9,12 +9,14 @@ import html
 import json
 import math
 import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ditscale.figures.kit import style
 from ditscale.models.blocks import DESIGNS
-from ditscale.objectives import VARIANTS
+from ditscale.models.blocks.design import BlockDesign
+from ditscale.objectives import VARIANTS, Variant
 
 # Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
 THEME = [
@@ -27,7 +29,8 @@ THEME = [
     ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
 ]
-for _name, _kind in (*VARIANTS.items(), *DESIGNS.items()):                     # a design may have a variant's colour, or the ink
+_kinds: list[tuple[str, type[Variant] | BlockDesign]] = [*VARIANTS.items(), *DESIGNS.items()]
+for _name, _kind in _kinds:                     # a design may have a variant's colour, or the ink
     if _kind.color not in {light for _, light, _ in THEME}:
         THEME.append((_name, _kind.color, _kind.dark_color))
 
@@ -55,7 +58,7 @@ def prose(text: str) -> str:
     return re.sub(r"\^([−-]?\w+)", r"<sup>\1</sup>", escape(text))
 
 
-def render(title: str, eyebrow: str, body: str, footer: str, scripts: list[str] = ()) -> str:
+def render(title: str, eyebrow: str, body: str, footer: str, scripts: Sequence[str] = ()) -> str:
     """The whole page. ``body`` is HTML already, ``scripts`` are JavaScript; the other texts are escaped here."""
     light = "".join(f"--{name}:{colour};" for name, colour, _ in THEME)
     dark = "".join(f"--{name}:{colour};" for name, _, colour in THEME)
@@ -122,7 +125,7 @@ def inline_svg(svg: str, name: str, label: str) -> str:
     return re.sub(r"<svg[^>]*>", f'<svg viewBox="{view_box}" role="img" aria-label="{label}">', svg, count=1)
 
 
-def table(headers: list[str], rows: list[list[str]], numbers: set[int] = frozenset(), sortable: bool = False) -> str:
+def table(headers: list[str], rows: Iterable[Sequence], numbers: Collection[int] = (), sortable: bool = False) -> str:
     """A table that scrolls sideways where the window is narrow; ``numbers`` are the columns set flush right.
 
     A ``sortable`` one sorts by a click on a header, by numbers where a column holds nothing else; ``Cell`` says by which.

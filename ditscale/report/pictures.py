@@ -33,12 +33,9 @@ class Picture(NamedTuple):
     of_scaling: bool = True
 
 
-def _several(column: str, least: int = 2) -> Callable[[Shown], bool]:
-    return lambda shown: shown.scaling[column].nunique() >= least
-
-
-def _both(*conditions: Callable[[Shown], bool]) -> Callable[[Shown], bool]:
-    return lambda shown: all(condition(shown) for condition in conditions)
+def _several(*columns: str) -> Callable[[Shown], bool]:
+    """Whether each of these columns has two values or more."""
+    return lambda shown: all(shown.scaling[column].nunique() > 1 for column in columns)
 
 
 def _measured(shown: Shown) -> bool:
@@ -62,8 +59,8 @@ PICTURES = (
     Picture("The frontier", lambda shown: frontier.draw(shown.table, OPTIONS), lambda shown: "recipe" in shown.table, of_scaling=False),
     Picture("Equal compute", lambda shown: isoflop.draw(shown.scaling), _has_budgets),
     Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),
-    Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _both(_several("size"), _several("patch_size"))),
-    Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _both(_several("model"), _several("images_seen"))),
+    Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _several("size", "patch_size")),
+    Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _several("model", "images_seen")),
     Picture("Block designs", lambda shown: block_designs.draw(shown.scaling), lambda shown: _blocks(shown.scaling) > 1),
     Picture("Other metrics", lambda shown: metrics.draw(shown.scaling), lambda shown: len(metrics.held_by(shown.scaling)) > 1),
     Picture("Samples", lambda shown: samples.draw(shown.scaling)),
@@ -75,7 +72,9 @@ PICTURES = (
 
 def sections(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
     """A section for each figure that says something here, and the files written; at the end, what could not be drawn and why."""
-    parts, paths, refused = [], [], {}
+    parts: list[str] = []
+    paths: list[Path] = []
+    refused: dict[str, list[str]] = {}
     for picture in PICTURES:
         if not picture.says(shown):
             continue

@@ -3,9 +3,9 @@
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """
 
-import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 import ditscale
 from ditscale.errors import UserError
-from ditscale.figures.kit import study_table, variant_table
+from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
 from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, sources, tables, variant_page, verdicts
@@ -24,7 +24,7 @@ CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     #
 SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
 
 
-def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources(), commands: list[str] = (),
+def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources(), commands: Sequence[str] = (),
           price: float | None = None) -> list[Path]:
     """Writes all files of the study; ``report.html`` is the last path returned.
 
@@ -43,7 +43,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     shown = Shown(table, *_scaling(table, usable), files)
     paths = table_csv.write(table, out)
     verdict = verdicts.read(table, files.path or Path("."))
-    paths.append(_write_json(out / "verdicts.json", verdict.cards))
+    paths.append(style.write_json(out / "verdicts.json", verdict.cards))
     title, found, laws, law_paths = _laws(shown, study, out)
     static, static_paths = _static(shown, laws, out)
     compared, compared_paths = _variants(shown, out)
@@ -122,11 +122,6 @@ def _settings(settings: list[tuple[str, str]]) -> list[str]:
 def _made_with(records: dict[str, dict]) -> list[str]:
     rows = sources.made_with(records)
     return [page.pairs(rows)] if rows else []
-
-
-def _write_json(path: Path, value) -> Path:
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return path
 
 
 def _carried(out: Path) -> dict[str, bytes]:

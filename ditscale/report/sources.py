@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,14 +10,15 @@ import pandas as pd
 
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
-from ditscale.figures.kit import study_table
+from ditscale.figures.kit import study_table, variant_table
 from ditscale.figures.plots import loss_curves
-from ditscale.report import loss_terms
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.studies.table import ledger
 
 RECORD_PARTS = ("config", "environment", "loader")     # what the page shows of each run.json
 MANY_VALUES = 16
+TERMS = ("loss/", "watch/")
+TERM_COLUMNS = ["run_id", "model", "variant", "seed", "term", "watched", "first", "last"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Sources:
 
     Attributes:
         records: run.json by run.
-        terms: the first and last value of each loss term, ``loss_terms.read``.
+        terms: the first and last value of each loss term, ``loss_terms``.
         losses: every logged loss of these runs, ``loss_curves.read``; None where nothing was logged.
         runs: one row a run, ``study_table.read_runs``; None where there is none.
         probes: seconds a step by machine and shape, ``probes.json``.
@@ -57,9 +59,32 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     if runs is not None:
         runs = runs[runs["run_id"].isin(run_ids)].reset_index(drop=True)
         losses = _found(lambda: loss_curves.read(study, runs))
-    warned = [*loss_terms.warnings(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
-    return Sources(study, records, loss_terms.read(study, table), losses, runs, warned,
+    warned = [*_warned(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
+    return Sources(study, records, loss_terms(study, table), losses, runs, warned,
                    _probes(study / "probes.json"), _passports(study))
+
+
+def loss_terms(study_dir: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """One row a term of each run that is no baseline, by model, variant and seed; losses first. The first and last line
+    that holds a term count: a masked run's unmasking stage, say, logs no reconstruction."""
+    runs = table[table["variant"] != variant_table.BASELINE].drop_duplicates("run_id")
+    smallest, place = runs.groupby("model")["parameters"].min(), variant_table.variants_in_order(runs).index
+    runs = runs.assign(_model=runs["model"].map(smallest), _variant=runs["variant"].map(place))
+    rows = []
+    for run in runs.sort_values(["_model", "model", "_variant", "seed"]).itertuples():
+        lines = read_lines(RunDir(study_dir / run.run_id).metrics)
+        names = dict.fromkeys(name for line in lines for name in line if name.startswith(TERMS))
+        for name in sorted(names, key=lambda name: name.startswith(TERMS[1])):
+            values = [line[name] for line in lines if name in line]
+            part, _, term = name.partition("/")
+            rows.append((run.run_id, run.model, run.variant, run.seed, term, part == "watch", values[0], values[-1]))
+    return pd.DataFrame(rows, columns=TERM_COLUMNS)
+
+
+def _warned(study_dir: Path, table: pd.DataFrame) -> list[str]:
+    """What the runs themselves warn of in their status, a collapse for one."""
+    runs = [RunDir(study_dir / run_id) for run_id in sorted(table["run_id"].unique())]
+    return [f"{run.run_id}: {run.status()['warning']}" for run in runs if run.status().get("warning")]
 
 
 def _probes(path: Path) -> dict[str, dict]:
@@ -83,7 +108,7 @@ def _json(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        problem = error
+        problem = str(error)
     warnings.warn(f"{path} is damaged, and left out: {problem}", stacklevel=1)
     return {}
 
@@ -108,23 +133,24 @@ def _found(make):
 
 def settings_of(records: dict[str, dict]) -> list[tuple[str, str]]:
     """The settings in the runs' records, one row a setting; where runs differ, all their values."""
-    values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
-    for record in records.values():
-        for part in RECORD_PARTS:
-            for name, value in _flat(part, record.get(part, {})):
-                values.setdefault(name, {})[value] = None
-    return [(name, joined(list(seen))) for name, seen in values.items()]
+    return _by_name(pair for record in records.values() for part in RECORD_PARTS for pair in _flat(part, record.get(part, {})))
 
 
 def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
     """The code that trained the runs, and the digests of data that their records hold; nothing where they hold none."""
-    values: dict[str, dict[str, None]] = {}
+    found: list[tuple[str, str]] = []
     for record in records.values():
         environment = record.get("environment", {})
-        for name, value in (("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit")),
-                            *((f"Data: {name}", value) for name, value in _flat("record", record) if name.endswith("sha256"))):
-            if value:
-                values.setdefault(name.replace("record.", ""), {})[str(value)] = None
+        found += [("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit"))]
+        found += [(f"Data: {name.replace('record.', '')}", value) for name, value in _flat("record", record) if name.endswith("sha256")]
+    return _by_name((name, str(value)) for name, value in found if value)
+
+
+def _by_name(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """All values of each name, in the order in which they came, each once."""
+    values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
+    for name, value in found:
+        values.setdefault(name, {})[value] = None
     return [(name, joined(list(seen))) for name, seen in values.items()]
 
 

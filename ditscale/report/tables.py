@@ -31,7 +31,7 @@ def runs(usable: pd.DataFrame) -> str:
     for name, column in alike.items():
         if last[column].nunique() == 1:
             del columns[name]
-    return page.table(list(columns), list(zip(*columns.values())), set(range(1 + ("Variant" in columns), len(columns))),
+    return page.table(list(columns), zip(*columns.values()), set(range(1 + ("Variant" in columns), len(columns))),
                       sortable=True)
 
 
@@ -42,19 +42,19 @@ def _cells(values: pd.Series, words) -> list[page.Cell]:
 
 def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     """The numbers of each law, one column a law, and the reason where a law or its interval is missing."""
-    def numbers(law: power_law.StudyLaw) -> list[str]:
+    def numbers(law: power_law.StudyLaw) -> list[str | int]:
         fit, bounds = law.fit, law.intervals.coefficients.get("alpha")
         if not fit.drawable:
             return ["none"] * 6 + [fit.n_runs]
         return [
-            f"{fit.law.A:,.3g}", style.signed(fit.law.alpha),
+            f"{law.law.A:,.3g}", style.signed(law.law.alpha),
             f"{style.signed(bounds.low)} to {style.signed(bounds.high)}" if bounds else "none",
             f"{fit.r2:.3f}", f"a factor of {math.exp(fit.residual_spread):.3g}",
             style.percent(fit.hold_out.rms) if fit.hold_out else "none", fit.n_runs,
         ]
     names = ["A", "α", "95 % interval of α", "R² of ln y", "Residual spread of y",
              "Error (rms) where the largest x is held out", "Runs"]
-    rows = list(zip(names, *[numbers(law) for law in laws.values()]))
+    rows = zip(names, *[numbers(law) for law in laws.values()])
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
     return [

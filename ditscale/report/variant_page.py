@@ -3,20 +3,20 @@
 import pandas as pd
 
 from ditscale.figures.kit import study_table, style, variant_table
-from ditscale.figures.kit.variant_table import Comparison, Standing
+from ditscale.figures.kit.variant_table import Standing, VariantComparison
 from ditscale.objectives import BASELINE
 from ditscale.report import page
 
 PLACES = (("images", "equal images", "Images"), ("flops", "equal training FLOPs", "Training FLOPs"))
 
 
-def sentences(comparisons: list[Comparison]) -> list[str]:
+def sentences(comparisons: list[VariantComparison]) -> list[str]:
     """One finding a variant: its cost, its score beside the baseline's, and what that is worth."""
     variants = dict.fromkeys(row.variant for row in comparisons if row.variant != BASELINE)
     return [_sentence(variant, [row for row in comparisons if row.variant == variant]) for variant in variants]
 
 
-def tables(comparisons: list[Comparison]) -> list[str]:
+def tables(comparisons: list[VariantComparison]) -> list[str]:
     """One table at equal images, one at equal training FLOPs, and what the verdicts rest on."""
     parts = []
     for name, words, column in PLACES:
@@ -38,7 +38,7 @@ def tables(comparisons: list[Comparison]) -> list[str]:
             del columns["FLOPs an image"]
         explained = "; FLOPs an image are multiples of the baseline's" if "FLOPs an image" in columns else ""
         parts += [page.paragraph(f"At {words}{explained}. Differences are to the baseline; lower is better."),
-                  page.table(list(columns), list(zip(*columns.values())), numbers=set(range(2, len(columns) - 1)))]
+                  page.table(list(columns), zip(*columns.values()), numbers=set(range(2, len(columns) - 1)))]
     verdicts = {f"{place.difference.verdict}: {place.difference.reason}" for row in comparisons
                 for place in (row.images, row.flops) if place.difference}
     return [*parts, page.paragraph(f"{'; '.join(sorted(verdicts))}.")] if verdicts else parts
@@ -59,10 +59,10 @@ def terms(frame: pd.DataFrame) -> list[str]:
         told.append("Entropies are shares of the largest possible. Near 1, teacher_entropy says that targets are "
                     "uniform; near 0, prototype_usage says that all fall on one prototype: either is a collapse.")
     return [page.paragraph(" ".join(told)),
-            page.table(list(columns), list(zip(*columns.values())), numbers={len(columns) - 2, len(columns) - 1})]
+            page.table(list(columns), zip(*columns.values()), numbers={len(columns) - 2, len(columns) - 1})]
 
 
-def _sentence(variant: str, rows: list[Comparison]) -> str:
+def _sentence(variant: str, rows: list[VariantComparison]) -> str:
     ratios = [row.flops_ratio for row in rows if row.flops_ratio > 0]
     if not ratios:
         return f"Variant {variant} has no baseline of the same model to stand beside."
@@ -87,7 +87,7 @@ def _change(place: Standing) -> str:
     return f"{style.percent(abs(change))} {'higher' if change > 0 else 'lower'}"
 
 
-def _worth(rows: list[Comparison]) -> str:
+def _worth(rows: list[VariantComparison]) -> str:
     """The verdict where it is one for all; where they differ, each with its place."""
     told: dict[str, list[str]] = {}
     for row in rows:

@@ -4,7 +4,7 @@ All from ``ditscale.studies.table.study.Study``. Where the data cannot carry an 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,8 @@ def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
     Args:
         path: the study's directory: where recipes differ, its runs say in what.
     """
-    rows, cards = [], {}
+    rows: list[tuple[str, list[tuple[str, str]]]] = []
+    cards: dict[str, dict] = {}
     try:
         study_table.require_columns(table, NEEDED)
     except UserError as error:
@@ -75,7 +76,7 @@ def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
     return told
 
 
-def _told_of(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
+def _told_of(found: Mapping[str, Multiplier | str]) -> list[tuple[str, str]]:
     parts: dict[tuple[str, str], list[str]] = {}
     for cost, one in found.items():
         if isinstance(one, str):
@@ -92,8 +93,8 @@ def _told_of(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
     metric = next((one.score_unit for one in found.values() if isinstance(one, Multiplier)), "score")
     told = []
     for (verdict, reason), costs in parts.items():
-        costs = " and ".join(filter(None, costs))
-        told.append((verdict, f"for the same {metric} it takes {costs}: {reason}." if costs else f"{reason}."))
+        taken = " and ".join(filter(None, costs))
+        told.append((verdict, f"for the same {metric} it takes {taken}: {reason}." if taken else f"{reason}."))
     return told
 
 

@@ -47,7 +47,7 @@ def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tu
         UserError: a compute or a budget is not positive, ``width`` is not, or budgets are stated twice over.
     """
     compute = inputs.numbers("compute", compute)
-    require_positive("compute", compute)
+    inputs.require_positive("compute", compute)
     if not 0 < width < math.inf:
         raise UserError(f"width {width} must be above 0: how much larger than its smallest compute the largest of a budget may be, less one")
     if budget is not None and budgets is not None:
@@ -64,7 +64,7 @@ def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tu
             raise UserError("budgets is an empty list; leave it out to find budgets by clustering")
         of_point, why = _nearest(compute, stated), f"over {100 * NEAR_STATED:g} % from every stated budget"
     inside = ~np.isnan(of_point)
-    require_positive("budget", of_point[inside])
+    inputs.require_positive("budget", of_point[inside])
     found = [_budget(compute, np.flatnonzero(of_point == value), float(value)) for value in np.unique(of_point[inside])]
     outside = compute[~inside]
     return found, [Dropped(float(np.exp(np.log(outside).mean())), len(outside), 0, why)] if len(outside) else []
@@ -86,7 +86,7 @@ def _clusters(compute: np.ndarray, width: float) -> list[np.ndarray]:
 
 def _nearest(compute: np.ndarray, stated: np.ndarray) -> np.ndarray:
     """The stated budget nearest to each point in ratio, NaN where none is within ``NEAR_STATED``."""
-    require_positive("budget", stated)
+    inputs.require_positive("budget", stated)
     off = np.abs(np.log(compute[:, None] / stated))
     nearest = off.argmin(axis=1)
     return np.where(off.min(axis=1) <= math.log(1.0 + NEAR_STATED) + 1e-9, stated[nearest], np.nan)
@@ -95,10 +95,3 @@ def _nearest(compute: np.ndarray, stated: np.ndarray) -> np.ndarray:
 def _budget(compute: np.ndarray, at: np.ndarray, stated: float | None = None) -> Budget:
     own = compute[at]
     return Budget(float(np.exp(np.log(own).mean())) if stated is None else stated, at, float(own.max() / own.min()))
-
-
-def require_positive(name: str, values: np.ndarray) -> None:
-    """Refuse values that have no logarithm; names the first."""
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-    if wrong.size:
-        raise UserError(f"{name} is {values[wrong[0]]:g} at place {wrong[0]}; it must be above 0")

@@ -31,19 +31,24 @@ def compare_scores(scores, baseline) -> Difference:
     shift = a.mean() - b.mean()
     change, seeds = math.expm1(shift), min(len(a), len(b))
     if seeds < MIN_SEEDS:
-        reason = "one seed gives no estimate of the noise" if seeds == 1 else f"{seeds} seeds are too few for an interval"
-        return Difference(change, None, INCONCLUSIVE, reason)
-    half = _half_width(a, b)
+        return Difference(change, None, INCONCLUSIVE, too_few(seeds))
+    sigma, freedom = welch([a, b])
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom) * sigma) if sigma else 0.0
     interval = Interval(math.expm1(shift - half), math.expm1(shift + half))
     if 0.0 in interval:
         return Difference(change, interval, INCONCLUSIVE, "the interval holds zero")
     return Difference(change, interval, REAL, "the interval leaves out zero")
 
 
-def _half_width(a: np.ndarray, b: np.ndarray) -> float:
-    """Half of Welch's interval of the difference of two means, unequal variances, ``LEVEL`` sure."""
-    parts = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    if sum(parts) == 0:
-        return 0.0
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1))
-    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom) * math.sqrt(sum(parts)))
+def too_few(seeds: int) -> str:
+    """Why so few seeds have no interval."""
+    return "one seed gives no estimate of the noise" if seeds == 1 else f"{seeds} seeds are too few for an interval"
+
+
+def welch(parts: list[np.ndarray]) -> tuple[float, float]:
+    """Standard error of a sum of independent means, and its degrees of freedom (Welch and Satterthwaite)."""
+    variances = np.array([part.var(ddof=1) / len(part) for part in parts])
+    if not variances.sum():
+        return 0.0, float(sum(len(part) - 1 for part in parts))
+    freedom = variances.sum() ** 2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts))
+    return float(math.sqrt(variances.sum())), float(freedom)

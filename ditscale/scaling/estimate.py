@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL
+from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, too_few, welch
 from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.noise import Noise
 from ditscale.scaling.reached import Reached
@@ -66,9 +66,8 @@ def estimate(pairs: list[Pair], noise: Noise | None) -> dict:
     log_value = float(np.mean([b.log_cost for b in baseline]) - np.mean([v.log_cost for v in variant]))
     seeds = tuple(min(len(at.log_costs) for at in side) for side in (variant, baseline))
     if min(seeds) < MIN_SEEDS:
-        reason = "one seed gives no estimate of the noise" if min(seeds) == 1 else f"{min(seeds)} seeds are too few for an interval"
         return {"value": math.exp(log_value), "interval": None, "sigma": math.nan, "freedom": 0.0, "verdict": INCONCLUSIVE,
-                "reason": reason, "seeds": seeds}
+                "reason": too_few(min(seeds)), "seeds": seeds}
     if noise is None:
         _, sigma, freedom = contrast(pairs, np.full(len(pairs), 1 / len(pairs)))
     else:
@@ -103,15 +102,6 @@ def contrast(pairs: list[Pair], weights: np.ndarray) -> tuple[float, float, floa
     parts = [_by_model([pair[i] for pair in pairs], weights) for i in (0, 1)]
     value = sum(part.mean() for part in parts[1]) - sum(part.mean() for part in parts[0])
     return float(value), *welch([*parts[0], *parts[1]])
-
-
-def welch(parts: list[np.ndarray]) -> tuple[float, float]:
-    """Standard error of a sum of independent means, and its degrees of freedom (Welch and Satterthwaite)."""
-    variances = np.array([part.var(ddof=1) / len(part) for part in parts])
-    if not variances.sum():
-        return 0.0, float(sum(len(part) - 1 for part in parts))
-    freedom = variances.sum() ** 2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts))
-    return float(math.sqrt(variances.sum())), float(freedom)
 
 
 def _by_model(side: list[Reached], weights: np.ndarray) -> list[np.ndarray]:

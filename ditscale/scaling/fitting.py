@@ -20,8 +20,6 @@ from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
 from ditscale.scaling.terms import DEAD_SHARE
 from ditscale.scaling.varpro import best_on_grid
 
-__all__ = ["Fit", "HoldOut", "fit", "fit_power_law"]
-
 DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; where there are seeds, their spread is used
 AGREES = 1e-3                 # a start agrees when its objective is within this share of the best
 FEW = 0.02                    # fewer starts than this in agreement are few
@@ -152,9 +150,7 @@ def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
     lengths = {"y": y.shape, "groups": groups.shape, "weights": weights.shape, **{n: c.shape for n, c in columns.items()}}
     if len(set(lengths.values())) > 1 or y.ndim != 1:
         raise UserError("points must be flat and of equal length; given were " + ", ".join(f"{n} {s}" for n, s in lengths.items()))
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
-    if wrong.size:
-        raise UserError(f"weights is {weights[wrong[0]]:g} at place {wrong[0]}; it must be above 0")
+    inputs.require_positive("weights", weights)
     return Points(form, columns, y, groups, weights)
 
 
@@ -237,9 +233,7 @@ def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: flo
     kept = points.where(~np.isin(points.groups, points.groups[at_top]))
     if not len(kept.y) or not check(kept)[0].ok:
         return None
-    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
-    law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
-    predicted = law.evaluate({name: column[at_top] for name, column in points.columns.items()})
+    predicted = _refitted(kept, loss, theta).evaluate({name: column[at_top] for name, column in points.columns.items()})
     return HoldOut(x=value, observed=_mean(points.y[at_top]), predicted=_mean(predicted), rms=_rms(points.y[at_top], predicted), by=by,
                    points=int(at_top.sum()))
 
@@ -256,12 +250,16 @@ def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHold
             break
     else:
         return None
-    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
-    law = kept.form.from_theta(search(kept, loss, starts=starts).theta)
-    observed, predicted = points.y[end], law.evaluate({name: column[end] for name, column in points.columns.items()})
+    observed, predicted = points.y[end], _refitted(kept, loss, theta).evaluate({name: column[end] for name, column in points.columns.items()})
     p, freedom = residual_curves(points, theta, loss).end_miss(early, end)
     return TimeHoldOut(observed=_mean(observed), predicted=_mean(predicted), rms=_rms(observed, predicted), points=int(end.sum()),
                        times=along_runs.times_beyond(points.columns[time], points.groups, early, end), p=p, freedom=freedom)
+
+
+def _refitted(kept: Points, loss: Loss, theta: np.ndarray) -> Law:
+    """The law of fewer points, sought from that of all and from the grid."""
+    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
+    return kept.form.from_theta(search(kept, loss, starts=starts).theta)
 
 
 def _mean(values: np.ndarray) -> float:

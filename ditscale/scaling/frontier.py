@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
+from ditscale.scaling.cards import frontier_card
+from ditscale.scaling.drawing import draw_frontier
 from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.status import Status, as_points, first_bad
@@ -77,9 +79,7 @@ class Frontier:
     @property
     def sentence(self) -> str:
         """``words``; with outliers, these, and the frontier without them."""
-        if self.without is None:
-            return self.words
-        return f"{self.words}. {self.noise.outliers.sentence}. Without {self.noise.outliers.them}: {self.without.sentence}"
+        return self.noise.outliers.told(self.words, self.without) if self.noise else self.words
 
     def at(self, cost: float) -> Cell | None:
         """The best that this cost buys: the frontier cell of the highest cost not above it; None where nothing is so cheap.
@@ -106,12 +106,10 @@ class Frontier:
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import frontier_card
         return frontier_card(self)
 
     def plot(self, ax) -> None:
         """All cells and the frontier's steps on matplotlib axes, with intervals where there are any."""
-        from ditscale.scaling.drawing import draw_frontier
         draw_frontier(ax, self)
 
 

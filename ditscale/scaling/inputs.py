@@ -50,6 +50,13 @@ def require_one_table(**columns) -> None:
                             "one table, or give .to_numpy() where places alone count")
 
 
+def require_positive(name: str, values: np.ndarray) -> None:
+    """Refuse values that have no logarithm; names the first."""
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if wrong.size:
+        raise UserError(f"{name} is {values[wrong[0]]:g} at place {wrong[0]}; it must be above 0")
+
+
 def _labelled(values) -> bool:
     return hasattr(values, "to_numpy") and hasattr(values, "index")
 

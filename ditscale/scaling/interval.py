@@ -1,8 +1,10 @@
 """What every interval is made of: its level, its two ends, and a law's band."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
 
@@ -26,6 +28,11 @@ class Band:
     x: np.ndarray | dict
     low: np.ndarray
     high: np.ndarray
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half of Student's interval of the mean of independent values ``(n,)``, two or more."""
+    return stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
 
 
 def percentiles(values: np.ndarray) -> Interval:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ditscale.scaling.cards import multiplier_card
 from ditscale.scaling.course import IN_PART, LEVELS, TURNS, Course, Part, course
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, REAL
+from ditscale.scaling.drawing import draw_curves, draw_multiplier
 from ditscale.scaling.estimate import AtTarget, Estimate, at_target, estimate, nothing
 from ditscale.scaling.noise import Noise
 from ditscale.scaling.outliers import Outliers, of_runs
@@ -54,9 +56,7 @@ class Multiplier:
     @property
     def sentence(self) -> str:
         """The verdict in words; with outliers, these, and the verdict without them."""
-        if self.without is None:
-            return self.verdict_sentence
-        return f"{self.verdict_sentence.rstrip('.')}. {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}"
+        return self.outliers.told(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
 
     @property
     def verdict_sentence(self) -> str:
@@ -94,17 +94,14 @@ class Multiplier:
 
     def card(self) -> dict:
         """Everything needed to quote or doubt the multiplier, ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import multiplier_card
         return multiplier_card(self)
 
     def plot(self, ax) -> None:
         """Multiplier against target with intervals, and the overall band, on matplotlib axes."""
-        from ditscale.scaling.drawing import draw_multiplier
         draw_multiplier(ax, self)
 
     def plot_curves(self, ax) -> None:
         """Score against cost, a line a run, with an arrow from baseline to variant at the middle target."""
-        from ditscale.scaling.drawing import draw_curves
         draw_curves(ax, self)
 
 

@@ -59,7 +59,7 @@ class Noise:
     @property
     def sentence(self) -> str:
         """``words``; with outliers, these, and the noise without them."""
-        return self.words + (f". {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}" if self.without else "")
+        return self.outliers.told(self.words, self.without)
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""

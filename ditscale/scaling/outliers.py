@@ -86,6 +86,10 @@ class Outliers:
     def them(self) -> str:
         return "it" if len(self.found) == 1 else "them"
 
+    def told(self, words: str, without) -> str:
+        """What all runs give, in ``words``; with outliers, these too, and the ``sentence`` of the answer ``without`` them."""
+        return words if without is None else f"{words}. {self.sentence}. Without {self.them}: {without.sentence}"
+
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
         return {"rule": RULE, "robust_sigma_of_ln_score": self.sigma if math.isfinite(self.sigma) else None,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from ditscale.scaling.cards import quality_card
 from ditscale.scaling.curves import Curve, Runs
 from ditscale.scaling.differences import MIN_SEEDS
-from ditscale.scaling.interval import LEVEL, Interval
+from ditscale.scaling.interval import Interval, half_width
 from ditscale.scaling.outliers import Outliers, of_runs
 from ditscale.scaling.status import Status
 
@@ -48,7 +48,7 @@ class TimeToQuality:
     @property
     def sentence(self) -> str:
         """The answer; with outliers, these, and the answer without them."""
-        return self.words + (f". {self.outliers.sentence}. Without {self.outliers.them}: {self.without.sentence}" if self.without else "")
+        return self.outliers.told(self.words, self.without)
 
     @property
     def words(self) -> str:
@@ -62,7 +62,6 @@ class TimeToQuality:
 
     def card(self) -> dict:
         """Ready for JSON: absent numbers are None."""
-        from ditscale.scaling.cards import quality_card
         return quality_card(self)
 
 
@@ -91,7 +90,7 @@ def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> Ti
     if len(found) < MIN_SEEDS:
         seeds = "one seed" if len(found) == 1 else f"{len(found)} seeds"
         return TimeToQuality(Status.CONVERGED, f"{seeds}: no interval", cost=at_least, **facts)
-    half = stats.t.ppf(0.5 + LEVEL / 2, len(found) - 1) * logs.std(ddof=1) / math.sqrt(len(found))
+    half = half_width(logs)
     interval = Interval(math.exp(logs.mean() - half), math.exp(logs.mean() + half))
     return TimeToQuality(Status.CONVERGED, "", cost=at_least, interval=interval, **facts)
 

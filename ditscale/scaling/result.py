@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 
 from ditscale.errors import UserError
 from ditscale.scaling.along_runs import TimeHoldOut
+from ditscale.scaling.cards import number, versions
 from ditscale.scaling.evidence import HoldOut, LackOfFit
 from ditscale.scaling.fit_drawing import draw_fit
 from ditscale.scaling.laws import Law, as_columns
@@ -172,12 +172,11 @@ class Fit:
         """
         bounds = intervals.coefficients if intervals else {}
         coefficients = {
-            name: {"value": _number(value), "low": _number(bounds[name].low) if name in bounds else None,
-                   "high": _number(bounds[name].high) if name in bounds else None}
+            name: {"value": number(value), "low": number(bounds[name].low) if name in bounds else None,
+                   "high": number(bounds[name].high) if name in bounds else None}
             for name, value in (self.law.coefficients() if self.law else {}).items()
         }
         one = isinstance(self.x_unit, str)
-        out = self.hold_out
         return {
             "status": self.status.name,
             "sentence": self.sentence,
@@ -192,21 +191,21 @@ class Fit:
             "n_points": self.n_points,
             "n_runs": self.n_runs,
             "weights": "equal" if np.unique(self.points.weights).size < 2 else "given",
-            "x_range": [_number(v) for v in self.x_range],
+            "x_range": [number(v) for v in self.x_range],
             "x_ranges": {name: list(span) for name, span in (self.x_ranges or {}).items()},
-            "r2_of_ln_y": _number(self.r2),
-            "residual_spread_of_ln_y": _number(self.residual_spread),
+            "r2_of_ln_y": number(self.r2),
+            "residual_spread_of_ln_y": number(self.residual_spread),
             "lack_of_fit": self.lack_of_fit.card() if self.lack_of_fit else None,
             "correlations": None if self.correlations is None else np.round(self.correlations, 4).tolist(),
-            "condition_number": _number(self.condition_number),
-            "hold_out_of_largest_x": out.card() if out else None,
+            "condition_number": number(self.condition_number),
+            "hold_out_of_largest_x": self.hold_out.card() if self.hold_out else None,
             "hold_out_of_largest_compute": self.hold_out_by_compute.card() if self.hold_out_by_compute else None,
             "hold_out_in_time": self.hold_out_in_time.card() if self.hold_out_in_time else None,
             "no_extension": self.no_extension or None,
             "outliers": self.outliers.card(),
             "coefficients_without_outliers": self.without.law.coefficients() if self.without and self.without.law else None,
             "data_sha256": self.data_sha256,
-            "versions": {name: version(name) for name in ("numpy", "scipy")},
+            "versions": versions(),
             **(context or {}),
         }
 
@@ -226,7 +225,3 @@ class Fit:
             "solver": found.solver, "starts": found.starts, "start_grid": found.start_grid, "starts_agreeing": found.agreeing,
             "agreement": "objective within 1e-3 of the best", "tolerance": "relative fall of 1e-14, three steps in a row",
         }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

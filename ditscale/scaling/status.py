@@ -78,16 +78,3 @@ def first_bad(x: np.ndarray, y: np.ndarray, groups: np.ndarray, y_in_log: bool =
     name, value = ("x", x[i]) if bad_x[i] else ("y", y[i])
     others = f" and {bad.size - 1} more" if bad.size > 1 else ""
     return f"{name} = {value:g} of run '{groups[i]}'{others}"
-
-
-def check_points(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[Status, str]:
-    """Whether a law in two coefficients can be fitted in logarithms: the status and what in the data caused it."""
-    bad = first_bad(x, y, groups)
-    if bad:
-        return Status.BAD_DATA, bad
-    runs, distinct = len(np.unique(groups)), len(np.unique(x))
-    if runs == 1:
-        return Status.ONE_RUN, f"run '{groups[0]}'"
-    if distinct < MIN_DISTINCT_X:
-        return Status.TOO_FEW_POINTS, f"{distinct} distinct x in {len(x)} points"
-    return Status.CONVERGED, ""

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
+from ditscale.scaling.approaches import approach2
 from ditscale.scaling.correlations import pearson_log_x
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.fitting import fit, fit_power_law
 from ditscale.scaling.frontier import frontier
-from ditscale.scaling.isoflop import approach2
 from ditscale.scaling.noise import pooled_noise
 from ditscale.scaling.status import Status
 

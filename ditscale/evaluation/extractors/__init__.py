@@ -1,6 +1,5 @@
 """Feature networks, by name: what a Frechet distance is measured in."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +8,8 @@ from torch import Tensor, nn
 
 from ditscale.device import full_fp32
 from ditscale.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
@@ -51,18 +52,18 @@ class Extractor:
             pixels = f" of {self.side} x {self.side} pixels" if self.side else ""
             raise UserError(f"{self.name} takes images{pixels} with {' or '.join(map(str, self.channels))} channels; these are "
                             f"{tuple(images.shape[1:])}")
-        with _full_fp32(self.device):
+        with full_fp32(), torch.autocast(self.device.type, enabled=False):
             # strides of its own, as they choose a convolution's algorithm and with it the last digits
             return self.module(images.to(self.device).clone(memory_format=torch.contiguous_format))
+
+
+def normalised(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] less ImageNet's mean, over its standard deviation, channel by channel."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
 
 
 def as_rgb(images: Tensor) -> Tensor:
     """(B, 1 or 3, H, W) to (B, 3, H, W); grey is repeated."""
     return images.expand(-1, 3, -1, -1)
 
-
-@contextmanager
-def _full_fp32(device: torch.device):
-    """No TF32 and no autocast; settings are as before afterwards."""
-    with full_fp32(), torch.autocast(device.type, enabled=False):
-        yield

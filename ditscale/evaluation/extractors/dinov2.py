@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.evaluation.extractors import Extractor, Features, as_rgb
+from ditscale.evaluation.extractors import Extractor, Features, as_rgb, normalised
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required, state_sha256
 
 ARCHITECTURE = "vit_large_patch14_dinov2.lvd142m"
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 SIDE, PATCH = 224, 14                                                          # pixels
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make_dinov2(weights_path, device="cpu", *, architecture: str = ARCHITECTURE) -> Extractor:
@@ -42,12 +41,10 @@ class Dinov2(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Features:
         images = F.interpolate(as_rgb(images).float(), (SIDE, SIDE), mode="bicubic", antialias=True) / 255
-        return Features(self.network((images - self.mean) / self.std))
+        return Features(self.network(normalised(images)))
 
 
 def resampled_positions(positions: Tensor, cells: int) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors
 import torch
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ditscale.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def required(name: str, weights_path, hint: str) -> Path:
@@ -36,7 +39,7 @@ def read_state(weights_path: Path) -> dict[str, Tensor]:
         raise UserError(f"{weights_path}: holds no weights: {_brief(error)}") from None
 
 
-def fill(name: str, module: nn.Module, state: dict[str, Tensor], weights_path: Path) -> nn.Module:
+def fill(name: str, module: Network, state: dict[str, Tensor], weights_path: Path) -> Network:
     """The module with these weights, for inference. Raises UserError where they are another network's."""
     try:
         module.load_state_dict(state)

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditscale.digest import file_sha256
-from ditscale.evaluation.extractors import Extractor, Features
+from ditscale.evaluation.extractors import Extractor, Features, normalised
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required
 
 HINT = "fetch https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)                       # ImageNet's, as in its training
 
 
 def make_resnet20(weights_path, device="cpu") -> Extractor:
@@ -39,11 +38,9 @@ class ResNet20(nn.Module):
         self.layer2 = nn.Sequential(Block(16, 32), Block(32, 32), Block(32, 32))
         self.layer3 = nn.Sequential(Block(32, 64), Block(64, 64), Block(64, 64))
         self.linear = nn.Linear(64, 10)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Features:
-        x = F.relu(self.bn1(self.conv1((images.float() / 255 - self.mean) / self.std)))
+        x = F.relu(self.bn1(self.conv1(normalised(images.float() / 255))))
         pooled = self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
         return Features(pooled, logits=self.linear(pooled))
 

@@ -65,6 +65,8 @@ class FileImages:
 
     def _read(self, index: int) -> bytes:
         try:
-            return self._source.reader.read(self._source.places[index])
+            encoded = self._source.reader.read(self._source.places[index])
         except (OSError, *DAMAGE) as error:
             raise UserError(f"{self.path}: {self._source.names[index]} cannot be read: {error}") from None
+        assert isinstance(encoded, bytes), "a folder or archive holds image files, not pixels"
+        return encoded

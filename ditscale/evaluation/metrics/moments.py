@@ -127,6 +127,6 @@ def merge_over_ranks(accumulator: Accumulator, group=None) -> Accumulator:
     for rank in range(dist.get_world_size(group)):                             # one at a time: a scatter takes 32 MiB at 2048
         sent = torch.from_numpy(mine.copy())
         dist.broadcast(sent, src=rank, group=group)
-        count, mean, scatter = np.split(sent.numpy(), [1, 1 + len(mean)])
-        merged._join(int(count[0]), mean, scatter.reshape(len(mean), -1))
+        rows, mean, scatter = np.split(sent.numpy(), [1, 1 + len(mean)])
+        merged._join(int(rows[0]), mean, scatter.reshape(len(mean), -1))
     return merged

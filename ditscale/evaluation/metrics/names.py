@@ -2,7 +2,8 @@
 
 from ditscale.errors import UserError, did_you_mean
 
-EXTRACTORS = ("inception", "dinov2", "resnet20_cifar10", "digits_cnn")
+# Each a module of ``evaluation.extractors``, and what in it makes the network of weights and a device.
+EXTRACTORS = {"inception": "make_inception", "dinov2": "make_dinov2", "resnet20_cifar10": "make_resnet20", "digits_cnn": "make_digits_cnn"}
 
 
 def metric_name(extractor: str) -> str:

@@ -5,10 +5,16 @@ Asked without torch: what a metric computes with is imported when it is computed
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ditscale.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditscale.evaluation.metrics.moments import Moments
 
 FEATURES, PROBABILITIES, REAL_IMAGES, SPATIAL = "features", "probabilities", "real images", "spatial statistics"
 OF_EACH_IMAGE = {FEATURES, PROBABILITIES, REAL_IMAGES}                         # needs for which all images' features go to disk
@@ -44,10 +50,10 @@ class Measured:
     features: np.ndarray | None
     logits: np.ndarray | None
     real_features: np.ndarray | None
-    reference: object
-    spatial: object
-    reference_spatial: object
-    device: object
+    reference: "Moments"
+    spatial: "Moments | None"
+    reference_spatial: "Moments | None"
+    device: "torch.device"
 
 
 @dataclass(frozen=True)

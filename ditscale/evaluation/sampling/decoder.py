@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import kind_of
-from ditscale.data.manifest import manifest_path, read_manifest
+from ditscale.data.manifest import Encoder, manifest_path, read_manifest
 from ditscale.data.prepare import normalisation
 from ditscale.data.vae import Vae, load_vae
 from ditscale.errors import UserError
@@ -19,41 +19,40 @@ class LatentDecoder:
     def __init__(self, vae: Vae, shift: Tensor, scale: Tensor):
         self.vae, self.shift, self.scale = vae, shift.to(vae.device), scale.to(vae.device)
         self.channels = vae.channels                                           # of the images
-        self.name = f"{vae.description['class']} {vae.description['weights_sha256'][:12]}"
+        self.name = f"{vae.description['class']} {str(vae.description['weights_sha256'])[:12]}"
 
     def __call__(self, latents: Tensor) -> Tensor:
         as_encoded = latents.to(self.vae.device) / self.scale + self.shift
         return torch.cat([self.vae.decode(part) for part in as_encoded.split(AT_ONCE)])
 
 
-def make_decoder(data, name: str | None, device, vae: Vae | None = None) -> LatentDecoder | None:
+def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
     """The decoder for a config's section ``data``; None where that is pixels.
 
     Args:
         name: of the autoencoder: a folder, or a name on the hub (``SamplingConfig.vae``).
-        vae: the same, loaded already.
 
     Raises:
         UserError: the data is latents and there is no autoencoder, or another one than made them; or it is pixels and there is
             one; or what the data is cannot be read on this machine.
     """
-    encoder, given = _encoder_of(data), name or vae
+    encoder = _encoder_of(data)
     if encoder is None:
-        if given:
+        if name:
             raise UserError(f"vae is for latents, but {data.path} holds pixels; leave it out")
         return None
-    if not given:
+    if not name:
         raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them (its weights have "
                         f"the sha256 {encoder['weights_sha256'][:12]})")
-    vae = vae or load_vae(name, device)
-    made_by, weights = encoder["weights_sha256"], vae.description["weights_sha256"]
+    vae = load_vae(name, device)
+    made_by, weights = encoder["weights_sha256"], str(vae.description["weights_sha256"])
     if weights != made_by:
-        raise UserError(f"vae {name or ''} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
+        raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
                         f"{made_by[:12]}; give that one")
-    return LatentDecoder(vae, *normalisation(data, encoder))
+    return LatentDecoder(vae, *normalisation(data, dict(encoder)))
 
 
-def _encoder_of(data) -> dict | None:
+def _encoder_of(data) -> Encoder | None:
     """What the manifest says of the encoder; None for pixels. Images are made without the data, but for this line of it."""
     if manifest_path(data.path).exists():
         manifest = read_manifest(data.path)

@@ -6,13 +6,13 @@ In another ``batch`` a device may still add in another order; then single values
 """
 
 import json
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
-from ditscale.data.vae import Vae
 from ditscale.device import is_accelerator, reproducible
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
@@ -38,12 +38,12 @@ class ImageMaker:
         UserError: the settings do not go with the run, or its latents cannot be decoded.
     """
 
-    def __init__(self, config: RunConfig, settings: SamplingConfig, device, vae: Vae | None = None):
+    def __init__(self, config: RunConfig, settings: SamplingConfig, device):
         settings.check(config)
         self.config, self.settings, self.device = config, settings, torch.device(device)
         self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
         self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
-        self.decoder = make_decoder(config.data, settings.vae, self.device, vae)
+        self.decoder = make_decoder(config.data, settings.vae, self.device)
         self.image_channels = self.decoder.channels if self.decoder else config.data.channels
         self.guided: Guided | None = None
         self.nan_images: list[int] = []
@@ -54,9 +54,9 @@ class ImageMaker:
         Raises:
             UserError: they are not those of the run's model.
         """
-        model, settings = build_model(self.config), self.settings
-        load_into(model, weights, self.config)
-        model = model.to(self.device).eval().requires_grad_(False)
+        built, settings = build_model(self.config), self.settings
+        load_into(built, weights, self.config)
+        model: Callable[..., Tensor] = built.to(self.device).eval().requires_grad_(False)
         if is_accelerator(self.device):                                        # a batch size has one kernel, whichever came first
             model = torch.compile(model, dynamic=False)
         self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
@@ -117,7 +117,7 @@ class ImageMaker:
         settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
         options, interval = self.sampling.options(self.formulation), settings.guidance_interval
         return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
-                "formulation": self.config.formulation.name, "sampler": settings.sampler,
+                "formulation": self.formulation.name, "sampler": settings.sampler,
                 "sampling_steps": settings.sampling_steps, "nfe": self.sampling.evaluations,
                 "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
                 "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",

@@ -1,9 +1,10 @@
 """Published results beside one's own: hollow grey stars, named by their model, for the eye alone.
 
-They enter no fit and no correlation. What is not verified is drawn only when asked for, as a cross with a dagger.
+They enter no fit and no correlation. Without any (None) nothing is drawn, named or said. What is not verified is drawn only when
+asked for, as a cross with a dagger.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -31,9 +32,7 @@ class Beside:
             UserError: it is known of none.
         """
         rows, _ = study_table.known(self.rows, column, words)
-        others = len(self.rows) - len(rows)
-        note = f" Left out, their {words} is not known: {study_table.count(others, 'published result')}." if others else ""
-        return Beside(rows, self.left_out + note)
+        return self._keeping(rows, f"their {words} is not known", "published result")
 
     def at(self, images_seen: int) -> "Beside":
         """The rows at this training length.
@@ -46,9 +45,17 @@ class Beside:
             counts = ", ".join(f"{n:,}" for n in sorted(self.rows["images_seen"].unique()))
             raise UserError(f"no published result at {images_seen:,} images seen, where this figure compares; there are results at "
                             f"{counts}")
+        return self._keeping(rows, "published at other training lengths")
+
+    def of_sizes(self, sizes: list[str], patches: list[int] | None = None) -> "Beside":
+        """The rows of these sizes and, where they are given, patch sizes."""
+        kept = self.rows["size"].isin(sizes) & (True if patches is None else self.rows["patch_size"].isin(patches))
+        return self._keeping(self.rows[kept].reset_index(drop=True), "published of other sizes")
+
+    def _keeping(self, rows: pd.DataFrame, why: str, noun: str = "result") -> "Beside":
         others = len(self.rows) - len(rows)
-        note = f" Left out, published at other training lengths: {study_table.count(others, 'result')}." if others else ""
-        return replace(self, rows=rows, left_out=self.left_out + note)
+        note = f" Left out, {why}: {study_table.count(others, noun)}." if others else ""
+        return Beside(rows, self.left_out + note)
 
 
 def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Beside:
@@ -79,25 +86,28 @@ def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Beside:
     return Beside(kept, f" Left out, published results {', '.join(others)}." if others else "")
 
 
-def curves(axes, beside: Beside, x: str, unit: float = 1.0, scale: float = 1.0, zorder: float = 1.5) -> None:
+def curves(axes, beside: Beside | None, x: str, unit: float = 1.0, scale: float = 1.0, zorder: float = 1.5) -> None:
     """A star or a cross a result, ``scale`` times the usual size; results of one training joined by a thin line. Below one's own
     points, unless ``zorder`` says otherwise."""
-    for _, run in beside.rows.groupby("run_id", sort=False):
+    for _, run in beside.rows.groupby("run_id", sort=False) if beside else ():
         run = run.sort_values("images_seen")
         axes.plot(run[x] / unit, run["score"], color=style.MUTED, linestyle=(0, (1, 2)), linewidth=0.8, zorder=zorder - 0.1)
         for marker, points in _by_marker(run):
             axes.plot(points[x] / unit, points["score"], zorder=zorder, **_look(marker, scale))
 
 
-def handles(beside: Beside) -> list[Line2D]:
+def handles(beside: Beside | None) -> list[Line2D]:
     """For a legend."""
     words = {MARKER: "published", UNVERIFIED_MARKER: f"unverified {DAGGER}"}
-    return [Line2D([], [], label=words[marker], **_look(marker)) for marker, points in _by_marker(beside.rows) if len(points)]
+    return [Line2D([], [], label=words[marker], **_look(marker)) for marker, points in (_by_marker(beside.rows) if beside else ())
+            if len(points)]
 
 
-def names(beside: Beside, x: str, unit: float = 1.0) -> tuple[list[tuple[float, float]], list[str], list[float]]:
+def names(beside: Beside | None, x: str, unit: float = 1.0) -> tuple[list[tuple[float, float]], list[str], list[float]]:
     """Points, texts and radii of the names, for ``labels.place``: each model once, at its last result, and once
     more where that is not verified; none where they are many."""
+    if beside is None:
+        return [], [], []
     last = beside.rows.sort_values("images_seen", kind="stable").groupby(["model", "verified"], sort=False).tail(1)
     if len(last) > MOST_NAMES:
         return [], [], []
@@ -105,9 +115,14 @@ def names(beside: Beside, x: str, unit: float = 1.0) -> tuple[list[tuple[float, 
     return list(zip(last[x] / unit, last["score"])), texts, [4.0] * len(last)
 
 
-def markers(beside: Beside, x: str, unit: float = 1.0) -> list[tuple[float, float, float]]:
+def markers(beside: Beside | None, x: str, unit: float = 1.0) -> list[tuple[float, float, float]]:
     """Every star and cross, for ``labels.place`` to keep off."""
-    return [(at / unit, score, 4.0) for at, score in zip(beside.rows[x], beside.rows["score"])]
+    return [(at / unit, score, 4.0) for at, score in zip(beside.rows[x], beside.rows["score"])] if beside else []
+
+
+def shown(own: pd.DataFrame, beside: Beside | None) -> pd.DataFrame:
+    """All rows that an axis holds."""
+    return own if beside is None else pd.concat([own, beside.rows])
 
 
 def points(own: pd.DataFrame, beside: Beside | None, columns: list[str]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def known(rows: pd.DataFrame, cost: str) -> tuple[pd.DataFrame, str]:
         UserError: it is known of none, or the table has no such column.
     """
     study_table.require_columns(rows, (column_of(cost),))
-    return study_table.known(rows, column_of(cost), COSTS["accelerator_hours" if cost == "money" else cost])
+    return study_table.known(rows, column_of(cost), COSTS[column_of(cost)])
 
 
 def values(rows: pd.DataFrame, cost: str, price: float | None) -> pd.Series:
@@ -50,9 +50,7 @@ def axis(axes, found, cost: str) -> None:
     elif cost == "images_seen":
         panels.images_axis(axes, found, LABELS[cost])
     else:
-        limits = style.log_limits(found, pad=0.08)
-        axes.set(xlabel=LABELS[cost], xscale="log", xlim=limits)
-        style.plain_log_ticks(axes.xaxis, *limits)
+        limits = style.log_axis(axes.xaxis, found, LABELS[cost], pad=0.08)
         panels.thin_ticks(axes.xaxis, *limits, apart=0.11)
 
 

@@ -1,6 +1,6 @@
 """The caption and the card of the isoFLOP figure: what was put together, what was left out, what each curve is known to get wrong."""
 
-from ditscale.figures.kit import law_points, study_table, style
+from ditscale.figures.kit import study_table, style
 from ditscale.scaling.budgets import NEAR_STATED
 from ditscale.scaling.cards import bounds
 
@@ -19,7 +19,7 @@ def binned(points, options) -> str:
     """How runs were put into budgets."""
     if options.budgets:
         return f"runs join the nearest of the stated budgets, within {100 * NEAR_STATED:g} %"
-    if law_points.BUDGET in points.rows and points.rows[law_points.BUDGET].notna().any():
+    if points.states_budgets:
         return "budgets are those of the column budget"
     return f"runs within {options.width:g} % of each other's FLOPs are one budget"
 

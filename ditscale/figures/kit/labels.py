@@ -4,6 +4,7 @@ Boxes are x0, y0, x1, y1 in pixels. A place that is not close to its point is jo
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import patheffects
@@ -15,6 +16,7 @@ ANGLES = np.pi / 8.0 * np.array([0, 8, *range(1, 8), *range(9, 16)])
 SLANTED = np.arange(len(ANGLES)) > 1                # beside a marker reads better than above or below it
 GAPS_PT = (3.0, 7.0, 13.0, 20.0, 28.0, 38.0)        # from the marker's rim to the label
 LEAD_FROM_PT = 6.0
+STACK_GAP_PT = 6.0                                  # from points to their column of labels
 LEAD_SAMPLES = 6
 OUTSIDE = 1e5                                       # a label that is cut off is worse than one on any number of curves
 LEAD_CLEAR_PX = 3.0                                 # a lead so near a curve lies on it
@@ -22,8 +24,8 @@ KEPT = 48                                           # places a label still consi
 STARTS, SWEEPS = 30, 5
 
 
-def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: list[float],
-          markers: list[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
+def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_pt: list[float],
+          markers: Sequence[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
           size_pt: float = 8.5, colours: list[str] | None = None) -> None:
     """Writes each text beside its point, in ``style.INK`` or its own of ``colours``.
 
@@ -51,12 +53,12 @@ def place(axes, points: list[tuple[float, float]], texts: list[str], radii_pt: l
         _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel, colour=colour)
 
 
-def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: float = 6.0, size_pt: float = 8.5) -> None:
+def stack(axes, points: list[tuple[float, float]], texts: list[str], size_pt: float = 8.5) -> None:
     """Writes texts in one column right of points at one x, each as near to its point's height as the others let it, in order.
 
     Args:
         axes: limits and layout must be final, with nothing drawn right of the points.
-        points: in data units; ``gap_pt``: from the points to the column, in points of 1/72 inch.
+        points: in data units.
     """
     style.freeze(axes.figure.figure)
     pixel, places = axes.figure.figure.dpi / 72.0, axes.transData.transform(points)
@@ -64,7 +66,7 @@ def stack(axes, points: list[tuple[float, float]], texts: list[str], gap_pt: flo
     order = np.argsort(places[:, 1], kind="stable")
     heights = _spread(places[order, 1], line)
     for i, height in zip(order, heights):
-        _write(axes, texts[i], (places[i, 0] + gap_pt * pixel, height), places[i], size_pt, pixel, align="left")
+        _write(axes, texts[i], (places[i, 0] + STACK_GAP_PT * pixel, height), places[i], size_pt, pixel, align="left")
 
 
 def _spread(heights: np.ndarray, least: float) -> np.ndarray:
@@ -163,7 +165,7 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which points ``(p, 2)`` lie in which boxes ``(b, 4)``: ``(b, p)``."""
-    return ((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:])).all(-1)
+    return np.all((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:]), axis=-1)
 
 
 def _lead(axes, lead, pixel: float) -> None:

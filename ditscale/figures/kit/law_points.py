@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import study_table, style
+from ditscale.figures.kit import published, study_table, style
 from ditscale.models.macs import FORWARDS_PER_TRAINED_STEP
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.studies.table import csv_table
@@ -35,6 +35,10 @@ class LawPoints:
     note: str
     context: dict
 
+    @property
+    def states_budgets(self) -> bool:
+        return BUDGET in self.rows and bool(self.rows[BUDGET].notna().any())
+
 
 def read(path: Path) -> pd.DataFrame:
     """A study's rows as ``study_table.read``, or those of a CSV with the columns ``PLAIN``.
@@ -48,9 +52,7 @@ def read(path: Path) -> pd.DataFrame:
     for name in (*PLAIN, *(name for name in (*COMPUTE, BUDGET) if name in raw)):
         empty = raw[name].isin(csv_table.EMPTY)
         numbers = pd.to_numeric(raw[name].mask(empty), errors="coerce")
-        wrong = np.flatnonzero(numbers.isna() & ~(empty & (name not in ("N", "D"))))
-        if wrong.size:
-            raise UserError(f"{path}, line {wrong[0] + 2}: {name} '{raw[name].iloc[wrong[0]]}' is no number")
+        published.require_numbers(path, raw[name], numbers.isna() & ~(empty & (name not in ("N", "D"))))
         raw[name] = numbers
     return raw
 

@@ -46,34 +46,39 @@ def grid(rows: int, columns: int, row_height: float, legend_rows: int = 1, **sha
 
 def images_axis(axes, values, label: str = "Images seen") -> None:
     """A log axis of images with ticks as 10 k, 1 M."""
-    limits = style.log_limits(values, pad=0.08)
-    axes.set(xlabel=label, xscale="log", xlim=limits)
-    style.power_ticks(axes.xaxis, *limits)
+    limits = style.log_axis(axes.xaxis, values, label, 0.08, style.power_ticks)
     axes.xaxis.set_major_formatter(short_counts())
     thin_ticks(axes.xaxis, *limits, apart=0.14)
 
 
 def flops_axis(axes, values, label: str = "Training compute (FLOPs)") -> None:
     """A log axis of FLOPs with ticks as powers of ten."""
-    limits = style.log_limits(values, pad=0.08)
-    axes.set(xlabel=label, xscale="log", xlim=limits)
-    style.power_ticks(axes.xaxis, *limits)
+    limits = style.log_axis(axes.xaxis, values, label, 0.08, style.power_ticks)
     powers_alone = all(float(f"{tick:.6g}") == 10.0 ** round(np.log10(tick)) for tick in axes.xaxis.get_majorticklocs())
     thin_ticks(axes.xaxis, *limits, apart=0.14 if powers_alone else 0.27)      # 5 x 10^11 is twice as wide as 10^11
 
 
 def score_axis(panels, label: str, values, floor: float | None = None) -> None:
     """A shared log axis of scores, lower is better, with the floor as a dotted line in each panel."""
-    limits = style.log_limits([*values, *([floor] if floor else [])])
-    panels[0].set(ylabel=label, yscale="log", ylim=limits)
-    style.plain_log_ticks(panels[0].yaxis, *limits)
+    style.log_axis(panels[0].yaxis, [*values, *([floor] if floor else [])], label)
     for axes in panels if floor else ():
         axes.axhline(floor, color=style.INK, linestyle=":", linewidth=1.4, zorder=1)
 
 
+def value_axis(axes, values, log: bool, pad: float, apart: float, bins: int) -> None:
+    """A y axis of values with a margin of ``pad`` of its length: logarithmic with ticks ``apart``, or linear with so many ``bins``."""
+    if log:
+        limits = style.log_axis(axes.yaxis, values, axes.get_ylabel(), pad)
+        thin_ticks(axes.yaxis, *limits, apart=apart)
+    else:
+        margin = pad * np.ptp(values) or 0.1 * abs(values.iloc[0]) or 0.1
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+        axes.locator_params(axis="y", nbins=bins)
+
+
 def thin_ticks(axis, low: float, high: float, apart: float) -> None:
     """Drop ticks of a log axis that stand closer than this part of its length to the last one kept."""
-    kept = []
+    kept: list[float] = []
     for tick in axis.get_majorticklocs():
         if low <= tick <= high and (not kept or np.log(tick / kept[-1]) >= apart * np.log(high / low)):
             kept.append(tick)
@@ -91,6 +96,15 @@ def floor_handle() -> Line2D:
 def handle(look: Look, label: str) -> Line2D:
     """A legend's entry for a curve of this look."""
     return Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=5.0, label=label)
+
+
+def colour_handle(colour: str, label: str) -> Line2D:
+    """A legend's entry for what a colour says alone."""
+    return Line2D([], [], color=colour, linewidth=3.5, label=label)
+
+
+def variant_handles(rows: pd.DataFrame) -> list[Line2D]:
+    return [colour_handle(style.variant_colour(name), name) for name in variant_table.variants_in_order(rows)]
 
 
 def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
@@ -130,12 +144,12 @@ def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [own for _, own in rows.groupby(same, sort=False, dropna=False)]
 
 
-def mean_curves(rows: pd.DataFrame, x: str, y: str = "score") -> list[tuple[str, np.ndarray]]:
+def mean_curves(rows: pd.DataFrame, x: str) -> list[tuple[str, np.ndarray]]:
     """Of each set of ``seed_groups`` its model and the curve that ``seed_curves`` draws, ``(k, 2)``; of a set without a mean, its runs'."""
     found = []
     for own in seed_groups(rows):
-        mean = seeds.over_seeds(own, x, y)
-        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, y]] for _, run in own.groupby("run_id", sort=False)]
+        mean = seeds.over_seeds(own, x)
+        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, "score"]] for _, run in own.groupby("run_id", sort=False)]
         found += [(own["model"].iloc[0], curve.to_numpy(float)) for curve in curves]
     return found
 
@@ -164,7 +178,7 @@ def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Lo
     lines = style.model_lines(list(first["model"].unique()))
     runs = {run_id: Look(colours.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
     kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colours if name in set(first[column])]
-    handles = [Line2D([], [], color=colours.get(kind, style.MUTED), linewidth=3.5, label=names.get(kind, kind)) for kind in kinds]
+    handles = [colour_handle(colours.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
     handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
     what = {"variant": "training variant", "block": "block design"}[column]
     return Looks(runs, handles, len(kinds), f"colour for the {what}, line for the model")
@@ -182,13 +196,22 @@ def size_looks(rows: pd.DataFrame) -> Looks:
     return Looks(runs, handles, len(patches), "colour for the patch size, thicker lines for larger models")
 
 
-def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None) -> None:
+def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None, handlelength: float = 2.4,
+           columnspacing: float = 1.4) -> None:
     """Above all panels, read row by row; a new row begins after the first ``break_after`` entries."""
     if break_after is not None and break_after < len(handles):
         handles = [*handles[:break_after], *[None] * (-break_after % columns), *handles[break_after:]]
     handles = [*handles, *[None] * (-len(handles) % columns if len(handles) > columns else 0)]
     cells = [entry or Line2D([], [], linestyle="", label=" ") for i in range(columns) for entry in handles[i::columns]]
-    figure.legend(handles=cells, loc="outside upper left", ncols=min(columns, len(handles)), handlelength=2.4, columnspacing=1.4)
+    figure.legend(handles=cells, loc="outside upper left", ncols=min(columns, len(handles)), handlelength=handlelength,
+                  columnspacing=columnspacing)
+
+
+def patch_legend(figure, rows: pd.DataFrame, others: list[Line2D]) -> None:
+    """In one line above the axes: a dot a patch size, and what else there is."""
+    handles = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p), markeredgecolor=style.INK,
+                      markeredgewidth=0.6, label=f"patch size {p}") for p in sorted(rows["patch_size"].unique())] + others
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.2, columnspacing=0.9)
 
 
 def log_or_linear(values) -> bool:

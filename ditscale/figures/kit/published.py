@@ -69,9 +69,7 @@ def read(path: Path) -> pd.DataFrame:
                         f"{', '.join(raw.columns)}")
     for name in (*NUMBERS, *(name for name in OPTIONAL if name in raw)):
         numbers = pd.to_numeric(raw[name].replace("", np.nan), errors="coerce")
-        wrong = np.flatnonzero(numbers.isna() & (raw[name] != ""))
-        if wrong.size:
-            raise UserError(f"{path}, line {wrong[0] + 2}: {name} '{raw[name].iloc[wrong[0]]}' is no number")
+        require_numbers(path, raw[name], numbers.isna() & (raw[name] != ""))
         raw[name] = numbers
         if name in POSITIVE:
             wrong = np.flatnonzero(~(numbers.isna() | (numbers > 0)))
@@ -83,6 +81,13 @@ def read(path: Path) -> pd.DataFrame:
     if not rows:
         raise UserError(f"{path}: none of its {len(raw)} rows states an FID, a model of a size and a patch size, and the images seen")
     return _runs(pd.DataFrame(rows))
+
+
+def require_numbers(path: Path, column: pd.Series, wrong: pd.Series) -> None:
+    """Refuses a CSV's column of text where it is ``wrong``; line 1 is the header."""
+    places = np.flatnonzero(wrong)
+    if places.size:
+        raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' is no number")
 
 
 def load(names: list[str]) -> pd.DataFrame:
@@ -168,7 +173,7 @@ def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
     objective = {
         "MaskDiT": lambda: MaskedConfig(name="masked"), "MDT": lambda: MdtConfig(name="mdt"),
         "MDTv2": lambda: MdtConfig(name="mdt", mask_ratio_max=0.5, decoder_depth=MDTV2_DECODER_BLOCKS[name["size"]], long_skips=True),
-    }.get(name["family"], lambda: BaselineConfig(name=BASELINE))()
+    }.get(name["family"], lambda: BaselineConfig(name="baseline"))()
     backbone = make_backbone(
         parse_model_name(f"DiT-{name['size']}/{name['patch']}"), resolution=int(resolution) // LATENT_PIXELS,
         channels=LATENT_CHANNELS, classes=CLASSES, learn_sigma=name["family"] != "MaskDiT",

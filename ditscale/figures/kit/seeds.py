@@ -2,10 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ditscale.scaling.differences import MIN_SEEDS
-from ditscale.scaling.interval import LEVEL
+from ditscale.scaling.interval import half_width
 
 COLUMNS = ["x", "mean", "low", "high", "seeds"]
 
@@ -29,10 +28,10 @@ def mean_and_interval(values: np.ndarray, log: bool = True) -> tuple[float, floa
     """Mean, low and high of the values of independent runs ``(n,)``."""
     there, back = (np.log, np.exp) if log else (np.asarray, float)
     inner = there(values)
-    n, mean = len(inner), inner.mean()
-    if n < MIN_SEEDS:
+    mean = inner.mean()
+    if len(inner) < MIN_SEEDS:
         return float(back(mean)), np.nan, np.nan
-    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * inner.std(ddof=1) / np.sqrt(n)
+    half = half_width(inner)
     return float(back(mean)), float(back(mean - half)), float(back(mean + half))
 
 

@@ -186,6 +186,11 @@ def floor_of(table: pd.DataFrame) -> float | None:
     return float(floor) if floor > 0 else None
 
 
+def floor_sentence(floor: float | None) -> str:
+    """For a caption; "" without a floor."""
+    return f"The dotted line at {floor:.3g} is the score of training images against held-out images." if floor else ""
+
+
 def sizes_in_order(table: pd.DataFrame) -> list[str]:
     """Size names, fewest parameters first, or where these are not known the least compute."""
     order = ["parameters", "macs", "train_flops_per_image"]
@@ -196,6 +201,12 @@ def sizes_in_order(table: pd.DataFrame) -> list[str]:
 def sample_counts(rows: pd.DataFrame) -> list[int]:
     """The numbers of generated images behind the scores, those that are known."""
     return sorted({int(n) for n in rows["samples"].dropna()})
+
+
+def when(final: pd.DataFrame) -> str:
+    """At how many images the scores were taken, for a caption."""
+    counts = final["images_seen"].unique()
+    return f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
 
 
 def short_name(model: str) -> str:

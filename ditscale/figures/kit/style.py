@@ -7,8 +7,10 @@ greyscale and for colour-blind readers.
 
 import itertools
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -74,16 +76,6 @@ def new_axes(height: float = HEIGHT):
     return figure, axes
 
 
-def new_panels(height: float):
-    """Two sets of log axes side by side under one y axis, with a light grid. Call inside ``paper()``."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes in panels:
-        axes.set(xscale="log", yscale="log")
-        axes.grid(True, which="major")
-    return figure, panels
-
-
 def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
     """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, where
     there is a card, ``.json``: the same bytes each time."""
@@ -96,8 +88,14 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     drawing.points.to_csv(points, index=False, lineterminator="\n")
     caption.write_text(drawing.caption + "\n", encoding="utf-8")
     for path in card:
-        path.write_text(json.dumps(drawing.card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, drawing.card)
     return paths
+
+
+def write_json(path: Path, value) -> Path:
+    """The path, of a file that now holds the value."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
 
 
 def freeze(figure: Figure) -> None:
@@ -136,7 +134,7 @@ def ramp(n: int) -> list[str]:
     return [to_hex([np.interp(at, (0.0, 0.5, 1.0), channel) for channel in ends.T]) for at in np.linspace(0.0, 1.0, max(n, 2))[-n:]]
 
 
-def model_lines(models: list[str]) -> dict[str, tuple]:
+def model_lines(models: list[str]) -> dict[str, tuple[Any, str]]:
     """A line style and a marker for each model; after eight they come round again."""
     return {model: MODEL_LINES[i % len(MODEL_LINES)] for i, model in enumerate(models)}
 
@@ -146,7 +144,7 @@ def widths_by_size(sizes: list[str]) -> dict[str, float]:
     return dict(zip(sizes, np.linspace(0.9, 2.7, len(sizes)) if len(sizes) > 1 else [1.8]))
 
 
-def between(corners: np.ndarray, steps: int = 12) -> np.ndarray:
+def between(corners: np.ndarray | list[tuple[float, float]], steps: int = 12) -> np.ndarray:
     """Points along a polyline drawn on log axes, ``(k, 2)``: what labels keep off."""
     logs = np.log(corners)
     part = np.linspace(0.0, 1.0, steps)[:, None]
@@ -160,14 +158,18 @@ def log_limits(values, pad: float = 0.06) -> tuple[float, float]:
     return float(np.exp(low - margin)), float(np.exp(high + margin))
 
 
+def log_axis(axis, values, label: str, pad: float = 0.06, ticks: Callable[..., None] | None = None) -> tuple[float, float]:
+    """Makes an x or y axis logarithmic, with limits around the values, which it returns, and ``plain_log_ticks`` or others."""
+    limits, name = log_limits(values, pad), axis.axis_name
+    axis.axes.set(**{f"{name}label": label, f"{name}scale": "log", f"{name}lim": limits})
+    (ticks or plain_log_ticks)(axis, *limits)
+    return limits
+
+
 def plain_log_ticks(axis, low: float, high: float) -> None:
     """Log-axis ticks at 1, 2, 5 and the like, as plain numbers, close enough for at least four to be seen."""
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        ticks = [step * 10.0 ** power for power in range(-12, 25) for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 4:
-            break
-    else:
+    ticks = _ticks(low, high, 4, range(-12, 25), (1, 1.5, 2, 3, 4, 5, 6, 8))
+    if len(ticks) < 4:
         ticks = [tick for tick in ticker.MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high) if low <= tick <= high]
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
@@ -176,14 +178,18 @@ def plain_log_ticks(axis, low: float, high: float) -> None:
 
 def power_ticks(axis, low: float, high: float) -> None:
     """Log-axis ticks at powers of ten, and between them where that leaves fewer than three: for FLOPs."""
-    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-        ticks = [step * 10.0 ** power for power in range(30) for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) >= 3:
-            break
-    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_locator(ticker.FixedLocator(_ticks(low, high, 3, range(30), range(1, 10))))
     axis.set_major_formatter(ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+def _ticks(low: float, high: float, least: int, powers: range, finest: Iterable[float]) -> list[float]:
+    """Multiples of powers of ten between two limits, by the coarsest steps that give ``least``, or else by the finest."""
+    for steps in ((1,), (1, 3), (1, 2, 5), finest):
+        ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0 ** power) <= high]
+        if len(ticks) >= least:
+            break
+    return ticks
 
 
 def macs_unit(macs) -> tuple[float, str, str]:

@@ -33,7 +33,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantComparison:
     """One variant of one model. ``flops_ratio`` is its training FLOPs an image over the baseline's, NaN without one.
 
     ``outliers`` are runs of the variant or the baseline far from their siblings, anywhere along their curves.
@@ -62,7 +62,7 @@ def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return kept, left_out
 
 
-def compare(table: pd.DataFrame) -> list[Comparison]:
+def compare(table: pd.DataFrame) -> list[VariantComparison]:
     """Each variant of each model that has two or more, by model and then variant, the baseline first.
 
     Raises:
@@ -87,7 +87,7 @@ def main_variant(table: pd.DataFrame) -> str:
     return BASELINE if BASELINE in runs else runs.idxmax()
 
 
-def as_frame(comparisons: list[Comparison]) -> pd.DataFrame:
+def as_frame(comparisons: list[VariantComparison]) -> pd.DataFrame:
     """One row a comparison, for CSV; what is not known is empty."""
     def standing(name: str, place: Standing) -> dict:
         difference = place.difference
@@ -113,7 +113,7 @@ def reason(place: Standing) -> str:
     return place.difference.reason if place.difference else ""
 
 
-def outlier_words(rows: list[Comparison]) -> str:
+def outlier_words(rows: list[VariantComparison]) -> str:
     """Each outlier once, and what is left of each comparison without them, after a space; an empty string where there are none."""
     far = {one.run: one for row in rows for one in row.outliers.found}
     if not far:
@@ -132,7 +132,7 @@ def score_at(flops, scores, at: float) -> float:
     return float(np.exp(np.interp(np.log(at), x, y, left=np.nan, right=np.nan)))
 
 
-def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[Comparison]:
+def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[VariantComparison]:
     variants = {variant: rows[rows["variant"] == variant] for variant in variants_in_order(rows)}
     counts = set.intersection(*(set(own["images_seen"]) for own in variants.values()))
     images = max(counts) if counts else np.nan
@@ -142,7 +142,7 @@ def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[Comparison]:
     cost = {v: (own["train_flops"] / own["images_seen"]).iloc[-1] for v, own in variants.items()}
     runs_of = {v: set(own["run_id"]) for v, own in variants.items()}
     own_far = {v: far.among(runs | runs_of.get(BASELINE, set())) for v, runs in runs_of.items()}
-    return [Comparison(rows["model"].iloc[0], variant, int(own["images_seen"].max()), float(own["train_flops"].max()),
+    return [VariantComparison(rows["model"].iloc[0], variant, int(own["images_seen"].max()), float(own["train_flops"].max()),
                        cost[variant] / cost[BASELINE] if BASELINE in cost else np.nan,
                        _standing(variant, images, at_images, own_far[variant]), _standing(variant, flops, at_flops, own_far[variant]),
                        own_far[variant])

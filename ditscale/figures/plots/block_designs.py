@@ -47,11 +47,9 @@ def _caption(rows: pd.DataFrame, blocks: list[str], floor: float | None) -> str:
         f"{style.metric_name(rows)} of {rows['model'].iloc[0]} by block design, against images seen at the left and against "
         "training compute (2 FLOPs a multiply-add) at the right, after the layout of DiT's Figure 5. "
         f"Training FLOPs an image, as multiples of the cheapest: {costs}.",
-        seeds.sentence([own["run_id"].nunique() for own in by_block.values()]),
+        seeds.sentence([own["run_id"].nunique() for own in by_block.values()]), study_table.floor_sentence(floor),
     ]
-    if floor:
-        parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 SCRIPT = script.figure(__doc__, draw)

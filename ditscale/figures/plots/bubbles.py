@@ -1,10 +1,13 @@
 """Score by model size and patch size, the area of a bubble its forward compute: DiT's Figure 2, left (arXiv 2212.09748)."""
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import beside as published_beside, labels, script, study_table, style
+from ditscale.figures.kit import beside as published_beside, labels, panels, script, study_table, style
 from ditscale.figures.kit.beside import Beside
 
 NAME = "bubbles"
@@ -24,7 +27,7 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
     final, chosen = study_table.at_one_count(usable)
     models, sizes = _models(final).sort_values("macs", ascending=False, ignore_index=True), study_table.sizes_in_order(final)
     if beside is not None:
-        beside = _of_sizes(beside.known("macs", "forward compute").at(final["images_seen"].max()), sizes)
+        beside = _placed(beside.known("macs", "forward compute").at(final["images_seen"].max()).of_sizes(sizes), sizes)
     unit, symbol, words = style.macs_unit(models["macs"])
     with style.paper():
         figure, axes = style.new_axes()
@@ -32,11 +35,10 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
         areas = LARGEST_BUBBLE_PT2 * models["macs"] / models["macs"].max()
         _bubbles(axes, models, sizes, areas)
         _axes(axes, final, sizes, beside)
-        if beside is not None:
-            published_beside.curves(axes, beside, "place", zorder=5)
+        published_beside.curves(axes, beside, "place", zorder=5)
         _legends(figure, axes, models, areas, unit, symbol, beside)
         _label_macs(axes, models, sizes, areas, unit, beside)
-    both = published_beside.points(models, None if beside is None else _as_models(beside), COLUMNS)
+    both = published_beside.points(models, beside, COLUMNS)
     return style.Drawing(NAME, figure, both, _caption(models, words, symbol, chosen + left_out + unknown)
                          + published_beside.caption(beside))
 
@@ -51,17 +53,10 @@ def _models(final: pd.DataFrame) -> pd.DataFrame:
     return models.assign(score=np.exp(models["log"])).drop(columns="log")
 
 
-def _of_sizes(beside: Beside, sizes: list[str]) -> Beside:
-    """The published rows of these sizes, with ``place``, where each stands on the axis of sizes."""
-    kept = beside.rows[beside.rows["size"].isin(sizes)]
-    others = len(beside.rows) - len(kept)
-    note = f" Left out, published of other sizes: {study_table.count(others, 'result')}." if others else ""
-    return Beside(kept.assign(place=[sizes.index(size) + 0.4 for size in kept["size"]]).reset_index(drop=True), beside.left_out + note)
-
-
-def _as_models(beside: Beside) -> Beside:
-    """With the columns of the points; the paper's own number of seeds is not known."""
-    return Beside(beside.rows.assign(seeds=np.nan, lowest=np.nan, highest=np.nan))
+def _placed(beside: Beside, sizes: list[str]) -> Beside:
+    """With ``place``, the position of each row on the axis of sizes, and the columns of the points; a paper's seeds are not known."""
+    place = [sizes.index(size) + 0.4 for size in beside.rows["size"]]
+    return Beside(beside.rows.assign(place=place, seeds=np.nan, lowest=np.nan, highest=np.nan), beside.left_out)
 
 
 def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> None:
@@ -81,20 +76,15 @@ def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> 
 def _axes(axes, final: pd.DataFrame, sizes: list[str], beside: Beside | None) -> None:
     parameters = final.groupby("size")["parameters"].median()
     names = [f"{size}\n{style.short_count(parameters[size], 2)}" if parameters[size] > 0 else size for size in sizes]
-    limits = style.log_limits([*final["score"], *(beside.rows["score"] if beside is not None else [])], pad=0.12)
-    axes.set(ylim=limits, xlabel="Model size and its number of parameters", ylabel=style.score_label(final))
+    axes.set_xlabel("Model size and its number of parameters")
     axes.set_xticks(range(len(sizes)), names)
     axes.grid(False, axis="x")
-    style.plain_log_ticks(axes.yaxis, *limits)
+    style.log_axis(axes.yaxis, published_beside.shown(final, beside)["score"], style.score_label(final), pad=0.12)
 
 
 def _legends(figure, axes, models: pd.DataFrame, areas: pd.Series, unit: float, symbol: str, beside: Beside | None) -> None:
     """Above the axes: colour by patch size, and areas of the least, the middle and the most compute."""
-    patches = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p),
-                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
-               for p in sorted(models["patch_size"].unique())]
-    patches += published_beside.handles(beside) if beside is not None else []
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
+    panels.patch_legend(figure, models, published_beside.handles(beside))
     order = models["macs"].sort_values().index
     shown = dict.fromkeys([order[len(order) // 3], order[2 * len(order) // 3], order[-1]])
     bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID, markersize=np.sqrt(areas[i]),
@@ -106,31 +96,26 @@ def _legends(figure, axes, models: pd.DataFrame, areas: pd.Series, unit: float, 
 
 def _label_macs(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series, unit: float, beside: Beside | None) -> None:
     """Each bubble's MACs beside it, and the names of published results."""
-    points = [(sizes.index(size), score) for size, score in zip(models["size"], models["score"])]
+    own = [(float(sizes.index(size)), score) for size, score in zip(models["size"], models["score"])]
     radii = list(np.sqrt(areas / np.pi))
-    texts, markers = [f"{macs / unit:.3g}" for macs in models["macs"]], [(*point, radius) for point, radius in zip(points, radii)]
-    lines = [np.column_stack([np.linspace(*pair[:, 0], 12), np.geomspace(*pair[:, 1], 12)]) for pair in _pairs(models, sizes)]
-    if beside is not None:
-        others = published_beside.names(beside, "place")
-        points, texts, radii = points + others[0], texts + others[1], radii + others[2]
-        markers += published_beside.markers(beside, "place")
-    labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(lines) if lines else None)
+    points, texts, others = published_beside.names(beside, "place")
+    markers = [(*point, radius) for point, radius in zip(own, radii)] + published_beside.markers(beside, "place")
+    lines = [np.column_stack([np.linspace(a[0], b[0], 12), np.geomspace(a[1], b[1], 12)]) for a, b in _pairs(models, sizes)]
+    labels.place(axes, own + points, [f"{macs / unit:.3g}" for macs in models["macs"]] + texts, radii + others, markers=markers,
+                 crossed=np.vstack(lines) if lines else None)
 
 
-def _pairs(models: pd.DataFrame, sizes: list[str]):
-    """The ends of the lines that join bubbles, ``(2, 2)`` each."""
+def _pairs(models: pd.DataFrame, sizes: list[str]) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+    """The two ends, (place, score) each, of the lines that join bubbles."""
     for _, own in models.groupby("patch_size"):
-        corners = np.array(sorted((sizes.index(size), score) for size, score in zip(own["size"], own["score"])), float)
-        yield from (corners[i:i + 2] for i in range(len(corners) - 1))
+        yield from pairwise(sorted((float(sizes.index(size)), score) for size, score in zip(own["size"], own["score"])))
 
 
 def _caption(models: pd.DataFrame, words: str, symbol: str, note: str) -> str:
-    counts = models["images_seen"].unique()
-    when = f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
     seeds = ("one run a model" if models["seeds"].max() == 1 else
              "geometric means over a model's seeds, an upright line from the best to the worst")
-    return (f"{style.metric_name(models)} {when} by model size and patch size, after the layout of DiT's Figure 2: the area of a bubble, and "
-            f"the number beside it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
+    return (f"{style.metric_name(models)} {study_table.when(models)} by model size and patch size, after the layout of DiT's Figure 2: the "
+            f"area of a bubble, and the number beside it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
 
 
 SCRIPT = script.figure(__doc__, draw, beside=True)

@@ -52,14 +52,12 @@ def draw(table: pd.DataFrame, options: SimpleNamespace, beside: Beside | None = 
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _curves(axes, usable, lines, papers)
-        drawn = pd.concat([usable, beside.rows]) if beside is not None else usable
+        drawn = published_beside.shown(usable, beside)
         costs.axis(axes, drawn["cost"], options.cost)
         panels.score_axis([axes], style.score_label(usable), drawn["score"])
         handles, kinds = _handles(usable, lines, papers)
-        if beside is not None:
-            published_beside.curves(axes, beside, "cost")
-            handles += published_beside.handles(beside)
-        panels.legend(figure, handles, columns=4, break_after=kinds)
+        published_beside.curves(axes, beside, "cost")
+        panels.legend(figure, handles + published_beside.handles(beside), columns=4, break_after=kinds)
         arrows = _arrows(axes, found)
         _words(axes, usable, arrows, [run for one in found for run in one.outliers.runs], papers, beside)
     caption = _caption(usable, found, arrows, options, papers) + left_out + alone + unknown + published_beside.caption(beside)
@@ -143,11 +141,9 @@ def _seeds(axes, own: pd.DataFrame, look: panels.Look) -> None:
 
 
 def _handles(usable: pd.DataFrame, lines: dict, papers: bool) -> tuple[list[Line2D], int]:
-    variants = variant_table.variants_in_order(usable)
-    handles = [Line2D([], [], color=style.variant_colour(v), linewidth=3.5, label=v) for v in variants]
-    if not papers:
-        handles += [panels.handle(panels.Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
-    return handles, len(variants)
+    variants = panels.variant_handles(usable)
+    models = [panels.handle(panels.Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
+    return variants + ([] if papers else models), len(variants)
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,9 @@ class Arrow:
 
 def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
     """Draws each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below."""
-    (low, high), taken, arrows = np.log(axes.get_ylim()), [], []
+    low, high = np.log(axes.get_ylim())
+    taken: list[float] = []
+    arrows: list[Arrow] = []
     for one in found:
         for part, scores in _places(one):
             middle = len(scores) // 2
@@ -225,10 +223,9 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
         last = usable.sort_values("cost").groupby("model", sort=False).tail(1)
         points, texts = points + list(zip(last["cost"], last["score"])), texts + list(last["model"])
         radii, colours = radii + [5.0] * len(last), colours + [style.INK] * len(last)
-    if beside is not None:
-        others = published_beside.names(beside, "cost")
-        points, texts, radii = points + others[0], texts + others[1], radii + others[2]
-        colours, markers = colours + [style.INK] * len(others[0]), markers + published_beside.markers(beside, "cost")
+    others = published_beside.names(beside, "cost")
+    points, texts, radii = points + others[0], texts + others[1], radii + others[2]
+    colours, markers = colours + [style.INK] * len(others[0]), markers + published_beside.markers(beside, "cost")
     if points:
         labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colours=colours)
 

@@ -5,6 +5,7 @@ A cell is a model, a variant and a number of images; its seeds count as their ge
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
         costs.axis(axes, [cell.cost for cell in found.cells], options.cost)
         edges = [end for cell in found.cells for end in ((cell.interval.low, cell.interval.high) if cell.interval else (cell.score,))]
         panels.score_axis([axes], style.score_label(usable), edges)
-        panels.legend(figure, _handles(found, variant_table.variants_in_order(usable)), columns=3)
+        panels.legend(figure, panels.variant_handles(usable) + _handles(found), columns=3)
         _names(axes, found)
     return style.Drawing(NAME, figure, _points(found, variants), _caption(usable, found, options) + left_out + unknown, found.card())
 
@@ -65,9 +66,9 @@ def _doubtful(cell: Cell) -> bool:
     return not cell.probability >= 0.5
 
 
-def _handles(found: Frontier, variants: list[str]) -> list[Line2D]:
-    handles = [Line2D([], [], color=style.variant_colour(variant), linewidth=3.5, label=variant) for variant in variants]
-    dots = {"linestyle": "", "marker": "o", "markersize": 7.0, "color": style.INK}
+def _handles(found: Frontier) -> list[Line2D]:
+    handles = []
+    dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 7.0, "color": style.INK}
     known = found.noise.status.ok
     if known:
         handles.append(Line2D([], [], **dots, label="on it, even odds or better"))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import beside as published_beside, labels, script, study_table, style
+from ditscale.figures.kit import beside as published_beside, labels, panels, script, study_table, style
 from ditscale.figures.kit.beside import Beside
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 
@@ -39,10 +39,10 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
         colours = [style.patch_colour(p) for p in final["patch_size"]]
         axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colours, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
-        shown = final if beside is None else pd.concat([final, beside.rows])
-        _axes(axes, shown, unit, symbol)
-        if beside is not None:
-            published_beside.curves(axes, beside, "macs", unit, zorder=5)
+        shown = published_beside.shown(final, beside)
+        style.log_axis(axes.xaxis, shown["macs"] / unit, style.macs_axis_label(symbol), pad=0.10)
+        style.log_axis(axes.yaxis, shown["score"], style.score_label(final), pad=0.12)
+        published_beside.curves(axes, beside, "macs", unit, zorder=5)
         _legends(figure, axes, final, beside)
         _print_correlation(axes, r)
         _label_models(axes, final, unit, areas, beside)
@@ -63,22 +63,9 @@ def _correlation(final: pd.DataFrame) -> Correlation:
     return pearson_log_x(final["macs"], final["score"])
 
 
-def _axes(axes, final: pd.DataFrame, unit: float, symbol: str) -> None:
-    axes.set_xlabel(style.macs_axis_label(symbol))
-    axes.set_ylabel(style.score_label(final))
-    limits = style.log_limits(final["macs"] / unit, pad=0.10), style.log_limits(final["score"], pad=0.12)
-    axes.set(xlim=limits[0], ylim=limits[1])
-    style.plain_log_ticks(axes.xaxis, *limits[0])
-    style.plain_log_ticks(axes.yaxis, *limits[1])
-
-
 def _legends(figure, axes, final: pd.DataFrame, beside: Beside | None) -> None:
     """Above the axes, where no model can be: colour by patch size, and area by parameters."""
-    patches = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p),
-                      markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
-               for p in sorted(final["patch_size"].unique())]
-    patches += published_beside.handles(beside) if beside is not None else []
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches), handletextpad=0.2, columnspacing=0.9)
+    panels.patch_legend(figure, final, published_beside.handles(beside))
     largest = final["parameters"].max()
     parameters = final.groupby("size")["parameters"].median()
     bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID,
@@ -101,29 +88,20 @@ def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series, besi
     """One label a model, at the first of its seeds."""
     first = final.drop_duplicates("model")
     all_radii = np.sqrt(areas / np.pi)
-    points, radii = list(zip(first["macs"] / unit, first["score"])), list(all_radii[first.index])
-    names = [study_table.short_name(model) for model in first["model"]]
-    markers = list(zip(final["macs"] / unit, final["score"], all_radii))
-    if beside is not None:
-        others = published_beside.names(beside, "macs", unit)
-        points, names, radii = points + others[0], names + others[1], radii + others[2]
-        markers += published_beside.markers(beside, "macs", unit)
-    labels.place(axes, points, names, radii, markers=markers)
+    points, names, radii = published_beside.names(beside, "macs", unit)
+    markers = list(zip(final["macs"] / unit, final["score"], all_radii)) + published_beside.markers(beside, "macs", unit)
+    labels.place(axes, list(zip(first["macs"] / unit, first["score"])) + points, list(map(study_table.short_name, first["model"])) + names,
+                 list(all_radii[first.index]) + radii, markers=markers)
 
 
 def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
     value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
     return (
-        f"{style.metric_name(final)} {_when(final)} against the model's forward compute in {words} per image, "
+        f"{style.metric_name(final)} {study_table.when(final)} against the model's forward compute in {words} per image, "
         f"after the layout of DiT's Figure 8. One bubble a run, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
         f"{_samples(final)}{note}"
     )
-
-
-def _when(final: pd.DataFrame) -> str:
-    counts = final["images_seen"].unique()
-    return f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
 
 
 def _samples(final: pd.DataFrame) -> str:

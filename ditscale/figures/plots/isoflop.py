@@ -17,13 +17,13 @@ from matplotlib.lines import Line2D
 from ditscale.errors import UserError
 from ditscale.figures.kit import isoflop_words as words, law_points, panels, script, study_table, style
 from ditscale.figures.kit.law_points import LawPoints
+from ditscale.scaling.approaches import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of, vertex_interval
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import Fit, fit
 from ditscale.scaling.interval import Interval, percentiles
-from ditscale.scaling.isoflop import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of
+from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import MIN_RUNS
-from ditscale.scaling.vertex import vertex_interval
 
 NAME = "isoflop"
 LEAST_SIZES, LEAST_BUDGETS = 3, 2
@@ -111,7 +111,7 @@ def binning(points: LawPoints, options) -> dict:
     """How points are put into budgets: those of the command line, else of the column, else by width."""
     if options.budgets:
         return {"budgets": options.budgets}
-    if law_points.BUDGET in points.rows and points.rows[law_points.BUDGET].notna().any():
+    if points.states_budgets:
         return {"budget": points.rows[law_points.BUDGET]}
     return {"width": options.width / 100}
 
@@ -155,9 +155,10 @@ def _budget(compute: float, rows: pd.DataFrame, spread: float, curve: str) -> Bu
 
 def _surface_optima(surface: Fit, kept: list[Budget], rule: Spending) -> dict:
     """N* of each budget by the surface with intervals over resampled runs, and its exponent's; empty where none stands."""
-    if not surface.drawable or not rule.stands:
+    law = surface.law
+    if not isinstance(law, Chinchilla) or not surface.drawable or not rule.stands:
         return {}
-    optima = {"sizes": [float(rule.optimal_size(surface.law, budget.compute)) for budget in kept], "exponent": rule.exponent(surface.law)}
+    optima = {"sizes": [float(rule.optimal_size(law, budget.compute)) for budget in kept], "exponent": rule.exponent(law)}
     if surface.n_runs < MIN_RUNS:
         return {**optima, "intervals": [None] * len(kept), "exponent_interval": None}
     laws = resampled_surfaces(surface, RESAMPLES, seed=0)
@@ -206,7 +207,7 @@ def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: 
     if line.ok:
         axes.plot(span, line.size(span), color=style.INK, linewidth=1.4, zorder=2)
         text.append(f"{words.NAMES[line.method]}: N* ∝ C$^{{{line.exponent:.2f}}}$")
-    if optima:
+    if optima and isinstance(surface.law, Chinchilla):
         for budget, size, interval, colour in zip(kept, optima["sizes"], optima["intervals"], colours):
             shown += _mark(axes, budget.compute * apart, size, interval, "o", colour, style.PAPER)
         axes.plot(span, points.spending.optimal_size(surface.law, span), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)

@@ -106,17 +106,8 @@ def _curve(axes, run: pd.DataFrame, look: panels.Look) -> None:
 
 def _loss_axis(axes, own: pd.DataFrame) -> None:
     """Limits by the smooth curves: a spike leaves the panel. Logarithmic where they span a factor of ten."""
-    if own.empty:
-        return
-    if panels.log_or_linear(own["smooth"]):
-        limits = style.log_limits(own["smooth"])
-        axes.set(yscale="log", ylim=limits)
-        style.plain_log_ticks(axes.yaxis, *limits)
-        panels.thin_ticks(axes.yaxis, *limits, apart=0.12)
-    else:
-        margin = 0.06 * np.ptp(own["smooth"]) or 0.1 * abs(own["smooth"].iloc[0]) or 0.1
-        axes.set_ylim(own["smooth"].min() - margin, own["smooth"].max() + margin)
-        axes.locator_params(axis="y", nbins=6)
+    if not own.empty:
+        panels.value_axis(axes, own["smooth"], panels.log_or_linear(own["smooth"]), pad=0.06, apart=0.12, bins=6)
 
 
 def _images_axis(axes, end: float, label: str) -> None:

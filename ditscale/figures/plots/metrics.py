@@ -3,7 +3,6 @@
 A row a metric: at the left each run against its training compute, at the right the ends of runs against model MACs.
 """
 
-import numpy as np
 import pandas as pd
 
 from ditscale.evaluation.metrics.table import values
@@ -35,9 +34,10 @@ def draw(table: pd.DataFrame) -> style.Drawing:
             for own in panels.seed_groups(rows.dropna(subset=[column])):
                 panels.seed_curves(left, own, "train_flops", looks.runs[own["run_id"].iloc[0]], column, log)
             correlations[label] = _ends(right, final.dropna(subset=[column]), column, unit, looks)
-            _y_axis(left, rows[column].dropna(), f"{label}\n{'higher' if higher else 'lower'} is better", log)
+            left.set_ylabel(f"{label}\n{'higher' if higher else 'lower'} is better")
+            panels.value_axis(left, rows[column].dropna(), log, pad=0.08, apart=0.13, bins=5)
         panels.flops_axis(grid[-1][0], rows["train_flops"])
-        _macs_axis(grid[-1][1], rows["macs"] / unit, symbol)
+        style.log_axis(grid[-1][1].xaxis, rows["macs"] / unit, f"Model ({symbol} per image)", pad=0.10)
         figure.align_ylabels()
         panels.legend(figure, looks.handles, break_after=looks.kinds)
     return style.Drawing(NAME, figure, rows[[*COLUMNS, *(c for c in held if c != "score")]],
@@ -67,25 +67,6 @@ def _ends(axes, final: pd.DataFrame, column: str, unit: float, looks: panels.Loo
 
 def _told(r: Correlation) -> str:
     return f"r = {style.signed(r.value, 2)}, n = {r.n}" if r.status.ok else f"no r, n = {r.n}"
-
-
-def _y_axis(axes, values: pd.Series, label: str, log: bool) -> None:
-    axes.set_ylabel(label)
-    if log:
-        limits = style.log_limits(values, pad=0.08)
-        axes.set(yscale="log", ylim=limits)
-        style.plain_log_ticks(axes.yaxis, *limits)
-        panels.thin_ticks(axes.yaxis, *limits, apart=0.13)
-    else:
-        margin = 0.08 * np.ptp(values) or 0.1 * abs(values.iloc[0]) or 0.1
-        axes.set_ylim(values.min() - margin, values.max() + margin)
-        axes.locator_params(axis="y", nbins=5)
-
-
-def _macs_axis(axes, values: pd.Series, symbol: str) -> None:
-    limits = style.log_limits(values, pad=0.10)
-    axes.set(xlabel=f"Model ({symbol} per image)", xscale="log", xlim=limits)
-    style.plain_log_ticks(axes.xaxis, *limits)
 
 
 def _caption(rows: pd.DataFrame, final: pd.DataFrame, correlations: dict, looks: panels.Looks, words: str) -> str:

@@ -4,16 +4,17 @@ One point a finished run, its last evaluation. Earlier checkpoints are not fitte
 where the learning rate decays they are runs cut short, not runs of a smaller budget.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from ditscale.figures.kit import study_table
+from ditscale.figures.kit import study_table, style
 from ditscale.figures.kit.script import Script
 from ditscale.scaling.fitting import Fit, fit_power_law
+from ditscale.scaling.laws import PowerLaw
 from ditscale.scaling.profile import ProfileIntervals
 
 COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
@@ -32,6 +33,11 @@ class StudyLaw:
     fit: Fit
     intervals: ProfileIntervals
     context: dict
+
+    @property
+    def law(self) -> PowerLaw | None:
+        """The law of ``fit``, None where there is none."""
+        return cast(PowerLaw | None, self.fit.law)
 
     def card(self) -> dict:
         return self.fit.card(self.intervals, self.context)
@@ -70,10 +76,7 @@ def fit_laws(table: pd.DataFrame) -> dict[str, StudyLaw]:
 
 def write(laws: dict[str, StudyLaw], out: Path) -> list[Path]:
     """Writes ``power_law.json`` with one card a cost."""
-    path = out / "power_law.json"
-    cards = {f"score_vs_{cost}": law.card() for cost, law in laws.items()}
-    path.write_text(json.dumps(cards, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return [path]
+    return [style.write_json(out / "power_law.json", {f"score_vs_{cost}": law.card() for cost, law in laws.items()})]
 
 
 SCRIPT = Script(__doc__, lambda table, arguments, out: write(fit_laws(table), out))

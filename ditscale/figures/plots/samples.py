@@ -85,7 +85,7 @@ def _grid(rows: pd.DataFrame, sheets: list, classes: list[int], columns: list[in
     tile = (style.WIDTH - 1.45) / max(width, 6.0)                        # inches; the rest is for the texts
     tall = tile * height + 0.42
     figure = Figure(figsize=(style.WIDTH, tall))
-    axes = figure.add_axes([0.80 / style.WIDTH, 0.06 / tall, tile * width / style.WIDTH, tile * height / tall])
+    axes = figure.add_axes((0.80 / style.WIDTH, 0.06 / tall, tile * width / style.WIDTH, tile * height / tall))
     axes.imshow(_mosaic(sheets, columns, lefts, tops), extent=(0, width, height, 0), interpolation="nearest",
                 aspect="auto")
     axes.axis("off")

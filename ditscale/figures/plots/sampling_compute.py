@@ -42,7 +42,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
             colour, marker = style.patch_colour(run["patch_size"].iloc[0]), style.patch_marker(run["patch_size"].iloc[0])
             axes.plot(run["sampling_flops"], run["score"], color=colour, linewidth=widths[run["size"].iloc[0]], marker=marker,
                       markersize=4.4, markerfacecolor=style.PAPER, markeredgecolor=colour, markeredgewidth=1.0, zorder=2)
-        _axes(axes, rows)
+        style.log_axis(axes.xaxis, rows["sampling_flops"], "Sampling compute (FLOPs per image)", 0.08, style.power_ticks)
+        style.log_axis(axes.yaxis, rows["score"], style.score_label(rows), pad=0.08)
         _legend(figure, rows)
         _label_ends(axes, rows)
     return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, note))
@@ -86,13 +87,6 @@ def _require_whole_guidance(usable: pd.DataFrame) -> None:
         if scale != 1 and interval not in EVERYWHERE:
             raise UserError(f"guidance acts on the noise levels {interval} only: the steps that run the model twice are not in this table, "
                             "so sampling compute is not known; use scores that are guided throughout or not at all")
-
-
-def _axes(axes, rows: pd.DataFrame) -> None:
-    xlim, ylim = style.log_limits(rows["sampling_flops"], pad=0.08), style.log_limits(rows["score"], pad=0.08)
-    axes.set(xlabel="Sampling compute (FLOPs per image)", ylabel=style.score_label(rows), xlim=xlim, ylim=ylim)
-    style.power_ticks(axes.xaxis, *xlim)
-    style.plain_log_ticks(axes.yaxis, *ylim)
 
 
 def _legend(figure, rows: pd.DataFrame) -> None:

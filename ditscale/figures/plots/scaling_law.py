@@ -26,6 +26,7 @@ NAME = "scaling_law"
 COSTS = ("train_flops", "macs")
 COLUMNS = ["run", "model", "N", "D", "C", "score"]
 STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 16, 3, 6
+BAND_PLACES = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)      # of a curve's steps, where its band is computed
 OPTIONS = {
     "form": {"type": click.Choice(tuple(FORMS)), "default": "power_law", "show_default": True, "help": "The law."},
     "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of a form that has one."},
@@ -115,8 +116,7 @@ def _band_at(form, lines: list[dict]):
     """The x of the band; None where there are more curves than bands are told apart."""
     if len(lines) > MOST_BANDS:
         return None
-    some = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)
-    at = {name: np.concatenate([line["columns"][name][some] for line in lines]) for name in form.VARIABLES}
+    at = {name: np.concatenate([line["columns"][name][BAND_PLACES] for line in lines]) for name in form.VARIABLES}
     return at["x"] if list(at) == ["x"] else at
 
 
@@ -167,10 +167,9 @@ def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: 
         handles.append(Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data"))
     if intervals.band is None:
         return handles
-    some = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)
     for i, line in enumerate(lines):
         own = slice(i * BAND_STEPS, (i + 1) * BAND_STEPS)
-        axes.fill_between(line["x"][some], intervals.band.low[own], intervals.band.high[own], linewidth=0, zorder=1,
+        axes.fill_between(line["x"][BAND_PLACES], intervals.band.low[own], intervals.band.high[own], linewidth=0, zorder=1,
                           color=style.BAND if line["N"] is None else colours[line["N"]], alpha=0.3)
     handles.append(Line2D([], [], color=style.BAND, linewidth=7, alpha=0.5, label="95 % band (profile)"))
     return handles
@@ -234,9 +233,9 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
     elif found.drawable:
         parts.append("Nothing could be held out: without the largest, too little stays for a law.")
     if found.hold_out_in_time is not None:
-        of = found.hold_out_in_time
-        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * of.error, 1)} % off at the runs' ends, root mean square "
-                     f"{style.percent(of.rms)}" + (f", p = {of.p:.2g} against the seeds." if of.p is not None else ", without seeds to test it by."))
+        ends = found.hold_out_in_time
+        parts.append(f"Fitted on the first half of each run it is {style.signed(100 * ends.error, 1)} % off at the runs' ends, root mean square "
+                     f"{style.percent(ends.rms)}" + (f", p = {ends.p:.2g} against the seeds." if ends.p is not None else ", without seeds to test it by."))
     if list(found.points.columns) != ["x"]:
         which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
         parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "

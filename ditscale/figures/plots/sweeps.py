@@ -57,8 +57,8 @@ def _looks(rows: pd.DataFrame) -> dict[str, panels.Look]:
     if first["variant"].nunique() > 1:
         lines = style.model_lines(list(first["model"].unique()))
         return {curve: panels.Look(style.variant_colour(run["variant"]), *lines[run["model"]]) for curve, run in first.iterrows()}
-    lines, n = style.MODEL_LINES, len(PALETTE)
-    return {curve: panels.Look(PALETTE[i % n], *lines[(i + i // n) % len(lines)]) for i, curve in enumerate(first.index)}
+    n, shapes = len(PALETTE), style.MODEL_LINES
+    return {curve: panels.Look(PALETTE[i % n], *shapes[(i + i // n) % len(shapes)]) for i, curve in enumerate(first.index)}
 
 
 def _curve(axes, own: pd.DataFrame, look: panels.Look, joined: bool) -> pd.DataFrame:

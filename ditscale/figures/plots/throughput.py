@@ -3,6 +3,9 @@
 Only what runs logged; nothing is forecast. Runs that differ in seed alone share a bar.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
@@ -16,7 +19,7 @@ from ditscale.figures.kit import panels, script, study_table, style, variant_tab
 NAME = "throughput"
 BAR = ["model", "variant"]
 # Told apart in a bar's label where runs of one model and variant differ in them: (column, how a value reads).
-SETTINGS = {"block": lambda v: panels.BLOCK_NAMES.get(v, v), "mask_ratio": lambda v: f"mask {v:g}",
+SETTINGS: dict[str, Callable[[Any], str]] = {"block": lambda v: panels.BLOCK_NAMES.get(v, v), "mask_ratio": lambda v: f"mask {v:g}",
             "accelerators": lambda v: study_table.count(v, "accelerator"), "global_batch": lambda v: f"batch {v}",
             "micro_batch": lambda v: f"micro batch {v:g}", "precision": str, "strategy": str}
 COLUMNS = [*BAR, *SETTINGS, "device", "runs", "images_per_second", "mfu", "peak_memory_gib"]

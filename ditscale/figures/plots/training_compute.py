@@ -37,12 +37,10 @@ def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.Study
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _curves(axes, usable)
-        _axes(axes, usable if beside is None else pd.concat([usable, beside.rows]), law, floor)
+        _axes(axes, published_beside.shown(usable, beside), law, floor)
         handles = [*_law(axes, law), *_floor_line(axes, floor)]
-        if beside is not None:
-            published_beside.curves(axes, beside, "train_flops")
-            handles += published_beside.handles(beside)
-        _legends(figure, handles, usable)
+        published_beside.curves(axes, beside, "train_flops")
+        _legends(figure, handles + published_beside.handles(beside), usable)
         _label_ends(axes, usable, law, beside)
     caption = _caption(usable, final, law, floor, chosen + left_out + unknown) + published_beside.caption(beside)
     return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS), caption)
@@ -67,14 +65,10 @@ def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | No
     if law.fit.drawable and law.intervals.band is not None:
         band = law.intervals.band
         shown += list(np.clip([band.low.min(), band.high.max()], min(shown) / 1.5, max(shown) * 1.5))
-    axes.set_xlabel("Training compute (FLOPs)")
-    axes.set_ylabel(style.score_label(usable))
-    xlim = style.log_limits(usable["train_flops"])
-    xlim = xlim[0], xlim[1] * (xlim[1] / xlim[0]) ** 0.06                                # room for the last labels
-    ylim = style.log_limits(shown)
-    axes.set(xlim=xlim, ylim=ylim)
-    style.power_ticks(axes.xaxis, *xlim)
-    style.plain_log_ticks(axes.yaxis, *ylim)
+    low, high = style.log_limits(usable["train_flops"])
+    axes.set(xlabel="Training compute (FLOPs)", xlim=(low, high * (high / low) ** 0.06))     # room for the last labels
+    style.power_ticks(axes.xaxis, *axes.get_xlim())
+    style.log_axis(axes.yaxis, shown, style.score_label(usable))
 
 
 def _law(axes, law: power_law.StudyLaw) -> list:
@@ -83,7 +77,7 @@ def _law(axes, law: power_law.StudyLaw) -> list:
         return []
     grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
     line, = axes.plot(grid, law.fit.law.evaluate(grid), color=style.INK, linestyle=(0, (5, 2.5)), linewidth=1.3,
-                      zorder=5, label=f"final points: score ∝ C$^{{{-law.fit.law.alpha:.2f}}}$")
+                      zorder=5, label=f"final points: score ∝ C$^{{{-law.law.alpha:.2f}}}$")
     band = law.intervals.band
     if band is None:
         return [line]
@@ -117,13 +111,9 @@ def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Bes
     if law.fit.drawable:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
         along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
-    names = [study_table.short_name(model) for model in ends]
-    points, radii, markers = list(ends.values()), [4.2] * len(ends), []
-    if beside is not None:
-        others = published_beside.names(beside, "train_flops")
-        points, names, radii = points + others[0], names + others[1], radii + others[2]
-        markers = published_beside.markers(beside, "train_flops")
-    labels.place(axes, points, names, radii, markers=markers, crossed=np.vstack(along))
+    points, names, radii = published_beside.names(beside, "train_flops")
+    labels.place(axes, list(ends.values()) + points, list(map(study_table.short_name, ends)) + names, [4.2] * len(ends) + radii,
+                 markers=published_beside.markers(beside, "train_flops"), crossed=np.vstack(along))
 
 
 def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_out: str) -> str:
@@ -157,7 +147,7 @@ def law_sentence(law: power_law.StudyLaw) -> str:
         return f"No power law: {law.fit.words}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
               f"∝ C^−α with α = "
-              f"{style.signed(law.fit.law.alpha)}")
+              f"{style.signed(law.law.alpha)}")
     if not law.intervals.status.ok:
         return f"{fitted}; no interval: {law.intervals.sentence}."
     alpha = law.intervals.coefficients["alpha"]

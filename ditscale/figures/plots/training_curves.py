@@ -23,19 +23,18 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
     """
     usable, left_out = study_table.scored(table)
     sizes, patches = study_table.sizes_in_order(usable), sorted(usable["patch_size"].unique(), reverse=True)
-    beside = None if beside is None else _of_panels(beside, sizes, patches)
-    shown = usable if beside is None else pd.concat([usable, beside.rows])
+    beside = beside and beside.of_sizes(sizes, patches)
+    shown = published_beside.shown(usable, beside)
     with style.paper():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        upper, lower = figure.subfigures(2, 1)
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
         by_patch = _panels(upper, [f"patch size {patch}" for patch in patches], shown)
         by_size = _panels(lower, [f"size {size}" for size in sizes], shown)
         widths = style.widths_by_size(sizes)
         for axes, column, value in [*((a, "patch_size", p) for a, p in zip(by_patch, patches)),
                                     *((a, "size", s) for a, s in zip(by_size, sizes))]:
             _curves(axes, usable[usable[column] == value], widths)
-            if beside is not None:
-                published_beside.curves(axes, Beside(beside.rows[beside.rows[column] == value]), "images_seen", scale=0.65)
+            published_beside.curves(axes, beside and Beside(beside.rows[beside.rows[column] == value]), "images_seen", scale=0.65)
         _legend(figure, upper, patches, widths, beside)
         for axes, patch in zip(by_patch, patches):
             _label_ends(axes, usable[usable["patch_size"] == patch], "size")
@@ -43,14 +42,6 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
             _label_ends(axes, usable[usable["size"] == size], "patch_size")
     return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS),
                          _caption(usable, left_out) + published_beside.caption(beside, named=False))
-
-
-def _of_panels(beside: Beside, sizes: list[str], patches: list[int]) -> Beside:
-    """The published rows that have a panel."""
-    kept = beside.rows[beside.rows["size"].isin(sizes) & beside.rows["patch_size"].isin(patches)]
-    others = len(beside.rows) - len(kept)
-    note = f" Left out, published of other sizes: {study_table.count(others, 'result')}." if others else ""
-    return Beside(kept.reset_index(drop=True), beside.left_out + note)
 
 
 def _panels(figure, titles: list[str], shown: pd.DataFrame) -> list:
@@ -99,7 +90,7 @@ def _legend(figure, upper, patches: list[int], widths: dict[str, float], beside:
     handles = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=5, linewidth=1.6,
                       label=f"patch size {p}") for p in patches]
     handles += [Line2D([], [], color=style.MUTED, linewidth=width, label=size) for size, width in widths.items()]
-    others = published_beside.handles(beside) if beside is not None else []
+    others = published_beside.handles(beside)
     wide, blank = len(handles), Line2D([], [], linestyle="", label=" ")
     rows = [handles, [*others, *[blank] * (wide - len(others))]] if others else [handles]
     figure.legend(handles=[row[i] for i in range(wide) for row in rows], loc="outside upper left", ncols=wide, columnspacing=1.2,

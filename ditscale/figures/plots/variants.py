@@ -27,7 +27,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     floor = study_table.floor_of(rows)
     lines = style.model_lines(list(rows["model"].unique()))
     with style.paper():
-        figure, both = style.new_panels(height=4.0)
+        figure, [both] = panels.grid(1, 2, row_height=3.33, sharey=True)
         for axes, (column, standing, axis) in zip(both, PANELS):
             _curves(axes, rows, column, lines)
             _rulers(axes, comparisons, standing)
@@ -37,13 +37,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
 
 
-def write(table: pd.DataFrame, out: Path) -> list[Path]:
-    """The four files of the figure and ``variant_comparison.csv``."""
-    paths = style.save(draw(table), out)
-    return [*paths, write_comparison(table, out)]
-
-
 def write_comparison(table: pd.DataFrame, out: Path) -> Path:
+    """``variant_comparison.csv``."""
     path = out / "variant_comparison.csv"
     variant_table.as_frame(variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
     return path
@@ -55,7 +50,7 @@ def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
         panels.run_curve(axes, run, column, "score", look)
 
 
-def _rulers(axes, comparisons: list[variant_table.Comparison], standing: str) -> None:
+def _rulers(axes, comparisons: list[variant_table.VariantComparison], standing: str) -> None:
     """A thin upright line through the scores that are compared, a model each."""
     for model in dict.fromkeys(row.model for row in comparisons):
         places = [getattr(row, standing) for row in comparisons if row.model == model]
@@ -66,35 +61,28 @@ def _rulers(axes, comparisons: list[variant_table.Comparison], standing: str) ->
 
 
 def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> None:
-    """Above both panels, row by row: colours for the variants; then lines and markers for the models, and the rest."""
-    variants = [Line2D([], [], color=style.variant_colour(v), linewidth=3.5, label=v)
-                for v in variant_table.variants_in_order(rows)]
-    others = [Line2D([], [], color=style.MUTED, linestyle=dashes, marker=marker, markersize=5.0, linewidth=1.5,
-                     label=study_table.short_name(model)) for model, (dashes, marker) in lines.items()]
+    """Above both panels: colours for the variants; in a new row lines and markers for the models, and the rest."""
+    variants = panels.variant_handles(rows)
+    others = [panels.handle(panels.Look(style.MUTED, dashes, marker, 1.5), study_table.short_name(model))
+              for model, (dashes, marker) in lines.items()]
     others.append(Line2D([], [], color=style.MUTED, linestyle="", marker="|", markersize=12, label="compared here"))
-    if floor:
-        others.append(Line2D([], [], color=style.INK, linestyle=":", linewidth=1.4, label="floor"))
-    wide = max(4, len(variants))
-    cells = [*variants, *[None] * (wide - len(variants)), *others, *[None] * (-len(others) % wide)]
-    handles = [cell or Line2D([], [], linestyle="", label=" ") for i in range(wide) for cell in cells[i::wide]]
-    figure.legend(handles=handles, loc="outside upper left", ncols=wide, handlelength=2.6, columnspacing=1.6)
+    others += [panels.floor_handle()] if floor else []
+    panels.legend(figure, variants + others, max(4, len(variants)), len(variants), handlelength=2.6, columnspacing=1.6)
 
 
-def _caption(rows: pd.DataFrame, comparisons: list[variant_table.Comparison], floor: float | None,
+def _caption(rows: pd.DataFrame, comparisons: list[variant_table.VariantComparison], floor: float | None,
              left_out: str) -> str:
     parts = [
         f"{style.metric_name(rows)} of the training variants, against images seen at the left and against training "
         "compute at the right: one curve a run, colour for the variant, line and marker for the model, the filled "
         "marker its end. What a variant costs beside the baseline moves its curve at the right. Thin upright lines "
         "stand at the largest image count, and at the most training FLOPs, that all variants of a model share.",
-        seeds_sentence(comparisons) + variant_table.outlier_words(comparisons),
+        seeds_sentence(comparisons) + variant_table.outlier_words(comparisons), study_table.floor_sentence(floor),
     ]
-    if floor:
-        parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images.")
-    return " ".join(parts) + left_out
+    return " ".join(filter(None, parts)) + left_out
 
 
-def seeds_sentence(comparisons: list[variant_table.Comparison]) -> str:
+def seeds_sentence(comparisons: list[variant_table.VariantComparison]) -> str:
     """What the number of seeds allows to say."""
     seeds = [min(row.images.seeds, row.flops.seeds) for row in comparisons if row.images.seeds and row.flops.seeds]
     if max(seeds, default=1) == 1:

@@ -10,10 +10,10 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import law_points, style
 from ditscale.figures.plots import isoflop, scaling_law
+from ditscale.scaling.approaches import vertex_interval
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status
-from ditscale.scaling.vertex import vertex_interval
 
 TRUE = Chinchilla(E=4.0, A=3e3, B=4e4, alpha=0.45, beta=0.55)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ditscale.errors import UserError
+from ditscale.scaling.approaches import akima_curve, approach2, compare_approaches, deadweight_compute, resampled_optima, valley_of
 from ditscale.scaling.budgets import find_budgets
-from ditscale.scaling.isoflop import akima_curve, approach2, compare_approaches, deadweight_compute, resampled_optima, valley_of
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.spending import Spending
 

@@ -11,7 +11,7 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import style, variant_table
 from ditscale.figures.plots import variants
-from ditscale.report import loss_terms, report
+from ditscale.report import report, sources
 from ditscale.scaling.differences import compare_scores
 
 COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs an image
@@ -31,7 +31,7 @@ def make_runs(scores: dict[str, list[float]], seed: int = 0, model: str = "DiT-p
     return pd.DataFrame(rows)
 
 
-def by_variant(table: pd.DataFrame) -> dict[str, variant_table.Comparison]:
+def by_variant(table: pd.DataFrame) -> dict[str, variant_table.VariantComparison]:
     return {row.variant: row for row in variant_table.compare(table)}
 
 
@@ -188,7 +188,7 @@ def test_terms_are_the_first_and_last_logged(mixed, tmp_path):
     (tmp_path / run_id).mkdir()
     lines = [{"images_seen": 1, "loss/generative_full": 2.0, "watch/kl_cls": 1.0}, {"images_seen": 2, "loss/generative_full": 1.0}]
     (tmp_path / run_id / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    frame = loss_terms.read(tmp_path, mixed)
+    frame = sources.loss_terms(tmp_path, mixed)
     assert frame[["term", "watched", "first", "last"]].values.tolist() == [
         ["generative_full", False, 2.0, 1.0], ["kl_cls", True, 1.0, 1.0]]
 

@@ -11,14 +11,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from scipy.interpolate import Akima1DInterpolator
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
 from ditscale.scaling.bootstrap import times_drawn
-from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets, require_positive
+from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
 from ditscale.scaling.fitting import fit, refit
-from ditscale.scaling.interval import Interval, percentiles
+from ditscale.scaling.interval import LEVEL, Interval, percentiles
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.result import Fit
 from ditscale.scaling.spending import Spending, fit_spending
@@ -78,7 +79,7 @@ class OptimalLine:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Approaches:
     """Approach 2 by parabolas and by Akima's curves, and the surface, at one compute.
 
     ``bias`` is the parabolas' N* over the surface's, less one, ``akima_bias`` Akima's. The intervals are percentiles over resampled runs.
@@ -131,6 +132,35 @@ def akima_curve(sizes, scores) -> Akima1DInterpolator:
     return Akima1DInterpolator(np.log(distinct), means)
 
 
+def vertex_interval(sizes, scores) -> Interval | None:
+    """The 95 % interval of the size at the vertex of a least-squares parabola of the scores in ln size, ``(n,)`` each: Fieller's.
+
+    With y = c0 + c1 u + c2 u^2 the vertex is at u = -c1 / (2 c2). A value u belongs to the interval while c1 + 2 c2 u, which is
+    normal, is not told from 0 by Student's t on n - 3 degrees of freedom: a ratio of two coefficients, without small errors.
+
+    None where there are no more points than coefficients, or the curvature is not told from 0: the vertex is then anywhere.
+    """
+    log_n, scores = np.log(np.asarray(sizes, float)), np.asarray(scores, float)
+    freedom = len(log_n) - 3
+    if freedom < 1:
+        return None
+    middle = log_n.mean()
+    design = np.vander(log_n - middle, 3)
+    coefficients, *_ = np.linalg.lstsq(design, scores, rcond=None)
+    residuals = scores - design @ coefficients
+    covariance = np.linalg.pinv(design.T @ design) * (residuals @ residuals) / freedom
+    t2 = stats.t.ppf(0.5 + LEVEL / 2, freedom) ** 2
+    c2, c1, _ = coefficients
+    # (c1 + 2 c2 u)^2 <= t^2 var(c1 + 2 c2 u), a quadratic in u
+    square = 4.0 * (c2**2 - t2 * covariance[0, 0])
+    linear = 4.0 * (c1 * c2 - t2 * covariance[0, 1])
+    constant = c1**2 - t2 * covariance[1, 1]
+    if c2 <= 0 or square <= 0:
+        return None
+    half = math.sqrt(max(linear**2 - 4.0 * square * constant, 0.0))
+    return Interval(*(math.exp(middle + (-linear + sign * half) / (2.0 * square)) for sign in (-1, 1)))
+
+
 def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", compute=None, budget=None, budgets=None,
               width: float = WIDTH) -> OptimalLine:
     """The line of optimal sizes over budgets; not ``ok`` where fewer than two budgets have their optimum inside the grid.
@@ -151,7 +181,7 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
     if len(shapes) > 1:
         raise UserError(f"size, data, score and compute must be of equal length; given were {', '.join(map(str, shapes))}")
     for name, values in (("size", size), ("data", data), ("score", score)):
-        require_positive(name, values)
+        inputs.require_positive(name, values)
     found, dropped = find_budgets(Spending(k).compute(size, data) if compute is None else compute, budget, budgets, width)
     rule = Spending(k) if compute is None else fit_spending(size, data, compute)
     valleys = []
@@ -170,7 +200,7 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
 
 
 def compare_approaches(size, data, score, compute: float, groups=None, *, k: float = 6.0, own_compute=None, budget=None, budgets=None,
-                       width: float = WIDTH, resamples: int = 1000, seed: int = 0, **options) -> Comparison:
+                       width: float = WIDTH, resamples: int = 1000, seed: int = 0, **options) -> Approaches:
     """All approaches' optimum at ``compute``, with the surface's intervals where three runs or more were resampled.
 
     Args:
@@ -182,14 +212,14 @@ def compare_approaches(size, data, score, compute: float, groups=None, *, k: flo
              for method in METHODS]
     rule = lines[0].spending
     if not isinstance(surface.law, Chinchilla) or not rule.stands:
-        return Comparison(compute, lines[0], lines[1], surface)
+        return Approaches(compute, lines[0], lines[1], surface)
     best = float(rule.optimal_size(surface.law, compute))
     biases = [float(line.size(compute)) / best - 1.0 for line in lines]
     size_interval = data_interval = None
     if surface.n_runs >= MIN_RUNS and resamples and surface.status is not Status.NO_OPTIMUM:
         sizes = resampled_optima(surface, compute, rule, resamples, seed)
         size_interval, data_interval = percentiles(sizes), percentiles(rule.data(sizes, compute))
-    return Comparison(compute, lines[0], lines[1], surface, size=best, data=float(rule.data(best, compute)), bias=biases[0], akima_bias=biases[1],
+    return Approaches(compute, lines[0], lines[1], surface, size=best, data=float(rule.data(best, compute)), bias=biases[0], akima_bias=biases[1],
                       size_interval=size_interval, data_interval=data_interval)
 
 

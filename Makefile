@@ -2,8 +2,6 @@
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
-TYPED := $(addprefix -p ditscale.,scaling training data models objectives diffusion device digest errors formats ranks \
-	randomness tensorfile environment)
 
 .PHONY: help setup demo lint test test-all clean
 
@@ -27,7 +25,7 @@ demo: setup
 
 lint: setup
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(TYPED) --follow-imports silent
+	$(BIN)/mypy
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile

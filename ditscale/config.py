@@ -171,12 +171,23 @@ class MeasureConfig(Section):
         return self
 
 
+class ValidationConfig(Section):
+    """The validation loss: of held-out images, under draws that are the same for every run."""
+
+    path: str = Field(min_length=1)                                            # held-out images, a .beton file of the same kind
+    images: Count = Field(4096, gt=1)                                          # draws; images repeat where the file has fewer
+    levels: Literal["stratified", "uniform"] = "stratified"                    # quantiles of the noise level: middles, or drawn
+    seed: Count = Field(0, ge=0, lt=2**63)                                     # of all draws; one for all runs of a study
+    every_images: Count | None = Field(None, gt=0)                             # also between checkpoints
+
+
 class EvaluationConfig(SamplingConfig, MeasureConfig):
     """How a run is scored."""
 
     samples: Count = Field(gt=1)
     seed: Count = Field(default=0, ge=0)
     every_images: Count | None = Field(default=None, gt=0)                     # which checkpoints; default: all. The last always
+    validation: ValidationConfig | None = None                                 # the validation loss, at every checkpoint
 
 
 class ResourcesConfig(Section):
@@ -234,7 +245,17 @@ class RunConfig(Section):
                             "checkpoints are what is scored")
         if self.evaluation:
             self.evaluation.check(self)
+            self._check_validation(self.evaluation)
         return self
+
+    def _check_validation(self, evaluation: EvaluationConfig) -> None:
+        every = evaluation.validation and evaluation.validation.every_images
+        if every and evaluation.average != "ema":
+            raise UserError(f"evaluation.validation.every_images {every} goes with evaluation.average ema alone, which training holds; it is "
+                            f"{evaluation.average}")
+        if every and self.resources.evaluate == "separately":
+            raise UserError(f"evaluation.validation.every_images {every} needs resources.evaluate in_training: a job that scores "
+                            "separately sees checkpoints alone")
 
     def _check_profile(self, steps: int) -> None:
         first, last = self.resources.profile_steps or (0, 1)
@@ -259,8 +280,9 @@ class RunConfig(Section):
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
         a default, once released, never changes.
         """
-        places: dict[str, bool | set[str]] = {"resources": True, "data": {"path"},
-                                              "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also"}}
+        places: dict[str, bool | set[str]] = {
+            "resources": True, "data": {"path"},
+            "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
         return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
 
     def science_hash(self) -> str:

@@ -60,6 +60,24 @@ class World:
         dist.broadcast_object_list(shared, src=0, group=self.control)
         return shared[0]
 
+    def gather(self, value) -> list:
+        """Every rank's value, in the order of ranks, on every rank. Collective."""
+        if self.size == 1:
+            return [value]
+        found = [None] * self.size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def share(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Rank 0's tensors by name, on every rank, on the CPU; what the others give is passed over. Collective."""
+        if self.size == 1:
+            return tensors
+        stated = self.agree([(name, value.shape, value.dtype) for name, value in tensors.items()] if self.is_main else None)
+        shared = {name: tensors[name].detach().cpu().contiguous() if self.is_main else torch.empty(shape, dtype=dtype) for name, shape, dtype in stated}
+        for value in shared.values():
+            dist.broadcast(value, src=0, group=self.control)
+        return shared
+
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over the ranks, on their devices; every rank gets the same answer. Collective."""
         if self.size == 1:

@@ -58,9 +58,7 @@ def evaluate(target, overrides, images, whole, out):
     """
     from pathlib import Path
 
-    from rich.console import Console
-
-    from ditscale.evaluation import command, summary
+    from ditscale.evaluation import command
 
     if (Path(target) / "run.json").exists():
         lines = command.evaluate_run(target, overrides, images, whole)
@@ -68,5 +66,36 @@ def evaluate(target, overrides, images, whole, out):
         if images is not None or whole:
             raise UserError(f"--images and --all choose checkpoints, but {target} is no run's directory (it has no run.json)")
         lines = command.evaluate_images(Path(target), overrides, out)
+    _print(lines)
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", metavar="FILE.beton", type=click.Path(), help="Held-out images.  [default: the run's evaluation.validation.path]")
+@click.option("--draws", metavar="N", type=int, help="Frozen draws of image, flip, noise and level.  [default: the run's, or 4096]")
+@click.option("--seed", metavar="N", type=int, help="Of all draws; one for all runs that are compared.  [default: the run's, or 0]")
+@click.option("--images", metavar="N", type=int, help="The checkpoint at so many images.  [default: the newest]")
+@click.option("--all", "whole", is_flag=True, help="All checkpoints.")
+def validate(run, data, draws, seed, images, whole):
+    """The validation loss of RUN's checkpoints: the training loss of held-out images, under the same draws for every run.
+
+    A line in the run's evals.jsonl with the metric "loss"; one that is there already is not made again. `ditscale figure validation`
+    draws it, and every other figure takes it in place of the score with --where metric=loss.
+
+    \b
+    Examples:
+      ditscale validate runs/study/run-id --data data/heldout.beton --all
+      torchrun --nproc_per_node 8 --no-python ditscale validate runs/study/run-id
+    """
+    from ditscale.evaluation import command
+
+    _print(command.validate_run(run, data, draws, seed, images, whole))
+
+
+def _print(lines: list[dict]) -> None:
+    from rich.console import Console
+
+    from ditscale.evaluation import summary
+
     if lines:
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(summary.table(lines))

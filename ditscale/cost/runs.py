@@ -36,6 +36,11 @@ def sampling_flops(config: RunConfig) -> int:
                                              settings.guidance_interval)
 
 
+def validation_flops(config: RunConfig, *, masked: bool) -> int:
+    """FLOPs of the model for one draw of the validation loss; a second pass over kept tokens counts as one over all."""
+    return run_card(config).flops * (1 + masked)
+
+
 def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:
     """The memory card of one rank, for the step of the run that needs most.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ditscale.config import MeasureConfig
+from ditscale.config import MeasureConfig, ValidationConfig
 from ditscale.errors import UserError
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
@@ -59,6 +59,37 @@ def _chosen(run: RunDir, images: int | None, whole: bool, average: str) -> list[
     if not kept:
         raise UserError(f"{run.path} has no checkpoint whose {average} is whole")
     return kept
+
+
+def validate_run(target, data: str | None, count: int | None, seed: int | None, images: int | None, whole: bool) -> list[dict]:
+    """The validation loss of a run's checkpoints, as ``evaluate_run`` gives scores.
+
+    Args:
+        data, count, seed: in place of ``path``, ``images`` and ``seed`` of the run's section ``evaluation.validation``.
+
+    Raises:
+        UserError: there is no held-out file, or it does not serve; no such checkpoint.
+    """
+    from ditscale.evaluation.validation import Validation
+
+    run, lines = RunDir(target), []
+    config = run_config(run)
+    if config.evaluation is None:
+        raise UserError(f"{run.record} has no section evaluation, which says the average whose loss is taken; give its spec one")
+    stated = config.evaluation.validation.model_dump() if config.evaluation.validation else {}
+    stated |= {key: value for key, value in (("path", data), ("images", count), ("seed", seed)) if value is not None}
+    if "path" not in stated:
+        raise UserError("no held-out images: give --data HELDOUT.beton; the run's config has no evaluation.validation.path")
+    settings = validate(ValidationConfig, stated, "validate")
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"validation": settings})})
+    pick_checkpoint(run, images)
+    with join_ranks() as world:
+        validation = Validation(config, world)
+        for checkpoint in world.agree(_chosen(run, images, whole, config.evaluation.average) if world.is_main else None):
+            if world.agree(validation.line(run, images_of(checkpoint))) is None:
+                validation.evaluate(run, checkpoint)
+            lines.append(validation.line(run, images_of(checkpoint)))
+    return lines if world.is_main else []
 
 
 def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]:

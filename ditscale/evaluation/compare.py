@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import MEASURED, SEED, differences, digest
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, Difference, compare_scores
@@ -55,12 +56,14 @@ def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
     path = RunDir(name).evals if Path(name).is_dir() else Path(name)
     if not path.is_file():
         raise UserError(f"{text}: no evaluations found; give a run's directory, an evals.jsonl, or a published.csv:LINE")
-    return _side(text, path, _at(path, images), conditions or {})
+    return _side(text, path, _at(path, images, (conditions or {}).get("metric") == LOSS), conditions or {})
 
 
-def _at(path: Path, images: str) -> list[dict]:
-    """The evaluations at a checkpoint, of a file that holds any."""
+def _at(path: Path, images: str, wants_loss: bool) -> list[dict]:
+    """The evaluations at a checkpoint, of a file that holds any: scores, or with ``wants_loss`` validation losses too."""
     lines = read_lines(path, *EVALUATION)
+    if not wants_loss:
+        lines = [line for line in lines if line["metric"] != LOSS] or lines
     seen = sorted({line.get("images_seen") for line in lines}, key=lambda value: (value is not None, value))
     if not lines:
         raise UserError(f"{path}: holds no evaluation yet")

@@ -3,8 +3,10 @@
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer
+from ditscale.evaluation.validation import Validation
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, read_lines
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
@@ -44,14 +47,26 @@ class Evaluator:
         self.scorer = scorer or Scorer(self.settings, world)
         self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed)
         self.floor = self._floor()
+        self.validation = Validation(config, world) if self.settings.validation else None
 
     def evaluate_missing(self, run: RunDir, stop=lambda: False) -> bool:
         """Score every checkpoint that is due and has no line in evals.jsonl under this passport; False where ``stop()`` ended it
         before. Collective."""
+        for checkpoint in self.validation.missing(run) if self.validation else ():
+            if self.world.any(bool(stop())):
+                return False
+            self.validation.evaluate(run, checkpoint)
         for checkpoint in self._missing(run):
             if self.world.any(bool(stop())) or not self.evaluate(run, checkpoint, stop):
                 return False
         return True
+
+    def between(self, run: RunDir) -> dict[str, Any]:
+        """What ``train`` takes so that a validation loss is made between checkpoints; nothing where none is asked for."""
+        validation = self.validation
+        if validation is None or not validation.settings.every_images:
+            return {}
+        return {"between": partial(validation.between, run), "between_every_images": validation.settings.every_images}
 
     def _missing(self, run: RunDir) -> list[Path]:
         """What is due, not scored and not damaged, as rank 0 sees it: other ranks may see its files late. Collective."""

@@ -35,6 +35,8 @@ class Passport:
     guidance_schedule: str = "constant"
     sampler_options: str = ""                                                  # what else moves the samples, as sorted JSON
     average: str = "decay"                                                     # of the weights: decay, masters, length 0.07
+    levels: str = ""                                                           # of a validation loss: how they lie, and the formulation's options
+    normalization: str = ""                                                    # of a validation loss: 12 hex of the latents' shift and scale
 
     def digest(self) -> str:
         """12 hex that stand for the whole passport. Fields at their default are left out, so that one added later leaves the

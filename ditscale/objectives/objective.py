@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ditscale.diffusion.formulation import Formulation
@@ -67,6 +68,16 @@ class Objective:
         """The terms of one micro batch. ``model`` is called as ``model(x, t, y)``, with more where the variant's model takes it."""
         raise NotImplementedError
 
+    def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
+        """The formulation's loss of each image (B,) with no token masked, the same quantity for every variant, as ``loss``. A variant
+        that trains on masked tokens adds ``loss_masked``: what it trains on, at its nominal mask ratio.
+
+        Args:
+            model: in eval mode.
+            mask: (B, T) uniform draws; the lowest are kept.
+        """
+        return {"loss": per_image_loss(self.formulation.loss(self.run(model, noised), images, noised.noise, noised.t))}
+
     def noised(self, batch: CleanBatch, draws: dict[str, Tensor]) -> Noised:
         """The batch as the model is to see it; the same for every variant, so that they train on the same noise."""
         noise, t = draws["noise"], self.formulation.level(draws["noise level"][:, 0])
@@ -97,3 +108,8 @@ class Objective:
 def named_means(name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Elementwise terms to scalars: ``name`` where there is one, ``name_<term>`` where there are more."""
     return {name if len(terms) == 1 else f"{name}_{term}": values.mean() for term, values in terms.items()}
+
+
+def per_image_loss(terms: dict[str, Tensor]) -> Tensor:
+    """The sum of elementwise terms' means over each image (B,)."""
+    return torch.stack([values.flatten(1).mean(1) for values in terms.values()]).sum(0)

@@ -9,19 +9,35 @@ from typing import NamedTuple
 import pandas as pd
 
 from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import law_points, panels, style, variant_table
-from ditscale.figures.plots import block_designs, bubbles, cost_quality, frontier, gflops, isoflop, loss_curves, metrics, samples, throughput, training_curves
+from ditscale.figures.plots import (
+    block_designs,
+    bubbles,
+    cost_quality,
+    frontier,
+    gflops,
+    isoflop,
+    loss_curves,
+    metrics,
+    samples,
+    throughput,
+    training_curves,
+    validation,
+)
 from ditscale.report import page
 from ditscale.report.sources import Sources
 
 
 class Shown(NamedTuple):
-    """What figures are drawn of: all rows, those of the one variant whose scaling is shown, that in words, the study's files."""
+    """What figures are drawn of: rows of scores, those of the one variant whose scaling is shown, that in words, the study's files;
+    ``whole`` has validation losses too."""
 
     table: pd.DataFrame
     scaling: pd.DataFrame
     whose: str
     sources: Sources
+    whole: pd.DataFrame
 
 
 class Picture(NamedTuple):
@@ -64,6 +80,8 @@ PICTURES = (
     Picture("Block designs", lambda shown: block_designs.draw(shown.scaling), lambda shown: _blocks(shown.scaling) > 1),
     Picture("Other metrics", lambda shown: metrics.draw(shown.scaling), lambda shown: len(metrics.held_by(shown.scaling)) > 1),
     Picture("Samples", lambda shown: samples.draw(shown.scaling)),
+    Picture("Validation loss", lambda shown: validation.draw(shown.whole), lambda shown: (shown.whole["metric"] == LOSS).any(),
+            of_scaling=False),
     Picture("Training losses", lambda shown: loss_curves.draw(shown.sources.losses), lambda shown: shown.sources.losses is not None,
             of_scaling=False),
     Picture("Speed and memory", lambda shown: throughput.draw(shown.sources.runs), _measured, of_scaling=False),

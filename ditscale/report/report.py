@@ -19,6 +19,7 @@ from ditscale.figures.plots import gflops, power_law, table as table_csv, traini
 from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
+from ditscale.studies.table.comparable import scores_alone
 
 CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files that the page itself holds
 SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
@@ -39,9 +40,10 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     Raises:
         UserError: the scores are not comparable.
     """
+    whole, table = table, scores_alone(table)
     usable, _ = study_table.scored(table, variant_table.SHARED)
-    shown = Shown(table, *_scaling(table, usable), files)
-    paths = table_csv.write(table, out)
+    shown = Shown(table, *_scaling(table, usable), files, whole)
+    paths = table_csv.write(whole, out)
     verdict = verdicts.read(table, files.path or Path("."))
     paths.append(style.write_json(out / "verdicts.json", verdict.cards))
     title, found, laws, law_paths = _laws(shown, study, out)
@@ -52,7 +54,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         page.verdicts(verdict.rows), found, *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
         page.section("Every run at its end", tables.runs(usable)), _fits(laws, verdict.cards), forecast.section(files, usable, price),
-        passports.section(table, files.passports),
+        passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
         page.section("Make it again", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
@@ -144,7 +146,7 @@ def script(words: list[str]) -> Script:
         return write(table, name, out, sources.read(arguments.study, table), [*_launch(name), command], arguments.price)
 
     price = {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour: costs in money too."}
-    return Script(__doc__, make, {"price": price})
+    return Script(__doc__, make, {"price": price}, every_metric=True)
 
 
 def main(argv: list[str] | None = None) -> int:

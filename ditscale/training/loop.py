@@ -27,12 +27,15 @@ from ditscale.training.zero.layout import Layout
 
 
 def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None,
+          between=lambda images_seen, weights: None, between_every_images: int | None = None,
           last_good_images: int | None = None) -> bool:
     """Train until ``train.images``; True when finished, False when ``stop()`` asked to end early (a checkpoint is saved).
 
     A run that was stopped, or killed, goes on from its newest whole checkpoint; with ``last_good_images`` from the newest that
     has seen no more. ``after_checkpoint`` is called on every rank after each checkpoint and once at the start of a resumed run:
-    evaluation hangs there. Where it returns False, on all ranks, training ends there. ``stop`` is asked once after each step.
+    evaluation hangs there. Where it returns False, on all ranks, training ends there. ``between`` is called on every rank at each
+    ``between_every_images`` where no checkpoint is saved, with a function that gathers the averaged weights on rank 0; the
+    validation loss hangs there. ``stop`` is asked once after each step.
 
     Raises:
         TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
@@ -107,6 +110,10 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 if not guard.is_skipping:
                     checkpoint.drop_outdated(run, world, config, images_seen)
                 stopping = stopping or after_checkpoint() is False
+                telemetry.pause(time.perf_counter() - started)
+            elif between_every_images and reached(images_seen, between_every_images, batch):
+                started = time.perf_counter()
+                between(images_seen, averages.gather)
                 telemetry.pause(time.perf_counter() - started)
     finally:
         profiler.close()

@@ -121,6 +121,10 @@ METRICS: list[Metric] = [
     Metric("bootstrap", frozenset({FEATURES}), _bootstrap),
 ]
 
+LOSS, BUCKETS = "loss", 10                                                     # the validation loss, and its tenths of the noise levels
+OF_LOSS = (Value("loss_raw", "Validation loss, raw weights", row=6), Value("loss_masked", "Validation loss, masked", row=7),
+           Value("loss_sd_of_draws", detail=True), *(Value(f"loss_bucket_{index}", detail=True) for index in range(BUCKETS)))
+
 
 def chosen(names) -> list[Metric]:
     """The metrics of these names, in the table's order."""
@@ -138,8 +142,8 @@ def has_all(line: dict, also: tuple[str, ...]) -> bool:
 
 
 def values() -> list[Value]:
-    """What all metrics write, in the order of the figure's rows."""
-    return sorted((value for metric in METRICS for value in metric.values), key=lambda value: value.row)
+    """What all metrics and the validation loss write, in the order of the figure's rows."""
+    return sorted((*(value for metric in METRICS for value in metric.values), *OF_LOSS), key=lambda value: value.row)
 
 
 def details() -> set[str]:

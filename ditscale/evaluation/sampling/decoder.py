@@ -49,7 +49,7 @@ def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
     if weights != made_by:
         raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
                         f"{made_by[:12]}; give that one")
-    return LatentDecoder(vae, *normalisation(data, dict(encoder)))
+    return LatentDecoder(vae, *normalisation(data, encoder))
 
 
 def _encoder_of(data) -> Encoder | None:

@@ -17,6 +17,7 @@ import pandas as pd
 from ditscale.errors import UserError, did_you_mean
 from ditscale.figures.kit import beside as beside_rows, published, study_table, style
 from ditscale.figures.kit.conditions import where
+from ditscale.studies.table.comparable import scores_alone
 
 STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is what `ditscale collect` wrote, or published results, "
               "for example analysis/published/dit_table4_all_models.csv.")
@@ -43,12 +44,14 @@ class Script:
         make: ``(table, arguments, output directory) -> paths written``.
         options: of this command alone: ``{name: what click.Option takes}``.
         rows: what reads the table; default ``study_table.read``, a row an evaluation.
+        every_metric: keep validation losses beside scores where ``--where`` names no metric.
     """
 
     doc: str
     make: Callable[[pd.DataFrame, SimpleNamespace, Path], list[Path]]
     options: dict[str, dict] = field(default_factory=dict)
     rows: Callable[[Path], pd.DataFrame] | None = None
+    every_metric: bool = False
 
     def command(self, name: str | None = None) -> click.Command:
         """The click command; a user's mistake in it is a UserError."""
@@ -63,6 +66,8 @@ class Script:
         study = arguments.study
         out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
         table = where((self.rows or study_table.read)(study), arguments.where)
+        if not self.every_metric and "metric" in table and not any(condition.startswith("metric=") for condition in arguments.where):
+            table = scores_alone(table)
         out.mkdir(parents=True, exist_ok=True)
         for path in self.make(table, arguments, out):
             click.echo(path)
@@ -84,7 +89,7 @@ class Script:
 
 def figure(doc: str, draw: Callable[..., style.Drawing], *, beside: bool = False,
            also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
-           rows: Callable[[Path], pd.DataFrame] | None = None) -> Script:
+           rows: Callable[[Path], pd.DataFrame] | None = None, every_metric: bool = False) -> Script:
     """The command of a picture, which has ``--format``.
 
     Args:
@@ -98,7 +103,7 @@ def figure(doc: str, draw: Callable[..., style.Drawing], *, beside: bool = False
         drawing = draw(table, *more)
         return [*style.save(drawing, out, formats), *also(table, out)]
 
-    return Script(doc, make, {**FORMAT, **(BESIDE if beside else {}), **(options or {})}, rows)
+    return Script(doc, make, {**FORMAT, **(BESIDE if beside else {}), **(options or {})}, rows, every_metric)
 
 
 def summary(doc: str) -> str:

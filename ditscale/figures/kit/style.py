@@ -32,7 +32,7 @@ DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
 MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
-METRIC_NAMES = {"fid": "FID", **{value.name: value.label for value in values() if value.label and not value.higher_is_better}}
+METRIC_NAMES = {"fid": "FID", "loss": "Validation loss", **{value.name: value.label for value in values() if value.label and not value.higher_is_better}}
 # Kinds of picture, each with the metadata that would tell when and with what it was made.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
            "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}

@@ -19,5 +19,5 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     return [path]
 
 
-SCRIPT = Script(__doc__, lambda table, arguments, out: write(table, out))
+SCRIPT = Script(__doc__, lambda table, arguments, out: write(table, out), every_metric=True)
 main = SCRIPT.main

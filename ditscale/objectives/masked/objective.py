@@ -6,7 +6,7 @@ from ditscale.diffusion.formulation import per_image
 from ditscale.models.layers import patchify
 from ditscale.models.masking import gather, keep_lowest, masked_indices
 from ditscale.objectives.masked import MaskedConfig
-from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
+from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means, per_image_loss
 from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Uniform
 
@@ -38,6 +38,15 @@ class Masked(Objective):
             missing = masked_indices(kept, self.tokens)
             losses["reconstruction"] = self.options.reconstruction_weight * self.reconstruction(output, noised, missing)
         return Terms(losses)
+
+    def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
+        """``loss_masked`` is over the visible patches alone, as ``generative`` is."""
+        found, keep = super().held_out(model, images, noised, mask), kept_tokens(self.tokens, self.options.mask_ratio)
+        if keep < self.tokens:
+            kept = keep_lowest(mask, keep)
+            terms = self.formulation.loss(self.run(model, noised, kept=kept), images, noised.noise, noised.t)
+            found["loss_masked"] = per_image_loss({name: gather(self.patches(term), kept) for name, term in terms.items()})
+        return found
 
     def reconstruction(self, output: Tensor, noised: Noised, missing: Tensor) -> Tensor:
         """Mean squared error over the missing patches (B, T - K)."""

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_card
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.launch.watch import Bars, say
 from ditscale.studies.launchers import live_jobs
@@ -65,7 +66,7 @@ def is_complete(planned: PlannedRun) -> bool:
     trained = planned.run.status()["state"] == DONE
     if not trained or planned.config.resources.evaluate != "separately":
         return trained
-    scored = {line["images_seen"] for line in read_lines(planned.run.evals)}
+    scored = {line["images_seen"] for line in read_lines(planned.run.evals) if line.get("metric") != LOSS}
     return scored.issuperset(due_images(planned.config))
 
 

@@ -5,6 +5,7 @@ from rich.console import Console
 from ditscale.config import dotted_keys
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch.launch import launch
 from ditscale.studies.launch.watch import Log, say
@@ -38,7 +39,8 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
 def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console) -> int:
     """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``."""
     launch(spec, [planned], ThisMachine(machine, [planned]), machine, console, Log)
-    status, evals = planned.run.status(), read_lines(planned.run.evals, *EVALUATION)
+    status = planned.run.status()
+    evals = [line for line in read_lines(planned.run.evals, *EVALUATION) if line["metric"] != LOSS]
     last = evals[-1] if evals else {}
     floor = f" (floor {last['floor']:.2f})" if last.get("floor") is not None else ""
     score = f", {last['metric']} {last['score']:.2f}{floor}" if last else ""

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ditscale.errors import UserError
-from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line
+from ditscale.evaluation.metrics.table import LOSS
+from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, QUEUED, RUNNING, last_line, read_lines
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
@@ -35,6 +36,7 @@ class Standing:
     speed: str                                                                 # images/s, the last that was logged
     left: str                                                                  # of training, at that speed
     score: str                                                                 # the last
+    loss: str                                                                  # of validation, the last
     where: str                                                                 # its job in a queue, the host that wrote last
     why: str
 
@@ -47,7 +49,8 @@ def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
 
 def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     run, images = planned.run, planned.config.train.images
-    status, metrics, evals = run.status(), last_line(run.metrics, "images_per_second"), last_line(run.evals, "score")
+    status, metrics = run.status(), last_line(run.metrics, "images_per_second")
+    last = {line["metric"] == LOSS: line["score"] for line in read_lines(run.evals, *EVALUATION)}
     state = status["state"]
     if state == RUNNING and not job and not run.is_locked():
         state = INTERRUPTED
@@ -57,7 +60,7 @@ def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     left = as_clock((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
-                    f"{evals['score']:.2f}" if evals else "", where,
+                    f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
                     "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
 
 
@@ -67,10 +70,12 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> 
     counts = ", ".join(f"{numbers[state]} {state}" for state in sorted(numbers, key=_rank))
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
-    for name in ("run", "state", "images", "images/s", "left", spec.metric.name, "where", "why"):
+    has_loss = any(one.loss for one in found)
+    for name in ("run", "state", "images", "images/s", "left", spec.metric.name, *(["validation loss"] * has_loss), "where", "why"):
         table.add_column(Text(name), justify="left" if name in ("run", "state", "where", "why") else "right", no_wrap=name == "run")
     for one in found[:rows]:
-        table.add_row(*map(Text, (one.run_id, one.state, one.progress, one.speed, one.left, one.score, one.where, one.why)))
+        losses = (one.loss,) * has_loss
+        table.add_row(*map(Text, (one.run_id, one.state, one.progress, one.speed, one.left, one.score, *losses, one.where, one.why)))
     return table
 
 

@@ -127,13 +127,14 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     if config.evaluation is not None and config.resources.evaluate == "in_training":
         start.now("loading what scores")
         evaluator = Evaluator(config, world)
+    live = evaluator.between(run) if evaluator else {}
     compiles = " and compiling" if config.resources.compile else ""
     start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
     try:
-        trained = train(config, run, world, stop=asked, after_checkpoint=score)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score, **live)
     except TooManySkipped as error:                                            # once more, from before it began
         print(f"{error}. Going back to the last checkpoint before that", flush=True)
-        trained = train(config, run, world, stop=asked, after_checkpoint=score, last_good_images=error.images)
+        trained = train(config, run, world, stop=asked, after_checkpoint=score, **live, last_good_images=error.images)
     if evaluator is None or not trained:
         return trained
     return evaluator.evaluate_missing(run, stop=asked)                         # False where a stop left a score out

@@ -6,7 +6,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import differences
+
+
+def scores_alone(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows without validation losses, where there are scores too: a figure is of scores unless ``metric=loss`` is asked for."""
+    is_score = table["metric"] != LOSS
+    return table[is_score].reset_index(drop=True) if is_score.any() else table
 
 
 def require_one(table: pd.DataFrame, columns: tuple[str, ...], keep: Callable[[str, object], str]) -> None:

@@ -21,7 +21,7 @@ from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.studies.table import csv_defaults, csv_table, ledger
-from ditscale.studies.table.comparable import require_one
+from ditscale.studies.table.comparable import require_one, scores_alone
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
 ONE_OF_EACH = ("metric", "passport", "formulation")
@@ -32,7 +32,8 @@ class Study:
     """A study's rows, or some of them. ``Study(path, rows)`` makes one of any rows of ``table()``.
 
     Costs are ``train_flops``, ``accelerator_hours``, ``images_seen``, or ``money`` with ``price`` for one accelerator and
-    one hour. All are of training: what evaluations cost is not in them.
+    one hour. All are of training: what evaluations cost is not in them. Of a study with scores and validation losses, scores are
+    compared; ``where(metric="loss")`` is the study of its losses.
     """
 
     path: Path
@@ -136,8 +137,9 @@ class Study:
         """The rows, one an evaluated checkpoint: sets of samples of several seeds count as their mean."""
         if self.rows.empty:
             raise UserError(f"study '{self.path}' holds no evaluation yet")
-        require_one(self.rows, ONE_OF_EACH, lambda column, value: f"where({column}={value!r})")
-        rows = self.rows.astype({"score": float})
+        rows = scores_alone(self.rows)
+        require_one(rows, ONE_OF_EACH, lambda column, value: f"where({column}={value!r})")
+        rows = rows.astype({"score": float})
         rows["score"] = rows.groupby(["run_id", "images_seen"])["score"].transform("mean")
         return rows.drop_duplicates(["run_id", "images_seen"], ignore_index=True)
 

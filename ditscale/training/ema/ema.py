@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ditscale.config import TrainConfig
-from ditscale.training.ema.profiles import decays
+from ditscale.training.ema.profiles import MAIN, decays
 from ditscale.training.zero.layout import Layout
 from ditscale.training.zero.zero import SecondModel
 
@@ -50,8 +50,12 @@ class Averages:
     """All the averages that a run keeps, by name: ``train.ema_decay``, further decays, power-function tracks."""
 
     def __init__(self, layout: Layout, train: TrainConfig):
-        self.decays = decays(train)
+        self.layout, self.decays = layout, decays(train)
         self.tracks = {name: ShardedEma(layout) for name in self.decays}
+
+    def gather(self) -> dict[str, torch.Tensor]:
+        """The main average's weights by parameter name, whole, on rank 0; empty on the others. Collective."""
+        return self.layout.gather(self.tracks[MAIN].flats)
 
     def update(self, before: int, after: int) -> None:
         """After the step that leads from ``before`` images seen to ``after``."""

@@ -1,0 +1,205 @@
+"""Validation loss: the training formulation's loss over held-out images under draws that are the same for every run.
+
+Draw k of ``images`` is a held-out image, its flip, its noise and its noise level; the label is kept. All are functions of the
+section's seed and k alone, so that runs differ by their weights and by nothing else. Levels are stratified: the K draws take the
+K middles (i + 0.5) / K of the training distribution's quantiles once each, in a fixed permutation. The same loss is given for ten
+buckets of that quantile, as each follows a law of its own (Abra, arXiv 2608.17286).
+
+A part of ``TOGETHER`` draws is computed at once, on one thread, and a rank takes every ``size``-th part; the losses of single draws
+are then added in their order, in float64. So the loss is bitwise the same for any number of ranks, and a part of it for any other
+part. Weights and activations are fp32.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditscale import randomness
+from ditscale.config import RunConfig
+from ditscale.cost.runs import validation_flops
+from ditscale.data.beton import BetonFile
+from ditscale.data.kinds import FIELDS, kind_of
+from ditscale.data.order import indices_at
+from ditscale.data.prepare import make_prepare
+from ditscale.device import is_accelerator, reproducible
+from ditscale.digest import file_sha256
+from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import BUCKETS, LOSS
+from ditscale.evaluation.passport import Passport
+from ditscale.evaluation.sampling.maker import averaged
+from ditscale.evaluation.sampling.model import weights_at
+from ditscale.models.sizes import parse_model_name, token_grid
+from ditscale.objectives.from_config import build_model, make_objective
+from ditscale.objectives.objective import Noised
+from ditscale.ranks import World
+from ditscale.rundir import RunDir, read_lines
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.weights import is_passed_over, load_into
+from ditscale.training.trackers import Trackers
+
+RAW = "masters"                                                                # the weights that are trained, without an average
+TOGETHER = 32                                                                  # draws computed at once
+
+
+class Validation:
+    """The validation loss of a run's checkpoints, by its section ``evaluation.validation``.
+
+    Raises:
+        UserError: the held-out file is missing, does not fit the run, or is the one that the run trains on.
+    """
+
+    def __init__(self, config: RunConfig, world: World):
+        self.config, self.settings, self.world = config, config.evaluation.validation, world
+        data = config.data.model_copy(update={"path": self.settings.path})
+        try:
+            self.prepare = make_prepare(data)
+        except UserError as error:
+            raise UserError(str(error).replace("data.path", "evaluation.validation.path", 1)) from None
+        self.file = BetonFile(self.settings.path)
+        self.sha256 = world.agree(file_sha256(Path(self.settings.path)) if world.is_main else None)
+        self._check_held_out()
+        self.objective = make_objective(config)
+        self.tokens = token_grid(config.data.resolution, parse_model_name(config.model.name).patch_size) ** 2
+        self.quantiles = _quantiles(self.settings)
+        self.passport = self._passport(config.evaluation.average)
+
+    def _check_held_out(self) -> None:
+        trained = Path(self.config.data.path)
+        if trained.exists() and trained.stat().st_size == Path(self.settings.path).stat().st_size and \
+                self.world.agree(file_sha256(trained) == self.sha256 if self.world.is_main else None):
+            raise UserError(f"evaluation.validation.path {self.settings.path} is the file that the run trains on (data.path); a "
+                            "validation loss needs images that were held out: `ditscale data build ... --split val` makes such a file")
+
+    def missing(self, run: RunDir) -> list[Path]:
+        """Checkpoints without a line of this passport, as rank 0 sees them. Collective."""
+        return self.world.agree([path for path in list_checkpoints(run) if self.line(run, images_of(path)) is None
+                                 and not is_passed_over(path, self.config.evaluation.average)] if self.world.is_main else None)
+
+    def line(self, run: RunDir, images_seen: int) -> dict | None:
+        """The newest line in evals.jsonl at so many images under this passport, or None."""
+        wanted = images_seen, self.passport.digest()
+        lines = [line for line in read_lines(run.evals, "images_seen", "passport_id") if (line["images_seen"], line["passport_id"]) == wanted]
+        return lines[-1] if lines else None
+
+    def evaluate(self, run: RunDir, checkpoint: Path) -> None:
+        """Add the line of one checkpoint: the average's loss, and that of the raw weights where they were kept. Collective."""
+        self.log(run, images_of(checkpoint), self._weights(run, checkpoint))
+
+    def between(self, run: RunDir, images_seen: int, weights) -> None:
+        """Add the line of weights that are in training and that no checkpoint holds, where it is not there yet from before a restart.
+        Collective.
+
+        Args:
+            weights: gathers them by name on rank 0.
+        """
+        gathered = weights()
+        if self.world.agree(self.world.is_main and self.line(run, images_seen) is not None):
+            return
+        self.log(run, images_seen, [("average", self.world.share(gathered))])
+
+    def log(self, run: RunDir, images_seen: int, weights: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
+        """Add a line at ``images_seen`` from weights by parameter name: first the average's, then any others'. Collective."""
+        started, series = time.perf_counter(), {}
+        for name, tensors in weights:
+            series[name] = self.losses(tensors)
+        if not self.world.is_main:
+            return
+        main, *others = series.items()
+        of_draws = main[1]["loss"]
+        values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
+        values |= {f"loss_{name}": float(draws["loss"].mean()) for name, draws in others}
+        values["loss_sd_of_draws"] = float(of_draws.std(ddof=1))               # no error of a comparison: all runs share the draws
+        values |= {f"loss_bucket_{index}": value for index, value in enumerate(self.buckets(of_draws))}
+        seconds = time.perf_counter() - started
+        Trackers(run).log_evaluation({
+            "images_seen": images_seen, "metric": LOSS, "score": float(of_draws.mean()), "floor": None, "values": values,
+            "error": None, "bias": None, "nan_images": int((~np.isfinite(of_draws)).sum()),
+            "passport_id": self.passport.digest(), "passport": asdict(self.passport), "seconds": seconds,
+            "sampling_flops": validation_flops(self.config, masked="loss_masked" in main[1]) * len(of_draws) * len(series),
+            "accelerator_hours": seconds * self.world.size / 3600})
+        print(f"images {images_seen:>9}  validation loss {of_draws.mean():.5f}", flush=True)
+
+    def losses(self, weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """The losses of all draws (K,) in float64, by series (``Objective.held_out``), equal on every rank. Collective.
+
+        Args:
+            weights: by parameter name, whole.
+        """
+        model = self._model(weights)
+        parts = torch.arange(self.settings.images).split(TOGETHER)[self.world.rank::self.world.size]
+        with torch.no_grad(), reproducible():
+            mine = [self._part(model, part) for part in parts]
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for rank, of_rank in enumerate(self.world.gather(mine)):
+            found |= {rank + number * self.world.size: part for number, part in enumerate(of_rank)}
+        return {name: np.concatenate([found[number][name] for number in sorted(found)])[:self.settings.images]
+                for name in found[0]}
+
+    def buckets(self, losses: np.ndarray) -> list[float]:
+        """The mean loss of each tenth of the noise levels, cleanest first."""
+        bucket = np.minimum((self.quantiles * BUCKETS).astype(int), BUCKETS - 1)
+        return [float(losses[bucket == index].mean()) if (bucket == index).any() else float("nan") for index in range(BUCKETS)]
+
+    def _model(self, weights: dict[str, Tensor]):
+        model = build_model(self.config)
+        load_into(model, weights, self.config)
+        model = model.to(self.world.device).eval().requires_grad_(False)
+        return torch.compile(model, dynamic=False) if is_accelerator(self.world.device) else model
+
+    def _part(self, model, part: Tensor) -> dict[str, np.ndarray]:
+        """The losses of some draws. The last part is filled up, so that every part has one shape."""
+        device, count, settings = self.world.device, len(part), self.settings
+        positions = torch.cat([part, part[-1:].expand(TOGETHER - count)])
+        streams = {"noise": self.objective.streams["noise"], "token mask": randomness.Uniform(self.tokens), **self.prepare.streams}
+        drawn = randomness.draw(settings.seed, positions.to(device), {f"validation {name}": spec for name, spec in streams.items()})
+        draws = {name.removeprefix("validation "): values for name, values in drawn.items()}
+        at = indices_at(positions.numpy(), self.file.num_samples, settings.seed)
+        raw = torch.from_numpy(self.file.read(FIELDS[kind_of(self.file)], at))
+        if self.prepare.pick:
+            entries = self.prepare.pick(settings.seed, positions.numpy())
+            raw = raw[torch.arange(TOGETHER), torch.from_numpy(entries)]
+        images = self.prepare(raw.to(device), draws)
+        labels = torch.from_numpy(self.file.read("label", at)).long().reshape(-1).to(device)
+        formulation = self.objective.formulation
+        t = formulation.level(torch.from_numpy(self.quantiles[positions.numpy()]).float().to(device))
+        noised = Noised(formulation.add_noise(images, draws["noise"], t), draws["noise"], t, labels)
+        found = self.objective.held_out(model, images, noised, draws["token mask"])
+        return {name: values[:count].double().cpu().numpy() for name, values in found.items()}
+
+    def _weights(self, run: RunDir, checkpoint: Path):
+        yield "average", weights_at(run, checkpoint, self.config.evaluation.average)
+        if self.world.agree((checkpoint / f"{RAW}.safetensors").exists() if self.world.is_main else None):
+            yield "raw", weights_at(run, checkpoint, RAW)
+
+    def _passport(self, average: str) -> Passport:
+        formulation = self.config.formulation
+        options = formulation.model_dump(mode="json", exclude={"name"})
+        return Passport(
+            metric=LOSS, extractor_sha256="none", reference_sha256=self.sha256, reference_samples=self.file.num_samples,
+            samples=self.settings.images, resize="none", precision="fp32", labels="kept", seed=self.settings.seed,
+            formulation=formulation.name, levels=f"{self.settings.levels} {json.dumps(options, sort_keys=True)}",
+            normalization=_normalization(self.prepare), **averaged(average, self.config.train.ema_decay))
+
+
+def _quantiles(settings) -> np.ndarray:
+    """Where each draw's level lies in the training distribution: float64 (K,) in (0, 1)."""
+    count, seed = settings.images, settings.seed
+    if settings.levels == "stratified":
+        return (indices_at(np.arange(count), count, seed) + 0.5) / count
+    drawn = randomness.draw(seed, torch.arange(count), {"validation noise level": randomness.Uniform()})
+    return drawn["validation noise level"][:, 0].double().numpy()
+
+
+def _normalization(prepare) -> str:
+    """12 hex of how latents are scaled; losses under two scales are not compared. Empty for pixels."""
+    if not hasattr(prepare, "scale"):
+        return ""
+    stated = [value.flatten().tolist() for value in (prepare.shift, prepare.scale)]
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:12]

@@ -63,12 +63,17 @@ def test_a_shape_is_measured_once(study):
 
 def test_what_cannot_be_measured_is_one_line_and_the_plan_comes(study, tmp_path):
     spec, folder = study
-    (tmp_path / "wrong.json").write_text('{"zero_optimization": {"stage": 1}, "train_batch_size": 3}')
     missing = plan(spec, "--probe", f"data.path={tmp_path / '[red]gone.beton'}")
-    wrong = plan(spec, "--probe", f"resources.deepspeed={tmp_path / 'wrong.json'}")
-    for said, words in ((missing, "[red]gone.beton"), (wrong, "train_batch_size = 3")):
-        [line] = [line for line in said.splitlines() if line.startswith("probe 1 of 1")]
-        assert "failed: " in line and words in line and all(cell.endswith(" ~") for row in times_of(said) for cell in row)
+    [line] = [line for line in missing.splitlines() if line.startswith("probe 1 of 1")]
+    assert "failed: " in line and "[red]gone.beton" in line and all(cell.endswith(" ~") for row in times_of(missing) for cell in row)
+    assert not (folder / "probes.json").exists()
+
+
+def test_a_bad_strategy_is_refused_before_anything_is_measured(study, tmp_path):
+    spec, folder = study
+    (tmp_path / "wrong.json").write_text('{"zero_optimization": {"stage": 1}, "train_batch_size": 3}')
+    refused = plan(spec, "--probe", f"resources.deepspeed={tmp_path / 'wrong.json'}", code=2)
+    assert "train_batch_size = 3" in refused and "probe 1 of" not in refused and refused.count("\n") == 1
     assert not (folder / "probes.json").exists()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError
-from ditscale.evaluation.extractors import Features
+from ditscale.evaluation.extractors import IMAGENET_MEAN, IMAGENET_STD, Features
 from ditscale.evaluation.extractors.inception import WEIGHTS_SHA256, make_inception
 from ditscale.evaluation.extractors.make import make_extractor
 
@@ -93,7 +93,7 @@ def test_dinov2_is_edm2s(small_dinov2, images, monkeypatch):
     assert made[0].sha256 == made[1].sha256
 
     x = F.interpolate(images.float(), (224, 224), mode="bicubic", antialias=True) / 255
-    x = (x - torch.tensor(dinov2.MEAN)[:, None, None]) / torch.tensor(dinov2.STD)[:, None, None]
+    x = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
     grid = network.pos_embed[:, 1:].reshape(1, 37, 37, 384).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic", antialias=False)
     with torch.inference_mode():

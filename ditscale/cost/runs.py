@@ -36,9 +36,9 @@ def sampling_flops(config: RunConfig) -> int:
                                              settings.guidance_interval)
 
 
-def validation_flops(config: RunConfig, *, masked: bool) -> int:
-    """FLOPs of the model for one draw of the validation loss; a second pass over kept tokens counts as one over all."""
-    return run_card(config).flops * (1 + masked)
+def validation_flops(config: RunConfig) -> int:
+    """FLOPs of the model for one draw of the validation loss; the second pass of a variant that masks counts as one over all tokens."""
+    return run_card(config).flops * (1 + (getattr(config.objective, "mask_ratio", 0) > 0))
 
 
 def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding, communication, step_collectives
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_card, sampling_flops, training_flops
+from ditscale.cost.runs import run_card, sampling_flops, training_flops, validation_flops
 from ditscale.models.sizes import parse_model_name
 
 
@@ -72,11 +72,14 @@ def training_seconds(config: RunConfig, machine: Machine, images_seen: int, shar
     return steps * step_forecast(config, machine, sharding, images_seen).seconds if steps else 0.0
 
 
-def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None) -> float:
-    """Forecast seconds to sample and score that many checkpoints, at the utilisation that training was measured at if it was."""
+def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None, validations: int = 0) -> float:
+    """Forecast seconds to sample and score that many checkpoints and to take so many validation losses, at the utilisation that
+    training was measured at if it was."""
     if config.evaluation is None:
         return 0.0
     assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints
+    if config.evaluation.validation:
+        flops += validation_flops(config) * config.evaluation.validation.images * validations
     return flops / ((utilisation or assumed.sample_utilisation) * machine.peak_flops * config.resources.accelerators_per_run)
 
 

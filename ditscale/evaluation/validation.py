@@ -122,7 +122,7 @@ class Validation:
             "images_seen": images_seen, "metric": LOSS, "score": float(of_draws.mean()), "floor": None, "values": values,
             "error": None, "bias": None, "nan_images": int((~np.isfinite(of_draws)).sum()),
             "passport_id": self.passport.digest(), "passport": asdict(self.passport), "seconds": seconds,
-            "sampling_flops": validation_flops(self.config, masked="loss_masked" in main[1]) * len(of_draws) * len(series),
+            "sampling_flops": validation_flops(self.config) * len(of_draws) * len(series),
             "accelerator_hours": seconds * self.world.size / 3600})
         print(f"images {images_seen:>9}  validation loss {of_draws.mean():.5f}", flush=True)
 

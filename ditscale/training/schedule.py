@@ -19,15 +19,33 @@ def due_images(config: RunConfig) -> list[int]:
     Raises:
         UserError: there are so many that a number must be wrong.
     """
-    train, every = config.train, config.train.checkpoint_every_images
     if config.evaluation is None:
         return []
+    saved = _ends(config, "train.checkpoint_every_images", config.train.checkpoint_every_images)
+    return sorted(seen for seen in saved if is_due(config, seen))
+
+
+def validated_images(config: RunConfig) -> list[int]:
+    """Images seen where an undisturbed run takes its validation loss: at each checkpoint, and in between.
+
+    Raises:
+        UserError: as ``due_images``.
+    """
+    if config.evaluation is None or config.evaluation.validation is None:
+        return []
+    between = config.evaluation.validation.every_images
+    found = _ends(config, "train.checkpoint_every_images", config.train.checkpoint_every_images)
+    return sorted(found | (_ends(config, "evaluation.validation.every_images", between) if between else set()))
+
+
+def _ends(config: RunConfig, key: str, every: int) -> set[int]:
+    """Images seen after the steps that reach a multiple of ``every``, and after the last."""
+    train = config.train
     if train.images // every > MOST_CHECKPOINTS:
-        raise UserError(f"train.images {train.images} with a checkpoint every {every} makes {train.images // every} checkpoints; "
-                        f"{MOST_CHECKPOINTS} is the most that can be scored")
+        raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} of them; {MOST_CHECKPOINTS} is the "
+                        "most that can be scored")
     last = train.images // train.global_batch * train.global_batch
-    saved = {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
-    return sorted(seen for seen in saved | {last} if is_due(config, seen))
+    return {last} | {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
 
 
 def is_due(config: RunConfig, images_seen: int) -> bool:

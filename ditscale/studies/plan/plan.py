@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops
+from ditscale.cost.runs import run_card, run_memory_card, sampling_flops, training_flops, validation_flops
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilisation
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
@@ -17,7 +17,7 @@ from ditscale.studies.plan.probe import Probe, shape_of
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
-from ditscale.training.schedule import due_images
+from ditscale.training.schedule import due_images, validated_images
 from ditscale.training.zero.strategy import sharding
 
 MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
@@ -80,11 +80,14 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     measured = None
     if probe:
         measured = utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
-    due, seconds = due_images(config), 0.0
+    due, validated, seconds = due_images(config), validated_images(config), 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
-        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, measured) + training
+        losses = sum(mark > images_seen for mark in validated)
+        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, measured, losses) + training
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
+    if validated:
+        evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,

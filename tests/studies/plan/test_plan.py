@@ -10,11 +10,12 @@ from click.testing import CliRunner
 
 from ditscale.cli import main
 from ditscale.cost.hardware import named_machine
-from ditscale.cost.runs import run_memory_card, sampling_flops
+from ditscale.cost.runs import run_memory_card, sampling_flops, validation_flops
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, last_line
 from ditscale.studies.plan.plan import plan_rows
 from ditscale.studies.spec.spec import expand, load_spec
+from ditscale.training.schedule import validated_images
 
 
 @pytest.fixture
@@ -79,13 +80,13 @@ def test_limits_refuse_a_launch(in_repository, repository, tmp_path, digits_valu
 
 
 def test_ten_thousand_runs_are_planned_at_once(in_repository, tmp_path):
-    """5 s is the promise; a loaded machine gets four times that here."""
+    """5 s is the promise; of processor time, which a loaded machine does not lengthen much, three times that is allowed."""
     spec = yaml.safe_load(open("sweeps/imagenet256_models.yaml"))
     spec |= {"parameters": {**spec["parameters"], "seed": {"values": list(range(834))}}, "runs_dir": str(tmp_path)}
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(spec))
-    started = time.monotonic()
+    started = time.process_time()
     runs = expand(load_spec(tmp_path / "many.yaml"), "many")
-    assert len(plan_rows(runs, named_machine("H100:8"))) == 10008 and time.monotonic() - started < 20
+    assert len(plan_rows(runs, named_machine("H100:8"))) == 10008 and time.process_time() - started < 15
 
 
 def test_the_last_line_of_a_long_file(tmp_path):
@@ -117,3 +118,15 @@ def test_plan_launch_and_train_refuse_a_bad_strategy_in_the_same_line(values, tm
     said = {CliRunner().invoke(main, [command, str(tmp_path / "spec.yaml")]).output for command in ("plan", "launch", "train")}
     assert len(said) == 1 and words in min(said) and min(said).startswith("error: ")
     assert min(said).count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["imagenet256_isoflop", "imagenet256_variants"])
+def test_a_validation_loss_is_in_the_plan_and_costs_little(in_repository, name):
+    """4,096 draws at each checkpoint are below 1 % of training."""
+    validation = "evaluation.validation.path=heldout.beton"
+    for row, before, planned in zip(rows_of(name, "H100:8", validation), rows_of(name, "H100:8"),
+                                    expand(load_spec(f"sweeps/{name}.yaml", (validation,)), name)):
+        added = row.evaluation_flops - before.evaluation_flops
+        assert added == validation_flops(planned.config) * 4096 * len(validated_images(planned.config))
+        assert 0 < added < 0.01 * row.train_flops
+        assert row.run_id == before.run_id and row.seconds_left > before.seconds_left

@@ -71,7 +71,7 @@ def open_zip(request: Request) -> Source:
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{path}: is locked with a password; pack it again without one")
     names = [member.filename for member in members]
-    _check_names(path, names)
+    check_names(path, names)
     reader = ZipReader(path)
     layout = arrange(request, names, reader.read)
     return layout.source(f"zip archive {path.name}", layout.names, reader, stamp(path))
@@ -102,7 +102,7 @@ def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:
                 found = list(_members(path, tar))
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole tar archive: {error}") from None
-    _check_names(path, [name for name, _ in found])
+    check_names(path, [name for name, _ in found])
     return found
 
 
@@ -160,7 +160,7 @@ def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int 
         tar.members = []  # type: ignore[attr-defined]                          # else it keeps a kilobyte a file
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def check_names(path: Path, names: list[str]) -> None:
     """Raises UserError for names that would leave the archive's folder, or that come twice."""
     seen = set()
     for name in names:

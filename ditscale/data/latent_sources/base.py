@@ -1,0 +1,150 @@
+"""What every form of others' latents offers: what is known of them, their labels, and their numbers batch by batch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from ditscale.data.sources.base import Request
+from ditscale.data.sources.classes import number_classes
+from ditscale.errors import UserError, first_line
+
+Numbers = float | list[float]                                                  # one, or one a channel
+PIXEL_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}                      # as --pixel-range names them
+HOLDS = ("samples", "mean-std", "mean-logvar")
+BATCH_BYTES = 8 << 20                                                          # about, of a batch as read
+STABLE_DIFFUSION = 0.18215                                                     # the scale of its latents
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of latents. A model sees (latent - shift) * scale, where ``latent`` is the encoder's own.
+
+    Attributes:
+        holds: the mean and std of each image, or one sample of that distribution.
+        flips: "stored": also of each image's mirror image; "none"; "random": some images were mirrored before they were encoded.
+        applied: the numbers have been through shift and scale already.
+        pixel_range: of the images that the encoder took, thus of those that its decoder gives.
+        made_by: the autoencoder that the format's own script uses, for messages.
+    """
+
+    format: str
+    holds: Literal["moments", "sample"]
+    flips: Literal["stored", "none", "random"]
+    scale: Numbers
+    shift: Numbers
+    applied: bool
+    pixel_range: tuple[float, float]
+    made_by: str = "an autoencoder that is not known"
+
+
+@dataclass(frozen=True)
+class LatentRequest(Request):
+    """What the user asked for. None: left to the format."""
+
+    split: str | None = None
+    scratch: Path = Path()
+    format: str | None = None
+    holds: str | None = None                                                   # of HOLDS
+    scale: Numbers | None = None
+    shift: Numbers | None = None
+    applied: bool | None = None
+    pixel_range: str | None = None                                             # of PIXEL_RANGES
+    count: int | None = None                                                   # images that there should be
+    key: str | None = None                                                     # the tensor or column of latents
+
+    def without(self, *names: str) -> None:
+        """Raise UserError for an option that a format answers by itself."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')}: the format {self.format} says that by itself; leave it out")
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """Latents in a fixed order, the same on every machine. Latent i has class ``labels[i]``."""
+
+    words: str                                                                 # for the manifest, without the machine's paths
+    facts: Facts
+    shape: tuple[int, int, int]                                                # c, h, w
+    labels: np.ndarray                                                         # int64
+    class_names: list[str] | None
+    name_of: Callable[[int], str]                                              # of latent i, for messages
+    batches: Callable[[], Iterator[Tensor]]                                    # (n, flips, moments, c, h, w), as stored
+    notes: list[str] = field(default_factory=list)                             # what the user should know
+
+
+def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.ndarray, list[str] | None]:
+    """Labels int64 (count,) and the classes' names; zeros where ``--unlabeled`` asks for that.
+
+    Raises:
+        UserError: they are not one class for each of ``count`` latents, or there are none and that was not asked for.
+    """
+    if request.unlabeled:
+        return np.zeros(count, np.int64), None
+    if values is None:
+        raise UserError(f"{where}: holds no labels; give --labels FILE, or --unlabeled for unconditional training")
+    labels = np.asarray(values)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (count,):
+        raise UserError(f"{where}: labels of shape {labels.shape} for {count:,} latents; one class for each is needed")
+    return number_classes(request, where, labels, count)
+
+
+def label_array(path: Path) -> np.ndarray:
+    """What ``--labels`` names for arrays, as it is. Raises UserError where it is no .npy of numbers."""
+    if path.suffix != ".npy":
+        raise UserError(f"--labels {path}: labels for arrays are an .npy file of whole numbers")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"--labels {path}: not an array of numbers: {first_line(error)}") from None
+
+
+def latent_channels(where, holds: str, channels: int) -> int:
+    """Of a latent, by those of what is stored: mean and std lie one after the other."""
+    if holds == "moments" and channels % 2:
+        raise UserError(f"{where}: has {channels} channels, not a mean and as many channels of its std; are these samples?")
+    return channels // 2 if holds == "moments" else channels
+
+
+def stated_facts(request: LatentRequest, flips: Literal["stored", "none"]) -> Facts:
+    """Facts of a format that holds numbers and says nothing of them: the options do.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    needed: dict[str, Any] = {"--holds": request.holds, "--scale": request.scale, "--shift": request.shift,
+                              "--applied or --not-applied": request.applied}
+    if missing := [name for name, value in needed.items() if value is None]:
+        raise UserError(f"{request.path}: the format {request.format} does not say what its numbers are; give {', '.join(missing)}: "
+                        f"--holds {'|'.join(HOLDS)}, a model sees (latent - shift) x scale (Stable Diffusion: --scale 0.18215 "
+                        "--shift 0), --applied where the numbers have been through that already")
+    assert request.format and request.scale is not None and request.shift is not None and request.applied is not None
+    return Facts(request.format, "sample" if request.holds == "samples" else "moments", flips, request.scale, request.shift,
+                 request.applied, PIXEL_RANGES[request.pixel_range or "-1..1"])
+
+
+def one_kind(first: str, kind, name: str, found) -> None:
+    """Raise UserError where ``found``, the dtype and shape of a later file or row, is not that of the first."""
+    if found != kind:
+        raise UserError(f"{name}: holds {shown(*found)}, but {first} holds {shown(*kind)}; latents of one kind are needed")
+
+
+def shown(dtype, shape) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {' x '.join(map(str, shape)) or 'alone'}"
+
+
+def in_moments(latents: Tensor, holds: str | None) -> Tensor:
+    """Stored rows (n, channels, h, w) as (n, 1, moments, c, h, w); a logarithm of the variance becomes a std, as diffusers does it."""
+    if holds == "samples":
+        return latents[:, None, None]
+    moments = latents.unflatten(1, (2, -1))
+    if holds == "mean-logvar":
+        moments = moments.float()
+        moments[:, 1] = (moments[:, 1].clamp(-30, 20) / 2).exp()
+    return moments[:, None]

@@ -62,7 +62,8 @@ class DataConfig(Section):
     resolution: Count = Field(gt=0)                                              # pixels (or latent cells) a side
     channels: Count = Field(gt=0)
     classes: Count = Field(gt=0)
-    flip: bool = False                                                         # half of the images mirrored; not for digits
+    flip: bool | Literal["mirror"] = False                                     # half of the images mirrored; not for digits. mirror:
+                                                                               # the latents themselves, where no flips are stored
     latent_scale: Numbers | None = None                                        # latents become (latent - shift) x scale: one
     latent_shift: Numbers | None = None                                        # number, or one a channel; None: the encoder's
 

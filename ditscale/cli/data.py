@@ -1,4 +1,6 @@
-"""``ditscale data``: build, encode and inspect training data."""
+"""``ditscale data``: build, encode, import and inspect training data."""
+
+from math import isfinite
 
 import click
 
@@ -8,7 +10,7 @@ from ditscale.errors import UserError
 
 @main.group(cls=Commands)
 def data():
-    """Build, encode and inspect training data."""
+    """Build, encode, import and inspect training data."""
 
 
 @data.command("build")
@@ -104,6 +106,68 @@ def data_encode(pixels, out, vae_name, bits, batch, device):
     from ditscale.data.vae import checked_device, load_vae
 
     encode(pixels, out, load_vae(vae_name, checked_device(device)), bits=bits, batch=batch, say=click.echo)
+
+
+class ChannelNumbers(click.ParamType):
+    """One number, or one a channel."""
+
+    name = "number"
+
+    def convert(self, value, param, context):
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(map(isfinite, numbers)):
+            self.fail(f"{value}: give one number, or one a channel with commas between, as 0.18215")
+        return numbers[0] if len(numbers) == 1 else numbers
+
+
+@data.command("import")
+@click.argument("source", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--format", metavar="NAME", help="edm2, repa, fast-dit, lightningdit, mds, safetensors or numpy.  [default: by the files]")
+@click.option("--labels", metavar="FILE", type=click.Path(), help="Classes: .json or .csv for edm2 and repa, .npy for arrays.")
+@click.option("--unlabeled", is_flag=True, help="Pass over labels: all latents are class 0.")
+@click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1),
+              help="The number of the first class in SOURCE.")
+@click.option("--empty-classes", is_flag=True, help="Let classes have no latent.")
+@click.option("--holds", type=click.Choice(["samples", "mean-std", "mean-logvar"]),
+              help="What the channels are: one sample, or the mean and then as many of its std (or log variance).")
+@click.option("--scale", metavar="S", type=ChannelNumbers(), help="A model sees (latent - shift) x scale; one number, or one a channel.")
+@click.option("--shift", metavar="S", type=ChannelNumbers(), help="See --scale.")
+@click.option("--applied/--not-applied", default=None, help="Whether the numbers in SOURCE have been through shift and scale already.")
+@click.option("--pixel-range", type=click.Choice(["-1..1", "0..1"]), help="Of the images that were encoded.  [default: -1..1]")
+@click.option("--key", metavar="NAME", help="The tensor, array or column that holds the latents, where that is not clear.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="How many latents there should be; another number is an error.")
+@click.option("--vae", "vae_name", metavar="NAME", help="The autoencoder that made them, to be recorded: a folder, or a hub name.")
+@click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How numbers are stored.")
+def data_import(source, out, vae_name, **options):
+    """Take over latents that others' tools encoded, from SOURCE into the latent file OUT.beton.
+
+    \b
+    edm2          EDM2's dataset_tool.py encode: a zip or a folder
+    repa          REPA's vae-sd/, or the folder around it
+    fast-dit      the folder of imagenet256_features/ and imagenet256_labels/
+    lightningdit  a folder of latents_rankRR_shardSSS.safetensors and latents_stats.pt
+    mds           MosaicML Streaming's shards with an ndarray column       these three need
+    safetensors   a file or a folder of shards (N, C, H, W)                --holds --scale --shift
+    numpy         an .npy, an .npz or a folder of .npy (N, C, H, W)        --applied or --not-applied
+
+    Latents are stored as they are; their manifest says what they are, and training and scoring go by it.
+
+    \b
+    Examples:
+      ditscale data import img512-sd.zip data/latents.beton --format edm2
+      ditscale data import latents.npy data/latents.beton --labels labels.npy --holds samples --scale 0.18215 --shift 0 --not-applied
+    """
+    from ditscale.data.importing import import_latents
+    from ditscale.data.vae import load_vae
+
+    vae = load_vae(vae_name, "cpu") if vae_name else None
+    if isinstance(scale := options["scale"], (float, list)) and min([scale] if isinstance(scale, float) else scale) <= 0:
+        raise UserError(f"--scale {scale}: is not above 0; Stable Diffusion's is 0.18215")
+    click.echo(import_latents(source, out, vae=vae, say=click.echo, **options))
 
 
 @data.command("inspect")

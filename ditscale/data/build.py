@@ -73,8 +73,8 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
     """
     path, out, recipe = Path(path), Path(out), Recipe(size, channels, max_pixels)
     started = time.monotonic()
-    _check_paths(path, out)
-    with _work_folder(out) as folder, Workers(workers or len(os.sched_getaffinity(0))) as processes:
+    check_paths(path, out)
+    with work_folder(out) as folder, Workers(workers or len(os.sched_getaffinity(0))) as processes:
         source = open_source(path, labels=labels, split=split, scratch=folder, **choices)
         tasks = tasks_of(source, recipe, folder)
         built = not out.exists()
@@ -91,7 +91,7 @@ def named(skipped: list[dict[str, str]]) -> str:
     return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {shown}{', ...' * (len(skipped) > FEW)}"
 
 
-def _check_paths(path: Path, out: Path) -> None:
+def check_paths(path: Path, out: Path) -> None:
     """What can be said before anything is read."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -104,7 +104,7 @@ def _check_paths(path: Path, out: Path) -> None:
 
 
 @contextmanager
-def _work_folder(out: Path):
+def work_folder(out: Path):
     """The folder for work in progress, held by this process. It stays after a failure if chunks are in it, for the next try."""
     folder = out.with_name(f".{out.name}.partial")
     try:

@@ -86,15 +86,16 @@ def _decoded(file: BetonFile, chosen: np.ndarray, vae) -> np.ndarray:
     """Images uint8 (N, C, H, W) from the stored means."""
     import torch
 
-    from ditscale.data.latents import from_bits
+    from ditscale.data.latents import from_bits, signed_pixels
+    from ditscale.data.prepare import own_latents
 
     encoder = read_manifest(file.path).encoder
     if vae is None:
         raise UserError(f"{file.path}: holds latents; --grid needs --vae, the {encoder['class']} that made them")
-    if vae.description["weights_sha256"] != encoder["weights_sha256"]:
+    if encoder["weights_sha256"] not in ("", vae.description["weights_sha256"]):
         raise UserError(f"--vae: its weights are not those that made {file.path} (sha256 {encoder['weights_sha256'][:12]})")
     means = from_bits(torch.from_numpy(file.read("moments", chosen)[:, 0, 0]), encoder["bits"])
-    return (127.5 * vae.decode(means) + 128).clamp(0, 255).to(torch.uint8).numpy()
+    return (127.5 * signed_pixels(vae.decode(own_latents(means, encoder)), encoder) + 128).clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _histogram(file: BetonFile, manifest: Manifest | None) -> list[str]:

@@ -6,6 +6,7 @@ from ditscale.data.beton import BetonFile
 from ditscale.data.manifest import manifest_path, read_manifest
 from ditscale.errors import UserError
 
+MIRROR = "mirror"                                                              # data.flip of latents whose flips are not stored
 FIELDS = {"pixels": "image", "latents": "moments"}                             # where each is stored
 
 
@@ -19,11 +20,11 @@ def kind_of(file: BetonFile) -> str:
     if label is not None and label.is_int:
         if image is not None and image.dtype == np.uint8 and len(image.shape) == 3:
             return "pixels"
-        if moments is not None and moments.dtype == np.int16 and len(moments.shape) == 5 and moments.shape[:2] == (2, 2):
+        if moments is not None and moments.dtype == np.int16 and len(moments.shape) == 5 and max(moments.shape[:2]) <= 2:
             return "latents"
     has = ", ".join(f"'{name}' ({spec.dtype} {spec.shape})" for name, spec in file.fields.items())
     raise UserError(f"{file.path}: needs fields 'image' (uint8, channels x height x width) or 'moments' (int16, 2 x 2 x channels "
-                    f"x height x width), and 'label' (integer); it has {has}")
+                    f"x height x width, or 1 for a 2), and 'label' (integer); it has {has}")
 
 
 def image_shape(file: BetonFile) -> tuple[int, int, int]:
@@ -41,12 +42,30 @@ def check_data(key: str, file: BetonFile, data) -> None:
         named = next((name for name in ("latent_scale", "latent_shift") if getattr(data, name) is not None), None)
         if named:
             raise UserError(f"data.{named} is for latent files; {file.path} holds pixels, which are scaled to [-1, 1]")
-    elif not read_manifest(file.path).encoder:
-        raise UserError(f"{key}: the manifest of {file.path} does not say which encoder made it; build it with "
-                        "`ditscale data encode`")
+        if data.flip == MIRROR:
+            raise UserError(f"data.flip: {MIRROR} is for latent files; {file.path} holds pixels, for which data.flip is true or false")
+    else:
+        _check_latents(key, file, data, read_manifest(file.path).encoder)
     labels = file.read("label", np.arange(file.num_samples))
     if labels.min() < 0 or labels.max() >= data.classes:
         raise UserError(f"{key}: {file.path} has labels {labels.min()} to {labels.max()}, but data.classes is {data.classes}")
+
+
+def _check_latents(key: str, file: BetonFile, data, encoder) -> None:
+    """Raise UserError where a file of latents is not what its manifest says, or stores no flips and they are asked for."""
+    if not encoder:
+        raise UserError(f"{key}: the manifest of {file.path} does not say which encoder made it; build it with "
+                        "`ditscale data encode`")
+    flips, numbers = file.fields["moments"].shape[:2]
+    if encoder["has_std"] and numbers == 1 or (encoder.get("flips", "stored") == "stored") != (flips == 2):
+        raise UserError(f"{key}: {file.path} holds moments of shape {file.fields['moments'].shape}, which its manifest does not say; build "
+                        "it again")
+    if data.flip is True and flips == 1:
+        how = "some images were mirrored before they were encoded" if encoder.get("flips") == "random" else "no flips are stored"
+        raise UserError(f"data.flip: {file.path} holds each image once ({how}); data.flip: false leaves it so, and data.flip: {MIRROR} "
+                        "mirrors half of the latents themselves, which is near to what the encoder makes of a mirrored image, not equal")
+    if data.flip == MIRROR and flips == 2:
+        raise UserError(f"data.flip: {MIRROR}: {file.path} holds latents of the mirrored images; data.flip: true takes those")
 
 
 def check_classes(key: str, file: BetonFile, data) -> None:

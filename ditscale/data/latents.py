@@ -29,3 +29,9 @@ def to_bits(moments: Tensor, bits: str) -> np.ndarray:
 def from_bits(stored: Tensor, bits: str) -> Tensor:
     """The fp32 numbers that ``to_bits`` stored."""
     return stored.view(BITS[bits]).float()
+
+
+def signed_pixels(images: Tensor, encoder) -> Tensor:
+    """What a decoder gives, as images in [-1, 1]: an encoder that took pixels of another range has a decoder that gives that range."""
+    low, high = encoder.get("pixel_range", (-1.0, 1.0))
+    return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ditscale.data.beton import BetonFile
 from ditscale.digest import new_digest
@@ -17,8 +17,16 @@ from ditscale.section import in_words
 
 MOST_CLASSES = 1 << 20                                                         # of any data set; a count of each is held in memory
 
-Encoder = TypedDict("Encoder", {"class": str, "weights_sha256": str, "bits": str, "scaling_factor": float, "shift_factor": float,
-                                "has_std": bool})
+Numbers = float | list[float]                                                   # one, or one a channel
+
+# What made latents. The last five stand there for imported ones alone; without them latents are as ``data encode`` makes them.
+Encoder = TypedDict("Encoder", {
+    "class": str, "weights_sha256": str, "bits": str, "scaling_factor": Numbers, "shift_factor": Numbers, "has_std": bool,
+    "format": NotRequired[str],                                                 # whose, as ``latent_sources`` names it
+    "flips": NotRequired[str],                                                  # stored | none | random: see ``latent_sources.base.Facts``
+    "applied": NotRequired[bool],                                               # the numbers have been through shift and scale already
+    "pixel_range": NotRequired[list[float]],                                    # of the images that went in and that come out
+    "made_by": NotRequired[str]})                                               # in words; weights_sha256 is "" where it is not known
 
 
 class Encoded(TypedDict):

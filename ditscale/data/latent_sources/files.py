@@ -18,13 +18,16 @@ from ditscale.errors import UserError, first_line
 
 LOCAL_HEADER, STORED, DEFLATED = 30, 0, 8                                      # of a zip: bytes; methods
 MOST_BYTES = 1 << 30                                                           # of one small file
-FLOATS = "f"                                                                   # numpy's kind of latents
+FLOATS = (2, 4, 8)                                                             # bytes of the floats that latents may be
 
 
 class Files(Protocol):
     """Files by number, in the order of their names."""
 
     names: list[str]
+
+    def only(self, names: list[str]) -> None:
+        """Leave out all but these of its names."""
 
     def read(self, number: int) -> bytes: ...
 
@@ -39,9 +42,8 @@ class FolderFiles:
         self.folder = folder
         self.names = sorted(_below(os.fspath(folder), ""))
 
-    def only(self, names: list[str]) -> "FolderFiles":
+    def only(self, names: list[str]) -> None:
         self.names = names
-        return self
 
     def read(self, number: int) -> bytes:
         with open(f"{self.folder}/{self.names[number]}", "rb") as file:
@@ -70,10 +72,9 @@ class ZipFiles:
         self._table = np.array([(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members],
                                np.dtype([("at", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("method", "u1")]))
 
-    def only(self, names: list[str]) -> "ZipFiles":
+    def only(self, names: list[str]) -> None:
         place = {name: number for number, name in enumerate(self.names)}
         self._table, self.names = self._table[[place[name] for name in names]], names
-        return self
 
     @cached_property
     def _file(self):
@@ -180,9 +181,13 @@ def stacked(files: Files, start: int = 0) -> Iterator[np.ndarray]:
         yield batch
 
 
+def is_float(dtype: np.dtype) -> bool:
+    return dtype.kind == "f" and dtype.itemsize in FLOATS
+
+
 def float_array(header: NpyHeader, files: Files, number: int) -> np.ndarray:
     """One of them. Raises UserError where it holds no floats."""
     array = header.array(files.read(number), files.where(number))
-    if array.dtype.kind != FLOATS or not array.size:
+    if not is_float(array.dtype) or not array.size:
         raise UserError(f"{files.where(number)}: holds {shown(array.dtype, array.shape)}; floats are needed")
     return array

@@ -24,8 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ditscale.data.latent_sources.base import (BATCH_BYTES, LatentRequest, LatentSource, class_labels, in_moments, label_array,
-                                               latent_channels, one_kind, shown, stated_facts)
+from ditscale.data.latent_sources.base import (
+    BATCH_BYTES,
+    LatentRequest,
+    LatentSource,
+    class_labels,
+    in_moments,
+    label_array,
+    latent_channels,
+    one_kind,
+    shown,
+    stated_facts,
+)
 from ditscale.data.progress import Progress
 from ditscale.data.sources.sidecar import LABEL_KEYS
 from ditscale.errors import UserError, first_line
@@ -95,7 +105,8 @@ def open_mds(request: LatentRequest) -> LatentSource:
 
     def batches() -> Iterator[torch.Tensor]:
         step = max(1, BATCH_BYTES // first.nbytes)
-        rows, done = [], 0
+        rows: list[np.ndarray] = []
+        done = 0
         for shard in shards:
             for array in _arrays(shard, column):
                 if (array.dtype, array.shape) != (first.dtype, first.shape):
@@ -107,9 +118,8 @@ def open_mds(request: LatentRequest) -> LatentSource:
         if rows:
             yield in_moments(torch.from_numpy(np.stack(rows)), request.holds)
 
-    if request.labels or request.unlabeled or label is None:
-        values = label_array(request.labels) if request.labels else None
-    else:
+    values: np.ndarray | list | None = label_array(request.labels) if request.labels else None
+    if values is None and label and not request.unlabeled:
         values = _labels(shards, label, int(ends[-1]))
     labels, names = class_labels(request, request.labels or request.path, values, int(ends[-1]))
     return LatentSource(f"mds folder {request.path.resolve().name}", facts, (channels, *first.shape[1:]), labels, names, name_of, batches)
@@ -163,14 +173,18 @@ def _columns(request: LatentRequest, shard: Shard) -> tuple[Column, str | None]:
     if name not in arrays:
         shown_columns = ", ".join(f"{name} ({encoding})" for name, encoding in table.items())
         raise UserError(f"{request.path / INDEX}: which ndarray column holds the latents is not clear; name it with --key: {shown_columns}")
-    dtype, shape = NDARRAY.fullmatch(table[name]).groups()                     # type: ignore[union-attr]
-    if dtype is not None and dtype not in NAMES:
-        raise UserError(f"{request.path / INDEX}: column '{name}' is {table[name]}, which is no dtype of MDS")
-    column = Column(name, np.dtype(NAMES[dtype]) if dtype else None, tuple(map(int, shape.split(","))) if shape else None)
+    column = _ndarray(request.path, name, table[name])
     labels = [key for key in (*LABEL_KEYS, "labels", "y") if key in table]
     if len(labels) > 1:
         raise UserError(f"{request.path / INDEX}: several columns may be the labels: {', '.join(labels)}; give --labels FILE.npy")
     return column, labels[0] if labels else None
+
+
+def _ndarray(folder: Path, name: str, encoding: str) -> Column:
+    dtype, shape = NDARRAY.fullmatch(encoding).groups()                        # type: ignore[union-attr]
+    if dtype is not None and dtype not in NAMES:
+        raise UserError(f"{folder / INDEX}: column '{name}' is {encoding}, which is no dtype of MDS")
+    return Column(name, np.dtype(NAMES[dtype]) if dtype else None, tuple(map(int, shape.split(","))) if shape else None)
 
 
 def _content(shard: Shard) -> memoryview:
@@ -193,7 +207,7 @@ def _unpacked(shard: Shard, how: str, content: bytes) -> bytes:
     if how != "zstd":
         raise UserError(f"{shard.path}: is compressed by {how}; zstd, gz, bz2 and shards that are not compressed are read")
     try:
-        import zstandard
+        import zstandard                                                       # type: ignore[import-not-found]
     except ImportError:
         raise UserError(f"{shard.path}: is compressed by zstd; pip install zstandard reads it") from None
     try:
@@ -229,7 +243,7 @@ def _arrays(shard: Shard, column: Column) -> Iterator[np.ndarray]:
 def _labels(shards: list[Shard], name: str, count: int) -> list:
     """A label a sample: numbers, or text."""
     encoding = shards[0].encodings[shards[0].names.index(name)]
-    array = NDARRAY.fullmatch(encoding)
+    array = _ndarray(shards[0].path.parent, name, encoding) if NDARRAY.fullmatch(encoding) else None
     if encoding not in INTS and encoding not in ("str", "str_int") and not array:
         raise UserError(f"{shards[0].path}: column '{name}' is {encoding}; labels are whole numbers or str (nothing is unpickled); give "
                         "--labels FILE.npy")
@@ -237,16 +251,14 @@ def _labels(shards: list[Shard], name: str, count: int) -> list:
     with Progress("labels", count) as progress:
         for shard in shards:
             for number, content in enumerate(_values(shard, name)):
-                where = f"{shard.path}: sample {number}"
-                if encoding in INTS:
-                    found.append(np.frombuffer(content, INTS[encoding])[0].item())
-                elif array:
-                    dtype, shape = array.groups()
-                    value = Column(name, np.dtype(NAMES[dtype]) if dtype in NAMES else None,
-                                   tuple(map(int, shape.split(","))) if shape else None).read(content, where)
+                if array:
+                    value = array.read(content, f"{shard.path}: sample {number}")
                     if value.size != 1 or value.dtype.kind not in "iu":
-                        raise UserError(f"{where}: column '{name}' holds {shown(value.dtype, value.shape)}; one whole number is needed")
+                        raise UserError(f"{shard.path}: sample {number}: column '{name}' holds {shown(value.dtype, value.shape)}; one whole "
+                                        "number is needed")
                     found.append(value.item())
+                elif encoding in INTS:
+                    found.append(np.frombuffer(content, INTS[encoding])[0].item())
                 else:
                     found.append(bytes(content).decode("utf-8", "replace"))
             progress.advance(shard.samples)

@@ -9,9 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ditscale.data.latent_sources.base import (BATCH_BYTES, LatentRequest, LatentSource, class_labels, in_moments, label_array,
-                                               latent_channels, one_kind, shown, stated_facts)
-from ditscale.data.latent_sources.files import FLOATS, NpyHeader
+from ditscale.data.latent_sources.base import (
+    BATCH_BYTES,
+    LatentRequest,
+    LatentSource,
+    class_labels,
+    in_moments,
+    label_array,
+    latent_channels,
+    one_kind,
+    shown,
+    stated_facts,
+)
+from ditscale.data.latent_sources.files import NpyHeader, is_float
 from ditscale.data.sources.archive import DAMAGE
 from ditscale.errors import UserError
 
@@ -46,7 +56,7 @@ def open_arrays(request: LatentRequest) -> LatentSource:
     if not parts:
         raise UserError(f"{path}: no .npy in it but {LABELS_FILE}")
     for part in parts:
-        if part.dtype.kind != FLOATS or len(part.shape) != 4 or not all(part.shape):
+        if not is_float(part.dtype) or len(part.shape) != 4 or not all(part.shape):
             raise UserError(f"{part.where}: holds {shown(part.dtype, part.shape)}; floats of N x channels x height x width are needed")
         one_kind(parts[0].where, (parts[0].dtype, parts[0].shape[1:]), part.where, (part.dtype, part.shape[1:]))
     ends = np.cumsum([part.shape[0] for part in parts])
@@ -68,7 +78,7 @@ def open_arrays(request: LatentRequest) -> LatentSource:
         found = request.labels or (beside if beside.exists() else None)
         values = label_array(found) if found else None
     labels, names = class_labels(request, request.labels or path, values, int(ends[-1]))
-    return LatentSource(f"numpy {'folder' if path.is_dir() else 'file'} {path.resolve().name}", facts, (channels, *parts[0].shape[2:]),
+    return LatentSource(f"numpy {'folder' if path.is_dir() else 'file'} {path.resolve().name}", facts, (channels, parts[0].shape[2], parts[0].shape[3]),
                         labels, names, name_of, batches)
 
 

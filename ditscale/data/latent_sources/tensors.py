@@ -17,8 +17,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ditscale.data.latent_sources.base import (BATCH_BYTES, Facts, LatentRequest, LatentSource, class_labels, in_moments, label_array,
-                                               latent_channels, one_kind, shown, stated_facts)
+from ditscale.data.latent_sources.base import (
+    BATCH_BYTES,
+    Facts,
+    LatentRequest,
+    LatentSource,
+    class_labels,
+    in_moments,
+    label_array,
+    latent_channels,
+    one_kind,
+    shown,
+    stated_facts,
+)
 from ditscale.errors import UserError, first_line
 
 ENDING, STATS = ".safetensors", "latents_stats.pt"

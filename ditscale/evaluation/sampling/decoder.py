@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import kind_of
+from ditscale.data.latents import signed_pixels
 from ditscale.data.manifest import Encoder, manifest_path, read_manifest
 from ditscale.data.prepare import normalisation
 from ditscale.data.vae import Vae, load_vae
@@ -16,14 +17,14 @@ AT_ONCE = 16                                                                   #
 class LatentDecoder:
     """Called with a model's latents (B, c, h, w), returns images (B, C, H, W) in [-1, 1], fp32 on the CPU."""
 
-    def __init__(self, vae: Vae, shift: Tensor, scale: Tensor):
-        self.vae, self.shift, self.scale = vae, shift.to(vae.device), scale.to(vae.device)
+    def __init__(self, vae: Vae, encoder: Encoder, shift: Tensor, scale: Tensor):
+        self.vae, self.encoder, self.shift, self.scale = vae, encoder, shift.to(vae.device), scale.to(vae.device)
         self.channels = vae.channels                                           # of the images
         self.name = f"{vae.description['class']} {str(vae.description['weights_sha256'])[:12]}"
 
     def __call__(self, latents: Tensor) -> Tensor:
         as_encoded = latents.to(self.vae.device) / self.scale + self.shift
-        return torch.cat([self.vae.decode(part) for part in as_encoded.split(AT_ONCE)])
+        return torch.cat([signed_pixels(self.vae.decode(part), self.encoder) for part in as_encoded.split(AT_ONCE)])
 
 
 def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
@@ -42,14 +43,17 @@ def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
             raise UserError(f"vae is for latents, but {data.path} holds pixels; leave it out")
         return None
     if not name:
-        raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them (its weights have "
-                        f"the sha256 {encoder['weights_sha256'][:12]})")
+        which = f"its weights have the sha256 {encoder['weights_sha256'][:12]}" if encoder["weights_sha256"] else encoder["made_by"]
+        raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them ({which})")
     vae = load_vae(name, device)
     made_by, weights = encoder["weights_sha256"], str(vae.description["weights_sha256"])
-    if weights != made_by:
+    if not made_by and vae.model.config.latent_channels != data.channels:
+        raise UserError(f"vae {name} has latents of {vae.model.config.latent_channels} channels, but {data.path} of {data.channels}; "
+                        f"give the one that made them ({encoder['made_by']})")
+    if made_by and weights != made_by:
         raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
                         f"{made_by[:12]}; give that one")
-    return LatentDecoder(vae, *normalisation(data, encoder))
+    return LatentDecoder(vae, encoder, *normalisation(data, encoder))
 
 
 def _encoder_of(data) -> Encoder | None:

@@ -10,7 +10,7 @@ from ditscale.data.manifest import Manifest, read_manifest
 from ditscale.errors import UserError
 from ditscale.studies.spec.spec import PlannedRun
 
-WAYS = 2                                                                       # as it is, and mirrored
+WAYS = {"stored": (2, "as it is and mirrored"), "none": (1, "as it is"), "random": (1, "as it is or mirrored")}     # by the flips stored
 # Configs that make the encoder whose MACs are counted here: Stable Diffusion's, of 83.7 M parameters with the decoder.
 STABLE_DIFFUSION = {"_class_name": "AutoencoderKL", "in_channels": 3, "latent_channels": 4, "block_out_channels": [128, 256, 512, 512],
                     "layers_per_block": 2}
@@ -35,10 +35,11 @@ def _line(config: RunConfig, machine: Machine) -> str:
     macs = encoder_macs(vae, data.resolution**2)
     if macs is None:
         return f"{begins}what their encoder costs is not known; Stable Diffusion's (evaluation.vae) is."
-    one = f"{WAYS} x {macs / 1e9:.4g} GMACs (each image is encoded as it is and mirrored)"
+    ways, words = WAYS[manifest.encoder.get("flips", "stored") if manifest and manifest.encoder else "stored"]
+    one = f"{ways} x {macs / 1e9:.4g} GMACs (each image is encoded {words})"
     if manifest is None:
-        return f"{begins}{one} = {2 * WAYS * macs:.3g} FLOPs an image; the file is not there yet."
-    flops = 2 * WAYS * macs * manifest.samples
+        return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs an image; the file is not there yet."
+    flops = 2 * ways * macs * manifest.samples
     hours = flops / (ASSUMED[machine.kind].sample_utilisation * machine.peak_flops) / 3600
     return (f"{begins}{manifest.samples:,} images x {one} = {flops:.3g} FLOPs, about {hours:,.3g} accelerator-hours; "
             "the file is there, so they are spent.")

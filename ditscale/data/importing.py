@@ -1,0 +1,244 @@
+"""Others' latents into a .beton file, as they are: neither drawn, nor scaled, nor held in memory together.
+
+One thread reads ahead, this one rounds to 16 bits and writes, a third hashes. A stopped import leaves nothing and starts anew: it
+takes about as long as reading the source does.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import ditscale
+from ditscale.data.aside import written_aside
+from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
+from ditscale.data.build import check_paths, work_folder
+from ditscale.data.latent_sources import guessed_format, open_latents
+from ditscale.data.latent_sources.base import LatentRequest, LatentSource
+from ditscale.data.latents import BITS
+from ditscale.data.manifest import Encoder, Manifest, read_manifest, stored_blake2b, write_manifest
+from ditscale.data.progress import Progress, duration
+from ditscale.digest import new_digest
+from ditscale.errors import UserError
+from ditscale.formats import NewerFormat
+
+AHEAD = 3                                                                      # batches that are read before they are needed
+UNKNOWN = "not recorded"                                                       # of the class of an autoencoder
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What stands at ``path``."""
+
+    path: Path
+    manifest: Manifest
+    notes: list[str]
+    seconds: float
+    made: bool                                                                 # False: it was there already
+
+    def __str__(self) -> str:
+        m, encoder = self.manifest, self.manifest.encoder
+        assert encoder is not None
+        how = f"written in {duration(self.seconds)}" if self.made else "already there, checked"
+        holds = "mean and std" if encoder["has_std"] else "one sample of each"
+        flips = {"stored": "flips stored", "none": "no flips", "random": "a random flip in them"}[encoder["flips"]]
+        low, high = encoder["pixel_range"]
+        applied = "which is done already" if encoder["applied"] else "done when they are loaded"
+        lines = [f"{self.path}: {m.samples:,} latents of {' x '.join(map(str, m.shape))}, {holds}, {flips}, {encoder['bits']}, "
+                 f"{m.classes:,} classes, format {encoder['format']} ({how})",
+                 f"a model sees (latent - {encoder['shift_factor']}) x {encoder['scaling_factor']}, {applied}",
+                 f"the decoder gives pixels in [{low:g}, {high:g}]", *self.notes]
+        if not encoder["weights_sha256"]:
+            lines.append(f"which autoencoder made them is not recorded ({encoder['made_by']}); --vae NAME records it, and scoring then "
+                         "takes no other")
+        return "\n".join(lines)
+
+
+def import_latents(path, out, *, bits: str = "fp16", vae=None, say=print, **options) -> ImportSummary:
+    """Write ``out`` and its manifest. Does nothing where ``out`` is this very import and whole.
+
+    Field 'moments' int16 (1 or 2, 1 or 2, c, h, w) = [image, flip where stored] x [mean, std] or [sample].
+
+    Args:
+        bits: fp16 or bf16, how numbers are stored.
+        vae: the ``Vae`` that made the latents, to be recorded; None: not known.
+        say: takes a line that comes before the work.
+        options: see ``latent_sources.base.LatentRequest``.
+
+    Raises:
+        UserError: the source does not serve, ``out`` is something else, or cannot be written.
+    """
+    path, out, started = Path(path), Path(out), time.monotonic()
+    check_paths(path, out)
+    if options.get("format") is None:
+        options["format"] = guessed_format(path)
+        say(f"{path}: format {options['format']}, by its files' names")
+    labels = options.pop("labels", None)
+    source = open_latents(LatentRequest(path=path, labels=None if labels is None else Path(labels), **options))
+    wanted = _manifest(path, source, _encoder(source, bits, vae))
+    with work_folder(out) as folder:
+        made = not out.exists()
+        manifest = _make(wanted, out, folder, source) if made else _same_import(wanted, out, source)
+    return ImportSummary(out, manifest, source.notes, time.monotonic() - started, made)
+
+
+def _encoder(source: LatentSource, bits: str, vae) -> Encoder:
+    """What the manifest says of what made them. Raises UserError where ``vae`` has other channels."""
+    facts = source.facts
+    known = {"class": UNKNOWN, "weights_sha256": ""} if vae is None else \
+        {name: vae.description[name] for name in ("class", "config_sha256", "weights_sha256")}
+    if vae is not None and vae.model.config.latent_channels != source.shape[0]:
+        raise UserError(f"--vae: its latents have {vae.model.config.latent_channels} channels, but these have {source.shape[0]}")
+    for name in ("scale", "shift"):
+        values = getattr(facts, name)
+        if isinstance(values, list) and len(values) not in (1, source.shape[0]):
+            raise UserError(f"--{name}: {len(values)} numbers for {source.shape[0]} channels; give one number, or one a channel")
+    return known | {                                                           # type: ignore[return-value]
+        "bits": bits, "scaling_factor": facts.scale, "shift_factor": facts.shift, "has_std": facts.holds == "moments",
+        "format": facts.format, "flips": facts.flips, "applied": facts.applied, "pixel_range": list(facts.pixel_range),
+        "made_by": facts.made_by}
+
+
+def _manifest(path: Path, source: LatentSource, encoder: Encoder) -> Manifest:
+    """The manifest of an import; its two hashes are not known yet."""
+    classes = len(source.class_names) if source.class_names else int(source.labels.max()) + 1
+    return Manifest(
+        name=path.resolve().name.split(".")[0], split="all", samples=len(source.labels), shape=list(source.shape), classes=classes,
+        class_counts=np.bincount(source.labels, minlength=classes).tolist(), source=source.words, source_blake2b="", content_blake2b="",
+        writer="numpy", ditscale_version=ditscale.__version__, kind="latents", crop="not known", encoder=encoder,
+        class_names=source.class_names)
+
+
+def _make(manifest: Manifest, out: Path, folder: Path, source: LatentSource) -> Manifest:
+    """Write ``out``; the manifest, which gets its two hashes, gets its name just before, so that no file is without one."""
+    encoder = manifest.encoder
+    assert encoder is not None
+    flips, numbers = 1 + (encoder["flips"] == "stored"), 1 + encoder["has_std"]
+    specs = {"moments": FieldSpec(np.dtype("<i2"), (flips, numbers, *source.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
+    content, read = new_digest(), new_digest()
+
+    def batches():
+        with Progress("latents", manifest.samples) as progress, Hasher() as hasher, closing(_ahead(source.batches())) as ahead:
+            done = 0
+            for batch in ahead:
+                hasher.add(read, batch)
+                stored = _to_bits(batch, encoder["bits"], source, done)
+                hasher.add(content, stored)
+                yield {"moments": stored.numpy()}
+                done += len(batch)
+                progress.advance(len(batch))
+
+    with written_aside(out, folder) as aside:
+        stream_beton(aside, specs, manifest.samples, {"label": source.labels}, batches())
+        for digest in (read, content):
+            digest.update(source.labels.astype("<i8").data)
+        manifest = replace(manifest, source_blake2b=read.hexdigest(), content_blake2b=content.hexdigest())
+        write_manifest(out, manifest)
+    return manifest
+
+
+def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
+    """The manifest of ``out``. Raises UserError unless importing it again would give the same file."""
+    try:
+        there = read_manifest(out)
+    except NewerFormat:
+        raise
+    except UserError:
+        raise UserError(f"{out}: exists already and has no manifest; remove it or give another name") from None
+    for name in ("kind", "samples", "shape", "encoder", "class_names", "class_counts"):
+        one, other = getattr(there, name), getattr(wanted, name)
+        if one != other:
+            if name == "encoder" and one:
+                name = next(key for key in other.keys() | one.keys() if one.get(key) != other.get(key))
+                one, other = one.get(name), other.get(name)
+            raise UserError(f"{out}: exists already and is something else: {name} {str(one)[:80]}, not {str(other)[:80]}; remove it or give "
+                            "another name")
+    read = new_digest()
+    with Progress("latents checked", wanted.samples) as progress, closing(_ahead(source.batches())) as ahead:
+        for batch in ahead:
+            read.update(_bytes(batch))
+            progress.advance(len(batch))
+    read.update(source.labels.astype("<i8").data)
+    if read.hexdigest() != there.source_blake2b:
+        raise UserError(f"{out}: exists already and is of other latents or labels; remove it or give another name")
+    if stored_blake2b(BetonFile(out), "moments") != there.content_blake2b:
+        raise UserError(f"{out}: exists already but is not what its manifest says; remove it and import it again")
+    return there
+
+
+def _to_bits(batch: Tensor, bits: str, source: LatentSource, first: int) -> Tensor:
+    """The int16 with the bits of the nearest 16-bit floats. Raises UserError for a number that has none, with the file's name."""
+    least, most = (value.item() for value in torch.aminmax(batch))
+    narrow = batch.to(BITS[bits])
+    fits = -torch.finfo(BITS[bits]).max < least and most < torch.finfo(BITS[bits]).max     # NaN does not; checking each is slow
+    if not fits and (bad := torch.nonzero(~torch.isfinite(narrow).flatten(1).all(1)).flatten().tolist()):
+        row = batch[bad[0]]
+        why = f"{row.abs().max().item():g}, which {bits} cannot hold" if torch.isfinite(row).all() else "what is no finite number"
+        hint = "; --bits bf16 may" if bits == "fp16" and torch.isfinite(row).all() else ""
+        raise UserError(f"{source.name_of(first + bad[0])}: holds {why}{hint}")
+    return narrow.contiguous().view(torch.int16)
+
+
+def _bytes(batch: Tensor) -> memoryview:
+    return batch.contiguous().view(torch.uint8).numpy().data
+
+
+class Hasher:
+    """Updates digests in a thread of its own, in order, and never lags by more than a few pieces."""
+
+    def __enter__(self):
+        self._pool, self._pending = ThreadPoolExecutor(1), []
+        return self
+
+    def __exit__(self, *_):
+        self._pool.shutdown()
+
+    def add(self, digest, batch: Tensor) -> None:
+        self._pending.append(self._pool.submit(digest.update, _bytes(batch)))
+        if len(self._pending) > 2 * AHEAD:
+            self._pending.pop(0).result()
+
+
+def _ahead(batches: Iterator[Tensor]) -> Generator[Tensor, None, None]:
+    """Yields the same, read by a thread of its own. An error there is raised here; it ends when this is closed."""
+    ready: queue.Queue = queue.Queue(AHEAD)
+    stopped = threading.Event()
+
+    def put(item) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                pass
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                put((batch, None))
+                if stopped.is_set():
+                    return
+            put((None, None))
+        except BaseException as error:                                         # also of a format's own making: it must not wait for ever
+            put((None, error))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
+    finally:
+        stopped.set()
+        thread.join()

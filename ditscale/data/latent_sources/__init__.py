@@ -13,16 +13,17 @@ class Format(NamedTuple):
     words: str
     could_be: Callable[[Path], bool]                                           # by names alone
     open: Callable[[LatentRequest], LatentSource]
+    endings: tuple[str, ...] = ()                                              # of files that it may be; else it is a folder
 
 
 FORMATS = {
-    "edm2": Format("EDM2's dataset_tool.py encode, a zip or a folder", mean_std.could_be_edm2, mean_std.open_edm2),
-    "repa": Format("REPA's vae-sd/, or the folder around it", mean_std.could_be_repa, mean_std.open_repa),
+    "edm2": Format("EDM2's dataset_tool.py encode, a zip or a folder", mean_std.could_be_edm2, mean_std.open_edm2, (".zip",)),
+    "repa": Format("REPA's vae-sd/, or the folder around it", mean_std.could_be_repa, mean_std.open_repa, (".zip",)),
     "fast-dit": Format("fast-DiT's *_features/ and *_labels/", fast_dit.could_be, fast_dit.open_fast_dit),
     "lightningdit": Format("LightningDiT's latents_rankRR_shardSSS.safetensors", tensors.could_be_lightningdit, tensors.open_lightningdit),
     "mds": Format("MosaicML Streaming's shards with an ndarray column", mds.could_be, mds.open_mds),
-    "safetensors": Format("a file or a folder of shards (N, C, H, W)", tensors.could_be_tensors, tensors.open_tensors),
-    "numpy": Format("an .npy, an .npz or a folder of .npy (N, C, H, W)", numpy_arrays.could_be, numpy_arrays.open_arrays),
+    "safetensors": Format("a file or a folder of shards (N, C, H, W)", tensors.could_be_tensors, tensors.open_tensors, (".safetensors",)),
+    "numpy": Format("an .npy, an .npz or a folder of .npy (N, C, H, W)", numpy_arrays.could_be, numpy_arrays.open_arrays, (".npy", ".npz")),
 }
 
 
@@ -52,8 +53,11 @@ def open_latents(request: LatentRequest) -> LatentSource:
         raise UserError(f"--format {request.format}: is none of {', '.join(FORMATS)}{did_you_mean(str(request.format), FORMATS)}")
     if request.unlabeled and request.labels is not None:
         raise UserError(f"--labels {request.labels} with --unlabeled: give one of the two")
+    form = FORMATS[request.format]
+    if not request.path.is_dir() and request.path.suffix.lower() not in form.endings:
+        raise UserError(f"{request.path}: is no source of the format {request.format}: {form.words}")
     try:
-        source = FORMATS[request.format].open(request)
+        source = form.open(request)
     except OSError as error:
         raise UserError(f"{error.filename or request.path}: cannot be read: {error.strerror or error}") from None
     if request.count is not None and request.count != len(source.labels):

@@ -181,7 +181,7 @@ def _columns(request: LatentRequest, shard: Shard) -> tuple[Column, str | None]:
 
 
 def _ndarray(folder: Path, name: str, encoding: str) -> Column:
-    dtype, shape = NDARRAY.fullmatch(encoding).groups()                        # type: ignore[union-attr]
+    dtype, shape = NDARRAY.fullmatch(encoding).groups()
     if dtype is not None and dtype not in NAMES:
         raise UserError(f"{folder / INDEX}: column '{name}' is {encoding}, which is no dtype of MDS")
     return Column(name, np.dtype(NAMES[dtype]) if dtype else None, tuple(map(int, shape.split(","))) if shape else None)
@@ -207,7 +207,7 @@ def _unpacked(shard: Shard, how: str, content: bytes) -> bytes:
     if how != "zstd":
         raise UserError(f"{shard.path}: is compressed by {how}; zstd, gz, bz2 and shards that are not compressed are read")
     try:
-        import zstandard                                                       # type: ignore[import-not-found]
+        import zstandard  # type: ignore[import-not-found]
     except ImportError:
         raise UserError(f"{shard.path}: is compressed by zstd; pip install zstandard reads it") from None
     try:

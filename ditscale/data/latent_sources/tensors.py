@@ -8,6 +8,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F
 
 class Shard(NamedTuple):
     path: Path
-    count: int
+    rows: int
     dtype: torch.dtype
     shape: tuple[int, ...]                                                     # of a row
     names: frozenset[str]                                                      # of its tensors
@@ -58,6 +59,8 @@ def open_lightningdit(request: LatentRequest) -> LatentSource:
     request.without("holds", "applied", "pixel_range", "key")
     request.without_labels()
     paths = sorted(entry for entry in request.path.glob(f"*{ENDING}"))
+    if not paths:
+        raise UserError(f"{request.path}: no latents_rankRR_shardSSS{ENDING} in it")
     if odd := next((path for path in paths if not SHARD.fullmatch(path.name)), None):
         raise UserError(f"{odd}: the format lightningdit has latents_rankRR_shardSSS{ENDING} alone; move it away")
     _check_numbers(request.path, paths)
@@ -77,6 +80,8 @@ def open_lightningdit(request: LatentRequest) -> LatentSource:
 
 def open_tensors(request: LatentRequest) -> LatentSource:
     paths = sorted(request.path.glob(f"*{ENDING}")) if request.path.is_dir() else [request.path]
+    if not paths:
+        raise UserError(f"{request.path}: no {ENDING} in it")
     key = request.key or _key(paths[0])
     shards = _shards(request, paths, key)
     has_flips = [FLIPPED in shard.names and key == LATENTS for shard in shards]
@@ -87,20 +92,20 @@ def open_tensors(request: LatentRequest) -> LatentSource:
 
 
 def _source(request: LatentRequest, shards: list[Shard], facts: Facts, holds: str, key: str, notes: list[str]) -> LatentSource:
-    ends = np.cumsum([shard.count for shard in shards])
+    ends = np.cumsum([shard.rows for shard in shards])
     channels = latent_channels(shards[0].path, facts.holds, shards[0].shape[0])
     keys = [key, FLIPPED] if facts.flips == "stored" else [key]
 
     def name_of(index: int) -> str:
         number = int(np.searchsorted(ends, index, side="right"))
-        return f"{shards[number].path}: row {index - (ends[number] - shards[number].count)}"
+        return f"{shards[number].path}: row {index - (ends[number] - shards[number].rows)}"
 
     def batches() -> Iterator[Tensor]:
         for shard in shards:
             with _opened(shard.path) as file:
                 slices = [file.get_slice(name) for name in keys]
                 step = max(1, BATCH_BYTES // (len(keys) * shard.dtype.itemsize * int(np.prod(shard.shape))))
-                for first in range(0, shard.count, step):
+                for first in range(0, shard.rows, step):
                     rows = [in_moments(part[first:first + step], holds) for part in slices]
                     yield torch.cat(rows, 1)
 
@@ -110,7 +115,7 @@ def _source(request: LatentRequest, shards: list[Shard], facts: Facts, holds: st
         values = np.concatenate([_labels(shard) for shard in shards]) if all(LABELS in shard.names for shard in shards) else None
     labels, names = class_labels(request, request.labels or request.path, values, int(ends[-1]))
     what = f"{facts.format} {'folder' if request.path.is_dir() else 'file'} {request.path.resolve().name}"
-    return LatentSource(what, facts, (channels, *shards[0].shape[1:]), labels, names, name_of, batches, notes)
+    return LatentSource(what, facts, (channels, shards[0].shape[1], shards[0].shape[2]), labels, names, name_of, batches, notes)
 
 
 def _opened(path: Path):
@@ -137,8 +142,6 @@ def _shards(request: LatentRequest, paths: list[Path], key: str) -> list[Shard]:
                     raise UserError(f"{path}: '{name}' is {shown(part.get_dtype(), part.get_shape())}, but '{key}' {shown(dtype, shape)}")
         shards.append(Shard(path, shape[0], FLOATS[dtype], shape[1:], names))
         one_kind(str(shards[0].path), (shards[0].dtype, shards[0].shape), str(path), (shards[-1].dtype, shards[-1].shape))
-    if not shards:
-        raise UserError(f"{request.path}: no {ENDING} in it")
     return shards
 
 
@@ -156,8 +159,8 @@ def _key(path: Path) -> str:
 def _labels(shard: Shard) -> np.ndarray:
     with _opened(shard.path) as file:
         labels = file.get_tensor(LABELS)
-    if tuple(labels.shape) not in ((shard.count,), (shard.count, 1)) or labels.is_floating_point():
-        raise UserError(f"{shard.path}: '{LABELS}' is {shown(labels.dtype, labels.shape)}; one whole number for each of {shard.count:,} "
+    if tuple(labels.shape) not in ((shard.rows,), (shard.rows, 1)) or labels.is_floating_point():
+        raise UserError(f"{shard.path}: '{LABELS}' is {shown(labels.dtype, labels.shape)}; one whole number for each of {shard.rows:,} "
                         "latents is needed")
     return labels.reshape(-1).numpy()
 
@@ -166,13 +169,18 @@ def _check_numbers(folder: Path, paths: list[Path]) -> None:
     """Raise UserError where a shard between others is missing."""
     numbers: dict[str, list[int]] = {}
     for path in paths:
-        rank, shard = SHARD.fullmatch(path.name).groups()                      # type: ignore[union-attr]
+        rank, shard = SHARD.fullmatch(path.name).groups()
         numbers.setdefault(rank, []).append(int(shard))
     for rank, shards in numbers.items():
-        if lost := sorted(set(range(max(shards) + 1)) - set(shards)):
-            raise UserError(f"{folder}: latents_rank{rank}_shard{lost[0]:03d}{ENDING} is missing; rank {rank} has shards to {max(shards)}")
-    if lost := sorted(set(range(max(map(int, numbers)) + 1)) - set(map(int, numbers))):
-        raise UserError(f"{folder}: no shard of rank {lost[0]:02d} is there, but of rank {max(numbers)}")
+        if (lost := _gap(shards)) is not None:
+            raise UserError(f"{folder}: latents_rank{rank}_shard{lost:03d}{ENDING} is missing; rank {rank} has shards to {max(shards)}")
+    if (lost := _gap(list(map(int, numbers)))) is not None:
+        raise UserError(f"{folder}: no shard of rank {lost:02d} is there, but of rank {max(numbers)}")
+
+
+def _gap(numbers: list[int]) -> int | None:
+    """The first that is missing of 0, 1, ..."""
+    return next((place for place, number in enumerate(sorted(numbers)) if place != number), None)
 
 
 def _stats(path: Path, channels: int) -> tuple[list[float], list[float]]:
@@ -181,7 +189,9 @@ def _stats(path: Path, channels: int) -> tuple[list[float], list[float]]:
         raise UserError(f"{path}: no such file; it holds the mean and std that a model sees the latents with; give --scale and --shift in "
                         "its place, as 0.18215 and 0")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():                                        # torch has some for other pickles; the error says enough
+            warnings.simplefilter("ignore")
+            values = torch.load(path, map_location="cpu", weights_only=True)
         mean, std = (values[name].double().reshape(-1).tolist() for name in ("mean", "std"))
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: not the tensors mean and std alone: {first_line(error)}") from None

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -95,6 +96,16 @@ def latents(pixels, vae_folders, tmp_path_factory):
     path = tmp_path_factory.mktemp("latents") / "train.beton"
     encode(pixels, path, load_vae(vae_folders["kl"], "cpu"), batch=4, say=lambda line: None)
     return path
+
+
+@pytest.fixture(scope="session")
+def latent_files():
+    """The module that writes others' latents by their tools' rules: ``make(form, folder)``."""
+    path = Path(__file__).parent / "data" / "importing" / "latent_files.py"
+    spec = importlib.util.spec_from_file_location("latent_files", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
 
 AHEAD = 3                                                                      # batches that are read before they are needed
-UNKNOWN = "not recorded"                                                       # of the class of an autoencoder
+UNKNOWN = "autoencoder (not recorded)"                                         # in place of a class
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,10 @@ def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
 def _to_bits(batch: Tensor, bits: str, source: LatentSource, first: int) -> Tensor:
     """The int16 with the bits of the nearest 16-bit floats. Raises UserError for a number that has none, with the file's name."""
     least, most = (value.item() for value in torch.aminmax(batch))
-    narrow = batch.to(BITS[bits])
+    if batch.dtype == torch.float64 and bits == "fp16":                        # torch rounds twice on the way, which may end one off
+        narrow = torch.from_numpy(batch.numpy().astype(np.float16))
+    else:
+        narrow = batch.to(BITS[bits])
     fits = -torch.finfo(BITS[bits]).max < least and most < torch.finfo(BITS[bits]).max     # NaN does not; checking each is slow
     if not fits and (bad := torch.nonzero(~torch.isfinite(narrow).flatten(1).all(1)).flatten().tolist()):
         row = batch[bad[0]]

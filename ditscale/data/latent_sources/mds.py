@@ -194,6 +194,8 @@ def _content(shard: Shard) -> memoryview:
         content = shard.path.read_bytes()
         if how:
             content = _unpacked(shard, how, content)
+    except UserError:
+        raise
     except ERRORS as error:
         raise UserError(f"{shard.path}: cannot be read: {first_line(error)}") from None
     if len(content) != shard.bytes:

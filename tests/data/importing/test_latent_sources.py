@@ -139,11 +139,12 @@ def test_bf16_and_half_precision_are_read(tmp_path):
     stored = BetonFile(tmp_path / "a.beton").read("moments", np.arange(6))
     assert torch.equal(torch.from_numpy(stored[:, 0, 0]).view(torch.bfloat16), values)
     for kind in (">f4", "<f8", "<f2"):
-        np.save(tmp_path / "b.npy", made.numbers(6, *SHAPE).astype(kind))
+        values = np.random.default_rng(0).normal(size=(60, *SHAPE)).astype(kind)
+        np.save(tmp_path / "b.npy", values)
         (tmp_path / "b.beton").unlink(missing_ok=True)
         imported(tmp_path / "b.npy", tmp_path / "b.beton", unlabeled=True, **STATED_SAMPLES)
-        stored = BetonFile(tmp_path / "b.beton").read("moments", np.arange(6))[:, 0, 0].view(np.float16)
-        assert (stored == made.numbers(6, *SHAPE).astype(np.float16)).all()
+        stored = BetonFile(tmp_path / "b.beton").read("moments", np.arange(60))[:, 0, 0].view(np.float16)
+        assert (stored == values.astype(np.float16)).all()
 
 
 def repacked(path, tmp_path, changes, method=zipfile.ZIP_STORED):
@@ -290,6 +291,12 @@ def test_hostile_arrays(tmp_path):
     source.path.write_bytes(content)
     (tmp_path / "labels.npy").write_bytes(made.npy(np.array([Bomb()], object)))
     assert f"--labels {tmp_path / 'labels.npy'}: not an array of numbers" in refused(source.path, tmp_path, **source.options)
+
+
+def test_other_compressions_of_mds_are_named(tmp_path):
+    path = made.mds_folder(tmp_path / "mds", {"x": "ndarray"}, [{"x": b"x"}], sizes=(1,), compress=lambda content: content, ending=".br")
+    assert refused(path, tmp_path, unlabeled=True, **STATED_SAMPLES) == \
+        f"{path / 'shard.00000.mds.br'}: is compressed by br; zstd, gz, bz2 and shards that are not compressed are read"
 
 
 @pytest.mark.parametrize("ending, compress", [(".gz", gzip.compress), (".bz2", bz2.compress)])

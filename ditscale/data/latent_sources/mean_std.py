@@ -15,8 +15,8 @@ import torch
 
 from ditscale.data.latent_sources.base import STABLE_DIFFUSION, Facts, LatentRequest, LatentSource, class_labels, latent_channels, shown
 from ditscale.data.latent_sources.files import Files, FolderFiles, NpyHeader, ZipFiles, float_array, stacked
-from ditscale.data.sources.labels import parse_labels, read_labels
-from ditscale.data.sources.layout import LABELS_NAME, SUFFIXES
+from ditscale.data.sources.arrange import LABELS_NAME, SUFFIXES
+from ditscale.data.sources.labelfiles import parse_labels, read_labels
 from ditscale.errors import UserError
 
 MADE_BY = "stabilityai/sd-vae-ft-mse unless --model-url named another"

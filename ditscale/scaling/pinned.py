@@ -5,7 +5,6 @@ elsewhere are pinned; the others are fitted as ever, and intervals, hold-outs an
 form says what was pinned. An interval does not hold the error of the pinned value: fit with other values to see what it does.
 """
 
-from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -100,10 +99,6 @@ def pin(form: str | type[Law], **values: float) -> type[Law]:
                             f"Pin any of {', '.join(able)}")
         if not (isinstance(value, (int, float)) and 0 < value < np.inf):
             raise UserError(f"pinned {name} is {value!r}; give a number above 0")
-    return _pinned_form(form, tuple(sorted((name, float(value)) for name, value in values.items())))
-
-
-@cache
-def _pinned_form(form: type[Law], values: tuple[tuple[str, float], ...]) -> type[Law]:
-    said = ", ".join(f"{name} = {value:g}" for name, value in values)
-    return type(f"Pinned{form.__name__}", (_Pinned, form), {"PINNED": dict(values), "FORM": f"{form.FORM} with {said} pinned"})
+    pinned = {name: float(value) for name, value in values.items()}
+    said = ", ".join(f"{name} = {value:g}" for name, value in pinned.items())
+    return type(f"Pinned{form.__name__}", (_Pinned, form), {"PINNED": pinned, "FORM": f"{form.FORM} with {said} pinned"})

@@ -16,7 +16,7 @@ Student's t by runs, added in quadrature. How often it held on made-up ladders i
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -81,9 +81,33 @@ class Rungs:
         return Rungs(size[read], data[read], score[read], np.unique(self.runs)[read])
 
 
+@dataclass(frozen=True)
+class LastRung:
+    """The largest size's longest runs, forecast in the same way from the other sizes. ``observed`` is their geometric mean."""
+
+    size: float
+    data: float
+    observed: float
+    predicted: float
+    interval: Interval
+    way: str
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.observed - 1.0
+
+    @property
+    def inside(self) -> bool:
+        return self.observed in self.interval
+
+    def card(self) -> dict:
+        return {"size": self.size, "data": self.data, "observed": self.observed, "predicted": self.predicted, "low": self.interval.low,
+                "high": self.interval.high, "inside": self.inside, "relative_error": self.error, "way": self.way}
+
+
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """``value`` of a new run at the target, with its 95 % ``interval``; ``hold_out`` is None where too few runs stay without the largest.
+    """``value`` of a new run at the target, with its 95 % ``interval``; ``last_rung`` is None where too few runs stay without the largest.
 
     ``reach`` is how many times beyond the runs the target lies, in its farthest variable. ``passed_over``: ways that would have come
     first, and what spoke against each.
@@ -97,15 +121,12 @@ class Forecast:
     run_noise: float                                                           # standard deviation of ln score between runs
     reach: float
     passed_over: tuple[str, ...] = ()
+    last_rung: LastRung | None = None
 
     @property
     def half_width(self) -> float:
         """Of the interval, relative to its middle, in logarithms."""
         return math.log(self.interval.high / self.interval.low) / 2
-
-    @property
-    def hold_out(self):
-        return self.fit.hold_out
 
     @property
     def far(self) -> bool:
@@ -114,11 +135,10 @@ class Forecast:
 
     def card(self) -> dict:
         """Ready for JSON."""
-        out = self.hold_out
         return {"value": self.value, "low": self.interval.low, "high": self.interval.high, "level": LEVEL, "way": self.way,
                 "form": self.fit.form, "coefficients": self.fit.law.coefficients(), "law_status": self.fit.status.name,
                 "runs": self.fit.n_runs, "freedom": self.freedom, "run_noise_of_ln": self.run_noise, "reach": self.reach,
-                "hold_out": out.card() if out else None, "passed_over": list(self.passed_over), "data_sha256": self.fit.data_sha256}
+                "hold_out_of_last_rung": self.last_rung.card() if self.last_rung else None, "passed_over": list(self.passed_over), "data_sha256": self.fit.data_sha256}
 
 
 def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float] | None = None, way: str | None = None) -> Forecast:
@@ -136,22 +156,42 @@ def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float]
     for name, value in (("size", size), ("data", data)):
         if not 0 < value < math.inf:
             raise UserError(f"the target's {name} is {value!r}; give a number above 0")
+    return replace(_first(rungs, size, data, pinned or {}, way), last_rung=_last_rung(rungs, pinned or {}, way))
+
+
+def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way: str | None) -> Forecast:
+    """The first way that has an interval."""
     against: list[str] = []
-    for one, form, points, in_size in _ways(rungs, size, data, pinned or {}):
+    for one, form, points, in_size in _ways(rungs, size, data, pinned):
         if way not in (None, one):
             continue
         columns = {"x": points.size} if in_size else {"N": points.size, "D": points.data}
         at = {"x": np.array([size])} if in_size else {"N": np.array([size]), "D": np.array([data])}
         found = _one(form, columns, points, at, one)
         if isinstance(found, Forecast):
-            return Forecast(**{**found.__dict__, "passed_over": tuple(against)})
+            return replace(found, passed_over=tuple(against))
         against.append(f"{one}: {found}")
     raise UserError(f"no prediction: {'; '.join(against)}")
+
+
+def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastRung | None:
+    """None where the other sizes cannot forecast it."""
+    largest = rungs.size == rungs.size.max()
+    data = float(rungs.data[largest].max())
+    there = largest & (np.abs(rungs.data / data - 1) < SAME)
+    try:
+        found = _first(rungs.where(~largest), float(rungs.size.max()), data, pinned, way)
+    except UserError:
+        return None
+    observed = float(np.exp(np.log(rungs.score[there]).mean()))
+    return LastRung(float(rungs.size.max()), data, observed, found.value, found.interval, found.way)
 
 
 def _ways(rungs: Rungs, size: float, data: float, pinned: dict[str, float]) -> Iterator[tuple[str, type[Law], Rungs, bool]]:
     """Each way with its form, its points, and whether the form has the size alone."""
     surface = pin("chinchilla", **pinned)
+    if not rungs.score.size:
+        return
     yield SURFACE, surface, rungs.ends, False
     for name, data_of_size in ((EQUAL_DATA, lambda own: data), (EQUAL_RATIO, lambda own: data * own / size)):
         points = rungs.read(data_of_size)

@@ -125,7 +125,7 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None) -> L
     if theta[2] <= 1e-6:
         raise UserError("the score does not fall with the loss: there is no line from one to the other")
     without = np.array([search.again(theta, run != number) for number in range(len(names))])
-    free = 2 + (theta[0] > 0) + (theta[1] > 0 and score_floor is None)
+    free = 2 + bool(theta[0] > 0) + bool(theta[1] > 0 and score_floor is None)
     return Link(loss_floor=float(theta[0]), score_floor=float(theta[1]), exponent=float(theta[2]), coefficient=math.exp(theta[3]),
                 one_line=_one_line(theta, loss, residuals, run, sizes), noise=_noise(residuals, run, free),
                 freedom=max(len(names) - free, 1), runs=len(names), hold_out=_hold_out(search, theta, loss, score, run, sizes), without_one=without)

@@ -32,7 +32,7 @@ class ScorePrediction:
         """predicted / observed - 1 of the largest rung from the others; None where too few stay."""
         if self.how == BY_LOSS:
             return self.link.hold_out
-        return self.law.hold_out.error if self.law.hold_out else None
+        return self.law.last_rung.error if self.law.last_rung else None
 
     def card(self) -> dict:
         return {"value": self.value, "low": self.interval.low, "high": self.interval.high, "how": self.how, "why_not_by_loss": self.why_not or None,

@@ -56,7 +56,7 @@ class Outcome:
 
 def outcomes(records: list[dict], table: pd.DataFrame) -> list[Outcome]:
     """Every prediction of ``record.predictions`` against the ledger's rows, in the order in which they were made."""
-    return [outcome for record in records for kind in ("loss", "score") if record.get(kind) for outcome in _of(record, record[kind], table)]
+    return [outcome for record in records for said in record["predicted"].values() if said for outcome in _of(record, said, table)]
 
 
 def _of(record: dict, said: dict, table: pd.DataFrame) -> list[Outcome]:

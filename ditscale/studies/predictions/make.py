@@ -87,8 +87,8 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,
         "after": has_started(study, name, variant), "rungs": _used(pd.concat(used)), "pinned": pinned or {},
-        "loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **loss.card()} if loss else None,
-        "score": {"metric": metric, "passport": score_rows["passport"].iloc[0], **score.card()} if score else None,
+        "predicted": {"loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **loss.card()} if loss else None,
+                      "score": {"metric": metric, "passport": score_rows["passport"].iloc[0], **score.card()} if score else None},
         "versions": {"ditscale": ditscale.__version__, **versions()},
     }
     return Made(target, loss, score, metric if score else None, record)
@@ -96,12 +96,9 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
 
 def has_started(study: Path, model: str, variant: str) -> bool:
     """Whether the study holds a run of this model and variant that has trained, of whatever length: what it did is known then."""
-    for run in ledger.run_dirs(study):
-        config = run.read_record()["config"]
-        if str(parse_model_name(config["model"]["name"])) == model and config.get("objective", {}).get("name", BASELINE) == variant:
-            if run.status()["state"] != QUEUED or (run.metrics.exists() and run.metrics.stat().st_size):
-                return True
-    return False
+    facts = ledger.collect_runs(study)
+    own = [RunDir(study / run_id) for run_id in facts[(facts["model"] == model) & (facts["variant"] == variant)]["run_id"]]
+    return any(run.status()["state"] != QUEUED or (run.metrics.exists() and run.metrics.stat().st_size > 0) for run in own)
 
 
 def _of_variant(table: pd.DataFrame, variant: str) -> pd.DataFrame:

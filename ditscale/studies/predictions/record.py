@@ -13,7 +13,7 @@ from ditscale.formats import KEY
 from ditscale.rundir import append_line, read_lines
 
 NAME = "predictions.jsonl"
-NEEDED = ("sha256", "date", "target", "rungs")
+NEEDED = ("sha256", "date", "target", "rungs", "predicted")
 
 
 def content_sha256(record: dict) -> str:

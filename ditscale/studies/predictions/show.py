@@ -2,15 +2,11 @@
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from ditscale.errors import UserError
 from ditscale.scaling.predict import BY_LOSS
-from ditscale.studies.predictions.check import PENDING, Outcome, outcomes, tally
+from ditscale.studies.predictions.check import OUTSIDE, PENDING, Outcome, outcomes, tally
 from ditscale.studies.predictions.make import Made
-
-COLUMNS = ("Made", "Target", "Images", "Metric", "By", "Predicted", "95 % interval", "Actual", "Error", "", "Run", "Remark")
-
 
 def pinned_of(pins: tuple[str, ...]) -> dict[str, float]:
     """``("E=1.6",)`` as ``{"E": 1.6}``. Raises UserError for what is no NAME=NUMBER."""
@@ -35,7 +31,7 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
         _show_value("loss", made.loss.value, made.loss.interval, console)
         console.print(f"  by {made.loss.way}: {made.loss.fit.form}; {made.loss.fit.n_runs} runs, {made.loss.freedom} degrees of freedom; "
                       f"the target lies {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
-        _show_hold_out(made.loss.hold_out.error if made.loss.hold_out else None, console)
+        _show_hold_out(made.loss.last_rung.error if made.loss.last_rung else None, console)
     if made.score:
         _show_value(made.metric, made.score.value, made.score.interval, console)
         if made.score.how == BY_LOSS:
@@ -63,21 +59,16 @@ def _show_hold_out(error: float | None, console: Console) -> None:
 
 
 def show_outcomes(records: list[dict], ledger: pd.DataFrame, console: Console) -> None:
-    """A row for each predicted value and run of its target, and how many held."""
+    """A line for each predicted value and run of its target, and how many held."""
     found = outcomes(records, ledger)
-    if not found:
-        console.print("no prediction on record")
-        return
-    table = Table(*COLUMNS)
     for outcome in found:
-        table.add_row(*row(outcome))
-    console.print(table)
-    console.print(tally(found))
+        console.print(_line(outcome), soft_wrap=True)
+    console.print(tally(found) if found else "no prediction on record")
 
 
-def row(outcome: Outcome) -> list[str]:
-    """One outcome as text, by ``COLUMNS``."""
-    met = outcome.state != PENDING
-    return [outcome.date[:16].replace("T", " "), outcome.model, f"{outcome.images:,}", outcome.metric, outcome.how, f"{outcome.predicted:.5g}",
-            f"{outcome.low:.5g} to {outcome.high:.5g}", f"{outcome.actual:.5g}" if met else "", f"{outcome.error:+.1%}" if met else "",
-            outcome.state, outcome.run_id, outcome.remark]
+def _line(outcome: Outcome) -> str:
+    said = (f"{outcome.date[:10]} {outcome.model} {outcome.variant} {outcome.images:,} images: {outcome.metric} {outcome.predicted:.5g} "
+            f"({outcome.low:.5g} to {outcome.high:.5g}, {outcome.how}), ")
+    met = "not run yet" if outcome.state == PENDING else (f"actual {outcome.actual:.5g} of {outcome.run_id}, {outcome.error:+.1%}: "
+                                                          f"{outcome.state.upper() if outcome.state == OUTSIDE else outcome.state}")
+    return said + met + (f" ({outcome.remark})" if outcome.remark else "")

@@ -28,14 +28,19 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, check):
     from ditscale.studies.predictions.make import predict as make
     from ditscale.studies.predictions.record import NAME, add, predictions
     from ditscale.studies.predictions.show import pinned_of, show_outcomes, show_prediction
+    from ditscale.studies.spec.ladder import steps
     from ditscale.studies.spec.spec import load_spec
     from ditscale.studies.table.ledger import collect
 
     console = Console(highlight=False)
-    folder = Path(study) if Path(study).is_dir() else load_spec(study).directory
+    spec = None if Path(study).is_dir() else load_spec(study)
+    folder = spec.directory if spec else Path(study)
     if check:
         show_outcomes(predictions(folder), collect(folder), console)
         return
+    if target is None and spec and spec.ladder:
+        last = steps(spec.ladder, spec.config, study)[-1]
+        target, images = last.model, images if images or flops else last.images
     if target is None:
         raise UserError("--target is missing: the model to predict, for example --target DiT-XL/2")
     made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant, rungs=rungs, pinned=pinned_of(pins))

@@ -138,7 +138,8 @@ class Forecast:
         return {"value": self.value, "low": self.interval.low, "high": self.interval.high, "level": LEVEL, "way": self.way,
                 "form": self.fit.form, "coefficients": self.fit.law.coefficients(), "law_status": self.fit.status.name,
                 "runs": self.fit.n_runs, "freedom": self.freedom, "run_noise_of_ln": self.run_noise, "reach": self.reach,
-                "hold_out_of_last_rung": self.last_rung.card() if self.last_rung else None, "passed_over": list(self.passed_over), "data_sha256": self.fit.data_sha256}
+                "hold_out_of_last_rung": self.last_rung.card() if self.last_rung else None, "passed_over": list(self.passed_over),
+                "data_sha256": self.fit.data_sha256}
 
 
 def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float] | None = None, way: str | None = None) -> Forecast:

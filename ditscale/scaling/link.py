@@ -212,7 +212,7 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
     centres = np.bincount(of_run, means) / np.bincount(of_run)
     spread = float(np.std(centres, ddof=1))
     if len(names) - len(centres) >= 2:
-        f, freedom, by = _of_runs(means, of_run), (len(centres) - 1, len(names) - len(centres)), "runs of one size"
+        f, freedom, by = _of_runs(means, of_run), (len(centres) - 1.0, float(len(names) - len(centres))), "runs of one size"
     else:
         x = np.log(np.maximum(loss[shared] - theta[0], 1e-12 * loss[shared]))
         tested = _of_checkpoints(x, residuals, run, size)

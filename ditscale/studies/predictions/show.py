@@ -8,6 +8,7 @@ from ditscale.scaling.predict import BY_LOSS
 from ditscale.studies.predictions.check import OUTSIDE, PENDING, Outcome, outcomes, tally
 from ditscale.studies.predictions.make import Made
 
+
 def pinned_of(pins: tuple[str, ...]) -> dict[str, float]:
     """``("E=1.6",)`` as ``{"E": 1.6}``. Raises UserError for what is no NAME=NUMBER."""
     found = {}

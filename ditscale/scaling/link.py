@@ -32,14 +32,13 @@ LEAST_RUNS = 3
 class OneLine:
     """Whether sizes lie on one line. ``p`` is None where it cannot be tested, and ``reason`` says why.
 
-    ``spread`` is the standard deviation of ln score between sizes at equal loss; ``by`` what sizes were compared with.
+    ``spread`` is the standard deviation of ln score between sizes at equal loss.
     """
 
     p: float | None = None
     f: float | None = None
     freedom: tuple[float, float] | None = None
     spread: float = math.nan
-    by: str = ""
     reason: str = ""
 
     @property
@@ -50,7 +49,7 @@ class OneLine:
     def sentence(self) -> str:
         if self.p is None:
             return f"whether sizes lie on one line could not be tested: {self.reason}"
-        what = f"F = {self.f:.3g}, p = {self.p:.2g} against {self.by}; sizes are {self.spread:.1%} apart"
+        what = f"F = {self.f:.3g}, p = {self.p:.2g} against runs of one size; sizes are {self.spread:.1%} apart"
         return f"loss does not determine the score here ({what})" if self.refused else f"sizes lie on one line ({what})"
 
     def card(self) -> dict:
@@ -211,15 +210,11 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
     of_run = np.array([size[run == one][0] for one in range(len(names))])
     centres = np.bincount(of_run, means) / np.bincount(of_run)
     spread = float(np.std(centres, ddof=1))
-    if len(names) - len(centres) >= 2:
-        f, freedom, by = _of_runs(means, of_run), (len(centres) - 1.0, float(len(names) - len(centres))), "runs of one size"
-    else:
-        x = np.log(np.maximum(loss[shared] - theta[0], 1e-12 * loss[shared]))
-        tested = _of_checkpoints(x, residuals, run, size)
-        if tested is None:
-            return OneLine(spread=spread, reason="too few checkpoints, and no second run of a size")
-        (f, freedom), by = tested, "checkpoints, for want of a second run of a size"
-    return OneLine(p=float(stats.f.sf(f, *freedom)), f=float(f), freedom=freedom, spread=spread, by=by)
+    freedom = len(centres) - 1.0, float(len(names) - len(centres))
+    if freedom[1] < 2:
+        return OneLine(spread=spread, reason="too few sizes have a second run, and one run's luck would look like its size")
+    f = _of_runs(means, of_run)
+    return OneLine(p=float(stats.f.sf(f, *freedom)), f=f, freedom=freedom, spread=spread)
 
 
 def _of_runs(means: np.ndarray, size: np.ndarray) -> float:
@@ -229,22 +224,3 @@ def _of_runs(means: np.ndarray, size: np.ndarray) -> float:
     between = np.sum(counts * (centres - means.mean()) ** 2) / (len(counts) - 1)
     within = np.sum((means - centres[size]) ** 2) / (len(means) - len(counts))
     return float(between / max(within, 1e-30))
-
-
-def _of_checkpoints(x: np.ndarray, residuals: np.ndarray, run: np.ndarray, size: np.ndarray) -> tuple[float, tuple[float, float]] | None:
-    """F of an intercept and a slope a size, the checkpoints counted as fewer by their correlation along runs."""
-    own = np.zeros((len(x), 2 * (size.max() + 1)))
-    own[np.arange(len(x)), 2 * size], own[np.arange(len(x)), 2 * size + 1] = 1.0, x
-    common = np.column_stack([np.ones_like(x), x])
-    rest = [residuals - design @ np.linalg.lstsq(design, residuals, rcond=None)[0] for design in (common, own)]
-    lag = [(rest[1][rows][1:], rest[1][rows][:-1]) for rows in (np.flatnonzero(run == one)[np.argsort(-x[run == one])] for one in np.unique(run))]
-    together = sum(float(a @ b) for a, b in lag) / max(sum(float(b @ b) for _, b in lag), 1e-300)
-    effective = len(x) * (1 - max(min(together, 0.95), 0.0)) / (1 + max(min(together, 0.95), 0.0))
-    ranks = [int(np.linalg.matrix_rank(design)) for design in (common, own)]
-    free = effective - ranks[1]
-    if free < 2 or ranks[1] == ranks[0]:
-        return None
-    squares = [float(part @ part) for part in rest]
-    more = ranks[1] - ranks[0]
-    shrink = effective / len(x)
-    return ((squares[0] - squares[1]) * shrink / more) / max(squares[1] * shrink / free, 1e-300), (float(more), float(free))

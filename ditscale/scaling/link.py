@@ -176,7 +176,7 @@ class _Search:
 
 def _line(theta: np.ndarray, loss: np.ndarray) -> np.ndarray:
     loss_floor, score_floor, exponent, height = theta
-    return score_floor + np.exp(height + exponent * np.log(np.maximum(loss - loss_floor, 1e-12 * loss)))
+    return score_floor + np.exp(np.minimum(height + exponent * np.log(np.maximum(loss - loss_floor, 1e-12 * loss)), 700.0))
 
 
 def _noise(residuals: np.ndarray, run: np.ndarray, free: int) -> float:

@@ -2,7 +2,8 @@
 
 Liang et al. (arXiv 2410.08184): N ~ C^0.568, data ~ C^0.432; isoFLOP curves of in-context DiTs, 1e17 to 6e18 FLOPs. Abra (arXiv 2608.17286):
 N ~ C^0.495, data ~ C^0.505; text-to-image MM-DiTs of 60M to 2B parameters, 1e19 to 1e22 FLOPs, tuned by CompleteP, fitted on a validation
-loss; it holds that Liang's runs are undertrained. Neither is of class-conditional adaLN DiTs: a study's own curves decide.
+loss; it holds that Liang's runs are undertrained. Neither is of class-conditional adaLN DiTs: a study's own curves decide. Each counts
+parameters in its own way: Abra's N and D make C = 8.8 N D, where a plain transformer's are 6 N D.
 """
 
 LIANG, ABRA = "Liang et al.", "Abra"

@@ -23,7 +23,6 @@ from scipy import stats
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
-from ditscale.scaling.budgets import require_positive
 from ditscale.scaling.fitting import check, fit, gather
 from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.laws import Law
@@ -55,7 +54,7 @@ class Rungs:
             raise UserError(f"size, data, score and runs must be of equal length; given were {self.size.shape}, {self.data.shape}, "
                             f"{self.score.shape}, {self.runs.shape}")
         for name in ("size", "data", "score"):
-            require_positive(name, getattr(self, name))
+            inputs.require_positive(name, getattr(self, name))
 
     def where(self, kept: np.ndarray) -> "Rungs":
         return Rungs(self.size[kept], self.data[kept], self.score[kept], self.runs[kept])

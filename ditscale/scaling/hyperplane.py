@@ -13,7 +13,6 @@ from scipy.optimize import linprog, minimize_scalar
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
-from ditscale.scaling.budgets import require_positive
 from ditscale.scaling.laws import PowerLawFloor
 
 EXPONENTS = np.geomspace(0.01, 1.5, 60)
@@ -47,7 +46,7 @@ def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperpl
     if compute.shape != score.shape:
         raise UserError(f"compute and score must be of equal length; given were {compute.shape} and {score.shape}")
     for name, values in (("compute", compute), ("score", score)):
-        require_positive(name, values)
+        inputs.require_positive(name, values)
     if floor is not None and not 0 < floor < score.min():
         raise UserError(f"floor {floor:g} must be above 0 and below the lowest score, {score.min():g}")
     at = pareto(compute, score)

@@ -18,7 +18,6 @@ from scipy.optimize import least_squares
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
-from ditscale.scaling.budgets import require_positive
 from ditscale.scaling.interval import LEVEL, Interval
 
 SIGNIFICANT = 0.01         # sizes are said to differ at equal loss below this p, as a lack of fit is
@@ -111,8 +110,8 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None) -> L
     runs = inputs.names("runs", runs, len(loss))
     if not loss.shape == score.shape == runs.shape == sizes.shape:
         raise UserError(f"loss, score, runs and sizes must be of equal length; given were {loss.shape}, {score.shape}, {runs.shape}, {sizes.shape}")
-    require_positive("loss", loss)
-    require_positive("score", score)
+    inputs.require_positive("loss", loss)
+    inputs.require_positive("score", score)
     if score_floor is not None and not 0 <= score_floor < score.min():
         raise UserError(f"score floor {score_floor:g} must be at least 0 and below the lowest score, {score.min():g}")
     names, run = np.unique(runs, return_inverse=True)

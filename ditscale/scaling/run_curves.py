@@ -15,7 +15,6 @@ from scipy.interpolate import PchipInterpolator
 
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
-from ditscale.scaling.budgets import require_positive
 
 LEAST = 3                  # points of a curve: with two there is none to leave out
 
@@ -83,7 +82,7 @@ def run_curves(size, data, score, runs, *, after: float = 0.0) -> list[RunCurve]
     if not size.shape == data.shape == score.shape == runs.shape:
         raise UserError(f"size, data, score and runs must be of equal length; given were {size.shape}, {data.shape}, {score.shape}, {runs.shape}")
     for name, values in (("size", size), ("data", data), ("score", score)):
-        require_positive(name, values)
+        inputs.require_positive(name, values)
     curves = []
     for run in np.unique(runs):
         own = (runs == run) & (data > after)
@@ -96,7 +95,7 @@ def run_curves(size, data, score, runs, *, after: float = 0.0) -> list[RunCurve]
 
 
 def isoflop_slices(curves: list[RunCurve], budgets, *, k: float) -> Slices:
-    """Points of equal compute ``C = k N D`` from runs that were not cut at the budgets, for ``isoflop.approach2(..., budget=slices.level)``.
+    """Points of equal compute ``C = k N D`` from runs that were not cut at the budgets, for ``approaches.approach2(..., budget=slices.level)``.
 
     Args:
         budgets: FLOPs; k: of k N D, 3 where N is forward FLOPs an image and D images.

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ditscale.errors import UserError
+from ditscale.scaling.approaches import compare_approaches
 from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit
-from ditscale.scaling.isoflop import compare_approaches
 from ditscale.scaling.laws import Chinchilla, PowerLawFloor
 from ditscale.scaling.pinned import pin
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.scaling.isoflop import approach2
+from ditscale.scaling.approaches import approach2
 from ditscale.scaling.laws import Chinchilla
 from ditscale.scaling.run_curves import equal_data_slices, equal_ratio_slices, isoflop_slices, run_curves
 

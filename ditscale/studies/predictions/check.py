@@ -66,6 +66,8 @@ def _of(record: dict, said: dict, table: pd.DataFrame) -> list[Outcome]:
     marks = {"after": bool(record.get("after")), "altered": record["sha256"] != content_sha256(record)}
     rows = table[(table["model"] == target["model"]) & (table["variant"] == target["variant"]) & (table["metric"] == said["metric"])
                  & (table["passport"] == said["passport"]) & ((table["images_seen"] / target["images"] - 1).abs() <= SAME_LENGTH)]
+    if "seed" in said:                                                         # a validation loss is of its draws
+        rows = rows[rows["sample_seed"] == said["seed"]]
     found = []
     for run_id, own in rows.groupby("run_id"):
         off = (own["images_seen"] - target["images"]).abs()

@@ -16,6 +16,7 @@ import ditscale
 from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import BASELINE
 from ditscale.rundir import QUEUED, RunDir
@@ -27,8 +28,8 @@ from ditscale.studies.spec.lengths import derive
 from ditscale.studies.table import ledger
 from ditscale.studies.table.comparable import require_one
 
-LOSS = "loss"
 ALIKE = ("formulation", "data", "resolution", "block", "passport")
+SEED = "sample_seed"                                                           # of the draws of a validation loss: other draws are another loss
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,
         "after": has_started(study, name, variant), "rungs": _used(pd.concat(used)), "pinned": pinned or {},
-        "predicted": {"loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **loss.card()} if loss else None,
+        "predicted": {"loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **_draws(loss_rows), **loss.card()} if loss else None,
                       "score": {"metric": metric, "passport": score_rows["passport"].iloc[0], **score.card()} if score else None},
         "versions": {"ditscale": ditscale.__version__, **versions()},
     }
@@ -165,7 +166,7 @@ def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
     own = rows[rows["metric"] == metric]
     if own.empty:
         return None
-    require_one(own, ALIKE, lambda column, value: f"runs of one {column} in a study's folder of their own")
+    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"runs of one {column} in a study's folder of their own")
     own = own.assign(score=own["score"].astype(float))
     own["score"] = own.groupby(["run_id", "images_seen"])["score"].transform("mean")
     own = own.drop_duplicates(["run_id", "images_seen"], ignore_index=True)
@@ -178,6 +179,12 @@ def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
 
 def _points(rows: pd.DataFrame) -> Rungs:
     return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), rows["run_id"].to_numpy(str))
+
+
+def _draws(rows: pd.DataFrame) -> dict:
+    """The seed of a validation loss's draws, where its passport says it."""
+    seed = rows[SEED].iloc[0]
+    return {} if pd.isna(seed) else {"seed": int(seed)}
 
 
 def _used(rows: pd.DataFrame) -> list[dict]:

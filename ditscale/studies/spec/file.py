@@ -129,6 +129,11 @@ class Spec(Section):
         if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
             raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
                             "train.images out")
+        if self.ladder and (self.isoflop or self.budgets or {*PAIR, *KEYS} & self.parameters.keys()):
+            raise UserError("ladder decides models and lengths; leave isoflop, budgets and the parameters model.name, train.flops and "
+                            "train.images out")
+        if self.ladder and not self.phases:
+            self.phases.update(self.ladder.phases)
         return self
 
     @property

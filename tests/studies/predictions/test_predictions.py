@@ -14,6 +14,7 @@ from ditscale.rundir import RunDir
 from ditscale.studies.predictions.check import outcomes, tally
 from ditscale.studies.predictions.make import has_started, predict
 from ditscale.studies.predictions.record import NAME, add, content_sha256, predictions
+from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.studies.table.ledger import collect
 
 RUNGS, TARGET, IMAGES = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2", "DiT-nano/2"), "DiT-tiny/2", 16384
@@ -165,3 +166,42 @@ def test_length_by_flops_is_whole_batches(ladder, values):
     by_flops = predict(ladder, TARGET, flops=by_images.train_flops * 1.0001).target
     assert by_flops == by_images
     assert by_images.tokens_per_parameter == pytest.approx(IMAGES * 16 / by_images.parameters)
+
+
+def test_the_report_shows_every_prediction_and_its_tally(ladder, values):
+    from ditscale.report.predictions import section
+
+    assert section(ladder, collect(ladder)) == "" and section(None, collect(ladder)) == ""
+    add(ladder, predict(ladder, TARGET).record)
+    assert "2 wait for their target" in section(ladder, collect(ladder))
+    make_run(ladder, values, TARGET, 0)
+    html = section(ladder, collect(ladder))
+    assert "2 of 2 predicted values lie inside" in html and "DiT-tiny/2 baseline" in html and html.count("<tr>") == 3
+
+
+def test_losses_of_other_draws_are_not_mixed_and_meet_no_prediction(ladder, values):
+    add(ladder, predict(ladder, TARGET, metric="loss").record)
+    target = make_run(ladder, values, TARGET, 0)
+    assert [o.state for o in outcomes(predictions(ladder), collect(ladder))] == ["inside"]
+    target.evals.write_text(target.evals.read_text().replace('"seed": 0', '"seed": 1'))
+    assert [o.state for o in outcomes(predictions(ladder), collect(ladder))] == ["not run yet"]
+    rung = next(ladder.glob("DiT-atto*/evals.jsonl"))
+    rung.write_text(rung.read_text().replace('"seed": 0', '"seed": 1'))
+    assert "the table mixes sample_seed" in run(ladder, "--target", TARGET).output
+
+
+def test_a_ladders_target_and_length_are_the_specs(tmp_path, values):
+    import yaml
+
+    values = {name: value for name, value in values.items() if name not in ("model", "seed")}
+    values["train"] = {name: value for name, value in values["train"].items() if name != "images"}
+    ladder = {"rungs": list(RUNGS), "target": TARGET, "tokens_per_parameter": 0.5, "lengths": [1]}
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "name": "ladder", "metric": {"name": "fd_digits_cnn"}, "config": values, "ladder": ladder,
+                                    "parameters": {"seed": {"values": [0, 1, 2]}}, "runs_dir": str(tmp_path)}))
+    for planned in expand(load_spec(str(path)), str(path)):
+        if planned.phase == "rungs":
+            make_run(tmp_path / "ladder", planned.config.model_dump(mode="json"), planned.config.model.name, planned.config.seed)
+    shown = run(path, "--images", IMAGES)
+    assert shown.exit_code == 0 and f"{TARGET} baseline after {IMAGES:,} images" in shown.output
+    assert predictions(tmp_path / "ladder")[0]["target"]["tokens_per_parameter"] == pytest.approx(0.5, rel=0.5)

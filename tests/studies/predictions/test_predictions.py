@@ -26,27 +26,27 @@ def true_loss(config, images):
     return 0.35 + 0.5 * (size / 1e6) ** -0.25 + 0.4 * (images / 1000) ** -0.45
 
 
-def make_run(folder, values, model, seed, *, scores=True, sizes_differ=0.0, luck=0.003, state="done", checkpoints=8):
+def make_run(folder, values, model, seed, *, scores=True, sizes_differ=0.0, luck=0.003, state="done", checkpoints=8, length=IMAGES):
     """A run whose loss follows a surface, and its score the loss; ``sizes_differ`` makes the score depend on the size as well."""
     values = copy.deepcopy(values)
     values |= {"seed": seed, "model": {"name": model}}
-    values["train"] |= {"images": IMAGES}
+    values["train"] |= {"images": length}
     config = resolve(values, "test")
-    rng = np.random.default_rng([seed, *model.encode()])
+    rng = np.random.default_rng([seed, length, *model.encode()])
     run, card = RunDir(folder / f"{model.replace('/', '-')}-s{seed}-{config.science_hash()}"), run_card(config)
     run.create({"config": json.loads(config.model_dump_json()), "cost": {
         "parameters": card.parameters, "tokens": card.tokens, "macs": card.macs, "train_flops_per_image": card.train_flops_per_image}})
     if state == "queued":
         return run
     lucks, lines = luck * rng.standard_normal(2) * (1, 4), []
-    for images in (IMAGES * np.arange(1, checkpoints + 1) // checkpoints).tolist():
+    for images in (length * np.arange(1, checkpoints + 1) // checkpoints).tolist():
         loss = true_loss(config, images) * np.exp(lucks[0] + luck / 3 * rng.standard_normal())
         score = 2.0 + 30 * (loss - 0.2) ** 4 * (card.macs / 1e6) ** sizes_differ * np.exp(lucks[1] + 4 * luck * rng.standard_normal())
         for metric, value in [("loss", loss), ("fd_digits_cnn", score)][:1 + scores]:
             lines.append({"images_seen": images, "metric": metric, "passport": PASSPORTS[metric], "floor": None, "score": float(value)})
-    run.metrics.write_text(json.dumps({"images_seen": IMAGES, "seconds": 1.0}) + "\n")
+    run.metrics.write_text(json.dumps({"images_seen": length, "seconds": 1.0}) + "\n")
     run.evals.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run.set_status(state, images_seen=IMAGES)
+    run.set_status(state, images_seen=length)
     return run
 
 
@@ -195,13 +195,18 @@ def test_a_ladders_target_and_length_are_the_specs(tmp_path, values):
 
     values = {name: value for name, value in values.items() if name not in ("model", "seed")}
     values["train"] = {name: value for name, value in values["train"].items() if name != "images"}
-    ladder = {"rungs": list(RUNGS), "target": TARGET, "tokens_per_parameter": 0.5, "lengths": [1]}
+    ladder = {"rungs": list(RUNGS), "target": TARGET, "tokens_per_parameter": 0.5, "lengths": [0.5, 1, 2]}
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump({"version": 1, "name": "ladder", "metric": {"name": "fd_digits_cnn"}, "config": values, "ladder": ladder,
-                                    "parameters": {"seed": {"values": [0, 1, 2]}}, "runs_dir": str(tmp_path)}))
-    for planned in expand(load_spec(str(path)), str(path)):
-        if planned.phase == "rungs":
-            make_run(tmp_path / "ladder", planned.config.model_dump(mode="json"), planned.config.model.name, planned.config.seed)
-    shown = run(path, "--images", IMAGES)
-    assert shown.exit_code == 0 and f"{TARGET} baseline after {IMAGES:,} images" in shown.output
-    assert predictions(tmp_path / "ladder")[0]["target"]["tokens_per_parameter"] == pytest.approx(0.5, rel=0.5)
+                                    "runs_dir": str(tmp_path)}))
+    planned = expand(load_spec(str(path)), str(path))
+    for one in planned:
+        if one.phase == "rungs":
+            make_run(tmp_path / "ladder", one.config.model_dump(mode="json"), one.config.model.name, 0, length=one.config.train.images)
+    shown = run(path)
+    assert shown.exit_code == 0, shown.output
+    [record] = predictions(tmp_path / "ladder")
+    assert record["target"]["model"] == TARGET and record["target"]["images"] == planned[-1].config.train.images
+    assert record["target"]["tokens_per_parameter"] == pytest.approx(0.5, rel=0.01) and record["predicted"]["loss"]["way"] == "surface"
+    make_run(tmp_path / "ladder", planned[-1].config.model_dump(mode="json"), TARGET, 0, length=planned[-1].config.train.images)
+    assert "2 of 2 predicted values lie inside" in run(path, "--check").output

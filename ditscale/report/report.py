@@ -16,7 +16,7 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
-from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, sources, tables, variant_page, verdicts
+from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, predictions, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
 from ditscale.studies.table.comparable import scores_alone
@@ -53,7 +53,8 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     body = "\n".join(filter(None, [
         page.verdicts(verdict.rows), found, *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
-        page.section("Every run at its end", tables.runs(usable)), _fits(laws, verdict.cards), forecast.section(files, usable, price),
+        predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
+        _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
         page.section("Make it again", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),

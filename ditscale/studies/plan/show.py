@@ -11,6 +11,7 @@ from ditscale.studies.plan.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow,
 from ditscale.studies.plan.scaleout import PAYS, RANKS, ScalingCurve
 from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.file import Spec
+from ditscale.studies.spec.published_optima import disagreement
 
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
@@ -50,6 +51,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(line)
     if spec.isoflop:
         _show_curves(isoflop_curves(spec.isoflop, spec.config, spec.name), console)
+        console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
         _show_steps(steps, console)

@@ -3,7 +3,7 @@
 A model's size is its compute in parameters of a plain transformer, N = training FLOPs of an image / (6 T), with T tokens of the input
 at patch size 2: what "C = 6 N D" calls N, whatever the patch size, and adaLN's vectors, which run once an image, count by what they
 compute. The expected optimum is a power law N* = a C^b; its default is that of Liang et al. (arXiv 2410.08184), fitted on isoFLOP
-curves of in-context DiTs with rectified flow, from 1e17 to 6e18 FLOPs.
+curves of in-context DiTs with rectified flow, from 1e17 to 6e18 FLOPs. Abra's (arXiv 2608.17286) is another: see published_optima.py.
 
 Models are made to measure, of one patch size and of the proportions of S, B, L and XL, whose width is 32 to 64 times their depth. Or
 they are chosen from a list. Patch sizes should not be mixed without thought: in DiT's Table 4, S/2 and B/4 have FID 68.4 at 6.1 and 5.6

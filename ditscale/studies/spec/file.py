@@ -13,6 +13,7 @@
       variant: {plain: {objective.name: baseline}, mdt: {objective.name: mdt, train.lr: 3e-4}}
     budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see budgets.py
     isoflop: {budgets: [1e18, 3e18]}             # or models and lengths by budget, see budget_grid.py
+    ladder: {rungs: [...], target: DiT-XL/2, tokens_per_parameter: 200}  # or rungs to predict a target from, see ladder.py
     exclude:
       - {model.name: DiT-nano/4, seed: 1}
     include:                                     # each adds one run: the base config with these keys set, swept or not
@@ -30,6 +31,7 @@ from ditscale.errors import UserError
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves
 from ditscale.studies.spec.budgets import Budgets
+from ditscale.studies.spec.ladder import KEYS, Ladder, steps
 from ditscale.studies.spec.provenance import Settings, Source, said_at
 
 PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
@@ -97,6 +99,7 @@ class Spec(Section):
     bundles: dict[str, dict[str, dict[str, object]]] = {}
     budgets: Budgets | None = None
     isoflop: IsoFlop | None = None
+    ladder: Ladder | None = None
     exclude: list[dict] = []
     include: list[dict[str, object]] = []
     phases: dict[str, dict[str, object]] = {}
@@ -126,6 +129,11 @@ class Spec(Section):
         if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
             raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
                             "train.images out")
+        if self.ladder and (self.isoflop or self.budgets or {*PAIR, *KEYS} & self.parameters.keys()):
+            raise UserError("ladder decides models and lengths; leave isoflop, budgets and the parameters model.name, train.flops and "
+                            "train.images out")
+        if self.ladder and not self.phases:
+            self.phases.update(self.ladder.phases)
         return self
 
     @property
@@ -148,12 +156,20 @@ class Spec(Section):
 
     def varied(self) -> set[str]:
         """The keys in which runs may differ: the axes, what bundles, an isoFLOP design and included runs set, and lengths."""
-        keys = {*self.axes(), *(PAIR if self.isoflop else ()), *(key for settings in self.include for key in settings)}
+        keys = {*self.axes(), *self.pair, *(key for settings in self.include for key in settings)}
         keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
         return keys | ({"train.images"} if "train.flops" in keys else set())
 
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The keys that an isoFLOP design or a ladder sets together."""
+        return PAIR if self.isoflop else KEYS if self.ladder else ()
+
     def pairs(self, source: str) -> list[Settings]:
-        """Model and budget of each run of an isoFLOP design, which is one more axis; of none, one that says nothing."""
+        """Model and length of each run of an isoFLOP design or a ladder, which is one more axis; of none, one that says nothing."""
+        if self.ladder:
+            return [Settings(dict(zip(KEYS, (step.model, step.images))), dict.fromkeys(KEYS, Source(("ladder",))))
+                    for step in steps(self.ladder, self.config, source)]
         if self.isoflop is None:
             return [Settings({}, {})]
         return [Settings(dict(zip(PAIR, (name, curve.flops))), dict(zip(PAIR, (Source(("isoflop",)), Source(("isoflop", "budgets", number))))))

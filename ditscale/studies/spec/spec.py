@@ -12,7 +12,7 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.rundir import RunDir
 from ditscale.section import validate
-from ditscale.studies.spec.file import PAIR, Spec
+from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
 from ditscale.studies.spec.provenance import Settings, Source, leaves, said_at, source_at
@@ -63,7 +63,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
             raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
         points = [point for one in values for point in _choose(spec, points, Settings({key: one}, {key: source}), str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
-    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "exclude": [], "include": settings})
+    return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "ladder": None, "exclude": [], "include": settings})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
@@ -100,7 +100,7 @@ def _grid(spec: Spec, source: str) -> list[Settings]:
     """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
     config alone, or nothing where the study says its runs with include."""
     axes = spec.axes()
-    known = [*axes, *(PAIR if spec.isoflop else ())]
+    known = [*axes, *spec.pair]
     for rule in spec.exclude:
         for key in rule:
             if key not in known:

@@ -1,0 +1,47 @@
+"""The command that puts a prediction on record, and the one that checks it."""
+
+import click
+
+from ditscale.cli.group import main
+
+
+@main.command()
+@click.argument("study", metavar="SPEC|STUDY", type=click.Path())
+@click.option("--target", metavar="MODEL", help="The model to predict, as DiT-XL/2.  [default: that of SPEC's ladder]")
+@click.option("--images", type=click.IntRange(min=1), help="How long it trains.  [default: as the rungs, or as SPEC's ladder says]")
+@click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="Or its training FLOPs.")
+@click.option("--metric", help="Of the score; loss: the loss alone.  [default: the study's only one]")
+@click.option("--variant", default="baseline", show_default=True, help="Of the rungs and the target.")
+@click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict from these models alone; may be given several times.")
+@click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="A coefficient known beforehand: E, alpha or beta of the loss's law.")
+@click.option("--check", is_flag=True, help="Predict nothing: show every prediction on record against what the target then did.")
+def predict(study, target, images, flops, metric, variant, rungs, pins, check):
+    """Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl.
+
+    Run it before the target starts: what is predicted afterwards is marked so and counts for nothing.
+    """
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from ditscale.errors import UserError
+    from ditscale.studies.predictions.make import predict as make
+    from ditscale.studies.predictions.record import NAME, add, predictions
+    from ditscale.studies.predictions.show import pinned_of, show_outcomes, show_prediction
+    from ditscale.studies.spec.ladder import steps
+    from ditscale.studies.spec.spec import load_spec
+    from ditscale.studies.table.ledger import collect
+
+    console = Console(highlight=False)
+    spec = None if Path(study).is_dir() else load_spec(study)
+    folder = spec.directory if spec else Path(study)
+    if check:
+        show_outcomes(predictions(folder), collect(folder), console)
+        return
+    if target is None and spec and spec.ladder:
+        last = steps(spec.ladder, spec.config, study)[-1]
+        target, images = last.model, images if images or flops else last.images
+    if target is None:
+        raise UserError("--target is missing: the model to predict, for example --target DiT-XL/2")
+    made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant, rungs=rungs, pinned=pinned_of(pins))
+    show_prediction(made, add(folder, made.record), str(folder / NAME), console)

@@ -1,0 +1,255 @@
+"""What a larger run will score, from the runs of smaller ones: the step before it starts.
+
+Four ways, in this order; the first that the runs can carry and that comes with an interval is taken, the reasons against the others are
+kept in ``passed_over``:
+
+- ``surface``: Chinchilla's form through the end of every run. It needs three sizes and three lengths that do not move together.
+- ``equal data``: a law in the size through what each run had at the target's amount of data, read on its curve (``run_curves``).
+- ``equal ratio``: the same at the target's data per size, as at 200 tokens per parameter.
+- ``along runs``: Chinchilla's form through all checkpoints, the run as the unit of noise.
+
+A law in the size has a floor where there are four sizes or the floor is pinned; with three it is a power law without, and says so.
+
+The interval is for one new run, not for the law: the law's profile interval (``profile``) and the spread of runs about it, each with
+Student's t by runs, added in quadrature. How often it held on made-up ladders is in docs/predict.md.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from ditscale.errors import UserError
+from ditscale.scaling import inputs
+from ditscale.scaling.fitting import check, fit, gather
+from ditscale.scaling.interval import LEVEL, Interval
+from ditscale.scaling.laws import Law
+from ditscale.scaling.pinned import pin
+from ditscale.scaling.result import Fit
+from ditscale.scaling.run_curves import run_curves
+from ditscale.scaling.status import FARTHEST
+
+SURFACE, EQUAL_DATA, EQUAL_RATIO, ALONG = WAYS = ("surface", "equal data", "equal ratio", "along runs")
+LEAST_SIZES = 3
+SAME = 1e-3                # amounts of data as near as this are one: runs end at whole batches
+
+
+@dataclass(frozen=True, eq=False)
+class Rungs:
+    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. A size is forward FLOPs an image; data are images."""
+
+    size: np.ndarray
+    data: np.ndarray
+    score: np.ndarray
+    runs: np.ndarray
+
+    def __post_init__(self):
+        inputs.require_one_table(size=self.size, data=self.data, score=self.score, runs=self.runs)
+        for name in ("size", "data", "score"):
+            object.__setattr__(self, name, np.atleast_1d(inputs.numbers(name, getattr(self, name))))
+        object.__setattr__(self, "runs", inputs.names("runs", self.runs, len(self.score)))
+        if not self.size.shape == self.data.shape == self.score.shape == self.runs.shape:
+            raise UserError(f"size, data, score and runs must be of equal length; given were {self.size.shape}, {self.data.shape}, "
+                            f"{self.score.shape}, {self.runs.shape}")
+        for name in ("size", "data", "score"):
+            inputs.require_positive(name, getattr(self, name))
+
+    def where(self, kept: np.ndarray) -> "Rungs":
+        return Rungs(self.size[kept], self.data[kept], self.score[kept], self.runs[kept])
+
+    @property
+    def ends(self) -> "Rungs":
+        """The last evaluation of each run."""
+        last = [np.flatnonzero(self.runs == run)[np.argmax(self.data[self.runs == run])] for run in np.unique(self.runs)]
+        return self.where(np.array(last, dtype=int))
+
+    def read(self, data_of_size) -> "Rungs":
+        """What each run had at ``data_of_size(size)``: its own evaluation there, or its curve's; runs that do not reach it are left out."""
+        curves = {curve.run: curve for curve in run_curves(self.size, self.data, self.score, self.runs)}
+        found = []
+        for run in np.unique(self.runs):
+            own = np.flatnonzero(self.runs == run)
+            size, wanted = self.size[own[0]], float(data_of_size(self.size[own[0]]))
+            near = own[np.abs(self.data[own] / wanted - 1) < SAME]
+            score = float(self.score[near].mean()) if len(near) else float(curves[run].at(wanted)) if run in curves else math.nan
+            found.append((size, wanted, score))
+        size, data, score = np.array(found).T
+        read = np.isfinite(score)
+        return Rungs(size[read], data[read], score[read], np.unique(self.runs)[read])
+
+
+@dataclass(frozen=True)
+class LastRung:
+    """The largest size's longest runs, forecast in the same way from the other sizes. ``observed`` is their geometric mean."""
+
+    size: float
+    data: float
+    observed: float
+    predicted: float
+    interval: Interval
+    way: str
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.observed - 1.0
+
+    @property
+    def inside(self) -> bool:
+        return self.observed in self.interval
+
+    def card(self) -> dict:
+        return {"size": self.size, "data": self.data, "observed": self.observed, "predicted": self.predicted, "low": self.interval.low,
+                "high": self.interval.high, "inside": self.inside, "relative_error": self.error, "way": self.way}
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """``value`` of a new run at the target, with its 95 % ``interval``; ``last_rung`` is None where too few runs stay without the largest.
+
+    ``reach`` is how many times beyond the runs the target lies, in its farthest variable. ``passed_over``: ways that would have come
+    first, and what spoke against each.
+    """
+
+    value: float
+    interval: Interval
+    way: str
+    fit: Fit
+    freedom: int
+    run_noise: float                                                           # standard deviation of ln score between runs
+    reach: float
+    passed_over: tuple[str, ...] = ()
+    last_rung: LastRung | None = None
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval, relative to its middle, in logarithms."""
+        return math.log(self.interval.high / self.interval.low) / 2
+
+    @property
+    def far(self) -> bool:
+        """Whether the target is farther than laws are asked without being told to."""
+        return self.reach > FARTHEST * (1 + 1e-9)
+
+    def card(self) -> dict:
+        """Ready for JSON."""
+        return {"value": self.value, "low": self.interval.low, "high": self.interval.high, "level": LEVEL, "way": self.way,
+                "form": self.fit.form, "coefficients": self.fit.law.coefficients(), "law_status": self.fit.status.name,
+                "runs": self.fit.n_runs, "freedom": self.freedom, "run_noise_of_ln": self.run_noise, "reach": self.reach,
+                "hold_out_of_last_rung": self.last_rung.card() if self.last_rung else None, "passed_over": list(self.passed_over),
+                "data_sha256": self.fit.data_sha256}
+
+
+def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float] | None = None, way: str | None = None) -> Forecast:
+    """The score of a run of ``size`` after ``data``.
+
+    Args:
+        pinned: coefficients known beforehand, as ``{"E": 1.6, "alpha": 0.3}``: alpha of the size, beta of the data.
+        way: take this one of ``WAYS``.
+
+    Raises:
+        UserError: no way has an interval, with the reason against each; or there is no such way.
+    """
+    if way is not None and way not in WAYS:
+        raise UserError(f"way '{way}' is not one of {', '.join(WAYS)}")
+    for name, value in (("size", size), ("data", data)):
+        if not 0 < value < math.inf:
+            raise UserError(f"the target's {name} is {value!r}; give a number above 0")
+    return replace(_first(rungs, size, data, pinned or {}, way), last_rung=_last_rung(rungs, pinned or {}, way))
+
+
+def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way: str | None) -> Forecast:
+    """The first way that has an interval."""
+    against: list[str] = []
+    for one, form, points, in_size in _ways(rungs, size, data, pinned):
+        if way not in (None, one):
+            continue
+        columns = {"x": points.size} if in_size else {"N": points.size, "D": points.data}
+        at = {"x": np.array([size])} if in_size else {"N": np.array([size]), "D": np.array([data])}
+        found = _one(form, columns, points, at, one)
+        if isinstance(found, Forecast):
+            return replace(found, passed_over=tuple(against))
+        against.append(f"{one}: {found}")
+    raise UserError(f"no prediction: {'; '.join(against)}")
+
+
+def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastRung | None:
+    """None where the other sizes cannot forecast it."""
+    largest = rungs.size == rungs.size.max()
+    data = float(rungs.data[largest].max())
+    there = largest & (np.abs(rungs.data / data - 1) < SAME)
+    try:
+        found = _first(rungs.where(~largest), float(rungs.size.max()), data, pinned, way)
+    except UserError:
+        return None
+    observed = float(np.exp(np.log(rungs.score[there]).mean()))
+    return LastRung(float(rungs.size.max()), data, observed, found.value, found.interval, found.way)
+
+
+def _ways(rungs: Rungs, size: float, data: float, pinned: dict[str, float]) -> Iterator[tuple[str, type[Law], Rungs, bool]]:
+    """Each way with its form, its points, and whether the form has the size alone."""
+    surface = pin("chinchilla", **pinned)
+    if not rungs.score.size:
+        return
+    yield SURFACE, surface, rungs.ends, False
+    for name, data_of_size in ((EQUAL_DATA, lambda own: data), (EQUAL_RATIO, lambda own: data * own / size)):
+        points = rungs.read(data_of_size)
+        if points.score.size:
+            yield name, _law_in_size(points, pinned), points, True
+    yield ALONG, surface, rungs, False
+
+
+def _law_in_size(points: Rungs, pinned: dict[str, float]) -> type[Law]:
+    kept = {name: value for name, value in pinned.items() if name != "beta"}
+    has_floor = "E" in kept or len(np.unique(points.size)) > LEAST_SIZES
+    return pin("power_law_floor" if has_floor else "power_law", **kept)
+
+
+def _one(form: type[Law], columns: dict, points: Rungs, at: dict, way: str) -> Forecast | str:
+    """The forecast of one way, or what speaks against it."""
+    if way != ALONG and len(np.unique(points.size)) < LEAST_SIZES:
+        return f"{len(np.unique(points.size))} sizes, {LEAST_SIZES} are needed"
+    status, detail = check(gather(form, columns, points.score, points.runs))
+    if not status.ok:
+        return status.because(detail)
+    law = fit(form, columns, points.score, points.runs)
+    found = prediction_interval(law, at)
+    if isinstance(found, str):
+        return found
+    interval, freedom, noise = found
+    return Forecast(float(law.law.evaluate(at)[0]), interval, way, law, freedom, noise, _reach(law, at))
+
+
+def prediction_interval(law: Fit, at: dict) -> tuple[Interval, int, float] | str:
+    """Where one new run at one x falls: the interval, its degrees of freedom and the runs' noise in ln y; or why there is none."""
+    if law.law is None:
+        return law.words
+    bounds = law.intervals(at=at)
+    if bounds.band is None:
+        return bounds.sentence
+    if bounds.no_extension:
+        return bounds.no_extension
+    low, high, middle = float(bounds.band.low[0]), float(bounds.band.high[0]), float(law.law.evaluate(at)[0])
+    if not (low > 0 and high < math.inf):
+        return "the interval has no end: the runs do not say what the law does there"
+    noise = run_noise(law)
+    own = stats.t.ppf(0.5 + LEVEL / 2, bounds.freedom) * noise
+    reach = [math.hypot(math.log(end / middle), own) for end in (low, high)]
+    return Interval(middle * math.exp(-reach[0]), middle * math.exp(reach[1])), bounds.freedom, noise
+
+
+def run_noise(law: Fit) -> float:
+    """What one run's score differs by from the law, a standard deviation of ln y: of whole runs, and of their single checkpoints."""
+    residuals = np.log(law.points.y / law.law.evaluate(law.points.columns))
+    _, run = np.unique(law.points.groups, return_inverse=True)
+    counts = np.bincount(run)
+    means = np.bincount(run, residuals) / counts
+    freedom = max(len(counts) - len(law.law.names()), 1)
+    within = np.sum((residuals - means[run]) ** 2) / max(len(run) - len(counts), 1)
+    return math.sqrt(np.sum(means**2) / freedom + within)
+
+
+def _reach(law: Fit, at: dict) -> float:
+    beyond = [max(float(at[name][0]) / high, low / float(at[name][0]), 1.0) for name, (low, high) in law.x_ranges.items()]
+    return max(beyond)

@@ -1,0 +1,80 @@
+"""Effective speed-up at equal compute: how much more compute the worse variant would need to reach the better one's loss.
+
+Along ``L = E + A C^-alpha`` a loss excess shrinks with compute, so two losses at one cost are ``((L_worse - E) / (L_better - E))^(1/alpha)``
+apart in compute (Marin gates every change on this number). Unlike ``multiplier`` it needs no loss that both variants pass: one pair of
+runs at one cost serves, at the price of a floor and an exponent that must be known; they are pinned, from a law of the baseline. Each
+run gives one number, and the interval is Student's t on these with Welch's degrees of freedom, as of ``estimate``. The pinned values'
+own error is not in it.
+"""
+
+import math
+
+import numpy as np
+from scipy import special
+
+from ditscale.errors import UserError
+from ditscale.scaling.curves import Runs
+from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL
+from ditscale.scaling.estimate import EXACT, Estimate, nothing, welch
+from ditscale.scaling.interval import LEVEL, Interval
+from ditscale.scaling.status import Status
+
+
+def effective_speedup(variant: Runs, baseline: Runs, *, floor: float, exponent: float, cost: float | None = None) -> Estimate:
+    """Above 1 where the variant is better at equal cost: the baseline would need so many times its compute.
+
+    Args:
+        variant, baseline: of one model, or sizes as one is used to compare; scores are losses, lower is better.
+        floor, exponent: E and alpha of the baseline's loss in compute.
+        cost: where they are compared; without it the highest that every run has reached.
+
+    Returns:
+        an ``Estimate``; without an interval where a variant has fewer than three runs.
+
+    Raises:
+        UserError: a floor that is not below every loss compared, an exponent not above 0, or a cost that some run has not reached.
+    """
+    if variant.first_bad() or baseline.first_bad():
+        return nothing(Status.BAD_DATA)
+    if not exponent > 0:
+        raise UserError(f"exponent {exponent!r} must be above 0: alpha of E + A C^-alpha")
+    sides = [[(str(run), *_sorted(side, run)) for run in np.unique(side.runs)] for side in (variant, baseline)]
+    reached = min(costs[-1] for side in sides for _, costs, _ in side)
+    at = reached if cost is None else cost
+    logs = []
+    for side in sides:
+        own = [(run, _loss_at(costs, scores, at)) for run, costs, scores in side]
+        for run, loss in own:
+            if math.isnan(loss):
+                raise UserError(f"run '{run}' was not scored on both sides of a cost of {at:.4g}; all runs have reached {reached:.4g}")
+            if not 0 <= floor < loss:
+                raise UserError(f"floor {floor:g} must be at least 0 and below every loss; run '{run}' has {loss:.6g}")
+        logs.append(np.array([math.log(loss - floor) / exponent for _, loss in own]))
+    return _estimate(logs[0], logs[1])
+
+
+def _estimate(variant: np.ndarray, baseline: np.ndarray) -> Estimate:
+    log_value, seeds = float(baseline.mean() - variant.mean()), (len(variant), len(baseline))
+    if min(seeds) < MIN_SEEDS:
+        reason = "one seed gives no estimate of the noise" if min(seeds) == 1 else f"{min(seeds)} seeds are too few for an interval"
+        return Estimate(math.exp(log_value), None, math.nan, 0.0, INCONCLUSIVE, reason, seeds)
+    sigma, freedom = welch([variant, baseline])
+    half = special.stdtrit(freedom, 0.5 + LEVEL / 2) * sigma if sigma else 0.0
+    interval = Interval(math.exp(log_value - half), math.exp(log_value + half))
+    real = 1.0 not in interval and abs(log_value) > EXACT
+    return Estimate(math.exp(log_value), interval, sigma, freedom, REAL if real else INCONCLUSIVE,
+                    "the interval leaves out one" if real else "the interval holds one", seeds)
+
+
+def _sorted(side: Runs, run) -> tuple[np.ndarray, np.ndarray]:
+    """A run's costs, rising, and its scores."""
+    own = np.flatnonzero(side.runs == run)
+    own = own[np.argsort(side.cost[own], kind="stable")]
+    return side.cost[own], side.score[own]
+
+
+def _loss_at(costs: np.ndarray, scores: np.ndarray, at: float) -> float:
+    """Between checkpoints on the straight line in ln cost; NaN outside, but for rounding."""
+    if not costs[0] * (1 - 1e-9) <= at <= costs[-1] * (1 + 1e-9):
+        return math.nan
+    return float(np.interp(math.log(at), np.log(costs), scores))

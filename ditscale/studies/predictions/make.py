@@ -1,0 +1,192 @@
+"""A prediction from a study's folder: which rows are its rungs, what the target is, and what goes on record.
+
+Rungs are the runs of one variant whose models have fewer forward FLOPs than the target, of one formulation, data set, resolution, block
+design and passport. The size in a law is forward FLOPs an image and the data are images: a patch size changes the first and not the
+parameters.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+
+import ditscale
+from ditscale.config import RunConfig, resolve
+from ditscale.cost.runs import run_card, training_flops
+from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.metrics.table import LOSS
+from ditscale.models.sizes import parse_model_name
+from ditscale.objectives import BASELINE
+from ditscale.rundir import QUEUED, RunDir
+from ditscale.scaling.cards import versions
+from ditscale.scaling.forecast import LEAST_SIZES, Forecast, Rungs, forecast
+from ditscale.scaling.predict import ScorePrediction, predict_score
+from ditscale.scaling.tokens import tokens_per_parameter
+from ditscale.studies.spec.lengths import derive
+from ditscale.studies.table import ledger
+from ditscale.studies.table.comparable import require_one
+
+ALIKE = ("formulation", "data", "resolution", "block", "passport")
+SEED = "sample_seed"                                                           # of the draws of a validation loss: other draws are another loss
+
+
+@dataclass(frozen=True)
+class Target:
+    """The run that is predicted. ``forward_flops`` is of one image."""
+
+    model: str
+    variant: str
+    images: int
+    train_flops: int
+    forward_flops: float
+    parameters: int
+    tokens_per_parameter: float
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A prediction and the line to put on record; ``loss`` or ``score`` is None where the study has none."""
+
+    target: Target
+    loss: Forecast | None
+    score: ScorePrediction | None
+    metric: str | None
+    record: dict
+
+
+def predict(study: Path, model: str, *, images: int | None = None, flops: float | None = None, metric: str | None = None,
+            variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None) -> Made:
+    """The prediction of a run of ``model`` from the study's smaller runs.
+
+    Args:
+        images, flops: how long the target trains; without either the length that all rungs share.
+        metric: of the score, or "loss" for the loss alone; without it the study's only one.
+        rungs: models to predict from; without it all that are smaller than the target.
+        pinned: coefficients of the loss's law, see ``forecast``.
+
+    Raises:
+        UserError: no such model, variant or metric; rows that are not comparable; too few sizes; no way with an interval.
+    """
+    name = str(parse_model_name(model))
+    table = ledger.collect(study)
+    rows = _of_variant(table, variant)
+    smaller = _rungs(rows, name, rungs, study)
+    base = resolve(RunDir(study / smaller.sort_values("macs")["run_id"].iloc[-1]).read_record()["config"], str(study))
+    target = _target(base, name, _length(smaller, images, flops), flops, variant)
+    smaller = smaller[smaller["macs"] < target.forward_flops / 2]
+    if smaller["model"].nunique() < LEAST_SIZES:
+        there = ", ".join(smaller["model"].unique()) or "none"
+        raise UserError(f"{study} has {smaller['model'].nunique()} models smaller than {name} ({there}); {LEAST_SIZES} are needed to predict it")
+    metric = _metric(smaller, metric)
+    loss_rows, score_rows = _comparable(smaller, LOSS), _comparable(smaller, metric) if metric != LOSS else None
+    losses = _points(loss_rows) if loss_rows is not None else None
+    loss = forecast(losses, target.forward_flops, target.images, pinned=pinned) if losses is not None else None
+    score = predict_score(_points(score_rows), target.forward_flops, target.images, losses, loss) if score_rows is not None else None
+    used = [part for part in (loss_rows, score_rows) if part is not None]
+    record = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,
+        "after": has_started(study, name, variant), "rungs": _used(pd.concat(used)), "pinned": pinned or {},
+        "predicted": {"loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **_draws(loss_rows), **loss.card()} if loss else None,
+                      "score": {"metric": metric, "passport": score_rows["passport"].iloc[0], **score.card()} if score else None},
+        "versions": {"ditscale": ditscale.__version__, **versions()},
+    }
+    return Made(target, loss, score, metric if score else None, record)
+
+
+def has_started(study: Path, model: str, variant: str) -> bool:
+    """Whether the study holds a run of this model and variant that has trained, of whatever length: what it did is known then."""
+    facts = ledger.collect_runs(study)
+    own = [RunDir(study / run_id) for run_id in facts[(facts["model"] == model) & (facts["variant"] == variant)]["run_id"]]
+    return any(run.status()["state"] != QUEUED or (run.metrics.exists() and run.metrics.stat().st_size > 0) for run in own)
+
+
+def _of_variant(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    rows = table[table["variant"] == variant]
+    if rows.empty:
+        there = table["variant"].unique()
+        raise UserError(f"no evaluated run of variant '{variant}'{did_you_mean(variant, there) or '.'} There are: {', '.join(there) or 'none'}")
+    return rows
+
+
+def _rungs(rows: pd.DataFrame, target: str, rungs: tuple[str, ...], study: Path) -> pd.DataFrame:
+    others = rows[rows["model"] != target]
+    for rung in rungs:
+        if str(parse_model_name(rung)) not in set(others["model"]):
+            raise UserError(f"rung {rung} has no evaluated run in {study}; there are {', '.join(others['model'].unique()) or 'none'}")
+    if rungs:
+        others = others[others["model"].isin([str(parse_model_name(rung)) for rung in rungs])]
+    if others.empty:
+        raise UserError(f"{study} has no evaluated run of another model than {target}: there is nothing to predict it from")
+    return others
+
+
+def _length(rows: pd.DataFrame, images: int | None, flops: float | None) -> int | None:
+    """The target's images; None where ``flops`` decides."""
+    if images is not None and flops is not None:
+        raise UserError("give --images or --flops, not both")
+    if images is not None or flops is not None:
+        return images
+    ends = rows.groupby("run_id")["images_seen"].max()
+    if ends.nunique() > 1:
+        raise UserError(f"the rungs train for {ends.min():,} to {ends.max():,} images: say how long the target trains with --images or --flops")
+    return int(ends.iloc[0])
+
+
+def _target(base: RunConfig, model: str, images: int | None, flops: float | None, variant: str) -> Target:
+    values = base.model_dump(mode="json")
+    train = {name: value for name, value in values["train"].items() if name != "images"}
+    if images is not None and images % base.train.global_batch:
+        images += base.train.global_batch - images % base.train.global_batch   # runs end at whole batches
+    length = {"flops": flops} if images is None else {"images": images}
+    values |= {"model": {**values["model"], "name": model}, "train": {**train, **length, "checkpoint_every_images": base.train.global_batch},
+               "evaluation": None}
+    config = resolve(derive(values, "--flops"), f"the target {model}")
+    card = run_card(config)
+    return Target(model, variant, config.train.images, training_flops(config, config.train.images), float(2 * card.macs), card.parameters,
+                  float(tokens_per_parameter(config.train.images, card.tokens, card.parameters)))
+
+
+def _metric(rows: pd.DataFrame, metric: str | None) -> str:
+    """The metric of the score; "loss" where there is nothing else."""
+    there = list(rows["metric"].unique())
+    if metric is not None:
+        if metric not in there:
+            raise UserError(f"--metric {metric}: no rung has it{did_you_mean(metric, there) or '.'} There are: {', '.join(there)}")
+        return metric
+    scores = [name for name in there if name != LOSS]
+    if len(scores) > 1:
+        raise UserError(f"the rungs have {', '.join(scores)}: say which with --metric")
+    return scores[0] if scores else LOSS
+
+
+def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
+    """A metric's rows, one a checkpoint, sets of several sample seeds as their mean; None where there are none."""
+    own = rows[rows["metric"] == metric]
+    if own.empty:
+        return None
+    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"runs of one {column} in a study's folder of their own")
+    own = own.assign(score=own["score"].astype(float))
+    own["score"] = own.groupby(["run_id", "images_seen"])["score"].transform("mean")
+    own = own.drop_duplicates(["run_id", "images_seen"], ignore_index=True)
+    bad = own[~own["score"].map(lambda score: math.isfinite(score) and score > 0)]
+    if len(bad):
+        raise UserError(f"run '{bad['run_id'].iloc[0]}' has a {metric} of {bad['score'].iloc[0]:g} at {bad['images_seen'].iloc[0]:,} images: "
+                        "a diverged run is no rung; leave its model out with --rung")
+    return own
+
+
+def _points(rows: pd.DataFrame) -> Rungs:
+    return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), rows["run_id"].to_numpy(str))
+
+
+def _draws(rows: pd.DataFrame) -> dict:
+    """The seed of a validation loss's draws, where its passport says it."""
+    seed = rows[SEED].iloc[0]
+    return {} if pd.isna(seed) else {"seed": int(seed)}
+
+
+def _used(rows: pd.DataFrame) -> list[dict]:
+    last = rows.sort_values("images_seen").drop_duplicates("run_id", keep="last").sort_values(["macs", "run_id"])
+    return [{"run_id": row.run_id, "model": row.model, "seed": int(row.seed), "images_seen": int(row.images_seen)} for row in last.itertuples()]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup demo lint test test-all clean
+.PHONY: help setup demo lint test test-all constraints clean
 
 help:
 	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
@@ -11,11 +11,12 @@ help:
 	@echo "make lint      ruff and mypy, which make test runs first"
 	@echo "make test-all  the tests that take longer too"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
+	@echo "make constraints  write the installed versions to constraints.txt, which make setup installs"
 	@echo "make clean     remove the demo's data and runs"
 
 setup: .venv/.ready
 
-.venv/.ready: setup.cfg pyproject.toml .ci/setup.sh
+.venv/.ready: setup.cfg pyproject.toml constraints.txt .ci/setup.sh
 	PYTHON="$(PYTHON)" bash .ci/setup.sh
 
 demo: setup
@@ -32,6 +33,9 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
+
+constraints: setup
+	$(BIN)/python .ci/constraints.py > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean:
 	rm -rf data/digits runs/digits-demo

@@ -75,11 +75,12 @@ def test_a_study_from_an_empty_folder(installed):
 
 
 def test_every_strategy_and_template_is_in_it(installed, repository):
-    code = ("from ditscale.studies.spec.templates import FOLDER, TEMPLATES\n"
+    code = ("from ditscale.studies.spec.templates import summaries\n"
             "from ditscale.training.zero.strategyfile import STRATEGIES, read_strategy\n"
             "for path in sorted(STRATEGIES.glob('*.json')): print(path.stem, read_strategy(path.stem).stage)\n"
-            "for name in TEMPLATES.values(): (FOLDER / name).read_bytes()\n")
-    said = run([installed.python, "-c", code], installed.folder).split()
+            "print(len(summaries()))\n")
+    *said, count = run([installed.python, "-c", code], installed.folder).split()
+    assert int(count) == len(list((repository / "sweeps").rglob("*.yaml")))
     assert said[::2] == sorted(path.stem for path in (repository / "ds_configs").glob("*.json")) and "3" in said[1::2]
 
 

@@ -5,17 +5,21 @@ from pathlib import Path
 from ditscale.errors import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent / "templates"                                   # a link to sweeps/ of the checkout; the wheel holds copies
-TEMPLATES = {"digits": "digits_demo.yaml", "cifar10": "cifar10_variants.yaml", "imagenet256": "imagenet256_models.yaml",
-             "imagenet256-blocks": "imagenet256_blocks.yaml", "imagenet256-isoflop": "imagenet256_isoflop.yaml",
-             "imagenet256-variants": "imagenet256_variants.yaml", "slurm": "sites/slurm_example.yaml",
-             "kubernetes": "sites/kubernetes_example.yaml", "hosts": "sites/hosts_example.yaml"}
+SHORT = {"digits_demo": "digits", "cifar10_variants": "cifar10", "imagenet256_models": "imagenet256"}   # names of the usual first ones
 NEXT = "# Next:"                                                               # in a file's head, before the commands that use it
+
+
+def templates() -> dict[str, Path]:
+    """Every file of ``sweeps/`` by the name to ask for it, the usual first ones first, sites last."""
+    files = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("sites/*.yaml")], key=lambda path: (path.parent != FOLDER, path.stem not in SHORT, path.stem))
+    return {SHORT.get(path.stem, path.stem.removesuffix("_example").replace("_", "-")): path for path in files}
 
 
 def summaries() -> list[str]:
     """A line for each template: its name, and the first sentence of its file."""
-    width = max(map(len, TEMPLATES))
-    return [f"{name:<{width}}  {_text(name).splitlines()[0].removeprefix('# ').split('. ')[0].rstrip('.:')}" for name in TEMPLATES]
+    files = templates()
+    width = max(map(len, files))
+    return [f"{name:<{width}}  {_text(path).splitlines()[0].removeprefix('# ').split('. ')[0].rstrip('.:')}" for name, path in files.items()]
 
 
 def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
@@ -24,9 +28,10 @@ def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
     Raises:
         UserError: there is no such template, its file is there already, or it cannot be written.
     """
-    if name not in TEMPLATES:
-        raise UserError(f"no template '{name}'{did_you_mean(name, TEMPLATES) or '; there are ' + ', '.join(TEMPLATES)}")
-    path, text = folder / Path(TEMPLATES[name]).name, _text(name)
+    files = templates()
+    if name not in files:
+        raise UserError(f"no template '{name}'{did_you_mean(name, files) or '; there are ' + ', '.join(files)}")
+    path, text = folder / files[name].name, _text(files[name])
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -37,10 +42,9 @@ def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
     return path, _next(text)
 
 
-def _text(name: str) -> str:
+def _text(file: Path) -> str:
     """A template as it reads in the folder it is copied to."""
-    text = (FOLDER / TEMPLATES[name]).read_text(encoding="utf-8")
-    return text.replace("sweeps/sites/", "").replace("sweeps/", "")
+    return file.read_text(encoding="utf-8").replace("sweeps/sites/", "").replace("sweeps/", "")
 
 
 def _next(text: str) -> list[str]:

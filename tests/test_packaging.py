@@ -73,6 +73,7 @@ def test_container_commands_are_possible(repository, setup_cfg, name):
 
 def test_every_example_is_a_template_that_parses(repository, tmp_path):
     from ditscale.studies.spec.site import load_site
+
     from ditscale.studies.spec.spec import expand, load_spec
 
     files = templates()

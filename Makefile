@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What make check runs, and what make test-oldest adds. A test is fast where its file takes less than half a minute of one core.
 FAST := $(addprefix tests/,test_architecture.py test_config.py test_packaging.py test_randomness.py test_yamlfile.py models/test_sizes.py \
 	scaling/test_forms.py studies/spec training/test_loop.py::test_golden_losses training/zero/test_deepspeed_keys.py)
-CORE := $(FAST) $(addprefix tests/,analysis/test_report.py data/test_beton.py diffusion models/test_convert.py models/test_dit.py \
+CORE := $(FAST) $(addprefix tests/,figures/test_report.py data/test_beton.py diffusion models/test_convert.py models/test_dit.py \
 	scaling/test_fitting.py training/test_loop.py)
 OLDEST_PYTHON ?= 3.10
 

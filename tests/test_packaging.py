@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 
 import ditscale
 from ditscale.doctor import FFCV_PACKAGES
+from ditscale.studies.launch.start import load_site
+from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.studies.spec.templates import SHORT, summaries, templates, write_template
 from ditscale.training.zero.strategyfile import read_strategy
 
@@ -72,10 +74,6 @@ def test_container_commands_are_possible(repository, setup_cfg, name):
 
 
 def test_every_example_is_a_template_that_parses(repository, tmp_path):
-    from ditscale.studies.spec.site import load_site
-
-    from ditscale.studies.spec.spec import expand, load_spec
-
     files = templates()
     assert len(files) == len(summaries()) == len(list((repository / "sweeps").rglob("*.yaml")))
     assert list(files)[:3] == ["cifar10", "digits", "imagenet256"] and list(files)[-3:] == ["hosts", "kubernetes", "slurm"]

@@ -1,6 +1,6 @@
 """ditscale: scaling studies of diffusion transformers, from a sweep file to a law with an interval."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):

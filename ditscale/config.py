@@ -195,7 +195,7 @@ class ResourcesConfig(Section):
     accelerators_per_run: Count = Field(default=1, gt=0, le=1_000_000)         # ranks: GPUs, or CPU processes
     micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
                                                                                # auto: what fits, by the memory model
-    deepspeed: str = "ds_configs/zero1.json"                                   # the strategy, a DeepSpeed JSON
+    deepspeed: str = "zero1"                                                   # the strategy: zero0 to zero3, or a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
     evaluate: Literal["in_training", "separately"] = "in_training"             # separately: a job of its own when it is trained
     log_every_images: Count = Field(default=2048, gt=0)

@@ -1,4 +1,4 @@
-"""Commands about a study: plan, config, launch, retry, stop, train, status, collect, mirror."""
+"""Commands about a study: init, plan, config, launch, retry, stop, train, status, collect, mirror."""
 
 import sys
 
@@ -30,6 +30,21 @@ def folder_of(study):
     from ditscale.studies.spec.spec import load_spec
 
     return Path(study) if Path(study).is_dir() else load_spec(study).directory
+
+
+@main.command()
+@click.argument("template", required=False)
+def init(template):
+    """Write the example study or site TEMPLATE into this folder, to be changed. Without TEMPLATE: list them."""
+    from pathlib import Path
+
+    from ditscale.studies.spec.templates import summaries, write_template
+
+    if template is None:
+        click.echo("\n".join([*summaries(), "", "Write one into this folder: ditscale init NAME"]))
+        return
+    path, commands = write_template(template, Path())
+    click.echo("\n".join([f"written: {path}", *(["", "next:"] if commands else []), *(f"  {command}" for command in commands)]))
 
 
 @main.command()

@@ -1,6 +1,7 @@
 """Reading a DeepSpeed JSON: every key is known and of its type before anything starts. No torch and no DeepSpeed needed."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ditscale.errors import UserError, did_you_mean
 from ditscale.training.zero.deepspeed_keys import ALLOWED, BOOL, COUNT, IDLE, LIST, POSITIVE, REFUSED, SECTION, SHARE, TEXT, TOP, Key
 
+STRATEGIES = Path(__file__).parent / "strategies"                              # a link to ds_configs/ of the checkout; the wheel holds copies
 AUTO = "auto"
 LARGEST = 2**63
 
@@ -40,8 +42,20 @@ class Strategy:
         return self.zero.get("stage", 0)
 
 
+def strategy_path(named: str | Path) -> Path:
+    """The file of a strategy: a path, or the name of one that comes with ditscale, as ``zero1``.
+
+    ``ds_configs/zero1.json`` is the name too where there is no such file: runs recorded by version 0.1 call it so.
+    """
+    path = Path(named)
+    own = STRATEGIES / f"{path.stem}.json"
+    if path in (Path(own.stem), Path("ds_configs", own.name)) and not os.path.isfile(path) and os.path.isfile(own):
+        return own
+    return path
+
+
 def read_strategy(path: str | Path) -> Strategy:
-    """Read and check a strategy file, whatever the run.
+    """Read and check a strategy, given by its name or as a file, whatever the run.
 
     Raises:
         UserError: it cannot be read, or the first key that is unknown, of another type, or refused; with what would work.
@@ -56,9 +70,10 @@ def read_strategy(path: str | Path) -> Strategy:
 def _read(path: Path) -> dict:
     where = f"resources.deepspeed: {path}"
     try:
-        values = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _once(pairs, where))
+        values = json.loads(strategy_path(path).read_bytes(), object_pairs_hook=lambda pairs: _once(pairs, where))
     except FileNotFoundError:
-        raise UserError(f"{where} does not exist (looked from {Path.cwd()})") from None
+        names = ", ".join(sorted(file.stem for file in STRATEGIES.glob("*.json")))
+        raise UserError(f"{where} does not exist (looked from {Path.cwd()}); give a DeepSpeed JSON, or one of {names}") from None
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}") from None
     except UserError:

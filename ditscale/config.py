@@ -17,7 +17,7 @@ from ditscale.evaluation.metrics.table import known
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives import VARIANTS
-from ditscale.section import Count, Counts, Numbers, Section, union, validate
+from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
@@ -278,12 +278,15 @@ class RunConfig(Section):
         """The config without resources and paths: what decides the result.
 
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
-        a default, once released, never changes.
+        a default, once released, never changes. A key that was renamed keeps its first name here, and so its runs their ids.
         """
         places: dict[str, bool | set[str]] = {
             "resources": True, "data": {"path"},
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
-        return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
+        values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)
+        first = {(part, key): older for part, kinds in UNIONS.items() for kind in kinds.values() for older, key in kind.older_keys.items()}
+        return {part: {first.get((part, key), key): value for key, value in options.items()} if isinstance(options, dict) else options
+                for part, options in values.items()}
 
     def science_hash(self) -> str:
         """8 hex of the canonical science config."""
@@ -310,6 +313,29 @@ def set_key(values: dict, dotted: str, value) -> None:
     values[leaf] = value
 
 
+def current_setting(key: str, value) -> tuple[str, object]:
+    """A dotted key and its value in their current spelling; of a whole section, the keys and values in it."""
+    part, _, option = key.partition(".")
+    for kind in UNIONS.get(part, {}).values():
+        if not option:
+            value = kind.current_spelling(value)
+        else:
+            option = kind.current_key(option)
+            value = kind.current_value(option, value)
+    return f"{part}.{option}" if option else key, value
+
+
+def current_settings(settings: dict) -> dict:
+    """Dotted keys, or whole sections, in their current spelling. Raises UserError where a key is given in both spellings."""
+    current: dict = {}
+    for key, value in settings.items():
+        now, value = current_setting(key, value) if isinstance(key, str) else (key, value)
+        if now in current:
+            raise UserError(f"'{now}' is given twice, once in an older spelling")
+        current[now] = value
+    return current
+
+
 def dotted_keys(values: dict, prefix: str = "") -> dict:
     """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
     flat: dict[str, Any] = {}
@@ -323,4 +349,4 @@ def parse_override(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")
-    return key.strip(), parse_yaml(value, f"'{text}'")
+    return current_setting(key.strip(), parse_yaml(value, f"'{text}'"))

@@ -25,7 +25,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from ditscale.config import RunConfig
+from ditscale.config import RunConfig, current_setting, current_settings
 from ditscale.errors import UserError
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves
@@ -78,6 +78,28 @@ def _check_parameter(key: str, setting) -> None:
                         f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
 
 
+def _current_spelling(study: dict) -> dict:
+    """A study's values with older spellings of the config's keys and values replaced, wherever it sets them."""
+    study = dict(study)
+    for part in ("config", "include", "exclude", "phases", "bundles"):
+        if part in study:
+            study[part] = _current_settings(study[part], depth={"include": 1, "exclude": 1, "phases": 1, "bundles": 2}.get(part, 0))
+    if isinstance(study.get("parameters"), dict):
+        study["parameters"] = current_settings(study["parameters"])
+        for key, setting in study["parameters"].items():
+            study["parameters"][key] = {form: current_setting(key, choice)[1] for form, choice in setting.items()}
+    return study
+
+
+def _current_settings(values, depth: int):
+    """Settings, or ``depth`` levels of lists or mappings of them; what is something else is left to the validation."""
+    if depth and isinstance(values, list):
+        return [_current_settings(one, depth - 1) for one in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: _current_settings(one, depth - 1) for key, one in values.items()} if depth else current_settings(values)
+
+
 class Limits(Section):
     """What a study may take at most; see plan/plan.py."""
 
@@ -112,7 +134,7 @@ class Spec(Section):
         if isinstance(parameters, dict):
             for key, setting in parameters.items():
                 _check_parameter(key, setting)
-        return values
+        return _current_spelling(values)
 
     @model_validator(mode="after")
     def _check_axes(self):

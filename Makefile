@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup demo lint test test-all clean
+.PHONY: help setup demo lint test test-all docs pictures clean
 
 help:
 	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
@@ -11,6 +11,8 @@ help:
 	@echo "make lint      ruff and mypy, which make test runs first"
 	@echo "make test-all  the tests that take longer too"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
+	@echo "make docs      build the documentation as a site in site/ (mkdocs), strictly"
+	@echo "make pictures  draw the pictures of the documentation, after make demo: two more small studies, then docs/make_pictures.py"
 	@echo "make clean     remove the demo's data and runs"
 
 setup: .venv/.ready
@@ -32,6 +34,15 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
+
+docs: setup
+	$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
+
+pictures: demo
+	$(BIN)/ditscale launch sweeps/digits_blocks.yaml
+	$(BIN)/ditscale launch sweeps/digits_isoflop.yaml
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf data/digits runs/digits-demo

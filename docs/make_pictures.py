@@ -1,0 +1,95 @@
+"""Draws every picture of the documentation: `make pictures`, after `make demo` and the two small studies that the Makefile names.
+
+    python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
+
+Each figure is drawn by `ditscale figure`, then scaled to 1000 pixels and 128 colors, so that a picture takes less than 60 kB.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+TABLE = "analysis/published/dit_table4_all_models.csv"
+PLAIN = ["--where", "variant=baseline"]
+# picture -> figure, study or table, options; a study is a folder below --runs
+FIGURES = {
+    "bubbles": ("bubbles", TABLE),
+    "block_designs": ("block_designs", "digits-blocks"),
+    "training_curves": ("training_curves", "digits-demo", *PLAIN),
+    "samples": ("samples", "digits-demo", *PLAIN),
+    "gflops": ("gflops", TABLE),
+    "training_compute": ("training_compute", "digits-demo", *PLAIN),
+    "published_training_compute": ("training_compute", TABLE, "--published", "maskdit,mdt"),
+    "sampling_compute": ("sampling_compute", "digits-sampling", "--where", "guidance_scale=1.5"),
+    "metrics": ("metrics", TABLE),
+    "loss_curves": ("loss_curves", "digits-demo", "--where", "model=DiT-femto/2"),
+    "sweeps": ("sweeps", "digits-sampling", "--over", "guidance_scale", "--where", "sampling_steps=8"),
+    "throughput": ("throughput", "digits-demo"),
+    "cost_quality": ("cost_quality", "analysis/published"),
+    "frontier": ("frontier", "digits-demo"),
+    "isoflop": ("isoflop", "digits-isoflop"),
+    "scaling_law": ("scaling_law", "digits-demo", *PLAIN),
+    "variants": ("variants", "digits-demo"),
+}
+CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
+SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as a copy: it adds evaluations
+SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
+WIDTH, COLORS = 1000, 128
+
+
+def ditscale(*words) -> None:
+    subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *map(str, words)], check=True, cwd=ROOT)
+
+
+def sampling_study(runs: Path) -> None:
+    """Copies three runs of the demo to `digits-sampling` and scores them with other numbers of steps and guidance scales."""
+    study = runs / "digits-sampling"
+    for start in SAMPLED:
+        [source] = (runs / "digits-demo").glob(f"{start}-*")
+        if not (study / source.name).exists():
+            shutil.copytree(source, study / source.name)
+        for settings in SWEEPS:
+            ditscale("evaluate", study / source.name, *settings)
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Scale a picture down and write it with few colors."""
+    image = Image.open(source).convert("RGB")
+    width = min(WIDTH, image.width)
+    small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def draw(name: str, runs: Path, folder: Path) -> None:
+    if name == CONVERGENCE:
+        subprocess.run([sys.executable, ROOT / "benchmarks" / "convergence.py", "--out", folder / f"{name}.png"], check=True, cwd=ROOT)
+        return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
+    figure, source, *options = FIGURES[name]
+    study = source if source.startswith("analysis/") else runs / source
+    ditscale("figure", figure, study, "--format", "png", "--out", folder / name, *options)
+    shrink(folder / name / f"{figure}.png", PICTURES / f"{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder with the studies")
+    parser.add_argument("--only", default="", help="names of pictures, with commas")
+    arguments = parser.parse_args()
+    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE], arguments.runs.resolve()
+    PICTURES.mkdir(exist_ok=True)
+    if any(FIGURES[name][1] == "digits-sampling" for name in names if name in FIGURES):
+        sampling_study(runs)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            draw(name, runs, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ help:
 	@echo "make test-all  the tests that take longer too"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
 	@echo "make docs      build the documentation as a site in site/ (mkdocs), strictly"
-	@echo "make pictures  draw the pictures of the documentation, after make demo: two more small studies, then docs/make_pictures.py"
+	@echo "make pictures  draw the pictures of the documentation, after make demo: one more small study, then docs/make_pictures.py"
 	@echo "make clean     remove the demo's data and runs"
 
 setup: .venv/.ready
@@ -40,8 +40,7 @@ docs: setup
 	$(BIN)/python -m mkdocs build --strict
 
 pictures: demo
-	$(BIN)/ditscale launch sweeps/digits_blocks.yaml
-	$(BIN)/ditscale launch sweeps/digits_isoflop.yaml
+	$(BIN)/ditscale launch docs/pictures/digits_blocks.yaml
 	$(BIN)/python docs/make_pictures.py
 
 clean:

@@ -1,4 +1,4 @@
-"""Draws every picture of the documentation: `make pictures`, after `make demo` and the two small studies that the Makefile names.
+"""Draws every picture of the documentation: `make pictures`, after `make demo` and docs/pictures/digits_blocks.yaml.
 
     python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
 
@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+SIMULATED = "simulated.csv"                                                    # IsoFLOP points of a known law
 TABLE = "analysis/published/dit_table4_all_models.csv"
 PLAIN = ["--where", "variant=baseline"]
 # picture -> figure, study or table, options; a study is a folder below --runs
@@ -34,7 +36,7 @@ FIGURES = {
     "throughput": ("throughput", "digits-demo"),
     "cost_quality": ("cost_quality", "analysis/published"),
     "frontier": ("frontier", "digits-demo"),
-    "isoflop": ("isoflop", "digits-isoflop"),
+    "isoflop": ("isoflop", SIMULATED),
     "scaling_law": ("scaling_law", "digits-demo", *PLAIN),
     "variants": ("variants", "digits-demo"),
 }
@@ -59,6 +61,19 @@ def sampling_study(runs: Path) -> None:
             ditscale("evaluate", study / source.name, *settings)
 
 
+def simulated_csv(path: Path) -> None:
+    """IsoFLOP points of a known surface: Chinchilla's published law (arXiv 2203.15556), three seeds with 0.3 % of noise."""
+    rng, lines = np.random.default_rng(0), ["run,N,D,score"]
+    for budget in np.geomspace(1e18, 1e21, 4):
+        best = 1.345 * (budget / 6) ** 0.4516                                    # of this law: G (C / 6)^a, a = beta / (alpha + beta)
+        for size in best * np.geomspace(0.25, 4, 7):
+            data = budget / (6 * size)
+            for seed in range(3):
+                loss = (1.69 + 406.4 * size**-0.34 + 410.7 * data**-0.28) * np.exp(0.003 * rng.standard_normal())
+                lines.append(f"{budget:.0e}-{size:.3e}-{seed},{size:.6g},{data:.6g},{loss:.6g}")
+    path.write_text("\n".join(lines) + "\n")
+
+
 def shrink(source: Path, target: Path) -> None:
     """Scale a picture down and write it with few colors."""
     image = Image.open(source).convert("RGB")
@@ -72,7 +87,9 @@ def draw(name: str, runs: Path, folder: Path) -> None:
         subprocess.run([sys.executable, ROOT / "benchmarks" / "convergence.py", "--out", folder / f"{name}.png"], check=True, cwd=ROOT)
         return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
     figure, source, *options = FIGURES[name]
-    study = source if source.startswith("analysis/") else runs / source
+    study = folder / source if source == SIMULATED else source if source.startswith("analysis/") else runs / source
+    if source == SIMULATED:
+        simulated_csv(study)
     ditscale("figure", figure, study, "--format", "png", "--out", folder / name, *options)
     shrink(folder / name / f"{figure}.png", PICTURES / f"{name}.png")
 

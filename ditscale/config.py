@@ -64,7 +64,7 @@ class DataConfig(Section):
     classes: Count = Field(gt=0)
     flip: bool = False                                                         # half of the images mirrored; not for digits
     latent_scale: Numbers | None = None                                        # latents become (latent - shift) x scale: one
-    latent_shift: Numbers | None = None                                        # number, or one a channel; None: the encoder's
+    latent_shift: Numbers | None = None                                        # number, or one per channel; None: the encoder's
 
     @model_validator(mode="after")
     def _check_latents(self):
@@ -72,7 +72,7 @@ class DataConfig(Section):
             value = getattr(self, name)
             if value is not None and len(value) not in (1, self.channels):
                 raise UserError(f"data.{name} has {len(value)} numbers for data.channels {self.channels}; "
-                                "give one number, or one a channel")
+                                "give one number, or one per channel")
         if self.latent_scale is not None and min(self.latent_scale) <= 0:
             raise UserError(f"data.latent_scale {min(self.latent_scale)} is not above 0; Stable Diffusion's is 0.18215")
         return self
@@ -100,7 +100,7 @@ class TrainConfig(Section):
     def _check_values(self):
         for beta in self.betas:
             if not 0 <= beta < 1:
-                raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+                raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, for example [0.9, 0.999]")
         self.optimizer.check(self)
         if self.grad_sums == "fp32" and self.precision == "fp32":
             raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
@@ -118,7 +118,7 @@ class SamplingConfig(Section):
 
     sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler go with every formulation
     sampling_steps: Count = Field(gt=0)
-    respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one a section
+    respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one per section
     timesteps: Counts | None = None                                            # ddpm: exactly these, of 0..999
     eta: float = Field(default=0.0, ge=0, le=1)                                # ddim: share of ddpm's noise
     churn: float = Field(default=0.0, ge=0)                                    # edm: S_churn
@@ -235,7 +235,7 @@ class RunConfig(Section):
                             f"(train.global_batch {batch} over {ranks} ranks)")
         limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
         if limit is not None and margin >= limit:
-            raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
+            raise UserError(f"resources.time_margin_minutes {margin} leaves no time of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
         self._check_profile(self.train.images // batch)
@@ -260,8 +260,8 @@ class RunConfig(Section):
     def _check_profile(self, steps: int) -> None:
         first, last = self.resources.profile_steps or (0, 1)
         if not 0 <= first < last <= steps:
-            raise UserError(f"resources.profile_steps [{first}, {last}] is no range of steps of this run, which has {steps}; "
-                            "give two numbers that rise, from 0 to that, as [100, 105]")
+            raise UserError(f"resources.profile_steps [{first}, {last}] is not a range of steps of this run, which has {steps}; "
+                            "give two increasing numbers in that range, for example [100, 105]")
 
     @property
     def tokens(self) -> int:

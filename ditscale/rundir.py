@@ -143,7 +143,7 @@ class RunDir:
         except NewerFormat:
             raise
         except UserError as error:
-            warnings.warn(f"{error}; it is written anew", stacklevel=1)
+            warnings.warn(f"{error}; it is written again", stacklevel=1)
             return {}
 
     def update_record(self, **fields) -> None:

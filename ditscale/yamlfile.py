@@ -79,7 +79,7 @@ def _check(value, source: str) -> None:
         if seen > VALUES:
             raise UserError(f"{source}: holds more than {VALUES:,} values when its anchors are written out")
         if isinstance(one, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in one):  # half of a letter
-            raise UserError(f"{source}: {one[:40]!r} has a sign that no name of a file may have")
+            raise UserError(f"{source}: {one[:40]!r} has a character that no file name may contain")
         if isinstance(one, dict):
             waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
         elif isinstance(one, (list, tuple, set)):

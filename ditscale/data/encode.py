@@ -102,7 +102,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
     """Encode this rank's parts that are not there yet."""
     at_start, started, said = parts.images_done(), time.perf_counter(), 0.0
     if at_start:
-        say(f"{parts.folder}: going on from {at_start} of {parts.samples} images")
+        say(f"{parts.folder}: continuing from {at_start} of {parts.samples} images")
     for part in mine:
         if parts.path(part).exists():
             continue

@@ -50,7 +50,7 @@ def build_beton(path, fields: dict[str, np.ndarray]) -> str:
         try:
             BetonFile(aside)                                                   # FFCV does not notice a short write
         except UserError as error:
-            raise UserError(f"{path}: FFCV did not write it whole, is the disk full? ({error})") from None
+            raise UserError(f"{path}: FFCV did not write it completely; is the disk full? ({error})") from None
     return "ffcv"
 
 

@@ -114,7 +114,7 @@ def _counts(file: BetonFile, classes: int) -> np.ndarray:
     """Samples of label 0, 1, ..."""
     labels = file.read("label", np.arange(file.num_samples))
     if labels.min() < 0 or labels.max() >= max(classes, 1 << 20):
-        raise UserError(f"{file.path}: has labels from {labels.min()} to {labels.max()}, which are no classes")
+        raise UserError(f"{file.path}: has labels from {labels.min()} to {labels.max()}, which are not classes")
     return np.bincount(labels, minlength=classes)
 
 

@@ -77,7 +77,7 @@ def make_prepare(data) -> Pixels | Latents:
 def normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Shift and scale of the latents that a model sees, (latent - shift) * scale: the section's own, else the encoder's.
 
-    Both are one number, or one a channel: fp32 (1 or c, 1, 1).
+    Both are one number, or one per channel: fp32 (1 or c, 1, 1).
     """
     shift, scale = (torch.tensor(theirs if own is None else own, dtype=torch.float32).reshape(-1, 1, 1) for own, theirs in (
         (data.latent_shift, encoder["shift_factor"]), (data.latent_scale, encoder["scaling_factor"])))

@@ -41,7 +41,7 @@ class Workers:
             for future in as_completed(numbers):
                 yield numbers.pop(future), future.result()
         except BrokenProcessPool:
-            raise UserError("a worker process died, was memory short? Finished work is kept; start again, with fewer "
+            raise UserError("a worker process died (out of memory?). Finished work is kept; start again with fewer "
                             "--workers") from None
         finally:
             self._finish()

@@ -72,7 +72,7 @@ def parse_model_name(name: str) -> ModelName:
         width = int(size.split("x")[1])
         if width % HEAD_WIDTH:
             raise UserError(f"model name '{name}': width {width} is not a multiple of {HEAD_WIDTH}, the width of a head; "
-                            f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would do")
+                            f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would work")
     elif size not in SIZES:
         raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES)} Sizes: {', '.join(SIZES)}")
     if patch_size not in PATCH_SIZES:

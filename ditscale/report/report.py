@@ -103,7 +103,7 @@ def _variants(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
         return [page.section("Variants", page.note(f"Not drawn: {error}."))], []
     comparisons = variant_table.compare(shown.table)
     terms = variant_page.terms(shown.sources.terms) if shown.sources.terms is not None else []
-    logged = [page.folded("What each variant optimised, as first and as last logged", "\n".join(terms))] if terms else []
+    logged = [page.folded("The loss of each variant, as first and as last logged", "\n".join(terms))] if terms else []
     section = page.section("Variants", page.findings(variant_page.sentences(comparisons)), part, *variant_page.tables(comparisons), *logged)
     return [section], [*paths, variants.write_comparison(shown.table, out)]
 
@@ -117,7 +117,7 @@ def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:
 
 def _settings(settings: list[tuple[str, str]]) -> list[str]:
     if not settings:
-        return [page.note("No run.json was found beside the evaluations: the settings of the runs are not shown.")]
+        return [page.note("No run.json was found next to the evaluations: the settings of the runs are not shown.")]
     return [page.folded(f"All {len(settings)} settings of the runs", page.pairs(settings))]
 
 
@@ -145,7 +145,7 @@ def script(words: list[str]) -> Script:
         name, command = arguments.study.resolve().name, shlex.join(["ditscale", "report", *words])
         return write(table, name, out, sources.read(arguments.study, table), [*_launch(name), command], arguments.price)
 
-    price = {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour: costs in money too."}
+    price = {"type": float, "metavar": "X", "help": "Price per accelerator-hour: adds costs in money."}
     return Script(__doc__, make, {"price": price}, every_metric=True)
 
 

@@ -174,7 +174,7 @@ def test_where_it_cannot_be_written(source, tmp_path):
     (tmp_path / ".y.beton.partial").mkdir()
     with open(tmp_path / ".y.beton.partial" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another build of it is under way" in refused(source, tmp_path / "y.beton")
+        assert "another build of it is running" in refused(source, tmp_path / "y.beton")
     assert sorted(os.listdir(tmp_path)) == [".y.beton.partial", "file", "source", "x.json"]
 
 

@@ -14,7 +14,7 @@ from ditscale.figures.plots import variants
 from ditscale.report import report, sources
 from ditscale.scaling.differences import compare_scores
 
-COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs an image
+COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs per image
 IMAGES = (1000, 2000, 4000)
 
 
@@ -174,7 +174,7 @@ def test_mixed_study_gets_every_part(mixed, serve, tmp_path, capsys):
     order = [page.index(f"<h2>{heading}</h2>") for heading in ("Score against training compute", "Variants", "Samples")]
     assert order == sorted(order) and page.count("<svg viewBox") == 6 and page.count("Drawn from 12 baseline runs only.") == 5
     for said in ("Scaling is told by 12 baseline runs.",
-                 "Variant masked against baseline, 0.6 times the training FLOPs an image",
+                 "Variant masked against baseline, 0.6 times the training FLOPs per image",
                  "at equal images the score is 10.0 % higher on pico/2 and 10.0 % higher on nano/2",
                  "INCONCLUSIVE (one seed gives no estimate of the noise)", "<th>Variant</th>",
                  "baseline 12, masked 2, mdt 2",

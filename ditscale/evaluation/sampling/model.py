@@ -47,4 +47,4 @@ def _length(average: str) -> float:
     try:
         return float(average.removeprefix(LENGTH))
     except ValueError:
-        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would do") from None
+        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would work") from None

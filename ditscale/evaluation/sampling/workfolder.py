@@ -87,4 +87,4 @@ def refuse_other(place: Path, stands: dict, plan: dict) -> None:
     stands = DEFAULTS | stands
     differs = [f"{key} {stands.get(key)}, now {value}" for key, value in plan.items() if stands.get(key) != value]
     if differs:
-        raise UserError(f"{place}: holds images made otherwise: {'; '.join(differs)}. Give another OUT, or delete it")
+        raise UserError(f"{place}: holds images made with other settings: {'; '.join(differs)}. Give another OUT, or delete it")

@@ -35,7 +35,7 @@ def with_value(table: pd.DataFrame, over: str, study: Path | None = None) -> pd.
         values = _from_configs(table, over, study)
     kept = table.assign(value=values)[values.notna().to_numpy()].reset_index(drop=True)
     if kept.empty:
-        raise UserError(f"--over {over}: no evaluation says its {over}")
+        raise UserError(f"--over {over}: no evaluation records its {over}")
     return kept
 
 

@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class VariantComparison:
-    """One variant of one model. ``flops_ratio`` is its training FLOPs an image over the baseline's, NaN without one.
+    """One variant of one model. ``flops_ratio`` is its training FLOPs per image over the baseline's, NaN without one.
 
     ``outliers`` are runs of the variant or the baseline far from their siblings, anywhere along their curves.
     """

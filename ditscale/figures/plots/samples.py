@@ -123,7 +123,7 @@ def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
     without = f" {study_table.count(missing, 'model')} without a sheet." if missing else ""
     return (
         "Samples after the layout of DiT's Figure 7: models in rows, size by size with compute growing downward; "
-        f"one class a column, all its images from the same noise. The number at the right is the model's final "
+        f"one class per column, all its images from the same noise. The number at the right is the model's final "
         f"{rows['metric'].iloc[0]}, lower is better. Not picked: the first image of each class.{without}{left_out}"
     )
 

@@ -98,7 +98,7 @@ def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
                 try:
                     found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
                 except UserError as error:                                     # a queue that does not answer for once
-                    console.print(f"{error}; asked again in {seconds:g} s", markup=False)
+                    console.print(f"{error}; retrying in {seconds:g} s", markup=False)
                 else:
                     live.update(status_table(spec, found, rows), refresh=True)
                     if all(is_complete(planned) for planned in runs):

@@ -37,7 +37,7 @@ def _line(config: RunConfig, machine: Machine) -> str:
         return f"{begins}what their encoder costs is not known; Stable Diffusion's (evaluation.vae) is."
     one = f"{WAYS} x {macs / 1e9:.4g} GMACs (each image is encoded as it is and mirrored)"
     if manifest is None:
-        return f"{begins}{one} = {2 * WAYS * macs:.3g} FLOPs an image; the file is not there yet."
+        return f"{begins}{one} = {2 * WAYS * macs:.3g} FLOPs per image; the file is not there yet."
     flops = 2 * WAYS * macs * manifest.samples
     hours = flops / (ASSUMED[machine.kind].sample_utilisation * machine.peak_flops) / 3600
     return (f"{begins}{manifest.samples:,} images x {one} = {flops:.3g} FLOPs, about {hours:,.3g} accelerator-hours; "

@@ -186,5 +186,5 @@ def excess(spec: Spec, rows: list[PlanRow]) -> str:
 def check_limits(spec: Spec, rows: list[PlanRow]) -> None:
     """Raise UserError where the plan passes a limit."""
     if over := excess(spec, rows):
-        raise UserError(f"{spec.name} is over its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
+        raise UserError(f"{spec.name} exceeds its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
                         "with --over-limits")

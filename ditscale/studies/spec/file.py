@@ -74,7 +74,7 @@ def _check_parameter(key: str, setting) -> None:
     if drawn := [name for name in DRAWN if name in setting]:
         ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
         values = setting.get("values", ends)
-        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as a study's runs are listed "
+        raise UserError(f"parameters: {key} has {', '.join(drawn)}; distributions are not supported here, because a study's runs are listed "
                         f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
 
 
@@ -142,9 +142,9 @@ class Spec(Section):
             if not choices:
                 raise UserError(f"bundles: '{name}' is empty")
             if name in self.parameters or name in RunConfig.model_fields or "." in name:
-                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle a name of its own")
+                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle another name")
         if self.budgets and self.budgets.axis()[0] in self.parameters:
-            raise UserError(f"budgets: {self.budgets.axis()[0]} is a parameter as well; keep one of the two")
+            raise UserError(f"budgets: {self.budgets.axis()[0]} is also a parameter; keep one of the two")
         if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
             raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
                             "train.images out")

@@ -84,7 +84,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
         phase = phase_of(spec.phases, _settings(spec, point, place), spec.config, config, run_id, source) if spec.phases else None
         planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase, point)
     if not planned:
-        raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
+        raise UserError(f"{source}: the study has no runs: exclude leaves no time of the grid")
     if not spec._is_narrowed:
         check_used(spec.phases, {run.phase for run in planned.values()}, source)
     return list(planned.values())

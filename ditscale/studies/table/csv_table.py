@@ -88,7 +88,7 @@ def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
     wrong = numbers.isna() & ~(empty & (column.name not in NEVER_EMPTY))
     if wrong.any() and not strict:
         return column
-    _refuse(path, column, wrong, "is no number")
+    _refuse(path, column, wrong, "is not a number")
     if column.name in POSITIVE:
         _refuse(path, column, ~empty & ~((numbers > 0) & np.isfinite(numbers)), "must be above 0; leave the field empty where it is not known")
     return numbers

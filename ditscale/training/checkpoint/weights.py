@@ -50,7 +50,7 @@ def is_passed_over(checkpoint: Path, average: str) -> bool:
     file = average_file(average)
     problem = damage(checkpoint, [file]) if was_saved(checkpoint, file) else ""
     if problem:
-        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+        warnings.warn(f"checkpoint {checkpoint} is skipped: {problem}", stacklevel=2)
     return bool(problem)
 
 

@@ -119,7 +119,7 @@ def test_checkpoints_by_number(runs_of):
 
 @pytest.mark.parametrize("changes, words", [
     ({"budgets": {"flops": [1e12]}}, "train.flops decides train.images, and both are given"),
-    ({"budgets": {"flops": [1e3]}, "train": {"images": None}}, "train.flops 1000 does not reach for 64 images"),
+    ({"budgets": {"flops": [1e3]}, "train": {"images": None}}, "train.flops 1000 is too small for 64 images"),
     ({"budgets": {"flops": [1e12], "images": [5]}}, "budgets takes either"),
     ({"budgets": {}}, "budgets takes either"),
     ({"budgets": {"flop": [1e12]}}, "did you mean 'flops'"),

@@ -98,7 +98,7 @@ def test_what_lies_beside_the_optimum_is_told(spec_of):
     ({"budgets": {"flops": [1e18]}}, "isoflop decides models and lengths; leave budgets"),
     ({"parameters": {"model.name": {"value": "DiT-S/2"}}}, "isoflop decides models and lengths"),
     ({"exclude": [{"model.nam": "x"}]}, "did you mean 'model.name'"),
-    ({"isoflop": {"budgets": [1e9]}}, "does not reach for 256 images"),
+    ({"isoflop": {"budgets": [1e9]}}, "is too small for 256 images"),
 ])
 def test_what_is_wrong_is_named(spec_of, changes, words):
     with pytest.raises(UserError) as error:

@@ -77,7 +77,7 @@ def test_no_checkpoint_before_the_bad_steps(make_run, poison, capsys):
     _, run = make_run("run", changes)
     assert work(run) == 0
     assert losses(run) == losses(whole) and state(run) == state(whole)
-    assert "Training starts anew from 0 images: there is no whole training state at or before 0 images; removed: the checkpoint(s) " \
+    assert "Training restarts from 0 images: there is no whole training state at or before 0 images; removed: the checkpoint(s) " \
            "at 64 and 128 images" in capsys.readouterr().out
 
 

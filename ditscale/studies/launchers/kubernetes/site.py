@@ -26,7 +26,7 @@ class Volume(Section):
     @classmethod
     def _is_absolute(cls, path: str) -> str:
         if not path.startswith("/") or ":" in path or ".." in path.split("/"):
-            raise UserError(f"volumes: path {path!r} is no place in a pod; give an absolute path without ':' or '..'")
+            raise UserError(f"volumes: path {path!r} is not a path in a pod; give an absolute path without ':' or '..'")
         return path.rstrip("/") or "/"
 
 

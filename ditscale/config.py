@@ -1,4 +1,4 @@
-"""The one config system: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
+"""The run config: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
 
 A run's *science* (what decides its result) is everything but ``resources`` and file paths; its hash is the run's identity.
 """

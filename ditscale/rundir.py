@@ -1,4 +1,4 @@
-"""A run is a directory, readable without us. This is the one place that knows its file names.
+"""A run directory: the only module that knows its file names. Its files are readable without ditscale.
 
 ::
 

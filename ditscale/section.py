@@ -1,4 +1,4 @@
-"""Sections of the config: pydantic models that name what is wrong in one line: the key, the value, what would work.
+"""Sections of the config: pydantic models whose errors are one line with the key, the value and what would work.
 
 A part that comes in kinds (``formulation``, ``objective``) is a union told apart by its ``name``; ``UNIONS`` lists them.
 """

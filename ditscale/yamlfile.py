@@ -1,4 +1,4 @@
-"""YAML as people expect it: ``1e18`` is a number, ``24:00:00`` stays text, ``on`` is a word, a key given twice is an error.
+"""YAML with expected types: ``1e18`` is a number, ``24:00:00`` stays text, ``on`` is a word, a key given twice is an error.
 
 PyYAML follows YAML 1.1, where these are a string, 86400, True and the last one wins. Anchors are allowed, within bounds: whoever
 reads the values walks and copies them whole.

@@ -1,4 +1,4 @@
-"""Commands that draw: ``figure NAME``, one figure of a study or a CSV, and ``report``, a whole study on one page.
+"""Commands that draw: ``figure NAME`` draws one figure of a study or a CSV, ``report`` writes a study's page.
 
 Each file of ``figures/plots`` is a figure, and its docstring says what it shows.
 """

@@ -1,4 +1,4 @@
-"""What the machine at hand can compute: accelerators and their dense bf16 peak, or the CPU's measured speed."""
+"""Compute of this machine or another: accelerators and their dense bf16 peak, or the CPU's measured speed."""
 
 import os
 import subprocess

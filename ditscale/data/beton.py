@@ -1,4 +1,4 @@
-"""The .beton file of FFCV (format version 2), read and written with numpy alone.
+"""Reads and writes FFCV's .beton files (format version 2) with numpy only.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Build a .beton file from images of any source: read, decode, crop, in several processes, and safe to stop at any time.
+"""Builds a .beton file from images of any source: read, decode and crop in several processes; can be stopped at any time.
 
 Work in progress lies in ``.OUT.partial`` beside OUT: chunks that are done, which the next try takes over, and what had to be
 unpacked. They are strung together as they come; at the end the folder goes. OUT appears whole or not at all.

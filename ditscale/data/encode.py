@@ -1,4 +1,4 @@
-"""Pixels to latents, once, on any number of ranks: the file is the same bit for bit, and a stopped run goes on.
+"""Encodes pixels to latents on any number of ranks: the file is the same bit for bit, and a stopped run continues.
 
 Images are encoded in micro batches by their index in the file, so what is computed together never depends on the ranks. A *part*
 is some micro batches; rank r of n encodes parts r, r + n, ... into a folder beside the result, and rank 0 puts them together.

@@ -1,4 +1,4 @@
-"""Everything that touches FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
+"""The interface to FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
 
 What FFCV does that a training run cannot live with, and what is done about it here:
 

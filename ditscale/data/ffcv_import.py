@@ -1,4 +1,4 @@
-"""FFCV, which is optional: imported without what its import does to the process; and it writes the files where it is installed."""
+"""Imports FFCV, which is optional, without the side effects of its import; writes the files with it if it is installed."""
 
 import functools
 from contextlib import contextmanager

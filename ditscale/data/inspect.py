@@ -1,4 +1,4 @@
-"""What is in a .beton file, in words: fields, manifest, classes; and the check of all of it against its manifest."""
+"""Describes a .beton file (fields, manifest, classes) and checks all of it against its manifest."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From what a file stores to what a model sees: scaled to [-1, 1] or drawn and normalised, flipped where that was drawn.
+"""Converts stored values to model inputs: scaled to [-1, 1], or sampled from the moments and normalized; flipped if the flip was drawn.
 
 A ``Prepare`` runs on the training device. It draws nothing itself: it names its streams of ``ditscale.randomness``, so flips and
 latent noise are functions of (seed, position) as all else. Its ``pick`` tells the loader which of the stored flips to read.

@@ -1,4 +1,4 @@
-"""The encoder of latents: any diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, run the same way on every machine's ranks."""
+"""The encoder of latents: any diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, with the same results on every rank."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Worker processes for the images of a build. They start at once, while the caller still lists what there is to do."""
+"""Worker processes for building data. They start at once, while the caller still lists the work."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The passport of a score: every choice that moves the number. Two scores may be compared only if their passports agree."""
+"""The passport of a score: every setting that affects it. Two scores can be compared only if their passports agree."""
 
 import hashlib
 import json

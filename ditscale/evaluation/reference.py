@@ -1,4 +1,4 @@
-"""What samples are compared with: statistics of a reference, read from a file or computed from its images.
+"""The reference of a score: its statistics, read from a file or computed from images.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Images to scores: one pass through the feature network, then every metric that was asked for."""
+"""Computes scores of images: one pass through the feature network, then every requested metric."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""Weights in and out: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
+"""Converts weights: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
 
 Our ``state_dict`` has the released key names, so a released checkpoint loads as it is. Loading never unpickles arbitrary objects.
 

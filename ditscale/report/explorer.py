@@ -1,4 +1,4 @@
-"""Score against cost as one looks for a run: pointer, tap or keys tell which it is; variants, models and seeds can be hidden.
+"""The interactive chart of score against cost: pointer, tap or keys identify a run; variants, models and seeds can be hidden.
 
 ``explorer.js`` draws it in the browser from the data here. On paper and without scripts the static figure stands in its place.
 """

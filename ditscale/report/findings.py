@@ -1,4 +1,4 @@
-"""The study in sentences, each with its numbers: what the report says first.
+"""The findings of a study as sentences with numbers.
 
 A sentence is only as strong as its data: where there is no law, or its interval holds zero, it says that instead.
 """

@@ -1,4 +1,4 @@
-"""What each run was to cost and what it did: planned FLOPs, the plan's hours on that machine, the hours measured.
+"""Forecast and actual cost of each run: planned FLOPs, forecast hours, measured hours.
 
 The plan's hours are a probe's where ``ditscale plan SPEC --probe`` measured the run's shape on such a machine, else what the
 plan assumes of an accelerator that it knows. Of a CPU it knows nothing beforehand: its peak is measured, never written down.

@@ -1,4 +1,4 @@
-"""The whole study on one page: report.html, and every file of the other scripts beside it.
+"""Writes the report: report.html, and the files of all other scripts next to it.
 
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """

@@ -1,4 +1,4 @@
-"""The tables of the report's page: every run at its end, the laws' numbers, what the study is made of."""
+"""The tables of the report page: every run at its end, the numbers of laws, the parts of the study."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The variants on the report's page: what they differ by, in sentences and in tables."""
+"""The variants on the report page: their differences, in sentences and tables."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The answers that stand first on the page: what each variant saves, which choices are on the frontier, how noisy scores are.
+"""The verdicts at the top of the report page: savings of each variant, the frontier, seed noise.
 
 All from ``ditscale.studies.table.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
 """

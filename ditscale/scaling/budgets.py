@@ -1,4 +1,4 @@
-"""Points of equal training compute: budgets as stated, or found by clustering.
+"""Points of equal training compute: budgets as given, or found by clustering.
 
 Clustering is complete linkage in ln C: the two neighbouring clusters whose union is narrowest are joined, as long as the union is no
 wider than ``width``. Joining by the gap between neighbours instead chains: points 4 % apart make one budget of any width.

@@ -1,4 +1,4 @@
-"""A fit on matplotlib axes. The axes come from the caller; matplotlib itself is imported nowhere here."""
+"""Draws a fit on given matplotlib axes. Matplotlib is not imported here."""
 
 import textwrap
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""From points to a law: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with everything a reader needs to distrust it.
+"""Fits a law to points: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with its diagnostics.
 
 A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fit.status`` says why.
 """

@@ -1,4 +1,4 @@
-"""The forms a score may follow, one small frozen dataclass each: fields are coefficients, ``TERMS`` says the form.
+"""The forms of laws, one small frozen dataclass each: fields are coefficients, ``TERMS`` defines the form.
 
     power_law          y = A x^-alpha                                  DiT's straight lines in log-log
     power_law_floor    y = E + A x^-alpha

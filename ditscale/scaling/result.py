@@ -1,4 +1,4 @@
-"""A fit as data: the law, how it was found, what speaks against it, the card for a file, and a plot."""
+"""The result of a fit: the law, how it was found, evidence against it, a card and a plot."""
 
 import math
 from dataclasses import dataclass

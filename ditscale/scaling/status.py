@@ -1,4 +1,4 @@
-"""What became of an analysis, as data: a status with a sentence, never an exception and never a made-up number.
+"""The status of an analysis with a sentence: never an exception, and never an invented number.
 
 Points come as three arrays of equal length: ``x`` (a cost), ``y`` (a score) and ``groups`` (the run of each point).
 """

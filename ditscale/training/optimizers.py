@@ -1,4 +1,4 @@
-"""The optimizers: options, state, bytes, groups, construction: one class an optimizer, and ``OPTIMIZERS`` lists them.
+"""The optimizers: options, state, bytes, groups, construction. One class per optimizer; ``OPTIMIZERS`` lists them.
 
 To add one is a class here and a line in that list. No torch is needed to ask for facts: the config and the memory model do.
 """

@@ -1,4 +1,4 @@
-"""Image files in a .zip or a .tar, read where they lie: nothing but a compressed tar is unpacked, and that to one plain tar.
+"""Image files in a .zip or .tar, read in place; only a compressed tar is unpacked, to one plain tar.
 
 A tar of tars, one a class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as class folders.
 """

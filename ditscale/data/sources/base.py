@@ -1,4 +1,4 @@
-"""What every source of images offers: a list in a fixed order, and a reader that worker processes can take along."""
+"""The interface of a source of images: a list in a fixed order, and a reader that worker processes can use."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""From what a source says of its images' classes to numbers 0, 1, ...: numbers as they are, words sorted."""
+"""Converts a source's labels to class numbers 0, 1, ...: numbers as they are, words sorted."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""WebDataset's labels: beside ``key.jpg`` a file ``key.cls`` with a class, or ``key.json`` with one among other things.
+"""WebDataset's labels: ``key.cls`` or ``key.json`` next to ``key.jpg``.
 
 The key is all up to the first dot of a file's name.
 """

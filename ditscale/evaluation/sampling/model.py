@@ -1,4 +1,4 @@
-"""Which weights images are made from: an average as it was saved, one of any length, or the last weights themselves."""
+"""The weights that images are generated from: a saved average, one of any length, or the last weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A set of images on disk, made on any number of ranks: the same bit for bit, and a stopped command goes on.
+"""A set of images on disk, generated on any number of ranks: the same bit for bit, and a stopped command continues.
 
 A *part* is one batch of images by their number in the set, so what is computed together never depends on the ranks or on a stop.
 Rank r of n makes parts r, r + n, ... into a work folder beside the result, and rank 0 lets the result appear, whole.

@@ -1,4 +1,4 @@
-"""The folder beside a set of images in which its parts wait until all are there: ``.samples.partial`` for ``samples``.
+"""The folder next to a set of images that holds its parts until all are there: ``.samples.partial`` for ``samples``.
 
 A part is there once ``part-000000.json`` is; it holds the numbers of images that are useless. ``plan.json`` says what is being
 made.

@@ -1,4 +1,4 @@
-"""Published results beside one's own: hollow gray stars, named by their model, for the eye alone.
+"""Published results drawn next to a study's own: hollow gray stars with the model's name, used in no fit.
 
 They enter no fit and no correlation. Without any (None) nothing is drawn, named or said. What is not verified is drawn only when
 asked for, as a cross with a dagger.

@@ -1,4 +1,4 @@
-"""The cost axis of figures: training FLOPs, accelerator-hours, money or images, with its label, ticks and refusals."""
+"""The cost axis of figures: training FLOPs, accelerator-hours, money or images, with label, ticks and errors."""
 
 import click
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The caption and the card of the isoFLOP figure: what was put together, what was left out, what each curve is known to get wrong."""
+"""The caption and the card of the isoFLOP figure: how points were grouped, what was left out, the known bias of each curve."""
 
 from ditscale.figures.kit import study_table, style
 from ditscale.scaling.budgets import NEAR_STATED

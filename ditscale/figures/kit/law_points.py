@@ -1,4 +1,4 @@
-"""The points that laws and isoFLOP curves go through: a size N, an amount of data D, the compute C = k N D, and a score.
+"""The points of laws and isoFLOP curves: a size N, an amount of data D, the compute C = k N D, and a score.
 
 Of a study N is a run's training FLOPs per image / 3, which is its forward FLOPs where nothing is masked and nothing distilled, D the
 images seen, and k 3. A CSV with columns N, D and score is taken as it is: with the compute in its column train_flops or C where it has

@@ -1,4 +1,4 @@
-"""Where the smaller patch overtakes the larger one of the same size in training compute, in words for Figure 9's caption."""
+"""The caption of Figure 9: where a smaller patch overtakes a larger one of the same size in training compute."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What figures of several panels share: their axes, curves of runs, and how a run looks among the others.
+"""Shared parts of figures with several panels: axes, curves of runs, and line styles.
 
 A run looks as what the figure compares: its variant, or its block design, and else its patch size and size.
 """

@@ -1,4 +1,4 @@
-"""Published results as rows of the ledger: the one place where a paper's columns become ours, with their units.
+"""Published results as rows of the ledger: converts a paper's columns and units.
 
     macs         gflops x 1e9: the papers' "Gflops" are multiply-adds counted once
     images_seen  train_steps_k x 1000 x batch_size, or images_seen_m x 1e6

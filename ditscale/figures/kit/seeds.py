@@ -1,4 +1,4 @@
-"""Runs that differ in seed alone as one curve: their mean, and where there are seeds enough an interval of the mean."""
+"""Runs that differ only in seed as one curve: their mean, and with enough seeds its interval."""
 
 import numpy as np
 import pandas as pd

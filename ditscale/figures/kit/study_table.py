@@ -1,4 +1,4 @@
-"""From a study or a CSV to the rows that one figure may hold, and its refusals."""
+"""Selects the rows of a study or a CSV that one figure can show, and refuses what cannot be compared."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Score against what training cost, with arrows that say how many times cheaper a variant is, and how sure that is.
+"""Score against training cost, with arrows that show how many times cheaper a variant is, with intervals.
 
 One curve a model and variant; an arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
 scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published

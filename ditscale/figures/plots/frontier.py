@@ -1,4 +1,4 @@
-"""The cost-score frontier: which models, variants and lengths of training no other beats in both, and how sure that is.
+"""The cost-score frontier: models, variants and training lengths that no other beats in both, with probabilities.
 
 A cell is a model, a variant and a number of images; its seeds count as their geometric mean. Filled points are on the frontier.
 """

@@ -1,4 +1,4 @@
-"""Score against the model's forward compute, one bubble a model: DiT's Figure 8 (arXiv 2212.09748).
+"""Score against the model's forward compute, one bubble per model: DiT's Figure 8 (arXiv 2212.09748).
 
 The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one count of images
 seen where they share one.

@@ -1,4 +1,4 @@
-"""Training loss of each run, every logged term apart, the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
+"""Training loss of each run, each logged term separately, over the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
 
 A logged value is the mean over its log interval. The smooth curve is the mean of the values in a window around each point.
 """

@@ -1,4 +1,4 @@
-"""Sample images, a model a row and a class a column, the same noise down a column: DiT's Figure 7 (arXiv 2212.09748).
+"""Sample images, one row per model and one column per class, with the same noise in a column: DiT's Figure 7 (arXiv 2212.09748).
 
 Sheets are in ADM's format: ``arr_0`` uint8 (N, H, W, C), ``arr_1`` class labels (N,). Image i of every sheet of a study
 comes from the same noise and the same class.

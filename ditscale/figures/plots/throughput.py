@@ -1,4 +1,4 @@
-"""Measured training speed and peak memory of an accelerator, a bar a model and variant: after MaskDiT's (arXiv 2306.09305).
+"""Measured training speed and peak memory of an accelerator, one bar per model and variant: after MaskDiT's (arXiv 2306.09305).
 
 Only what runs logged; nothing is forecast. Runs that differ in seed alone share a bar.
 """

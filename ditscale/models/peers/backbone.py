@@ -1,4 +1,4 @@
-"""What the peers' models of DiT's own shape have in common: sizes read off the weights, and a check of keys and shapes.
+"""Shared parts for peers with DiT's own shape: sizes read from the weights, and a check of keys and shapes.
 
 DiT, SiT and REPA share the backbone and its key names with ditscale (adaLN-Zero, without QK-norm); they differ in time and outputs.
 """

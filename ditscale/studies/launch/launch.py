@@ -1,4 +1,4 @@
-"""Launch a study: start what is missing, go on with what stopped, leave what is done. All state is read from files."""
+"""Launches a study: starts what is missing, resumes what stopped, leaves what is done. All state is read from files."""
 
 import signal
 import time

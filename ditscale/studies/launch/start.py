@@ -1,4 +1,4 @@
-"""Start runs of a study where they are to run: here, or where a site's file says; or print what would be done."""
+"""Starts runs of a study here or on a site, or prints what would be done."""
 
 from typing import TYPE_CHECKING
 

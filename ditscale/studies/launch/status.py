@@ -1,4 +1,4 @@
-"""Where each run of a study stands, once or live. All of it is read from the run directories, and from a queue where one is used.
+"""The status of each run of a study, once or live, from the run directories and from a queue if one is used.
 
 No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
 """

@@ -1,4 +1,4 @@
-"""Runs one after the other over the hosts of a DeepSpeed hostfile, by pdsh and ssh; see docs/training.md, "Several hosts"."""
+"""Runs one after the other on the hosts of a DeepSpeed hostfile, by pdsh and ssh; see docs/training.md, "Several hosts"."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a launcher is, and what all of them share: a site's common keys, a job, the shape of a run, asking a queue's command."""
+"""The interface of a launcher and its shared parts: a site's common keys, a job, the shape of a run, calling a queue's command."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""The one-off cost that a study of latents has beside its runs: each image is encoded as it is and mirrored."""
+"""The one-time cost of a study's latents: each image is encoded as it is and mirrored."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a study will cost, before anything runs: a row a run, measured where a run has begun, then probed, else forecast."""
+"""The cost of a study before it runs: one row per run, measured if the run has started, then probed, otherwise forecast."""
 
 import csv
 import functools

@@ -1,4 +1,4 @@
-"""IsoFLOP designs: at each budget of training compute, models around the size that is expected to be best for it.
+"""IsoFLOP designs: for each budget of training compute, models around the size that is expected to be best.
 
 A model's size is its compute in parameters of a plain transformer, N = training FLOPs of an image / (6 T), with T tokens of the input
 at patch size 2: what "C = 6 N D" calls N, whatever the patch size, and adaLN's vectors, which run once an image, count by what they

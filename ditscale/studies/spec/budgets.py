@@ -1,4 +1,4 @@
-"""Budgets of a study: how long its runs train, in images, in FLOPs, or in accelerator-hours or money, which become FLOPs.
+"""Budgets of a study: training length in images or FLOPs, or in accelerator-hours or money, which become FLOPs.
 
 A run's length is part of its identity, so it must not depend on the machine that reads the file: hours need the accelerator and the
 utilization that they are meant for, and money its price besides.

@@ -1,4 +1,4 @@
-"""A study is a file: a base run config, the parameters that vary (W&B's words), what to leave out, what to add, where runs go.
+"""The study file: a base run config, the parameters that vary (as in W&B), what to leave out, what to add, where runs go.
 
 ::
 

@@ -1,4 +1,4 @@
-"""How long a run is, said by what it may cost: ``train.flops`` for ``train.images``, a count for the distance of checkpoints.
+"""Derived lengths: ``train.flops`` decides ``train.images``, and a count decides the distance of checkpoints.
 
 Both are keys of a study's file alone. A run's config holds what was derived, in images seen.
 """

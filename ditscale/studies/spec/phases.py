@@ -1,4 +1,4 @@
-"""Phases of a study: which runs come first. A phase starts when all runs of those before it are done.
+"""Phases of a study: which runs start first. A phase starts when all runs of the earlier phases are done.
 
 ::
 

@@ -1,4 +1,4 @@
-"""``ditscale config``: the resolved config of each run as YAML, with where each value was said behind it."""
+"""``ditscale config``: the resolved config of each run as YAML, with the source of each value next to it."""
 
 import yaml
 

@@ -1,4 +1,4 @@
-"""The runs of a study: its grid, what exclude leaves out and include adds, as ``key=value`` on the command line narrows it.
+"""The runs of a study: its grid without exclude, plus include, as narrowed by ``key=value`` on the command line.
 
 ``key=value`` keeps the runs that have this value; where none has, it is set in every run.
 """

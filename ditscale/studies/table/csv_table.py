@@ -1,4 +1,4 @@
-"""A CSV as the ledger would answer it: what ``ditscale collect`` or ``analysis/table.py`` wrote, or a plain one of a user's own.
+"""A CSV as rows of the ledger: written by ``ditscale collect`` or ``analysis/table.py``, or a user's own.
 
 A plain CSV has a row an evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
 """

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that know nothing of world size or ZeRO stage.
+"""Checkpoints that are complete or absent, independent of world size and ZeRO stage.
 
 ::
 

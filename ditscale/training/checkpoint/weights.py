@@ -1,4 +1,4 @@
-"""Weights out of a run: an average as it was saved, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
+"""Loads weights from a run: a saved average, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""The DeepSpeed JSON of a run: a strategy file with what the run config decides filled in. No torch needed."""
+"""The DeepSpeed JSON of a run: a strategy file completed by the run config. No torch needed."""
 
 import json
 

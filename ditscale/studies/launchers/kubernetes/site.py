@@ -1,4 +1,4 @@
-"""The keys of a site with Kubernetes. Words that go into names and labels are held to what Kubernetes takes."""
+"""The keys of a Kubernetes site, checked against Kubernetes's rules for names and labels."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal

@@ -2,7 +2,7 @@
 
     python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
 
-Each figure is drawn by `ditscale figure`, then scaled to 1000 pixels and 128 colors, so that a picture takes less than 60 kB.
+Each figure is drawn by `ditscale figure`, then scaled to at most 1000 pixels and 128 colors, so that a picture takes less than 60 kB.
 """
 
 import argparse
@@ -43,7 +43,7 @@ FIGURES = {
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
 SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as a copy: it adds evaluations
 SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
-WIDTH, COLORS = 1000, 128
+WIDTHS, COLORS, LIMIT = (1000, 800, 640, 500), 128, 60_000
 
 
 def ditscale(*words) -> None:
@@ -75,11 +75,15 @@ def simulated_csv(path: Path) -> None:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Scale a picture down and write it with few colors."""
+    """Scale a picture down and write it with few colors; smaller until the file is small enough."""
     image = Image.open(source).convert("RGB")
-    width = min(WIDTH, image.width)
-    small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+    for width in WIDTHS:
+        width = min(width, image.width)
+        small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+        if target.stat().st_size < LIMIT:
+            return
+    raise SystemExit(f"{target}: {target.stat().st_size:,} bytes at {width} pixels; {LIMIT:,} are allowed")
 
 
 def draw(name: str, runs: Path, folder: Path) -> None:

@@ -56,7 +56,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         page.section("Every run at its end", tables.runs(usable)), _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
-        page.section("Make it again", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
+        page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"
     report.write_text(page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.",

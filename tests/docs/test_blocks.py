@@ -6,15 +6,15 @@ import importlib
 import re
 
 import pytest
+from ditscale.studies.spec.site import load_site
+from pages import PAGES, ROOT, blocks, inline
 
 from ditscale.config import RunConfig, dotted_keys, resolve, set_key
 from ditscale.section import UNIONS
 from ditscale.studies.spec.budget_grid import IsoFlop
 from ditscale.studies.spec.budgets import Budgets
-from ditscale.studies.spec.site import load_site
 from ditscale.studies.spec.spec import Limits, Spec, expand, load_spec
 from ditscale.yamlfile import parse_yaml
-from pages import PAGES, ROOT, blocks, inline
 
 STUDY = """\
 version: 1

@@ -7,9 +7,9 @@ import shlex
 import click
 import pytest
 from click.testing import CliRunner
+from pages import PAGES, ROOT, blocks, inline
 
 from ditscale.cli import main as cli
-from pages import PAGES, ROOT, blocks, inline
 
 OTHERS = {"cd", "export", "git", "mkdir", "pip", "tensorboard", "wandb", "trackio", "mlflow", "mkdocs", "ssh", "source"}    # not checked further
 LAUNCHERS = {"torchrun", "deepspeed", "srun"}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from pages import PAGES, ROOT, blocks, inline, prose
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

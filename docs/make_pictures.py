@@ -25,7 +25,7 @@ FIGURES = {
     "bubbles": ("bubbles", TABLE),
     "block_designs": ("block_designs", "digits-blocks"),
     "training_curves": ("training_curves", "digits-demo", *PLAIN),
-    "samples": ("samples", "digits-demo", *PLAIN),
+    "samples": ("samples", "digits-demo", *PLAIN, "--where", "patch_size=2"),
     "gflops": ("gflops", TABLE),
     "training_compute": ("training_compute", "digits-demo", *PLAIN),
     "published_training_compute": ("training_compute", TABLE, "--published", "maskdit,mdt"),

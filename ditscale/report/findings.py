@@ -40,8 +40,8 @@ def sentences(final: pd.DataFrame, law: StudyLaw, r: Correlation, floor: float |
         found.append(f"Training images against held-out images score {style.score_text(floor)}. "
                      f"The best model is at {final['score'].min() / floor:.1f} times this floor.")
     if final.groupby("model")["seed"].nunique().max() == 1:
-        found.append("One seed a model: the trend rests on all models together, and a gap of a few percent between two "
-                     "of them is no evidence.")
+        found.append("One seed per model: the trend uses all models together, and a gap of a few percent between two "
+                     "of them is not evidence.")
     return found
 
 

@@ -87,7 +87,7 @@ def test_shards_without_labels_are_asked_about(png, tmp_path, opened, refused, p
     (tmp_path / "s").mkdir()
     for number in range(2):
         packed(tmp_path / "s" / f"{number:05d}.tar", {f"{number}{n}.png": png[n] for n in range(3)})
-    assert "its shards hold no labels, neither .cls nor .json; --unlabeled" in refused(tmp_path / "s")
+    assert "its shards hold no labels, neither .cls nor .json; use --unlabeled" in refused(tmp_path / "s")
     source = opened(tmp_path / "s", unlabeled=True)
     assert source.labels.tolist() == [0] * 6 and source.class_names is None and source.classes == 1
     (tmp_path / "s" / "00001.tar").write_bytes(b"x" * 5000)
@@ -179,7 +179,7 @@ def test_tiny_imagenet(png, tree, above, opened, contents, refused):
     assert train.class_names == val.class_names == list(WNIDS)
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and val.labels.tolist() == [1, 0, 2, 1]
     assert [content for content, _ in contents(val).values()] == png[6:10]
-    assert "the images of split test lie in no class folders" in refused(path, split="test")
+    assert "the images of split test are in no class folders" in refused(path, split="test")
     assert opened(path, split="test", unlabeled=True).labels.tolist() == [0]
     alone = opened(path / above / "val")
     assert alone.class_names == list(WNIDS) and alone.labels.tolist() == [1, 0, 2, 1]

@@ -80,7 +80,7 @@ def test_an_outlier_is_named_in_figure_and_caption(variants):
 def test_one_seed_is_no_verdict_and_one_variant_no_arrow(study, variants):
     drawing = cost_quality.draw(make_variants(study, seeds=(0,)), options())
     assert all(text.endswith("INCONCLUSIVE") and "to" not in text.split("×")[1] for text in texts(drawing))
-    assert "One seed a curve" in drawing.caption and not drawing.figure.axes[0].collections
+    assert "One seed per curve" in drawing.caption and not drawing.figure.axes[0].collections
     alone = cost_quality.draw(variants[variants["variant"] == "masked"], options())
     assert not texts(alone) and alone.card is None and "no two variants of one model" in alone.caption
 

@@ -52,7 +52,7 @@ def test_the_table_does_not_decide_where_xl2_overtakes_xl4(dit):
     usable, _ = study_table.scored(dit)
     pairs = {(coarse, fine): crossing for coarse, fine, crossing in overtaking.by_patch(usable)}
     assert len(pairs) == 8 and pairs["DiT-XL/4", "DiT-XL/2"].order is Order.NO_SHARED_COST
-    assert "Where one patch size overtakes another is not in these data" in training_compute.draw(dit).caption
+    assert "These data do not show where one patch size overtakes another" in training_compute.draw(dit).caption
     flops = usable[usable["size"] == "XL"].groupby("patch_size")["train_flops"]
     assert flops.max()[4] < 2e19 < flops.min()[2]
 

@@ -143,7 +143,7 @@ def test_figure_shows_each_run_in_both_panels(mixed, tmp_path):
     assert len(drawing.points) == 6 * 4 and set(drawing.points["model"]) == {"DiT-pico/2", "DiT-nano/2"}
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts() if text.get_text().strip()]
     assert set(legend) == {"baseline", "masked", "mdt", "pico/2", "nano/2", "compared here", "floor"}
-    assert "One seed a variant: no difference here is shown" in drawing.caption
+    assert "One seed per variant: no difference here is distinguishable" in drawing.caption
     for name in ("first", "again"):
         (tmp_path / name).mkdir()
         paths = style.save(variants.draw(mixed), tmp_path / name)

@@ -199,7 +199,7 @@ def test_what_stands_in_the_way_is_left_alone(run, tmp_path):
     (tmp_path / "x.npz").touch()
     for out in ("x", "x.npz"):
         done = ditscale(run.path, tmp_path / out, "--images", 4)
-        assert done.exit_code == 2 and f"{tmp_path / out}: exists already and is no set of images" in done.stderr
+        assert done.exit_code == 2 and f"{tmp_path / out}: exists already and is not a set of images" in done.stderr
     assert os.listdir(tmp_path / "x") == ["holiday.png"] and "cannot be written" in ditscale(
         run.path, tmp_path / "x.npz" / "y", "--images", 4).stderr
     assert "is not a run directory" in ditscale(tmp_path, tmp_path / "y", "--images", 4).stderr

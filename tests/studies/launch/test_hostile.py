@@ -145,8 +145,8 @@ def test_folders_that_a_shell_of_another_host_would_read(base, tmp_path, digits_
     (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "pair", "launcher": "deepspeed", "hostfile": str(tmp_path / "hosts")}))
     spec = {**base, "config": digits_values, "runs_dir": f"runs/study/{wild}"}
     site = ("--site", str(tmp_path / "site.yaml"))
-    assert "is handed to a shell on each host" in refused(tmp_path, spec, *site, "--launcher", "print", command="launch")
-    assert "is handed to a shell on each host" in refused(tmp_path, spec, *site, command="launch")
+    assert "is passed to a shell on each host" in refused(tmp_path, spec, *site, "--launcher", "print", command="launch")
+    assert "is passed to a shell on each host" in refused(tmp_path, spec, *site, command="launch")
 
 
 @pytest.fixture

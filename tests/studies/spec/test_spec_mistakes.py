@@ -60,7 +60,7 @@ def test_a_value_that_is_a_list_is_one_value(plan):
 
 
 @pytest.mark.parametrize("setting, words", [
-    ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "train.lr has distribution, min, max; nothing is drawn"),
+    ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "train.lr has distribution, min, max; distributions are not supported here"),
     ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "write train.lr: {values: [0.0001, 0.01]} with each value to run"),
     ({"distribution": "categorical", "values": [1, 2]}, "write train.lr: {values: [1, 2]}"),
     ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "'parameters.train.lr' is 0.001; write train.lr: {values: [0.001]}"),

@@ -95,7 +95,8 @@ def draw(name: str, runs: Path, folder: Path) -> None:
     if source == SIMULATED:
         simulated_csv(study)
     ditscale("figure", figure, study, "--format", "png", "--out", folder / name, *options)
-    shrink(folder / name / f"{figure}.png", PICTURES / f"{name}.png")
+    [drawn] = (folder / name).glob("*.png")
+    shrink(drawn, PICTURES / f"{name}.png")
 
 
 def main() -> None:

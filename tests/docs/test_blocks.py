@@ -6,11 +6,11 @@ import importlib
 import re
 
 import pytest
-from ditscale.studies.spec.site import load_site
 from pages import PAGES, ROOT, blocks, inline
 
 from ditscale.config import RunConfig, dotted_keys, resolve, set_key
 from ditscale.section import UNIONS
+from ditscale.studies.launch.start import load_site
 from ditscale.studies.spec.budget_grid import IsoFlop
 from ditscale.studies.spec.budgets import Budgets
 from ditscale.studies.spec.spec import Limits, Spec, expand, load_spec

@@ -39,9 +39,10 @@ FIGURES = {
     "isoflop": ("isoflop", SIMULATED),
     "scaling_law": ("scaling_law", "digits-demo", *PLAIN),
     "variants": ("variants", "digits-demo"),
+    "validation": ("validation", "digits-validation"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
-SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as a copy: it adds evaluations
+SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as copies
 SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
 WIDTHS, COLORS, LIMIT = (1000, 800, 640, 500), 128, 60_000
 
@@ -50,15 +51,28 @@ def ditscale(*words) -> None:
     subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *map(str, words)], check=True, cwd=ROOT)
 
 
-def sampling_study(runs: Path) -> None:
-    """Copies three runs of the demo to `digits-sampling` and scores them with other numbers of steps and guidance scales."""
-    study = runs / "digits-sampling"
+def validation_study(runs: Path) -> None:
+    """Copies three runs of the demo to `digits-validation` and adds the validation loss of their checkpoints."""
+    for source in copies(runs, "digits-validation"):
+        ditscale("validate", source, "--data", "data/digits/heldout.beton", "--all")
+
+
+def copies(runs: Path, study: str) -> list[Path]:
+    """The demo's runs that are scored again, copied to another study: the demo itself gets no further evaluations."""
+    folders = []
     for start in SAMPLED:
         [source] = (runs / "digits-demo").glob(f"{start}-*")
-        if not (study / source.name).exists():
-            shutil.copytree(source, study / source.name)
+        folders.append(runs / study / source.name)
+        if not folders[-1].exists():
+            shutil.copytree(source, folders[-1])
+    return folders
+
+
+def sampling_study(runs: Path) -> None:
+    """Copies three runs of the demo to `digits-sampling` and scores them with other numbers of steps and guidance scales."""
+    for source in copies(runs, "digits-sampling"):
         for settings in SWEEPS:
-            ditscale("evaluate", study / source.name, *settings)
+            ditscale("evaluate", source, *settings)
 
 
 def simulated_csv(path: Path) -> None:
@@ -106,8 +120,9 @@ def main() -> None:
     arguments = parser.parse_args()
     names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE], arguments.runs.resolve()
     PICTURES.mkdir(exist_ok=True)
-    if any(FIGURES[name][1] == "digits-sampling" for name in names if name in FIGURES):
-        sampling_study(runs)
+    for study, make in (("digits-sampling", sampling_study), ("digits-validation", validation_study)):
+        if any(FIGURES[name][1] == study for name in names if name in FIGURES):
+            make(runs)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             draw(name, runs, Path(folder))

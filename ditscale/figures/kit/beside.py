@@ -139,7 +139,7 @@ def caption(beside: Beside | None, named: bool = True) -> str:
         return ""
     many = not named or beside.rows["model"].nunique() > MOST_NAMES
     daggers = (beside.rows["verified"] != published.VERIFIED).any()
-    return (f" Hollow gray stars are published results ({'; '.join(dict.fromkeys(beside.rows['source']))}), used used in no fit and no correlation; "
+    return (f" Hollow gray stars are published results ({'; '.join(dict.fromkeys(beside.rows['source']))}), used in no fit and no correlation; "
             "their samplers, references and code are the papers' own, so small gaps to them are not meaningful."
             + (f" Crosses with {DAGGER} have no verified source: do not cite them." if daggers else "")
             + (" Their models are named in the CSV of the points." if many else "") + beside.left_out)

@@ -13,7 +13,8 @@ from ditscale.section import UNIONS
 from ditscale.studies.launch.start import load_site
 from ditscale.studies.spec.budget_grid import IsoFlop
 from ditscale.studies.spec.budgets import Budgets
-from ditscale.studies.spec.spec import Limits, Spec, expand, load_spec
+from ditscale.studies.spec.file import Limits, Spec
+from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.yamlfile import parse_yaml
 
 STUDY = """\

@@ -9,7 +9,7 @@ CORE := $(FAST) $(addprefix tests/,figures/test_report.py data/test_beton.py dif
 	scaling/test_fitting.py training/test_loop.py)
 OLDEST_PYTHON ?= 3.10
 
-.PHONY: help setup demo lint check test test-all test-oldest constraints clean
+.PHONY: help setup demo lint check test test-all test-oldest constraints docs pictures clean
 
 help:
 	@echo "make demo      set up, then train, score and report a miniature scaling study (runs/digits-demo/analysis/report.html)"
@@ -20,6 +20,8 @@ help:
 	@echo "make test-oldest  the core tests with the lowest versions that setup.cfg claims, on Python OLDEST_PYTHON (3.10)"
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
 	@echo "make constraints  write the installed versions to constraints.txt, which make setup installs"
+	@echo "make docs      build the documentation as a site in site/ (mkdocs), strictly"
+	@echo "make pictures  draw the pictures of the documentation, after make demo: one more small study, then docs/make_pictures.py"
 	@echo "make clean     remove the demo's data and runs"
 
 setup: .venv/.ready
@@ -55,6 +57,14 @@ test-oldest:
 
 constraints: setup
 	$(BIN)/python .ci/constraints.py > constraints.tmp && mv constraints.tmp constraints.txt
+
+docs: setup
+	$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
+
+pictures: demo
+	$(BIN)/ditscale launch docs/pictures/digits_blocks.yaml
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf data/digits runs/digits-demo

@@ -1,6 +1,6 @@
-"""Error of every sampler against model evaluations, on Gaussian data, where the truth is known: docs/sampler_convergence.png.
+"""Error of every sampler against model evaluations, on Gaussian data, where the truth is known; `make pictures` draws it for docs/formulations.md.
 
-    python benchmarks/convergence.py [--out docs/sampler_convergence.png] [--most 512]
+    python benchmarks/convergence.py [--out sampler_convergence.png] [--most 512]
 
 Left: ODE samplers, the largest distance of an image from where the exact ODE takes its noise. Right: stochastic samplers, which
 have no one right image: the largest error of the covariance, which for a linear network and Gaussian noise is worked out exactly,
@@ -34,7 +34,7 @@ SDE = [("ddpm", "ddpm", {}), ("ddpm", "ddim", {"eta": 1.0}), ("edm", "heun", {"c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/sampler_convergence.png"))
+    parser.add_argument("--out", type=Path, default=Path("sampler_convergence.png"))
     parser.add_argument("--most", type=int, default=512, help="steps of the finest run")
     options = parse(parser, most=16, out=Path(os.devnull))
     steps = [8 * 2**i for i in range(20) if 8 * 2**i <= options.most]

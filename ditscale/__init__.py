@@ -1,4 +1,4 @@
-"""ditscale: scaling studies of diffusion transformers, from a sweep file to a law with an interval."""
+"""ditscale: scaling studies of diffusion transformers, from a study file to a scaling law with intervals."""
 
 __version__ = "0.2.0"
 

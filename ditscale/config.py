@@ -1,4 +1,4 @@
-"""The one config system: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
+"""The run config: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
 
 A run's *science* (what decides its result) is everything but ``resources`` and file paths; its hash is the run's identity.
 """
@@ -17,7 +17,7 @@ from ditscale.evaluation.metrics.table import known
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives import VARIANTS
-from ditscale.section import Count, Counts, Numbers, Section, union, validate
+from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
@@ -65,7 +65,7 @@ class DataConfig(Section):
     flip: bool | Literal["mirror"] = False                                     # half of the images mirrored; not for digits. mirror:
                                                                                # the latents themselves, where no flips are stored
     latent_scale: Numbers | None = None                                        # latents become (latent - shift) x scale: one
-    latent_shift: Numbers | None = None                                        # number, or one a channel; None: the encoder's
+    latent_shift: Numbers | None = None                                        # number, or one per channel; None: the encoder's
 
     @model_validator(mode="after")
     def _check_latents(self):
@@ -73,7 +73,7 @@ class DataConfig(Section):
             value = getattr(self, name)
             if value is not None and len(value) not in (1, self.channels):
                 raise UserError(f"data.{name} has {len(value)} numbers for data.channels {self.channels}; "
-                                "give one number, or one a channel")
+                                "give one number, or one per channel")
         if self.latent_scale is not None and min(self.latent_scale) <= 0:
             raise UserError(f"data.latent_scale {min(self.latent_scale)} is not above 0; Stable Diffusion's is 0.18215")
         return self
@@ -101,7 +101,7 @@ class TrainConfig(Section):
     def _check_values(self):
         for beta in self.betas:
             if not 0 <= beta < 1:
-                raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, as [0.9, 0.999]")
+                raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, for example [0.9, 0.999]")
         self.optimizer.check(self)
         if self.grad_sums == "fp32" and self.precision == "fp32":
             raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
@@ -119,7 +119,7 @@ class SamplingConfig(Section):
 
     sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler go with every formulation
     sampling_steps: Count = Field(gt=0)
-    respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one a section
+    respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one per section
     timesteps: Counts | None = None                                            # ddpm: exactly these, of 0..999
     eta: float = Field(default=0.0, ge=0, le=1)                                # ddim: share of ddpm's noise
     churn: float = Field(default=0.0, ge=0)                                    # edm: S_churn
@@ -236,7 +236,7 @@ class RunConfig(Section):
                             f"(train.global_batch {batch} over {ranks} ranks)")
         limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
         if limit is not None and margin >= limit:
-            raise UserError(f"resources.time_margin_minutes {margin} leaves nothing of resources.time_limit_minutes {limit}")
+            raise UserError(f"resources.time_margin_minutes {margin} leaves no time of resources.time_limit_minutes {limit}")
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
         self._check_profile(self.train.images // batch)
@@ -261,8 +261,8 @@ class RunConfig(Section):
     def _check_profile(self, steps: int) -> None:
         first, last = self.resources.profile_steps or (0, 1)
         if not 0 <= first < last <= steps:
-            raise UserError(f"resources.profile_steps [{first}, {last}] is no range of steps of this run, which has {steps}; "
-                            "give two numbers that rise, from 0 to that, as [100, 105]")
+            raise UserError(f"resources.profile_steps [{first}, {last}] is not a range of steps of this run, which has {steps}; "
+                            "give two increasing numbers in that range, for example [100, 105]")
 
     @property
     def tokens(self) -> int:
@@ -279,12 +279,15 @@ class RunConfig(Section):
         """The config without resources and paths: what decides the result.
 
         Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
-        a default, once released, never changes.
+        a default, once released, never changes. A key that was renamed keeps its first name here, and so its runs their ids.
         """
         places: dict[str, bool | set[str]] = {
             "resources": True, "data": {"path"},
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
-        return self.model_dump(mode="json", exclude=places, exclude_defaults=True)
+        values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)
+        first = {(part, key): older for part, kinds in UNIONS.items() for kind in kinds.values() for older, key in kind.older_keys.items()}
+        return {part: {first.get((part, key), key): value for key, value in options.items()} if isinstance(options, dict) else options
+                for part, options in values.items()}
 
     def science_hash(self) -> str:
         """8 hex of the canonical science config."""
@@ -311,6 +314,29 @@ def set_key(values: dict, dotted: str, value) -> None:
     values[leaf] = value
 
 
+def current_setting(key: str, value) -> tuple[str, object]:
+    """A dotted key and its value in their current spelling; of a whole section, the keys and values in it."""
+    part, _, option = key.partition(".")
+    for kind in UNIONS.get(part, {}).values():
+        if not option:
+            value = kind.current_spelling(value)
+        else:
+            option = kind.current_key(option)
+            value = kind.current_value(option, value)
+    return f"{part}.{option}" if option else key, value
+
+
+def current_settings(settings: dict) -> dict:
+    """Dotted keys, or whole sections, in their current spelling. Raises UserError where a key is given in both spellings."""
+    current: dict = {}
+    for key, value in settings.items():
+        now, value = current_setting(key, value) if isinstance(key, str) else (key, value)
+        if now in current:
+            raise UserError(f"'{now}' is given twice, once in an older spelling")
+        current[now] = value
+    return current
+
+
 def dotted_keys(values: dict, prefix: str = "") -> dict:
     """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
     flat: dict[str, Any] = {}
@@ -324,4 +350,4 @@ def parse_override(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")
-    return key.strip(), parse_yaml(value, f"'{text}'")
+    return current_setting(key.strip(), parse_yaml(value, f"'{text}'"))

@@ -1,4 +1,4 @@
-"""The accelerator: the one file that knows what kinds there are. All else asks by a ``torch.device``.
+"""The accelerator: the only file that knows the kinds of devices. Everything else uses a ``torch.device``.
 
 A kind's torch module (``torch.cuda``, ``torch.xpu``, ``torch.hpu``) has streams, events and memory under the same names. Training
 takes the kind that DeepSpeed's ``get_accelerator`` finds; commands that do not train look for it without loading DeepSpeed.

@@ -1,4 +1,4 @@
-"""Hashes of files and of data: of sources, images, pixels and labels. Nothing heavy is loaded for one."""
+"""Hashes of files and data: sources, images, pixels and labels. Imports nothing heavy."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and the command that would mend it."""
+"""What this machine can do, what is missing, and the command that fixes it."""
 
 import importlib.metadata
 import importlib.util
@@ -41,7 +41,7 @@ def show(findings: list[Finding]) -> bool:
     for finding in findings:
         console.print(f"{marks[finding.state]}  {finding.name:<14} {finding.detail}", soft_wrap=True)
         if finding.mend and finding.state != OK:
-            console.print(f"          {'':<14} mend: {finding.mend}", soft_wrap=True, markup=False)
+            console.print(f"          {'':<14} fix: {finding.mend}", soft_wrap=True, markup=False)
     return all(finding.state != MISSING for finding in findings)
 
 

@@ -1,4 +1,4 @@
-"""The versions of the files that ditscale writes. A file says its own under ``format``; one without is of the first.
+"""The versions of the files that ditscale writes. A file has its version under ``format``; without one it is the first.
 
 A version goes up when older code would misread the file; a field that older code can ignore does not need it. Older files are
 read, newer ones refused in one line. The field is in no hash: not in a run's id, a passport or a data set's content.

@@ -1,4 +1,4 @@
-"""Counter-based randomness: a value is a function of (seed, stream name, sample position) and of nothing else.
+"""Counter-based random numbers: a value is a function of (seed, stream name, sample position) only.
 
 Not of rank, world size, batch split or call order. So any world size draws the same noise for the same image, a resumed run
 is the same run, and every run of a study sees the same images under the same noise.

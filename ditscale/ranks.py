@@ -1,4 +1,4 @@
-"""The ranks of a command: who am I, how many are we, which device is mine; and words between them, over the CPU."""
+"""The ranks of a command: rank, world size, device, and messages between ranks over the CPU."""
 
 import os
 from contextlib import contextmanager

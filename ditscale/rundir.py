@@ -1,4 +1,4 @@
-"""A run is a directory, readable without us. This is the one place that knows its file names.
+"""A run directory: the only module that knows its file names. Its files are readable without ditscale.
 
 ::
 
@@ -143,7 +143,7 @@ class RunDir:
         except NewerFormat:
             raise
         except UserError as error:
-            warnings.warn(f"{error}; it is written anew", stacklevel=1)
+            warnings.warn(f"{error}; it is written again", stacklevel=1)
             return {}
 
     def update_record(self, **fields) -> None:

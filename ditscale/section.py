@@ -1,4 +1,4 @@
-"""Sections of the config: pydantic models that name what is wrong in one line: the key, the value, what would work.
+"""Sections of the config: pydantic models whose errors are one line with the key, the value and what would work.
 
 A part that comes in kinds (``formulation``, ``objective``) is a union told apart by its ``name``; ``UNIONS`` lists them.
 """
@@ -6,9 +6,9 @@ A part that comes in kinds (``formulation``, ``objective``) is a union told apar
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ditscale.errors import UserError, did_you_mean
@@ -25,9 +25,43 @@ Numbers = Annotated[tuple[float, ...], Field(strict=False),
 
 
 class Section(BaseModel):
-    """A part of the config: no unknown keys, no change after it is made."""
+    """A part of the config: no unknown keys, no change after it is made.
+
+    Attributes:
+        older_keys: older spellings of its keys, which stay valid, with the current one.
+        older_values: for each key, older spellings of its default, with the current one. (A run's identity leaves defaults out.)
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
+    older_keys: ClassVar[dict[str, str]] = {}
+    older_values: ClassVar[dict[str, dict[str, str]]] = {}
+
+    @classmethod
+    def current_key(cls, key: str) -> str:
+        return cls.older_keys.get(key, key)
+
+    @classmethod
+    def current_value(cls, key: str, value):
+        """A value of a current key in its current spelling; of a list, each."""
+        older = cls.older_values.get(key, {})
+        if isinstance(value, list):
+            return [cls.current_value(key, one) for one in value]
+        return older.get(value, value) if isinstance(value, str) else value
+
+    @classmethod
+    def current_spelling(cls, values):
+        """The values with their keys and values in the current spelling. Raises UserError where a key is given in both."""
+        if not isinstance(values, dict) or not (cls.older_keys or cls.older_values):
+            return values
+        for older, key in cls.older_keys.items():
+            if older in values and key in values:
+                raise UserError(f"'{key}' is given twice: '{older}' is its older spelling")
+        return {(now := cls.current_key(key)): cls.current_value(now, value) for key, value in values.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_current_spelling(cls, values):
+        return cls.current_spelling(values)
 
 
 UNIONS: dict[str, Mapping[str, type[Section]]] = {}                            # key in the config -> name -> its section

@@ -1,4 +1,4 @@
-"""Named tensors in one safetensors file that is known to hold, on the disk, what was in memory."""
+"""Named tensors in one safetensors file, verified on disk against memory."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""YAML as people expect it: ``1e18`` is a number, ``24:00:00`` stays text, ``on`` is a word, a key given twice is an error.
+"""YAML with expected types: ``1e18`` is a number, ``24:00:00`` stays text, ``on`` is a word, a key given twice is an error.
 
 PyYAML follows YAML 1.1, where these are a string, 86400, True and the last one wins. Anchors are allowed, within bounds: whoever
 reads the values walks and copies them whole.
@@ -79,7 +79,7 @@ def _check(value, source: str) -> None:
         if seen > VALUES:
             raise UserError(f"{source}: holds more than {VALUES:,} values when its anchors are written out")
         if isinstance(one, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in one):  # half of a letter
-            raise UserError(f"{source}: {one[:40]!r} has a sign that no name of a file may have")
+            raise UserError(f"{source}: {one[:40]!r} has a character that no file name may contain")
         if isinstance(one, dict):
             waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
         elif isinstance(one, (list, tuple, set)):

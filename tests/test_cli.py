@@ -94,10 +94,10 @@ def test_data_build_of_images(repository, tmp_path):
     assert done.returncode == 0 and "2 images of 8 x 8 pixels, 3 channels, 2 classes" in done.stdout, done.stderr
     assert "already there, checked" in run(repository, *command, "--workers", "1").stdout
     (tmp_path / "images" / "dog" / "2.jpg").write_bytes(b"")
-    for wrong, words in ((command, "is of other images or labels"), ((*command[:3], str(tmp_path / "y.beton")), "dog/2.jpg"),
+    for wrong, words in ((command, "exists already with other images or labels"), ((*command[:3], str(tmp_path / "y.beton")), "dog/2.jpg"),
                          (("data", "build", "digits", str(tmp_path / "d"), "--size", "8"), "digits takes no options; leave out --size"),
                          (("data", "build", "cifar10", str(tmp_path / "c.beton")), "add --download"),
-                         ((*command, "--download"), "--download fetches cifar10 alone"),
+                         ((*command, "--download"), "--download works only for cifar10"),
                          (("data", "build", "digit", str(tmp_path / "d.beton")), "digit: no such file or folder")):
         bad = run(repository, *wrong)
         assert bad.returncode == 2 and bad.stdout == "" and words in bad.stderr and "Traceback" not in bad.stderr

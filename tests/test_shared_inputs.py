@@ -83,7 +83,7 @@ def test_tiny_imagenets_layout(here, monkeypatch):
 def test_a_damaged_checkpoint(trained, here, monkeypatch):
     call("sample", trained.path, "before.npz", "--images", 16, "--checkpoint", 1024)
     script(here / "make_damaged_checkpoint.py", trained.path, monkeypatch=monkeypatch)
-    said = f"{trained.checkpoints / 'images-000000002048'} is passed over: ema.safetensors does not match its sha256"
+    said = f"{trained.checkpoints / 'images-000000002048'} is skipped: ema.safetensors does not match its sha256"
     done = call("sample", trained.path, "o.npz", "--images", 16)
     assert done.exit_code == 0 and said in done.stderr
     assert (np.load("o.npz")["arr_0"] == np.load("before.npz")["arr_0"]).all()
@@ -143,7 +143,7 @@ def test_specs(here, file, words, command):
 
 
 def test_commands(here, digits):
-    assert "is no number of devices" in refused("plan", "tiny.yaml", "--on", "H100:999999999999")
+    assert "is not a number of devices" in refused("plan", "tiny.yaml", "--on", "H100:999999999999")
     assert "tiny.yaml is not a run directory" in refused("sample", "tiny.yaml", "o.npz", "--images", 2)
     import torch
 

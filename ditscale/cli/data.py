@@ -18,35 +18,35 @@ def data():
 @click.argument("out", type=click.Path())
 @click.option("--size", default=256, show_default=True, type=click.IntRange(1, 8192), help="Pixels a side.")
 @click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: greyscale, 3: RGB.")
-@click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
+@click.option("--split", metavar="NAME", help="The part of SOURCE, if it has several, for example train and test.")
 @click.option("--labels", metavar="FILE", type=click.Path(),
-              help="Classes of images that lie flat: .csv (first line name,label), StyleGAN's and EDM's .json, ImageNet's "
+              help="Classes of images without class folders: .csv (first line name,label), StyleGAN's and EDM's .json, ImageNet's "
                    "LOC_val_solution.csv or its devkit; .npy for arrays.")
-@click.option("--unlabeled", is_flag=True, help="Take images without labels, as class 0: unconditional training, test splits.")
+@click.option("--unlabeled", is_flag=True, help="Accept images without labels, as class 0: unconditional training, test splits.")
 @click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1),
               help="The number of the first class in SOURCE.")
-@click.option("--empty-classes", is_flag=True, help="Let classes have no image in this split.")
+@click.option("--empty-classes", is_flag=True, help="Allow classes without images in this split.")
 @click.option("--on-error", default="fail", show_default=True, type=click.Choice(["fail", "skip"]),
               help="An image that cannot be read: write nothing, or leave it out and list it in the manifest.")
 @click.option("--max-megapixels", default=500, show_default=True, type=click.IntRange(min=1),
               help="A larger image counts as one that cannot be read.")
-@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
-@click.option("--download", is_flag=True, help="Fetch SOURCE cifar10 where it is not beside OUT (170 MB).")
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes.  [default: one per core]")
+@click.option("--download", is_flag=True, help="Download SOURCE cifar10 if it is not next to OUT (170 MB).")
 @click.pass_context
 def data_build(context, source, out, **options):
-    """Write the images of SOURCE into one file OUT.beton, and what it holds into OUT.json.
+    """Convert the images of SOURCE to one file OUT.beton, with its manifest OUT.json.
 
     \b
     SOURCE is one of
       a folder            class folders (cat/1.jpg), also below train/ and test/, or flat
       .zip .tar .tar.xz   an archive of such a folder (.tar.gz and .tar.bz2 too), or of WebDataset: key.jpg, key.cls or key.json
-      a folder of .tar    WebDataset's shards, or one archive a class
+      a folder of .tar    WebDataset's shards, or one archive per class
       .parquet            a file or a folder of them, as on the Hugging Face hub
-      .npz .npy           arrays: images uint8, labels whole numbers
+      .npz .npy           arrays: images uint8, labels integers
       cifar10             CIFAR-10's Python archive; a path to it or to its folder works too
       digits              scikit-learn's 1,797 handwritten digits; then OUT is a folder, and no options
 
-    Images are cropped as DiT's training does: the middle square, scaled to --size. A build that was stopped goes on where it was.
+    Images are cropped as DiT's training does: the middle square, scaled to --size. A stopped build continues where it was.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def data_build(context, source, out, **options):
     if source == "cifar10":
         source = downloaded(Path(out).parent, allowed=options["download"])
     elif options["download"]:
-        raise UserError(f"--download fetches cifar10 alone; {source} is read where it is")
+        raise UserError(f"--download works only for cifar10; {source} is read where it is")
     click.echo(build_images(source, out, size=options["size"], channels=int(options["channels"]), labels=options["labels"],
                             split=options["split"], skip_errors=options["on_error"] == "skip", workers=options["workers"],
                             max_pixels=options["max_megapixels"] * 1_000_000, unlabeled=options["unlabeled"],
@@ -98,7 +98,7 @@ def _build_digits(folder) -> None:
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
 @click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
 def data_encode(pixels, out, vae_name, bits, batch, device):
-    """Encode the images of PIXELS, and their flips, into the latent file OUT. Stopped, it goes on where it was.
+    """Encode the images of PIXELS, and their flips, to the latent file OUT. A stopped run continues where it was.
 
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
     """
@@ -174,9 +174,9 @@ def data_import(source, out, vae_name, **options):
 @click.argument("path", metavar="FILE", type=click.Path())
 @click.option("--grid", metavar="OUT.png", type=click.Path(), help="Draw 64 of its images.")
 @click.option("--vae", "vae_name", help="The autoencoder that made the latents, to draw them.")
-@click.option("--verify", "verifies", is_flag=True, help="Read everything and compare it with the manifest.")
+@click.option("--verify", "verifies", is_flag=True, help="Read all data and compare it with the manifest.")
 def data_inspect(path, grid, vae_name, verifies):
-    """Say what is in the .beton FILE: fields, manifest, classes."""
+    """Show the content of the .beton FILE: fields, manifest, classes."""
     from ditscale.data import inspect
 
     click.echo("\n".join(inspect.describe(path)))

@@ -1,4 +1,4 @@
-"""Commands that draw: ``figure NAME``, one figure of a study or a CSV, and ``report``, a whole study on one page.
+"""Commands that draw: ``figure NAME`` draws one figure of a study or a CSV, ``report`` writes a study's page.
 
 Each file of ``figures/plots`` is a figure, and its docstring says what it shows.
 """
@@ -40,7 +40,7 @@ def _docstring(name: str) -> str:
 
 @main.group(cls=Figures, subcommand_metavar="NAME STUDY|FILE.csv [OPTIONS]")
 def figure():
-    """Draw one figure of a study, or of a CSV of scores; `ditscale figure NAME --help` says its options.
+    """Draw one figure of a study, or of a CSV of scores; `ditscale figure NAME --help` lists its options.
 
     \b
     Examples:
@@ -52,8 +52,8 @@ def figure():
 @main.command()
 @click.argument("study", metavar="STUDY", type=click.Path())
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Where the files go.  [default: STUDY/analysis]")
-@click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; may be given several times.")
-@click.option("--price", metavar="X", type=float, help="Money for one accelerator and one hour: costs in money too.")
+@click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; can be repeated.")
+@click.option("--price", metavar="X", type=float, help="Price per accelerator-hour: adds costs in money.")
 def report(study, out, conditions, price):
     """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
     from types import SimpleNamespace

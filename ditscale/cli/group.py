@@ -49,7 +49,7 @@ def main():
 
 @main.command()
 def doctor():
-    """Say what this machine can do, what is missing, and the command that would mend it."""
+    """Show what this machine can do, what is missing, and the command that fixes it."""
     from ditscale.doctor import examine, show
 
     if not show(examine()):

@@ -69,7 +69,7 @@ def convert(source, target):
 @main.command()
 @click.argument("run", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--images", metavar="N", type=int, help="The checkpoint at so many images.  [default: the newest]")
+@click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
 @click.option("--average", default="ema", show_default=True, metavar="NAME",
               help="ema, ema-decay-0.999, ema-power-0.05 (what the run keeps), or masters: the last weights.")
 def export(run, target, images, average):
@@ -90,9 +90,9 @@ def export(run, target, images, average):
 @click.argument("run", type=click.Path())
 @click.argument("target", type=click.Path())
 @click.option("--length", required=True, type=float, help="Of the average, relative to the training time (EDM2's sigma_rel).")
-@click.option("--images", metavar="N", type=int, help="At the checkpoint at so many images.  [default: the newest]")
+@click.option("--images", metavar="N", type=int, help="At the checkpoint at this number of images.  [default: the newest]")
 def ema(run, target, length, images):
-    """Rebuild an average of any length after training, from the tracks that RUN kept (train.ema_lengths), as EDM2 does.
+    """Rebuild an average of any length after training, from the tracks of RUN (train.ema_lengths), as in EDM2.
 
     \b
     Example: a run with train.ema_lengths=[0.05, 0.1]

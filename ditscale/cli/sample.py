@@ -13,12 +13,12 @@ from ditscale.cli.group import main
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="How many.")
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's]")
-@click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at so many images seen.  [default: the newest]")
+@click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at this number of images seen.  [default: the newest]")
 @click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
 def sample(run, out, overrides, images, seed, checkpoint, form):
-    """Make images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. Stopped, it goes on where it was.
+    """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. A stopped command continues where it was.
 
-    KEY=VALUE is on top of the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
+    KEY=VALUE overrides the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
     class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... Exit code 1: some images are not finite numbers.
 
     \b

@@ -12,17 +12,17 @@ from ditscale.errors import UserError
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE",
-              help="Take the evaluations with this value in their passport, as guidance_scale=1.5.")
+              help="Use the evaluations with this value in their passport, for example guidance_scale=1.5.")
 def compare(a, b, conditions):
-    """Say in what two scores' passports differ, and whether the gap between them is more than noise.
+    """List the settings in which two scores differ, and test whether the gap between them is more than noise.
 
     \b
     A and B are each one of
-      RUN or RUN@IMAGES        a run's directory: its newest evaluation, or the one at so many images
+      RUN or RUN@IMAGES        a run's directory: its newest evaluation, or the one at this number of images
       evals.jsonl@IMAGES       a file of evaluations
       published.csv:LINE       a row of a table of published results, by line number or model
 
-    Evaluations that differ in the seed of the samples alone count as repetitions of one score.
+    Evaluations that differ only in the seed of the samples count as repetitions of one score.
     """
     from ditscale.evaluation import compare as comparing
 
@@ -39,15 +39,15 @@ def compare(a, b, conditions):
 @main.command()
 @click.argument("target", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--images", metavar="N", type=int, help="A run's checkpoint at so many images.  [default: the newest]")
+@click.option("--images", metavar="N", type=int, help="A run's checkpoint at this number of images.  [default: the newest]")
 @click.option("--all", "whole", is_flag=True, help="All of a run's checkpoints.")
 @click.option("--out", metavar="FILE", type=click.Path(), help="Where the line goes for images.  [default: TARGET.evals.jsonl]")
 def evaluate(target, overrides, images, whole, out):
     """Score TARGET: a run's directory, or images (a folder, .zip, .npz or .beton).
 
     Keys are those of a run's section evaluation: metric, extractor_path, reference_path, also, samples, seed, sampler,
-    guidance_scale, average, ... A list of values makes an evaluation of each, and each combination of them. Every one is a line in
-    the run's evals.jsonl; those that stand there already are not made again. None is picked as the best.
+    guidance_scale, average, ... A list of values makes an evaluation of each, and each combination of them. Each is a line in
+    the run's evals.jsonl; existing lines are not computed again. None is selected as the best.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def evaluate(target, overrides, images, whole, out):
         lines = command.evaluate_run(target, overrides, images, whole)
     else:
         if images is not None or whole:
-            raise UserError(f"--images and --all choose checkpoints, but {target} is no run's directory (it has no run.json)")
+            raise UserError(f"--images and --all choose checkpoints, but {target} is not a run directory (it has no run.json)")
         lines = command.evaluate_images(Path(target), overrides, out)
     _print(lines)
 
@@ -74,7 +74,7 @@ def evaluate(target, overrides, images, whole, out):
 @click.option("--data", metavar="FILE.beton", type=click.Path(), help="Held-out images.  [default: the run's evaluation.validation.path]")
 @click.option("--draws", metavar="N", type=int, help="Frozen draws of image, flip, noise and level.  [default: the run's, or 4096]")
 @click.option("--seed", metavar="N", type=int, help="Of all draws; one for all runs that are compared.  [default: the run's, or 0]")
-@click.option("--images", metavar="N", type=int, help="The checkpoint at so many images.  [default: the newest]")
+@click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
 @click.option("--all", "whole", is_flag=True, help="All checkpoints.")
 def validate(run, data, draws, seed, images, whole):
     """The validation loss of RUN's checkpoints: the training loss of held-out images, under the same draws for every run.

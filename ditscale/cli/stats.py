@@ -11,10 +11,10 @@ from ditscale.cli.group import main
 @click.option("--extractor", "name", required=True, metavar="NAME",
               help="inception, dinov2, resnet20_cifar10, digits_cnn, or package.module:name of your own.")
 @click.option("--weights", metavar="PATH", type=click.Path(), help="Its weights; they are never downloaded.")
-@click.option("--split", metavar="NAME", help="Which part, where SOURCE has several, as train and test.")
+@click.option("--split", metavar="NAME", help="The part of SOURCE, if it has several, for example train and test.")
 @click.option("--device", help="cpu, cuda:0, ...  [default: the GPU, else the CPU]")
 def stats(source, out, name, weights, split, device):
-    """Write mean and covariance of the features of SOURCE's images into OUT.npz, a reference for scores.
+    """Compute mean and covariance of the features of SOURCE's images, and write them to OUT.npz as a reference for scores.
 
     \b
     SOURCE is one of

@@ -49,14 +49,14 @@ def init(template):
 
 @main.command()
 @of_a_study
-@click.option("--on", "device", metavar="NAME[:N]", help="Plan for N such accelerators, as H100:8.  [default: this machine]")
-@click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Money for one accelerator and one hour.")
+@click.option("--on", "device", metavar="NAME[:N]", help="Plan for N of these accelerators, for example H100:8.  [default: this machine]")
+@click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Price per accelerator-hour.")
 @click.option("--network", metavar="GBPS", type=click.FloatRange(min=0, min_open=True),
               help="Network of one accelerator in Gb/s, between nodes.  [default: usual for its kind]")
 @click.option("--scaling", is_flag=True, help="Show the speed on 8 to 512 accelerators, and where more stop paying.")
-@click.option("--probe", is_flag=True, help="First take 20 steps of each distinct model and setting on this machine.")
-@click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
-@click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows there too.")
+@click.option("--probe", is_flag=True, help="First measure 20 steps of each distinct model and setting on this machine.")
+@click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
+@click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json):
     """Show what the study SPEC will run and what it will cost. Starts no run."""
     import math
@@ -78,11 +78,11 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     machine = named_machine(device) if device else this_machine()
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
-            raise UserError(f"{option} {value} is no amount; give a number")
+            raise UserError(f"{option} {value} is not an amount; give a number")
     check_plan(runs)
     if network:
         if machine.kind != "gpu":
-            raise UserError("--network is of accelerators, and this machine has none; say which with --on, as H100:512")
+            raise UserError("--network is of accelerators, and this machine has none; say which with --on, for example H100:512")
         machine = replace(machine, links=gpu_links(machine.name, network))
     if probe:
         if device:
@@ -95,17 +95,16 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
         if path:
             write_rows(path, rows, form)
     if over := excess(spec, rows):
-        click.echo(f"over the study's limits: {over}; launch will refuse it without --over-limits", err=True)
+        click.echo(f"exceeds the study's limits: {over}; launch will refuse it without --over-limits", err=True)
 
 
 @main.command()
 @of_a_study
-@click.option("--run", "run_id", metavar="ID", help="Show this run alone.")
+@click.option("--run", "run_id", metavar="ID", help="Show only this run.")
 def config(spec_path, overrides, run_id):
-    """Show the resolved config of each run of the study SPEC as YAML, and where each value was said.
+    """Show the resolved config of each run of the study SPEC as YAML, with the source of each value.
 
-    Behind each value: the line of SPEC and the part of it (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or
-    that it is the default.
+    The source is the line of SPEC and its part (config, parameters, bundles, include, budgets, isoflop), the KEY=VALUE, or default.
     """
     from ditscale.studies.spec.resolved import config_lines, run_of_id
 
@@ -127,10 +126,10 @@ def where_to(command):
 @main.command()
 @of_a_study
 @where_to
-@click.option("--phase", metavar="NAME", help="Launch this phase alone, whether or not those before it are done.")
-@click.option("--over-limits", is_flag=True, help="Launch although the study's limits are passed.")
+@click.option("--phase", metavar="NAME", help="Launch only this phase, even if earlier phases are not done.")
+@click.option("--over-limits", is_flag=True, help="Launch even if the study exceeds its limits.")
 def launch(spec_path, overrides, launcher, site, phase, over_limits):
-    """Run what is missing of the study SPEC; stopped runs go on, finished ones are left alone."""
+    """Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."""
     from rich.console import Console
 
     from ditscale.studies.launch.start import start
@@ -148,7 +147,7 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
 @main.command()
 @of_a_study
 @where_to
-@click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave runs that failed so many times.")
+@click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave out runs that failed this many times.")
 def retry(spec_path, overrides, launcher, site, limit):
     """Launch the failed runs of the study SPEC again."""
     from rich.console import Console
@@ -165,9 +164,9 @@ def retry(spec_path, overrides, launcher, site, limit):
 @main.command()
 @of_a_study
 def stop(spec_path, overrides):
-    """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` goes on with them.
+    """Ask the running runs of the study SPEC to save a checkpoint and end; `launch` resumes them.
 
-    Where KEY=VALUE leaves no run out, their launcher on this host ends too.
+    If KEY=VALUE selects all runs, their launcher on this host ends too.
     """
     from rich.console import Console
 
@@ -200,9 +199,9 @@ def collect(study, out):
 @click.argument("study", metavar="SPEC|STUDY", type=click.Path())
 @click.option("--to", required=True, type=click.Choice(MIRRORS), help="Its package: pip install 'ditscale[NAME]'.")
 def mirror(study, to):
-    """Replay the metrics and scores of a study's runs to W&B, Trackio or MLflow; a second call adds what is new.
+    """Copy the metrics and scores of a study's runs to W&B, Trackio or MLflow; call it again to add new ones.
 
-    The tracker's own variables say where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
+    The tracker's own environment variables decide where: WANDB_DIR (offline runs, to be uploaded by `wandb sync`), TRACKIO_DIR,
     MLFLOW_TRACKING_URI.
     """
     from ditscale.studies.mirror.mirror import mirror_study
@@ -213,9 +212,9 @@ def mirror(study, to):
 @main.command()
 @of_a_study
 def train(spec_path, overrides):
-    """Train one run of the study SPEC in the foreground, its log on the terminal.
+    """Train one run of the study SPEC in the foreground, with its log on the terminal.
 
-    Each KEY=VALUE keeps the runs that have this value; where none has, it is set in every run. One run must be left.
+    Each KEY=VALUE keeps the runs that have this value; if no run has it, it is set in every run. Exactly one run must remain.
     It is the run that launch would train, in the same directory. Exit code 0: done; 75: stopped early; 1: failed.
     """
     from rich.console import Console
@@ -234,7 +233,7 @@ def train(spec_path, overrides):
 @main.command()
 @of_a_study
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
-              help="Show it anew every so many seconds (5), until all runs are done or Ctrl-C. Stands after SPEC.")
+              help="Update every SECONDS (5) until all runs are done or Ctrl-C. Must come after SPEC.")
 def status(spec_path, overrides, seconds):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status

@@ -1,1 +1,1 @@
-"""What a run costs, in closed form: no torch needed to ask."""
+"""The cost of a run in closed form, without torch."""

@@ -1,4 +1,4 @@
-"""What DeepSpeed's ranks send each other in a training step: bytes by stage of ZeRO, and the seconds of it.
+"""Bytes and seconds of communication between DeepSpeed's ranks in a training step, by ZeRO stage.
 
 With G ranks in a ring an all-gather or a reduce-scatter of S bytes has each rank send (G-1)/G S bytes, an all-reduce twice that.
 What is sent when follows DeepSpeed 0.19's code, and is counted call by call in ``benchmarks/communication.py``:

@@ -1,4 +1,4 @@
-"""What the machine at hand can compute: accelerators and their dense bf16 peak, or the CPU's measured speed."""
+"""Compute of this machine or another: accelerators and their dense bf16 peak, or the CPU's measured speed."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def named_machine(text: str) -> Machine:
         raise UserError(f"--on {text}: no accelerator '{name}'{did_you_mean(name.upper(), DENSE_BF16_FLOPS) or '.'} "
                         f"There are {', '.join(DENSE_BF16_FLOPS)}")
     if count and not (count.isascii() and count.isdecimal() and len(count) < 9 and 0 < int(count) <= MOST_DEVICES):
-        raise UserError(f"--on {text}: '{count}' is no number of devices, 1 to {MOST_DEVICES:,}; H100:8 would do")
+        raise UserError(f"--on {text}: '{count}' is not a number of devices, 1 to {MOST_DEVICES:,}; for example H100:8")
     return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB,
                    gpu_links(name))
 

@@ -1,4 +1,4 @@
-"""Memory of training in closed form: model states under ZeRO, and the activations that the backward needs. In bytes.
+"""Memory of training in closed form: model states under ZeRO, and the activations kept for the backward pass. In bytes.
 
 States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
 ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.

@@ -1,4 +1,4 @@
-"""What a run computes and holds: the cards of its model as it trains it, and the exact FLOPs over its steps."""
+"""Compute and memory of a run: the cards of its model and variant, and the exact FLOPs over its steps."""
 
 from bisect import bisect_right
 from dataclasses import replace

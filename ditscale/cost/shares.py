@@ -1,4 +1,4 @@
-"""Where a run's compute goes: encoder, decoder, heads, teacher, and sampling for its evaluations. The parts add up exactly.
+"""A run's compute by part: encoder, decoder, heads, teacher, and sampling for its evaluations. The parts add up exactly.
 
 =========== ==========================================================================================================
 encoder     the DiT's blocks, patches in, conditioning (with the norms outside the blocks), its share of long skips

@@ -1,4 +1,4 @@
-"""The table of models: size, compute and memory of each, for ``ditscale models``."""
+"""The table of models for ``ditscale models``: size, compute and memory of each."""
 
 import csv
 import io

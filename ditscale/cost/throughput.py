@@ -1,4 +1,4 @@
-"""How long a run will take: measured where the run has begun, else from its FLOPs and stated assumptions."""
+"""How long a run will take: from its own speed once it has started, otherwise from its FLOPs and stated assumptions."""
 
 from dataclasses import dataclass
 

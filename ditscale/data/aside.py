@@ -1,4 +1,4 @@
-"""Large files that appear whole under their name or not at all."""
+"""Writes large files that appear complete under their name or not at all."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The .beton file of FFCV (format version 2), read and written with numpy alone.
+"""Reads and writes FFCV's .beton files (format version 2) with numpy only.
 
 ::
 
@@ -113,7 +113,7 @@ class BetonFile:
         end = start + int(count) * dtype.itemsize
         if end > len(self._bytes):
             raise UserError(f"{self.path}: file ends after {len(self._bytes)} bytes but its table needs {end}: "
-                            "it was cut short; build it again")
+                            "it was truncated; build it again")
         return self._bytes[start:end].view(dtype)
 
     def _check_pages(self, allocations_at: int, pages_from: int) -> None:
@@ -207,7 +207,7 @@ def field_specs(path, fields: dict[str, np.ndarray]) -> dict[str, FieldSpec]:
                             "store 16-bit floats as .view(numpy.int16)")
         if 0 in values.shape or (values.ndim == 1 and values.dtype != np.int64):
             raise UserError(f"{path}: field '{name}' is {values.dtype} of shape {values.shape}; "
-                            "store one number a sample as int64, or with shape (N, 1)")
+                            "store one number per sample as int64, or with shape (N, 1)")
         specs[name] = FieldSpec(values.dtype.newbyteorder("<"), values.shape[1:])
     if sum(spec.page_bytes for spec in specs.values()) > MAX_RECORD:
         raise UserError(f"{path}: a sample takes more than {MAX_RECORD} bytes, the largest that a page can hold")

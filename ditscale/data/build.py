@@ -1,4 +1,4 @@
-"""Build a .beton file from images of any source: read, decode, crop, in several processes, and safe to stop at any time.
+"""Builds a .beton file from images of any source: read, decode and crop in several processes; can be stopped at any time.
 
 Work in progress lies in ``.OUT.partial`` beside OUT: chunks that are done, which the next try takes over, and what had to be
 unpacked. They are strung together as they come; at the end the folder goes. OUT appears whole or not at all.
@@ -100,7 +100,7 @@ def check_paths(path: Path, out: Path) -> None:
     if out.suffix != ".beton":
         raise UserError(f"{out}: the name of the file to write ends in .beton")
     if not out.exists() and manifest_path(out).exists() and manifest_if_any(out) is None:  # ours: of a build that was killed at its end
-        raise UserError(f"{manifest_path(out)}: exists and is no manifest of ours, which would go there; give another name")
+        raise UserError(f"{manifest_path(out)}: exists and is not a manifest of ditscale, which would overwrite it; give another name")
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def work_folder(out: Path):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{out}: another build of it is under way") from None
+            raise UserError(f"{out}: another build of it is running") from None
         for begun in folder.glob(".*"):                                         # by a build that was killed
             with suppress(OSError):
                 begun.unlink()
@@ -186,7 +186,7 @@ def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks
     if len(skipped) == len(source.names):
         raise UserError(f"{path}: no image can be used: {named(skipped)}")
     if skipped and not allowed:
-        raise UserError(f"{path}: cannot use {named(skipped)}; mend or remove them, or leave them out with "
+        raise UserError(f"{path}: cannot use {named(skipped)}; fix or remove them, or leave them out with "
                         "--on-error skip; what is done is kept for the next try")
     return skipped
 
@@ -259,7 +259,7 @@ def _same_build(out: Path, source: Source, recipe: Recipe, tasks: list[tuple[sli
             digests[number] = found
             progress.advance(len(found))
     if source_blake2b(source, [digest for number in sorted(digests) for digest in digests[number]]) != there.source_blake2b:
-        raise UserError(f"{out}: exists already and is of other images or labels; remove it or give another name")
+        raise UserError(f"{out}: exists already with other images or labels; remove it or give another name")
     if stored_blake2b(BetonFile(out)) != there.content_blake2b:
         raise UserError(f"{out}: exists already but is not what its manifest says; remove it and build it again")
     return there

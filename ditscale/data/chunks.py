@@ -1,4 +1,4 @@
-"""Chunks: images decoded by worker processes and set aside as files, so that a build can stop and go on.
+"""Chunks: decoded images that worker processes store as files, so that a stopped build can continue.
 
 A chunk is ``<key>.pixels`` (raw uint8, image after image) and ``<key>.json``, which is written last: where it agrees with
 the pixels the chunk is whole. The key changes with the images and the recipe, so a chunk is never taken for another.

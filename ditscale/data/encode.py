@@ -1,4 +1,4 @@
-"""Pixels to latents, once, on any number of ranks: the file is the same bit for bit, and a stopped run goes on.
+"""Encodes pixels to latents on any number of ranks: the file is the same bit for bit, and a stopped run continues.
 
 Images are encoded in micro batches by their index in the file, so what is computed together never depends on the ranks. A *part*
 is some micro batches; rank r of n encodes parts r, r + n, ... into a folder beside the result, and rank 0 puts them together.
@@ -102,7 +102,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
     """Encode this rank's parts that are not there yet."""
     at_start, started, said = parts.images_done(), time.perf_counter(), 0.0
     if at_start:
-        say(f"{parts.folder}: going on from {at_start} of {parts.samples} images")
+        say(f"{parts.folder}: continuing from {at_start} of {parts.samples} images")
     for part in mine:
         if parts.path(part).exists():
             continue

@@ -1,4 +1,4 @@
-"""Everything that touches FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
+"""The interface to FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
 
 What FFCV does that a training run cannot live with, and what is done about it here:
 
@@ -58,7 +58,7 @@ ffcv.loader.loader.OSCacheManager = LeanCache                                  #
 
 
 class PartDecoder(NDArrayDecoder):
-    """One entry of an array's first axis. FFCV hands a decoder one number a sample: index x entries + entry."""
+    """One entry of an array's first axis. FFCV hands a decoder one number per sample: index x entries + entry."""
 
     def declare_state_and_memory(self, previous_state):
         shape, dtype = self.field.shape[1:], self.field.dtype

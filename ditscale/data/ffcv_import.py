@@ -1,4 +1,4 @@
-"""FFCV, which is optional: imported without what its import does to the process; and it writes the files where it is installed."""
+"""Imports FFCV, which is optional, without the side effects of its import; writes the files with it if it is installed."""
 
 import functools
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def build_beton(path, fields: dict[str, np.ndarray]) -> str:
         try:
             BetonFile(aside)                                                   # FFCV does not notice a short write
         except UserError as error:
-            raise UserError(f"{path}: FFCV did not write it whole, is the disk full? ({error})") from None
+            raise UserError(f"{path}: FFCV did not write it completely; is the disk full? ({error})") from None
     return "ffcv"
 
 

@@ -1,4 +1,4 @@
-"""What is in a .beton file, in words: fields, manifest, classes; and the check of all of it against its manifest."""
+"""Describes a .beton file (fields, manifest, classes) and checks all of it against its manifest."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -115,7 +115,7 @@ def _counts(file: BetonFile, classes: int) -> np.ndarray:
     """Samples of label 0, 1, ..."""
     labels = file.read("label", np.arange(file.num_samples))
     if labels.min() < 0 or labels.max() >= max(classes, 1 << 20):
-        raise UserError(f"{file.path}: has labels from {labels.min()} to {labels.max()}, which are no classes")
+        raise UserError(f"{file.path}: has labels from {labels.min()} to {labels.max()}, which are not classes")
     return np.bincount(labels, minlength=classes)
 
 

@@ -1,4 +1,4 @@
-"""What a training file holds, pixels or latents, and whether that is what a config says."""
+"""Detects whether a training file holds pixels or latents, and checks it against the config."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The manifest beside a .beton file, ``train.json`` beside ``train.beton``: what it holds and where that came from."""
+"""The manifest next to a .beton file (``train.json`` next to ``train.beton``): its content and its source."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields

@@ -1,4 +1,4 @@
-"""Batches on the training device, one ahead of use: while the model works on one, the next is copied by a stream of its own."""
+"""Batches on the training device, one ahead: the next batch is copied on a separate stream while the model computes."""
 
 import torch
 

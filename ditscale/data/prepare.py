@@ -1,4 +1,4 @@
-"""From what a file stores to what a model sees: scaled to [-1, 1] or drawn and normalised, flipped where that was drawn.
+"""Converts stored values to model inputs: scaled to [-1, 1], or sampled from the moments and normalized; flipped if the flip was drawn.
 
 A ``Prepare`` runs on the training device. It draws nothing itself: it names its streams of ``ditscale.randomness``, so flips and
 latent noise are functions of (seed, position) as all else. Its ``pick`` tells the loader which of the stored flips to read.
@@ -82,7 +82,7 @@ def make_prepare(data) -> Pixels | Latents:
 def normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Shift and scale of the latents that a model sees, (latent - shift) * scale: the section's own, else the encoder's.
 
-    Both are one number, or one a channel: fp32 (1 or c, 1, 1).
+    Both are one number, or one per channel: fp32 (1 or c, 1, 1).
     """
     shift, scale = _wanted(data, encoder)
     return shift.float(), scale.float()

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, a line now and then elsewhere. On stderr, as results go to stdout."""
+"""Progress of a long job: a bar on a terminal, otherwise a line now and then. On stderr, because results go to stdout."""
 
 import sys
 import time

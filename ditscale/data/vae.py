@@ -1,4 +1,4 @@
-"""The encoder of latents: any diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, run the same way on every machine's ranks."""
+"""The encoder of latents: any diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, with the same results on every rank."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ class Vae:
         factor = 2 ** (len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1)
         if height % factor or width % factor:
             raise UserError(f"the encoder makes one cell of {factor} x {factor} pixels, which does not divide {height} x "
-                            f"{width}; {height - height % factor or factor} x {width - width % factor or factor} pixels would do")
+                            f"{width}; {height - height % factor or factor} x {width - width % factor or factor} pixels would work")
         return config["latent_channels"], height // factor, width // factor
 
 
@@ -90,7 +90,7 @@ def load_vae(name: str, device) -> Vae:
             raise
         reason = " ".join(str(error).split())
         raise UserError(f"--vae {name}: no autoencoder that can be read; a folder with config.json and "
-                        f"diffusion_pytorch_model.safetensors would do ({reason[:160]})") from None
+                        f"diffusion_pytorch_model.safetensors would work ({reason[:160]})") from None
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes for the images of a build. They start at once, while the caller still lists what there is to do."""
+"""Worker processes for building data. They start at once, while the caller still lists the work."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ class Workers:
             for future in as_completed(numbers):
                 yield numbers.pop(future), future.result()
         except BrokenProcessPool:
-            raise UserError("a worker process died, was memory short? Finished work is kept; start again, with fewer "
+            raise UserError("a worker process died (out of memory?). Finished work is kept; start again with fewer "
                             "--workers") from None
         finally:
             self._finish()

@@ -50,7 +50,7 @@ def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
     else:
         chosen = _sections(respacing)
     if len(set(chosen)) != len(chosen) or not all(0 <= step < TRAIN_STEPS for step in chosen):
-        raise UserError(f"ddpm timesteps {chosen} must be different whole numbers from 0 to {TRAIN_STEPS - 1}")
+        raise UserError(f"ddpm timesteps {chosen} must be different integers from 0 to {TRAIN_STEPS - 1}")
     if len(chosen) != steps:
         raise UserError(f"{len(chosen)} ddpm timesteps are chosen for {steps} sampling steps; "
                         f"evaluation.sampling_steps={len(chosen)} would fit")
@@ -76,7 +76,7 @@ def _section(start: int, size: int, count: int) -> list[int]:
 def _sections(counts) -> list[int]:
     """iDDPM's list: the chain in as many equal sections (the first ones longer by one), each with its own count."""
     if not counts or min(counts) < 1:
-        raise UserError(f"respacing {list(counts)} must be a list of counts above 0, one a section")
+        raise UserError(f"respacing {list(counts)} must be a list of counts above 0, one per section")
     size, longer = divmod(TRAIN_STEPS, len(counts))
     chosen, start = [], 0
     for i, count in enumerate(counts):
@@ -98,4 +98,4 @@ def _whole_stride(steps: int) -> list[int]:
         if math.ceil(TRAIN_STEPS / stride) == steps:
             return list(range(0, TRAIN_STEPS, stride))
     near = sorted({math.ceil(TRAIN_STEPS / stride) for stride in range(1, TRAIN_STEPS + 1)}, key=lambda n: abs(n - steps))[:2]
-    raise UserError(f"respacing 'ddim' has no whole stride for {steps} sampling steps; {near[0]} or {near[1]} would do")
+    raise UserError(f"respacing 'ddim' has no whole stride for {steps} sampling steps; {near[0]} or {near[1]} would work")

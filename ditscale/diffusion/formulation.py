@@ -1,4 +1,4 @@
-"""What every noise formulation offers, the one place that makes one by name, and two helpers that all use."""
+"""The interface of a noise formulation, the function that makes one by name, and two shared helpers."""
 
 from typing import ClassVar, Protocol
 

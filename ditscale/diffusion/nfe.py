@@ -1,4 +1,4 @@
-"""How images are sampled, and what that costs in model evaluations: facts that config and planner ask without torch."""
+"""Sampling settings and their cost in model evaluations, for config and planner, without torch."""
 
 from dataclasses import dataclass
 

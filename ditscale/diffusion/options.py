@@ -1,4 +1,4 @@
-"""What a formulation and its options say without torch: how it may be sampled, at which levels, what its model puts out.
+"""A formulation's options without torch: its samplers, their levels, and the outputs of its model.
 
 Each ``<name>_options.py`` holds a formulation's section of the config and these facts; ``<name>.py`` beside it, its arithmetic.
 """

@@ -1,4 +1,4 @@
-"""The formulations, in the order in which they are listed. To add one: its files here, and a line."""
+"""The list of formulations. To add one: its files here, and a line."""
 
 from ditscale.diffusion.ddpm_options import DdpmConfig
 from ditscale.diffusion.edm_options import EdmConfig

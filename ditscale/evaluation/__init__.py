@@ -1,1 +1,1 @@
-"""Scoring: samples, features, a distance, and a passport that says how the number came about."""
+"""Scoring: samples, features, a distance, and a passport with every setting that affects the score."""

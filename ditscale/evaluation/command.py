@@ -1,4 +1,4 @@
-"""What ``ditscale evaluate`` does: a run's checkpoints under each combination of settings, or images that were found."""
+"""Implements ``ditscale evaluate``: scores a run's checkpoints with each combination of settings, or existing images."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Two scores side by side: what differs in how they came about, and whether the gap is more than noise."""
+"""Compares two scores: the settings that differ, and whether the gap is more than noise."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""The passport of a score: every choice that moves the number. Two scores may be compared only if their passports agree."""
+"""The passport of a score: every setting that affects it. Two scores can be compared only if their passports agree."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ class Passport:
     formulation: str | None = None
     sampler: str | None = None
     sampling_steps: int | None = None
-    nfe: int | None = None                                                     # model evaluations an image, guidance counted once
+    nfe: int | None = None                                                     # model evaluations per image, guidance counted once
     guidance_scale: float | None = None
     guidance_channels: str | None = None
     guidance_interval: str | None = None

@@ -1,4 +1,4 @@
-"""What samples are compared with: statistics of a reference, read from a file or computed from its images.
+"""The reference of a score: its statistics, read from a file or computed from images.
 
 ::
 
@@ -119,10 +119,10 @@ def check_features(path, reference: Reference, extractor: Extractor) -> None:
     known = reference.extractor_sha256
     if known is not None and known != extractor.sha256:
         raise UserError(f"{path}: its statistics are of {reference.extractor} with weights {known}, but the feature network here "
-                        f"is {extractor.name} with weights {extractor.sha256}; make them anew with `ditscale stats`")
+                        f"is {extractor.name} with weights {extractor.sha256}; recompute them with `ditscale stats`")
     if extractor.dimensions is not None and reference.moments.dimensions != extractor.dimensions:
         raise UserError(f"{path}: its statistics have {reference.moments.dimensions} dimensions, but {extractor.name} has "
-                        f"{extractor.dimensions}; make them anew with `ditscale stats`")
+                        f"{extractor.dimensions}; recompute them with `ditscale stats`")
 
 
 def _added(accumulator: Accumulator | None, features: torch.Tensor | None) -> Accumulator | None:
@@ -146,17 +146,17 @@ def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: s
                         "needed")
     for name, value in zip((mean, covariance), values):
         if bad := int((~np.isfinite(value)).sum()):
-            raise UserError(f"{path}: {bad} of the {value.size} numbers of {name} are not finite; make it anew with "
+            raise UserError(f"{path}: {bad} of the {value.size} numbers of {name} are not finite; recompute it with "
                             "`ditscale stats`")
     if problem := covariance_problem(values[1]):
-        raise UserError(f"{path}: {covariance} is no covariance: {problem}; make it anew with `ditscale stats`")
+        raise UserError(f"{path}: {covariance} is not a covariance: {problem}; recompute it with `ditscale stats`")
     return Moments(count, *values)
 
 
 def _count(path: Path, value: np.ndarray) -> int:
     """How many images stand behind the statistics."""
     if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
-        raise UserError(f"{path}: n, the number of images, is {str(value)[:40]}; one whole number is needed")
+        raise UserError(f"{path}: n, the number of images, is {str(value)[:40]}; one integer is needed")
     if value.item() < 2:
         raise UserError(f"{path}: made of {int(value.item())} image(s); statistics need at least 2, better thousands")
     return int(value.item())

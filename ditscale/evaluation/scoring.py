@@ -1,4 +1,4 @@
-"""Images to scores: one pass through the feature network, then every metric that was asked for."""
+"""Computes scores of images: one pass through the feature network, then every requested metric."""
 
 import shutil
 import tempfile
@@ -159,7 +159,7 @@ class Scorer:
     def _check_dimensions(self, words: str, found: int, wanted: Accumulator) -> None:
         if found != wanted.dimensions:
             raise UserError(f"{self.settings.reference_path}: its statistics are of {wanted.dimensions} {words}, but "
-                            f"{self.extractor.name} makes {found}; make them anew with `ditscale stats`")
+                            f"{self.extractor.name} makes {found}; recompute them with `ditscale stats`")
 
     def _further(self, store: FeatureStore | None, spatial: Accumulator | None) -> tuple[dict[str, float], float | None]:
         """The metrics of ``evaluation.also``: values by name where they are finite, and the score's standard error."""

@@ -1,4 +1,4 @@
-"""The evaluations that ``key=value`` on the command line ask for: a list of values makes one evaluation each."""
+"""The evaluations requested by ``key=value`` on the command line: a list of values makes one evaluation each."""
 
 import itertools
 

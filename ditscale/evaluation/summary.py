@@ -1,4 +1,4 @@
-"""Evaluations as a table for a terminal: a row a score, its repetitions over sample seeds as mean and interval."""
+"""Evaluations as a table for a terminal: one row per score, repetitions over sample seeds as mean and interval."""
 
 import numpy as np
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""Weights in and out: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
+"""Converts weights: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
 
 Our ``state_dict`` has the released key names, so a released checkpoint loads as it is. Loading never unpickles arbitrary objects.
 
@@ -122,7 +122,7 @@ def from_diffusers(twin) -> DiT:
     for name, source in _diffusers_keys(config.num_layers):
         if source in ours and not torch.equal(ours[source], theirs[name]):
             raise UserError(f"{name} differs from the first block's: this model was trained with embeddings of their own in each "
-                            "block, which a DiT has not")
+                            "block, which a DiT does not have")
         ours[source] = theirs[name]
     for i in range(config.num_layers):
         for kind in ("weight", "bias"):
@@ -174,9 +174,9 @@ def _diffusers_keys(depth: int):
 
 def _refuse_other_designs(model: DiT, what: str) -> None:
     if model.block != DEFAULT_DESIGN:
-        raise UserError(f"{what} knows adaLN-Zero only, and this model's blocks are '{model.block}'; write .safetensors instead")
+        raise UserError(f"{what} supports only adaLN-Zero, and this model's blocks are '{model.block}'; write .safetensors instead")
     if options_of(model)["qk_norm"]:
-        raise UserError(f"{what} knows no QK-norm, and this model has it; write .safetensors instead")
+        raise UserError(f"{what} does not support QK-norm, which this model has; write .safetensors instead")
 
 
 def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:

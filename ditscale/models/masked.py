@@ -1,4 +1,4 @@
-"""MaskDiT's asymmetric model (arXiv 2306.09305): the DiT encodes the kept tokens only, a small added decoder sees all places."""
+"""MaskDiT's asymmetric model (arXiv 2306.09305): the DiT encodes only the kept tokens, a small added decoder sees all positions."""
 
 from typing import ClassVar
 

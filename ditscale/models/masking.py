@@ -1,4 +1,4 @@
-"""Which tokens are kept, and how they are taken out and put back. Pure functions.
+"""Selects kept tokens, and removes and restores masked ones. Pure functions.
 
 Shapes: B images, T tokens, K kept ones, H width. Indices (B, K) ascend, so kept tokens stay in reading order.
 """

@@ -1,4 +1,4 @@
-"""The table of model sizes, one line each, and the reading of names such as ``DiT-XL/2``, or ``DiT-14x448/2`` for sizes between.
+"""The table of model sizes, one line each, and the parser of names such as ``DiT-XL/2`` or ``DiT-14x448/2``.
 
 S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes carry timm's names for a family's little
 members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs a half to a quarter of the one above. No torch here:
@@ -72,7 +72,7 @@ def parse_model_name(name: str) -> ModelName:
         width = int(size.split("x")[1])
         if width % HEAD_WIDTH:
             raise UserError(f"model name '{name}': width {width} is not a multiple of {HEAD_WIDTH}, the width of a head; "
-                            f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would do")
+                            f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would work")
     elif size not in SIZES:
         raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES)} Sizes: {', '.join(SIZES)}")
     if patch_size not in PATCH_SIZES:

@@ -1,4 +1,4 @@
-"""What every objective offers, and what they share: one way to noise a batch, one way to drop labels."""
+"""The interface of objectives, and what they share: noising a batch and dropping labels."""
 
 import functools
 import operator

@@ -1,4 +1,4 @@
-"""What every variant's section of the config answers, and what several share: kept tokens, an added decoder. No torch.
+"""The interface of a variant's config section, and what several variants share: kept tokens, an added decoder. No torch.
 
 A variant is a subclass of ``Variant``: its options are the fields, everything else that ditscale asks of a variant are its class
 attributes and methods. Nothing outside ``objectives`` knows a variant by name.

@@ -1,1 +1,1 @@
-"""One page for a whole study: words first, then figures, tables, fits, and how to make it again."""
+"""One page for a whole study: sentences first, then figures, tables, fits, and how to reproduce it."""

@@ -1,4 +1,4 @@
-"""JSON for people: a card as a list of names and values, with a table where it holds a list of like things."""
+"""JSON for readers: a card as a list of names and values, with a table for a list of similar entries."""
 
 from ditscale.report import page
 

@@ -1,4 +1,4 @@
-"""Score against cost as one looks for a run: pointer, tap or keys tell which it is; variants, models and seeds can be hidden.
+"""The interactive chart of score against cost: pointer, tap or keys identify a run; variants, models and seeds can be hidden.
 
 ``explorer.js`` draws it in the browser from the data here. On paper and without scripts the static figure stands in its place.
 """
@@ -13,7 +13,7 @@ from ditscale.report import page
 
 SCRIPT = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
 COSTS = ("images_seen", "train_flops", "accelerator_hours")                    # and the score: the order of a point's numbers
-HELP = ("Point at a curve, or tap it, to see the run. From the keyboard: arrow keys, once the chart is in focus. Open markers are "
+HELP = ("Point at a curve, or tap it, to see the run. Keyboard: arrow keys, when the chart has focus. Open markers are "
         "checkpoints, the filled one is a run's end.")
 
 

@@ -1,4 +1,4 @@
-"""The study in sentences, each with its numbers: what the report says first.
+"""The findings of a study as sentences with numbers.
 
 A sentence is only as strong as its data: where there is no law, or its interval holds zero, it says that instead.
 """
@@ -38,10 +38,10 @@ def sentences(final: pd.DataFrame, law: StudyLaw, r: Correlation, floor: float |
         found.append(f"Not in these numbers: {study_table.count(missing, 'run')} without a final score.")
     if floor is not None:
         found.append(f"Training images against held-out images score {style.score_text(floor)}. "
-                     f"The best model stands at {final['score'].min() / floor:.1f} times this floor.")
+                     f"The best model is at {final['score'].min() / floor:.1f} times this floor.")
     if final.groupby("model")["seed"].nunique().max() == 1:
-        found.append("One seed a model: the trend rests on all models together, and a gap of a few percent between two "
-                     "of them is no evidence.")
+        found.append("One seed per model: the trend uses all models together, and a gap of a few percent between two "
+                     "of them is not evidence.")
     return found
 
 
@@ -84,7 +84,7 @@ def _hold_out(law: StudyLaw) -> list[str]:
     side = "above" if held.error > 0 else "below"
     error = style.percent(abs(held.error))
     over = f" (root mean square over {held.points} runs: {style.percent(held.rms)})" if held.points > 1 else ""
-    verdict = ": it is no guide beyond the data" if held.rms > USEFUL_ERROR else ""
+    verdict = ": do not use it beyond the data" if held.rms > USEFUL_ERROR else ""
     told = f"Fitted without the largest compute, the law predicts a score there {error} {side} the one measured"
     return [f"{told}{over}{verdict}."]
 

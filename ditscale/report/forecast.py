@@ -1,4 +1,4 @@
-"""What each run was to cost and what it did: planned FLOPs, the plan's hours on that machine, the hours measured.
+"""Forecast and actual cost of each run: planned FLOPs, forecast hours, measured hours.
 
 The plan's hours are a probe's where ``ditscale plan SPEC --probe`` measured the run's shape on such a machine, else what the
 plan assumes of an accelerator that it knows. Of a CPU it knows nothing beforehand: its peak is measured, never written down.
@@ -95,7 +95,7 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
         columns["Money"] = [_money(one.measured_hours * price) for one in found]
     if not any(one.basis for one in found):
         del columns["Hours forecast"], columns["Measured / forecast"]
-    priced = f" Money at {price:g} an accelerator-hour." if price else ""
+    priced = f" Money at {price:g} per accelerator-hour." if price else ""
     parts = [page.paragraph(_introduction(found) + priced), page.table(list(columns), zip(*columns.values()),
                                                               numbers=set(range(1, len(columns))), sortable=True)]
     return page.section("Cost: forecast and actual", *parts)
@@ -109,9 +109,9 @@ def _introduction(found: list[Cost]) -> str:
         factor = math.exp(sum(math.log(one.measured_hours / one.forecast_hours) for one in both) / len(both))
         told.append(f"Runs took {factor:.2g} times the hours forecast, in the geometric mean over {len(both)}.")
     if PROBED in bases:
-        told.append("Forecasts rest on 20 measured steps of each shape on the same kind of machine (a probe).")
+        told.append("Forecasts are based on 20 measured steps of each shape on the same kind of machine (a probe).")
     if ASSUMED in bases:
-        told.append("Where nothing was probed, forecasts rest on what `ditscale plan` assumes of the accelerator.")
+        told.append("Without a probe, forecasts use the assumptions of `ditscale plan` for the accelerator.")
     if "" in bases:
         told.append("No forecast where the machine was never probed and its peak is not on record, as of a CPU: "
                     "`ditscale plan SPEC --probe` on that machine adds it.")

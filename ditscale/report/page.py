@@ -1,4 +1,4 @@
-"""One HTML page with nothing outside it: figures, data and scripts inside; light and dark, phone and print.
+"""One self-contained HTML page with figures, data and scripts; light and dark, phone and print.
 
 Every text that comes from a table, a config or a path goes through ``escape`` or, within a script, ``embedded_json``. Without
 scripts the page reads the same, but for the explorer and the sorting of tables.

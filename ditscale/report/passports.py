@@ -1,4 +1,4 @@
-"""How each score came about: every passport of the study with its fields, and in what the others differ from the first."""
+"""The passports of a study's scores, and the fields in which they differ from the first."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The figures of the report's page, in their order. Another one is another line of ``PICTURES``."""
+"""The figures of the report page, in order. To add one, add a line to ``PICTURES``."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The whole study on one page: report.html, and every file of the other scripts beside it.
+"""Writes the report: report.html, and the files of all other scripts next to it.
 
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """
@@ -57,7 +57,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
-        page.section("Make it again", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
+        page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"
     report.write_text(page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.",
@@ -104,7 +104,7 @@ def _variants(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
         return [page.section("Variants", page.note(f"Not drawn: {error}."))], []
     comparisons = variant_table.compare(shown.table)
     terms = variant_page.terms(shown.sources.terms) if shown.sources.terms is not None else []
-    logged = [page.folded("What each variant optimised, as first and as last logged", "\n".join(terms))] if terms else []
+    logged = [page.folded("The loss of each variant, as first and as last logged", "\n".join(terms))] if terms else []
     section = page.section("Variants", page.findings(variant_page.sentences(comparisons)), part, *variant_page.tables(comparisons), *logged)
     return [section], [*paths, variants.write_comparison(shown.table, out)]
 
@@ -118,7 +118,7 @@ def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:
 
 def _settings(settings: list[tuple[str, str]]) -> list[str]:
     if not settings:
-        return [page.note("No run.json was found beside the evaluations: the settings of the runs are not shown.")]
+        return [page.note("No run.json was found next to the evaluations: the settings of the runs are not shown.")]
     return [page.folded(f"All {len(settings)} settings of the runs", page.pairs(settings))]
 
 
@@ -146,7 +146,7 @@ def script(words: list[str]) -> Script:
         name, command = arguments.study.resolve().name, shlex.join(["ditscale", "report", *words])
         return write(table, name, out, sources.read(arguments.study, table), [*_launch(name), command], arguments.price)
 
-    price = {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour: costs in money too."}
+    price = {"type": float, "metavar": "X", "help": "Price per accelerator-hour: adds costs in money."}
     return Script(__doc__, make, {"price": price}, every_metric=True)
 
 

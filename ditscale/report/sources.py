@@ -1,4 +1,4 @@
-"""What a study's own files say beside its table: records of the runs, what they logged and warn of, probes of its shapes."""
+"""Reads a study's own files for the report: records of runs, logs, warnings, probes."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""The tables of the report's page: every run at its end, the laws' numbers, what the study is made of."""
+"""The tables of the report page: every run at its end, the numbers of laws, the parts of the study."""
 
 import math
 
@@ -58,7 +58,7 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
     return [
-        page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point a finished run. Intervals are "
+        page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point per finished run. Intervals are "
                        "profiles of the sum of squares, with Student's t for the runs less two coefficients. "
                        "The law has no floor term and says nothing beyond the span of its points."),
         page.table(["", *[f"x = {power_law.COSTS[cost]}" for cost in laws]], rows, numbers={1, 2}), *why,

@@ -1,4 +1,4 @@
-"""The variants on the report's page: what they differ by, in sentences and in tables."""
+"""The variants on the report page: their differences, in sentences and tables."""
 
 import pandas as pd
 
@@ -24,7 +24,7 @@ def tables(comparisons: list[VariantComparison]) -> list[str]:
         columns = {
             "Model": [row.model for row in comparisons],
             "Variant": [row.variant for row in comparisons],
-            "FLOPs an image": [f"{row.flops_ratio:.2f}" if row.flops_ratio > 0 else "none" for row in comparisons],
+            "FLOPs per image": [f"{row.flops_ratio:.2f}" if row.flops_ratio > 0 else "none" for row in comparisons],
             column: [_amount(place.at) for place in places],
             "Score": [style.score_text(place.score) if place.score else variant_table.OUTSIDE for place in places],
             "Difference": [f"{_points(p.difference.change)} %" if p.difference else "" for p in places],
@@ -35,8 +35,8 @@ def tables(comparisons: list[VariantComparison]) -> list[str]:
         if not any(columns["95 % interval"]):
             del columns["95 % interval"]
         if name == "flops":                             # said at equal images; here it would push the verdict away
-            del columns["FLOPs an image"]
-        explained = "; FLOPs an image are multiples of the baseline's" if "FLOPs an image" in columns else ""
+            del columns["FLOPs per image"]
+        explained = "; FLOPs per image are multiples of the baseline's" if "FLOPs per image" in columns else ""
         parts += [page.paragraph(f"At {words}{explained}. Differences are to the baseline; lower is better."),
                   page.table(list(columns), zip(*columns.values()), numbers=set(range(2, len(columns) - 1)))]
     verdicts = {f"{place.difference.verdict}: {place.difference.reason}" for row in comparisons
@@ -45,7 +45,7 @@ def tables(comparisons: list[VariantComparison]) -> list[str]:
 
 
 def terms(frame: pd.DataFrame) -> list[str]:
-    """What each variant optimised, first and last logged; nothing where no run logged anything."""
+    """The loss of each variant, first and last logged; nothing where no run logged anything."""
     if frame.empty:
         return []
     columns = {"Model": frame["model"], "Variant": frame["variant"], "Seed": frame["seed"],
@@ -53,7 +53,7 @@ def terms(frame: pd.DataFrame) -> list[str]:
                "First logged": frame["first"].map(_number), "Last logged": frame["last"].map(_number)}
     if frame["seed"].nunique() == 1:
         del columns["Seed"]
-    told = ["What each variant optimised: its loss terms, weights included, and the values watched beside them, "
+    told = ["The loss of each variant: its loss terms, weights included, and other watched values, "
             "without a gradient. Terms of different variants share no scale."]
     if frame["term"].str.contains("entropy").any():
         told.append("Entropies are shares of the largest possible. Near 1, teacher_entropy says that targets are "
@@ -65,12 +65,12 @@ def terms(frame: pd.DataFrame) -> list[str]:
 def _sentence(variant: str, rows: list[VariantComparison]) -> str:
     ratios = [row.flops_ratio for row in rows if row.flops_ratio > 0]
     if not ratios:
-        return f"Variant {variant} has no baseline of the same model to stand beside."
+        return f"Variant {variant} has no baseline of the same model to compare with."
     low, high = (f"{end(ratios):.3g}" for end in (min, max))
     cost = low if low == high else f"{low} to {high}"
     told = [f"at {words} the score {_listed([(row.model, getattr(row, name)) for row in rows if row.flops_ratio > 0])}"
             for name, words, _ in PLACES]
-    named = f"Variant {variant} against baseline, {cost} times the training FLOPs an image"
+    named = f"Variant {variant} against baseline, {cost} times the training FLOPs per image"
     return f"{named}: {'; '.join(told)}. {_worth(rows)}{variant_table.outlier_words(rows)}"
 
 

@@ -1,4 +1,4 @@
-"""The answers that stand first on the page: what each variant saves, which choices are on the frontier, how noisy scores are.
+"""The verdicts at the top of the report page: savings of each variant, the frontier, seed noise.
 
 All from ``ditscale.studies.table.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
 """
@@ -102,7 +102,7 @@ def _cost(cost: str, found: Multiplier) -> str:
     """``0.71 times the training FLOPs (multiplier 1.41, 95 % interval 1.2 to 1.6)``."""
     value, bounds = found.overall.value, found.overall.interval
     between = f", 95 % interval {bounds.low:.3g} to {bounds.high:.3g}" if bounds else ""
-    flat = "; flat at a target, noise decides there" if any(at.flat for at in found.targets) else ""
+    flat = "; the curve is flat at a target, where noise dominates" if any(at.flat for at in found.targets) else ""
     return f"{1 / value:.2g} times the {SHORT[cost]} (multiplier {value:.3g}{between}{flat})"
 
 
@@ -116,7 +116,7 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
     of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])
     named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""
-    counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are beaten by none in both "
+    counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are not beaten by any other in both "
                f"{found.score_unit} and {found.cost_unit}")
     without = found.without
     other = (f" Without {', '.join(found.noise.outliers.runs)}, named below: {len(without.points)} of {len(without.cells)}"

@@ -1,4 +1,4 @@
-"""Scaling laws: forms, fits, intervals and correlations, in numpy and scipy alone. Nothing here knows a run directory.
+"""Scaling laws: forms, fits, intervals and correlations, with numpy and scipy only. Nothing here knows run directories.
 
 ``laws`` the forms and ``terms`` what a solver sees of them; ``fitting`` from points to a law (``result``), by ``solver`` from
 ``starts``, or by ``varpro``; ``evidence`` what speaks against it; ``profile`` and ``bootstrap`` how far to trust it; ``approaches``

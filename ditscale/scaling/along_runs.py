@@ -1,4 +1,4 @@
-"""What checkpoints along runs say against a law: lack of fit, a hold-out in time, and a bend. The unit is the run.
+"""Tests of a law on checkpoints along runs: lack of fit, a hold-out in time, and a bend. The unit is the run.
 
 The residuals of one run hang together, so no checkpoint is a repeat of another. Runs at the same points (the seeds of one
 model) are a family, and what their residual curves differ by is the noise, whatever its correlation along the run. All three

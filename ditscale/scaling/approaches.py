@@ -106,7 +106,7 @@ def valley_of(sizes, scores, compute: float, method: str = "parabola", spread: f
     sizes, scores = inputs.numbers("size", sizes), inputs.numbers("score", scores)
     distinct = len(np.unique(sizes))
     if distinct < MIN_SIZES:
-        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; {MIN_SIZES} are needed for an optimum that could be wrong")
+        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; {MIN_SIZES} are needed to find an optimum")
     _require_method(method)
     log_n = np.log(sizes)
     if method == "parabola":
@@ -179,7 +179,7 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
     size, data, score = (np.atleast_1d(inputs.numbers(n, v)) for n, v in (("size", size), ("data", data), ("score", score)))
     shapes = {size.shape, data.shape, score.shape, *([] if compute is None else [np.shape(compute)])}
     if len(shapes) > 1:
-        raise UserError(f"size, data, score and compute must be of equal length; given were {', '.join(map(str, shapes))}")
+        raise UserError(f"size, data, score and compute must be of equal length; got {', '.join(map(str, shapes))}")
     for name, values in (("size", size), ("data", data), ("score", score)):
         inputs.require_positive(name, values)
     found, dropped = find_budgets(Spending(k).compute(size, data) if compute is None else compute, budget, budgets, width)

@@ -1,4 +1,4 @@
-"""How far to trust a law by resampling: percentile intervals from runs drawn with replacement.
+"""Percentile intervals from runs drawn with replacement.
 
 Whole runs are drawn, each with all its points. The checkpoints of one run share its luck, so drawing them one by one would
 promise intervals several times too narrow. Percentile intervals of few runs are too narrow still (``docs/laws.md`` has the

@@ -1,4 +1,4 @@
-"""Points of equal training compute: budgets as stated, or found by clustering.
+"""Points of equal training compute: budgets as given, or found by clustering.
 
 Clustering is complete linkage in ln C: the two neighbouring clusters whose union is narrowest are joined, as long as the union is no
 wider than ``width``. Joining by the gap between neighbours instead chains: points 4 % apart make one budget of any width.
@@ -57,7 +57,7 @@ def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tu
     if budgets is None:
         of_point, why = inputs.numbers("budget", budget), "of no stated budget"
         if of_point.shape != compute.shape:
-            raise UserError(f"budget must be as long as the points, {len(compute)}; given were {of_point.shape}")
+            raise UserError(f"budget must be as long as the points, {len(compute)}; got {of_point.shape}")
     else:
         stated = np.unique(inputs.numbers("budgets", budgets))
         if not stated.size:

@@ -1,4 +1,4 @@
-"""What multipliers, frontiers and times to a quality say, as plain values for JSON: absent numbers are None, never NaN."""
+"""Cards of multipliers, frontiers and times to quality, as plain values for JSON: missing numbers are None, never NaN."""
 
 import math
 from importlib.metadata import version

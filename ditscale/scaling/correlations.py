@@ -1,4 +1,4 @@
-"""Two correlations: the one printed in the DiT paper's Figure 8, and the one of ranks, which needs no law."""
+"""Two correlations: the one of the DiT paper's Figure 8, and the rank correlation, which assumes no law."""
 
 import math
 from dataclasses import dataclass

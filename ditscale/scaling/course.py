@@ -1,4 +1,4 @@
-"""Whether a multiplier holds over the whole range of scores that both variants passed, or where it turns.
+"""Tests whether a multiplier holds over the whole range of scores that both variants passed, or changes sign.
 
 A mean over the range hides a crossing: cheaper early and dearer at the end can still be cheaper on average. So the multiplier is
 taken at many scores over all of the range, ends included, each with Welch's interval, and the mean is REAL only where

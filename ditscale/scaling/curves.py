@@ -35,7 +35,7 @@ class Runs:
         cost, score, runs = as_points(self.cost, self.score, self.runs)
         models = np.full(len(cost), "") if self.models is None else inputs.names("models", self.models, len(cost))
         if models.shape != cost.shape:
-            raise UserError(f"models must be as long as cost; given were cost {cost.shape}, models {models.shape}")
+            raise UserError(f"models must be as long as cost; got cost {cost.shape}, models {models.shape}")
         for name, value in (("cost", cost), ("score", score), ("runs", runs), ("models", models)):
             object.__setattr__(self, name, value)
         if self.images is not None:

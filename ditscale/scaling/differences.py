@@ -1,4 +1,4 @@
-"""Whether two groups of runs score differently: Welch's interval on the log scores, and a verdict that never flatters.
+"""Tests whether two groups of runs score differently: Welch's interval on the log scores, and a conservative verdict.
 
 Two seeds give an interval by formula alone, but of twelve to one in length by luck; under three in a group none is given.
 """

@@ -1,4 +1,4 @@
-"""Frontiers and multipliers drawn on axes that are handed in. Matplotlib is not imported here: axes bring their own methods.
+"""Draws frontiers and multipliers on given axes. Matplotlib is not imported here.
 
 Colours differ in lightness first, and each kind has a marker or a line of its own: they hold in greyscale.
 """

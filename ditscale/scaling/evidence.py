@@ -1,4 +1,4 @@
-"""What speaks against a fit: seeds that agree among themselves but not with the law, and points it was not shown."""
+"""Evidence against a fit: seeds that agree with each other but not with the law, and held-out points."""
 
 import math
 from dataclasses import dataclass

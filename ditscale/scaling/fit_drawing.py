@@ -1,4 +1,4 @@
-"""A fit on matplotlib axes. The axes come from the caller; matplotlib itself is imported nowhere here."""
+"""Draws a fit on given matplotlib axes. Matplotlib is not imported here."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -58,10 +58,10 @@ def _check_far(fit: "Fit", one: bool, to: float, extrapolate: bool) -> None:
         raise UserError("to= needs a law of one variable; ask a law of several with predict()")
     if fit.law is not None and fit.no_extension and to > fit.x_range[1] * (1 + 1e-9) and not extrapolate:
         raise UserError(f"to = {to:.3g} is beyond the data, which end at {fit.x_range[1]:.3g}, and {fit.no_extension}; "
-                        "extrapolate=True draws it all the same")
+                        "extrapolate=True draws it anyway")
     if fit.law is not None and to > FARTHEST * fit.x_range[1] and not extrapolate:
         raise UserError(f"to = {to:.3g} is more than {FARTHEST:g} times beyond the data, which end at {fit.x_range[1]:.3g}; "
-                        "extrapolate=True draws it all the same")
+                        "extrapolate=True draws it anyway")
 
 
 def _draw_curve(fit: "Fit", ax, to: float | None, intervals) -> None:

@@ -1,4 +1,4 @@
-"""From points to a law: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with everything a reader needs to distrust it.
+"""Fits a law to points: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with its diagnostics.
 
 A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fit.status`` says why.
 """
@@ -149,7 +149,7 @@ def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
     weights = np.ones(len(y)) if weights is None else inputs.numbers("weights", weights)
     lengths = {"y": y.shape, "groups": groups.shape, "weights": weights.shape, **{n: c.shape for n, c in columns.items()}}
     if len(set(lengths.values())) > 1 or y.ndim != 1:
-        raise UserError("points must be flat and of equal length; given were " + ", ".join(f"{n} {s}" for n, s in lengths.items()))
+        raise UserError("points must be flat and of equal length; got " + ", ".join(f"{n} {s}" for n, s in lengths.items()))
     inputs.require_positive("weights", weights)
     return Points(form, columns, y, groups, weights)
 
@@ -229,7 +229,7 @@ def _bounds_hit(points: Points, law: Law) -> list[str]:
 
 
 def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: float, at_top: np.ndarray) -> HoldOut | None:
-    """None where too little stays for a law that could be wrong."""
+    """None where too few remain for a law that could be wrong."""
     kept = points.where(~np.isin(points.groups, points.groups[at_top]))
     if not len(kept.y) or not check(kept)[0].ok:
         return None

@@ -1,4 +1,4 @@
-"""The cost-score frontier: what no other choice beats in both, and how sure that is under seed noise.
+"""The cost-score frontier: choices that no other beats in both, with probabilities under seed noise.
 
 A cell is a choice (a model, a variant, a number of images); its points are its seeds. The frontier is of the cells' geometric
 means. Probabilities are of the true means given the data, with noise pooled over cells (Student's t) and nothing known before:

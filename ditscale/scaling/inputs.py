@@ -1,4 +1,4 @@
-"""What a user hands in as points, as flat float64 arrays: lists, numpy arrays and pandas series (by position, never by label).
+"""Converts the user's points to flat float64 arrays: lists, numpy arrays and pandas series (by position, never by label).
 
 Two series whose labels differ are not rows of one table: pairing them by position would join one row's x with another's y.
 """

@@ -1,4 +1,4 @@
-"""What every interval is made of: its level, its two ends, and a law's band."""
+"""The types of intervals: level, two ends, and a law's band."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The forms a score may follow, one small frozen dataclass each: fields are coefficients, ``TERMS`` says the form.
+"""The forms of laws, one small frozen dataclass each: fields are coefficients, ``TERMS`` defines the form.
 
     power_law          y = A x^-alpha                                  DiT's straight lines in log-log
     power_law_floor    y = E + A x^-alpha
@@ -125,7 +125,7 @@ class PowerLawFloor(Law):
 class Chinchilla(Law):
     """``y = E + A * N^-alpha + B * D^-beta`` (2203.15556 eq. 2), and what follows from it under C = k N D.
 
-    k is 6 for a language model's parameters and tokens. Where N is forward FLOPs an image and D images, k is 3.
+    k is 6 for a language model's parameters and tokens. Where N is forward FLOPs per image and D images, k is 3.
     """
 
     NAME: ClassVar[str] = "chinchilla"
@@ -273,7 +273,7 @@ def as_columns(form: type[Law], x) -> dict[str, np.ndarray]:
     if hasattr(x, "keys") and getattr(x, "ndim", 2) == 2:                        # a pandas series has keys too: its labels
         missing = [name for name in form.VARIABLES if name not in x.keys()]
         if missing or len(x.keys()) != len(form.VARIABLES):
-            raise UserError(f"the form {form.NAME} takes {' and '.join(form.VARIABLES)}; given were {', '.join(map(str, x.keys()))}")
+            raise UserError(f"the form {form.NAME} takes {' and '.join(form.VARIABLES)}; got {', '.join(map(str, x.keys()))}")
         return {name: inputs.numbers(name, x[name]) for name in form.VARIABLES}
     x = inputs.numbers("x", x)
     if len(form.VARIABLES) == 1:

@@ -1,4 +1,4 @@
-"""Runs that score far from their siblings: named, with how far and by which rule, and never dropped in silence.
+"""Runs that score far from their siblings: reported with distance and rule, never dropped silently.
 
 Siblings are runs that differ in seed alone, at equal x (a model, variant and number of images). The yardstick is one robust
 standard deviation of ln score for all siblings together: the median of |difference| over all pairs of siblings, / 0.954, which

@@ -1,4 +1,4 @@
-"""Intervals that cover: a coefficient, or the law at some x, is moved and all else refitted until the misfit is too large.
+"""Profile intervals: a coefficient, or the law at some x, is moved and the rest refitted until the misfit is too large.
 
 The profile-likelihood interval in its F form (Bates and Watts 1988, ch. 6): with S the sum of squared residuals of n points,
 p coefficients and t the quantile of Student's distribution, a value belongs to the interval while

@@ -1,4 +1,4 @@
-"""Time to quality: what a run has cost when it first reaches a score, seed by seed. Runs that never do are told, not dropped."""
+"""Time to quality: the cost at which each run first reaches a score. Runs that never reach it are reported, not dropped."""
 
 import math
 from dataclasses import dataclass

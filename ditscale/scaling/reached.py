@@ -1,4 +1,4 @@
-"""What two variants took to a target: for each the model that gets there cheapest, and ln C of each of its runs.
+"""The cost of two variants to reach a target: for each the cheapest model, and ln C of each of its runs.
 
 A model counts where all of its runs, of both variants, pass the target between two checkpoints. Would one variant's be enough, a
 size that the other variant left behind before its first checkpoint would make the two frontiers uneven.

@@ -1,4 +1,4 @@
-"""A fit as data: the law, how it was found, what speaks against it, the card for a file, and a plot."""
+"""The result of a fit: the law, how it was found, evidence against it, a card and a plot."""
 
 import math
 from dataclasses import dataclass
@@ -143,16 +143,16 @@ class Fit:
                 ``no_extension`` says why not; or there is no law.
         """
         if self.law is None:
-            raise UserError(f"there is no law to ask: {self.words}")
+            raise UserError(f"there is no law to evaluate: {self.words}")
         for name, column in as_columns(type(self.law), x).items():
             low, high = self.x_ranges[name]
             worst = column.max() if column.max() / high > low / column.min() else column.min()
             if self.no_extension and not extrapolate and not low * (1 - 1e-9) <= worst <= high * (1 + 1e-9):
                 raise UserError(f"{name} = {worst:.3g} is outside the data ({low:.3g} to {high:.3g}), and {self.no_extension}; "
-                                "extrapolate=True asks all the same")
+                                "extrapolate=True overrides this")
             if not extrapolate and not low / FARTHEST * (1 - 1e-9) <= worst <= high * FARTHEST * (1 + 1e-9):
                 raise UserError(f"{name} = {worst:.3g} is more than {FARTHEST:g} times outside the data ({low:.3g} to {high:.3g}); "
-                                "extrapolate=True asks all the same")
+                                "extrapolate=True overrides this")
         return self.law.evaluate(x)
 
     def intervals(self, at=None):

@@ -1,4 +1,4 @@
-"""What a size and an amount of data cost, ``C = k N^p D^q``, and the size that a Chinchilla surface calls best under it.
+"""The cost of a size and an amount of data, ``C = k N^p D^q``, and the optimal size of a Chinchilla surface under it.
 
 6 N D is one such rule (k = 6, p = q = 1). Compute that was counted term by term is another: embeddings, heads, and vectors that run once
 an image grow with another power of the size, so a study that counts them is given its own compute and the rule is fitted to it.

@@ -1,4 +1,4 @@
-"""Where the solver begins: grids of theta, the published one for Chinchilla's form and one from the data for any."""
+"""Starting points of the solver: grids of theta, the published one for Chinchilla's form and a data-driven one for any form."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What became of an analysis, as data: a status with a sentence, never an exception and never a made-up number.
+"""The status of an analysis with a sentence: never an exception, and never an invented number.
 
 Points come as three arrays of equal length: ``x`` (a cost), ``y`` (a score) and ``groups`` (the run of each point).
 """
@@ -63,7 +63,7 @@ def as_points(x, y, groups=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, y = np.atleast_1d(inputs.numbers("x", x)), np.atleast_1d(inputs.numbers("y", y))
     groups = inputs.names("groups", groups, len(x))
     if x.ndim != 1 or not x.shape == y.shape == groups.shape:
-        raise UserError(f"points must be flat and of equal length; given were x {x.shape}, y {y.shape}, groups {groups.shape}")
+        raise UserError(f"points must be flat and of equal length; got x {x.shape}, y {y.shape}, groups {groups.shape}")
     return x, y, groups
 
 

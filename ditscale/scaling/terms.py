@@ -1,4 +1,4 @@
-"""What the solver sees of a law: ln y as a smooth function of a vector theta, for many theta at once, with its derivatives.
+"""A law as the solver uses it: ln y as a smooth function of a vector theta, for many theta at once, with derivatives.
 
 theta holds the logarithm of every amplitude and each exponent as it is, in the order of the law's fields. Inside, ln x is
 centred on its mean: at ln x near 40 an amplitude and its exponent would otherwise be one direction (the condition number

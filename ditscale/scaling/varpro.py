@@ -1,4 +1,4 @@
-"""Variable projection: a grid on the exponents alone; given these the amplitudes are linear and come from NNLS.
+"""Variable projection: a grid on the exponents; the amplitudes are then linear and come from NNLS.
 
 Only for the square loss of y itself (in ln y the amplitudes are not linear). It shares nothing with the Levenberg-Marquardt
 solver until that polishes the best grid point, so the two check each other. After Open-Athena's VPNLS (2603.22339).

@@ -1,1 +1,1 @@
-"""From a sweep file to run directories and back to one table."""
+"""From a study file to run directories and back to one table."""

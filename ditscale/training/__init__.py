@@ -1,1 +1,1 @@
-"""Training under DeepSpeed. ``loop.py`` is the one page that says how."""
+"""Training under DeepSpeed; ``loop.py`` is the main loop."""

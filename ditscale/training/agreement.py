@@ -1,4 +1,4 @@
-"""All ranks must be able to start, and run the same thing: config, code, versions and data, before anything is built."""
+"""Checks before anything is built that all ranks can start with the same config, code, versions and data."""
 
 import hashlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""``resources.micro_batch: auto``: the largest micro batch that the memory model says fits. The planner asks without torch."""
+"""``resources.micro_batch: auto``: the largest micro batch that fits by the memory model. Also used by the planner, without torch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The gradient's norm, clipping, and steps that are passed over because the gradient is not finite.
+"""Gradient norm, clipping, and skipping steps with a non-finite gradient.
 
 All of it stays on the device: torch's fused optimizers take ``grad_scale`` (clipping) and ``found_inf`` (leave everything as it
 is) as tensors, so no step waits for the host. What happened is read once a log interval. Every rank sees the norm of the whole

@@ -1,4 +1,4 @@
-"""glibc's heap where training runs on a CPU: whether memory that a step frees goes back to the kernel, or stays for the next.
+"""glibc's heap when training on a CPU: whether freed memory returns to the kernel or stays for the next step.
 
 By default each large tensor is mapped when it is made and unmapped when it is freed, and the kernel hands out and clears every
 page of it again a step later: a tenth of a step of DiT-S/8. Where there is no glibc nothing is changed.

@@ -1,4 +1,4 @@
-"""The training loop, top to bottom: draw, noise, predict, step, average, and now and then write things down."""
+"""The training loop: draw, noise, predict, step, average, and periodically log and save."""
 
 import time
 from functools import partial

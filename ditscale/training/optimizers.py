@@ -1,4 +1,4 @@
-"""The optimizers: options, state, bytes, groups, construction: one class an optimizer, and ``OPTIMIZERS`` lists them.
+"""The optimizers: options, state, bytes, groups, construction. One class per optimizer; ``OPTIMIZERS`` lists them.
 
 To add one is a class here and a line in that list. No torch is needed to ask for facts: the config and the memory model do.
 """
@@ -43,13 +43,13 @@ class Optimizer(Section):
         """Raise UserError for what a run asks and this optimizer cannot do."""
         if not self.scales_and_skips:
             raise UserError(f"train.optimizer.name {self.name}: a step of it can be neither clipped nor passed over when a gradient "
-                            "is not finite, as it does not obey grad_scale and found_inf; take one that does, as adamw")
+                            "is not finite, as it does not obey grad_scale and found_inf; take one that does, for example adamw")
 
     def check_stage(self, stage: int, where: str) -> None:
         """Raise UserError where the ZeRO stage hands it less than it needs."""
         if stage and not self.is_elementwise:
-            raise UserError(f"{where} asks for ZeRO stage {stage}, which hands the optimizer flat parts, and {self.name} needs "
-                            "whole matrices; take stage 0, or an elementwise optimizer, as adamw")
+            raise UserError(f"{where} asks for ZeRO stage {stage}, which gives the optimizer flat partitions, and {self.name} needs "
+                            "whole matrices; take stage 0, or an elementwise optimizer, for example adamw")
 
     def as_deepspeed(self, train: "TrainConfig") -> dict | None:
         """The params that a DeepSpeed JSON may repeat in its section ``optimizer``; None where it may not have one."""

@@ -1,4 +1,4 @@
-"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, before the time limit, and when the launcher that started us is gone."""
+"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, before the time limit, and when the launcher has died."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""``resources.profile_steps``: what torch's profiler sees of a few steps, a file a rank, for TensorBoard or Perfetto."""
+"""``resources.profile_steps``: torch's profiler for a few steps, one file per rank, for TensorBoard or Perfetto."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The way of a worker to its first step: what it waits for is said, in the log and in the status, and a stop ends it at once."""
+"""A worker's start until the first step: it reports what it waits for in log and status, and a stop ends it at once."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: to its trackers, and in status.json. Rank 0 writes; terms are true means."""
+"""Telemetry of a training run, to its trackers and status.json. Rank 0 writes; terms are means over all ranks."""
 
 import math
 import resource

@@ -1,4 +1,4 @@
-"""Seconds by part of a step: of the device where there is one, of this thread where there is none."""
+"""Seconds by part of a step: of the device if there is one, otherwise of this thread."""
 
 import time
 from collections import defaultdict

@@ -54,7 +54,7 @@ def test_a_plan_says_it_once(planned, latents, pixels):
     flops = 4 * stable_diffusion_macs(16) * samples
     assert f"{samples} images x 2 x 2.114 GMACs" in said and f"= {flops:.3g} FLOPs" in said and "so they are spent" in said
     [missing] = planned("not/there.beton", 32, 4, NAMES[1])
-    assert "2 x 136.4 GMACs" in missing and "= 5.45e+11 FLOPs an image; the file is not there yet." in missing
+    assert "2 x 136.4 GMACs" in missing and "= 5.45e+11 FLOPs per image; the file is not there yet." in missing
     [unknown] = planned(latents, 4, 4, "someone/else")
     assert "what their encoder costs is not known" in unknown
     assert planned(pixels, 32, 3, None) == [] and planned("not/there.beton", 32, 3, None) == []

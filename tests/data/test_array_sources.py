@@ -47,7 +47,7 @@ def test_arrays_that_do_not_serve(opened, images, tmp_path):
     np.save(tmp_path / "l.npy", np.arange(11))
     for array, labels, message in ((images / 255, None, "float64; store them as uint8"), (images[0, 0], None, "have shape"),
                                    (images[:0], None, "have shape"), (images[..., :2], None, "have shape"),
-                                   (images, np.arange(10), "for 11 images"), (images, np.arange(11) / 2, "whole numbers"),
+                                   (images, np.arange(10), "for 11 images"), (images, np.arange(11) / 2, "integers"),
                                    (images, np.arange(11) - 1, "label -1"),
                                    (images.astype(object), None, "not an array of numbers")):
         np.save(tmp_path / "x.npy", array)
@@ -59,7 +59,7 @@ def test_arrays_that_do_not_serve(opened, images, tmp_path):
     with pytest.raises(UserError, match="needs the arrays images and labels; it has pictures"):
         opened(tmp_path / "x.npz")
     (tmp_path / "y.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:300])
-    with pytest.raises(UserError, match="not a whole .npz"):
+    with pytest.raises(UserError, match="not a complete .npz"):
         opened(tmp_path / "y.npz")
 
 
@@ -89,7 +89,7 @@ def test_parquet(opened, photos, tmp_path):
     with pytest.raises(UserError, match="needs a column 'image'; it has text"):
         opened(tmp_path / "text.parquet")
     (tmp_path / "short.parquet").write_bytes((tmp_path / "text.parquet").read_bytes()[:-9])
-    with pytest.raises(UserError, match="not a whole parquet"):
+    with pytest.raises(UserError, match="not a complete parquet"):
         opened(tmp_path / "short.parquet")
 
 

@@ -152,7 +152,7 @@ def test_the_same_build_again(source, photos, tmp_path):
     assert stamps == [os.stat(tmp_path / name).st_mtime_ns for name in ("x.beton", "x.json")]
     assert "is another build: shape [3, 24, 24], not [3, 32, 32]" in refused(source, out, size=32)
     (source / "cat" / "1.png").write_bytes(photos["cat/2.png"])
-    assert "is of other images or labels" in refused(source, out)
+    assert "exists already with other images or labels" in refused(source, out)
     (source / "cat" / "1.png").write_bytes(photos["cat/1.png"])
     content = bytearray(out.read_bytes())
     content[2**21 + 5] ^= 1
@@ -168,13 +168,13 @@ def test_where_it_cannot_be_written(source, tmp_path):
     (tmp_path / "x.json").write_text("{}")
     for out, message in ((tmp_path, "is a folder; name the file to write"), (tmp_path / "x.bin", "ends in .beton"),
                          (tmp_path / "file" / "x.beton", "cannot be written: Not a directory"),
-                         (tmp_path / "x.beton", "x.json: exists and is no manifest of ours")):
+                         (tmp_path / "x.beton", "x.json: exists and is not a manifest of ditscale")):
         assert message in refused(source, out)
     assert "no such file or folder" in refused(tmp_path / "nowhere", tmp_path / "new" / "x.beton")
     (tmp_path / ".y.beton.partial").mkdir()
     with open(tmp_path / ".y.beton.partial" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another build of it is under way" in refused(source, tmp_path / "y.beton")
+        assert "another build of it is running" in refused(source, tmp_path / "y.beton")
     assert sorted(os.listdir(tmp_path)) == [".y.beton.partial", "file", "source", "x.json"]
 
 
@@ -271,7 +271,7 @@ def test_chunks_of_other_options_are_not_taken(broken, tmp_path):
 
 def test_a_worker_that_dies(source, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "make_chunk", _die)
-    assert "a worker process died, was memory short?" in refused(source, tmp_path / "x.beton", workers=2)
+    assert "a worker process died (out of memory?)" in refused(source, tmp_path / "x.beton", workers=2)
     assert os.listdir(tmp_path) == ["source"]
 
 

@@ -105,7 +105,7 @@ def test_a_stopped_encoding_goes_on(pixels, latents, kl, tmp_path, small_parts, 
         encode(pixels, tmp_path / "x.beton", kl, batch=5, bits="bf16", say=quiet)
     lines = []
     encode(pixels, tmp_path / "x.beton", kl, batch=4, say=lines.append)
-    assert "going on from 16 of 45 images" in lines[0] and "45 of 45 images encoded" in lines[-2] and "images/s" in lines[-2]
+    assert "continuing from 16 of 45 images" in lines[0] and "45 of 45 images encoded" in lines[-2] and "images/s" in lines[-2]
     assert (tmp_path / "x.beton").read_bytes() == latents.read_bytes() and not parts.exists()
     encode(pixels, tmp_path / "x.beton", kl, batch=4, say=lines.append)
     assert "already there" in lines[-1]

@@ -87,11 +87,11 @@ def test_shards_without_labels_are_asked_about(png, tmp_path, opened, refused, p
     (tmp_path / "s").mkdir()
     for number in range(2):
         packed(tmp_path / "s" / f"{number:05d}.tar", {f"{number}{n}.png": png[n] for n in range(3)})
-    assert "its shards hold no labels, neither .cls nor .json; --unlabeled" in refused(tmp_path / "s")
+    assert "its shards hold no labels, neither .cls nor .json; use --unlabeled" in refused(tmp_path / "s")
     source = opened(tmp_path / "s", unlabeled=True)
     assert source.labels.tolist() == [0] * 6 and source.class_names is None and source.classes == 1
     (tmp_path / "s" / "00001.tar").write_bytes(b"x" * 5000)
-    assert "00001.tar: not a whole tar archive" in refused(tmp_path / "s")
+    assert "00001.tar: not a complete tar archive" in refused(tmp_path / "s")
 
 
 def test_class_folders_with_json_beside_the_images(png, tree, opened):
@@ -179,7 +179,7 @@ def test_tiny_imagenet(png, tree, above, opened, contents, refused):
     assert train.class_names == val.class_names == list(WNIDS)
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and val.labels.tolist() == [1, 0, 2, 1]
     assert [content for content, _ in contents(val).values()] == png[6:10]
-    assert "the images of split test lie in no class folders" in refused(path, split="test")
+    assert "the images of split test are in no class folders" in refused(path, split="test")
     assert opened(path, split="test", unlabeled=True).labels.tolist() == [0]
     alone = opened(path / above / "val")
     assert alone.class_names == list(WNIDS) and alone.labels.tolist() == [1, 0, 2, 1]
@@ -194,7 +194,7 @@ def test_a_split_that_lacks_a_class_is_an_error_unless_asked_for(png, tree, open
 
 
 @pytest.mark.parametrize("line, words", [("val_9.JPEG n01440764", "line 4 is not an image's name"), ("val_9.JPEG\t", "line 4"),
-                                         ("val_0.JPEG\tn2", "line 4"), ("other.JPEG\tn1", "1 of its 4 names are no images of")])
+                                         ("val_0.JPEG\tn2", "line 4"), ("other.JPEG\tn1", "1 of its 4 names are not images of")])
 def test_annotations_that_do_not_serve(png, tree, line, words, refused):
     files = tiny(png)
     files["val/val_annotations.txt"] += line.encode()
@@ -290,4 +290,4 @@ def test_the_command_builds_what_it_says(png, tmp_path, packed):
     again = CliRunner().invoke(main, [*command, "--first-label", "1"])
     assert again.exit_code == 0 and "already there, checked" in again.stdout
     other = CliRunner().invoke(main, [*command, "--unlabeled"])
-    assert other.exit_code == 2 and "exists already and is of other images or labels" in other.stderr
+    assert other.exit_code == 2 and "exists already with other images or labels" in other.stderr

@@ -81,7 +81,7 @@ def test_one_class_and_no_class(photos, tree, opened, refused):
     assert one.classes == 1 and one.class_names == ["cat"] and "one class only, 'cat'" in one.notes[0]
     flat = opened(tree({f"{i}.png": photos[f"cat/{i}.png"] for i in range(3)}, "flat"))
     assert flat.labels.tolist() == [0, 0, 0] and flat.class_names is None and "unconditional" in flat.notes[0]
-    assert "1 images lie beside the class folders, as 5.png" in refused(
+    assert "1 images are next to the class folders, for example 5.png" in refused(
         tree({"5.png": b"", "cat/1.png": b""}, "mixed"))
 
 
@@ -111,9 +111,9 @@ def test_the_archive_of_stylegan(photos, tmp_path, opened, packed):
     ("l.csv", "a.png,0\n", "first line must be: name,label"), ("l.csv", "", "first line must be"),
     ("l.csv", "name,label\n", "holds no labels"), ("l.csv", "name,label\na.png,0\na.png,1\n", "names a.png twice"),
     ("l.csv", "name,label\na.png\n", "line 2"), ("l.csv", "name,label\nb.png,0\n", "no label for 1 of 1 images, as a.png"),
-    ("l.csv", "name,label\na.png,0\nb.png,0\n", "1 of its 2 names are no images of .*, as b.png"),
+    ("l.csv", "name,label\na.png,0\nb.png,0\n", "1 of its 2 names are not images of .*, as b.png"),
     ("l.csv", "name,label\na.png,-1\n", "label -1 is not between 0"), ("l.csv", "name,label\na.png,1000000\n", "label 1000000"),
-    ("l.json", "{", "not of the form"), ("l.json", '{"labels": [["a.png", [0.5]]]}', "whole numbers"),
+    ("l.json", "{", "not of the form"), ("l.json", '{"labels": [["a.png", [0.5]]]}', "integers"),
     ("l.txt", "", r"are a \.csv"),
 ])
 def test_labels_files_that_do_not_serve(photos, tree, tmp_path, name, content, message, refused):
@@ -141,7 +141,7 @@ def test_archives_that_do_not_serve(photos, tmp_path, suffix, refused, packed):
 def test_compressed_archives_cut_short(photos, tmp_path, mode, refused, packed):
     path = packed(tmp_path / "x.tar.gz", photos, mode)
     path.write_bytes(path.read_bytes()[:-2000])
-    assert "not a whole tar archive" in refused(path)
+    assert "not a complete tar archive" in refused(path)
 
 
 def test_links_in_an_archive(tmp_path, refused):

@@ -160,7 +160,7 @@ def test_other_settings_need_another_network_or_reference(run, digits, tmp_path)
     assert "no such file" in refused(run.path, "reference_path=/nowhere.npz")
     assert "statistics only" in _with_statistics(run, digits, tmp_path, refused)
     assert "sfid" in refused(run.path, "also=[sfid]")
-    assert "no run's directory" in refused(tmp_path, "--all")
+    assert "is not a run directory" in refused(tmp_path, "--all")
     checkpoint = run.checkpoints / "images-000000000320"
     (checkpoint / "state.json").write_text("{}")
     assert f"give its run: ditscale evaluate {run.path} --images 320" in refused(checkpoint)

@@ -103,7 +103,7 @@ def test_npz_is_streamed(tmp_path, save):
     ({"arr_0": np.zeros((0, 4, 4, 3), np.uint8)}, "shape"),
     ({"arr_0": np.asfortranarray(np.zeros((2, 4, 4, 3), np.uint8))}, "Fortran"),
     ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.arange(3)}, r"shape \(3,\) for 2 images"),
-    ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.array([0.5, 1])}, "whole numbers"),
+    ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.array([0.5, 1])}, "integers"),
     ({"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "arr_1": np.array(["cat", None])}, "not an array of numbers"),
     ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, "no array arr_0 .* it has images"),
 ])
@@ -116,7 +116,7 @@ def test_wrong_npz(arrays, words, tmp_path):
 def test_damaged_files(images, tmp_path):
     np.savez(tmp_path / "s.npz", images.transpose(0, 2, 3, 1))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "s.npz").read_bytes()[:2000])
-    with pytest.raises(UserError, match="not a whole .npz"):
+    with pytest.raises(UserError, match="not a complete .npz"):
         open_images(tmp_path / "cut.npz")
     with zipfile.ZipFile(tmp_path / "s.npz") as file, zipfile.ZipFile(tmp_path / "short.npz", "w") as short:
         short.writestr("arr_0.npy", file.read("arr_0.npy")[:-5])

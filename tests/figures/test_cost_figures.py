@@ -80,7 +80,7 @@ def test_an_outlier_is_named_in_figure_and_caption(variants):
 def test_one_seed_is_no_verdict_and_one_variant_no_arrow(study, variants):
     drawing = cost_quality.draw(make_variants(study, seeds=(0,)), options())
     assert all(text.endswith("INCONCLUSIVE") and "to" not in text.split("×")[1] for text in texts(drawing))
-    assert "One seed a curve" in drawing.caption and not drawing.figure.axes[0].collections
+    assert "One seed per curve" in drawing.caption and not drawing.figure.axes[0].collections
     alone = cost_quality.draw(variants[variants["variant"] == "masked"], options())
     assert not texts(alone) and alone.card is None and "no two variants of one model" in alone.caption
 
@@ -99,7 +99,7 @@ def test_costs_in_hours_and_money(variants):
 
 def test_two_recipes_are_no_repetitions(variants):
     variants.loc[variants["seed"] == 1, "recipe"] = "other"
-    with pytest.raises(UserError, match="trained by 2 recipes, which are no repetitions"):
+    with pytest.raises(UserError, match="trained by 2 recipes, which are not repetitions"):
         cost_quality.draw(variants, options())
     with pytest.raises(UserError, match="--over nothing: no such variant"):
         cost_quality.draw(variants, options(over="nothing"))
@@ -112,7 +112,7 @@ def test_published_points_get_no_arrows(repository, tmp_path, capsys):
     assert cost_quality.main([folder, "--out", str(tmp_path), "--cost", "images_seen"]) == 0
     points, caption = pd.read_csv(tmp_path / "cost_quality.csv"), (tmp_path / "cost_quality.txt").read_text()
     assert {"DiT-XL/2", "MDT-XL/2", "MaskDiT-XL/2", "SD-DiT-XL/2"} <= set(points["model"])
-    assert "nothing is read off between different papers' recipes" in caption and not (tmp_path / "cost_quality.json").exists()
+    assert "nothing is interpolated between different papers' recipes" in caption and not (tmp_path / "cost_quality.json").exists()
     assert cost_quality.main([folder, "--out", str(tmp_path), "--cost", "accelerator_hours"]) == 0
     assert pd.read_csv(tmp_path / "cost_quality.csv")[["model", "cost"]].values.tolist() == [["MaskDiT-XL/2", 2080.0]]
     assert "SD-DiT-XL/2" in (tmp_path / "cost_quality.txt").read_text()                 # among those of unknown cost

@@ -199,6 +199,6 @@ def test_seeds_are_thin_lines_around_a_mean_with_a_band(study):
     own = table[table["model"] == "DiT-nano/2"].groupby("train_flops")["score"]
     nano = means[-1]
     assert nano.get_ydata() == pytest.approx(np.exp(own.apply(lambda v: np.log(v).mean())).to_numpy())
-    assert "Thin lines are seeds" in drawing.caption and "one curve a model" in drawing.caption and len(drawing.points) == 88 * 4
+    assert "Thin lines are seeds" in drawing.caption and "one curve per model" in drawing.caption and len(drawing.points) == 88 * 4
     names = [text.get_text() for text in axes.texts]
     assert len(names) == len(set(names)) == 11

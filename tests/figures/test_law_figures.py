@@ -53,7 +53,7 @@ def test_curve_band_hold_out_and_card(study, tmp_path):
     assert f"held out: rms {style.percent(error)}" in legend
     far = scaling_law.draw(table, options(extrapolate=10.0))
     assert lines(far, True)[0].get_xdata().max() == pytest.approx(10 * table["train_flops"].max())
-    assert "farther than these points can tell" in far.caption
+    assert "farther than these points support" in far.caption
     paths = style.save(drawing, tmp_path)
     assert json.loads(paths[-1].read_text())["interval"]["method"] == "profile likelihood, F form"
     with pytest.raises(UserError, match="--extrapolate 0.5"):
@@ -195,7 +195,7 @@ def test_compute_that_no_rule_describes_gives_no_optimum_of_the_surface(own_comp
     rows = pd.read_csv(own_compute_csv)
     rows.assign(train_flops=rows["train_flops"] * np.resize([1.0, 1.6], len(rows))).to_csv(own_compute_csv, index=False)
     card, caption, _ = run_isoflop(own_compute_csv, tmp_path)
-    assert not card["approach_3"]["optima"] and card["approach_3"]["exponent"] is None and "No optimum of the surface is told" in caption
+    assert not card["approach_3"]["optima"] and card["approach_3"]["exponent"] is None and "No optimum of the surface is reported" in caption
     assert "its runs' FLOPs differ by" in caption
 
 

@@ -58,7 +58,7 @@ def test_each_term_has_a_row_and_lonely_models_are_left_out(mixed, tmp_path, mad
     rows = [axes.get_ylabel() for axes in drawing.figure.axes[::2]]
     assert rows == ["generative\nloss", "reconstruction\nloss", "generative full\nloss", "generative masked\nloss"]
     assert set(drawing.points["size"]) == {"pico"} and "Left out, they have one variant alone: DiT-atto/2" in drawing.caption
-    assert "colour for the training variant" in drawing.caption
+    assert "color for the training variant" in drawing.caption
 
 
 def test_loss_curves_from_the_command_line(runs, tmp_path, monkeypatch, capsys, made):

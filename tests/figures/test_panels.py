@@ -34,7 +34,7 @@ def test_block_designs_over_images_and_over_flops(blocks, study, made):
     assert len(drawing.points) == 4 * 3 * 4 and len(left.collections) == len(right.collections) == 4
     assert "cross-attention 1.16" in drawing.caption and "Student's 95 % intervals" in drawing.caption
     one_seed = block_designs.draw(made.blocks(study()))
-    assert not one_seed.figure.axes[0].collections and "no difference here is shown" in one_seed.caption
+    assert not one_seed.figure.axes[0].collections and "no difference here is distinguishable" in one_seed.caption
 
 
 def test_block_designs_refuse_what_is_no_comparison_of_blocks(blocks):

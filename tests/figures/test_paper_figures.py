@@ -113,7 +113,7 @@ def test_sampling_compute_counts_who_wins(sampled):
 
 
 def test_sampling_compute_refuses_what_it_cannot_count(sampled):
-    with pytest.raises(UserError, match=r"every score is of 16 model evaluations an image.*ditscale evaluate RUN sampling_steps="):
+    with pytest.raises(UserError, match=r"every score is of 16 model evaluations per image.*ditscale evaluate RUN sampling_steps="):
         sampling_compute.draw(sampled(16))
     part = [sampled(nfe, guidance_scale=2.0, guidance_interval="[0.1, 0.7]").assign(guidance_scale=2.0) for nfe in NFES]
     with pytest.raises(UserError, match=r"guidance acts on the noise levels \[0.1, 0.7\] only"):

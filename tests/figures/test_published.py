@@ -52,7 +52,7 @@ def test_the_table_does_not_decide_where_xl2_overtakes_xl4(dit):
     usable, _ = study_table.scored(dit)
     pairs = {(coarse, fine): crossing for coarse, fine, crossing in overtaking.by_patch(usable)}
     assert len(pairs) == 8 and pairs["DiT-XL/4", "DiT-XL/2"].order is Order.NO_SHARED_COST
-    assert "Where one patch size overtakes another is not in these data" in training_compute.draw(dit).caption
+    assert "These data do not show where one patch size overtakes another" in training_compute.draw(dit).caption
     flops = usable[usable["size"] == "XL"].groupby("patch_size")["train_flops"]
     assert flops.max()[4] < 2e19 < flops.min()[2]
 
@@ -143,7 +143,7 @@ def test_another_metric_guidance_or_length_is_refused(own, study):
     rows = published.load(["dit"])
     with pytest.raises(UserError, match="the scores here are fd_digits_cnn: other features"):
         beside.choose(study(), rows, unverified=False)
-    with pytest.raises(UserError, match="no published result can stand beside this study: 19 of another guidance"):
+    with pytest.raises(UserError, match="no published result can be compared with this study: 19 of another guidance"):
         beside.choose(own.assign(guidance_scale=4.0), rows, unverified=False)
     with pytest.raises(UserError, match="no published result at 5,000,000 images seen.* 102,400,000"):
         gflops.draw(own.assign(images_seen=5_000_000), beside.choose(own, rows, unverified=False))
@@ -183,7 +183,7 @@ def test_a_published_table_with_a_fault_is_refused(tmp_path):
     path = tmp_path / "mine.csv"
     for change, message in (
         (lambda rows: rows.drop(columns=["gflops", "nfe"]), "needs the columns 'gflops', 'nfe'"),
-        (lambda rows: rows.assign(fid=["good", *rows["fid"][1:]]), "line 2: fid 'good' is no number"),
+        (lambda rows: rows.assign(fid=["good", *rows["fid"][1:]]), "line 2: fid 'good' is not a number"),
         (lambda rows: rows.assign(fid=""), "none of its 19 rows states an FID"),
         (lambda rows: rows.assign(verified="memory"), "none of its 19 results is verified"),
     ):

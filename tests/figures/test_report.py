@@ -147,7 +147,7 @@ def test_findings_are_no_stronger_than_the_data(study):
 
     title, text = said(study())
     assert title.startswith("fd_digits_cnn falls from") and "Twice the training compute C lowers the score by" in text
-    assert "One seed a model" in text and "by profile, 12 runs, 10 degrees of freedom" in text
+    assert "One seed per model" in text and "by profile, 12 runs, 10 degrees of freedom" in text
     title, text = said(study(alpha=0.0, noise=0.2))
     assert title == "No trend of fd_digits_cnn with compute is shown by 12 runs" and "the interval holds zero" in text
     title, text = said(study(alpha=-0.3))

@@ -53,7 +53,7 @@ def test_what_is_not_told_apart_is_said(rows, made):
     assert "INCONCLUSIVE against" in noisy
     one_seed = made.sweep(rows[rows["seed"] == 0], RATIOS, 0.25, "mask_ratio")
     drawing = sweeps.draw(one_seed, "mask_ratio")
-    assert "One seed a curve: no difference here is shown" in drawing.caption and not drawing.figure.axes[0].collections
+    assert "One seed per curve: no difference here is distinguishable" in drawing.caption and not drawing.figure.axes[0].collections
     edge = sweeps.draw(made.sweep(rows, RATIOS, 0.1, "mask_ratio", noise=0.0), "mask_ratio").caption
     assert "lowest at 0.1" in edge and "the end of the sweep: the best may lie beyond" in edge
 

@@ -14,7 +14,7 @@ from ditscale.figures.plots import variants
 from ditscale.report import report, sources
 from ditscale.scaling.differences import compare_scores
 
-COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs an image
+COST = {"baseline": 100, "masked": 50, "mdt": 200}      # training FLOPs per image
 IMAGES = (1000, 2000, 4000)
 
 
@@ -143,7 +143,7 @@ def test_figure_shows_each_run_in_both_panels(mixed, tmp_path):
     assert len(drawing.points) == 6 * 4 and set(drawing.points["model"]) == {"DiT-pico/2", "DiT-nano/2"}
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts() if text.get_text().strip()]
     assert set(legend) == {"baseline", "masked", "mdt", "pico/2", "nano/2", "compared here", "floor"}
-    assert "One seed a variant: no difference here is shown" in drawing.caption
+    assert "One seed per variant: no difference here is distinguishable" in drawing.caption
     for name in ("first", "again"):
         (tmp_path / name).mkdir()
         paths = style.save(variants.draw(mixed), tmp_path / name)
@@ -174,7 +174,7 @@ def test_mixed_study_gets_every_part(mixed, serve, tmp_path, capsys):
     order = [page.index(f"<h2>{heading}</h2>") for heading in ("Score against training compute", "Variants", "Samples")]
     assert order == sorted(order) and page.count("<svg viewBox") == 6 and page.count("Drawn from 12 baseline runs only.") == 5
     for said in ("Scaling is told by 12 baseline runs.",
-                 "Variant masked against baseline, 0.6 times the training FLOPs an image",
+                 "Variant masked against baseline, 0.6 times the training FLOPs per image",
                  "at equal images the score is 10.0 % higher on pico/2 and 10.0 % higher on nano/2",
                  "INCONCLUSIVE (one seed gives no estimate of the noise)", "<th>Variant</th>",
                  "baseline 12, masked 2, mdt 2",

@@ -71,7 +71,7 @@ def test_dit_is_taken_as_it_is():
     ({"blocks.1.mlp.fc1.weight": None}, "there is no 'blocks.1.mlp.fc1.weight'"),
     ({"blocks.0.mlp.fc1.weight": torch.zeros(7, 24)}, r"'blocks.0.mlp.fc1.weight' is \(7, 24\), not \(96, 24\)"),
     ({"final_layer.linear.weight": torch.zeros(13, 24)}, "has 13 outputs where 12 or 24 belong"),
-    ({"blocks.0.attn.q_norm.weight": torch.ones(8)}, "hold 'blocks.0.attn.q_norm.weight', which its published model has not"),
+    ({"blocks.0.attn.q_norm.weight": torch.ones(8)}, "hold 'blocks.0.attn.q_norm.weight', which its published model does not have"),
 ])
 def test_what_is_not_the_peers_is_refused(name, change, words):
     state = peer(BARE[name]).state_dict() | change

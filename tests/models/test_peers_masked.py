@@ -94,7 +94,7 @@ def without(state, ending):
     ("maskdit", mdt()[1], 2, ["these are not weights of MaskDiT", "decoder_layer.linear.weight"]),
     ("maskdit", without(maskdit()[1], "embedding_table.weight"), 2, ["y_embedder.embedding_table.weight"]),
     ("maskdit", without(maskdit()[1], "decoder_blocks.1.mlp.fc1.bias"), 2, ["there is no 'decoder_blocks.1.mlp.fc1.bias'"]),
-    ("maskdit", maskdit()[1] | {"cls_token": torch.zeros(1, 1, 32)}, 2, ["hold 'cls_token', which its published model has not"]),
+    ("maskdit", maskdit()[1] | {"cls_token": torch.zeros(1, 1, 32)}, 2, ["hold 'cls_token', which its published model does not have"]),
     ("mdt", maskdit()[1], 2, ["these are not weights of MDT", "relative_position_bias_table"]),
     ("mdt", mdt()[1], 4, ["these weights are not of 4 heads", "(52, 2)"]),
     ("mdt", mdt(2, 1)[1], 2, ["decoder_depth 2 of MDT's 2 blocks: give 1 to 1"]),

@@ -45,7 +45,7 @@ def test_sizes_need_no_torch():
 def test_sizes_between_the_named_ones():
     name = parse_model_name("DiT-14x448/2")
     assert (name.dims, str(name)) == (Size(14, 448, 7), "DiT-14x448/2")
-    for wrong, words in (("DiT-14x450/2", "448 would do"), ("DiT-0x448/2", "depth x width"), ("DiT-14x/2", "depth x width"),
-                         ("DiT-2x30/2", "64 would do")):
+    for wrong, words in (("DiT-14x450/2", "448 would work"), ("DiT-0x448/2", "depth x width"), ("DiT-14x/2", "depth x width"),
+                         ("DiT-2x30/2", "64 would work")):
         with pytest.raises(UserError, match=words):
             parse_model_name(wrong)

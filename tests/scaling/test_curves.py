@@ -1,4 +1,4 @@
-"""One monotone curve a run: against scikit-learn's isotonic regression and known laws; nothing beyond its ends."""
+"""One monotone curve per run: against scikit-learn's isotonic regression and known laws; nothing beyond its ends."""
 
 import numpy as np
 import pytest

@@ -69,7 +69,7 @@ def test_numbers_written_as_text_are_numbers(table):
     (lambda t: (t.train_flops, t.score[:5], None), "points must be flat and of equal length"),
     (lambda t: (t.train_flops, 3.0, None), "points must be flat and of equal length"),
     (lambda t: (t.train_flops, t.score, t.run.where(t.N > 1e6)), "groups has no value at place"),
-    (lambda t: (t, t.score, None), "the form power_law takes x; given were N, D"),
+    (lambda t: (t, t.score, None), "the form power_law takes x; got N, D"),
 ])
 def test_what_means_nothing_is_one_line(table, change, message):
     x, y, groups = change(table)

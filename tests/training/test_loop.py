@@ -110,7 +110,7 @@ def test_damaged_checkpoint_is_passed_over(make_run, world):
     train(config, run, world, stop=stop_after(7))                                 # checkpoints at 5 and 7 steps
     newest = list_checkpoints(run)[-1] / "masters.safetensors"
     newest.write_bytes(newest.read_bytes()[:-8])
-    with pytest.warns(UserWarning, match="passed over: masters.safetensors does not match"):
+    with pytest.warns(UserWarning, match="skipped: masters.safetensors does not match"):
         assert train(config, run, world)
     assert losses(run) == losses(whole)
 

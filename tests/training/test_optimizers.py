@@ -146,7 +146,7 @@ def test_one_that_needs_whole_matrices_is_refused_where_it_gets_flat_parts(make_
     register(Matrices)
     changes = {**FP32, "train.optimizer": {"name": "matrices"}}
     config, _ = make_run("flat", {**changes, "resources.deepspeed": f"ds_configs/{strategy}.json"})
-    with pytest.raises(UserError, match=f"stage {strategy[-1]}, which hands the optimizer flat parts, and matrices needs"):
+    with pytest.raises(UserError, match=f"stage {strategy[-1]}, which gives the optimizer flat partitions, and matrices needs"):
         deepspeed_config(config, 1)
     config, _ = make_run("whole", {**changes, "resources.deepspeed": "ds_configs/zero0.json"})
     assert deepspeed_config(config, 1)

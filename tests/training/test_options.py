@@ -128,6 +128,6 @@ def test_user_errors_name_the_averages(make_run):
                               ("train.ema_decays", [1.0], "train.ema_decays has 1.0; give numbers above 0 and below 1"),
                               ("train.ema_lengths", [0.1, 0.1], "has a number twice"),
                               ("evaluation.every_images", 500, "500 is not a multiple of train.checkpoint_every_images 320"),
-                              ("resources.time_limit_minutes", 2.0, "time_margin_minutes 3.0 leaves nothing of")]:
+                              ("resources.time_limit_minutes", 2.0, "time_margin_minutes 3.0 leaves no time of")]:
         with pytest.raises(UserError, match=words):
             make_run(changes={key: value})

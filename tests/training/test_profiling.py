@@ -44,5 +44,5 @@ def test_a_run_that_ends_within_the_window_writes_what_there_is(make_run, world)
 def test_what_is_no_range_of_the_runs_steps_is_one_line(make_run, window):
     with pytest.raises(UserError) as said:
         make_run(changes={**SHORT, "resources.profile_steps": window})
-    assert f"resources.profile_steps [{window[0]}, {window[1]}] is no range of steps of this run, which has 6" in str(said.value)
+    assert f"resources.profile_steps [{window[0]}, {window[1]}] is not a range of steps of this run, which has 6" in str(said.value)
     assert "\n" not in str(said.value)

@@ -223,7 +223,7 @@ def test_a_launch_over_two_hosts_that_is_stopped_saves_a_checkpoint(hosts, study
     os.kill(_child(launcher.pid), signal.SIGTERM)
     said, _ = launcher.communicate(timeout=120)
     [run] = [RunDir(path) for path in tmp_path.glob("stopped/study/*/")]
-    assert "stopped; the same command goes on from here" in said, said
+    assert "stopped; run the same command to continue" in said, said
     assert run.status()["state"] == PREEMPTED and list_checkpoints(run) and not run.is_locked()
     assert 0 < run.status()["images_seen"] < 64000
 

@@ -156,7 +156,7 @@ def test_a_checkpoint_without_its_teacher_is_passed_over(make_run, world):
     config, run = make_run("damaged", {"objective": VARIANTS["discriminative"]})
     train(config, run, world, stop=stop_after(7))
     (list_checkpoints(run)[-1] / "teacher.safetensors").unlink()
-    with pytest.warns(UserWarning, match="passed over: teacher.safetensors is missing"):
+    with pytest.warns(UserWarning, match="skipped: teacher.safetensors is missing"):
         assert train(config, run, world)
     assert terms(run) == terms(whole)
 

@@ -1,4 +1,4 @@
-"""Where images come from: one file a kind, one interface (``base.Source``). ``open_source`` looks at the path and picks."""
+"""Sources of images: one file per kind, one interface (``base.Source``). ``open_source`` chooses by the path."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Image files in a .zip or a .tar, read where they lie: nothing but a compressed tar is unpacked, and that to one plain tar.
+"""Image files in a .zip or .tar, read in place; only a compressed tar is unpacked, to one plain tar.
 
 A tar of tars, one a class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as class folders.
 """
@@ -67,7 +67,7 @@ def open_zip(request: Request) -> Source:
         with zipfile.ZipFile(path) as file:
             members = [member for member in file.infolist() if not member.is_dir()]
     except DAMAGE as error:
-        raise UserError(f"{path}: not a whole zip archive: {error}") from None
+        raise UserError(f"{path}: not a complete zip archive: {error}") from None
     if any(member.flag_bits & 1 for member in members):
         raise UserError(f"{path}: is locked with a password; pack it again without one")
     names = [member.filename for member in members]
@@ -83,7 +83,7 @@ def open_tar(request: Request) -> Source:
     try:
         plain = _plain_tar(path, request.scratch)
     except DAMAGE as error:
-        raise UserError(f"{path}: not a whole tar archive: {error}") from None
+        raise UserError(f"{path}: not a complete tar archive: {error}") from None
     places, reader = dict(members_of(path, plain)), RangesReader(plain)
     layout = arrange(request, list(places), lambda name: reader.read(places[name]))
     return layout.source(f"tar archive {path.name}", [places[name] for name in layout.names], reader, stamp(path))
@@ -101,7 +101,7 @@ def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:
             with tarfile.open(plain, "r:") as tar:
                 found = list(_members(path, tar))
     except DAMAGE as error:
-        raise UserError(f"{path}: not a whole tar archive: {error}") from None
+        raise UserError(f"{path}: not a complete tar archive: {error}") from None
     check_names(path, [name for name, _ in found])
     return found
 
@@ -165,7 +165,7 @@ def check_names(path: Path, names: list[str]) -> None:
     seen = set()
     for name in names:
         if name.startswith(("/", "\\")) or ".." in name and ".." in name.replace("\\", "/").split("/"):
-            raise UserError(f"{path}: holds the name '{name}', which points out of the archive; it is not to be trusted")
+            raise UserError(f"{path}: holds the name '{name}', which points outside the archive; it is not safe")
         if name in seen:
-            raise UserError(f"{path}: holds two files of the name {name}; which one counts is not clear, pack it again")
+            raise UserError(f"{path}: holds two files of the name {name}; it is ambiguous; pack it again")
         seen.add(name)

@@ -95,7 +95,7 @@ def _in_split(request: Request, found: Table | None, split: Split, shown: list[s
             return _by_table(request, *table, split.names, split.below, split.name or "all", notes,
                              split.known if split.name else ())
         if shards:
-            raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; --unlabeled takes their images")
+            raise UserError(f"{request.path}: its shards hold no labels, neither .cls nor .json; use --unlabeled for images without labels")
     return _by_folder(request, split, notes)
 
 
@@ -144,10 +144,10 @@ def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
     """Classes are the folders below the root, or below each split: those of all splits, so that their numbers agree."""
     loose = [name for name, folder in zip(split.names, split.classes) if folder is None]
     if 0 < len(loose) < len(split.names):
-        raise UserError(f"{request.path}: {len(loose)} images lie beside the class folders, as {loose[0]}; "
+        raise UserError(f"{request.path}: {len(loose)} images are next to the class folders, for example {loose[0]}; "
                         "move each into a class folder, or give --labels")
     if loose and split.known and not request.as_images:
-        raise UserError(f"{request.path}: the images of split {split.name} lie in no class folders, as {loose[0]}, and other splits "
+        raise UserError(f"{request.path}: the images of split {split.name} are in no class folders, for example {loose[0]}, and other splits "
                         f"have {len(split.known)} classes; give --labels FILE, or --unlabeled for images without labels")
     if loose:
         notes = [*notes, "no class folders and no labels: all images are of one class, 0, for unconditional training"]
@@ -184,7 +184,7 @@ def _published(request: Request, split: Split, files: list[str], read) -> Table 
                                 "takes them without")
             if kaggle:
                 return f"{request.path}/{kaggle}", parse_labels(kaggle, read(kaggle))
-            raise UserError(f"{request.path}: these are ImageNet's validation images, whose labels lie in another file: give --labels "
+            raise UserError(f"{request.path}: these are ImageNet's validation images, whose labels are in another file: give --labels "
                             f"{imagenet.KAGGLE} (Kaggle's) or --labels ILSVRC2012_devkit_t12.tar.gz (the devkit), or --unlabeled")
     return None
 
@@ -222,7 +222,7 @@ def _by_table(request: Request, where: Path | str, table: Mapping[str, int | str
         raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, as {missing[0]}; its first name is "
                         f"'{next(iter(table))}'")
     if unknown:
-        raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are no images of {request.path}, as {unknown[0]}")
+        raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are not images of {request.path}, as {unknown[0]}")
     labels, names = number_classes(request, where, [table[key] for key in keys], len(images))
     if known and names and names != list(known):
         classes = sorted({*names, *known})

@@ -45,7 +45,7 @@ def open_npz(request: Request) -> Source:
                 raise UserError(f"{path}: needs the arrays {IMAGES[0]} and {LABELS[0]}; it has {', '.join(sorted(members))}")
             plain = {name: _unpack(archive, name, scratch) for name in (images, labels) if name}
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: not a whole .npz file: {error}") from None
+        raise UserError(f"{path}: not a complete .npz file: {error}") from None
     if labels:
         request.without_labels()
     return array_source(request, f"arrays {path.name}", plain[images], plain[labels] if labels else request.labels, stamp(path))
@@ -87,7 +87,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, scratch: Path) -> Path:
 def _load(where, path: Path) -> np.ndarray:
     """A memory map of an .npy; objects are not unpickled."""
     if path.suffix != ".npy":
-        raise UserError(f"{path}: labels for arrays are an .npy file of whole numbers")
+        raise UserError(f"{path}: labels for arrays are an .npy file of integers")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

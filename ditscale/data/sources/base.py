@@ -1,4 +1,4 @@
-"""What every source of images offers: a list in a fixed order, and a reader that worker processes can take along."""
+"""The interface of a source of images: a list in a fixed order, and a reader that worker processes can use."""
 
 import hashlib
 import os
@@ -75,7 +75,7 @@ def checked_labels(where, values, count: int) -> np.ndarray:
     if labels.shape != (count,):
         raise UserError(f"{where}: labels of shape {labels.shape} for {count} images; one number for each is needed")
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels are {labels.dtype}; whole numbers from 0 are needed")
+        raise UserError(f"{where}: labels are {labels.dtype}; integers from 0 are needed")
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
         raise UserError(f"{where}: label {wrong} is not between 0 and {MOST_CLASSES - 1}; classes are counted from 0")

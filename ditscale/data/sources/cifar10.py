@@ -95,7 +95,7 @@ def _from_archive(path: Path, names: list[str]) -> dict[str, bytes]:
         with tarfile.open(path) as tar:
             return {name: tar.extractfile(f"{FOLDER}/{name}").read() for name in names}
     except (*DAMAGE, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not a whole archive of CIFAR-10's Python version: {error}") from None
+        raise UserError(f"{path}: not a complete archive of CIFAR-10's Python version: {error}") from None
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -1,4 +1,4 @@
-"""From what a source says of its images' classes to numbers 0, 1, ...: numbers as they are, words sorted."""
+"""Converts a source's labels to class numbers 0, 1, ...: numbers as they are, words sorted."""
 
 import re
 
@@ -16,7 +16,7 @@ def number_classes(request: Request, where, values, count: int,
 
     Args:
         where: the file that says it, for messages.
-        values: whole numbers, also as 10.0 or as text, or words; one for each of ``count`` images.
+        values: integers, also as 10.0 or as text, or words; one for each of ``count`` images.
 
     Raises:
         UserError: they are neither, or a class has no image and that was not asked for.
@@ -51,11 +51,11 @@ def check_classes(request: Request, where, counts: np.ndarray, names: list[str] 
 
 
 def _numbers(where, labels: np.ndarray) -> np.ndarray:
-    """The labels as whole numbers; as they are where they are words."""
+    """The labels as integers; as they are where they are words."""
     if labels.dtype.kind == "f":
         if not (np.isfinite(labels) & (labels == np.round(labels))).all():
             wrong = labels[~(np.isfinite(labels) & (labels == np.round(labels)))][0]
-            raise UserError(f"{where}: label {wrong}; whole numbers from 0 are needed, or words")
+            raise UserError(f"{where}: label {wrong}; integers from 0 are needed, or words")
         return labels.astype(np.int64)
     if labels.dtype.kind in "UO" and all(isinstance(value, (str, int, float)) for value in labels.tolist()):
         texts = [str(value).strip() for value in labels.tolist()]
@@ -68,5 +68,5 @@ def _numbers(where, labels: np.ndarray) -> np.ndarray:
                             "all of them one or the other")
         return np.array([int(text.partition(".")[0]) for text in texts])
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels are {labels.dtype}; whole numbers from 0 are needed")
+        raise UserError(f"{where}: labels are {labels.dtype}; integers from 0 are needed")
     return labels

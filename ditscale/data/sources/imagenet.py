@@ -1,4 +1,4 @@
-"""Labels of ImageNet's and Tiny-ImageNet's validation images as they are published, by WordNet id: these sort as class folders do.
+"""Labels of ImageNet's and Tiny-ImageNet's validation images as published, by WordNet id, in the order of the class folders.
 
 ::
 

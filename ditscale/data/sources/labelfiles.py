@@ -85,7 +85,7 @@ def _columns(where, header: list[str], shown: str) -> tuple[int, int]:
             [place for place, word in enumerate(header) if word in words]
         found += places if len(places) == 1 else []
     if len(found) != 2:
-        raise UserError(f"{where}: its first line must be: name,label (or one other name for each, as filename,class); it is: "
+        raise UserError(f"{where}: its first line must be: name,label (or one other name for each, for example filename,class); it is: "
                         f"{shown[:SHOWN] or '(empty)'}")
     return found[0], found[1]
 
@@ -98,7 +98,7 @@ def _from_json(where, content: bytes) -> list[tuple[str, int]] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         good = False
     if not good:
-        raise UserError(f'{where}: not of the form {{"labels": [["name", 0], ...]}} with whole numbers as labels')
+        raise UserError(f'{where}: not of the form {{"labels": [["name", 0], ...]}} with integers as labels')
     return None if pairs is None else [(name, int(label)) for name, label in pairs]
 
 

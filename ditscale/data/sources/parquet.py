@@ -82,7 +82,7 @@ def _open(file: Path):
     try:
         return pyarrow.parquet.ParquetFile(file)
     except pyarrow.ArrowException as error:
-        raise UserError(f"{file}: not a whole parquet file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{file}: not a complete parquet file: {' '.join(str(error).split())}") from None
 
 
 def _column(file: Path, parquet, name: str) -> np.ndarray:

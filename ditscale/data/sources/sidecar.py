@@ -1,4 +1,4 @@
-"""WebDataset's labels: beside ``key.jpg`` a file ``key.cls`` with a class, or ``key.json`` with one among other things.
+"""WebDataset's labels: ``key.cls`` or ``key.json`` next to ``key.jpg``.
 
 The key is all up to the first dot of a file's name.
 """
@@ -36,10 +36,10 @@ def labels_beside(request: Request, images: list[str], files: list[str], read, i
                             "--unlabeled for images without labels")
         if not all(with_one):
             raise UserError(f"{request.path}: no label for {with_one.count(False)} of {len(images)} images, as "
-                            f"{images[with_one.index(False)]}: others have a {suffix} file beside them")
+                            f"{images[with_one.index(False)]}: others have a {suffix} file next to them")
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise UserError(f"{request.path}: more than one image of the key {twice}: which is the one to train on is not clear")
+            raise UserError(f"{request.path}: more than one image of the key {twice}: which one to train on is ambiguous")
         return [parse(request, key + suffix, read(key + suffix)) for key in keys], len(keys)
     return None
 

@@ -1,4 +1,4 @@
-"""Feature networks, by name: what a Frechet distance is measured in."""
+"""Feature networks by name: a Frechet distance is computed from their features."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

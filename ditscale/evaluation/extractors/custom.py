@@ -1,4 +1,4 @@
-"""A feature network of the user's own, ``package.module:name``: an ``nn.Module``, or a class or function that makes one."""
+"""The user's own feature network, ``package.module:name``: an ``nn.Module``, or a class or function that makes one."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""From the name of a feature network to the network."""
+"""Makes a feature network by name."""
 
 import importlib
 

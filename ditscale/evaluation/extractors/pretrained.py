@@ -1,4 +1,4 @@
-"""Weights of feature networks: local files that the user names, never downloaded, and their identity."""
+"""Weights of feature networks: local files named by the user, never downloaded, and their hashes."""
 
 import hashlib
 import pickle

@@ -1,4 +1,4 @@
-"""ResNet-20 for CIFAR-10 (He et al. 2016, section 4.2), trained to 91.7 %: a score for 32-pixel colour images, offline.
+"""ResNet-20 for CIFAR-10 (He et al. 2016, section 4.2), trained to 91.7 %: a score for 32-pixel color images, offline.
 
 Its weights are ``resnet20-12fca82f.th`` of akamaster/pytorch_resnet_cifar10. They are named by their hash, so another training
 of the same network gives another passport.

@@ -1,4 +1,4 @@
-"""Images to be scored, from wherever samples and references are kept, read in order and in batches."""
+"""Images to be scored, from any kind of file or folder, read in order and in batches."""
 
 import hashlib
 from collections.abc import Iterator

@@ -55,7 +55,7 @@ class NpzImages:
                 with archive.open(f"{IMAGES}.npy") as stream:
                     yield stream, *self._header(stream)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UserError(f"{self.path}: not a whole .npz file: {error}") from None
+            raise UserError(f"{self.path}: not a complete .npz file: {error}") from None
 
     def _header(self, stream) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype; afterwards the stream stands at the first pixel."""
@@ -77,7 +77,7 @@ class NpzImages:
         while left:
             part = stream.read(left)
             if not part:
-                raise UserError(f"{self.path}: {IMAGES} ends before its last image; the file was cut short")
+                raise UserError(f"{self.path}: {IMAGES} ends before its last image; the file was truncated")
             parts.append(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)

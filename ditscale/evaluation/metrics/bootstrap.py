@@ -1,4 +1,4 @@
-"""The standard error of a Frechet distance that comes from which images were sampled."""
+"""The standard error of a Frechet distance over the choice of sampled images."""
 
 import numpy as np
 

@@ -17,7 +17,7 @@ def inception_score(logits: np.ndarray, splits: int = 10, seed: int = 0) -> tupl
     """
     count = len(logits)
     if count < splits:
-        raise UserError(f"the Inception Score needs at least {splits} images, one a split; there are {count}")
+        raise UserError(f"the Inception Score needs at least {splits} images, one per split; there are {count}")
     order = np.random.default_rng(seed).permutation(count)
     scores = [_score(logits, order[count * split // splits:count * (split + 1) // splits]) for split in range(splits)]
     return float(np.mean(scores)), float(np.std(scores))

@@ -1,4 +1,4 @@
-"""FD-infinity (Chong and Forsyth 2020): the Frechet distance that endless samples would have.
+"""FD-infinity (Chong and Forsyth 2020): the Frechet distance extrapolated to infinitely many samples.
 
 The distance of N samples to a fixed reference is ``a + b / N`` to first order. A line through distances over 1/N gives a.
 """

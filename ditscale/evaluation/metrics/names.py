@@ -1,4 +1,4 @@
-"""Names of metrics and of feature networks, asked without torch."""
+"""Names of metrics and feature networks, without torch."""
 
 from ditscale.errors import UserError, did_you_mean
 

@@ -1,4 +1,4 @@
-"""Improved precision and recall (Kynkaanniemi et al. 2019): which share of one set lies on the other's manifold.
+"""Improved precision and recall (Kynkaanniemi et al. 2019): the share of one set on the other's manifold.
 
 A set's manifold is the union of balls around its rows; a ball reaches to the k-th nearest other row.
 """

@@ -1,4 +1,4 @@
-"""From what a model makes to pixels: latents are un-normalised and decoded by the very VAE that encoded the training data."""
+"""Converts model outputs to pixels: latents are denormalized and decoded by the VAE that encoded the training data."""
 
 import torch
 from torch import Tensor

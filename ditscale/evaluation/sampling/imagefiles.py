@@ -1,4 +1,4 @@
-"""The two forms of a set of images on disk: ADM's .npz, and a folder of PNGs. Both are made part by part.
+"""The two formats of a set of images on disk: ADM's .npz, and a folder of PNGs. Both are written part by part.
 
 ::
 

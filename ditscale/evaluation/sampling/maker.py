@@ -1,4 +1,4 @@
-"""Images from a model: image i of a seed is the same whatever the number of images, ranks or threads.
+"""Generates images: image i of a seed is the same for any number of images, ranks or threads.
 
 A matrix product takes another kernel, which adds in another order, where it has few rows or more threads: MKL's differs up to
 3 rows, and for 6 rows between one thread and two. So a part of a set is computed whole, and on one thread (``reproducible``).

@@ -1,4 +1,4 @@
-"""Which weights images are made from: an average as it was saved, one of any length, or the last weights themselves."""
+"""The weights that images are generated from: a saved average, one of any length, or the last weights."""
 
 from pathlib import Path
 
@@ -47,4 +47,4 @@ def _length(average: str) -> float:
     try:
         return float(average.removeprefix(LENGTH))
     except ValueError:
-        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would do") from None
+        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would work") from None

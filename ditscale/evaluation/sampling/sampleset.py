@@ -1,4 +1,4 @@
-"""A set of images on disk, made on any number of ranks: the same bit for bit, and a stopped command goes on.
+"""A set of images on disk, generated on any number of ranks: the same bit for bit, and a stopped command continues.
 
 A *part* is one batch of images by their number in the set, so what is computed together never depends on the ranks or on a stop.
 Rank r of n makes parts r, r + n, ... into a work folder beside the result, and rank 0 lets the result appear, whole.
@@ -34,7 +34,7 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
     """
     own = {name: getattr(config.evaluation, name) for name in SamplingConfig.model_fields} if config.evaluation else {}
     if not own and "sampling_steps" not in changes:
-        raise UserError(f"{source} has no section evaluation, which would say how to sample; give sampling_steps=50, for example")
+        raise UserError(f"{source} has no section evaluation, which defines how to sample; give sampling_steps=50, for example")
     return validate(SamplingConfig, {**own, **changes}, source)
 
 
@@ -45,7 +45,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     Every rank that the launcher started calls it; only rank 0 says anything. The run is only read.
 
     Args:
-        checkpoint: the one at so many images seen; the newest for None.
+        checkpoint: the one at this number of images seen; the newest for None.
         form: ``png`` or ``npz``; None: what the name of ``out`` says.
 
     Returns:
@@ -80,7 +80,7 @@ def _stands(result, plan: dict) -> bool:
         return False
     note = read_note(result.note)
     if note is None:
-        raise UserError(f"{result.out}: exists already and is no set of images of `ditscale sample`; give another name")
+        raise UserError(f"{result.out}: exists already and is not a set of images of `ditscale sample`; give another name")
     refuse_other(result.out, note, plan)
     return True
 
@@ -93,7 +93,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
     maker.load(weights)
     before, started = work.images_done(), time.perf_counter()
     if before and ranks.is_main:
-        say(f"{work.path}: going on from {before:,} of {work.images:,} images")
+        say(f"{work.path}: continuing from {before:,} of {work.images:,} images")
     _make_parts(maker, work, result, plan["seed"], ranks)
     ranks.wait()
     if ranks.is_main:

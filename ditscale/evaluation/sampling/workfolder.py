@@ -1,4 +1,4 @@
-"""The folder beside a set of images in which its parts wait until all are there: ``.samples.partial`` for ``samples``.
+"""The folder next to a set of images that holds its parts until all are there: ``.samples.partial`` for ``samples``.
 
 A part is there once ``part-000000.json`` is; it holds the numbers of images that are useless. ``plan.json`` says what is being
 made.
@@ -87,4 +87,4 @@ def refuse_other(place: Path, stands: dict, plan: dict) -> None:
     stands = DEFAULTS | stands
     differs = [f"{key} {stands.get(key)}, now {value}" for key, value in plan.items() if stands.get(key) != value]
     if differs:
-        raise UserError(f"{place}: holds images made otherwise: {'; '.join(differs)}. Give another OUT, or delete it")
+        raise UserError(f"{place}: holds images made with other settings: {'; '.join(differs)}. Give another OUT, or delete it")

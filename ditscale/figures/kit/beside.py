@@ -1,4 +1,4 @@
-"""Published results beside one's own: hollow grey stars, named by their model, for the eye alone.
+"""Published results drawn next to a study's own: hollow gray stars with the model's name, used in no fit.
 
 They enter no fit and no correlation. Without any (None) nothing is drawn, named or said. What is not verified is drawn only when
 asked for, as a cross with a dagger.
@@ -81,7 +81,7 @@ def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Beside:
                (guided_alike & sized_alike & ~trusted, "not verified")]
     others = [f"{which.sum()} {why}" for which, why in reasons if which.any()]
     if kept.empty:
-        raise UserError(f"no published result can stand beside this study: {', '.join(others)}; here guidance is "
+        raise UserError(f"no published result can be compared with this study: {', '.join(others)}; here guidance is "
                         f"{', '.join(f'{scale:g}' for scale in scales)} and the input {', '.join(f'{n} x {n}' for n in sorted(sides))}")
     return Beside(kept, f" Left out, published results {', '.join(others)}." if others else "")
 
@@ -139,9 +139,9 @@ def caption(beside: Beside | None, named: bool = True) -> str:
         return ""
     many = not named or beside.rows["model"].nunique() > MOST_NAMES
     daggers = (beside.rows["verified"] != published.VERIFIED).any()
-    return (f" Hollow grey stars are published results ({'; '.join(dict.fromkeys(beside.rows['source']))}), in no fit and no correlation; "
-            "their samplers, references and code are the papers' own, so small gaps to them mean nothing."
-            + (f" Crosses with {DAGGER} are from memory and were seen in no source: do not cite them." if daggers else "")
+    return (f" Hollow gray stars are published results ({'; '.join(dict.fromkeys(beside.rows['source']))}), used in no fit and no correlation; "
+            "their samplers, references and code are the papers' own, so small gaps to them are not meaningful."
+            + (f" Crosses with {DAGGER} have no verified source: do not cite them." if daggers else "")
             + (" Their models are named in the CSV of the points." if many else "") + beside.left_out)
 
 

@@ -1,4 +1,4 @@
-"""``--where column=value``: the rows of a table that a figure is drawn of."""
+"""``--where column=value``: selects the rows that a figure uses."""
 
 import json
 

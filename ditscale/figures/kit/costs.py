@@ -1,4 +1,4 @@
-"""The cost axis of figures: training FLOPs, accelerator-hours, money or images, with its label, ticks and refusals."""
+"""The cost axis of figures: training FLOPs, accelerator-hours, money or images, with label, ticks and errors."""
 
 import click
 import pandas as pd
@@ -11,7 +11,7 @@ LABELS = {"train_flops": "Training compute (FLOPs)", "accelerator_hours": "Train
           "money": "Training cost (money, in the price's currency)", "images_seen": "Images seen"}
 OPTIONS = {
     "cost": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The axis of cost."},
-    "price": {"type": float, "metavar": "X", "help": "Money for one accelerator and one hour, for --cost money."},
+    "price": {"type": float, "metavar": "X", "help": "Price per accelerator-hour, for --cost money."},
 }
 
 
@@ -56,4 +56,4 @@ def axis(axes, found, cost: str) -> None:
 
 def words(cost: str, price: float | None) -> str:
     """For a caption."""
-    return f"money at {price:g} for an accelerator-hour of training" if cost == "money" else COSTS[cost]
+    return f"money at {price:g} for per accelerator-hour of training" if cost == "money" else COSTS[cost]

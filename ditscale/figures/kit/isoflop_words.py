@@ -1,4 +1,4 @@
-"""The caption and the card of the isoFLOP figure: what was put together, what was left out, what each curve is known to get wrong."""
+"""The caption and the card of the isoFLOP figure: how points were grouped, what was left out, the known bias of each curve."""
 
 from ditscale.figures.kit import study_table, style
 from ditscale.scaling.budgets import NEAR_STATED
@@ -29,14 +29,14 @@ def caption(points, kept, lines, dropped, surface, optima, options) -> str:
     inside = sum(budget.valley is not None and budget.valley.centred for budget in kept)
     warnings = [budget.warning for budget in kept if budget.warning]
     more = f"; and {len(warnings) - MOST_WARNINGS} more, in the card" if len(warnings) > MOST_WARNINGS else ""
-    curve = ("a parabola in ln N a budget (solid)" if options.curve == "parabola" else
+    curve = ("a parabola in ln N per budget (solid)" if options.curve == "parabola" else
              "Akima's curve of ln score in ln N through the points of a budget (solid)")
     right = "the parabolas' vertices with Fieller's 95 % intervals" if options.curve == "parabola" else "the lowest points of Akima's curves"
     parts = [
         f"{points.metric} against model size at {study_table.count(len(kept), 'budget')} of training compute, {_rule(points)}; "
         f"{binned(points, options)}; N is {points.context['N']}. Left: {curve} and the surface's cut (dashed). Right: {right}, the surface's "
         "optima with percentiles over resampled runs.",
-        f"Centre check: {inside} of {len(kept)} budgets have their optimum inside the grid"
+        f"Center check: {inside} of {len(kept)} budgets have their optimum inside the grid"
         + (f"; {'; '.join(warnings[:MOST_WARNINGS])}{more}." if warnings else ", 2 to 4 times from both ends."),
         left_out(dropped),
         f"{named[0].upper()}{named[1:]} give{'s' if options.curve == 'akima' else ''} N* ∝ C^{line.exponent:.3f}." if line.ok
@@ -66,7 +66,7 @@ def _rule(points) -> str:
 def _of_surface(points, kept, line, surface, optima, named: str) -> list[str]:
     if not optima:
         if surface.drawable:
-            return [f"No optimum of the surface is told: no rule C = k N^p D^q describes the compute, the nearest is {points.spending.formula}, up to "
+            return [f"No optimum of the surface is reported: no rule C = k N^p D^q describes the compute, the nearest is {points.spending.formula}, up to "
                     f"{100 * points.spending.misfit:.2g} % off."]
         return [f"No surface is drawn: {surface.words}."]
     between = optima["exponent_interval"]

@@ -1,6 +1,6 @@
-"""The points that laws and isoFLOP curves go through: a size N, an amount of data D, the compute C = k N D, and a score.
+"""The points of laws and isoFLOP curves: a size N, an amount of data D, the compute C = k N D, and a score.
 
-Of a study N is a run's training FLOPs an image / 3, which is its forward FLOPs where nothing is masked and nothing distilled, D the
+Of a study N is a run's training FLOPs per image / 3, which is its forward FLOPs where nothing is masked and nothing distilled, D the
 images seen, and k 3. A CSV with columns N, D and score is taken as it is: with the compute in its column train_flops or C where it has
 one, and else 6 N D; with a column run where runs have several points; and with a column budget where budgets are stated.
 """
@@ -76,7 +76,7 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
     kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"
     context = {"kept": f"{kept}.{chosen}{left_out}{unknown}", "runs": sorted(rows["run"].unique().tolist()),
                "passport": str(rows["passport"].iloc[0]), "samples": study_table.sample_counts(rows),
-               "N": "training FLOPs an image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}
+               "N": "training FLOPs per image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}
     note = f" Scores have passport {context['passport']}.{chosen}{left_out}{unknown}"
     return LawPoints(rows, Spending(float(FORWARDS_PER_TRAINED_STEP)), style.metric_name(rows), STUDY_SIZE, note, context)
 
@@ -92,7 +92,7 @@ def _plain(table: pd.DataFrame) -> LawPoints:
     rows = rows.assign(run=rows["run"] if "run" in rows else rows.index.astype(str), macs=rows["N"], patch_size=0,
                        C=rows[own] if own else CSV_K * rows["N"] * rows["D"], model=rows["N"].map(style.short_count))
     left = len(table) - len(rows)
-    note = f" Left out, {', '.join(used[:-1])} or {used[-1]} is no positive number: {study_table.count(left, 'row')}." if left else ""
+    note = f" Left out, {', '.join(used[:-1])} or {used[-1]} is not a positive number: {study_table.count(left, 'row')}." if left else ""
     context = {"kept": f"every row.{note}", "N": "as given", "D": "as given", "k": rule.k, "compute": f"column {own}" if own else "6 N D",
                "compute_rule": rule.formula, "compute_rule_misfit": rule.misfit}
     return LawPoints(rows, rule, "score", "Size N (unit of the CSV)", note, context)

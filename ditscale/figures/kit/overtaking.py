@@ -1,4 +1,4 @@
-"""Where the smaller patch overtakes the larger one of the same size in training compute, in words for Figure 9's caption."""
+"""The caption of Figure 9: where a smaller patch overtakes a larger one of the same size in training compute."""
 
 import itertools
 
@@ -30,9 +30,9 @@ def sentences(usable: pd.DataFrame) -> str:
              if crossing.order is Order.NO_SHARED_COST]
     said = f"In training compute {'; '.join(passed)}; straight lines between checkpoints, in logarithms." if passed else ""
     if len(apart) == len(pairs) > 1:
-        said = "Where one patch size overtakes another is not in these data: of no size do two share any training compute."
+        said = "These data do not show where one patch size overtakes another: no two of one size share any training compute."
     elif apart:
-        said += (f"{' ' if said else ''}Where one passes the other is not in these data for {', '.join(apart)}: their checkpoints share "
+        said += (f"{' ' if said else ''}These data do not show where one passes the other for {', '.join(apart)}: their checkpoints share "
                  "no compute.")
     return said
 

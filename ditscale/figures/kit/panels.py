@@ -1,4 +1,4 @@
-"""What figures of several panels share: their axes, curves of runs, and how a run looks among the others.
+"""Shared parts of figures with several panels: axes, curves of runs, and line styles.
 
 A run looks as what the figure compares: its variant, or its block design, and else its patch size and size.
 """
@@ -181,7 +181,7 @@ def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Lo
     handles = [colour_handle(colours.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
     handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
     what = {"variant": "training variant", "block": "block design"}[column]
-    return Looks(runs, handles, len(kinds), f"colour for the {what}, line for the model")
+    return Looks(runs, handles, len(kinds), f"color for the {what}, line for the model")
 
 
 def size_looks(rows: pd.DataFrame) -> Looks:
@@ -193,7 +193,7 @@ def size_looks(rows: pd.DataFrame) -> Looks:
             for run_id, row in first.iterrows()}
     handles = [handle(Look(style.patch_colour(p), "-", style.patch_marker(p)), f"patch size {p}") for p in patches]
     handles += [Line2D([], [], color=style.MUTED, linewidth=widths[size], label=size) for size in sizes]
-    return Looks(runs, handles, len(patches), "colour for the patch size, thicker lines for larger models")
+    return Looks(runs, handles, len(patches), "color for the patch size, thicker lines for larger models")
 
 
 def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None, handlelength: float = 2.4,

@@ -1,8 +1,8 @@
-"""Published results as rows of the ledger: the one place where a paper's columns become ours, with their units.
+"""Published results as rows of the ledger: converts a paper's columns and units.
 
     macs         gflops x 1e9: the papers' "Gflops" are multiply-adds counted once
     images_seen  train_steps_k x 1000 x batch_size, or images_seen_m x 1e6
-    train_flops  6 x macs x images_seen for plain training (2 FLOPs a multiply-add, a backward of twice the forward); our closed
+    train_flops  6 x macs x images_seen for plain training (2 FLOPs per multiply-add, a backward of twice the forward); our closed
                  forms for MaskDiT and MDT, whose training pass differs from inference; unknown for all others
 
 A published score has no passport. What its source states of one is kept, and the rest is not known.
@@ -57,7 +57,7 @@ def read(path: Path) -> pd.DataFrame:
     ``train_flops`` is NaN where the cost of a training pass is not known.
 
     Raises:
-        UserError: a column is missing, a field is no number, or no row can be drawn.
+        UserError: a column is missing, a field is not a number, or no row can be drawn.
     """
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -87,7 +87,7 @@ def require_numbers(path: Path, column: pd.Series, wrong: pd.Series) -> None:
     """Refuses a CSV's column of text where it is ``wrong``; line 1 is the header."""
     places = np.flatnonzero(wrong)
     if places.size:
-        raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' is no number")
+        raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' is not a number")
 
 
 def load(names: list[str]) -> pd.DataFrame:

@@ -24,14 +24,14 @@ STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.
 COMMON = {
     "out": {"type": click.Path(path_type=Path), "metavar": "DIR",
             "help": "Where the files go.  [default: STUDY/analysis, or for a CSV NAME-analysis in the working directory]"},
-    "where": {"multiple": True, "metavar": "COLUMN=VALUE", "help": "Keep only these rows; may be given several times."},
+    "where": {"multiple": True, "metavar": "COLUMN=VALUE", "help": "Keep only these rows; can be repeated."},
 }
 FORMAT = {"format": {"default": ",".join(style.DEFAULT_FORMATS), "show_default": True, "metavar": "KIND[,KIND]",
                      "help": f"Of {', '.join(style.FORMATS)}."}}
 BESIDE = {
     "published": {"is_flag": False, "flag_value": ",".join(published.TABLES), "metavar": "[TABLE[,TABLE]]",
-                  "help": f"Draw published FIDs beside: of {', '.join(published.TABLES)}; all without a name."},
-    "unverified": {"is_flag": True, "help": "Also those that no source was seen for, marked with a dagger."},
+                  "help": f"Also draw published FIDs: of {', '.join(published.TABLES)}; all without a name."},
+    "unverified": {"is_flag": True, "help": "Also results without a verified source, marked with a dagger."},
 }
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ in seed alone as one curve: their mean, and where there are seeds enough an interval of the mean."""
+"""Runs that differ only in seed as one curve: their mean, and with enough seeds its interval."""
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,6 @@ def sentence(seeds, drawn: str = "Thin lines") -> str:
     """What is drawn where curves have so many seeds each, for a caption; ``drawn`` is how a seed shows."""
     most = max(seeds)
     if most == 1:
-        return "One seed a curve: no difference here is shown to be more than the luck of a run."
+        return "One seed per curve: no difference here is distinguishable from seed noise."
     band = "bands are Student's 95 % intervals of that mean" if most >= MIN_SEEDS else "two seeds give no interval"
     return f"{drawn} are seeds, the thick line is their geometric mean; {band}."

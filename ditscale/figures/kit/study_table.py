@@ -1,4 +1,4 @@
-"""From a study or a CSV to the rows that one figure may hold, and its refusals."""
+"""Selects the rows of a study or a CSV that one figure can show, and refuses what cannot be compared."""
 
 import shlex
 from pathlib import Path
@@ -105,7 +105,7 @@ def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> t
     bad = table[~good]
     if len(bad):
         runs = ", ".join(sorted(bad["run_id"].unique()))
-        left_out += f" Left out, their score is no positive number: {count(len(bad), 'evaluation')} of {runs}."
+        left_out += f" Left out, their score is not a positive number: {count(len(bad), 'evaluation')} of {runs}."
     order = ["parameters", "macs", "run_id", "images_seen"]
     sizes = table.groupby("size")["parameters"].median()
     kept = table[good].assign(_size=table["size"].map(sizes)).sort_values(["_size", *order[1:]])

@@ -1,4 +1,4 @@
-"""How every figure looks and is saved: colours, axes, numbers as text, and the files of a figure.
+"""Style and files of every figure: colors, axes, number formats, output files.
 
 The three patch colours, and those of the training variants and of the block designs, differ in lightness first and hue second: they hold in
 greyscale and for colour-blind readers.

@@ -1,4 +1,4 @@
-"""The rows of a sweep over one setting: its value in each, the one image count they share, and nothing else that differs.
+"""The rows of a sweep over one setting: one shared image count, and no other setting that differs.
 
 The setting is a column of the table, a field of the passport, or a key of the run's config, in this order. Where it is a field
 of the passport, as guidance is, scores may differ in that field alone.
@@ -35,7 +35,7 @@ def with_value(table: pd.DataFrame, over: str, study: Path | None = None) -> pd.
         values = _from_configs(table, over, study)
     kept = table.assign(value=values)[values.notna().to_numpy()].reset_index(drop=True)
     if kept.empty:
-        raise UserError(f"--over {over}: no evaluation says its {over}")
+        raise UserError(f"--over {over}: no evaluation records its {over}")
     return kept
 
 

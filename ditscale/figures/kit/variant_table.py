@@ -1,4 +1,4 @@
-"""Training variants of one model side by side, at equal images and at equal training FLOPs: the numbers.
+"""The numbers of training variants of one model, at equal images and at equal training FLOPs.
 
 Equal images: the largest count at which every variant of the model was evaluated. Equal FLOPs: the most that every
 variant of the model reached; a score there is interpolated between a run's evaluations in logarithms, not extrapolated.
@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class VariantComparison:
-    """One variant of one model. ``flops_ratio`` is its training FLOPs an image over the baseline's, NaN without one.
+    """One variant of one model. ``flops_ratio`` is its training FLOPs per image over the baseline's, NaN without one.
 
     ``outliers`` are runs of the variant or the baseline far from their siblings, anywhere along their curves.
     """

@@ -1,1 +1,1 @@
-"""A figure a file."""
+"""One figure per file."""

@@ -45,8 +45,8 @@ def _caption(rows: pd.DataFrame, blocks: list[str], floor: float | None) -> str:
     costs = ", ".join(f"{panels.BLOCK_NAMES[block]} {cost / cheapest:.2f}" for block, cost in per_image.items())
     parts = [
         f"{style.metric_name(rows)} of {rows['model'].iloc[0]} by block design, against images seen at the left and against "
-        "training compute (2 FLOPs a multiply-add) at the right, after the layout of DiT's Figure 5. "
-        f"Training FLOPs an image, as multiples of the cheapest: {costs}.",
+        "training compute (2 FLOPs per multiply-add) at the right, after the layout of DiT's Figure 5. "
+        f"Training FLOPs per image, as multiples of the cheapest: {costs}.",
         seeds.sentence([own["run_id"].nunique() for own in by_block.values()]), study_table.floor_sentence(floor),
     ]
     return " ".join(filter(None, parts))

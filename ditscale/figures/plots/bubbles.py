@@ -113,9 +113,9 @@ def _pairs(models: pd.DataFrame, sizes: list[str]) -> Iterator[tuple[tuple[float
 
 def _caption(models: pd.DataFrame, words: str, symbol: str, note: str) -> str:
     seeds = ("one run a model" if models["seeds"].max() == 1 else
-             "geometric means over a model's seeds, an upright line from the best to the worst")
+             "geometric means over a model's seeds, a vertical line from the best to the worst")
     return (f"{style.metric_name(models)} {study_table.when(models)} by model size and patch size, after the layout of DiT's Figure 2: the "
-            f"area of a bubble, and the number beside it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
+            f"area of a bubble, and the number next to it, is the forward compute in {words} ({symbol}) per image; {seeds}.{note}")
 
 
 SCRIPT = script.figure(__doc__, draw, beside=True)

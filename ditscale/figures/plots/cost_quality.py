@@ -1,4 +1,4 @@
-"""Score against what training cost, with arrows that say how many times cheaper a variant is, and how sure that is.
+"""Score against training cost, with arrows that show how many times cheaper a variant is, with intervals.
 
 One curve a model and variant; an arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
 scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published
@@ -84,7 +84,7 @@ def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multipli
     study_table.require_columns(usable, ("recipe",))
     for (model, variant), own in usable.groupby(["model", "variant"], sort=False):
         if own["recipe"].nunique() > 1:
-            raise UserError(f"{model} {variant} was trained by {own['recipe'].nunique()} recipes, which are no repetitions: keep one with "
+            raise UserError(f"{model} {variant} was trained by {own['recipe'].nunique()} recipes, which are not repetitions: keep one with "
                             f"--where recipe={own['recipe'].iloc[0]} (and the other variants' recipes in a table of their own), or draw "
                             "frontier.py, where each is a cell")
     of_model = {variant: set(usable.loc[usable["variant"] == variant, "model"]) for variant in variants}
@@ -235,18 +235,18 @@ def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow],
     if papers:
         sources = "; ".join(dict.fromkeys(usable["source"]))
         different = [name for name in ("formulation", "nfe") if usable[name].nunique() > 1]
-        parts = [f"Published {style.metric_name(usable)} against {cost}, one star a result, colour for the training variant, dotted lines "
+        parts = [f"Published {style.metric_name(usable)} against {cost}, one star per result, color for the training variant, dotted lines "
                  f"between results of one training. {NO_ARROWS}", f"They differ in {' and '.join(different)}." if different else "", f"Sources: {sources}."]
         return " ".join(filter(None, parts))
     counts = usable.groupby(["model", "variant"])["run_id"].nunique()
-    parts = [f"{style.metric_name(usable)} against {cost}, what evaluations cost left out: one curve a model and variant, colour for the "
+    parts = [f"{style.metric_name(usable)} against {cost}, evaluations not included: one curve per model and variant, color for the "
              "variant, line and marker for the model. " + _seed_words(counts)]
     if arrows:
         where = ", ".join(f"{arrow.one.variant} at {style.score_text(arrow.at.target)}" for arrow in arrows)
         parts.append(f"Arrows go from what {found[0].baseline} paid for a score to what a variant paid ({where}), between checkpoints of each "
-                     "run; in full ink where the difference is REAL, at that score and over all scores compared, else in grey.")
+                     "run; dark if the difference is REAL, at that score and over all scores compared, otherwise in gray.")
         if any(arrow.part for arrow in arrows):
-            parts.append("Where a difference turns or is REAL in part, an arrow stands in each part that is REAL and its numbers are "
+            parts.append("If a difference changes sign or is REAL in part, each part that is REAL has an arrow and its numbers are "
                          "the mean over that part.")
     parts += [one.sentence if one.sentence.endswith(".") else f"{one.sentence}." for one in found]
     if not found:
@@ -257,7 +257,7 @@ def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow],
 
 def _seed_words(counts: pd.Series) -> str:
     if counts.max() == 1:
-        return "One seed a curve: no difference here is shown to be more than the luck of a run."
+        return "One seed per curve: no difference here is distinguishable from seed noise."
     band = "bands are Student's 95 % intervals of that mean." if counts.max() >= 3 else "two seeds give no interval."
     each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     return f"Light points are seeds, {each} a curve, the line is their geometric mean; {band}"

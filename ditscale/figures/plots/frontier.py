@@ -1,4 +1,4 @@
-"""The cost-score frontier: which models, variants and lengths of training no other beats in both, and how sure that is.
+"""The cost-score frontier: models, variants and training lengths that no other beats in both, with probabilities.
 
 A cell is a model, a variant and a number of images; its seeds count as their geometric mean. Filled points are on the frontier.
 """
@@ -122,15 +122,15 @@ def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
 def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) -> str:
     parts = [
         f"{style.metric_name(usable)} against {costs.words(options.cost, options.price)} of every model, variant and evaluated length of "
-        "training: points on the step line are beaten by none that costs no more, crosses are. " + found.sentence[0].upper()
+        "training: points on the step line are not beaten by any that costs no more; crosses are. " + found.sentence[0].upper()
         + found.sentence[1:] + ".",
     ]
     if found.noise.status.ok:
         parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.words}; bars are 95 % intervals of the "
                      "score. The CSV has, for each cell, its strongest rival and the probability that this one truly beats it.")
     else:
-        parts.append("Without two seeds of one recipe there is no probability: hollow points may be luck.")
-    parts.append(f"Seeds a cell: {_counts(found)}. Scores have passport {usable['passport'].iloc[0]}.")
+        parts.append("Without two seeds of one recipe there is no probability: hollow points may be seed noise.")
+    parts.append(f"Seeds per cell: {_counts(found)}. Scores have passport {usable['passport'].iloc[0]}.")
     return " ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Score against the model's forward compute, one bubble a model: DiT's Figure 8 (arXiv 2212.09748).
+"""Score against the model's forward compute, one bubble per model: DiT's Figure 8 (arXiv 2212.09748).
 
 The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one count of images
 seen where they share one.
@@ -98,7 +98,7 @@ def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
     value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
     return (
         f"{style.metric_name(final)} {study_table.when(final)} against the model's forward compute in {words} per image, "
-        f"after the layout of DiT's Figure 8. One bubble a run, its area in proportion to the parameters. "
+        f"after the layout of DiT's Figure 8. One bubble per run, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
         f"{_samples(final)}{note}"
     )
@@ -106,7 +106,7 @@ def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
 
 def _samples(final: pd.DataFrame) -> str:
     counts = " or ".join(f"{n:,}" for n in study_table.sample_counts(final))
-    return f"Scores use {counts} generated images." if counts else "How many images the scores use is not stated."
+    return f"Scores use {counts} generated images." if counts else "The number of images per score is not stated."
 
 
 SCRIPT = script.figure(__doc__, draw, beside=True)

@@ -66,7 +66,7 @@ class Budget:
         """What is wrong with where the grid of sizes lies, or with the budget; "" where nothing is."""
         name = style.power_of_ten(self.compute)
         if self.valley is None:
-            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a curve that could be wrong"
+            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a curve"
         if not self.valley.centred:
             return f"{name}: the optimum is not inside the grid"
         if self.spread > 1 + WIDTH * 1.001:

@@ -1,4 +1,4 @@
-"""Training loss of each run, every logged term apart, the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
+"""Training loss of each run, each logged term separately, over the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
 
 A logged value is the mean over its log interval. The smooth curve is the mean of the values in a window around each point.
 """
@@ -120,9 +120,9 @@ def _caption(lines: pd.DataFrame, terms: list[str], looks: panels.Looks, window:
     smooth = (f"Light lines are the values as logged, each the mean of its log interval; the others their mean in a window of "
               f"{style.short_count(window)} images" if not np.allclose(lines["loss"], lines["smooth"]) else
               f"Values as logged, each the mean of its log interval: a window of {style.short_count(window)} images holds no two")
-    apart = "each logged term in a row of its own" if len(terms) > 1 else f"term {terms[0]}"
+    apart = "each logged term in its own row" if len(terms) > 1 else f"term {terms[0]}"
     return (f"Training loss, {apart}, over the whole run at the left and its first {style.short_count(early_end)} images at the right, after the "
-            f"layout of DiT's Figure 13: one curve a run, {looks.words}. {smooth}. Losses are as weighted in training, on the training images; terms of "
+            f"layout of DiT's Figure 13: one curve per run, {looks.words}. {smooth}. Losses are as weighted in training, on the training images; terms of "
             "different variants are not the same task.")
 
 

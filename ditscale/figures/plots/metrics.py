@@ -82,7 +82,7 @@ def _caption(rows: pd.DataFrame, final: pd.DataFrame, correlations: dict, looks:
 def _curves(rows: pd.DataFrame) -> str:
     counts = [own["run_id"].nunique() for own in panels.seed_groups(rows)]
     if max(counts) == 1:
-        return "one curve a run"
+        return "one curve per run"
     return f"seeds as thin lines around their mean{' with its 95 % interval (Student)' if max(counts) >= seeds.MIN_SEEDS else ''}"
 
 

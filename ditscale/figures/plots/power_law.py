@@ -20,7 +20,7 @@ from ditscale.scaling.profile import ProfileIntervals
 COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
 COUNTED = {
     "macs": "multiply-adds of one forward pass on one image, each counted once (the DiT papers' 'Gflops', x 1e9)",
-    "train_flops": "2 FLOPs a multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
+    "train_flops": "2 FLOPs per multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
 }
 GRID_POINTS = 40
 

@@ -1,4 +1,4 @@
-"""Sample images, a model a row and a class a column, the same noise down a column: DiT's Figure 7 (arXiv 2212.09748).
+"""Sample images, one row per model and one column per class, with the same noise in a column: DiT's Figure 7 (arXiv 2212.09748).
 
 Sheets are in ADM's format: ``arr_0`` uint8 (N, H, W, C), ``arr_1`` class labels (N,). Image i of every sheet of a study
 comes from the same noise and the same class.
@@ -123,7 +123,7 @@ def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
     without = f" {study_table.count(missing, 'model')} without a sheet." if missing else ""
     return (
         "Samples after the layout of DiT's Figure 7: models in rows, size by size with compute growing downward; "
-        f"one class a column, all its images from the same noise. The number at the right is the model's final "
+        f"one class per column, all its images from the same noise. The number at the right is the model's final "
         f"{rows['metric'].iloc[0]}, lower is better. Not picked: the first image of each class.{without}{left_out}"
     )
 

@@ -1,4 +1,4 @@
-"""Score against sampling compute, one curve a model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
+"""Score against sampling compute, one curve per model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
 
 Sampling compute of one image is 2 x MACs x NFE FLOPs, and twice that with guidance, which runs the model with and without the
 label. The paper counts multiply-adds once and has half of it.
@@ -73,7 +73,7 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     _require_whole_guidance(usable)
     final = study_table.finished(usable)
     if final["nfe"].nunique() == 1:
-        raise UserError(f"every score is of {final['nfe'].iloc[0]:g} model evaluations an image: there is nothing to compare. Score the "
+        raise UserError(f"every score is of {final['nfe'].iloc[0]:g} model evaluations per image: there is nothing to compare. Score the "
                         "checkpoints at other numbers of steps with `ditscale evaluate RUN sampling_steps=[4,8,16,32]`")
     flops = sampling_flops(final["macs"], final["nfe"], final["guidance_scale"])
     place = {model: i for i, model in enumerate(dict.fromkeys(final["model"]))}
@@ -109,8 +109,8 @@ def _caption(rows: pd.DataFrame, note: str) -> str:
     wins, pairs = larger_wins(rows)
     verdict = (f" Where a smaller model spends at least as much sampling compute as a larger one ({study_table.count(pairs, 'pair')} of "
                f"points), the larger one scores better in {wins}." if pairs else "")
-    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, after the layout of DiT's Figure 10: one curve a run "
-            f"over {numbers} model evaluations (NFE) an image; 2 FLOPs a multiply-add"
+    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, after the layout of DiT's Figure 10: one curve per run "
+            f"over {numbers} model evaluations (NFE) per image; 2 FLOPs per multiply-add"
             f"{', two passes a guided evaluation' if guided else ''}; the decoder is not counted. Thicker lines are larger models.{verdict}"
             f"{note}")
 

@@ -30,7 +30,7 @@ BAND_PLACES = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)      # o
 OPTIONS = {
     "form": {"type": click.Choice(tuple(FORMS)), "default": "power_law", "show_default": True, "help": "The law."},
     "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of a form that has one."},
-    "checkpoints": {"is_flag": True, "help": "Fit every evaluation, not only each run's last: with a learning rate that is held."},
+    "checkpoints": {"is_flag": True, "help": "Fit every evaluation, not only each run's last: for a constant learning rate."},
     "extrapolate": {"type": float, "default": FARTHEST, "show_default": True, "metavar": "TIMES",
                     "help": "Draw the curve, dashed, as far as this many times beyond the data."},
 }
@@ -148,7 +148,7 @@ def _points(axes, rows: pd.DataFrame, found: Fit, x: str, one: bool) -> list[Lin
         axes.plot(found.hold_out.x, found.hold_out.predicted, linestyle="", marker="_", markersize=15, markeredgewidth=2.2,
                   color=style.INK, zorder=5)
         handles.append(Line2D([], [], linestyle="", marker="_", markersize=13, markeredgewidth=2.2, color=style.INK,
-                              label="what the law without them says"))
+                              label="prediction of the law without them"))
     return handles
 
 
@@ -217,7 +217,7 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
         parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.words}") + ".")
         beyond = f"dashed as far as {options.extrapolate:g} times beyond"
         parts.append("The curve ends with the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
-            ", farther than these points can tell." if options.extrapolate > FARTHEST else "."))
+            ", farther than these points support." if options.extrapolate > FARTHEST else "."))
         parts.append(_bounds(intervals))
     if found.outliers.found:
         parts.append(f"{found.outlier_sentence}.")
@@ -231,11 +231,11 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
                      f"there is {style.signed(100 * of.error, 1)} % off ({style.score_text(of.predicted)} for {style.score_text(of.observed)}), "
                      f"root mean square {style.percent(of.rms)} over {study_table.count(of.points, 'point')}.")
     elif found.drawable:
-        parts.append("Nothing could be held out: without the largest, too little stays for a law.")
+        parts.append("Nothing could be held out: without the largest, too few remain for a law.")
     if found.hold_out_in_time is not None:
         ends = found.hold_out_in_time
         parts.append(f"Fitted on the first half of each run it is {style.signed(100 * ends.error, 1)} % off at the runs' ends, root mean square "
-                     f"{style.percent(ends.rms)}" + (f", p = {ends.p:.2g} against the seeds." if ends.p is not None else ", without seeds to test it by."))
+                     f"{style.percent(ends.rms)}" + (f", p = {ends.p:.2g} against the seeds." if ends.p is not None else ", without seeds to test it."))
     if list(found.points.columns) != ["x"]:
         which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
         parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "

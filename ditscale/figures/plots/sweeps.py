@@ -14,7 +14,7 @@ from ditscale.scaling.differences import REAL, compare_scores
 
 NAME = "sweep"
 WORDS = {"mask_ratio": "Mask ratio (share of tokens)", "guidance_scale": "Guidance scale (1: none)", "lr": "Learning rate",
-         "global_batch": "Global batch (images)", "nfe": "Model evaluations an image (NFE)"}
+         "global_batch": "Global batch (images)", "nfe": "Model evaluations per image (NFE)"}
 PALETTE = tuple(style.VARIANT_COLOURS.values())
 COLUMNS = ["curve", "run_id", "model", "variant", "seed", "value", "images_seen", "train_flops", "metric", "score"]
 
@@ -109,7 +109,7 @@ def _spread(values: list[float]) -> list[float]:
 
 def _caption(rows: pd.DataFrame, over: str, best: dict[str, pd.DataFrame], moving: list[str]) -> str:
     n = rows.groupby(["curve", "value"])["run_id"].nunique()
-    parts = [f"{style.metric_name(rows)} against {over} after {rows['images_seen'].iloc[0]:,} images: one curve a model and variant, a ring "
+    parts = [f"{style.metric_name(rows)} against {over} after {rows['images_seen'].iloc[0]:,} images: one curve per model and variant, a ring "
              "at its lowest mean.", *(_lowest(curve, means, rows) for curve, means in best.items()), seeds.sentence(n, "Small points")]
     if moving:
         parts.append(f"With {over} moves: {', '.join(moving)}. The curve shows both.")

@@ -1,4 +1,4 @@
-"""The study as one table: table.csv, one row an evaluation, every column of the ledger.
+"""The study as one table: table.csv, one row per evaluation, every column of the ledger.
 
 Mixed metrics and passports are kept: this is the file in which to see them.
 """

@@ -1,4 +1,4 @@
-"""Measured training speed and peak memory of an accelerator, a bar a model and variant: after MaskDiT's (arXiv 2306.09305).
+"""Measured training speed and peak memory of an accelerator, one bar per model and variant: after MaskDiT's (arXiv 2306.09305).
 
 Only what runs logged; nothing is forecast. Runs that differ in seed alone share a bar.
 """
@@ -108,7 +108,7 @@ def _caption(found: pd.DataFrame) -> str:
 
     how = ", ".join(filter(None, (told(name) for name in ("accelerators", "global_batch", "micro_batch", "precision", "strategy"))))
     known = found["mfu"] > 0
-    mfu = " In brackets: model FLOPs utilisation of the dense bf16 peak." if known.any() else ""
+    mfu = " In brackets: model FLOPs utilization of the dense bf16 peak." if known.any() else ""
     seeds = f"; bars of several runs ({', '.join(map(str, sorted(found['runs'].unique())))}) are their median" if (found["runs"] > 1).any() else ""
     return (f"Training speed and peak memory as measured on {found['device'].iloc[0] or 'a device that was not recorded'} ({how}): images/s "
             f"is the median over the last half of a run's log, divided by its accelerators{seeds}. Memory is the most that rank 0 allocated on "

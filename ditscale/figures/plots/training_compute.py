@@ -1,4 +1,4 @@
-"""Score against total training compute, one curve a model: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
+"""Score against total training compute, one curve per model: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
 
 Runs that differ in seed alone are thin lines around their geometric mean, with its 95 % interval from three seeds on.
 
@@ -120,10 +120,10 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
     ranks = spearman(final["train_flops"], final["score"])
     same_length = final["images_seen"].nunique() == 1
     counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
-    curves = ("one curve a run, open markers its checkpoints, the filled one its end. Thicker lines are larger models." if max(counts) == 1 else
-              f"one curve a model, thicker for larger ones. {seeds.sentence(counts)} Small filled markers are the runs' ends.")
+    curves = ("one curve per run, open markers its checkpoints, the filled one its end. Thicker lines are larger models." if max(counts) == 1 else
+              f"one curve per model, thicker for larger ones. {seeds.sentence(counts)} Small filled markers are the runs' ends.")
     parts = [
-        (f"{style.metric_name(usable)} against total training compute (2 FLOPs a multiply-add, forward and backward, "
+        (f"{style.metric_name(usable)} against total training compute (2 FLOPs per multiply-add, forward and backward, "
          f"times images seen), after the layout of DiT's Figure 9: {curves}"),
         law_sentence(law),
         f"{law.fit.outlier_sentence}." if law.fit.outliers.found else "",

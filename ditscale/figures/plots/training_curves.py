@@ -115,7 +115,7 @@ def _caption(usable: pd.DataFrame, left_out: str) -> str:
     open_runs = usable["run_id"].nunique() - usable[usable["final"].astype(bool)]["run_id"].nunique()
     under_way = f" {study_table.count(open_runs, 'run')} not finished." if open_runs else ""
     counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
-    curves = ("One curve a run, open markers its checkpoints, the filled one the end of a finished run." if max(counts) == 1 else
+    curves = ("One curve per run, open markers its checkpoints, the filled one the end of a finished run." if max(counts) == 1 else
               f"One curve a model. {seeds.sentence(counts)}")
     return (f"{style.metric_name(usable)} over images seen, after the layout of DiT's Figure 6: above, sizes at one patch size; below, patch "
             f"sizes at one model size. {curves} Thicker lines are larger models.{under_way}{left_out}")

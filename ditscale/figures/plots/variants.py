@@ -74,9 +74,9 @@ def _caption(rows: pd.DataFrame, comparisons: list[variant_table.VariantComparis
              left_out: str) -> str:
     parts = [
         f"{style.metric_name(rows)} of the training variants, against images seen at the left and against training "
-        "compute at the right: one curve a run, colour for the variant, line and marker for the model, the filled "
-        "marker its end. What a variant costs beside the baseline moves its curve at the right. Thin upright lines "
-        "stand at the largest image count, and at the most training FLOPs, that all variants of a model share.",
+        "compute at the right: one curve per run, color for the variant, line and marker for the model, the filled "
+        "marker its end. A variant's cost relative to the baseline shifts its curve at the right. Thin vertical lines "
+        "mark the largest image count, and at the most training FLOPs, that all variants of a model share.",
         seeds_sentence(comparisons) + variant_table.outlier_words(comparisons), study_table.floor_sentence(floor),
     ]
     return " ".join(filter(None, parts)) + left_out
@@ -86,7 +86,7 @@ def seeds_sentence(comparisons: list[variant_table.VariantComparison]) -> str:
     """What the number of seeds allows to say."""
     seeds = [min(row.images.seeds, row.flops.seeds) for row in comparisons if row.images.seeds and row.flops.seeds]
     if max(seeds, default=1) == 1:
-        return "One seed a variant: no difference here is shown to be more than the luck of a run."
+        return "One seed per variant: no difference here is distinguishable from seed noise."
     return ("Intervals are Welch's, 95 %, on the logarithms of the scores, for three seeds or more of both variants; "
             "they are not corrected for the number of comparisons.")
 

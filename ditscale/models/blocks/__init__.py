@@ -1,4 +1,4 @@
-"""The block designs of the DiT paper (Sec. 3.2, Fig. 3): how a condition reaches a transformer block. No torch here.
+"""The block designs of the DiT paper (Sec. 3.2, Fig. 3): how conditioning enters a transformer block. No torch here.
 
 ``DESIGNS`` is the one list. An entry says what a design is called and drawn in, how its blocks take the condition, what one
 block computes and keeps, and where its class is. To add one: its class in this folder, its entry in the list.

@@ -1,4 +1,4 @@
-"""What a block design is to everything but the model: its look in figures, and one block's compute and memory in closed form."""
+"""A block design without torch: its style in figures, and one block's compute and memory in closed form."""
 
 import pkgutil
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Peers' weights as ditscale's: one module a peer, each with ``translate(state, heads)``; ``PEERS`` lists them.
+"""Converts weights of other projects: one module per project, each with ``translate(state, heads)``; ``PEERS`` lists them.
 
 A translation is exact: with the config keys that it returns, ditscale's model gives the peer's outputs to rounding.
 """

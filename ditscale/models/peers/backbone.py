@@ -1,4 +1,4 @@
-"""What the peers' models of DiT's own shape have in common: sizes read off the weights, and a check of keys and shapes.
+"""Shared parts for peers with DiT's own shape: sizes read from the weights, and a check of keys and shapes.
 
 DiT, SiT and REPA share the backbone and its key names with ditscale (adaLN-Zero, without QK-norm); they differ in time and outputs.
 """
@@ -52,7 +52,7 @@ def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
 def check_variance(model: dict, peer: str) -> None:
     """Raise UserError where there is no learned variance, which formulation ddpm needs."""
     if not model["learn_sigma"]:
-        raise UserError(f"these weights put out {model['in_channels']} channels, without {peer}'s learned variance; formulation ddpm "
+        raise UserError(f"these weights give {model['in_channels']} channels, without {peer}'s learned variance; formulation ddpm "
                         f"needs {2 * model['in_channels']}")
 
 
@@ -82,6 +82,6 @@ def checked(state: dict[str, Tensor], model: dict, peer: str, kind: type[DiT] = 
             raise UserError(f"these are not weights of {peer}: '{key}' is {tuple(state[key].shape)}, not {tuple(value.shape)}")
     beyond = [key for key in state if key not in wanted]
     if beyond:
-        raise UserError(f"these weights of {peer} hold '{beyond[0]}', which its published model has not"
+        raise UserError(f"these weights of {peer} hold '{beyond[0]}', which its published model does not have"
                         + (f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""))
     return state

@@ -1,4 +1,4 @@
-"""The baseline, which other variants are compared with: its options (none) and its compute."""
+"""The baseline that other variants are compared with: its options (none) and its compute."""
 
 from typing import Literal
 

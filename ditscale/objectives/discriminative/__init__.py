@@ -51,12 +51,15 @@ class DiscriminativeConfig(AddedDecoder):
     teacher_temperature_ramp: float = Field(0.1, ge=0, le=1)                   # share of training; DINO: 30 epochs [M], share [choice]
     teacher_momentum: float = Field(0.9999, ge=0, le=1)                        # SRA measured 0.9999 best [V]; DINO starts at 0.996
     teacher_momentum_schedule: Literal["constant", "cosine"] = "constant"      # cosine: from teacher_momentum to 1, as DINO [M]
-    assignment: Literal["centring", "sinkhorn"] = "centring"                   # DINO [V]; sinkhorn as in DINOv2 [choice]
-    centre_momentum: float = Field(0.9, ge=0, lt=1)                            # DINO [V]
+    assignment: Literal["centering", "sinkhorn"] = "centering"                 # DINO [V]; sinkhorn as in DINOv2 [choice]
+    center_momentum: float = Field(0.9, ge=0, lt=1)                            # DINO [V]
     detach_encoder_for_generation: bool = False                                # stop the generative loss at the encoder [M: off]
     head_hidden: Count | None = Field(None, gt=0)                              # DINO: 2048 [V]; below S: twice the width [choice]
     head_bottleneck: Count | None = Field(None, gt=0)                          # DINO: 256 [V]; below S: half the width [choice]
     prototypes: Count | None = Field(None, gt=1)                               # iBOT: 8192 [M]; below S: four times the width [choice]
+
+    older_keys = {"centre_momentum": "center_momentum"}
+    older_values = {"assignment": {"centring": "centering"}}
 
     color = "#8a1f47"
     dark_color = "#e0608f"

@@ -1,4 +1,4 @@
-"""How the teacher's logits become targets that do not collapse: a running centre (DINO), or Sinkhorn-Knopp (SwAV, DINOv2)."""
+"""Turns the teacher's logits into targets that do not collapse: a running center (DINO), or Sinkhorn-Knopp (SwAV, DINOv2)."""
 
 import torch
 import torch.distributed as dist

@@ -44,8 +44,8 @@ class Discriminative(Objective):
         terms = [term for term, weight in self.weights.items() if weight]
         self.means = {f"usage_{term}": RunningMean(USAGE_MOMENTUM) for term in terms}
         self.buffers = {name: torch.full((prototypes,), 1 / prototypes) for name in self.means}
-        if options.assignment == "centring":
-            self.means |= {f"centre_{term}": RunningMean(options.centre_momentum) for term in terms}
+        if options.assignment == "centering":
+            self.means |= {f"centre_{term}": RunningMean(options.center_momentum) for term in terms}
             self.buffers |= {f"centre_{term}": torch.zeros(prototypes) for term in terms}
         self.images_seen = 0
 
@@ -86,7 +86,7 @@ class Discriminative(Objective):
         """The cross-entropy of one term, and what to watch of it. Teacher logits (N, P); the student's flatten to the same."""
         temperature = self.options.teacher_temperature_at(self.images_seen, self.images)
         with torch.no_grad():
-            if self.options.assignment == "centring":
+            if self.options.assignment == "centering":
                 target = F.softmax((teacher - self.buffers[f"centre_{term}"]) / temperature, dim=-1)
                 self.means[f"centre_{term}"].collect(teacher)
             else:
@@ -97,7 +97,7 @@ class Discriminative(Objective):
         own, largest = entropy(target).mean(), math.log(self.prototypes)
         watched = {f"teacher_entropy_{term}": own / largest, f"kl_{term}": loss.detach() - own,
                    f"prototype_usage_{term}": entropy(self.buffers[f"usage_{term}"]) / largest}
-        if self.options.assignment == "centring":
+        if self.options.assignment == "centering":
             watched[f"centre_norm_{term}"] = self.buffers[f"centre_{term}"].norm()
         return loss, watched
 

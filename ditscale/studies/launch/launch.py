@@ -1,4 +1,4 @@
-"""Launch a study: start what is missing, go on with what stopped, leave what is done. All state is read from files."""
+"""Launches a study: starts what is missing, resumes what stopped, leaves what is done. All state is read from files."""
 
 import signal
 import time
@@ -46,7 +46,7 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machin
                 for run in active:
                     run.wait_stopped(time.monotonic() + STOP_SECONDS)
                 shown.update(active)
-                say(console, "stopped; the same command goes on from here")
+                say(console, "stopped; run the same command to continue")
                 raise
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""What a job does after its ranks: ``python -m ditscale.studies.launch.settle RUN_DIR EXIT_CODE STARTED``.
+"""The last step of a job, after its ranks: ``python -m ditscale.studies.launch.settle RUN_DIR EXIT_CODE STARTED``.
 
 Keeps ``status.json`` true where the worker was killed, and ends with 75 where the run saved a checkpoint and is to go on. With
 several ranks the exit code alone does not say it: the first that leaves has the others ended, and the largest code wins.

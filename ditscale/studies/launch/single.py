@@ -1,4 +1,4 @@
-"""One run of a study in the foreground: which one, and how it ended. Its directory, lock and launcher are the study's."""
+"""Trains one run of a study in the foreground, with the study's directory, lock and launcher."""
 
 from rich.console import Console
 

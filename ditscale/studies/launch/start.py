@@ -1,4 +1,4 @@
-"""Start runs of a study where they are to run: here, or where a site's file says; or print what would be done."""
+"""Starts runs of a study here or on a site, or prints what would be done."""
 
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
             say(console, f"phase {name}: {len(group)} runs")
         if not launch(spec, group, places, machine, console):
             if waiting := phases[number:]:
-                say(console, f"phase {name} is not done; what comes after it waits: {', '.join(later for later, _ in waiting)}")
+                say(console, f"phase {name} is not done; waiting for it: {', '.join(later for later, _ in waiting)}")
             return False
     return True
 
@@ -77,7 +77,7 @@ def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console
         else:
             say(console, f"left: {planned.run_id} failed {status.get('failures', 1)} time(s), last: {status['reason']}")
     if not again:
-        say(console, f"{spec.name}: no run to try again")
+        say(console, f"{spec.name}: no failed run to launch again")
     return again
 
 
@@ -126,7 +126,7 @@ def _submit(spec: Spec, runs: list[PlannedRun], queue: Queue, site: SiteSettings
             say(console, line)
         done = sum(is_complete(planned) for planned in runs)
         left = len(runs) - len(missing) - done
-        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {left} waiting or at work, {len(missing)} submitted")
+        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {left} waiting or running, {len(missing)} submitted")
 
 
 def _check_choice(launcher: str | None, site: SiteSettings | None, kind: str, site_path: str | None) -> None:

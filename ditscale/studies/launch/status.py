@@ -1,4 +1,4 @@
-"""Where each run of a study stands, once or live. All of it is read from the run directories, and from a queue where one is used.
+"""The status of each run of a study, once or live, from the run directories and from a queue if one is used.
 
 No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
 """
@@ -98,7 +98,7 @@ def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
                 try:
                     found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
                 except UserError as error:                                     # a queue that does not answer for once
-                    console.print(f"{error}; asked again in {seconds:g} s", markup=False)
+                    console.print(f"{error}; retrying in {seconds:g} s", markup=False)
                 else:
                     live.update(status_table(spec, found, rows), refresh=True)
                     if all(is_complete(planned) for planned in runs):

@@ -1,4 +1,4 @@
-"""Ask runs to save a checkpoint and end: jobs of a queue through it, runs of this host by their processes."""
+"""Asks runs to save a checkpoint and end: jobs through their queue, runs on this host through their processes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the terminal shows while runs go: bars for a study, the log itself for one run.
+"""The terminal output while runs are active: bars for a study, the log itself for one run.
 
 A watcher is a context manager; within it ``started``, ``update`` and ``ended`` tell it of runs.
 """

@@ -1,4 +1,4 @@
-"""Where runs are started: a launcher is a module (or folder) here with a class ``Launcher``, and a line in ``MODULES``.
+"""Launchers: a launcher is a module (or folder) here with a class ``Launcher``, and a line in ``MODULES``.
 
 ``protocol.py`` says what a launcher is. There are two kinds. One works in the foreground: ``places``, each for one run at a time, and
 the command that works on a run there (local, hosts). The other hands runs to a queue: ``submit``, ``live`` (which runs the queue

@@ -1,4 +1,4 @@
-"""Runs one after the other over the hosts of a DeepSpeed hostfile, by pdsh and ssh; see docs/training.md, "Several hosts"."""
+"""Runs one after the other on the hosts of a DeepSpeed hostfile, by pdsh and ssh; see docs/training.md, "Several hosts"."""
 
 import re
 from pathlib import Path
@@ -59,7 +59,7 @@ class Hosts:
             self._shape(planned)
         for path in (Path.cwd(), *(planned.run.path for planned in runs)):
             if not HARMLESS.fullmatch(str(path)):
-                raise UserError(f"{str(path)!r} is handed to a shell on each host by deepspeed, as it is; give a folder whose name is "
+                raise UserError(f"{str(path)!r} is passed to a shell on each host by deepspeed, without quotes; give a folder whose name is "
                                 "made of letters, digits and _ . : @ + = , / -")
 
     def command(self, planned: PlannedRun, place, evaluates: bool) -> Command:

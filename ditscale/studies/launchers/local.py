@@ -1,4 +1,4 @@
-"""Runs on this machine, each under the ``deepspeed`` command, packed on the GPUs or cores that there are."""
+"""Runs on this machine, each with the ``deepspeed`` command, distributed over its GPUs or cores."""
 
 import os
 from collections.abc import Iterator

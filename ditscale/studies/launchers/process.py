@@ -1,4 +1,4 @@
-"""A command that works on one run, as a process group of this machine."""
+"""A command that works on one run, as a process group on this machine."""
 
 import ctypes
 import os

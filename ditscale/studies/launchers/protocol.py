@@ -1,4 +1,4 @@
-"""What a launcher is, and what all of them share: a site's common keys, a job, the shape of a run, asking a queue's command."""
+"""The interface of a launcher and its shared parts: a site's common keys, a job, the shape of a run, calling a queue's command."""
 
 import shlex
 import subprocess
@@ -81,7 +81,7 @@ def shape_of(config: RunConfig, per_node: int) -> Shape:
 def check_margin(margin_seconds: float, minutes: int | None) -> None:
     """Raises UserError where a run would have to stop before it begins; ``minutes`` is the site's limit of one start."""
     if minutes is not None and margin_seconds >= 60 * minutes:
-        raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves nothing of the site's time {minutes}")
+        raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves no time of the site's time {minutes}")
 
 
 def steps(planned: "PlannedRun") -> tuple[str, ...]:

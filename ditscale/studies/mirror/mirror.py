@@ -1,4 +1,4 @@
-"""``ditscale mirror``: each run's metrics.jsonl and evals.jsonl replayed to an experiment tracker, every line once.
+"""``ditscale mirror``: copies each run's metrics.jsonl and evals.jsonl to an experiment tracker, every line once.
 
 ``mirror.json`` in the run's folder remembers, for each place, how many lines of each file were sent and their hash. It is written
 before lines are sent and after: where a mirror was ended in between, or lines that were sent have been taken back (a run that went

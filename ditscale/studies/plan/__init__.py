@@ -1,1 +1,1 @@
-"""What a study will cost, before anything runs."""
+"""The cost of a study before it runs."""

@@ -1,4 +1,4 @@
-"""The one-off cost that a study of latents has beside its runs: each image is encoded as it is and mirrored."""
+"""The one-time cost of a study's latents: each image is encoded as it is and mirrored."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def _line(config: RunConfig, machine: Machine) -> str:
     ways, words = WAYS[manifest.encoder.get("flips", "stored") if manifest and manifest.encoder else "stored"]
     one = f"{ways} x {macs / 1e9:.4g} GMACs (each image is encoded {words})"
     if manifest is None:
-        return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs an image; the file is not there yet."
+        return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs per image; the file is not there yet."
     flops = 2 * ways * macs * manifest.samples
     hours = flops / (ASSUMED[machine.kind].sample_utilisation * machine.peak_flops) / 3600
     return (f"{begins}{manifest.samples:,} images x {one} = {flops:.3g} FLOPs, about {hours:,.3g} accelerator-hours; "

@@ -1,4 +1,4 @@
-"""What a study will cost, before anything runs: a row a run, measured where a run has begun, then probed, else forecast."""
+"""The cost of a study before it runs: one row per run, measured if the run has started, then probed, otherwise forecast."""
 
 import csv
 import functools
@@ -186,5 +186,5 @@ def excess(spec: Spec, rows: list[PlanRow]) -> str:
 def check_limits(spec: Spec, rows: list[PlanRow]) -> None:
     """Raise UserError where the plan passes a limit."""
     if over := excess(spec, rows):
-        raise UserError(f"{spec.name} is over its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
+        raise UserError(f"{spec.name} exceeds its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
                         "with --over-limits")

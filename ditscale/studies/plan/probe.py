@@ -1,4 +1,4 @@
-"""Twenty real steps of each distinct shape of a study, on the machine at hand: what a plan rests on before a run has begun.
+"""Measures twenty real steps of each distinct shape of a study on this machine, for a plan before any run has started.
 
 Runs that differ in seed, length, learning rate or scoring alone have one shape, and are probed once. What was measured is kept
 in ``probes.json`` in the study's directory, by machine. A probe runs in every place at once where a launch would, so that what

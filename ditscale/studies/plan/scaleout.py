@@ -1,4 +1,4 @@
-"""Where more accelerators stop paying: the forecast speed of a study's runs on 8, 16, ... 512 of them."""
+"""The scaling limit: the forecast speed of a study's runs on 8, 16, ... 512 accelerators."""
 
 import math
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
         table.add_column(name, justify="right" if name in ("FLOPs", "optimum N*") else "left")
     for curve in found:
         models = "  ".join(f"{name.removeprefix('DiT-')} {size / curve.optimum:.2g}x" for name, size in curve.models.items())
-        table.add_row(f"{curve.flops:g}", f"{curve.optimum / 1e6:.3g} M", models, curve.warning or "centred")
+        table.add_row(f"{curve.flops:g}", f"{curve.optimum / 1e6:.3g} M", models, curve.warning or "centered")
     console.print(table)
     console.print("N: training FLOPs of an image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: further out, the "
                   "parabola's minimum is biased.")

@@ -1,4 +1,4 @@
-"""IsoFLOP designs: at each budget of training compute, models around the size that is expected to be best for it.
+"""IsoFLOP designs: for each budget of training compute, models around the size that is expected to be best.
 
 A model's size is its compute in parameters of a plain transformer, N = training FLOPs of an image / (6 T), with T tokens of the input
 at patch size 2: what "C = 6 N D" calls N, whatever the patch size, and adaLN's vectors, which run once an image, count by what they
@@ -30,7 +30,7 @@ RECOMMENDED = "2 to 4 is recommended"
 SLACK = 1.25                                                                   # named sizes need not meet the grid
 
 
-class Centre(Section):
+class Center(Section):
     """The expected optimum, N* = coefficient x C^exponent."""
 
     coefficient: float = Field(default=0.0009, gt=0)
@@ -43,10 +43,12 @@ class Centre(Section):
 class IsoFlop(Section):
     """``sizes`` models a budget, in equal steps from N*/span to N* x span."""
 
+    older_keys = {"centre": "center"}
+
     budgets: list[Positive] = Field(min_length=1)                              # training FLOPs
     sizes: Count = Field(default=5, ge=3)
     span: float = Field(default=4.0, gt=1)
-    centre: Centre = Centre()
+    center: Center = Center()
     patch_size: Literal[2, 4, 8] = 2
     models: list[str] | None = None                                            # choose the nearest of these instead
 
@@ -97,7 +99,7 @@ def isoflop_curves(design: IsoFlop, config: dict, source: str) -> list[IsoFlopCu
     sizes = _sizes(names, config, source)
     found = []
     for flops in design.budgets:
-        optimum, left, chosen = design.centre.at(flops), dict(sizes), []
+        optimum, left, chosen = design.center.at(flops), dict(sizes), []
         for step in range(design.sizes):
             wanted = optimum * design.span ** (2 * step / (design.sizes - 1) - 1)
             chosen.append(min(left, key=lambda name: abs(math.log(left[name] / wanted)) + _oddness(name)))

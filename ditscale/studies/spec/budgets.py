@@ -1,7 +1,7 @@
-"""Budgets of a study: how long its runs train, in images, in FLOPs, or in accelerator-hours or money, which become FLOPs.
+"""Budgets of a study: training length in images or FLOPs, or in accelerator-hours or money, which become FLOPs.
 
 A run's length is part of its identity, so it must not depend on the machine that reads the file: hours need the accelerator and the
-utilisation that they are meant for, and money its price besides.
+utilization that they are meant for, and money its price besides.
 """
 
 from typing import Annotated
@@ -13,19 +13,21 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.section import Count, Section
 
 Positive = Annotated[float, Field(gt=0)]
-NEEDS = {"flops": (), "images": (), "accelerator_hours": ("accelerator", "utilisation"), "money": ("accelerator", "utilisation", "price")}
-EXAMPLE = {"accelerator": "H100", "utilisation": 0.35, "price": 2.5}
+NEEDS = {"flops": (), "images": (), "accelerator_hours": ("accelerator", "utilization"), "money": ("accelerator", "utilization", "price")}
+EXAMPLE = {"accelerator": "H100", "utilization": 0.35, "price": 2.5}
 
 
 class Budgets(Section):
     """Lengths of training in one currency; in all but images, runs of one budget cost the same. Only training is counted."""
+
+    older_keys = {"utilisation": "utilization"}
 
     flops: list[float] | None = None
     images: list[Count] | None = None
     accelerator_hours: list[Positive] | None = None                            # of one run, over all its accelerators
     money: list[Positive] | None = None                                        # for these hours
     accelerator: str | None = None                                             # a name of the table in cost/hardware.py
-    utilisation: float | None = Field(default=None, gt=0, le=1)                # of its dense bf16 peak
+    utilization: float | None = Field(default=None, gt=0, le=1)                # of its dense bf16 peak
     price: Positive | None = None                                              # of one accelerator and one hour
 
     @model_validator(mode="after")
@@ -62,7 +64,7 @@ class Budgets(Section):
             return []
         peak = DENSE_BF16_FLOPS[self.accelerator]
         paid = [f"{money:g} at {self.price:g} an hour = " for money in self.money] if self.money else [""] * len(self._hours)
-        return [f"budget: {money}{hours:g} {self.accelerator}-hours of training x {self.utilisation:g} of {peak / 1e12:g} TFLOP/s = "
+        return [f"budget: {money}{hours:g} {self.accelerator}-hours of training x {self.utilization:g} of {peak / 1e12:g} TFLOP/s = "
                 f"{hours * 3600 * self._flops_per_second:.4g} FLOPs" for money, hours in zip(paid, self._hours)]
 
     @property
@@ -71,4 +73,4 @@ class Budgets(Section):
 
     @property
     def _flops_per_second(self) -> float:
-        return self.utilisation * DENSE_BF16_FLOPS[self.accelerator]
+        return self.utilization * DENSE_BF16_FLOPS[self.accelerator]

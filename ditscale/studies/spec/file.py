@@ -1,4 +1,4 @@
-"""A study is a file: a base run config, the parameters that vary (W&B's words), what to leave out, what to add, where runs go.
+"""The study file: a base run config, the parameters that vary (as in W&B), what to leave out, what to add, where runs go.
 
 ::
 
@@ -26,7 +26,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from ditscale.config import RunConfig
+from ditscale.config import RunConfig, current_setting, current_settings
 from ditscale.errors import UserError
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves
@@ -76,8 +76,30 @@ def _check_parameter(key: str, setting) -> None:
     if drawn := [name for name in DRAWN if name in setting]:
         ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
         values = setting.get("values", ends)
-        raise UserError(f"parameters: {key} has {', '.join(drawn)}; nothing is drawn from distributions here, as a study's runs are listed "
+        raise UserError(f"parameters: {key} has {', '.join(drawn)}; distributions are not supported here, because a study's runs are listed "
                         f"before they start: write {key}: {{values: [{', '.join(map(str, values))}]}} with each value to run")
+
+
+def _current_spelling(study: dict) -> dict:
+    """A study's values with older spellings of the config's keys and values replaced, wherever it sets them."""
+    study = dict(study)
+    for part in ("config", "include", "exclude", "phases", "bundles"):
+        if part in study:
+            study[part] = _current_settings(study[part], depth={"include": 1, "exclude": 1, "phases": 1, "bundles": 2}.get(part, 0))
+    if isinstance(study.get("parameters"), dict):
+        study["parameters"] = current_settings(study["parameters"])
+        for key, setting in study["parameters"].items():
+            study["parameters"][key] = {form: current_setting(key, choice)[1] for form, choice in setting.items()}
+    return study
+
+
+def _current_settings(values, depth: int):
+    """Settings, or ``depth`` levels of lists or mappings of them; what is something else is left to the validation."""
+    if depth and isinstance(values, list):
+        return [_current_settings(one, depth - 1) for one in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: _current_settings(one, depth - 1) for key, one in values.items()} if depth else current_settings(values)
 
 
 class Limits(Section):
@@ -115,7 +137,7 @@ class Spec(Section):
         if isinstance(parameters, dict):
             for key, setting in parameters.items():
                 _check_parameter(key, setting)
-        return values
+        return _current_spelling(values)
 
     @model_validator(mode="after")
     def _check_axes(self):
@@ -123,9 +145,9 @@ class Spec(Section):
             if not choices:
                 raise UserError(f"bundles: '{name}' is empty")
             if name in self.parameters or name in RunConfig.model_fields or "." in name:
-                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle a name of its own")
+                raise UserError(f"bundles: '{name}' is a key of the config or a parameter; give the bundle another name")
         if self.budgets and self.budgets.axis()[0] in self.parameters:
-            raise UserError(f"budgets: {self.budgets.axis()[0]} is a parameter as well; keep one of the two")
+            raise UserError(f"budgets: {self.budgets.axis()[0]} is also a parameter; keep one of the two")
         if self.isoflop and (self.budgets or {*PAIR, "train.images"} & self.parameters.keys()):
             raise UserError("isoflop decides models and lengths; leave budgets and the parameters model.name, train.flops and "
                             "train.images out")

@@ -1,4 +1,4 @@
-"""How long a run is, said by what it may cost: ``train.flops`` for ``train.images``, a count for the distance of checkpoints.
+"""Derived lengths: ``train.flops`` decides ``train.images``, and a count decides the distance of checkpoints.
 
 Both are keys of a study's file alone. A run's config holds what was derived, in images seen.
 """
@@ -21,7 +21,7 @@ def derive(values: dict, source: str) -> dict:
     ``train.checkpoints`` is how many there are, evenly apart, the last at the end.
 
     Raises:
-        UserError: the key stands beside what it decides, is no number above zero, or does not reach for the shortest run.
+        UserError: the key stands beside what it decides, is no number above zero, or is too small for the shortest run.
     """
     train = values.get("train")
     if not isinstance(train, dict) or not DECIDES.keys() & train.keys():
@@ -75,7 +75,7 @@ def _images(values: dict, flops: float, source: str) -> int:
     low = max(1, math.ceil(whole / batch))                                     # a run is no shorter than its last stage
     least = cost(low)
     if least > flops:
-        raise UserError(f"{source}: train.flops {flops:g} does not reach for {low * batch} images, which take {least:.3g}")
+        raise UserError(f"{source}: train.flops {flops:g} is too small for {low * batch} images, which take {least:.3g}")
     high = max(low + 1, int(flops // (least // low)) + 1)
     while cost(high) <= flops:                                                 # a mask schedule may make later steps cheaper
         high *= 2

@@ -1,4 +1,4 @@
-"""Phases of a study: which runs come first. A phase starts when all runs of those before it are done.
+"""Phases of a study: which runs start first. A phase starts when all runs of the earlier phases are done.
 
 ::
 
@@ -27,7 +27,7 @@ def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunCon
                 raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, values) or '.'}")
         if all(values[key] == value or isinstance(value, list) and values[key] in value for key, value in wanted.items()):
             return name
-    raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take what is left: rest: {{}}")
+    raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take the rest: rest: {{}}")
 
 
 def check_used(phases: dict[str, dict], used: set[str], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the values of a run's config come from: each way to say a key carries its ``Source`` through the merge that makes the config.
+"""The source of each value of a run's config: every way to set a key carries its ``Source`` through the merge.
 
 ``leaves`` gives a copy of nested values with the source of each in its place, and the merge (``set_key``) treats both alike. So what is
 told of a value is what the merge did.

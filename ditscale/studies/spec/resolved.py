@@ -1,8 +1,8 @@
-"""``ditscale config``: the resolved config of each run as YAML, with where each value was said behind it."""
+"""``ditscale config``: the resolved config of each run as YAML, with the source of each value next to it."""
 
 import yaml
 
-from ditscale.config import dotted_keys
+from ditscale.config import current_setting, dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.provenance import Source
@@ -12,7 +12,7 @@ from ditscale.yamlfile import line_numbers
 
 def config_lines(spec: Spec, runs: list[PlannedRun], path: str) -> list[str]:
     """One YAML document a run; read back, each is the run's config."""
-    numbers, lines = line_numbers(path), []
+    numbers, lines = {_current(place): line for place, line in line_numbers(path).items()}, []
     for planned in runs:
         lines += ["---", f"# {planned.run_id}"] if len(runs) > 1 else [f"# {planned.run_id}"]
         lines += _document(spec, planned, path, numbers)
@@ -53,6 +53,17 @@ def describe(source: Source | None, path: str, numbers: dict[tuple, int]) -> str
     part, *inner = source.place
     choice = f" {inner[0]}: {inner[1]}" if part == "bundles" else ""
     return f"{derived}{path}:{numbers[source.place]} {part}{choice}"
+
+
+def _current(place: tuple) -> tuple:
+    """A place in the file with the config's keys in their current spelling, as a loaded study has them."""
+    parts: list = []
+    for part in place:
+        if isinstance(part, str):
+            section = parts[-1] if parts and isinstance(parts[-1], str) else ""
+            part = current_setting(current_setting(f"{section}.{part}", None)[0][len(section) + 1:], None)[0]
+        parts.append(part)
+    return tuple(parts)
 
 
 def _scalar(value) -> str:

@@ -1,4 +1,4 @@
-"""The runs of a study: its grid, what exclude leaves out and include adds, as ``key=value`` on the command line narrows it.
+"""The runs of a study: its grid without exclude, plus include, as narrowed by ``key=value`` on the command line.
 
 ``key=value`` keeps the runs that have this value; where none has, it is set in every run.
 """
@@ -84,7 +84,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
         phase = phase_of(spec.phases, _settings(spec, point, place), spec.config, config, run_id, source) if spec.phases else None
         planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase, point)
     if not planned:
-        raise UserError(f"{source}: the study has no runs: exclude leaves nothing of the grid")
+        raise UserError(f"{source}: the study has no runs: exclude leaves no time of the grid")
     if not spec._is_narrowed:
         check_used(spec.phases, {run.phase for run in planned.values()}, source)
     return list(planned.values())

@@ -1,4 +1,4 @@
-"""Which scores may stand in one comparison: the refusal that figures, frontiers and multipliers share."""
+"""Which scores can be compared: the check that figures, frontiers and multipliers share."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a plain CSV need not say: the columns of the ledger that it lacks, from those that it has, or a default that says "not known".
+"""Missing columns of a plain CSV: derived from the columns that it has, or unknown.
 
 Nothing is made up: a cost that does not follow from other columns is NaN, and what needs it says so.
 """

@@ -1,4 +1,4 @@
-"""A CSV as the ledger would answer it: what ``ditscale collect`` or ``analysis/table.py`` wrote, or a plain one of a user's own.
+"""A CSV as rows of the ledger: written by ``ditscale collect`` or ``analysis/table.py``, or a user's own.
 
 A plain CSV has a row an evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
 """
@@ -88,7 +88,7 @@ def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
     wrong = numbers.isna() & ~(empty & (column.name not in NEVER_EMPTY))
     if wrong.any() and not strict:
         return column
-    _refuse(path, column, wrong, "is no number")
+    _refuse(path, column, wrong, "is not a number")
     if column.name in POSITIVE:
         _refuse(path, column, ~empty & ~((numbers > 0) & np.isfinite(numbers)), "must be above 0; leave the field empty where it is not known")
     return numbers

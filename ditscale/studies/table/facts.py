@@ -1,4 +1,4 @@
-"""What a run's own files say of it, as one flat row: how it was trained, how fast, and in how much memory.
+"""A run's own files as one flat row: how it was trained, how fast, and with how much memory.
 
 What an old run did not write down is NaN for a number and "" for a word.
 """

@@ -1,4 +1,4 @@
-"""A study's run directories as one table: a row an evaluation. Files are the truth; nothing here is stored.
+"""The ledger: a study's run directories as one table with one row per evaluation. Nothing is stored here.
 
 Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score. Column
 ``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone. The

@@ -57,7 +57,7 @@ class Study:
             constants: columns of one value that it lacks, ``metric="fid"``.
 
         Raises:
-            UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is no number, or rows are not told apart.
+            UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is not a number, or rows are not told apart.
         """
         return cls(Path(path), csv_table.read(Path(path), columns, constants))
 

@@ -1,1 +1,1 @@
-"""Checkpoints: written whole, read back, passed over when damaged."""
+"""Checkpoints: written completely, read back, skipped if damaged."""

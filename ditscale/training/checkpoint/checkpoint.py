@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that know nothing of world size or ZeRO stage.
+"""Checkpoints that are complete or absent, independent of world size and ZeRO stage.
 
 ::
 
@@ -167,7 +167,7 @@ def abandon(run: RunDir, last_good_images: int, taken_up: Path | None) -> None:
 
 def _words(last_good_images: int, taken_up: Path | None, newer: list[Path], scores: int) -> str:
     start = f"goes on from the checkpoint at {images_of(taken_up):,} images" if taken_up else \
-        f"starts anew from 0 images: there is no whole training state at or before {last_good_images:,} images"
+        f"restarts from 0 images: there is no whole training state at or before {last_good_images:,} images"
     removed = [f"the checkpoint(s) at {' and '.join(f'{images_of(path):,}' for path in newer)} images"] if newer else []
     removed += [f"{scores} line(s) of evals.jsonl"] if scores else []
     return f"Training {start}; removed: {', '.join(removed) or 'nothing'}"
@@ -211,5 +211,5 @@ def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -
         problem = damage(checkpoint, files)
         if not problem:
             return checkpoint
-        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+        warnings.warn(f"checkpoint {checkpoint} is skipped: {problem}", stacklevel=2)
     return None

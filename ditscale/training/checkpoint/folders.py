@@ -1,5 +1,4 @@
-"""The folders of a run's checkpoints: which there are, how one appears and how one goes. Under its name each is whole or not there,
-wherever a kill falls."""
+"""The folders of a run's checkpoints: list, add and remove them. A folder is complete or absent, even after a kill."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Weights out of a run: an average as it was saved, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
+"""Loads weights from a run: a saved average, or one of any length rebuilt from the tracks (EDM2, Sec. 3)."""
 
 import json
 import warnings
@@ -50,7 +50,7 @@ def is_passed_over(checkpoint: Path, average: str) -> bool:
     file = average_file(average)
     problem = damage(checkpoint, [file]) if was_saved(checkpoint, file) else ""
     if problem:
-        warnings.warn(f"checkpoint {checkpoint} is passed over: {problem}", stacklevel=2)
+        warnings.warn(f"checkpoint {checkpoint} is skipped: {problem}", stacklevel=2)
     return bool(problem)
 
 

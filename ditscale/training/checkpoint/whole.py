@@ -1,4 +1,4 @@
-"""Whether a checkpoint's files are those that were saved: everything that loads weights asks here first."""
+"""Verifies the files of a checkpoint against what was saved; everything that loads weights calls it first."""
 
 import json
 from functools import lru_cache

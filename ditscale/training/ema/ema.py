@@ -1,4 +1,4 @@
-"""Moving averages of the fp32 masters, sharded as the optimizer is: a rank averages what it owns. One that runs forward is a teacher."""
+"""Moving averages of the fp32 masters, sharded like the optimizer: a rank averages what it owns. One that runs forward is a teacher."""
 
 import torch
 from torch import nn

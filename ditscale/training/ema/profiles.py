@@ -1,4 +1,4 @@
-"""How long an average remembers: constant decays, and the power-function lengths of EDM2, from which any other is rebuilt.
+"""Profiles of averages: constant decays, and EDM2's power-function lengths, from which any other length is rebuilt.
 
 EDM2 (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models"), Sec. 3: weigh the weights at
 training time t by a power t^gamma instead of an exponential. Its length is sigma_rel, the standard deviation of that profile

@@ -1,4 +1,4 @@
-"""Where a run's lines go while it trains and is scored. ``TRACKERS`` is the list: a tracker of your own is a file here and a word in it.
+"""Trackers: where a run's log lines go. ``TRACKERS`` is the list; to add one, add a file here and its name.
 
 W&B, MLflow and Trackio are no trackers: ``ditscale mirror`` replays the files to them afterwards, so that no service can hold up a step.
 """

@@ -1,4 +1,4 @@
-"""The run's own files, metrics.jsonl and evals.jsonl: the truth, from which anything else can be made again."""
+"""The run's own files, metrics.jsonl and evals.jsonl, from which everything else can be rebuilt."""
 
 from ditscale.rundir import RunDir, append_line
 

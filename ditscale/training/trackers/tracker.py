@@ -1,4 +1,4 @@
-"""What a tracker is, and the numbers of a line by the names that every tracker shows them under."""
+"""The interface of a tracker, and the names under which all trackers show a line's numbers."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""The copies of all parameters that DeepSpeed's ZeRO 1 and 2 make in every step, and that a step does without.
+"""Removes the copies of all parameters that DeepSpeed's ZeRO 1 and 2 make in every step.
 
 Nothing of DeepSpeed is replaced: tensors are laid where it finds them done. Where they lie otherwise it copies as ever.
 """

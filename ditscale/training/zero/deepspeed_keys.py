@@ -1,4 +1,4 @@
-"""What becomes of every key of a DeepSpeed JSON, as of DeepSpeed 0.19. Data; ``strategyfile.py`` applies it.
+"""How every key of a DeepSpeed JSON is handled, as of DeepSpeed 0.19. Data; ``strategyfile.py`` applies it.
 
 A strategy decides where memory goes and nothing else. So a key either moves memory or words about (ALLOWED), repeats what the run
 config says (RUN), says nothing to anything that runs here (IDLE, left out), or would change a result that the run id does not

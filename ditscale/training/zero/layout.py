@@ -1,4 +1,4 @@
-"""Which rank owns what: the fp32 masters as flat pieces, and the road between pieces and whole named tensors.
+"""The partition of the fp32 masters over ranks; converts shards to full tensors by name.
 
 ZeRO keeps, on each rank, flat fp32 tensors (*flats*): its share of all parameters. Optimizer moments and EMA have the same
 shape. Stages differ only in where a parameter's numbers lie; this file is the one that knows. ``gather`` and ``scatter`` move

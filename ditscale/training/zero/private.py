@@ -1,4 +1,4 @@
-"""The one door to what DeepSpeed does not promise: private names, each with what it is for and what takes over without it.
+"""The only access to DeepSpeed's private names: each with its purpose and its replacement.
 
 Everything else asks DeepSpeed's public functions, torch, or what we handed over ourselves. Where a name is gone in a new DeepSpeed
 the public way takes over: slower, never wrong, said once in one line at the start. Where there is none the start is refused.

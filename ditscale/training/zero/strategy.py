@@ -1,4 +1,4 @@
-"""The DeepSpeed JSON of a run: a strategy file with what the run config decides filled in. No torch needed."""
+"""The DeepSpeed JSON of a run: a strategy file completed by the run config. No torch needed."""
 
 import json
 
@@ -94,7 +94,7 @@ def _check_precision(strategy: Strategy, config: RunConfig) -> None:
                         "and keeps its masters where EMA and checkpoints cannot read them; stage 1 costs no more, or take fp32")
     if strategy.stage == 1 and _sums(config) == "fp32":
         raise UserError(f"{strategy.where} asks for stage 1 with train.grad_sums fp32 and bf16, for which DeepSpeed takes another "
-                        "optimizer, one that is not proven here; take stage 2")
+                        "optimizer, one that is not tested here; take stage 2")
 
 
 def _compare(strategy: Strategy, config: RunConfig, ours: dict) -> None:

@@ -1,4 +1,4 @@
-"""Reading a DeepSpeed JSON: every key is known and of its type before anything starts. No torch and no DeepSpeed needed."""
+"""Reads a DeepSpeed JSON: every key and its type are checked before anything starts. No torch and no DeepSpeed needed."""
 
 import json
 import os

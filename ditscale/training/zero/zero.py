@@ -1,4 +1,4 @@
-"""DeepSpeed: the engine, and what training needs of its inside. Layout says where things lie; here they are moved."""
+"""The DeepSpeed engine and its internals that training needs. ``layout.py`` decides where things are; here they are moved."""
 
 import warnings
 from collections.abc import Iterable

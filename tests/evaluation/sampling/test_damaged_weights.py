@@ -55,7 +55,7 @@ def export(run, out, *options):
 def test_the_newest_whole_one_is_taken_with_a_warning(run, tmp_path, damage):
     DAMAGES[damage](newest(run))
     done = export(run, tmp_path / "x.safetensors")
-    assert done.exit_code == 0 and f"warning: checkpoint {newest(run).parent} is passed over: " in done.stderr
+    assert done.exit_code == 0 and f"warning: checkpoint {newest(run).parent} is skipped: " in done.stderr
     assert done.stdout.endswith("ema of images-000000000576\n")
     exported, before = load_file(tmp_path / "x.safetensors"), load_file(list_checkpoints(run)[-2] / "ema.safetensors")
     assert before and all((exported[name] == before[name]).all() for name in before)
@@ -77,7 +77,7 @@ def test_samples_are_those_of_the_checkpoint_before(run, tmp_path):
     call("sample", run.path, tmp_path / "before.npz", "--images", 4, "--checkpoint", 576)
     turned(newest(run))
     done = call("sample", run.path, tmp_path / "x.npz", "--images", 4)
-    assert done.exit_code == 0 and "is passed over: ema.safetensors does not match its sha256" in done.stderr
+    assert done.exit_code == 0 and "is skipped: ema.safetensors does not match its sha256" in done.stderr
     before, found = (np.load(tmp_path / name)["arr_0"] for name in ("before.npz", "x.npz"))
     assert (before == found).all()
     assert json.loads((tmp_path / "x.npz.json").read_text())["checkpoint"] == "images-000000000576"
@@ -109,10 +109,10 @@ def test_scoring_in_training_leaves_a_damaged_one_out(run):
 def test_a_length_is_rebuilt_from_the_whole_snapshots(run, tmp_path):
     turned(list_checkpoints(run)[4] / "ema-power-0.05.safetensors")
     done = call("ema", run.path, tmp_path / "x.safetensors", "--length", 0.07)
-    assert done.exit_code == 0 and done.stderr.count("is passed over: ema-power-0.05.safetensors") == 1
+    assert done.exit_code == 0 and done.stderr.count("is skipped: ema-power-0.05.safetensors") == 1
     (list_checkpoints(run)[5] / "ema-power-0.1.safetensors").unlink()
     done = call("ema", run.path, tmp_path / "z.safetensors", "--length", 0.07)
-    assert done.exit_code == 0 and done.stderr.count("is passed over: ema-power-0.1.safetensors is missing") == 1
+    assert done.exit_code == 0 and done.stderr.count("is skipped: ema-power-0.1.safetensors is missing") == 1
     for checkpoint in list_checkpoints(run):
         for track in (0.05, 0.1):
             (checkpoint / f"ema-power-{track}.safetensors").write_bytes(b"")

@@ -131,7 +131,7 @@ def test_a_stopped_set_goes_on(run, tmp_path, monkeypatch, out):
         refused = ditscale(run.path, tmp_path / out, *others)
         assert refused.exit_code == 2 and word in refused.stderr
     lines = made(run.path, tmp_path / out, "--images", COUNT).splitlines()
-    assert f"going on from 16 of {COUNT} images" in lines[0]
+    assert f"continuing from 16 of {COUNT} images" in lines[0]
     if out == "x":
         assert files(tmp_path / out) == files(tmp_path / "whole" / out)
     else:
@@ -143,9 +143,9 @@ def test_a_stopped_set_goes_on(run, tmp_path, monkeypatch, out):
     note.write_text(json.dumps(older))                                         # made before there were these options
     assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already there\n"
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "rounding=floor")
-    assert refused.exit_code == 2 and "holds images made otherwise: rounding nearest, now floor" in refused.stderr
+    assert refused.exit_code == 2 and "holds images made with other settings: rounding nearest, now floor" in refused.stderr
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "batch=9", "--seed", 1)
-    assert refused.exit_code == 2 and "holds images made otherwise: seed 4, now 1; batch 8, now 9" in refused.stderr
+    assert refused.exit_code == 2 and "holds images made with other settings: seed 4, now 1; batch 8, now 9" in refused.stderr
 
 
 RANKS = ["torchrun", "--standalone", "--nproc_per_node", "2", "--no-python", "ditscale", "sample"]
@@ -164,7 +164,7 @@ def test_a_kill_and_two_ranks_make_the_same_bytes(run, tmp_path):
     done = subprocess.run([programs / RANKS[0], *RANKS[1:], *arguments], capture_output=True, text=True, timeout=120,
                           env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr
-    assert f"going on from 16 of {COUNT} images" in done.stdout and done.stdout.count("images/s") == 1       # rank 0 alone speaks
+    assert f"continuing from 16 of {COUNT} images" in done.stdout and done.stdout.count("images/s") == 1       # rank 0 alone speaks
     assert files(tmp_path / "two") == files(tmp_path / "one") and len(files(tmp_path / "two")) == COUNT + 1
 
 
@@ -199,7 +199,7 @@ def test_what_stands_in_the_way_is_left_alone(run, tmp_path):
     (tmp_path / "x.npz").touch()
     for out in ("x", "x.npz"):
         done = ditscale(run.path, tmp_path / out, "--images", 4)
-        assert done.exit_code == 2 and f"{tmp_path / out}: exists already and is no set of images" in done.stderr
+        assert done.exit_code == 2 and f"{tmp_path / out}: exists already and is not a set of images" in done.stderr
     assert os.listdir(tmp_path / "x") == ["holiday.png"] and "cannot be written" in ditscale(
         run.path, tmp_path / "x.npz" / "y", "--images", 4).stderr
     assert "is not a run directory" in ditscale(tmp_path, tmp_path / "y", "--images", 4).stderr

@@ -55,7 +55,7 @@ def refused(tmp_path, spec, *arguments, command="plan"):
     ("a: !!int x", "a value that its tag does not allow"), ("a: !!bool x", "a value that its tag does not allow"),
     (f"a: {'9' * 5000}", "a value that its tag does not allow"),
     ("", "expected a mapping"), ("[1]", "expected a mapping"), ("a: \x00", "not valid YAML"), ("a:\n\tb: 1", "line 2: not valid YAML"),
-    ('name: "a\\0b"', "has a sign that no name of a file may have"), ('name: "\\ud800"', "has a sign that no name"),
+    ('name: "a\\0b"', "has a character that no file name may contain"), ('name: "\\ud800"', "has a sign that no name"),
     ("name: a\nname: b", "the key 'name' is given twice"), ("1: 2", "is missing"),
 ])
 def test_texts(base, tmp_path, text, words):
@@ -145,8 +145,8 @@ def test_folders_that_a_shell_of_another_host_would_read(base, tmp_path, digits_
     (tmp_path / "site.yaml").write_text(yaml.safe_dump({"name": "pair", "launcher": "deepspeed", "hostfile": str(tmp_path / "hosts")}))
     spec = {**base, "config": digits_values, "runs_dir": f"runs/study/{wild}"}
     site = ("--site", str(tmp_path / "site.yaml"))
-    assert "is handed to a shell on each host" in refused(tmp_path, spec, *site, "--launcher", "print", command="launch")
-    assert "is handed to a shell on each host" in refused(tmp_path, spec, *site, command="launch")
+    assert "is passed to a shell on each host" in refused(tmp_path, spec, *site, "--launcher", "print", command="launch")
+    assert "is passed to a shell on each host" in refused(tmp_path, spec, *site, command="launch")
 
 
 @pytest.fixture

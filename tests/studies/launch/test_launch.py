@@ -165,7 +165,7 @@ def test_ctrl_c_of_train_saves_a_checkpoint(study, repository):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
     [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
-    assert process.returncode == 130 and out.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert process.returncode == 130 and out.splitlines()[-1] == "stopped; run the same command to continue"
     assert run.status()["state"] == "preempted" and (run.checkpoints / "latest").exists()
 
 

@@ -106,8 +106,8 @@ def test_print_shows_all_and_touches_nothing(study, write, tmp_path, notes):
 def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     spec, runs = study
     launch = ("launch", spec, "--site", write("site.yaml", {"name": "small", "array_limit": 2}))
-    assert "0 waiting or at work, 3 submitted" in ditscale(*launch)
-    assert "3 waiting or at work, 0 submitted" in ditscale(*launch)
+    assert "0 waiting or running, 3 submitted" in ditscale(*launch)
+    assert "3 waiting or running, 0 submitted" in ditscale(*launch)
     submitted = (notes / "sbatch").read_text().splitlines()
     assert len(submitted) == 2                                                 # of 2 runs and of 1
     records = [json.loads(Path(path).with_suffix(".json").read_text()) for path in submitted]
@@ -119,8 +119,8 @@ def test_no_run_is_submitted_twice(study, write, notes, tmp_path):
     runs[1].set_status(FAILED, images_seen=64, reason="no memory")
     runs[2].set_status(PREEMPTED, images_seen=128)
     with runs[2].lock():                                                       # a launch of this machine is at it
-        assert "1 done, 1 waiting or at work, 1 submitted" in ditscale(*launch)
-    assert "1 done, 1 waiting or at work, 1 submitted" in ditscale(*launch)
+        assert "1 done, 1 waiting or running, 1 submitted" in ditscale(*launch)
+    assert "1 done, 1 waiting or running, 1 submitted" in ditscale(*launch)
     assert ditscale("launch", spec, code=1).count("has a job in SLURM") == 2   # nor does this machine take them
     assert "job 9_" in ditscale("status", spec)
 
@@ -220,14 +220,14 @@ def test_stop_asks_jobs_and_processes(study, write, notes):
 def test_retry_launches_failed_runs_until_the_limit(study, write, notes):
     spec, runs = study
     site = ("--site", write("site.yaml", {"name": "small"}))
-    assert "no run to try again" in ditscale("retry", spec, *site)
+    assert "no failed run to launch again" in ditscale("retry", spec, *site)
     for run, times in zip(runs, (1, 2, 0)):
         run.create({})
         for _ in range(times):
             run.set_status(FAILED, images_seen=64, reason="no memory")
     shown = ditscale("retry", spec, "--limit", "2", *site)
     assert f"left: {runs[1].run_id} failed 2 time(s), last: no memory" in shown and "1 runs, 0 done" in shown
-    assert "1 submitted" in shown and "no run to try again" in ditscale("retry", spec, "--limit", "2", *site)
+    assert "1 submitted" in shown and "no failed run to launch again" in ditscale("retry", spec, "--limit", "2", *site)
     assert runs[2].status()["state"] == QUEUED
 
 

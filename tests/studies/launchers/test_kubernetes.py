@@ -223,8 +223,8 @@ def test_print_shows_all_and_touches_nothing(study, site, store, tmp_path):
 def test_no_run_is_submitted_twice(study, site, store):
     spec, runs = study
     launch = ("launch", spec, "--site", site(namespace="research", context="far/cluster"))
-    assert "0 waiting or at work, 2 submitted" in ditscale(*launch)
-    assert "2 waiting or at work, 0 submitted" in ditscale(*launch)
+    assert "0 waiting or running, 2 submitted" in ditscale(*launch)
+    assert "2 waiting or running, 0 submitted" in ditscale(*launch)
     objects = json.loads(store.read_text())
     names = [f"research/{jobset_name(load_spec(spec), run.run_id)}" for run in runs]
     assert list(objects) == names and all(run.record.exists() for run in runs)
@@ -240,7 +240,7 @@ def test_no_run_is_submitted_twice(study, site, store):
     store.write_text(json.dumps(objects))
     runs[0].set_status(DONE, images_seen=640)
     runs[1].set_status(FAILED, images_seen=64, reason="no memory")
-    assert "1 done, 0 waiting or at work, 1 submitted" in ditscale(*launch)    # its old JobSet goes first
+    assert "1 done, 0 waiting or running, 1 submitted" in ditscale(*launch)    # its old JobSet goes first
     objects = json.loads(store.read_text())
     assert "terminalState" in objects[names[0]]["status"] and "terminalState" not in objects[names[1]]["status"]
     assert all(line.startswith("--context far/cluster --namespace research ") for line in Path(f"{store}.calls").read_text().splitlines())
@@ -257,7 +257,7 @@ def test_stop_deletes_and_launch_waits_until_it_is_gone(study, site, store):
     assert f"{runs[0].run_id}: job {at_work} saves a checkpoint and ends\n" in shown
     assert f"{runs[1].run_id}: job {waits} is taken from the queue\n" in shown
     assert "is ending already" in ditscale("stop", spec)
-    assert "2 waiting or at work, 0 submitted" in ditscale("launch", spec, "--site", site())  # its pods still save
+    assert "2 waiting or running, 0 submitted" in ditscale("launch", spec, "--site", site())  # its pods still save
 
 
 def test_a_refusal_and_a_missing_kubectl_are_one_line(study, site, store, monkeypatch, tmp_path):
@@ -293,7 +293,7 @@ def test_what_the_pods_cannot_reach_or_finish_is_refused(study, site, store):
     spec, _ = study
     far = site(volumes=[{"claim": "shared", "path": "/elsewhere"}])
     assert "is on none of the site's volumes (shared at /elsewhere)" in ditscale("launch", spec, "--site", far, code=2)
-    assert "leaves nothing of the site's time 3" in ditscale("launch", spec, "--site", site(time=3), code=2)
+    assert "leaves no time of the site's time 3" in ditscale("launch", spec, "--site", site(time=3), code=2)
     assert not store.exists()
 
 

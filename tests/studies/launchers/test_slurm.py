@@ -179,7 +179,7 @@ def test_launch_completes_what_a_preemption_and_a_cancellation_left(cluster, stu
     """Two runs on two cores. One is preempted and goes on by itself; the other is cancelled at work, and waits for the next launch."""
     spec, folder = study("short", runs=2, evaluation=None)
     launch = ("launch", spec, "--site", site)
-    assert "2 runs, 0 done, 0 waiting or at work, 2 submitted" in cluster.ditscale(repository, *launch)
+    assert "2 runs, 0 done, 0 waiting or running, 2 submitted" in cluster.ditscale(repository, *launch)
     runs, [preempted, cancelled] = runs_of(folder), sorted(cluster.queue())
     wait_for(lambda: losses(runs[0]) and losses(runs[1]))
     cluster.said("scancel", "--signal=USR1", preempted)
@@ -187,14 +187,14 @@ def test_launch_completes_what_a_preemption_and_a_cancellation_left(cluster, stu
     wait_for(lambda: cancelled not in cluster.queue() and not runs[1].is_locked())
     assert 0 < len(losses(runs[1])) < STEPS and runs[1].status()["reason"] == "SIGTERM"
 
-    assert "2 runs, 0 done, 1 waiting or at work, 1 submitted" in cluster.ditscale(repository, *launch)
+    assert "2 runs, 0 done, 1 waiting or running, 1 submitted" in cluster.ditscale(repository, *launch)
     wait_for(lambda: not cluster.queue())
     starts = {seed: re.findall(r"^job (\S+) on", run.log.read_text(), re.MULTILINE) for seed, run in runs.items()}
     assert starts[0] == [preempted, preempted] and len(starts[1]) == 2 and starts[1][0] == cancelled != starts[1][1]
     for run in runs.values():
         assert run.status()["state"] == DONE
         assert [line["images_seen"] for line in read_lines(run.metrics)] == [64 * step for step in range(1, STEPS + 1)]
-    assert "2 runs, 2 done, 0 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
+    assert "2 runs, 2 done, 0 waiting or running, 0 submitted" in cluster.ditscale(repository, *launch)
 
 
 @pytest.mark.slow
@@ -203,8 +203,8 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, site, rep
     spec, folder = study("some where $(touch gone)")
     launch = ("launch", spec, "--site", site)
 
-    assert "3 runs, 0 done, 0 waiting or at work, 3 submitted" in cluster.ditscale(repository, *launch)
-    assert "3 runs, 0 done, 3 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 0 done, 0 waiting or running, 3 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 0 done, 3 waiting or running, 0 submitted" in cluster.ditscale(repository, *launch)
     runs, ids = runs_of(folder), sorted(cluster.queue())
     assert len(ids) == 3
     job = {seed: ids[seed] for seed in runs}
@@ -219,10 +219,10 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, site, rep
     assert runs[1].status()["state"] == PREEMPTED and runs[1].status()["reason"] == "SIGUSR1"
     assert runs[2].status()["state"] == QUEUED and not runs[2].log.exists()
 
-    assert "3 runs, 1 done, 0 waiting or at work, 2 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 1 done, 0 waiting or running, 2 submitted" in cluster.ditscale(repository, *launch)
     wait_for(lambda: not cluster.queue())
     assert {run.status()["state"] for run in runs.values()} == {DONE}
-    assert "3 runs, 3 done, 0 waiting or at work, 0 submitted" in cluster.ditscale(repository, *launch)
+    assert "3 runs, 3 done, 0 waiting or running, 0 submitted" in cluster.ditscale(repository, *launch)
 
     cluster.ditscale(repository, "launch", local)
     for seed, run in runs_of(local_folder).items():

@@ -61,7 +61,7 @@ def test_time_and_money(in_repository, tmp_path):
 
 def test_what_is_wrong_is_named(in_repository, tmp_path):
     assert "did you mean 'H100'" in plan("sweeps/digits_demo.yaml", "--on", "H10", code=2)
-    assert "'x' is no number of devices" in plan("sweeps/digits_demo.yaml", "--on", "H100:x", code=2)
+    assert "'x' is not a number of devices" in plan("sweeps/digits_demo.yaml", "--on", "H100:x", code=2)
     assert "cannot be written" in plan("sweeps/digits_demo.yaml", "--csv", tmp_path / "no" / "plan.csv", code=2)
 
 
@@ -71,7 +71,7 @@ def test_limits_refuse_a_launch(in_repository, repository, tmp_path, digits_valu
             "runs_dir": str(tmp_path / "runs")}
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(spec))
-    assert "over the study's limits: runs 3 of 2; launch will refuse it" in plan(path)
+    assert "exceeds the study's limits: runs 3 of 2; launch will refuse it" in plan(path)
     done = CliRunner().invoke(main, ["launch", str(path)])
     assert done.exit_code == 2 and "runs 3 of 2" in done.output and not (tmp_path / "runs").exists()
     assert "limits" not in plan(path, "seed=[0,1]")

@@ -152,7 +152,7 @@ def test_a_queue_that_does_not_answer_for_once_is_asked_again(study, monkeypatch
     monkeypatch.setattr("ditscale.studies.launch.status.live_jobs", ask)
     watch_status(spec, runs, 0.01)
     said = capsys.readouterr().out
-    assert "squeue: timed out; asked again in 0.01 s" in said and "study: 1 done" in said
+    assert "squeue: timed out; retrying in 0.01 s" in said and "study: 1 done" in said
 
 
 @pytest.mark.parametrize("seconds", ["0.1", "soon"])

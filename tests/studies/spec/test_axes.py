@@ -9,7 +9,7 @@ from ditscale.studies.launch.single import the_one
 from ditscale.studies.spec.budgets import Budgets
 from ditscale.studies.spec.spec import expand, load_spec
 
-HOURS = {"accelerator_hours": [10], "accelerator": "H100", "utilisation": 0.35}
+HOURS = {"accelerator_hours": [10], "accelerator": "H100", "utilization": 0.35}
 VARIANTS = {"variant": {"plain": {"objective.name": "baseline"}, "mdt": {"objective.name": "mdt", "train.lr": 3e-4}}}
 
 
@@ -119,16 +119,16 @@ def test_checkpoints_by_number(runs_of):
 
 @pytest.mark.parametrize("changes, words", [
     ({"budgets": {"flops": [1e12]}}, "train.flops decides train.images, and both are given"),
-    ({"budgets": {"flops": [1e3]}, "train": {"images": None}}, "train.flops 1000 does not reach for 64 images"),
+    ({"budgets": {"flops": [1e3]}, "train": {"images": None}}, "train.flops 1000 is too small for 64 images"),
     ({"budgets": {"flops": [1e12], "images": [5]}}, "budgets takes either"),
     ({"budgets": {}}, "budgets takes either"),
     ({"budgets": {"flop": [1e12]}}, "did you mean 'flops'"),
-    ({"budgets": {"accelerator_hours": [10], "utilisation": 0.3}}, "budgets.accelerator_hours needs budgets.accelerator, for example"),
-    ({"budgets": {"accelerator_hours": [10], "accelerator": "H100"}}, "needs budgets.utilisation, for example utilisation: 0.35"),
-    ({"budgets": {"money": [10], "accelerator": "H100", "utilisation": 0.3}}, "budgets.money needs budgets.price"),
+    ({"budgets": {"accelerator_hours": [10], "utilization": 0.3}}, "budgets.accelerator_hours needs budgets.accelerator, for example"),
+    ({"budgets": {"accelerator_hours": [10], "accelerator": "H100"}}, "needs budgets.utilization, for example utilization: 0.35"),
+    ({"budgets": {"money": [10], "accelerator": "H100", "utilization": 0.3}}, "budgets.money needs budgets.price"),
     ({"budgets": {"flops": [1e12], "price": 2.5}}, "budgets.price is 2.5, but budgets.flops does not depend on it"),
     ({"budgets": {**HOURS, "accelerator": "H10"}}, "budgets.accelerator is 'H10'; did you mean 'H100'"),
-    ({"budgets": {**HOURS, "utilisation": 35}}, "'budgets.utilisation' is 35"),
+    ({"budgets": {**HOURS, "utilization": 35}}, "'budgets.utilization' is 35"),
     ({"budgets": {**HOURS, "accelerator_hours": [-1]}}, "'budgets.accelerator_hours.0' is -1"),
     ({"train": {"checkpoints": 3}}, "train.checkpoints decides train.checkpoint_every_images, and both are given"),
     ({"train": {"checkpoints": 0, "checkpoint_every_images": None}}, "train.checkpoints is 0; give a number above 0"),

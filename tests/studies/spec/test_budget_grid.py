@@ -10,7 +10,7 @@ from ditscale.cli import main
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
-from ditscale.studies.spec.budget_grid import Centre, IsoFlopCurve, isoflop_curves
+from ditscale.studies.spec.budget_grid import Center, IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.spec import expand, load_spec
 
 BUDGETS = [1e17, 3e17, 1e18, 3e18, 1e19]
@@ -46,7 +46,7 @@ def test_the_shipped_study_spends_its_budgets(repository):
 
 def test_a_grid_lies_around_the_expected_optimum(spec_of):
     """Liang et al.: N* = 0.0009 C^0.5681, 9.6e8 parameters at 1.5e21. Five sizes in even steps from a quarter to four times."""
-    assert Centre().at(1.5e21) == pytest.approx(9.583e8, rel=0.01)             # as published; 9.647e8 by the printed digits
+    assert Center().at(1.5e21) == pytest.approx(9.583e8, rel=0.01)             # as published; 9.647e8 by the printed digits
     spec = load_spec(spec_of())
     for curve in isoflop_curves(spec.isoflop, spec.config, "x"):
         steps = [math.log2(size / curve.optimum) for size in curve.models.values()]
@@ -94,11 +94,11 @@ def test_what_lies_beside_the_optimum_is_told(spec_of):
     ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/2"]}}, "isoflop.sizes is 5, but isoflop.models are 1"),
     ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/3"]}}, "no patch size 3"),
     ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/2"], "patch_size": 4}}, "leave isoflop.patch_size out"),
-    ({"isoflop": {"budgets": [1e18], "center": {}}}, "did you mean 'centre'"),
+    ({"isoflop": {"budgets": [1e18], "centr": {}}}, "did you mean 'center'"),
     ({"budgets": {"flops": [1e18]}}, "isoflop decides models and lengths; leave budgets"),
     ({"parameters": {"model.name": {"value": "DiT-S/2"}}}, "isoflop decides models and lengths"),
     ({"exclude": [{"model.nam": "x"}]}, "did you mean 'model.name'"),
-    ({"isoflop": {"budgets": [1e9]}}, "does not reach for 256 images"),
+    ({"isoflop": {"budgets": [1e9]}}, "is too small for 256 images"),
 ])
 def test_what_is_wrong_is_named(spec_of, changes, words):
     with pytest.raises(UserError) as error:

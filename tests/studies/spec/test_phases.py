@@ -74,7 +74,7 @@ def test_a_key_that_no_run_varies_may_be_changed_by_hand(write_spec, digits_valu
     ({"pilot": {"model.nam": "DiT-atto/4"}, "main": {}},
      "phases: pilot: 'model.nam' is not a key of the config; did you mean 'model.name'"),
     ({"pilot": {"train.copy": 1}, "main": {}}, "phases: pilot: 'train.copy' is not a key of the config"),
-    ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one take what is left: rest: {}"),
+    ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one take the rest: rest: {}"),
     ({"pilot": {"seed": 7}, "main": {}}, r"phases: 'pilot' has no runs: none has {'seed': 7}"),
     ({"all": {}, "main": {}}, "phases: 'main' has no runs: none has been left by then"),
     ({"pilot": ["seed"]}, "phases.pilot")])
@@ -117,7 +117,7 @@ def test_the_next_phase_starts_when_the_one_before_is_done(launched):
 
 def test_where_a_run_failed_the_phases_after_it_wait(launched):
     ended_well, given, said = launched([False])
-    assert not ended_well and given == [2] and "phase pilot is not done; what comes after it waits: main" in said
+    assert not ended_well and given == [2] and "phase pilot is not done; waiting for it: main" in said
 
 
 def test_what_is_wrong_with_a_later_phase_is_said_before_the_first_starts(launched, monkeypatch):

@@ -64,7 +64,7 @@ isoflop: {{budgets: [1e12, 1e13], sizes: 3}}
 version: 1
 name: study
 metric: {{name: fd_digits_cnn}}
-budgets: {{accelerator_hours: [1e-4, 2e-4], accelerator: H100, utilisation: 0.35}}
+budgets: {{accelerator_hours: [1e-4, 2e-4], accelerator: H100, utilization: 0.35}}
 {BASE}""",
 }
 OVERRIDES = {"grid": [[], ["train.lr=5e-4"], ["train.betas=[0.8, 0.9]", "resources.loader=mmap"], ["variant=mdt", "seed=3"],

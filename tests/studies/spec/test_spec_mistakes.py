@@ -60,7 +60,7 @@ def test_a_value_that_is_a_list_is_one_value(plan):
 
 
 @pytest.mark.parametrize("setting, words", [
-    ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "train.lr has distribution, min, max; nothing is drawn"),
+    ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "train.lr has distribution, min, max; distributions are not supported here"),
     ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}, "write train.lr: {values: [0.0001, 0.01]} with each value to run"),
     ({"distribution": "categorical", "values": [1, 2]}, "write train.lr: {values: [1, 2]}"),
     ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "'parameters.train.lr' is 0.001; write train.lr: {values: [0.001]}"),
@@ -88,10 +88,10 @@ def test_ranges(plan, key, value, words):
 
 
 @pytest.mark.parametrize("options, words", [
-    (("--on", "H100:999999999999"), "--on H100:999999999999: '999999999999' is no number of devices, 1 to 1,000,000"),
-    (("--on", "H100:\u00b2"), "is no number of devices"), (("--on", "H100:0"), "is no number of devices"), (("--on", "H100:-1"), "is no number"),
-    (("--price", "nan"), "--price nan is no amount"), (("--price", "inf"), "--price inf is no amount"),
-    (("--on", "H100:8", "--network", "inf"), "--network inf is no amount"),
+    (("--on", "H100:999999999999"), "--on H100:999999999999: '999999999999' is not a number of devices, 1 to 1,000,000"),
+    (("--on", "H100:\u00b2"), "is not a number of devices"), (("--on", "H100:0"), "is not a number of devices"), (("--on", "H100:-1"), "is not a number"),
+    (("--price", "nan"), "--price nan is not an amount"), (("--price", "inf"), "--price inf is not an amount"),
+    (("--on", "H100:8", "--network", "inf"), "--network inf is not an amount"),
 ])
 def test_options_of_plan(plan, options, words):
     assert words in refused(plan({}, *options))

@@ -131,7 +131,7 @@ def test_a_damaged_record_is_written_anew_by_a_launch(study, state):
     runs[0].set_status(state, images_seen=320)
     runs[0].record.write_text("{")
     spec = load_spec(spec)
-    with pytest.warns(UserWarning, match="is damaged: .* it is written anew"):
+    with pytest.warns(UserWarning, match="is damaged: .* it is written again"):
         for planned in expand(spec, "spec"):
             planned.run.create(run_record(spec, planned))
     assert runs[0].read_record() == whole

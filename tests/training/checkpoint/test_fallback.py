@@ -77,7 +77,7 @@ def test_no_checkpoint_before_the_bad_steps(make_run, poison, capsys):
     _, run = make_run("run", changes)
     assert work(run) == 0
     assert losses(run) == losses(whole) and state(run) == state(whole)
-    assert "Training starts anew from 0 images: there is no whole training state at or before 0 images; removed: the checkpoint(s) " \
+    assert "Training restarts from 0 images: there is no whole training state at or before 0 images; removed: the checkpoint(s) " \
            "at 64 and 128 images" in capsys.readouterr().out
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_ahead_does_not_count_as_one_of_the_last(make_run, 
     steps = iter(range(1, 100))
     assert not train(config, run, world, stop=lambda: next(steps) >= 3)
     (list_checkpoints(run)[0] / "masters.safetensors").write_bytes(b"")
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="is skipped"):
         assert not train(config, run, world, stop=lambda: True)
     assert [images_of(path) for path in list_checkpoints(run)] == [64, 192]
     assert (list_checkpoints(run)[0] / "optimizer.safetensors").exists()

@@ -1,4 +1,4 @@
-"""Runs as JobSets of a Kubernetes cluster, a run each, through ``kubectl``.
+"""Runs as JobSets of a Kubernetes cluster, one per run, through ``kubectl``.
 
 ``<study>/kubernetes/`` has a manifest and a record for each run that was submitted. A run's JobSet has the same name each time, so that
 it cannot stand twice. It is deleted with its pods before it: as long as they save a checkpoint it is there, and no other is submitted.

@@ -1,4 +1,4 @@
-"""The manifest of a run: a JobSet with one indexed Job, a pod a node, all ranks of a node in its pod.
+"""The manifest of a run: a JobSet with one indexed Job, one pod per node, all ranks of a node in its pod.
 
 The JobSet controller makes the headless service; the first pod is ``<jobset>-ranks-0-0.<jobset>`` in it. A run that ends with exit code
 75 has saved a checkpoint and is to go on: the pod failure policy fails its Job at once, for a reason that the JobSet's failure policy

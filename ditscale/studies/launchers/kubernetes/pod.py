@@ -1,4 +1,4 @@
-"""What a pod does: start this node's ranks, hand signals on to them, and end with the exit code that says what is next.
+"""The command of a pod: starts this node's ranks, forwards signals, and ends with the exit code that decides what is next.
 
 ``python -m ditscale.studies.launchers.kubernetes.pod RUN_DIR NODES RANKS_PER_NODE MINUTES STEP...``; steps as of ``protocol.steps``,
 0 minutes for no limit. The pod's number is its Job's completion index. The first pod writes into the run's ``log.txt``, the others say

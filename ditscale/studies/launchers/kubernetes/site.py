@@ -1,4 +1,4 @@
-"""The keys of a site with Kubernetes. Words that go into names and labels are held to what Kubernetes takes."""
+"""The keys of a Kubernetes site, checked against Kubernetes's rules for names and labels."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -26,7 +26,7 @@ class Volume(Section):
     @classmethod
     def _is_absolute(cls, path: str) -> str:
         if not path.startswith("/") or ":" in path or ".." in path.split("/"):
-            raise UserError(f"volumes: path {path!r} is no place in a pod; give an absolute path without ':' or '..'")
+            raise UserError(f"volumes: path {path!r} is not a path in a pod; give an absolute path without ':' or '..'")
         return path.rstrip("/") or "/"
 
 

@@ -1,4 +1,4 @@
-"""Runs as SLURM's job arrays: one script for all that ask for the same, and no run submitted twice.
+"""Runs as SLURM job arrays: one script for all runs with the same resources, and no run submitted twice.
 
 The guard against submitting a run twice: locks may not reach across the nodes of a cluster, the queue does. A job is found by its
 name, and its script's name leads to the record of what was submitted: ``<study>/slurm/<script>.json`` has the runs of an array,

@@ -1,4 +1,4 @@
-"""The text of a batch script: one job array, a run an index, all of one shape.
+"""The text of a batch script: one job array, one index per run, all of one shape.
 
 ``srun`` starts one task a rank. With torchrun, an agent of its own would stand between SLURM and the ranks: it swallows SIGUSR1,
 kills ranks 30 seconds after SIGTERM and turns every exit code into 1. Tasks of SLURM are signalled directly, need no ssh and no

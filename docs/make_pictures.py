@@ -1,0 +1,132 @@
+"""Draws every picture of the documentation: `make pictures`, after `make demo` and docs/pictures/digits_blocks.yaml.
+
+    python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
+
+Each figure is drawn by `ditscale figure`, then scaled to at most 1000 pixels and 128 colors, so that a picture takes less than 60 kB.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+SIMULATED = "simulated.csv"                                                    # IsoFLOP points of a known law
+TABLE = "analysis/published/dit_table4_all_models.csv"
+PLAIN = ["--where", "variant=baseline"]
+# picture -> figure, study or table, options; a study is a folder below --runs
+FIGURES = {
+    "bubbles": ("bubbles", TABLE),
+    "block_designs": ("block_designs", "digits-blocks"),
+    "training_curves": ("training_curves", "digits-demo", *PLAIN),
+    "samples": ("samples", "digits-demo", *PLAIN, "--where", "patch_size=2"),
+    "gflops": ("gflops", TABLE),
+    "training_compute": ("training_compute", "digits-demo", *PLAIN),
+    "published_training_compute": ("training_compute", TABLE, "--published", "maskdit,mdt"),
+    "sampling_compute": ("sampling_compute", "digits-sampling", "--where", "guidance_scale=1.5"),
+    "metrics": ("metrics", TABLE),
+    "loss_curves": ("loss_curves", "digits-demo", "--where", "model=DiT-femto/2"),
+    "sweeps": ("sweeps", "digits-sampling", "--over", "guidance_scale", "--where", "sampling_steps=8"),
+    "throughput": ("throughput", "digits-demo"),
+    "cost_quality": ("cost_quality", "analysis/published"),
+    "frontier": ("frontier", "digits-demo"),
+    "isoflop": ("isoflop", SIMULATED),
+    "scaling_law": ("scaling_law", "digits-demo", *PLAIN),
+    "variants": ("variants", "digits-demo"),
+    "validation": ("validation", "digits-validation"),
+}
+CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
+SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as copies
+SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
+WIDTHS, COLORS, LIMIT = (1000, 800, 640, 500), 128, 60_000
+
+
+def ditscale(*words) -> None:
+    subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *map(str, words)], check=True, cwd=ROOT)
+
+
+def validation_study(runs: Path) -> None:
+    """Copies three runs of the demo to `digits-validation` and adds the validation loss of their checkpoints."""
+    for source in copies(runs, "digits-validation"):
+        ditscale("validate", source, "--data", "data/digits/heldout.beton", "--all")
+
+
+def copies(runs: Path, study: str) -> list[Path]:
+    """The demo's runs that are scored again, copied to another study: the demo itself gets no further evaluations."""
+    folders = []
+    for start in SAMPLED:
+        [source] = (runs / "digits-demo").glob(f"{start}-*")
+        folders.append(runs / study / source.name)
+        if not folders[-1].exists():
+            shutil.copytree(source, folders[-1])
+    return folders
+
+
+def sampling_study(runs: Path) -> None:
+    """Copies three runs of the demo to `digits-sampling` and scores them with other numbers of steps and guidance scales."""
+    for source in copies(runs, "digits-sampling"):
+        for settings in SWEEPS:
+            ditscale("evaluate", source, *settings)
+
+
+def simulated_csv(path: Path) -> None:
+    """IsoFLOP points of a known surface: Chinchilla's published law (arXiv 2203.15556), three seeds with 0.3 % of noise."""
+    rng, lines = np.random.default_rng(0), ["run,N,D,score"]
+    for budget in np.geomspace(1e18, 1e21, 4):
+        best = 1.345 * (budget / 6) ** 0.4516                                    # of this law: G (C / 6)^a, a = beta / (alpha + beta)
+        for size in best * np.geomspace(0.25, 4, 7):
+            data = budget / (6 * size)
+            for seed in range(3):
+                loss = (1.69 + 406.4 * size**-0.34 + 410.7 * data**-0.28) * np.exp(0.003 * rng.standard_normal())
+                lines.append(f"{budget:.0e}-{size:.3e}-{seed},{size:.6g},{data:.6g},{loss:.6g}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def shrink(source: Path, target: Path) -> None:
+    """Scale a picture down and write it with few colors; smaller until the file is small enough."""
+    image = Image.open(source).convert("RGB")
+    for width in WIDTHS:
+        width = min(width, image.width)
+        small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
+        if target.stat().st_size < LIMIT:
+            return
+    raise SystemExit(f"{target}: {target.stat().st_size:,} bytes at {width} pixels; {LIMIT:,} are allowed")
+
+
+def draw(name: str, runs: Path, folder: Path) -> None:
+    if name == CONVERGENCE:
+        subprocess.run([sys.executable, ROOT / "benchmarks" / "convergence.py", "--out", folder / f"{name}.png"], check=True, cwd=ROOT)
+        return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
+    figure, source, *options = FIGURES[name]
+    study = folder / source if source == SIMULATED else source if source.startswith("analysis/") else runs / source
+    if source == SIMULATED:
+        simulated_csv(study)
+    ditscale("figure", figure, study, "--format", "png", "--out", folder / name, *options)
+    [drawn] = (folder / name).glob("*.png")
+    shrink(drawn, PICTURES / f"{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder with the studies")
+    parser.add_argument("--only", default="", help="names of pictures, with commas")
+    arguments = parser.parse_args()
+    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE], arguments.runs.resolve()
+    PICTURES.mkdir(exist_ok=True)
+    for study, make in (("digits-sampling", sampling_study), ("digits-validation", validation_study)):
+        if any(FIGURES[name][1] == study for name in names if name in FIGURES):
+            make(runs)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            draw(name, runs, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from latent_files import make
 from ditscale import randomness
 from ditscale.config import DataConfig
 from ditscale.data.importing import import_latents
-from ditscale.data.loader import open_loader
+from ditscale.data.loader import StreamLoader
 from ditscale.data.order import indices_at
 from ditscale.data.prepare import make_prepare
 from ditscale.errors import UserError
@@ -33,8 +33,8 @@ def seen(data, backend="mmap"):
     prepare = make_prepare(data)
     streams = {"flip": randomness.Uniform(), "latent draw": randomness.Normal((4, 4, 4)), **prepare.streams}
     parts = []
-    with open_loader(data.path, seed=3, global_batch=16, micro_batch=4, start_images=0, end_images=96, backend=backend,
-                     pick=prepare.pick) as loader:
+    with StreamLoader(data.path, seed=3, global_batch=16, micro_batch=4, start_images=0, end_images=96, backend=backend,
+                      pick=prepare.pick) as loader:
         for raw, labels, positions in loader:
             draws = randomness.draw(3, positions, streams)
             parts.append((torch.from_numpy(indices_at(positions.numpy(), 45, 3)), prepare(raw, draws), labels,

@@ -94,12 +94,13 @@ class Link:
                 "freedom": self.freedom, "hold_out_relative_error": self.hold_out}
 
 
-def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None) -> Link:
+def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None, asked: float = math.inf) -> Link:
     """The line through checkpoints, ``(n,)`` each; lower is better for both.
 
     Args:
         runs: the run of each; sizes: its model's size.
         score_floor: pins S_inf.
+        asked: the lowest loss that the line will be asked for: L_inf lies below it, as below all losses.
 
     Raises:
         UserError: values that are not positive, fewer than 3 runs or checkpoints, a score that does not fall with the loss, or a floor
@@ -117,7 +118,7 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None) -> L
     names, run = np.unique(runs, return_inverse=True)
     if len(names) < LEAST_RUNS or len(loss) < LEAST_RUNS + 1:
         raise UserError(f"{len(names)} runs with {len(loss)} checkpoints that have both loss and score; a line needs {LEAST_RUNS} runs")
-    search = _Search(loss, score, 1.0 / np.bincount(run)[run], score_floor)
+    search = _Search(loss, score, 1.0 / np.bincount(run)[run], score_floor, min(asked, float(loss.min())))
     theta = search.best()
     residuals = np.log(score / _line(theta, loss))
     if theta[2] <= 1e-6:
@@ -132,13 +133,13 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None) -> L
 class _Search:
     """Weighted least squares of ln S; theta is (L_inf, S_inf, g, c)."""
 
-    def __init__(self, loss: np.ndarray, score: np.ndarray, weights: np.ndarray, score_floor: float | None) -> None:
+    def __init__(self, loss: np.ndarray, score: np.ndarray, weights: np.ndarray, score_floor: float | None, lowest: float) -> None:
         self.loss, self.score, self.weights = loss, score, weights
         self.middle = float(np.log(loss).mean())
         low = 0.0 if score_floor is None else score_floor
         high = HIGHEST * score.min() if score_floor is None else score_floor + 1e-12 * score.min()
         self.lower = np.array([0.0, low, 0.0, -np.inf])
-        self.upper = np.array([HIGHEST * loss.min(), high, STEEPEST, np.inf])
+        self.upper = np.array([HIGHEST * lowest, high, STEEPEST, np.inf])
 
     def best(self) -> np.ndarray:
         starts = [self._start(a, b) for a in SHARES * self.upper[0] for b in (np.unique(np.clip(SHARES * self.upper[1], self.lower[1], None)))]

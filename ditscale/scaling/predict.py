@@ -53,7 +53,7 @@ def predict_score(scores: Rungs, size: float, data: float, losses: Rungs | None 
     why_not = ""
     if losses is not None and loss is not None:
         try:
-            link = fit_link(*_paired(losses, scores), score_floor=score_floor)
+            link = fit_link(*_paired(losses, scores), score_floor=score_floor, asked=loss.interval.low)
         except UserError as error:
             why_not = str(error)
         else:

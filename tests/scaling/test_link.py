@@ -59,6 +59,15 @@ def test_sizes_that_differ_at_equal_loss_are_told_apart():
     assert alone.p is None and "one run's luck would look like its size" in alone.sentence
 
 
+def test_the_losses_floor_lies_below_what_is_asked():
+    """A curve that flattens early is fitted best by a floor just under the last loss, beyond which nothing could improve."""
+    loss, _, run, size = made(noise=0.0)
+    flat = 50 + 40 * (loss - 0.64) ** 0.4
+    assert fit_link(loss, flat, run, size).loss_floor > 0.6
+    asked = fit_link(loss, flat, run, size, asked=0.5)
+    assert asked.loss_floor < 0.5 and asked.score(0.52) > asked.score(0.5) > 0
+
+
 def test_what_cannot_be_tested_or_fitted_is_said():
     loss, score, run, size = made(sizes=1)
     assert fit_link(loss, score, run, size).one_line.reason == "one size alone"

@@ -46,7 +46,7 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
     console.print(f"from {len(record['rungs'])} runs of {', '.join(models)}")
     if record["after"]:
         console.print(f"{target.model} has run already: this is no prediction, and is marked so")
-    console.print(f"on record: {path}, sha256 {record['sha256'][:12]}, {record['date']}")
+    console.print(f"on record: {path}, sha256 {record['sha256'][:12]}, {record['date']}", soft_wrap=True)
 
 
 def _show_value(name: str, value: float, interval, console: Console) -> None:

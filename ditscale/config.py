@@ -294,6 +294,14 @@ class RunConfig(Section):
         canonical = json.dumps(self.science(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
+    def recipe(self) -> str:
+        """8 hex of what decides a run's result, but for its seed; how often it is saved and how it is scored are left out."""
+        science = self.science()
+        science.pop("seed", None)
+        science.pop("evaluation", None)
+        science["train"].pop("checkpoint_every_images", None)
+        return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+
 
 def resolve(values: dict, source: str) -> RunConfig:
     """Validate nested values.

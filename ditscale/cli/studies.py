@@ -57,7 +57,8 @@ def init(template):
 @click.option("--probe", is_flag=True, help="First measure 20 steps of each distinct model and setting on this machine.")
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
-def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json):
+@click.option("--wide", is_flag=True, help="Show a row per run, with every column.")
+def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json, wide):
     """Show what the study SPEC will run and what it will cost. Starts no run."""
     import math
     from dataclasses import replace
@@ -90,7 +91,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
         probe_missing(spec, runs, machine, Console(highlight=False))
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              encoding_lines(runs, machine))
+              encoding_lines(runs, machine), wide=wide)
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

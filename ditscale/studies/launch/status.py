@@ -17,7 +17,7 @@ from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, QUEUED, RUNNING
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
-from ditscale.studies.plan.show import as_clock, wide_console
+from ditscale.studies.plan.show import as_speed, as_time, wide_console
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
@@ -50,16 +50,19 @@ def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
 def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     run, images = planned.run, planned.config.train.images
     status, metrics = run.status(), last_line(run.metrics, "images_per_second")
-    last = {line["metric"] == LOSS: line["score"] for line in read_lines(run.evals, *EVALUATION)}
+    evals = last_line(run.evals, "score")
+    last = {evals.get("metric") == LOSS: evals["score"]} if evals else {}
+    if True in last:                                                           # the score is on a line before it
+        last |= {line["metric"] == LOSS: line["score"] for line in read_lines(run.evals, *EVALUATION)}
     state = status["state"]
     if state == RUNNING and not job and not run.is_locked():
         state = INTERRUPTED
     elif state != RUNNING and job:
         state = job.state.lower()                                              # the queue's word: pending, configuring, ...
     speed = metrics["images_per_second"] if metrics else 0
-    left = as_clock((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
+    left = as_time((images - status["images_seen"]) / speed) if speed and state == RUNNING else ""
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
-    return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", f"{speed:.0f}" if metrics else "", left,
+    return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", as_speed(speed) if metrics else "", left,
                     f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
                     "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
 

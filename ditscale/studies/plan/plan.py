@@ -54,6 +54,7 @@ class PlanRow:
     step: StepForecast | None                                                  # forecast, of what is left; None: nothing is
     strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
     phase: str | None
+    recipe: str                                                                # runs of one recipe differ in the seed alone
 
     @property
     def accelerator_hours(self) -> float:
@@ -91,7 +92,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
-                   planned.phase)
+                   planned.phase, config.recipe())
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:

@@ -1,7 +1,9 @@
 """A study's plan as tables for a terminal."""
 
+import re
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -13,36 +15,34 @@ from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.published_optima import disagreement
 
+NARROW = 120                                                                   # columns that most terminals have, or can have
+LONG = 2 * 86400                                                               # seconds; a study of more is not for a CPU
+SEED = re.compile(r"-s\d+-[0-9a-f]{8}$")                                       # the end of a run's name
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
-              scaling: Sequence[ScalingCurve] = (), encoding: Sequence[str] = ()) -> None:
-    """Print a row a run and the totals, and what the study asks for besides.
+              scaling: Sequence[ScalingCurve] = (), encoding: Sequence[str] = (), *, wide: bool = False) -> None:
+    """Print the runs and the totals, and what the study asks for besides.
 
-    ``price`` is for one accelerator and one hour, ``encoding`` what the data cost once, see encoding.py.
+    Args:
+        price: of one accelerator for one hour.
+        encoding: what the data cost once, see encoding.py.
+        wide: a row a run with every column; else runs that differ in the seed alone share a row, and the table fits ``NARROW`` columns.
     """
-    table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
-    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "sampling FLOPs", "fits at",
-                 "images/s", "time left"):
-        table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
-    for row in rows:
-        guess = MARKS[row.basis] if row.seconds_left else ""
-        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
-                      f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), f"{row.images_per_second:,.0f}{guess}",
-                      as_clock(row.seconds_left) + guess)
     phases: dict[str | None, list[PlanRow]] = {}
     for row in rows:
         phases.setdefault(row.phase, []).append(row)
     in_turn = sum(makespan(group, at_once) for group in phases.values())
-    table.add_section()
-    table.add_row("total", "", "", "", "", f"{sum(row.images for row in rows):,}", f"{sum(row.train_flops for row in rows):.3g}",
-                  f"{sum(row.evaluation_flops for row in rows):.3g}", "", "", as_clock(in_turn) + " ~")
+    console = wide_console() if wide else narrow_console()
+    if machine.kind == "cpu" and in_turn > LONG:
+        console.print(f"No GPU here: this is a forecast for this CPU ({machine.name}). For GPUs: ditscale plan SPEC --on H100:8 --price 2.5")
+    console.print(_every_run(spec, rows) if wide else _grouped(spec, rows))
     hours = sum(row.accelerator_hours for row in rows)
-    console = wide_console()
-    console.print(table)
-    console.print(f"{hours:,.3g} accelerator-hours left" + (f", {hours * price:,.2f} at {price:g} an hour" if price else "")
-                  + ". Fits at: the smallest ZeRO stage for the micro batch, and what an accelerator then holds.")
+    money = f", {hours * price:,.2f} at {price:g} per hour" if price else ""
+    console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training and {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
+                  f"{hours:,.3g} accelerator-hours left{money}; {as_time(in_turn)} ~")
+    console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
@@ -61,12 +61,57 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(line)
 
 
+def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
+    table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
+    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "evaluation FLOPs", "fits at",
+                 "images/s", "time left"):
+        table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
+    for row in rows:
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
+                      f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
+    return table
+
+
+def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
+    """A row for the runs of one recipe, length and state, which differ in the seed alone."""
+    groups: dict[tuple, list[PlanRow]] = {}
+    for row in rows:
+        # Where a run stands is its own: only what has not begun or has ended is one row.
+        begun = row.run_id if row.images_seen not in (0, row.images) else ""
+        groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
+    states = {row.state for row in rows}
+    title = f"{spec.name}: {len(rows)} runs" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "GMACs", "images", "train FLOPs", "fits at", "images/s", "time left")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
+    for group in groups.values():
+        first = group[0]
+        name = first.run_id if len(group) == 1 else f"{SEED.sub('', first.run_id)} x {len(group)}"
+        table.add_row(name, *([first.state] if len(states) > 1 else []), _short(first.parameters), f"{first.macs / 1e9:.3g}", _short(first.images),
+                      f"{first.train_flops:.3g}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
+    return table
+
+
+def _times(row: PlanRow) -> tuple[str, str]:
+    guess = MARKS[row.basis] if row.seconds_left else ""
+    return as_speed(row.images_per_second) + guess, as_time(row.seconds_left) + guess
+
+
+def _short(count: int) -> str:
+    """``32.9 M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)
+
+
 def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
     """What one phase takes, in a line."""
     if not rows:
         return f"Phase {name}: no runs"
     return (f"Phase {name}: {len(rows)} runs, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
-            f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {as_clock(makespan(rows, at_once))}")
+            f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {as_time(makespan(rows, at_once))}")
 
 
 def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
@@ -127,11 +172,25 @@ def _bytes(count: int) -> str:
     return f"{gib:.1f} GiB" if gib >= 0.1 else f"{1024 * gib:.0f} MiB"
 
 
-def as_clock(seconds: float) -> str:
-    """``1:23:45`` or ``4:05``."""
+def as_time(seconds: float) -> str:
+    """``4:05``, ``1:23:45``, from two days on ``12.3 days``, from two years on ``39.8 years``."""
+    days = seconds / 86400
+    if days >= 2:
+        return f"{days / 365.25:,.1f} years" if days >= 2 * 365.25 else f"{days:,.1f} days" if days < 100 else f"{days:,.0f} days"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def as_speed(images_per_second: float) -> str:
+    """``1,234``; below 10 with two digits, ``0.28``."""
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 or not images_per_second else f"{images_per_second:.2g}"
+
+
+def narrow_console() -> Console:
+    """A terminal's own width; ``NARROW`` columns where the output is a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=NARROW)
 
 
 def wide_console() -> Console:

@@ -5,7 +5,6 @@ Column ``passport`` stands for all of a passport but the seed of the samples: eq
 further metrics of an evaluation are columns ``values.<name>``, those that any evaluation of the study holds.
 """
 
-import hashlib
 import json
 import math
 import warnings
@@ -112,7 +111,7 @@ def _rows(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> 
     evals, of_run = read_lines(run.evals, *EVALUATED_LINE), facts.run_facts(run, record, config, metrics)
     last = max((line["images_seen"] for line in evals), default=0)
     done = run.status()["state"] == DONE
-    return [{**of_run, "recipe": recipe(config), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
+    return [{**of_run, "recipe": config.recipe(), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
              "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), line["images_seen"]),
              "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"])}
             for line in evals]
@@ -126,15 +125,6 @@ def spent(metrics: list[dict], totals, images_seen: int) -> float:
     if not metrics or images_seen > metrics[-1]["images_seen"]:
         return math.nan
     return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
-
-
-def recipe(config: RunConfig) -> str:
-    """8 hex of what decides a run's result, but for its seed; how often it is saved and how it is scored are left out."""
-    science = config.science()
-    science.pop("seed", None)
-    science.pop("evaluation", None)
-    science["train"].pop("checkpoint_every_images", None)
-    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:

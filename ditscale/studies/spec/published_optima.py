@@ -21,4 +21,4 @@ def disagreement(budgets: list[float]) -> str:
     ends = dict.fromkeys((min(budgets), max(budgets)))
     said = ["at {:.3g} FLOPs {:.3g} M and {:.3g} M".format(flops, *(published_optimum(law, flops) / 1e6 for law in PUBLISHED)) for flops in ends]
     exponents = " and ".join(f"{law} (N ~ C^{exponent:.3f})" for law, (_, exponent) in PUBLISHED.items())
-    return f"the published optima disagree: {exponents} say {', '.join(said)}; isoflop.centre sets another"
+    return f"the published optima disagree: {exponents} say {', '.join(said)}; isoflop.center sets another"

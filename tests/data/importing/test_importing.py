@@ -80,7 +80,7 @@ def test_what_is_something_else_is_left_alone(source, out, tmp_path):
     assert out.read_bytes() == whole
     out.unlink()
     out.with_suffix(".json").write_text("{}")
-    assert "exists and is no manifest of ours" in refused(source.path, out)
+    assert "exists and is not a manifest of ditscale" in refused(source.path, out)
     assert "the name of the file to write ends in .beton" in refused(source.path, out.with_suffix(".npy"))
 
 

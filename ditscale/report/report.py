@@ -3,6 +3,7 @@
 The page carries its figures and data: it can be mailed. Its path is the last line printed.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def _carried(out: Path) -> dict[str, bytes]:
 def _launch(name: str) -> list[str]:
     """The command that runs the study again, where its spec is among ours."""
     specs = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
-    named = [spec.name for spec in specs if f"name: {name}" in spec.read_text(encoding="utf-8").splitlines()]
+    named = [spec.name for spec in specs if re.search(rf"^name: {re.escape(name)}(\s|$)", spec.read_text(encoding="utf-8"), re.MULTILINE)]
     return [f"ditscale launch sweeps/{spec}" for spec in named[:1]]
 
 

@@ -85,7 +85,7 @@ def test_bars_are_per_accelerator_and_share_seeds(study, tmp_path):
     drawing = throughput.draw(runs)
     texts = [text.get_text() for text in drawing.figure.axes[0].texts]
     assert all(text.endswith(" (42 %)") for text in texts)
-    assert "measured on NVIDIA H100 (4 accelerators" in drawing.caption and "utilisation" in drawing.caption
+    assert "measured on NVIDIA H100 (4 accelerators" in drawing.caption and "utilization" in drawing.caption
     assert same_again(lambda: throughput.draw(runs), tmp_path)
 
 

@@ -62,7 +62,7 @@ class ZipFiles:
             with zipfile.ZipFile(path) as archive:
                 members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
         except DAMAGE as error:
-            raise UserError(f"{path}: not a whole zip archive: {error}") from None
+            raise UserError(f"{path}: not a complete zip archive: {error}") from None
         self.names = [m.filename for m in members]
         check_names(path, self.names)
         if locked := next((m.filename for m in members if m.flag_bits & 1), None):
@@ -154,7 +154,7 @@ def _parsed(head: bytes, where: str) -> tuple[np.dtype, tuple[int, ...], bool, i
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
     except (ValueError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: not a whole .npy file: {first_line(error)}") from None
+        raise UserError(f"{where}: not a complete .npy file: {first_line(error)}") from None
     if dtype.hasobject or dtype.kind not in "fiub":
         raise UserError(f"{where}: holds {'Python objects, which are not unpickled' if dtype.hasobject else dtype}; numbers are needed")
     return dtype, shape, fortran, file.tell()

@@ -88,7 +88,7 @@ def _members(request: LatentRequest) -> tuple[str, str | None]:
         with zipfile.ZipFile(request.path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
     except DAMAGE as error:
-        raise UserError(f"{request.path}: not a whole .npz file: {error}") from None
+        raise UserError(f"{request.path}: not a complete .npz file: {error}") from None
     latents = request.key if request.key in names else next((name for name in LATENTS if name in names), None)
     if latents is None or request.key not in (None, latents):
         raise UserError(f"{request.path}: has no array '{request.key or LATENTS[0]}'; name one with --key: {', '.join(sorted(names))}")

@@ -122,7 +122,7 @@ def _opened(path: Path):
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file: {first_line(error)}") from None
+        raise UserError(f"{path}: not a complete safetensors file: {first_line(error)}") from None
 
 
 def _shards(request: LatentRequest, paths: list[Path], key: str) -> list[Shard]:

@@ -30,7 +30,7 @@ OPTIONS = {**costs.OPTIONS, "over": {"default": variant_table.BASELINE, "metavar
 FAMILIES = r"(DiT|MaskDiT|MDT|MDTv2|SD-DiT)-\w+/\d"
 APART = 0.09                                    # of the axis's height, between two arrows
 NO_ARROWS = ("Each published point is a paper's own recipe (batch, sampler, formulation, code): single points get no arrows, and nothing is "
-             "read off between different papers' recipes.")
+             "interpolated between different papers' recipes.")
 
 
 def draw(table: pd.DataFrame, options: SimpleNamespace, beside: Beside | None = None) -> style.Drawing:

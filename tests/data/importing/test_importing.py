@@ -87,7 +87,7 @@ def test_what_is_something_else_is_left_alone(source, out, tmp_path):
 def test_an_error_in_the_middle_leaves_nothing(source, out, monkeypatch):
     monkeypatch.setattr("ditscale.data.latent_sources.files.BATCH_BYTES", 4 * 256)
     (source.path / "imagenet256_features" / "9.npy").write_bytes(b"")          # the last as text
-    assert "9.npy: not a whole .npy file" in refused(source.path, out)
+    assert "9.npy: not a complete .npy file" in refused(source.path, out)
     assert list(out.parent.iterdir()) == []
 
 
@@ -166,7 +166,7 @@ def test_the_command(tmp_path, out):
         f"{out}: 45 latents of 4 x 4 x 4, one sample of each, no flips, fp16, 5 classes, format numpy (written in 0 s)",
         "a model sees (latent - 0.1) x [0.5, 1.0, 1.0, 2.0], which is done already", "the decoder gives pixels in [0, 1]"]
     assert read_manifest(out).encoder["applied"] is True
-    for wrong, words in ((["--scale", "0"], "--scale 0.0: is not above 0"), (["--scale", "much"], "give one number, or one a channel"),
+    for wrong, words in ((["--scale", "0"], "--scale 0.0: is not above 0"), (["--scale", "much"], "give one number, or one per channel"),
                          (["--holds", "moments"], "'samples', 'mean-std', 'mean-logvar'")):
         done = command(source.path, tmp_path / "x.beton", *stated, "--applied", *wrong)
         assert done.exit_code == 2 and words in done.stderr

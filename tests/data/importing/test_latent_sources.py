@@ -228,8 +228,8 @@ class Bomb:
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "not a whole .npy file"), (b"\x93NUMPY", "not a whole .npy file"), (b"x" * 300, "not a whole .npy file"),
-    (made.npy(made.numbers(8, 4, 4))[:-1], "it was cut short"), (made.npy(made.numbers(8, 4, 4)) + b"x", "its header says"),
+    (b"", "not a complete .npy file"), (b"\x93NUMPY", "not a whole .npy file"), (b"x" * 300, "not a whole .npy file"),
+    (made.npy(made.numbers(8, 4, 4))[:-1], "it was truncated"), (made.npy(made.numbers(8, 4, 4)) + b"x", "its header says"),
     (made.npy(np.array([Bomb()], object)), "Python objects, which are not unpickled"), (made.npy(np.array(["a"])), "numbers are needed"),
     (made.npy(np.full((8, 4, 4), np.nan, np.float32)), "holds what is no finite number"),
     (made.npy(np.full((8, 4, 4), 1e6, np.float32)), "holds 1e+06, which fp16 cannot hold; --bits bf16 may"),
@@ -257,7 +257,7 @@ def test_hostile_archives(tmp_path):
     (tmp_path / "flipped.zip").write_bytes(content)
     assert "damaged: the archive says another size or sum" in refused(tmp_path / "flipped.zip", tmp_path, format="edm2")
     (tmp_path / "cut.zip").write_bytes(content[:-100])
-    assert "not a whole zip archive" in refused(tmp_path / "cut.zip", tmp_path, format="edm2")
+    assert "not a complete zip archive" in refused(tmp_path / "cut.zip", tmp_path, format="edm2")
 
 
 def test_hostile_tensors(tmp_path, capfd):
@@ -266,7 +266,7 @@ def test_hostile_tensors(tmp_path, capfd):
     content = shard.read_bytes()
     for damaged in (b"", content[:100], content[:-1], struct.pack("<Q", 1 << 60) + content[8:]):
         shard.write_bytes(damaged)
-        assert f"{shard}: not a whole safetensors file" in refused(source.path, tmp_path)
+        assert f"{shard}: not a complete safetensors file" in refused(source.path, tmp_path)
     shard.write_bytes(content)
     for value in ({"mean": Bomb(), "std": Bomb()}, {"mean": torch.zeros(1, 4, 1, 1)}, [1], {"mean": 1, "std": 2},
                   {"mean": torch.zeros(1, 4, 1, 1), "std": torch.zeros(1, 4, 1, 1)}, {"mean": torch.zeros(3), "std": torch.ones(3)}):
@@ -282,7 +282,7 @@ def test_hostile_arrays(tmp_path):
     source = make("numpy", tmp_path)
     content = source.path.read_bytes()
     for damaged, words in ((content[:-100], "ends in row 44 of 45"), (content + b"x", "has more bytes than its header says"),
-                           (content[:20], "not a whole .npy file"), (made.npy(np.array([Bomb()], object)), "not unpickled"),
+                           (content[:20], "not a complete .npy file"), (made.npy(np.array([Bomb()], object)), "not unpickled"),
                            (made.npy(np.zeros((2, 3))), "floats of N x channels x height x width are needed"),
                            (made.npy(np.asfortranarray(made.numbers(5, *SHAPE))), "Fortran")):
         source.path.write_bytes(damaged)

@@ -39,9 +39,9 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(f"No GPU here: this is a forecast for this CPU ({machine.name}). For GPUs: ditscale plan SPEC --on H100:8 --price 2.5")
     console.print(_every_run(spec, rows) if wide else _grouped(spec, rows))
     hours = sum(row.accelerator_hours for row in rows)
-    money = f", {hours * price:,.2f} at {price:g} per hour" if price else ""
-    console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training and {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
-                  f"{hours:,.3g} accelerator-hours left{money}; {as_time(in_turn)} ~")
+    money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
+    console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
+                  f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
     console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
@@ -54,7 +54,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
-        _show_steps(steps, console)
+        _show_steps({row.run_id: row for row in steps} if wide else
+                    {SEED.sub("", group[0].run_id): group[0] for group in _groups(steps).values()}, console)
     if scaling:
         _show_scaling(scaling, machine, console)
     for line in link_lines(machine) if steps or scaling else []:
@@ -74,23 +75,27 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
 
 def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     """A row for the runs of one recipe, length and state, which differ in the seed alone."""
-    groups: dict[tuple, list[PlanRow]] = {}
-    for row in rows:
-        # Where a run stands is its own: only what has not begun or has ended is one row.
-        begun = row.run_id if row.images_seen not in (0, row.images) else ""
-        groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
-    states = {row.state for row in rows}
+    groups, states = _groups(rows), {row.state for row in rows}
     title = f"{spec.name}: {len(rows)} runs" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "GMACs", "images", "train FLOPs", "fits at", "images/s", "time left")
+    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "train FLOPs", "fits at", "images/s", "time left")
     for name in columns:
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for group in groups.values():
         first = group[0]
         name = first.run_id if len(group) == 1 else f"{SEED.sub('', first.run_id)} x {len(group)}"
-        table.add_row(name, *([first.state] if len(states) > 1 else []), _short(first.parameters), f"{first.macs / 1e9:.3g}", _short(first.images),
-                      f"{first.train_flops:.3g}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
+        table.add_row(name, *([first.state] if len(states) > 1 else []), _short(first.parameters), _short(first.macs), _short(first.images),
+                      f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
     return table
+
+
+def _groups(rows: list[PlanRow]) -> dict[tuple, list[PlanRow]]:
+    groups: dict[tuple, list[PlanRow]] = {}
+    for row in rows:
+        # Where a run stands is its own: only what has not begun or has ended is one row.
+        begun = row.run_id if row.images_seen not in (0, row.images) else ""
+        groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
+    return groups
 
 
 def _times(row: PlanRow) -> tuple[str, str]:
@@ -127,14 +132,14 @@ def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
                   "parabola's minimum is biased.")
 
 
-def _show_steps(rows: list[PlanRow], console: Console) -> None:
-    """Where the time of a step goes in runs of several ranks."""
-    table = Table(title="A step of runs of several ranks (forecast)", title_justify="left")
-    for name in ("run", "ranks", "ZeRO", "model", "beside it", "communication", "of it exposed", "sent a rank", "efficiency"):
+def _show_steps(rows: dict[str, PlanRow], console: Console) -> None:
+    """Where the time of a step goes in runs of several ranks, by name."""
+    table = Table(title="A step of runs on several ranks (forecast)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("run", "ranks", "ZeRO", "model", "overhead", "communication", "exposed", "sent per rank", "efficiency"):
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=name == "run")
-    for row in rows:
+    for name, row in rows.items():
         step = row.step
-        table.add_row(row.run_id, str(row.ranks), str(row.strategy_stage), _ms(step.compute_seconds), _ms(step.overhead_seconds),
+        table.add_row(name, str(row.ranks), str(row.strategy_stage), _ms(step.compute_seconds), _ms(step.overhead_seconds),
                       _ms(step.communication_seconds), _ms(step.exposed_seconds), f"{step.sent_bytes / 1e6:,.4g} MB",
                       f"{step.efficiency:.0%}")
     console.print(table)

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from ditscale.cost.runs import run_memory_card, sampling_flops, validation_flops
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, last_line
 from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.plan.show import as_speed, as_time
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.training.schedule import validated_images
 
@@ -130,3 +132,31 @@ def test_a_validation_loss_is_in_the_plan_and_costs_little(in_repository, name):
         assert added == validation_flops(planned.config) * 4096 * len(validated_images(planned.config))
         assert 0 < added < 0.01 * row.train_flops
         assert row.run_id == before.run_id and row.seconds_left > before.seconds_left
+
+
+def test_seeds_share_a_row_and_tables_fit_120_columns(in_repository):
+    said = plan("sweeps/imagenet256_variants.yaml", "--on", "H100:8", "--price", "2.5", "--scaling")
+    assert max(map(len, said.splitlines())) <= 120
+    assert "DiT-XL-2-baseline-edm x 3" in said and "-s1-" not in said and "all queued" in said
+    [total] = [line for line in said.splitlines() if line.startswith("Total: ")]
+    assert "accelerator-hours, " in total and "at 2.5 an hour" in total and total.split("; ")[2].endswith(" days ~")
+    wide = plan("sweeps/imagenet256_variants.yaml", "--on", "H100:8", "--wide")
+    assert "675,129,632" in wide and wide.count("│ DiT-XL-2-baseline-edm-s") >= 3
+
+
+def test_of_a_cpu_an_imagenet_study_says_so_first(in_repository, monkeypatch):
+    gpu = named_machine("H100:2")
+    monkeypatch.setattr("ditscale.cost.hardware.this_machine", lambda: replace(gpu, name="a CPU", kind="cpu", peak_flops=5e10))
+    assert plan("sweeps/imagenet256_models.yaml").startswith("No GPU here: this is a forecast for this CPU")
+    assert not plan("sweeps/digits_demo.yaml").startswith("No GPU here")
+
+
+@pytest.mark.parametrize("seconds, words", [(65, "1:05"), (3725, "1:02:05"), (172799, "47:59:59"), (2e5, "2.3 days"), (110769 * 1000, "3.5 years"),
+                                            (1e7, "116 days")])
+def test_long_times_are_days_and_years(seconds, words):
+    assert as_time(seconds) == words
+
+
+@pytest.mark.parametrize("speed, words", [(0, "0"), (0.284, "0.28"), (3.14, "3.1"), (9.96, "10"), (1234.4, "1,234")])
+def test_slow_speeds_keep_a_digit(speed, words):
+    assert as_speed(speed) == words

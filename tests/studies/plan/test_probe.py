@@ -35,7 +35,7 @@ def study(tmp_path, digits_values):
 
 
 def plan(*arguments, code=0):
-    done = CliRunner().invoke(main, ["plan", *map(str, arguments)])
+    done = CliRunner().invoke(main, ["plan", *map(str, arguments), "--wide"])
     assert done.exit_code == code, done.output
     return done.output
 

@@ -80,7 +80,7 @@ def test_the_clock_of_another_machine_does_not_matter(study, clock):
         os.utime(file, (clock, clock))
     said = CliRunner().invoke(main, ["status", str(path)])
     assert said.exit_code == 0 and rows(said.output)[0][1:] == ["preempted", "320 / 640", "2", "", "", "elsewhere", "SIGUSR1"]
-    planned = CliRunner().invoke(main, ["plan", str(path)], env={"COLUMNS": "250"})
+    planned = CliRunner().invoke(main, ["plan", str(path), "--wide"], env={"COLUMNS": "250"})
     assert planned.exit_code == 0 and rows(planned.output)[0][9] == "2"        # images/s, by the run's own seconds
 
 

@@ -26,7 +26,7 @@ from tiny import parse
 from ditscale.data.build import build_images
 from ditscale.data.decode import adm_crop
 from ditscale.data.sources import open_source
-from ditscale.data.sources.archive import RangeReader
+from ditscale.data.sources.archive import RangesReader
 
 SIZE, PIECE = 32, 1024
 
@@ -102,7 +102,7 @@ def decode_alone(path: Path, places: list, workers: int) -> None:
 
 
 def decode_piece(path: Path, places: list) -> None:
-    reader = RangeReader(path)
+    reader = RangesReader(path)
     for place in places:
         np.asarray(adm_crop(Image.open(io.BytesIO(reader.read(place))).convert("RGB"), SIZE))
 

@@ -31,7 +31,7 @@ from ditscale.data.prepare import make_prepare
 from ditscale.device import is_accelerator, reproducible
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError
-from ditscale.evaluation.metrics.table import BUCKETS, LOSS
+from ditscale.evaluation.metrics.table import BUCKETS, IN_BUCKETS, LOSS, SPREAD
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import averaged
 from ditscale.evaluation.sampling.model import weights_at
@@ -115,8 +115,8 @@ class Validation:
         of_draws = main[1]["loss"]
         values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
         values |= {f"loss_{name}": float(draws["loss"].mean()) for name, draws in others}
-        values["loss_sd_of_draws"] = float(of_draws.std(ddof=1))               # no error of a comparison: all runs share the draws
-        values |= {f"loss_bucket_{index}": value for index, value in enumerate(self.buckets(of_draws))}
+        values[SPREAD] = float(of_draws.std(ddof=1))               # no error of a comparison: all runs share the draws
+        values |= dict(zip(IN_BUCKETS, self.buckets(of_draws)))
         seconds = time.perf_counter() - started
         Trackers(run).log_evaluation({
             "images_seen": images_seen, "metric": LOSS, "score": float(of_draws.mean()), "floor": None, "values": values,

@@ -12,6 +12,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.figures.kit import study_table, variant_table
 from ditscale.figures.plots import loss_curves
+from ditscale.formats import NewerFormat
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.studies.table import ledger
 
@@ -53,7 +54,7 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     if not study.is_dir():
         return Sources()
     run_ids = sorted(table["run_id"].unique())
-    records = {run_id: record for run_id in run_ids if (record := _json(RunDir(study / run_id).record))}
+    records = {run_id: record for run_id in run_ids if (record := _record(RunDir(study / run_id)))}
     runs = _found(lambda: study_table.read_runs(study))
     losses = None
     if runs is not None:
@@ -62,6 +63,23 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     warned = [*_warned(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
     return Sources(study, records, loss_terms(study, table), losses, runs, warned,
                    _probes(study / "probes.json"), _passports(study))
+
+
+def _record(run: RunDir) -> dict:
+    """What run.json says; nothing where there is none, or with a warning where it is damaged.
+
+    Raises:
+        NewerFormat: it is of a later version.
+    """
+    if not run.record.is_file():
+        return {}
+    try:
+        return run.read_record()
+    except NewerFormat:
+        raise
+    except UserError as error:
+        warnings.warn(f"{error}; it is left out", stacklevel=1)
+        return {}
 
 
 def loss_terms(study_dir: Path, table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from ditscale.cli import main
 from ditscale.errors import UserError
 from ditscale.figures.kit import law_points, style
 from ditscale.figures.plots import isoflop, scaling_law
@@ -233,3 +235,8 @@ def test_epochs_surface_is_drawn_from_a_csv(shared, tmp_path):
     path = epoch_csv(shared, tmp_path)
     assert scaling_law.main([str(path), "--out", str(tmp_path), "--form", "chinchilla"]) == 0
     assert json.loads((tmp_path / "scaling_law.json").read_text())["n_points"] == 240
+
+
+def test_a_budget_that_is_no_number_is_one_line(own_compute_csv, tmp_path):
+    done = CliRunner().invoke(main, ["figure", "isoflop", str(own_compute_csv), "--budgets", "1e12,abc"])
+    assert done.exit_code == 2 and "'1e12,abc' is no list of FLOPs; give numbers, for example 1e18,3e18" in done.output

@@ -122,8 +122,10 @@ METRICS: list[Metric] = [
 ]
 
 LOSS, BUCKETS = "loss", 10                                                     # the validation loss, and its tenths of the noise levels
+SPREAD = "loss_sd_of_draws"
+IN_BUCKETS = tuple(f"loss_bucket_{index}" for index in range(BUCKETS))
 OF_LOSS = (Value("loss_raw", "Validation loss, raw weights", row=6), Value("loss_masked", "Validation loss, masked", row=7),
-           Value("loss_sd_of_draws", detail=True), *(Value(f"loss_bucket_{index}", detail=True) for index in range(BUCKETS)))
+           Value(SPREAD, detail=True), *(Value(name, detail=True) for name in IN_BUCKETS))
 
 
 def chosen(names) -> list[Metric]:

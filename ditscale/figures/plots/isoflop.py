@@ -34,7 +34,10 @@ APART = 0.018                                   # of the axis's length, from a b
 
 
 def _budget_list(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no list of FLOPs; give numbers, for example 1e18,3e18") from None
 
 
 OPTIONS = {

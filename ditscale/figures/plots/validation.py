@@ -4,13 +4,13 @@
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.evaluation.metrics.table import BUCKETS, LOSS
+from ditscale.evaluation.metrics.table import BUCKETS, IN_BUCKETS, LOSS
 from ditscale.figures.kit import panels, script, seeds, study_table, style
 from ditscale.studies.table.ledger import VALUES
 
 NAME = "validation"
 ONE_OF_EACH = ("metric", "passport", "formulation")                            # a variant's loss is the same quantity as another's
-IN_BUCKET = [f"{VALUES}loss_bucket_{index}" for index in range(BUCKETS)]
+IN_BUCKET = [VALUES + name for name in IN_BUCKETS]
 COLUMNS = ["run_id", "model", "size", "patch_size", "variant", "seed", "images_seen", "train_flops", "final", "metric", "score"]
 
 

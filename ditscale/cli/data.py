@@ -109,7 +109,7 @@ def data_encode(pixels, out, vae_name, bits, batch, device):
 
 
 class ChannelNumbers(click.ParamType):
-    """One number, or one a channel."""
+    """One number, or one per channel."""
 
     name = "number"
 
@@ -119,7 +119,7 @@ class ChannelNumbers(click.ParamType):
         except ValueError:
             numbers = []
         if not numbers or not all(map(isfinite, numbers)):
-            self.fail(f"{value}: give one number, or one a channel with commas between, as 0.18215")
+            self.fail(f"{value}: give one number, or one per channel with commas between, as 0.18215")
         return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -134,7 +134,7 @@ class ChannelNumbers(click.ParamType):
 @click.option("--empty-classes", is_flag=True, help="Let classes have no latent.")
 @click.option("--holds", type=click.Choice(["samples", "mean-std", "mean-logvar"]),
               help="What the channels are: one sample, or the mean and then as many of its std (or log variance).")
-@click.option("--scale", metavar="S", type=ChannelNumbers(), help="A model sees (latent - shift) x scale; one number, or one a channel.")
+@click.option("--scale", metavar="S", type=ChannelNumbers(), help="A model sees (latent - shift) x scale; one number, or one per channel.")
 @click.option("--shift", metavar="S", type=ChannelNumbers(), help="See --scale.")
 @click.option("--applied/--not-applied", default=None, help="Whether the numbers in SOURCE have been through shift and scale already.")
 @click.option("--pixel-range", type=click.Choice(["-1..1", "0..1"]), help="Of the images that were encoded.  [default: -1..1]")

@@ -12,7 +12,7 @@ from ditscale.cli.group import main
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="Or its training FLOPs.")
 @click.option("--metric", help="Of the score; loss: the loss alone.  [default: the study's only one]")
 @click.option("--variant", default="baseline", show_default=True, help="Of the rungs and the target.")
-@click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict from these models alone; may be given several times.")
+@click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict from these models alone; can be repeated.")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="A coefficient known beforehand: E, alpha or beta of the loss's law.")
 @click.option("--check", is_flag=True, help="Predict nothing: show every prediction on record against what the target then did.")
 def predict(study, target, images, flops, metric, variant, rungs, pins, check):

@@ -100,7 +100,7 @@ def _encoder(source: LatentSource, bits: str, vae) -> Encoder:
     for name in ("scale", "shift"):
         values = getattr(facts, name)
         if isinstance(values, list) and len(values) not in (1, source.shape[0]):
-            raise UserError(f"--{name}: {len(values)} numbers for {source.shape[0]} channels; give one number, or one a channel")
+            raise UserError(f"--{name}: {len(values)} numbers for {source.shape[0]} channels; give one number, or one per channel")
     return known | {                                                           # type: ignore[return-value]
         "bits": bits, "scaling_factor": facts.scale, "shift_factor": facts.shift, "has_std": facts.holds == "moments",
         "format": facts.format, "flips": facts.flips, "applied": facts.applied, "pixel_range": list(facts.pixel_range),

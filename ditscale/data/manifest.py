@@ -17,7 +17,7 @@ from ditscale.section import in_words
 
 MOST_CLASSES = 1 << 20                                                         # of any data set; a count of each is held in memory
 
-Numbers = float | list[float]                                                   # one, or one a channel
+Numbers = float | list[float]                                                   # one, or one per channel
 
 # What made latents. The last five stand there for imported ones alone; without them latents are as ``data encode`` makes them.
 Encoder = TypedDict("Encoder", {

@@ -38,7 +38,7 @@ SAME = 1e-3                # amounts of data as near as this are one: runs end a
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. A size is forward FLOPs an image; data are images."""
+    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. A size is forward FLOPs per image; data are images."""
 
     size: np.ndarray
     data: np.ndarray
@@ -51,7 +51,7 @@ class Rungs:
             object.__setattr__(self, name, np.atleast_1d(inputs.numbers(name, getattr(self, name))))
         object.__setattr__(self, "runs", inputs.names("runs", self.runs, len(self.score)))
         if not self.size.shape == self.data.shape == self.score.shape == self.runs.shape:
-            raise UserError(f"size, data, score and runs must be of equal length; given were {self.size.shape}, {self.data.shape}, "
+            raise UserError(f"size, data, score and runs must be of equal length; got {self.size.shape}, {self.data.shape}, "
                             f"{self.score.shape}, {self.runs.shape}")
         for name in ("size", "data", "score"):
             inputs.require_positive(name, getattr(self, name))

@@ -44,7 +44,7 @@ def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperpl
     inputs.require_one_table(compute=compute, score=score)
     compute, score = np.atleast_1d(inputs.numbers("compute", compute)), np.atleast_1d(inputs.numbers("score", score))
     if compute.shape != score.shape:
-        raise UserError(f"compute and score must be of equal length; given were {compute.shape} and {score.shape}")
+        raise UserError(f"compute and score must be of equal length; got {compute.shape} and {score.shape}")
     for name, values in (("compute", compute), ("score", score)):
         inputs.require_positive(name, values)
     if floor is not None and not 0 < floor < score.min():

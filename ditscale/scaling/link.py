@@ -110,7 +110,7 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None, aske
     loss, score, sizes = (np.atleast_1d(inputs.numbers(name, v)) for name, v in (("loss", loss), ("score", score), ("sizes", sizes)))
     runs = inputs.names("runs", runs, len(loss))
     if not loss.shape == score.shape == runs.shape == sizes.shape:
-        raise UserError(f"loss, score, runs and sizes must be of equal length; given were {loss.shape}, {score.shape}, {runs.shape}, {sizes.shape}")
+        raise UserError(f"loss, score, runs and sizes must be of equal length; got {loss.shape}, {score.shape}, {runs.shape}, {sizes.shape}")
     inputs.require_positive("loss", loss)
     inputs.require_positive("score", score)
     if score_floor is not None and not 0 <= score_floor < score.min():

@@ -80,7 +80,7 @@ def run_curves(size, data, score, runs, *, after: float = 0.0) -> list[RunCurve]
     size, data, score = (np.atleast_1d(inputs.numbers(name, v)) for name, v in (("size", size), ("data", data), ("score", score)))
     runs = inputs.names("runs", runs, len(data))
     if not size.shape == data.shape == score.shape == runs.shape:
-        raise UserError(f"size, data, score and runs must be of equal length; given were {size.shape}, {data.shape}, {score.shape}, {runs.shape}")
+        raise UserError(f"size, data, score and runs must be of equal length; got {size.shape}, {data.shape}, {score.shape}, {runs.shape}")
     for name, values in (("size", size), ("data", data), ("score", score)):
         inputs.require_positive(name, values)
     curves = []
@@ -98,7 +98,7 @@ def isoflop_slices(curves: list[RunCurve], budgets, *, k: float) -> Slices:
     """Points of equal compute ``C = k N D`` from runs that were not cut at the budgets, for ``approaches.approach2(..., budget=slices.level)``.
 
     Args:
-        budgets: FLOPs; k: of k N D, 3 where N is forward FLOPs an image and D images.
+        budgets: FLOPs; k: of k N D, 3 where N is forward FLOPs per image and D images.
     """
     return read(curves, budgets, lambda size, budget: budget / (k * size))
 

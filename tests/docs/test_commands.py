@@ -11,7 +11,7 @@ from pages import PAGES, ROOT, blocks, inline
 
 from ditscale.cli import main as cli
 
-OTHERS = {"cd", "export", "git", "mkdir", "pip", "tensorboard", "wandb", "trackio", "mlflow", "mkdocs", "ssh", "source"}    # not checked further
+OTHERS = {"apptainer", "cd", "docker", "export", "git", "mkdir", "pip", "tensorboard", "wandb", "trackio", "mlflow", "mkdocs", "ssh", "source"}
 LAUNCHERS = {"torchrun", "deepspeed", "srun"}
 FILES = re.compile(r"^(sweeps|analysis|benchmarks|ds_configs|docs|tests)/")
 

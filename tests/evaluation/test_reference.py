@@ -183,7 +183,7 @@ def test_a_covariance_that_is_none(sigma, words, extractor, tmp_path):
         load_reference(tmp_path / "spatial.npz", extractor)
 
 
-@pytest.mark.parametrize("n, words", [(1, r"made of 1 image"), (0, "made of 0 image"), ([3, 4], "one integer"), ("many", "one whole"),
+@pytest.mark.parametrize("n, words", [(1, r"made of 1 image"), (0, "made of 0 image"), ([3, 4], "one integer"), ("many", "one integer"),
                                       (2.5, "one integer")])
 def test_counts_of_images_that_are_none(n, words, extractor, tmp_path):
     np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3), n=np.array(n))

@@ -12,7 +12,7 @@ from ditscale.data.sources.base import Request
 from ditscale.data.sources.classes import number_classes
 from ditscale.errors import UserError, first_line
 
-Numbers = float | list[float]                                                  # one, or one a channel
+Numbers = float | list[float]                                                  # one, or one per channel
 PIXEL_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}                      # as --pixel-range names them
 HOLDS = ("samples", "mean-std", "mean-logvar")
 BATCH_BYTES = 8 << 20                                                          # about, of a batch as read
@@ -98,7 +98,7 @@ def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.
 def label_array(path: Path) -> np.ndarray:
     """What ``--labels`` names for arrays, as it is. Raises UserError where it is no .npy of numbers."""
     if path.suffix != ".npy":
-        raise UserError(f"--labels {path}: labels for arrays are an .npy file of whole numbers")
+        raise UserError(f"--labels {path}: labels for arrays are an .npy file of integers")
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -99,7 +99,7 @@ def _labels(files: FolderFiles) -> np.ndarray:
         for number in range(len(values)):
             label = header.array(files.read(number), files.where(number))
             if label.shape not in ((1,), ()) or label.dtype.kind not in "iu":
-                raise UserError(f"{files.where(number)}: holds {shown(label.dtype, label.shape)}; one whole number is needed")
+                raise UserError(f"{files.where(number)}: holds {shown(label.dtype, label.shape)}; one integer is needed")
             values[number] = label.item()
             progress.advance(1)
     return values

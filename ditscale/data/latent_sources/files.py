@@ -135,8 +135,8 @@ class NpyHeader:
         dtype, shape, fortran, start = self.read(content, where)
         count = int(np.prod(shape, dtype=object))
         if len(content) != start + count * dtype.itemsize:
-            raise UserError(f"{where}: ends after {len(content):,} bytes, its header says {start + count * dtype.itemsize:,}: it was cut "
-                            "short")
+            raise UserError(f"{where}: ends after {len(content):,} bytes, its header says {start + count * dtype.itemsize:,}: it was "
+                            "truncated")
         values = np.frombuffer(content, dtype, offset=start)
         return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 

@@ -247,7 +247,7 @@ def _labels(shards: list[Shard], name: str, count: int) -> list:
     encoding = shards[0].encodings[shards[0].names.index(name)]
     array = _ndarray(shards[0].path.parent, name, encoding) if NDARRAY.fullmatch(encoding) else None
     if encoding not in INTS and encoding not in ("str", "str_int") and not array:
-        raise UserError(f"{shards[0].path}: column '{name}' is {encoding}; labels are whole numbers or str (nothing is unpickled); give "
+        raise UserError(f"{shards[0].path}: column '{name}' is {encoding}; labels are integers or str (nothing is unpickled); give "
                         "--labels FILE.npy")
     found: list = []
     with Progress("labels", count) as progress:

@@ -126,7 +126,7 @@ def _rows(part: Part) -> Iterator[np.ndarray]:
             except DAMAGE as error:
                 raise UserError(f"{part.where}: damaged: {error}") from None
             if len(content) != count * row_bytes:
-                raise UserError(f"{part.where}: ends in row {first + len(content) // row_bytes:,} of {part.shape[0]:,}: it was cut short")
+                raise UserError(f"{part.where}: ends in row {first + len(content) // row_bytes:,} of {part.shape[0]:,}: it was truncated")
             rows = np.frombuffer(bytearray(content), part.dtype).reshape(count, *part.shape[1:])
             yield rows.astype(part.dtype.newbyteorder("="), copy=False)
         if file.read(1):

@@ -1,7 +1,7 @@
 """A prediction from a study's folder: which rows are its rungs, what the target is, and what goes on record.
 
 Rungs are the runs of one variant whose models have fewer forward FLOPs than the target, of one formulation, data set, resolution, block
-design and passport. The size in a law is forward FLOPs an image and the data are images: a patch size changes the first and not the
+design and passport. The size in a law is forward FLOPs per image and the data are images: a patch size changes the first and not the
 parameters.
 """
 

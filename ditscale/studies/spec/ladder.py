@@ -68,7 +68,7 @@ def steps(ladder: Ladder, config: dict, source: str) -> list[Step]:
              for name in (*ladder.rungs, ladder.target)}
     for rung in ladder.rungs:
         if cards[rung].flops >= cards[ladder.target].flops:
-            raise UserError(f"{source}: ladder.rungs: {rung} takes {cards[rung].flops:.3g} FLOPs an image, the target {ladder.target} "
+            raise UserError(f"{source}: ladder.rungs: {rung} takes {cards[rung].flops:.3g} FLOPs per image, the target {ladder.target} "
                             f"{cards[ladder.target].flops:.3g}; a rung is smaller than the target")
 
     def step(name: str, length: float) -> Step:

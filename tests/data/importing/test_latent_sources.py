@@ -228,7 +228,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "not a complete .npy file"), (b"\x93NUMPY", "not a whole .npy file"), (b"x" * 300, "not a whole .npy file"),
+    (b"", "not a complete .npy file"), (b"\x93NUMPY", "not a complete .npy file"), (b"x" * 300, "not a complete .npy file"),
     (made.npy(made.numbers(8, 4, 4))[:-1], "it was truncated"), (made.npy(made.numbers(8, 4, 4)) + b"x", "its header says"),
     (made.npy(np.array([Bomb()], object)), "Python objects, which are not unpickled"), (made.npy(np.array(["a"])), "numbers are needed"),
     (made.npy(np.full((8, 4, 4), np.nan, np.float32)), "holds what is no finite number"),

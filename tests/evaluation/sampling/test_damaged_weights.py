@@ -86,7 +86,7 @@ def test_samples_are_those_of_the_checkpoint_before(run, tmp_path):
 def test_scores_are_of_whole_checkpoints_alone(run):
     turned(newest(run))
     done = call("evaluate", run.path)
-    assert done.exit_code == 0 and "is passed over" in done.stderr
+    assert done.exit_code == 0 and "is skipped" in done.stderr
     assert [json.loads(line)["images_seen"] for line in run.evals.read_text().splitlines()] == [576]
     DAMAGES["empty"](list_checkpoints(run)[0] / "ema.safetensors")
     call("evaluate", run.path, "--all")
@@ -101,7 +101,7 @@ def test_scoring_in_training_leaves_a_damaged_one_out(run):
     for checkpoint in list_checkpoints(run)[:-2]:
         shutil.rmtree(checkpoint)
     DAMAGES["cut"](newest(run))
-    with pytest.warns(UserWarning, match="images-000000000640 is passed over"):
+    with pytest.warns(UserWarning, match="images-000000000640 is skipped"):
         assert Evaluator(run_config(run), World(0, 1, "cpu")).evaluate_missing(run)
     assert [json.loads(line)["images_seen"] for line in run.evals.read_text().splitlines()] == [576]
 

@@ -121,7 +121,7 @@ def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
     wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same command goes on from here" in out
+    assert process.returncode == 130 and "run the same command to continue" in out
     [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
     status = run.status()
     assert status["state"] == "preempted" and 0 < status["images_seen"] < 64000

@@ -1,13 +1,14 @@
-"""How often predictions of a larger run hold on made-up ladders, and how wide they are: `python benchmarks/coverage_predict.py [STUDIES]`.
+"""How often predictions of a larger run hold on made-up ladders, and how wide they are: `python benchmarks/coverage_predict.py [--studies N]`.
 
 Three designs: "lengths" (three sizes of DiT's, four lengths each in tokens per parameter, one seed), "seeds" (four sizes, three seeds, one
 length) and "along" (three sizes, two seeds, one length, the target trains twice as long). Losses follow Chinchilla's form with
 exponents and floors drawn anew; runs have luck, checkpoints noise; the score is a power of the loss above a floor, with noise of its own.
 """
 
+import argparse
+import json
 import math
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -61,6 +62,9 @@ def ladder(seed: int, design: str, sizes_differ: float = 0.0, checkpoints: int =
     return Made(Rungs(own, d, loss, run), Rungs(own, d, score, run), size, data, float(last_loss[-1]), float(last_score[-1]))
 
 
+DESIGNS = (("lengths", 0.0), ("seeds", 0.0), ("along", 0.0), ("lengths", 0.15), ("seeds", 0.15))
+
+
 @dataclass(frozen=True)
 class Held:
     """Over studies: shares that held, median half widths in logarithms, root mean square errors; ``refused`` had no interval."""
@@ -93,14 +97,15 @@ def coverage(design: str, studies: int, first: int = 0, sizes_differ: float = 0.
                 float(np.median(score_width)), float(np.sqrt(np.mean(score_error**2))), by_loss.mean())
 
 
-def main(studies: int) -> None:
-    print("| design | sizes differ | studies (refused) | loss held | half width | error | score held | half width | error | by loss |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for design, differ in (("lengths", 0.0), ("seeds", 0.0), ("along", 0.0), ("lengths", 0.15), ("seeds", 0.15)):
-        found = coverage(design, studies, sizes_differ=differ)
-        print(f"| {design} | {differ:g} | {found.studies} ({found.refused}) | {found.loss:.0%} | {found.loss_width:.1%} | {found.loss_error:.1%} "
-              f"| {found.score:.0%} | {found.score_width:.0%} | {found.score_error:.0%} | {found.by_loss:.0%} |", flush=True)
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--studies", type=int, default=100, help="made-up studies a design")
+    arguments.add_argument("--tiny", action="store_true", help="two studies of one design, to see that it runs")
+    given = arguments.parse_args()
+    studies, designs = (2, DESIGNS[:1]) if given.tiny else (given.studies, DESIGNS)
+    rows = [{"design": design, "sizes_differ": differ, **asdict(coverage(design, studies, sizes_differ=differ))} for design, differ in designs]
+    print(json.dumps({"benchmark": "coverage_predict", "tiny": given.tiny, "studies": studies, "rows": rows}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main()

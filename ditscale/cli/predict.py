@@ -11,7 +11,7 @@ from ditscale.cli.group import main
 @click.option("--images", type=click.IntRange(min=1), help="How long it trains.  [default: as the rungs, or as SPEC's ladder says]")
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="Or its training FLOPs.")
 @click.option("--metric", help="Of the score; loss: the loss alone.  [default: the study's only one]")
-@click.option("--variant", default="baseline", show_default=True, help="Of the rungs and the target.")
+@click.option("--variant", help="Of the rungs and the target.  [default: baseline]")
 @click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict from these models alone; can be repeated.")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="A coefficient known beforehand: E, alpha or beta of the loss's law.")
 @click.option("--check", is_flag=True, help="Predict nothing: show every prediction on record against what the target then did.")
@@ -25,6 +25,7 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, check):
     from rich.console import Console
 
     from ditscale.errors import UserError
+    from ditscale.objectives import BASELINE
     from ditscale.studies.predictions.make import predict as make
     from ditscale.studies.predictions.record import NAME, add, predictions
     from ditscale.studies.predictions.show import pinned_of, show_outcomes, show_prediction
@@ -43,5 +44,5 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, check):
         target, images = last.model, images if images or flops else last.images
     if target is None:
         raise UserError("--target is missing: the model to predict, for example --target DiT-XL/2")
-    made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant, rungs=rungs, pinned=pinned_of(pins))
+    made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant or BASELINE, rungs=rungs, pinned=pinned_of(pins))
     show_prediction(made, add(folder, made.record), str(folder / NAME), console)

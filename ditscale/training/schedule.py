@@ -42,7 +42,7 @@ def _ends(config: RunConfig, key: str, every: int) -> set[int]:
     """Images seen after the steps that reach a multiple of ``every``, and after the last."""
     train = config.train
     if train.images // every > MOST_CHECKPOINTS:
-        raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} of them; {MOST_CHECKPOINTS} is the "
+        raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} checkpoints; {MOST_CHECKPOINTS} is the "
                         "most that can be scored")
     last = train.images // train.global_batch * train.global_batch
     return {last} | {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}

@@ -76,7 +76,7 @@ def test_a_saved_pipeline_loads(tmp_path):
 @pytest.mark.parametrize("block", ["adaln", "cross_attention", "in_context"])
 def test_other_designs(tmp_path, block):
     model = random_model(block=block)
-    with pytest.raises(UserError, match=f"adaLN-Zero only.*'{block}'"):
+    with pytest.raises(UserError, match=f"only adaLN-Zero.*'{block}'"):
         to_diffusers(model)
     save_model(model, tmp_path / "m.safetensors")
     assert torch.equal(outputs(load_model(tmp_path / "m.safetensors")), outputs(model))

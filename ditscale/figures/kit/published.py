@@ -173,7 +173,7 @@ def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
     objective = {
         "MaskDiT": lambda: MaskedConfig(name="masked"), "MDT": lambda: MdtConfig(name="mdt"),
         "MDTv2": lambda: MdtConfig(name="mdt", mask_ratio_max=0.5, decoder_depth=MDTV2_DECODER_BLOCKS[name["size"]], long_skips=True),
-    }.get(name["family"], lambda: BaselineConfig(name="baseline"))()
+    }.get(name["family"], lambda: BaselineConfig.model_validate({"name": BASELINE}))()
     backbone = make_backbone(
         parse_model_name(f"DiT-{name['size']}/{name['patch']}"), resolution=int(resolution) // LATENT_PIXELS,
         channels=LATENT_CHANNELS, classes=CLASSES, learn_sigma=name["family"] != "MaskDiT",

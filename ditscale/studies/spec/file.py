@@ -89,7 +89,8 @@ def _current_spelling(study: dict) -> dict:
     if isinstance(study.get("parameters"), dict):
         study["parameters"] = current_settings(study["parameters"])
         for key, setting in study["parameters"].items():
-            study["parameters"][key] = {form: current_setting(key, choice)[1] for form, choice in setting.items()}
+            if isinstance(key, str) and isinstance(setting, dict):
+                study["parameters"][key] = {form: current_setting(key, choice)[1] for form, choice in setting.items()}
     return study
 
 

@@ -103,7 +103,7 @@ def test_any_name_of_the_data_is_harmless(base, tmp_path, wild):
     """It is no part of a path: the run ids are made of the same letters."""
     base["config"]["data"]["name"] = wild
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(base))
-    said = CliRunner().invoke(main, ["plan", str(tmp_path / "spec.yaml")])
+    said = CliRunner().invoke(main, ["plan", str(tmp_path / "spec.yaml"), "--wide"])
     assert said.exit_code == 0 and said.output.count("DiT-atto-4-baseline-flow-s") == 2
 
 

@@ -20,7 +20,7 @@ BUDGETS = [1e17, 3e17, 1e18, 3e18, 1e19]
 def spec_of(tmp_path, values):
     """The path of a spec on 32 x 32 x 4 latents with these changes."""
     def make(**changes):
-        values["data"] |= {"resolution": 32, "channels": 4, "classes": 1000}
+        values["data"] |= {"path": str(tmp_path / "none.beton"), "resolution": 32, "channels": 4, "classes": 1000}
         values["train"] = {"global_batch": 256, "checkpoints": 1}
         values["model"].pop("name", None)
         spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": {**values, "evaluation": None},

@@ -235,7 +235,8 @@ def train(spec_path, overrides):
 @of_a_study
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
               help="Update every SECONDS (5) until all runs are done or Ctrl-C. Must come after SPEC.")
-def status(spec_path, overrides, seconds):
+@click.option("--wide", is_flag=True, help="Show a row per run; else runs that differ only in the seed share one.")
+def status(spec_path, overrides, seconds, wide):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status
 
@@ -243,4 +244,4 @@ def status(spec_path, overrides, seconds):
     if seconds:
         watch_status(spec, runs, seconds)
     else:
-        show_status(spec, runs)
+        show_status(spec, runs, wide=wide)

@@ -11,28 +11,47 @@ from ditscale.report.sources import joined
 
 
 def runs(usable: pd.DataFrame) -> str:
-    """One row a run, at its last evaluation, smallest model first. What all runs share has no column."""
-    last = usable.groupby("run_id", sort=False).tail(1)
+    """One row a run, at its last evaluation, smallest model first; runs that differ in the seed alone share a row. What all runs share
+    has no column."""
+    last = _by_recipe(usable.groupby("run_id", sort=False).tail(1))
     unit, symbol, _ = style.macs_unit(last["macs"])
     columns = {
         "Model": last["model"],
         "Variant": last["variant"],
-        "Seed": last["seed"],
+        "Seed": last["seeds"],
         "Parameters": _cells(last["parameters"], style.short_count),
         f"{symbol} per image": (last["macs"] / unit).map("{:.3g}".format),
         "Images seen": last["images_seen"].map("{:,.0f}".format),
         "Training FLOPs": _cells(last["train_flops"], style.power_of_ten),
         "Training time": _cells(last["train_seconds"], _duration),
-        last["metric"].iloc[0]: _cells(last["score"], style.score_text),
+        last["metric"].iloc[0]: [page.Cell(_score(row), row.score) for row in last.itertuples()],
         "Times the floor": (last["score"] / last["floor"]).map(lambda ratio: f"{ratio:.2f}" if ratio > 0 else "none"),
         "Finished": last["final"].map(lambda final: "yes" if final else "no"),
     }
-    alike = {"Variant": "variant", "Seed": "seed", "Images seen": "images_seen", "Finished": "final"}
+    alike = {"Variant": "variant", "Seed": "seeds", "Images seen": "images_seen", "Finished": "final"}
     for name, column in alike.items():
         if last[column].nunique() == 1:
             del columns[name]
     return page.table(list(columns), zip(*columns.values()), set(range(1 + ("Variant" in columns), len(columns))),
                       sortable=True)
+
+
+def _by_recipe(last: pd.DataFrame) -> pd.DataFrame:
+    """A row for the runs of one recipe at one number of images: means of what was measured, the score's ``lowest`` and ``highest``, and
+    ``seeds`` in words."""
+    rows = []
+    for _, own in last.groupby([last["recipe"] if "recipe" in last else last["run_id"], "images_seen", "final"], sort=False):
+        one = len(own) == 1
+        rows.append({**own.iloc[0].to_dict(), "lowest": own["score"].min(), "highest": own["score"].max(), "runs": len(own),
+                     **{name: own[name].mean() for name in ("score", "train_flops", "train_seconds")},
+                     "seeds": own["seed"].iloc[0] if one else f"{joined([f'{seed:g}' for seed in sorted(own['seed'])])} (x {len(own)})"})
+    return pd.DataFrame(rows)
+
+
+def _score(row) -> str:
+    """The score, or of several seeds their mean and range."""
+    mean = style.score_text(row.score)
+    return mean if row.runs == 1 else f"{mean} ({style.score_text(row.lowest)} to {style.score_text(row.highest)})"
 
 
 def _cells(values: pd.Series, words) -> list[page.Cell]:

@@ -11,7 +11,7 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, style
 from ditscale.figures.plots import gflops, power_law
-from ditscale.report import findings, page, report, sources
+from ditscale.report import findings, page, report, sources, tables
 from ditscale.report.sources import Sources
 
 FILES = Sources(records={"digits-atto-8-s0-0badcafe": {"environment": {"lr": "0.001", "git_commit": "0123456789ab"}}})
@@ -162,3 +162,15 @@ def test_powers_are_set_as_powers():
     assert style.power_of_ten(1.0173e14) == "1.02 × 10¹⁴" and style.short_count(1_234_567) == "1.23 M"
     assert style.short_count(331_000, 2) == "330 k"
     assert [style.score_text(score) for score in (11.0, 154.2, 6.594)] == ["11.0", "154", "6.59"]
+
+
+def test_runs_that_differ_in_the_seed_share_a_row(study):
+    rows = study(seeds=(0, 1, 2))
+    usable = rows.assign(recipe=rows["model"])
+    table = tables.runs(usable)
+    last = usable[usable["final"] & (usable["model"] == "DiT-nano/2")]["score"]
+    assert table.count("<tr") == 1 + 12 and "Seed" not in table                # all have the same three
+    assert f"{style.score_text(last.mean())} ({style.score_text(last.min())} to {style.score_text(last.max())})" in table
+    assert tables.runs(rows).count("<tr") == 1 + 36                            # recipes that are not known
+    some = usable[(usable["seed"] == 0) | (usable["model"] == "DiT-nano/2")]
+    assert "0, 1, 2 (x 3)" in tables.runs(some) and tables.runs(some).count("<tr") == 1 + 12

@@ -3,9 +3,10 @@
 No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
 """
 
+import statistics
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.live import Live
 from rich.table import Table
@@ -17,7 +18,7 @@ from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, QUEUED, RUNNING
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
-from ditscale.studies.plan.show import as_speed, as_time, wide_console
+from ditscale.studies.plan.show import SEED, as_speed, as_time, wide_console
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
@@ -39,6 +40,7 @@ class Standing:
     loss: str                                                                  # of validation, the last
     where: str                                                                 # its job in a queue, the host that wrote last
     why: str
+    recipe: str                                                                # runs of one recipe differ in the seed alone
 
 
 def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
@@ -64,12 +66,12 @@ def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", as_speed(speed) if metrics else "", left,
                     f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
-                    "; ".join(filter(None, (status.get("reason"), status.get("warning")))))
+                    "; ".join(filter(None, (status.get("reason"), status.get("warning")))), planned.config.recipe())
 
 
-def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> Table:
-    """A row a run, of the first ``rows`` alone where that is given; the title counts the states of all."""
-    numbers = Counter(one.state for one in found)
+def status_table(spec: Spec, found: list[Standing], rows: int | None = None, counted: list[Standing] | None = None) -> Table:
+    """A row a run, of the first ``rows`` alone where that is given; the title counts the states of all (``counted``, by default these)."""
+    numbers = Counter(one.state for one in (counted or found))
     counts = ", ".join(f"{numbers[state]} {state}" for state in sorted(numbers, key=_rank))
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
@@ -82,13 +84,32 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None) -> 
     return table
 
 
+def together(found: list[Standing]) -> list[Standing]:
+    """Runs that differ in the seed alone as one, where all are queued or all are done with nothing to say: mean scores, of their own
+    number of digits."""
+    groups: dict[tuple, list[Standing]] = {}
+    for one in found:
+        own = one.run_id if one.state not in (QUEUED, DONE) else ""
+        groups.setdefault((one.recipe, one.state, one.progress, one.why, own), []).append(one)
+    return [group[0] if len(group) == 1 else replace(
+        group[0], run_id=f"{SEED.sub('', group[0].run_id)} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
+        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for group in groups.values()]
+
+
+def _mean(group: list[Standing], column: str, digits: int) -> str:
+    values = [float(getattr(one, column).replace(",", "")) for one in group if getattr(one, column)]
+    return f"{statistics.fmean(values):,.{digits}f}" if len(values) == len(group) else ""
+
+
 def _rank(state: str) -> int:
     """Where a state stands: what moves, then what went wrong or waits, then what is done."""
     return AT_REST.index(state) if state in AT_REST else -1
 
 
-def show_status(spec: Spec, runs: list[PlannedRun]) -> None:
-    wide_console().print(status_table(spec, standings(spec, runs)))
+def show_status(spec: Spec, runs: list[PlannedRun], *, wide: bool = False) -> None:
+    """Print the table; runs that differ in the seed alone share a row, but for ``wide``."""
+    found = standings(spec, runs)
+    wide_console().print(status_table(spec, found if wide else together(found), counted=found))
 
 
 def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:

@@ -74,7 +74,7 @@ def test_launch_relaunch_and_collect(study, repository):
 
     record = json.loads(next(folder.glob("*/run.json")).read_text())
     assert record["environment"]["torch"] and record["loader"]["backend"] in ("ffcv", "mmap")
-    shown = ditscale(repository, "status", spec)
+    shown = ditscale(repository, "status", spec, "--wide")
     assert "study: 2 done" in shown.stdout and shown.stdout.count("│ done") == 2
 
 

@@ -84,6 +84,22 @@ def test_the_clock_of_another_machine_does_not_matter(study, clock):
     assert planned.exit_code == 0 and rows(planned.output)[0][9] == "2"        # images/s, by the run's own seconds
 
 
+def test_seeds_share_a_row(study, capsys):
+    """Of three done runs and two queued ones; a run that warns keeps its row, and --wide keeps all."""
+    path, spec, runs = study(6)
+    for planned, score in zip(runs[:4], (10.0, 11.0, 12.0, 99.0)):
+        planned.run.create({})
+        planned.run.set_status(DONE, images_seen=640, **({"warning": "collapse"} if score == 99 else {}))
+        planned.run.evals.write_text(json.dumps({"images_seen": 640, "metric": "fd_digits_cnn", "score": score, "passport": {}}) + "\n")
+    show_status(spec, runs)
+    said = capsys.readouterr().out
+    assert "study: 2 queued, 4 done" in said
+    done, warned, queued = rows(said)
+    assert done[0].endswith("-flow x 3") and done[5] == "11.00" and queued[0].endswith(" x 2") and queued[1] == "queued"
+    assert warned[7] == "collapse" and "-s3-" in warned[0]
+    assert len(rows(CliRunner().invoke(main, ["status", str(path), "--wide"], env={"COLUMNS": "200"}).output)) == 6
+
+
 def test_a_thousand_runs_in_two_seconds(study):
     """2 s is the promise (of which most is drawing the table); a loaded machine gets twice that here."""
     path, _, runs = study(1000)

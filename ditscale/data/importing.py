@@ -83,16 +83,19 @@ def import_latents(path, out, *, bits: str = "fp16", vae=None, say=print, **opti
         say(f"{path}: format {options['format']}, by its files' names")
     labels = options.pop("labels", None)
     source = open_latents(LatentRequest(path=path, labels=None if labels is None else Path(labels), **options))
-    wanted = _manifest(path, source, _encoder(source, bits, vae))
+    wanted = _manifest(path, source, _encoder(path, source, bits, vae))
     with work_folder(out) as folder:
         made = not out.exists()
         manifest = _make(wanted, out, folder, source) if made else _same_import(wanted, out, source)
     return ImportSummary(out, manifest, source.notes, time.monotonic() - started, made)
 
 
-def _encoder(source: LatentSource, bits: str, vae) -> Encoder:
+def _encoder(source_path: Path, source: LatentSource, bits: str, vae) -> Encoder:
     """What the manifest says of what made them. Raises UserError where ``vae`` has other channels."""
     facts = source.facts
+    if source.shape[1] != source.shape[2]:
+        raise UserError(f"{source_path}: latents of {' x '.join(map(str, source.shape))} (channels x height x width) are not square; an array of "
+                        "N x H x W x C must be transposed to N x C x H x W first")
     known = {"class": UNKNOWN, "weights_sha256": ""} if vae is None else \
         {name: vae.description[name] for name in ("class", "config_sha256", "weights_sha256")}
     if vae is not None and vae.model.config.latent_channels != source.shape[0]:

@@ -88,7 +88,8 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
         for checkpoint in world.agree(_chosen(run, images, whole, config.evaluation.average) if world.is_main else None):
             if world.agree(validation.line(run, images_of(checkpoint))) is None:
                 validation.evaluate(run, checkpoint)
-            lines.append(validation.line(run, images_of(checkpoint)))
+            if line := validation.line(run, images_of(checkpoint)):
+                lines.append(line)
     return lines if world.is_main else []
 
 

@@ -12,6 +12,7 @@ part. Weights and activations are fp32.
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -71,9 +72,8 @@ class Validation:
         self.passport = self._passport(config.evaluation.average)
 
     def _check_held_out(self) -> None:
-        trained = Path(self.config.data.path)
-        if trained.exists() and trained.stat().st_size == Path(self.settings.path).stat().st_size and \
-                self.world.agree(file_sha256(trained) == self.sha256 if self.world.is_main else None):
+        trained, size = Path(self.config.data.path), Path(self.settings.path).stat().st_size
+        if self.world.agree(self.world.is_main and trained.exists() and trained.stat().st_size == size and file_sha256(trained) == self.sha256):
             raise UserError(f"evaluation.validation.path {self.settings.path} is the file that the run trains on (data.path); a "
                             "validation loss needs images that were held out: `ditscale data build ... --split val` makes such a file")
 
@@ -113,14 +113,19 @@ class Validation:
             return
         main, *others = series.items()
         of_draws = main[1]["loss"]
+        if not np.isfinite(of_draws).all():
+            print(f"warning: the validation loss at {images_seen:,} images is not finite for {int((~np.isfinite(of_draws)).sum())} of {len(of_draws)} "
+                  "draws; no line is written", file=sys.stderr, flush=True)
+            return
         values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
         values |= {f"loss_{name}": float(draws["loss"].mean()) for name, draws in others}
         values[SPREAD] = float(of_draws.std(ddof=1))               # no error of a comparison: all runs share the draws
         values |= dict(zip(IN_BUCKETS, self.buckets(of_draws)))
+        values = {name: value for name, value in values.items() if np.isfinite(value)}   # a tenth may have no draw
         seconds = time.perf_counter() - started
         Trackers(run).log_evaluation({
             "images_seen": images_seen, "metric": LOSS, "score": float(of_draws.mean()), "floor": None, "values": values,
-            "error": None, "bias": None, "nan_images": int((~np.isfinite(of_draws)).sum()),
+            "error": None, "bias": None, "nan_images": 0,
             "passport_id": self.passport.digest(), "passport": asdict(self.passport), "seconds": seconds,
             "sampling_flops": validation_flops(self.config) * len(of_draws) * len(series),
             "accelerator_hours": seconds * self.world.size / 3600})
@@ -184,7 +189,7 @@ class Validation:
         return Passport(
             metric=LOSS, extractor_sha256="none", reference_sha256=self.sha256, reference_samples=self.file.num_samples,
             samples=self.settings.images, resize="none", precision="fp32", labels="kept", seed=self.settings.seed,
-            formulation=formulation.name, levels=f"{self.settings.levels} {json.dumps(options, sort_keys=True)}",
+            formulation=formulation.name, levels=f"{self.settings.levels}, draws of seed {self.settings.seed}, {json.dumps(options, sort_keys=True)}",
             normalization=_normalization(self.prepare), **averaged(average, self.config.train.ema_decay))
 
 

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
-from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, QUEUED, RUNNING, last_line, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line, read_lines
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
-from ditscale.studies.plan.show import SEED, as_speed, as_time, wide_console
+from ditscale.studies.plan.show import as_speed, as_time, names, wide_console
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
@@ -52,10 +52,7 @@ def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
 def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     run, images = planned.run, planned.config.train.images
     status, metrics = run.status(), last_line(run.metrics, "images_per_second")
-    evals = last_line(run.evals, "score")
-    last = {evals.get("metric") == LOSS: evals["score"]} if evals else {}
-    if True in last:                                                           # the score is on a line before it
-        last |= {line["metric"] == LOSS: line["score"] for line in read_lines(run.evals, *EVALUATION)}
+    last = {line.get("metric") == LOSS: line["score"] for line in read_lines(run.evals, "score")}
     state = status["state"]
     if state == RUNNING and not job and not run.is_locked():
         state = INTERRUPTED
@@ -91,14 +88,18 @@ def together(found: list[Standing]) -> list[Standing]:
     for one in found:
         own = one.run_id if one.state not in (QUEUED, DONE) else ""
         groups.setdefault((one.recipe, one.state, one.progress, one.why, own), []).append(one)
+    named = names({key: group[0].run_id for key, group in groups.items() if len(group) > 1}, {key: key[0] for key in groups})
     return [group[0] if len(group) == 1 else replace(
-        group[0], run_id=f"{SEED.sub('', group[0].run_id)} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
-        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for group in groups.values()]
+        group[0], run_id=f"{named[key]} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
+        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for key, group in groups.items()]
 
 
 def _mean(group: list[Standing], column: str, digits: int) -> str:
     values = [float(getattr(one, column).replace(",", "")) for one in group if getattr(one, column)]
-    return f"{statistics.fmean(values):,.{digits}f}" if len(values) == len(group) else ""
+    if len(values) < len(group):
+        return ""
+    mean = statistics.fmean(values)
+    return f"{mean:,.{digits}f}" if digits else as_speed(mean)
 
 
 def _rank(state: str) -> int:

@@ -1,6 +1,7 @@
 """A study's plan as tables for a terminal."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -17,6 +18,7 @@ from ditscale.studies.spec.published_optima import disagreement
 
 NARROW = 120                                                                   # columns that most terminals have, or can have
 LONG = 2 * 86400                                                               # seconds; a study of more is not for a CPU
+HASH = re.compile(r"-[0-9a-f]{8}$")
 SEED = re.compile(r"-s\d+-[0-9a-f]{8}$")                                       # the end of a run's name
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
@@ -54,8 +56,9 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
-        _show_steps({row.run_id: row for row in steps} if wide else
-                    {SEED.sub("", group[0].run_id): group[0] for group in _groups(steps).values()}, console)
+        groups = _groups(steps)
+        named = names({key: group[0].run_id for key, group in groups.items()}, {key: key[0] for key in groups})
+        _show_steps({row.run_id: row for row in steps} if wide else {named[key]: group[0] for key, group in groups.items()}, console)
     if scaling:
         _show_scaling(scaling, machine, console)
     for line in link_lines(machine) if steps or scaling else []:
@@ -81,12 +84,20 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "train FLOPs", "fits at", "images/s", "time left")
     for name in columns:
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
-    for group in groups.values():
+    named = names({key: group[0].run_id for key, group in groups.items() if len(group) > 1}, {key: key[0] for key in groups})
+    for key, group in groups.items():
         first = group[0]
-        name = first.run_id if len(group) == 1 else f"{SEED.sub('', first.run_id)} x {len(group)}"
+        name = HASH.sub("", first.run_id) if len(group) == 1 else f"{named[key]} x {len(group)}"
         table.add_row(name, *([first.state] if len(states) > 1 else []), _short(first.parameters), _short(first.macs), _short(first.images),
                       f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
     return table
+
+
+def names(run_ids: dict, recipes: dict) -> dict:
+    """Names of groups of runs that differ in the seed alone, from a run's id each; where two would be one, with their recipe."""
+    short = {key: SEED.sub("", run_id) for key, run_id in run_ids.items()}
+    count = Counter(short.values())
+    return {key: name if count[name] == 1 else f"{name} ({recipes[key]})" for key, name in short.items()}
 
 
 def _groups(rows: list[PlanRow]) -> dict[tuple, list[PlanRow]]:
@@ -106,7 +117,7 @@ def _times(row: PlanRow) -> tuple[str, str]:
 def _short(count: int) -> str:
     """``32.9 M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
+        if count >= 0.9995 * size:
             return f"{count / size:.3g} {letter}"
     return str(count)
 

@@ -5,7 +5,7 @@ same passport. Each such run is one row: the interval is for one new run.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -66,7 +66,7 @@ def _of(record: dict, said: dict, table: pd.DataFrame) -> list[Outcome]:
     marks = {"after": bool(record.get("after")), "altered": record["sha256"] != content_sha256(record)}
     rows = table[(table["model"] == target["model"]) & (table["variant"] == target["variant"]) & (table["metric"] == said["metric"])
                  & (table["passport"] == said["passport"]) & ((table["images_seen"] / target["images"] - 1).abs() <= SAME_LENGTH)]
-    if "seed" in said:                                                         # a validation loss is of its draws
+    if "seed" in said and "sample_seed" in rows:                                                         # a validation loss is of its draws
         rows = rows[rows["sample_seed"] == said["seed"]]
     found = []
     for run_id, own in rows.groupby("run_id"):
@@ -78,7 +78,8 @@ def _of(record: dict, said: dict, table: pd.DataFrame) -> list[Outcome]:
 
 def tally(found: list[Outcome]) -> str:
     """``3 of 4 predictions held``: of those made beforehand that are as they were written."""
-    counted = [outcome for outcome in found if not outcome.remark and outcome.state != PENDING]
+    counted = [outcome for outcome in dict.fromkeys(replace(outcome, date="") for outcome in found)       # the same one twice counts once
+               if not outcome.remark and outcome.state != PENDING]
     held = sum(outcome.state == INSIDE for outcome in counted)
     waiting = sum(outcome.state == PENDING for outcome in found)
     words = f"{held} of {len(counted)} predicted values lie inside their 95 % interval" if counted else "no prediction has been met yet"

@@ -31,6 +31,8 @@ from ditscale.studies.table.comparable import require_one
 ALIKE = ("formulation", "data", "resolution", "block", "passport")
 SEED = "sample_seed"                                                           # of the draws of a validation loss: other draws are another loss
 
+WIDEST = 1000.0                                                                # highest to lowest value of an interval that says something
+
 
 @dataclass(frozen=True)
 class Target:
@@ -67,7 +69,8 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
         pinned: coefficients of the loss's law, see ``forecast``.
 
     Raises:
-        UserError: no such model, variant or metric; rows that are not comparable; too few sizes; no way with an interval.
+        UserError: no such model, variant or metric; rows that are not comparable; too few sizes; no way with an interval, or an interval
+            that says nothing.
     """
     name = str(parse_model_name(model))
     table = ledger.collect(study)
@@ -84,6 +87,10 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     losses = _points(loss_rows) if loss_rows is not None else None
     loss = forecast(losses, target.forward_flops, target.images, pinned=pinned) if losses is not None else None
     score = predict_score(_points(score_rows), target.forward_flops, target.images, losses, loss) if score_rows is not None else None
+    for what, found in (("loss", loss), (metric, score)):
+        if found and not found.interval.high < WIDEST * found.interval.low:
+            raise UserError(f"the 95 % interval of the {what} of {name} would reach from {found.interval.low:.3g} to {found.interval.high:.3g}: a "
+                            "prediction that cannot be wrong is not recorded; train longer or larger rungs, or predict a shorter run")
     used = [part for part in (loss_rows, score_rows) if part is not None]
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,

@@ -63,6 +63,13 @@ def _check_files(config: RunConfig) -> None:
         _check_evaluation(config, kind)
 
 
+def _check_validation(config: RunConfig, kind: str, path: str) -> None:
+    if (held_out := _check_data("evaluation.validation.path", path, config)) != kind:
+        raise UserError(f"evaluation.validation.path: {path} holds {held_out}, but {config.data.path} holds {kind}")
+    if os.path.samefile(path, config.data.path):
+        raise UserError(f"evaluation.validation.path {path} is the file that the runs train on (data.path); give images that were held out")
+
+
 def _check_evaluation(config: RunConfig, kind: str) -> None:
     settings = config.evaluation
     if kind == "latents" and settings.vae is None:
@@ -74,6 +81,8 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
         raise UserError(f"evaluation.reference_path: {settings.reference_path} does not exist")
     if kind == "pixels" and settings.reference_path.endswith(".beton"):
         _check_data("evaluation.reference_path", settings.reference_path, config)
+    if settings.validation:
+        _check_validation(config, kind, settings.validation.path)
     if extractor_name(settings.metric) not in EXTRACTORS:
         return                                                                 # a network of the user's own may need no file
     if settings.extractor_path is None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from ditscale import randomness
@@ -171,7 +172,9 @@ def test_passports_say_what_differs(make_config):
     stated = vars(Validation(make_config(), ALONE).passport)
     images = vars(Validation(make_config({"evaluation.validation.images": 50}), ALONE).passport)
     logit = vars(Validation(make_config({"formulation.t_distribution": "logit_normal"}), ALONE).passport)
+    seed = vars(Validation(make_config({"evaluation.validation.seed": 1}), ALONE).passport)
     assert [name for name, _, _ in differences(stated, images)] == ["samples"]
+    assert [name for name, _, _ in differences(stated, seed)] == ["levels"]    # other draws are another loss, not a repetition
     assert [name for name, _, _ in differences(stated, logit)] == ["levels"]
 
 
@@ -259,3 +262,24 @@ def test_latents_are_drawn_and_flipped_by_their_number(latents, latent_values, m
     losses = found.losses(trained_weights(config))["loss"]
     again = Validation(config, ALONE).losses(trained_weights(config))["loss"]
     assert (losses == again).all() and len(set(losses)) == 70 and found.passport.normalization
+
+
+def test_a_loss_that_is_not_finite_is_a_warning_and_few_draws_are_no_fault(make_config, tmp_path, capsys):
+    config = make_config({"evaluation.validation.images": 5})
+    run = RunDir(tmp_path / "run")
+    run.create({"run_id": "run", "config": config.model_dump(mode="json")})
+    validation, weights = Validation(config, ALONE), trained_weights(config)
+    validation.log(run, 64, [("average", {name: p * float("nan") for name, p in weights.items()})])
+    assert "the validation loss at 64 images is not finite for 5 of 5 draws" in capsys.readouterr().err and read_lines(run.evals) == []
+    validation.log(run, 128, [("average", weights)])
+    [line] = read_lines(run.evals)
+    assert np.isfinite(line["score"]) and sum(name.startswith("loss_bucket") for name in line["values"]) == 5
+
+
+@pytest.mark.parametrize("name, words", [("train.beton", "is the file that the runs train on"), ("gone.beton", "evaluation.validation.path")])
+def test_a_wrong_file_is_refused_before_a_start(make_config, digits, tmp_path, repository, monkeypatch, name, words):
+    monkeypatch.chdir(repository)
+    config = make_config({"evaluation.validation.path": str(digits / name)}).model_dump(mode="json")
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"version": 1, "name": "s", "metric": {"name": "fd_digits_cnn"}, "config": config,
+                                                        "parameters": {"seed": {"values": [0]}}, "runs_dir": str(tmp_path / "runs")}))
+    assert words in ditscale("launch", tmp_path / "spec.yaml", code=2) and not list((tmp_path / "runs").glob("*/*/run.json"))

@@ -1,7 +1,6 @@
 """A study's plan as tables for a terminal."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -88,7 +87,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     for key, group in groups.items():
         first = group[0]
         name = HASH.sub("", first.run_id) if len(group) == 1 else f"{named[key]} x {len(group)}"
-        table.add_row(name, *([first.state] if len(states) > 1 else []), _short(first.parameters), _short(first.macs), _short(first.images),
+        table.add_row(name, *([first.state] if len(states) > 1 else []), short_count(first.parameters), short_count(first.macs), short_count(first.images),
                       f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
     return table
 
@@ -96,8 +95,10 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
 def names(run_ids: dict, recipes: dict) -> dict:
     """Names of groups of runs that differ in the seed alone, from a run's id each; where two would be one, with their recipe."""
     short = {key: SEED.sub("", run_id) for key, run_id in run_ids.items()}
-    count = Counter(short.values())
-    return {key: name if count[name] == 1 else f"{name} ({recipes[key]})" for key, name in short.items()}
+    of_name: dict[str, set[str]] = {}
+    for key, name in short.items():
+        of_name.setdefault(name, set()).add(recipes[key])
+    return {key: name if len(of_name[name]) == 1 else f"{name} ({recipes[key]})" for key, name in short.items()}
 
 
 def _groups(rows: list[PlanRow]) -> dict[tuple, list[PlanRow]]:
@@ -114,7 +115,7 @@ def _times(row: PlanRow) -> tuple[str, str]:
     return as_speed(row.images_per_second) + guess, as_time(row.seconds_left) + guess
 
 
-def _short(count: int) -> str:
+def short_count(count: int) -> str:
     """``32.9 M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * size:

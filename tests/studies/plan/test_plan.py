@@ -15,7 +15,7 @@ from ditscale.cost.runs import run_memory_card, sampling_flops, validation_flops
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, last_line
 from ditscale.studies.plan.plan import plan_rows
-from ditscale.studies.plan.show import as_speed, as_time
+from ditscale.studies.plan.show import as_speed, as_time, short_count
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.training.schedule import validated_images
 
@@ -160,3 +160,18 @@ def test_long_times_are_days_and_years(seconds, words):
 @pytest.mark.parametrize("speed, words", [(0, "0"), (0.284, "0.28"), (3.14, "3.1"), (9.96, "10"), (1234.4, "1,234")])
 def test_slow_speeds_keep_a_digit(speed, words):
     assert as_speed(speed) == words
+
+
+def test_recipes_of_one_name_are_told_apart(in_repository, tmp_path):
+    spec = yaml.safe_load(open("sweeps/imagenet256_models.yaml"))
+    spec["parameters"] |= {"seed": {"values": [0, 1]}, "train.lr": {"values": [1e-4, 2e-4]}}
+    (tmp_path / "rates.yaml").write_text(yaml.safe_dump(spec))
+    said = plan(tmp_path / "rates.yaml", "model.name=DiT-XL/2", "--on", "H100:8")
+    named = [line.split(" x 2")[0].strip() for line in said.splitlines() if " x 2 " in line]
+    assert len(set(named)) == 2 and all(name.startswith("DiT-XL-2-baseline-ddpm (") for name in named)
+    assert all(said.count(name) == 2 for name in named)                        # and of steps on several ranks
+
+
+@pytest.mark.parametrize("count, words", [(999936, "1 M"), (999, "999"), (32858896, "32.9 M"), (675129632, "675 M"), (89300, "89.3 k")])
+def test_short_counts(count, words):
+    assert short_count(count) == words

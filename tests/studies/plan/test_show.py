@@ -100,6 +100,17 @@ def test_seeds_share_a_row(study, capsys):
     assert len(rows(CliRunner().invoke(main, ["status", str(path), "--wide"], env={"COLUMNS": "200"}).output)) == 6
 
 
+def test_the_last_score_and_the_last_loss_in_either_order(study, capsys):
+    _, spec, runs = study(2)
+    score, loss = ({"images_seen": 640, "metric": name, "score": value, "passport": {}} for name, value in (("fd_digits_cnn", 3.2), ("loss", 0.5)))
+    for planned, lines in zip(runs, ([score, loss], [loss, score])):
+        planned.run.create({})
+        planned.run.set_status(DONE, images_seen=640)
+        planned.run.evals.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    show_status(spec, runs, wide=True)
+    assert [row[5:7] for row in rows(capsys.readouterr().out)] == [["3.20", "0.5000"]] * 2
+
+
 def test_a_thousand_runs_in_two_seconds(study):
     """2 s is the promise (of which most is drawing the table); a loaded machine gets twice that here."""
     path, _, runs = study(1000)

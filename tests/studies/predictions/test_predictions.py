@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from ditscale.cli import main
 from ditscale.config import resolve
 from ditscale.cost.runs import run_card
+from ditscale.errors import UserError
+from ditscale.figures.kit import study_table
 from ditscale.rundir import RunDir
 from ditscale.studies.predictions.check import outcomes, tally
 from ditscale.studies.predictions.make import has_started, predict
@@ -176,7 +178,21 @@ def test_the_report_shows_every_prediction_and_its_tally(ladder, values):
     assert "2 wait for their target" in section(ladder, collect(ladder))
     make_run(ladder, values, TARGET, 0)
     html = section(ladder, collect(ladder))
+    assert section(ladder, study_table.read(ladder)) == html                   # as the report's table is
     assert "2 of 2 predicted values lie inside" in html and "DiT-tiny/2 baseline" in html and html.count("<tr>") == 3
+
+
+def test_an_interval_that_says_nothing_is_not_recorded(ladder, monkeypatch):
+    monkeypatch.setattr("ditscale.studies.predictions.make.WIDEST", 1.001)
+    with pytest.raises(UserError, match="a prediction that cannot be wrong is not recorded"):
+        predict(ladder, TARGET)
+
+
+def test_the_same_prediction_twice_counts_once(ladder, values):
+    for _ in range(2):
+        add(ladder, predict(ladder, TARGET).record)
+    make_run(ladder, values, TARGET, 0)
+    assert "2 of 2" in tally(outcomes(predictions(ladder), collect(ladder)))
 
 
 def test_losses_of_other_draws_are_not_mixed_and_meet_no_prediction(ladder, values):

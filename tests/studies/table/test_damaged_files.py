@@ -78,7 +78,7 @@ def test_a_line_of_another_form_is_left_out_and_said_once(study, tmp_path, file,
     assert f"1 line of {damaged} left out" in done.stdout
     damaged.write_text("\n".join([*whole, line]) + "\n")
     for command in ("status", "plan"):
-        done = call(command, spec)
+        done = call(command, spec, "--wide")
         assert done.exit_code == 0 and all(run.run_id in done.stdout for run in runs)
 
 

@@ -119,7 +119,8 @@ def test_pointing_at_a_run_names_it(page):
 
 def test_a_click_on_a_header_sorts(page):
     """By compute, which no text order gives, both ways; the header says so."""
-    table = "[...document.querySelectorAll('table.sortable')].find((t) => t.textContent.includes('Training FLOPs') && t.textContent.includes('Times the floor'))"
+    of_runs = "t.textContent.includes('Training FLOPs') && t.textContent.includes('Times the floor')"
+    table = f"[...document.querySelectorAll('table.sortable')].find((t) => {of_runs})"
     page.run(f"{table}.id = 'runs'")
     column = page.run("[...document.querySelectorAll('#runs th')].findIndex((h) => h.textContent === 'Training FLOPs') + 1")
     values = f"[...document.querySelectorAll('#runs td:nth-child({column})')].map((cell) => Number(cell.dataset.value))"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.formulation import Formulation
+from ditscale.models.masking import keep_lowest
 from ditscale.randomness import Normal, Uniform
 
 
@@ -55,6 +56,7 @@ class Objective:
     """
 
     has_teacher = False
+    keep: int | None = None                                                    # tokens that a masked pass keeps, at the nominal ratio
 
     def __init__(self, formulation: Formulation, image_shape: tuple[int, int, int], *, num_classes: int,
                  class_dropout_prob: float, images: int):
@@ -76,7 +78,16 @@ class Objective:
             model: in eval mode.
             mask: (B, T) uniform draws; the lowest are kept.
         """
-        return {"loss": per_image_loss(self.formulation.loss(self.run(model, noised), images, noised.noise, noised.t))}
+        found = {"loss": per_image_loss(self.formulation.loss(self.run(model, noised), images, noised.noise, noised.t))}
+        if self.keep is not None and self.keep < mask.shape[1]:
+            kept = keep_lowest(mask, self.keep)
+            terms = self.formulation.loss(self.run(model, noised, kept=kept), images, noised.noise, noised.t)
+            found["loss_masked"] = per_image_loss(self.trained_on(terms, kept))
+        return found
+
+    def trained_on(self, terms: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
+        """The part of a masked pass's elementwise terms that its loss is taken of: all of them."""
+        return terms
 
     def noised(self, batch: CleanBatch, draws: dict[str, Tensor]) -> Noised:
         """The batch as the model is to see it; the same for every variant, so that they train on the same noise."""

@@ -13,7 +13,7 @@ from ditscale.diffusion.formulation import Formulation
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
-from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, per_image_loss
+from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms
 from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
@@ -65,14 +65,6 @@ class Discriminative(Objective):
                 losses[f"discriminative_{term}"] = weight * loss
                 watched |= seen
         return Terms(losses, watched)
-
-    def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
-        """``loss_masked`` is over all tokens, as ``generative`` is."""
-        found, keep = super().held_out(model, images, noised, mask), kept_tokens(self.tokens, self.options.mask_ratio)
-        if keep < self.tokens:
-            output = self.run(model, noised, kept=keep_lowest(mask, keep))
-            found["loss_masked"] = per_image_loss(self.formulation.loss(output, images, noised.noise, noised.t))
-        return found
 
     @torch.no_grad()
     def teach(self, batch: CleanBatch, noised: Noised, draws: dict[str, Tensor], kept: Tensor | None):

@@ -6,7 +6,7 @@ from ditscale.diffusion.formulation import per_image
 from ditscale.models.layers import patchify
 from ditscale.models.masking import gather, keep_lowest, masked_indices
 from ditscale.objectives.masked import MaskedConfig
-from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means, per_image_loss
+from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, named_means
 from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Uniform
 
@@ -22,6 +22,7 @@ class Masked(Objective):
     def __init__(self, *args, options: MaskedConfig, patch_size: int, tokens: int, **settings):
         super().__init__(*args, **settings)
         self.options, self.patch_size, self.tokens = options, patch_size, tokens
+        self.keep = kept_tokens(tokens, options.mask_ratio)
         if options.mask_ratio:
             self.streams["token mask"] = Uniform(tokens)
 
@@ -33,20 +34,15 @@ class Masked(Objective):
         kept = keep_lowest(draws["token mask"], keep)
         output = self.run(model, noised, kept=kept)
         terms = self.formulation.loss(output, batch.images, noised.noise, noised.t)
-        losses = named_means("generative", {name: gather(self.patches(term), kept) for name, term in terms.items()})
+        losses = named_means("generative", self.trained_on(terms, kept))
         if self.options.reconstruction_weight:
             missing = masked_indices(kept, self.tokens)
             losses["reconstruction"] = self.options.reconstruction_weight * self.reconstruction(output, noised, missing)
         return Terms(losses)
 
-    def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
-        """``loss_masked`` is over the visible patches alone, as ``generative`` is."""
-        found, keep = super().held_out(model, images, noised, mask), kept_tokens(self.tokens, self.options.mask_ratio)
-        if keep < self.tokens:
-            kept = keep_lowest(mask, keep)
-            terms = self.formulation.loss(self.run(model, noised, kept=kept), images, noised.noise, noised.t)
-            found["loss_masked"] = per_image_loss({name: gather(self.patches(term), kept) for name, term in terms.items()})
-        return found
+    def trained_on(self, terms: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
+        """The visible patches."""
+        return {name: gather(self.patches(term), kept) for name, term in terms.items()}
 
     def reconstruction(self, output: Tensor, noised: Noised, missing: Tensor) -> Tensor:
         """Mean squared error over the missing patches (B, T - K)."""

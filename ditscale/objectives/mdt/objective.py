@@ -6,7 +6,7 @@ from torch import Tensor
 from ditscale import randomness
 from ditscale.models.masking import keep_lowest
 from ditscale.objectives.mdt import MdtConfig
-from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms, per_image_loss
+from ditscale.objectives.objective import CleanBatch, Objective, Terms
 from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
@@ -25,6 +25,7 @@ class MaskedDiffusion(Objective):
     def __init__(self, *args, options: MdtConfig, tokens: int, seed: int, **settings):
         super().__init__(*args, **settings)
         self.options, self.tokens, self.seed = options, tokens, seed
+        self.keep = kept_tokens(tokens, options.mask_ratio)
         self.streams["token mask"] = Uniform(tokens)
         if not options.shared_draws:
             self.streams |= {"noise" + OWN: Normal(self.image_shape), "label drop" + OWN: Uniform()}
@@ -38,14 +39,6 @@ class MaskedDiffusion(Objective):
         for name, noised, places in (("generative_full", full, None), ("generative_masked", masked, kept)):
             losses |= self.generative(self.run(model, noised, kept=places), batch, noised, name)
         return Terms(losses)
-
-    def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
-        """``loss_masked`` is over all tokens, as ``generative_masked`` is."""
-        found, keep = super().held_out(model, images, noised, mask), kept_tokens(self.tokens, self.options.mask_ratio)
-        if keep < self.tokens:
-            output = self.run(model, noised, kept=keep_lowest(mask, keep))
-            found["loss_masked"] = per_image_loss(self.formulation.loss(output, images, noised.noise, noised.t))
-        return found
 
     def ratio(self, images_seen: int) -> float:
         """The mask ratio of the step that follows ``images_seen``."""

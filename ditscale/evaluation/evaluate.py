@@ -21,7 +21,7 @@ from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.validation import Validation
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, read_lines
+from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.schedule import is_due
@@ -79,10 +79,8 @@ class Evaluator:
 
     def line(self, run: RunDir, images_seen: int) -> dict | None:
         """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
-        wanted = images_seen, self.passport.digest()
-        stand = [line for line in read_lines(run.evals, "images_seen", "passport_id") if (line["images_seen"], line["passport_id"]) == wanted
-                 and has_all(line, self.settings.also)]
-        return stand[-1] if stand else None
+        found = run.evaluations(images_seen, self.passport.digest())
+        return next((line for line in reversed(found) if has_all(line, self.settings.also)), None)
 
     def evaluate(self, run: RunDir, checkpoint: Path, stop=lambda: False) -> bool:
         """Score a checkpoint and write its line, whether or not there is one. ``stop()`` is asked before each batch of images;

@@ -29,20 +29,19 @@ from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import FIELDS, kind_of
 from ditscale.data.order import indices_at
 from ditscale.data.prepare import make_prepare
-from ditscale.device import is_accelerator, reproducible
+from ditscale.device import reproducible
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import BUCKETS, IN_BUCKETS, LOSS, SPREAD
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import averaged
-from ditscale.evaluation.sampling.model import weights_at
-from ditscale.models.sizes import parse_model_name, token_grid
-from ditscale.objectives.from_config import build_model, make_objective
+from ditscale.evaluation.sampling.model import frozen_model, weights_at
+from ditscale.objectives.from_config import make_objective
 from ditscale.objectives.objective import Noised
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, read_lines
+from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
-from ditscale.training.checkpoint.weights import is_passed_over, load_into
+from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.trackers import Trackers
 
 RAW = "masters"                                                                # the weights that are trained, without an average
@@ -67,7 +66,6 @@ class Validation:
         self.sha256 = world.agree(file_sha256(Path(self.settings.path)) if world.is_main else None)
         self._check_held_out()
         self.objective = make_objective(config)
-        self.tokens = token_grid(config.data.resolution, parse_model_name(config.model.name).patch_size) ** 2
         self.quantiles = _quantiles(self.settings)
         self.passport = self._passport(config.evaluation.average)
 
@@ -84,9 +82,7 @@ class Validation:
 
     def line(self, run: RunDir, images_seen: int) -> dict | None:
         """The newest line in evals.jsonl at so many images under this passport, or None."""
-        wanted = images_seen, self.passport.digest()
-        lines = [line for line in read_lines(run.evals, "images_seen", "passport_id") if (line["images_seen"], line["passport_id"]) == wanted]
-        return lines[-1] if lines else None
+        return next(reversed(run.evaluations(images_seen, self.passport.digest())), None)
 
     def evaluate(self, run: RunDir, checkpoint: Path) -> None:
         """Add the line of one checkpoint: the average's loss, and that of the raw weights where they were kept. Collective."""
@@ -99,10 +95,9 @@ class Validation:
         Args:
             weights: gathers them by name on rank 0.
         """
-        gathered = weights()
         if self.world.agree(self.world.is_main and self.line(run, images_seen) is not None):
             return
-        self.log(run, images_seen, [("average", self.world.share(gathered))])
+        self.log(run, images_seen, [("average", self.world.share(weights()))])
 
     def log(self, run: RunDir, images_seen: int, weights: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
         """Add a line at ``images_seen`` from weights by parameter name: first the average's, then any others'. Collective."""
@@ -119,7 +114,7 @@ class Validation:
             return
         values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
         values |= {f"loss_{name}": float(draws["loss"].mean()) for name, draws in others}
-        values[SPREAD] = float(of_draws.std(ddof=1))               # no error of a comparison: all runs share the draws
+        values[SPREAD] = float(of_draws.std(ddof=1))                           # no error of a comparison: all runs share the draws
         values |= dict(zip(IN_BUCKETS, self.buckets(of_draws)))
         values = {name: value for name, value in values.items() if np.isfinite(value)}   # a tenth may have no draw
         seconds = time.perf_counter() - started
@@ -137,7 +132,7 @@ class Validation:
         Args:
             weights: by parameter name, whole.
         """
-        model = self._model(weights)
+        model = frozen_model(self.config, weights, self.world.device)
         parts = torch.arange(self.settings.images).split(TOGETHER)[self.world.rank::self.world.size]
         with torch.no_grad(), reproducible():
             mine = [self._part(model, part) for part in parts]
@@ -152,24 +147,16 @@ class Validation:
         bucket = np.minimum((self.quantiles * BUCKETS).astype(int), BUCKETS - 1)
         return [float(losses[bucket == index].mean()) if (bucket == index).any() else float("nan") for index in range(BUCKETS)]
 
-    def _model(self, weights: dict[str, Tensor]):
-        model = build_model(self.config)
-        load_into(model, weights, self.config)
-        model = model.to(self.world.device).eval().requires_grad_(False)
-        return torch.compile(model, dynamic=False) if is_accelerator(self.world.device) else model
-
     def _part(self, model, part: Tensor) -> dict[str, np.ndarray]:
         """The losses of some draws. The last part is filled up, so that every part has one shape."""
         device, count, settings = self.world.device, len(part), self.settings
         positions = torch.cat([part, part[-1:].expand(TOGETHER - count)])
-        streams = {"noise": self.objective.streams["noise"], "token mask": randomness.Uniform(self.tokens), **self.prepare.streams}
+        streams = {"noise": self.objective.streams["noise"], "token mask": randomness.Uniform(self.config.tokens), **self.prepare.streams}
         drawn = randomness.draw(settings.seed, positions.to(device), {f"validation {name}": spec for name, spec in streams.items()})
         draws = {name.removeprefix("validation "): values for name, values in drawn.items()}
         at = indices_at(positions.numpy(), self.file.num_samples, settings.seed)
-        raw = torch.from_numpy(self.file.read(FIELDS[kind_of(self.file)], at))
-        if self.prepare.pick:
-            entries = self.prepare.pick(settings.seed, positions.numpy())
-            raw = raw[torch.arange(TOGETHER), torch.from_numpy(entries)]
+        parts = self.prepare.pick(settings.seed, positions.numpy()) if self.prepare.pick else None
+        raw = torch.from_numpy(self.file.read(FIELDS[kind_of(self.file)], at, parts))
         images = self.prepare(raw.to(device), draws)
         labels = torch.from_numpy(self.file.read("label", at)).long().reshape(-1).to(device)
         formulation = self.objective.formulation

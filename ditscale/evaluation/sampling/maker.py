@@ -6,7 +6,6 @@ In another ``batch`` a device may still add in another order; then single values
 """
 
 import json
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,8 +18,7 @@ from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.sampling.decoder import make_decoder
-from ditscale.objectives.from_config import build_model
-from ditscale.training.checkpoint.weights import load_into
+from ditscale.evaluation.sampling.model import frozen_model
 
 FEWEST = 16                                                                    # images computed together, where ``batch`` allows
 QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
@@ -54,11 +52,8 @@ class ImageMaker:
         Raises:
             UserError: they are not those of the run's model.
         """
-        built, settings = build_model(self.config), self.settings
-        load_into(built, weights, self.config)
-        model: Callable[..., Tensor] = built.to(self.device).eval().requires_grad_(False)
-        if is_accelerator(self.device):                                        # a batch size has one kernel, whichever came first
-            model = torch.compile(model, dynamic=False)
+        settings = self.settings
+        model = frozen_model(self.config, weights, self.device)
         self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
                              interval=settings.guidance_interval, schedule=settings.guidance_schedule,
                              power=settings.guidance_power, noise_share=self.formulation.noise_share)

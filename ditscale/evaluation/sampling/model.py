@@ -1,16 +1,36 @@
-"""The weights that images are generated from: a saved average, one of any length, or the last weights."""
+"""The weights that images are generated from, a saved average, one of any length, or the last weights, and the model with them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from ditscale.config import RunConfig
 from ditscale.data.vae import weights_sha256
+from ditscale.device import is_accelerator
 from ditscale.errors import UserError
+from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of
-from ditscale.training.checkpoint.weights import NoSuchAverage, pick_checkpoint, rebuild, run_config, saved_average
+from ditscale.training.checkpoint.weights import NoSuchAverage, load_into, pick_checkpoint, rebuild, run_config, saved_average
 
 LENGTH = "length-"                                                             # length-0.07: rebuilt from the tracks
+
+
+def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """The run's model with these weights, by parameter name, in eval mode and without gradients; on an accelerator compiled, at its
+    first call.
+
+    Raises:
+        UserError: they are not those of the run's model.
+    """
+    model = build_model(config)
+    load_into(model, weights, config)
+    model = model.to(device).eval().requires_grad_(False)
+    if is_accelerator(device):                                                 # a batch size has one kernel, whichever came first
+        return torch.compile(model, dynamic=False)
+    return model
 
 
 def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[str, Tensor], dict]:

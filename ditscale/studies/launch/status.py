@@ -88,10 +88,10 @@ def together(found: list[Standing]) -> list[Standing]:
     for one in found:
         own = one.run_id if one.state not in (QUEUED, DONE) else ""
         groups.setdefault((one.recipe, one.state, one.progress, one.why, own), []).append(one)
-    named = names({key: group[0].run_id for key, group in groups.items() if len(group) > 1}, {key: key[0] for key in groups})
+    shared = iter(names([group for group in groups.values() if len(group) > 1]))
     return [group[0] if len(group) == 1 else replace(
-        group[0], run_id=f"{named[key]} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
-        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for key, group in groups.items()]
+        group[0], run_id=f"{next(shared)} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
+        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for group in groups.values()]
 
 
 def _mean(group: list[Standing], column: str, digits: int) -> str:

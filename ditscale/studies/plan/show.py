@@ -55,9 +55,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
-        groups = _groups(steps)
-        named = names({key: group[0].run_id for key, group in groups.items()}, {key: key[0] for key in groups})
-        _show_steps({row.run_id: row for row in steps} if wide else {named[key]: group[0] for key, group in groups.items()}, console)
+        groups = [[row] for row in steps] if wide else _groups(steps)
+        _show_steps(dict(zip([row.run_id for row in steps] if wide else names(groups), (group[0] for group in groups))), console)
     if scaling:
         _show_scaling(scaling, machine, console)
     for line in link_lines(machine) if steps or scaling else []:
@@ -83,31 +82,32 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "train FLOPs", "fits at", "images/s", "time left")
     for name in columns:
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
-    named = names({key: group[0].run_id for key, group in groups.items() if len(group) > 1}, {key: key[0] for key in groups})
-    for key, group in groups.items():
+    shared = iter(names([group for group in groups if len(group) > 1]))
+    for group in groups:
         first = group[0]
-        name = HASH.sub("", first.run_id) if len(group) == 1 else f"{named[key]} x {len(group)}"
+        name = HASH.sub("", first.run_id) if len(group) == 1 else f"{next(shared)} x {len(group)}"
         table.add_row(name, *([first.state] if len(states) > 1 else []), short_count(first.parameters), short_count(first.macs), short_count(first.images),
                       f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
     return table
 
 
-def names(run_ids: dict, recipes: dict) -> dict:
-    """Names of groups of runs that differ in the seed alone, from a run's id each; where two would be one, with their recipe."""
-    short = {key: SEED.sub("", run_id) for key, run_id in run_ids.items()}
-    of_name: dict[str, set[str]] = {}
-    for key, name in short.items():
-        of_name.setdefault(name, set()).add(recipes[key])
-    return {key: name if len(of_name[name]) == 1 else f"{name} ({recipes[key]})" for key, name in short.items()}
+def names(groups: Sequence[Sequence]) -> list[str]:
+    """A name of each group of runs that differ in the seed alone, which have ``run_id`` and ``recipe``; where groups of several recipes
+    would have one name, with the recipe."""
+    short = [SEED.sub("", group[0].run_id) for group in groups]
+    recipes: dict[str, set[str]] = {}
+    for name, group in zip(short, groups):
+        recipes.setdefault(name, set()).add(group[0].recipe)
+    return [name if len(recipes[name]) == 1 else f"{name} ({group[0].recipe})" for name, group in zip(short, groups)]
 
 
-def _groups(rows: list[PlanRow]) -> dict[tuple, list[PlanRow]]:
+def _groups(rows: list[PlanRow]) -> list[list[PlanRow]]:
     groups: dict[tuple, list[PlanRow]] = {}
     for row in rows:
         # Where a run stands is its own: only what has not begun or has ended is one row.
         begun = row.run_id if row.images_seen not in (0, row.images) else ""
         groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
-    return groups
+    return list(groups.values())
 
 
 def _times(row: PlanRow) -> tuple[str, str]:

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from ditscale.cost.hardware import this_machine
 from ditscale.studies.launchers import launchers
+from ditscale.studies.spec.templates import CHECKOUT
 from ditscale.training.zero.private import PINNED, version_note
 
 FFCV_PACKAGES = "pkg-config libturbojpeg0-dev libopencv-dev"
+SETUP = "make setup" if CHECKOUT else "pip install --force-reinstall ditscale"
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 
 
@@ -60,7 +62,7 @@ def _version(package: str) -> str | None:
 
 def _torch() -> Finding:
     version = _version("torch")
-    return Finding("torch", OK if version else MISSING, version or "not installed", "make setup")
+    return Finding("torch", OK if version else MISSING, version or "not installed", SETUP)
 
 
 def _accelerator() -> Finding:
@@ -74,7 +76,7 @@ def _deepspeed() -> Finding:
     version = _version("deepspeed")
     if version and (note := version_note(version)):
         return Finding("DeepSpeed", OPTIONAL, note, PINNED)
-    return Finding("DeepSpeed", OK if version else MISSING, version or "not installed", "make setup")
+    return Finding("DeepSpeed", OK if version else MISSING, version or "not installed", SETUP)
 
 
 def _ffcv() -> Finding:

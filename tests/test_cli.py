@@ -36,6 +36,8 @@ def test_plan_prints_every_run_and_its_price(repository):
 
 @pytest.mark.parametrize("arguments, words", [
     (("plan", "nowhere.yaml"), "nowhere.yaml: no such file"),
+    (("figure", "bubbles", "nowhere.csv"), "nowhere.csv: no such file"),
+    (("report", "nowhere.csv"), "nowhere.csv: no such file"),
     (("plan", "README.md"), "README.md"),
     (("plan", "sweeps/digits_demo.yaml", "train.lr"), "key=value"),
     (("plan", "sweeps/digits_demo.yaml", "model.name=DiT-XS/2"), "no size 'XS'"),

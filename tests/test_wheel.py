@@ -71,6 +71,8 @@ def test_a_study_from_an_empty_folder(installed):
     run_folder, = (path for path in (installed.folder / "runs/digits-demo").iterdir() if (path / "run.json").exists())
     assert yaml.safe_load((run_folder / "run.json").read_text())["environment"]["git_commit"] is None
     assert (installed.folder / "runs/digits-demo/analysis/report.html").stat().st_size > 10_000
+    page = (installed.folder / "runs/digits-demo/analysis/report.html").read_text()
+    assert "ditscale init digits\nditscale launch digits_demo.yaml" in page
     installed("figure", "training_curves", "runs/digits-demo")
 
 

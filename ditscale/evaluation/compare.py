@@ -147,6 +147,8 @@ def _difference(a: Side, b: Side) -> Difference:
         spread = math.hypot(_relative(a), _relative(b)) * (1 + change)
         reason = f"bootstrap over the images: {change:+.1%} with a standard error of {spread:.1%}, of one training run each"
         return Difference(change, None, REAL if abs(change) > SURE * spread else INCONCLUSIVE, reason)
+    if a.metric == LOSS:
+        return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} values on a side: the spread of the loss over training seeds is not known")
     usual = SURE * TRAINING_NOISE * math.sqrt(2)
     side = "above" if abs(change) > usual else "within"
     return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} sets of samples on a side and no bootstrap error; the gap "

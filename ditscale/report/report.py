@@ -20,6 +20,7 @@ from ditscale.figures.plots import gflops, power_law, table as table_csv, traini
 from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, predictions, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
+from ditscale.studies.spec.templates import CHECKOUT, templates
 from ditscale.studies.table.comparable import scores_alone
 
 CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files that the page itself holds
@@ -133,10 +134,11 @@ def _carried(out: Path) -> dict[str, bytes]:
 
 
 def _launch(name: str) -> list[str]:
-    """The command that runs the study again, where its spec is among ours."""
-    specs = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
-    named = [spec.name for spec in specs if re.search(rf"^name: {re.escape(name)}(\s|$)", spec.read_text(encoding="utf-8"), re.MULTILINE)]
-    return [f"ditscale launch sweeps/{spec}" for spec in named[:1]]
+    """The commands that run the study again, if its spec comes with ditscale."""
+    for short, spec in templates().items():
+        if re.search(rf"^name: {re.escape(name)}(\s|$)", spec.read_text(encoding="utf-8"), re.MULTILINE):
+            return [f"ditscale launch sweeps/{spec.name}"] if CHECKOUT else [f"ditscale init {short}", f"ditscale launch {spec.name}"]
+    return []
 
 
 def script(words: list[str]) -> Script:

@@ -21,7 +21,7 @@ def evals(tmp_path):
     def write(name, *scores, images=1000, error=None, **fields):
         with open(tmp_path / name, "a") as file:
             for seed, score in enumerate(scores):
-                line = {"images_seen": images, "metric": "fid", "score": score, "passport": {**PASSPORT, "seed": seed, **fields}}
+                line = {"images_seen": images, "metric": fields.get("metric", "fid"), "score": score, "passport": {**PASSPORT, "seed": seed, **fields}}
                 file.write(json.dumps({**line, **({"error": error} if error else {})}) + "\n")
         return str(tmp_path / name)
     return write
@@ -44,6 +44,11 @@ def test_one_score_each_is_inconclusive_but_for_its_error(evals):
     assert "within 3.6%" in verdict(evals("a2", 10.0), evals("b2", 10.2))
     assert "-20.0% against A: REAL" in verdict(evals("a3", 10.0, error=0.1), evals("b3", 8.0, error=0.1))
     assert "INCONCLUSIVE (bootstrap" in verdict(evals("a4", 10.0, error=1.0), evals("b4", 9.8, error=1.0))
+
+
+def test_losses_are_not_judged_by_the_noise_of_fid(evals):
+    text = verdict(evals("a", 0.20, metric="loss"), evals("b", 0.19, metric="loss"))
+    assert "INCONCLUSIVE" in text and "spread of the loss over training seeds is not known" in text and "FID" not in text
 
 
 def test_what_differs_is_named(evals):

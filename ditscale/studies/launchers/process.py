@@ -90,7 +90,7 @@ def deepspeed() -> str:
     """The ``deepspeed`` command of this Python, or the one on the PATH."""
     found = shutil.which("deepspeed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if not found:
-        raise UserError("the 'deepspeed' command is not found; install ditscale with its requirements (make setup)")
+        raise UserError("the 'deepspeed' command is not found; install ditscale again with its requirements")
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from ditscale.errors import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent / "templates"                                   # a link to sweeps/ of the checkout; the wheel holds copies
+CHECKOUT = FOLDER.is_symlink()
 SHORT = {"digits_demo": "digits", "cifar10_variants": "cifar10", "imagenet256_models": "imagenet256"}   # names of the usual first ones
 NEXT = "# Next:"                                                               # in a file's head, before the commands that use it
 
@@ -23,12 +24,13 @@ def summaries() -> list[str]:
 
 
 def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
-    """Write a template into ``folder``: its path, and the commands that come next, to be run from there.
+    """Write a template, by its name or its file's, into ``folder``: its path, and the commands that come next, to be run from there.
 
     Raises:
         UserError: there is no such template, its file is there already, or it cannot be written.
     """
     files = templates()
+    name = {path.name: short for short, path in files.items()}.get(name, name)
     if name not in files:
         raise UserError(f"no template '{name}'{did_you_mean(name, files) or '; there are ' + ', '.join(files)}")
     path, text = folder / files[name].name, _text(files[name])

@@ -53,6 +53,8 @@ def collect_runs(study) -> pd.DataFrame:
 
 def run_dirs(study: Path) -> list[RunDir]:
     """The runs of a study, by name."""
+    if study.suffix == ".csv" and not study.exists():
+        raise UserError(f"{study}: no such file")
     if not study.is_dir():
         raise UserError(f"{study} is not a study directory; `ditscale launch` makes one under runs/")
     runs = [RunDir(record.parent) for record in sorted(study.glob("*/run.json"))]

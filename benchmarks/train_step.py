@@ -66,7 +66,7 @@ def make_run(folder: Path, options) -> tuple[RunConfig, RunDir]:
         "train": {"images": steps * options.batch, "global_batch": options.batch, "precision": options.precision,
                   "checkpoint_every_images": steps * options.batch},
         "resources": {"deepspeed": str(Path(__file__).parents[1] / "ds_configs/zero1.json"),
-                      "log_every_images": STEPS_A_LINE * options.batch},
+                      "log_every_images": STEPS_A_LINE * options.batch, "compile": getattr(options, "compile", False)},
     }, "benchmark")
     run = RunDir(folder / "run")
     run.create({"run_id": "run", "config": config.model_dump(mode="json")})

@@ -15,7 +15,8 @@ from ditscale.cli.group import main
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's]")
 @click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at this number of images seen.  [default: the newest]")
 @click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
-def sample(run, out, overrides, images, seed, checkpoint, form):
+@click.option("--compile", "compiled", is_flag=True, help="Compile the model on a CPU too. Pays from some hundred images.  [default: as the run]")
+def sample(run, out, overrides, images, seed, checkpoint, form, compiled):
     """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. A stopped command continues where it was.
 
     KEY=VALUE overrides the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
@@ -37,7 +38,8 @@ def sample(run, out, overrides, images, seed, checkpoint, form):
     settings = settings_of(config, dict(map(parse_override, overrides)), run)
     if seed is None:
         seed = config.evaluation.seed if config.evaluation else 0
-    broken = sample_set(RunDir(run), out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, say=click.echo)
+    broken = sample_set(RunDir(run), out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,
+                        say=click.echo)
     if broken:
         click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the "
                    f"first is image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)

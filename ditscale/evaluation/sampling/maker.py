@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
-from ditscale.device import is_accelerator, reproducible
+from ditscale.device import reproducible
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.sampling.decoder import make_decoder
-from ditscale.evaluation.sampling.model import frozen_model
+from ditscale.evaluation.sampling.model import compiles, frozen_model
 
 FEWEST = 16                                                                    # images computed together, where ``batch`` allows
 QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
@@ -47,7 +47,7 @@ class ImageMaker:
         self.nan_images: list[int] = []
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Take these weights, by parameter name. On a GPU the model is compiled, at its first images.
+        """Take these weights, by parameter name. A compiled model is compiled at its first images.
 
         Raises:
             UserError: they are not those of the run's model.
@@ -79,13 +79,13 @@ class ImageMaker:
     def _filled(self, positions: Tensor) -> Tensor:
         """``positions`` (N,), and after them those that a larger set has there.
 
-        Parts after the first are filled to ``batch``, and on a GPU the first too, where another shape is compiled anew; else a set
+        Parts after the first are filled to ``batch``; for a compiled model the first too, as another shape would be compiled again; else a set
         smaller than ``batch`` costs at most ``FEWEST`` images.
         """
         if not len(positions):                                                 # a rank without a share of a small set
             return positions
         batch = self.settings.batch
-        whole = (positions[0] >= batch or is_accelerator(self.device))
+        whole = (positions[0] >= batch or compiles(self.config, self.device))
         missing = (batch if whole else min(batch, FEWEST)) - len(positions)
         return torch.cat([positions, positions[-1:] + 1 + torch.arange(missing)]) if missing > 0 else positions
 

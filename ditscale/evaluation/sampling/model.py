@@ -19,8 +19,8 @@ LENGTH = "length-"                                                             #
 
 
 def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """The run's model with these weights, by parameter name, in eval mode and without gradients; on an accelerator compiled, at its
-    first call.
+    """The run's model with these weights, by parameter name, in eval mode and without gradients; compiled at its first call where
+    ``compiles`` says so.
 
     Raises:
         UserError: they are not those of the run's model.
@@ -28,9 +28,14 @@ def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.de
     model = build_model(config)
     load_into(model, weights, config)
     model = model.to(device).eval().requires_grad_(False)
-    if is_accelerator(device):                                                 # a batch size has one kernel, whichever came first
+    if compiles(config, device):                                               # a batch size has one kernel, whichever came first
         return torch.compile(model, dynamic=False)
     return model
+
+
+def compiles(config: RunConfig, device: torch.device) -> bool:
+    """Whether the sampling model is compiled: always on an accelerator, on a CPU with ``resources.compile``."""
+    return is_accelerator(device) or config.resources.compile
 
 
 def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[str, Tensor], dict]:

@@ -39,13 +39,14 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
 
 
 def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed: int, checkpoint: int | None = None,
-               form: str | None = None, say=print) -> list[int]:
+               form: str | None = None, compiled: bool = False, say=print) -> list[int]:
     """Write images 0 to ``images`` - 1 of a seed to ``out``; does nothing where they are there already.
 
     Every rank that the launcher started calls it; only rank 0 says anything. The run is only read.
 
     Args:
         checkpoint: the one at this number of images seen; the newest for None.
+        compiled: compile the model on a CPU too; on a GPU it always is.
         form: ``png`` or ``npz``; None: what the name of ``out`` says.
 
     Returns:
@@ -55,13 +56,16 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
         UserError: settings, weights or VAE are not the run's, or ``out`` or its work folder holds something else.
     """
     out, config, device = Path(out), run_config(run), str(local_device())
+    if compiled:
+        config = config.model_copy(update={"resources": config.resources.model_copy(update={"compile": True})})
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)
     with join_ranks() as ranks:
         at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
         newest = ranks.agree(at)                                               # training may go on and save another
         weights, origin = choose_weights(run, newest, settings.average)
         plan = {"run": run.run_id, **origin, "images": images, "seed": seed, "format": kind.name,
-                "decoder": maker.passport()["decoder"], **settings.model_dump(mode="json", exclude={"vae", "average"})}
+                "compiled": config.resources.compile, "decoder": maker.passport()["decoder"],
+                **settings.model_dump(mode="json", exclude={"vae", "average"})}
         work = WorkFolder(out, images, settings.batch)
         result = kind(out, work.path, maker.image_channels)
         if not ranks.agree(ranks.is_main and _stands(result, plan)):

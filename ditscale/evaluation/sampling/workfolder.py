@@ -14,7 +14,7 @@ from ditscale.config import SamplingConfig
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
 
-DEFAULTS = SamplingConfig(sampling_steps=1).model_dump(mode="json", exclude={"sampling_steps"})
+DEFAULTS = SamplingConfig(sampling_steps=1).model_dump(mode="json", exclude={"sampling_steps"}) | {"compiled": False}
 
 
 class WorkFolder:

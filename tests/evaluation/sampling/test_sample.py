@@ -70,6 +70,16 @@ def test_npz_and_png_hold_the_makers_images(run, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["pictures", "run", "x.npz", "x.npz.json"]
 
 
+def test_compiled_on_a_cpu(run, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled.append(options) or model)
+    made(run.path, tmp_path / "eager.npz", "--images", 4)
+    assert compiled == []
+    made(run.path, tmp_path / "x.npz", "--images", 4, "--compile")
+    assert compiled == [{"dynamic": False}] and (read(tmp_path / "x.npz")[0] == read(tmp_path / "eager.npz")[0]).all()
+    assert "compiled False, now True" in ditscale(run.path, tmp_path / "eager.npz", "--images", 4, "--compile").stderr
+
+
 def test_grey_images(values, hand_run, tmp_path):
     values["data"]["path"] = str(tmp_path / "digits.beton")
     write_beton(values["data"]["path"], {"image": np.zeros((10, 1, 8, 8), np.uint8), "label": np.arange(10)})

@@ -90,28 +90,13 @@ def _build_digits(folder) -> None:
         click.echo(f"{weights}: feature network trained, {accuracy:.1%} of the held-out digits right")
 
 
-@data.command("encode")
-@click.argument("pixels", type=click.Path())
-@click.argument("out", type=click.Path())
-@click.option("--vae", "vae_name", required=True, help="AutoencoderKL or AutoencoderTiny of diffusers: a folder, or a hub name.")
-@click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How moments are stored.")
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
-@click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
-def data_encode(pixels, out, vae_name, bits, batch, device):
-    """Encode the images of PIXELS, and their flips, to the latent file OUT. A stopped run continues where it was.
-
-    On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
-    """
-    from ditscale.data.encode import encode
-    from ditscale.data.vae import checked_device, load_vae
-
-    encode(pixels, out, load_vae(vae_name, checked_device(device)), bits=bits, batch=batch, say=click.echo)
-
-
 class ChannelNumbers(click.ParamType):
     """One number, or one per channel."""
 
     name = "number"
+
+    def __init__(self, above_0: bool = False):
+        self._above_0 = above_0
 
     def convert(self, value, param, context):
         try:
@@ -120,7 +105,39 @@ class ChannelNumbers(click.ParamType):
             numbers = []
         if not numbers or not all(map(isfinite, numbers)):
             self.fail(f"{value}: give one number, or one per channel with commas between, as 0.18215")
+        if self._above_0 and min(numbers) <= 0:
+            self.fail(f"{value}: is not above 0; Stable Diffusion's is 0.18215")
         return numbers[0] if len(numbers) == 1 else numbers
+
+
+@data.command("encode")
+@click.argument("pixels", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--vae", "vae_name", required=True, metavar="NAME",
+              help="An autoencoder of diffusers: its folder, a pipeline's, a .safetensors file, or a hub name.")
+@click.option("--subfolder", metavar="NAME", help="Where in --vae the autoencoder is.  [default: vae, in a pipeline]")
+@click.option("--scale", metavar="S", type=ChannelNumbers(above_0=True),
+              help="A model sees (latent - shift) x scale; for a .safetensors file that does not say it.")
+@click.option("--shift", metavar="S", type=ChannelNumbers(), help="See --scale.")
+@click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How moments are stored.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
+@click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
+def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, device):
+    """Encode the images of PIXELS, and their flips, to the latent file OUT. A stopped run continues where it was.
+
+    \b
+    Classes: AutoencoderKL (Stable Diffusion, SDXL, Stable Diffusion 3, FLUX.1), AutoencoderKLFlux2,
+    AutoencoderKLQwenImage, AutoencoderKLWan, AutoencoderDC (SANA), AutoencoderTiny.
+
+    On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale data encode ...
+    """
+    from ditscale.data.encode import check_source, encode
+    from ditscale.data.vae import checked_device, load_vae
+
+    check_source(pixels)                                                       # before the hub is asked for anything
+    vae = load_vae(vae_name, checked_device(device), subfolder=subfolder)
+    vae.normalize_by(scale, shift)
+    encode(pixels, out, vae, bits=bits, batch=batch, say=click.echo)
 
 
 @data.command("import")
@@ -134,13 +151,13 @@ class ChannelNumbers(click.ParamType):
 @click.option("--empty-classes", is_flag=True, help="Let classes have no latent.")
 @click.option("--holds", type=click.Choice(["samples", "mean-std", "mean-logvar"]),
               help="What the channels are: one sample, or the mean and then as many of its std (or log variance).")
-@click.option("--scale", metavar="S", type=ChannelNumbers(), help="A model sees (latent - shift) x scale; one number, or one per channel.")
+@click.option("--scale", metavar="S", type=ChannelNumbers(above_0=True), help="A model sees (latent - shift) x scale; one number, or one per channel.")
 @click.option("--shift", metavar="S", type=ChannelNumbers(), help="See --scale.")
 @click.option("--applied/--not-applied", default=None, help="Whether the numbers in SOURCE have been through shift and scale already.")
 @click.option("--pixel-range", type=click.Choice(["-1..1", "0..1"]), help="Of the images that were encoded.  [default: -1..1]")
 @click.option("--key", metavar="NAME", help="The tensor, array or column that holds the latents, where that is not clear.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="How many latents there should be; another number is an error.")
-@click.option("--vae", "vae_name", metavar="NAME", help="The autoencoder that made them, to be recorded: a folder, or a hub name.")
+@click.option("--vae", "vae_name", metavar="NAME", help="The autoencoder that made them, to be recorded: as in data encode.")
 @click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How numbers are stored.")
 def data_import(source, out, vae_name, **options):
     """Take over latents that others' tools encoded, from SOURCE into the latent file OUT.beton.
@@ -164,10 +181,8 @@ def data_import(source, out, vae_name, **options):
     from ditscale.data.importing import import_latents
     from ditscale.data.vae import load_vae
 
-    vae = load_vae(vae_name, "cpu") if vae_name else None
-    if isinstance(scale := options["scale"], (float, list)) and min([scale] if isinstance(scale, float) else scale) <= 0:
-        raise UserError(f"--scale {scale}: is not above 0; Stable Diffusion's is 0.18215")
-    click.echo(import_latents(source, out, vae=vae, say=click.echo, **options))
+    load = (lambda: load_vae(vae_name, "cpu")) if vae_name else None           # when the source has been looked at
+    click.echo(import_latents(source, out, load_vae=load, say=click.echo, **options))
 
 
 @data.command("inspect")

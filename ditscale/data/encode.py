@@ -40,25 +40,24 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         UserError: ``source`` is not pixels that this encoder takes, ``target`` or its parts come from something else, or nothing
             can be written there.
     """
-    file, target = BetonFile(source), Path(target)
-    if kind_of(file) != "pixels":
-        raise UserError(f"{source}: holds latents already; give the file of pixels")
+    (file, pixels), target = check_source(source), Path(target)
     encoder = cast(Encoder, {**vae.description, "bits": bits, "batch": batch})
-    wanted = _manifest(read_manifest(source), list(vae.latent_shape(image_shape(file))), encoder)
+    wanted = _manifest(pixels, list(vae.latent_shape(image_shape(file))), encoder)
     if _stands(target, wanted):
         say(f"{target}: already there")
         return read_manifest(target)
     parts = Parts(target.with_name(f"{target.name}.parts"), file.num_samples, batch)
     with join_ranks() as ranks:
         if ranks.is_main:
-            parts.open({"encoder": encoder, "pixels": wanted.pixels["content_blake2b"], "samples": file.num_samples})
+            parts.open({"encoder": encoder, "pixels": wanted.pixels["content_blake2b"], "samples": file.num_samples,
+                        **({} if vae.has_std else {"stored": "one sample"})})  # ditscale 0.2.0 stored zeros with it
         ranks.wait()
         _encode_parts(file, vae, bits, parts, range(ranks.rank, parts.count, ranks.size),
                       say if ranks.is_main else lambda line: None)
         ranks.wait()
         if not ranks.is_main:
             return wanted
-        specs = {"moments": FieldSpec(np.dtype("<i2"), (2, 2, *wanted.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
+        specs = {"moments": FieldSpec(np.dtype("<i2"), (2, 1 + vae.has_std, *wanted.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
         stored = ({"moments": np.load(parts.path(part), mmap_mode="r")} for part in range(parts.count))
         stream_beton(target, specs, parts.samples, {"label": file.read("label", np.arange(parts.samples))}, stored)
         manifest = replace(wanted, content_blake2b=stored_blake2b(BetonFile(target), "moments"))
@@ -66,6 +65,18 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         shutil.rmtree(parts.folder)
     say(f"{target}: {manifest.samples:,} images as latents of {' x '.join(map(str, manifest.shape))}, {bits}")
     return manifest
+
+
+def check_source(path) -> tuple[BetonFile, Manifest]:
+    """A file of pixels and its manifest.
+
+    Raises:
+        UserError: it is not there, holds something else, or has no manifest.
+    """
+    file = BetonFile(path)
+    if kind_of(file) != "pixels":
+        raise UserError(f"{path}: holds latents already; give the file of pixels")
+    return file, read_manifest(path)
 
 
 class Parts:
@@ -118,7 +129,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
 
 
 def _both_ways(vae: Vae, images: np.ndarray) -> torch.Tensor:
-    """Moments (B, 2, 2, c, h, w) of the images and of their horizontal flips."""
+    """Moments (B, 2, 2 or 1, c, h, w) of the images and of their horizontal flips."""
     flipped = np.ascontiguousarray(images[..., ::-1])
     return torch.stack([vae.moments(images), vae.moments(flipped)], dim=1)
 

@@ -62,14 +62,14 @@ class ImportSummary:
         return "\n".join(lines)
 
 
-def import_latents(path, out, *, bits: str = "fp16", vae=None, say=print, **options) -> ImportSummary:
+def import_latents(path, out, *, bits: str = "fp16", load_vae=None, say=print, **options) -> ImportSummary:
     """Write ``out`` and its manifest. Does nothing where ``out`` is this very import and whole.
 
     Field 'moments' int16 (1 or 2, 1 or 2, c, h, w) = [image, flip where stored] x [mean, std] or [sample].
 
     Args:
         bits: fp16 or bf16, how numbers are stored.
-        vae: the ``Vae`` that made the latents, to be recorded; None: not known.
+        load_vae: gives the ``Vae`` that made the latents, to be recorded; None: not known. Called once the source is known to serve.
         say: takes a line that comes before the work.
         options: see ``latent_sources.base.LatentRequest``.
 
@@ -83,7 +83,7 @@ def import_latents(path, out, *, bits: str = "fp16", vae=None, say=print, **opti
         say(f"{path}: format {options['format']}, by its files' names")
     labels = options.pop("labels", None)
     source = open_latents(LatentRequest(path=path, labels=None if labels is None else Path(labels), **options))
-    wanted = _manifest(path, source, _encoder(path, source, bits, vae))
+    wanted = _manifest(path, source, _encoder(path, source, bits, load_vae and load_vae()))
     with work_folder(out) as folder:
         made = not out.exists()
         manifest = _make(wanted, out, folder, source) if made else _same_import(wanted, out, source)
@@ -98,8 +98,8 @@ def _encoder(source_path: Path, source: LatentSource, bits: str, vae) -> Encoder
                         "N x H x W x C must be transposed to N x C x H x W first")
     known = {"class": UNKNOWN, "weights_sha256": ""} if vae is None else \
         {name: vae.description[name] for name in ("class", "config_sha256", "weights_sha256")}
-    if vae is not None and vae.model.config.latent_channels != source.shape[0]:
-        raise UserError(f"--vae: its latents have {vae.model.config.latent_channels} channels, but these have {source.shape[0]}")
+    if vae is not None and vae.latent_channels != source.shape[0]:
+        raise UserError(f"--vae: its latents have {vae.latent_channels} channels, but these have {source.shape[0]}")
     for name in ("scale", "shift"):
         values = getattr(facts, name)
         if isinstance(values, list) and len(values) not in (1, source.shape[0]):

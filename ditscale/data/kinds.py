@@ -33,11 +33,18 @@ def image_shape(file: BetonFile) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def check_data(key: str, file: BetonFile, data) -> None:
-    """Raise UserError where the file under ``key`` is not what the section ``data`` of a config says."""
+def check_shape(key: str, file: BetonFile, data) -> None:
+    """Raise UserError where the file under ``key`` has other channels or another size than the section ``data`` of a config."""
     kind, shape, wanted = kind_of(file), image_shape(file), (data.channels, data.resolution, data.resolution)
     if shape != wanted:
-        raise UserError(f"{key}: {file.path} holds {kind} of shape {shape}, but data.channels and data.resolution make {wanted}")
+        fits = f"data.channels: {shape[0]} and data.resolution: {shape[1]} would work" if shape[1] == shape[2] else "a model takes squares"
+        raise UserError(f"{key}: {file.path} holds {kind} of shape {shape}, but data.channels and data.resolution make {wanted}; {fits}")
+
+
+def check_data(key: str, file: BetonFile, data) -> None:
+    """Raise UserError where the file under ``key`` is not what the section ``data`` of a config says."""
+    kind = kind_of(file)
+    check_shape(key, file, data)
     if kind == "pixels":
         named = next((name for name in ("latent_scale", "latent_shift") if getattr(data, name) is not None), None)
         if named:

@@ -1,6 +1,7 @@
 """Latent files: the encoder's mean and std of each image and of its horizontal flip, as 16-bit floats.
 
-Field 'moments' int16 (2, 2, c, h, w) = [image, flip] x [mean, std] holds the floats' bits, since FFCV loads no 16-bit floats.
+Field 'moments' int16 (2, 2, c, h, w) = [image, flip] x [mean, std] holds the floats' bits, since FFCV loads no 16-bit floats. An encoder
+without a std has (2, 1, c, h, w).
 The numbers are the encoder's own, neither drawn nor scaled: that happens at load (``ditscale.data.prepare``).
 """
 

@@ -1,4 +1,4 @@
-"""The encoder of latents: any diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, with the same results on every rank."""
+"""The encoder of latents: an autoencoder of diffusers with its identity, and the same results on every rank."""
 
 import hashlib
 import json
@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditscale.data.autoencoders.files import open_autoencoder, to_stderr
+from ditscale.data.autoencoders.kinds import kind_of_model
 from ditscale.device import local_device, names, reproducible
 from ditscale.errors import UserError, first_line
 
-KINDS = ("AutoencoderKL", "AutoencoderTiny")
+ASKED = ("which it does not say and its shapes do not tell: Stable Diffusion --scale 0.18215 --shift 0, SDXL 0.13025 and 0, "
+         "Stable Diffusion 3 1.5305 and 0.0609, FLUX.1 0.3611 and 0.1159")
 
 
 class Vae:
@@ -19,39 +22,52 @@ class Vae:
     Attributes:
         description: what the manifest says of it: class, hashes of config and weights, its own scale and shift, has_std.
         channels: of the images that it encodes.
+        latent_channels: of what it makes of them, as a model sees it.
+        says_scale: whether its files say scale and shift; one file of weights may not.
     """
 
-    def __init__(self, model, device):
-        self.model, self.device = model.to(device).eval().requires_grad_(False), torch.device(device)
-        config = {key: value for key, value in model.config.items() if not key.startswith("_")}
-        self.channels = config["in_channels"]
-        self.has_std = type(model).__name__ == "AutoencoderKL"
-        self.description = {"class": type(model).__name__, "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
-                            "weights_sha256": weights_sha256(model.state_dict()),
-                            "scaling_factor": float(config.get("scaling_factor") or 1.0),
-                            "shift_factor": float(config.get("shift_factor") or 0.0), "has_std": self.has_std}
+    def __init__(self, model, device, *, name: str = "the autoencoder", says_scale: bool = True):
+        self.model, self.device, self.name, self.says_scale = model.to(device).eval().requires_grad_(False), torch.device(device), name, says_scale
+        self.kind = kind_of_model(model, f"--vae {name}")
+        self.channels, self.latent_channels, self.has_std = self.kind.image_channels, self.kind.channels, self.kind.has_std
+        config = json.dumps(self.kind.config, sort_keys=True)
+        self.description = {"class": type(model).__name__, "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+                            "weights_sha256": weights_sha256(model.state_dict()), "scaling_factor": self.kind.scale,
+                            "shift_factor": self.kind.shift, "has_std": self.has_std}
+
+    def normalize_by(self, scale, shift) -> None:
+        """Take this scale and shift (one number, or one per channel) where its file says none.
+
+        Raises:
+            UserError: its file says them, or does not and they are not given, or they are of another number of channels.
+        """
+        if self.says_scale:
+            if scale is not None or shift is not None:
+                raise UserError(f"--scale, --shift: --vae {self.name} says them: {self.kind.scale} and {self.kind.shift}; leave them out. "
+                                "data.latent_scale and data.latent_shift of a study take others")
+            return
+        if scale is None or shift is None:
+            raise UserError(f"--vae {self.name}: give --scale and --shift, {ASKED}")
+        for option, values in (("--scale", scale), ("--shift", shift)):
+            if isinstance(values, list) and len(values) not in (1, self.latent_channels):
+                raise UserError(f"{option}: {len(values)} numbers for {self.latent_channels} channels; give one number, or one per channel")
+        self.description |= {"scaling_factor": scale, "shift_factor": shift}
 
     @torch.inference_mode()
     def moments(self, images: np.ndarray) -> Tensor:
-        """Mean and std of images, as fp32 (B, 2, c, h, w) on the CPU; zeros for the std where the encoder has none.
+        """Mean and std of images, as fp32 (B, 2, c, h, w) on the CPU; the latents alone, (B, 1, c, h, w), where the encoder has no std.
 
         Shapes: images uint8 (B, C, H, W), seen by the encoder in [-1, 1].
         """
         with reproducible():
             pixels = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
-            if self.has_std:
-                drawn_from = self.model.encode(pixels).latent_dist
-                mean, std = drawn_from.mean, drawn_from.std
-            else:
-                mean = self.model.encode(pixels).latents
-                std = torch.zeros_like(mean)
-            return torch.stack([mean, std], dim=1).cpu()
+            return torch.stack(self.kind.encode(pixels), dim=1).cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [-1, 1] from latents as the encoder gave them, unscaled; fp32 (B, C, H, W) on the CPU."""
         with reproducible():
-            return self.model.decode(latents.to(self.device)).sample.cpu()
+            return self.kind.decode(latents.to(self.device)).cpu()
 
     def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape (c, h, w) that images of this shape are encoded to.
@@ -62,35 +78,24 @@ class Vae:
         channels, height, width = image_shape
         if channels != self.channels:
             raise UserError(f"the encoder takes images of {self.channels} channels, but these have {channels}")
-        config = self.model.config
-        factor = 2 ** (len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1)
+        factor = self.kind.factor
         if height % factor or width % factor:
             raise UserError(f"the encoder makes one cell of {factor} x {factor} pixels, which does not divide {height} x "
                             f"{width}; {height - height % factor or factor} x {width - width % factor or factor} pixels would work")
-        return config["latent_channels"], height // factor, width // factor
+        return self.latent_channels, height // factor, width // factor
 
 
-def load_vae(name: str, device) -> Vae:
-    """The autoencoder in a local folder, or of that name on the Hugging Face hub. Nothing is unpickled.
+def load_vae(name: str, device, *, subfolder: str | None = None, say=to_stderr) -> Vae:
+    """The autoencoder of that name: a folder, a file, or a name on the Hugging Face hub; see ``autoencoders.files``.
+
+    It runs in fp32, whatever its weights are stored in, so that ``force_upcast`` of SDXL's config (its activations do not fit into fp16)
+    needs no attention.
 
     Raises:
-        UserError: there is none, it cannot be read, or it is of another class.
+        UserError: there is none, it cannot be read, or it is of another class than ``autoencoders.kinds`` has.
     """
-    import diffusers
-
-    try:
-        kind = diffusers.AutoencoderKL.load_config(name).get("_class_name")
-        if kind not in KINDS:
-            raise UserError(f"--vae {name} is a {kind}, not one of {', '.join(KINDS)}")
-        model = getattr(diffusers, kind).from_pretrained(name, use_safetensors=True, torch_dtype=torch.float32,
-                                                         low_cpu_mem_usage=False)
-        return Vae(model, device)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"--vae {name}: no autoencoder that can be read; a folder with config.json and "
-                        f"diffusion_pytorch_model.safetensors would work ({reason[:160]})") from None
+    model, says_scale = open_autoencoder(name, subfolder, say)
+    return Vae(model, device, name=name if subfolder is None else f"{name}/{subfolder}", says_scale=says_scale)
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:

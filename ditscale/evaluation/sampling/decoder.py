@@ -47,12 +47,14 @@ def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
         raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them ({which})")
     vae = load_vae(name, device)
     made_by, weights = encoder["weights_sha256"], str(vae.description["weights_sha256"])
-    if not made_by and vae.model.config.latent_channels != data.channels:
-        raise UserError(f"vae {name} has latents of {vae.model.config.latent_channels} channels, but {data.path} of {data.channels}; "
+    if not made_by and vae.latent_channels != data.channels:
+        raise UserError(f"vae {name} has latents of {vae.latent_channels} channels, but {data.path} of {data.channels}; "
                         f"give the one that made them ({encoder['made_by']})")
     if made_by and weights != made_by:
         raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
                         f"{made_by[:12]}; give that one")
+    if made_by and vae.description["class"] != encoder["class"]:               # Wan's and Qwen-Image's weights have the same names
+        raise UserError(f"vae {name} is an {vae.description['class']}, but {data.path} was encoded by an {encoder['class']}; give that one")
     return LatentDecoder(vae, encoder, *normalisation(data, encoder))
 
 

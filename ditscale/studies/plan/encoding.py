@@ -66,8 +66,9 @@ def encoder_macs(vae: str | None, cells: int) -> int | None:
 
 
 def _is_stable_diffusion(folder: Path) -> bool:
+    paths = [folder / "config.json", folder / "vae" / "config.json"]           # of an autoencoder, of a pipeline
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(next((path for path in paths if path.is_file()), paths[0]).read_text())
         return all(config.get(key) == value for key, value in STABLE_DIFFUSION.items()) and config.get("mid_block_add_attention", True)
     except (OSError, ValueError, AttributeError):
         return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ditscale.config import RunConfig
 from ditscale.data.beton import BetonFile
-from ditscale.data.kinds import check_classes, check_data, kind_of
+from ditscale.data.kinds import check_classes, check_data, check_shape, kind_of
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec.spec import PlannedRun
@@ -21,7 +21,7 @@ def check_inputs(runs: list[PlannedRun]) -> None:
 
 
 def check_plan(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with another number of classes."""
+    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with other classes, channels or size."""
     _check_strategies(runs)
     for data in dict.fromkeys(planned.config.data for planned in runs):
         if os.path.isfile(data.path):
@@ -30,6 +30,7 @@ def check_plan(runs: list[PlannedRun]) -> None:
                 kind_of(file)
             except UserError:                                                  # told when it is launched
                 continue
+            check_shape("data.path", file, data)
             check_classes("data.path", file, data)
 
 

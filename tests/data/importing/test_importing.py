@@ -147,12 +147,12 @@ def test_a_full_disk_is_one_line(tmp_path, out, files_limited_to):
 def test_the_autoencoder_is_recorded(tmp_path, out, vae_folders):
     vae = load_vae(vae_folders["kl"], "cpu")
     source = make("edm2", tmp_path)
-    encoder = imported(source.path, out, vae=vae, **source.options).manifest.encoder
+    encoder = imported(source.path, out, load_vae=lambda: vae, **source.options).manifest.encoder
     assert (encoder["class"], encoder["weights_sha256"]) == ("AutoencoderKL", vae.description["weights_sha256"])
     assert encoder["pixel_range"] == [0, 1] and encoder["scaling_factor"] != vae.description["scaling_factor"]
     np.save(tmp_path / "wide.npy", made.numbers(3, 8, 4, 4))
     options = {"holds": "samples", "scale": 1.0, "shift": 0.0, "applied": False, "unlabeled": True}
-    assert "--vae: its latents have 4 channels, but these have 8" in refused(tmp_path / "wide.npy", tmp_path / "w.beton", vae=vae, **options)
+    assert "--vae: its latents have 4 channels, but these have 8" in refused(tmp_path / "wide.npy", tmp_path / "w.beton", load_vae=lambda: vae, **options)
 
 
 def test_the_command(tmp_path, out):
@@ -166,7 +166,7 @@ def test_the_command(tmp_path, out):
         f"{out}: 45 latents of 4 x 4 x 4, one sample of each, no flips, fp16, 5 classes, format numpy (written in 0 s)",
         "a model sees (latent - 0.1) x [0.5, 1.0, 1.0, 2.0], which is done already", "the decoder gives pixels in [0, 1]"]
     assert read_manifest(out).encoder["applied"] is True
-    for wrong, words in ((["--scale", "0"], "--scale 0.0: is not above 0"), (["--scale", "much"], "give one number, or one per channel"),
+    for wrong, words in ((["--scale", "0"], "0: is not above 0"), (["--scale", "much"], "give one number, or one per channel"),
                          (["--holds", "moments"], "'samples', 'mean-std', 'mean-logvar'")):
         done = command(source.path, tmp_path / "x.beton", *stated, "--applied", *wrong)
         assert done.exit_code == 2 and words in done.stderr

@@ -89,7 +89,7 @@ def test_samples_come_out_in_the_right_range(form, imported, latent_values, hand
 
 
 def test_the_recorded_autoencoder_alone_will_do(imported, latent_values, vae_folders, tmp_path):
-    out = imported("edm2", vae=load_vae(vae_folders["kl"], "cpu"))
+    out = imported("edm2", load_vae=lambda: load_vae(vae_folders["kl"], "cpu"))
     data = resolve(latent_values, "test").data
     assert make_decoder(data, vae_folders["kl"], "cpu")
     with pytest.raises(UserError, match=r"has weights of sha256 \w{12}, but .* was encoded by those of sha256 \w{12}"):

@@ -41,6 +41,9 @@ else:
     OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
+NO_DATA = "(imported weights: no data)"                                        # data.path of imported weights
+
+
 class ModelConfig(Section):
     name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
     class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)                 # DiT: 0.1; needed for guidance
@@ -191,6 +194,15 @@ class EvaluationConfig(SamplingConfig, MeasureConfig):
     validation: ValidationConfig | None = None                                 # the validation loss, at every checkpoint
 
 
+class ImportedConfig(Section):
+    """Weights that another project trained. Of their training nothing is known, so such a run states no section ``train``."""
+
+    like: str                                                                  # whose: one of models.peers.LIKES
+    images_seen: Count | None = Field(default=None, ge=0)                      # None: not known
+    latents: bool                                                              # what the model makes; else pixels
+    sampling: SamplingConfig                                                   # as that project samples
+
+
 class ResourcesConfig(Section):
     accelerators_per_run: Count = Field(default=1, gt=0, le=1_000_000)         # ranks: GPUs, or CPU processes
     micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
@@ -220,6 +232,16 @@ class RunConfig(Section):
     train: TrainConfig
     evaluation: EvaluationConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
+    imported: ImportedConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_imports_lack(cls, values):
+        """So that code finds every section; nothing of it is written down, and no number of it is used."""
+        if isinstance(values, dict) and values.get("imported") and isinstance(values.get("data"), dict):
+            values = {"train": {"images": 1, "global_batch": 1, "checkpoint_every_images": 1}, **values}
+            values["data"] = {"name": "not known", "path": NO_DATA, **values["data"]}
+        return values
 
     @model_validator(mode="after")
     def _check_arithmetic(self):
@@ -244,6 +266,8 @@ class RunConfig(Section):
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
                             "checkpoints are what is scored")
+        if self.imported:
+            self.imported.sampling.check(self)
         if self.evaluation:
             self.evaluation.check(self)
             self._check_validation(self.evaluation)

@@ -180,10 +180,11 @@ class RunDir:
                   "failures": before.get("failures", 0) + failed}
         write_json(self.path / "status.json", stamped(STATUS, {**status, "last_lines": self.last_lines()} if failed else status))
 
-    def evaluations(self, images_seen: int, passport_id: str) -> list[dict]:
-        """The lines of evals.jsonl at so many images under a passport, in their order."""
-        return [line for line in read_lines(self.evals, "images_seen", "passport_id")
-                if (line["images_seen"], line["passport_id"]) == (images_seen, passport_id)]
+    def evaluations(self, images_seen: int | None, passport_id: str) -> list[dict]:
+        """The lines of evals.jsonl at so many images under a passport, in their order. None: imported weights, images not known."""
+        needed = ("passport_id",) if images_seen is None else ("images_seen", "passport_id")
+        return [line for line in read_lines(self.evals, *needed)
+                if (line.get("images_seen"), line["passport_id"]) == (images_seen, passport_id)]
 
     def last_lines(self) -> list[str]:
         """The log's last lines that say something, each cut to 300 characters."""

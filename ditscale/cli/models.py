@@ -3,6 +3,7 @@
 import click
 
 from ditscale.cli.group import main
+from ditscale.cli.weights import heads_option, like_option
 from ditscale.errors import UserError
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 
@@ -48,10 +49,13 @@ def models(resolution, channels, classes, block, variant, form):
 @main.command()
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
-def convert(source, target):
-    """Convert a DiT's weights: a released .pt, .safetensors, or a diffusers folder, to any of the three.
+@like_option
+@heads_option
+def convert(source, target, like, heads):
+    """Convert a DiT's weights: a .pt of train.py or a bare one, .safetensors, or a diffusers folder, to any of the three.
 
-    TARGET's name decides: *.safetensors, *.pt (released layout), or else a folder for diffusers. Nothing is unpickled.
+    TARGET's name decides: *.safetensors, *.pt (released layout), or else a folder for diffusers. With --like sit or repa, time and
+    outputs are turned into ditscale's; without, numbers stay as they are. Nothing but tensors, numbers and text is unpickled.
     """
     from pathlib import Path
 
@@ -61,7 +65,7 @@ def convert(source, target):
         raise UserError(f"{target} exists already; give another name")
     if not Path(target).absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
-    model = load_model(source)
+    model = load_model(source, like=like, heads=heads)
     save_model(model, target)
     click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
 

@@ -5,6 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
+from ditscale.cli.weights import as_run, heads_option, like_option
 
 
 @main.command()
@@ -14,10 +15,14 @@ from ditscale.cli.group import main
 @click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="How many.")
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's]")
 @click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at this number of images seen.  [default: the newest]")
+@like_option
+@heads_option
 @click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model on a CPU too. Pays from some hundred images.  [default: as the run]")
-def sample(run, out, overrides, images, seed, checkpoint, form, compiled):
+def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, compiled):
     """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. A stopped command continues where it was.
+
+    RUN may be a file of others' weights: see import-run, which takes it once and for all.
 
     KEY=VALUE overrides the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
     class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... Exit code 1: some images are not finite numbers.
@@ -31,15 +36,15 @@ def sample(run, out, overrides, images, seed, checkpoint, form, compiled):
     """
     from ditscale.config import parse_override
     from ditscale.evaluation.sampling.sampleset import sample_set, settings_of
-    from ditscale.rundir import RunDir
     from ditscale.training.checkpoint.weights import run_config
 
-    config = run_config(RunDir(run))
-    settings = settings_of(config, dict(map(parse_override, overrides)), run)
-    if seed is None:
-        seed = config.evaluation.seed if config.evaluation else 0
-    broken = sample_set(RunDir(run), out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,
-                        say=click.echo)
+    with as_run(run, like, heads, f"ditscale sample {run} {out} --images {images}") as found:
+        config = run_config(found)
+        settings = settings_of(config, dict(map(parse_override, overrides)), run)
+        if seed is None:
+            seed = config.evaluation.seed if config.evaluation else 0
+        broken = sample_set(found, out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,
+                            say=click.echo)
     if broken:
         click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the "
                    f"first is image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)

@@ -5,6 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
+from ditscale.cli.weights import as_run, heads_option, is_weights, like_option
 from ditscale.errors import UserError
 
 
@@ -41,9 +42,11 @@ def compare(a, b, conditions):
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--images", metavar="N", type=int, help="A run's checkpoint at this number of images.  [default: the newest]")
 @click.option("--all", "whole", is_flag=True, help="All of a run's checkpoints.")
-@click.option("--out", metavar="FILE", type=click.Path(), help="Where the line goes for images.  [default: TARGET.evals.jsonl]")
-def evaluate(target, overrides, images, whole, out):
-    """Score TARGET: a run's directory, or images (a folder, .zip, .npz or .beton).
+@like_option
+@heads_option
+@click.option("--out", metavar="FILE", type=click.Path(), help="Where the line goes for images, or a file of weights.  [default: TARGET.evals.jsonl]")
+def evaluate(target, overrides, images, whole, like, heads, out):
+    """Score TARGET: a run's directory, images (a folder, .zip, .npz or .beton), or a file of others' weights (see import-run).
 
     Keys are those of a run's section evaluation: metric, extractor_path, reference_path, also, samples, seed, sampler,
     guidance_scale, average, ... A list of values makes an evaluation of each, and each combination of them. Each is a line in
@@ -61,10 +64,19 @@ def evaluate(target, overrides, images, whole, out):
     from ditscale.evaluation import command
 
     if (Path(target) / "run.json").exists():
-        lines = command.evaluate_run(target, overrides, images, whole)
+        with as_run(target, like, heads, "") as run:
+            lines = command.evaluate_run(run, overrides, images, whole)
+    elif is_weights(target):
+        if images is not None or whole:
+            raise UserError(f"--images and --all choose checkpoints, but {target} is a file of weights")
+        with as_run(target, like, heads, f"ditscale evaluate {' '.join([target, *overrides])}") as run:
+            run.evals = Path(out or f"{target}.evals.jsonl")
+            lines = command.evaluate_run(run, overrides, None, False)
     else:
         if images is not None or whole:
             raise UserError(f"--images and --all choose checkpoints, but {target} is not a run directory (it has no run.json)")
+        if like or heads:
+            raise UserError(f"--like and --heads are for a file of weights, and {target} is not one")
         lines = command.evaluate_images(Path(target), overrides, out)
     _print(lines)
 

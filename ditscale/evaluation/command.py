@@ -19,16 +19,16 @@ from ditscale.ranks import World, join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint, run_config
 
 
-def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
+def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
     """Score checkpoints of a run; the lines that stand for them then, on rank 0. Lines that stood before are taken as they are.
 
     Raises:
         UserError: settings or checkpoints that are not there, or do not go together.
     """
-    run = RunDir(target)
     configs = sweep(run_config(run), overrides)
     pick_checkpoint(run, images)                                               # an error where there is none
     scorers: dict[tuple, Scorer] = {}
@@ -41,9 +41,10 @@ def evaluate_run(target, overrides: tuple[str, ...], images: int | None, whole: 
             scorers[measured] = evaluator.scorer
             # As one rank sees them: the run may be in training and save another.
             for checkpoint in world.agree(_chosen(run, images, whole, settings.average) if world.is_main else None):
-                if world.agree(evaluator.line(run, images_of(checkpoint))) is None:
+                seen = images_known(config, checkpoint)
+                if world.agree(evaluator.line(run, seen)) is None:
                     evaluator.evaluate(run, checkpoint)
-                lines.append(evaluator.line(run, images_of(checkpoint)))
+                lines.append(evaluator.line(run, seen))
     return lines if world.is_main else []
 
 

@@ -21,8 +21,9 @@ from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.validation import Validation
 from ditscale.ranks import World
-from ditscale.rundir import RunDir
+from ditscale.rundir import RunDir, append_line
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.schedule import is_due
 from ditscale.training.trackers import Trackers
@@ -77,7 +78,7 @@ class Evaluator:
         return is_due(self.config, images_of(checkpoint)) and self.line(run, images_of(checkpoint)) is None and \
             not is_passed_over(checkpoint, self.settings.average)
 
-    def line(self, run: RunDir, images_seen: int) -> dict | None:
+    def line(self, run: RunDir, images_seen: int | None) -> dict | None:
         """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
         found = run.evaluations(images_seen, self.passport.digest())
         return next((line for line in reversed(found) if has_all(line, self.settings.also)), None)
@@ -85,7 +86,7 @@ class Evaluator:
     def evaluate(self, run: RunDir, checkpoint: Path, stop=lambda: False) -> bool:
         """Score a checkpoint and write its line, whether or not there is one. ``stop()`` is asked before each batch of images;
         where it ends the scoring nothing is written, and the answer is False. Collective."""
-        started, images_seen, settings = time.perf_counter(), images_of(checkpoint), self.settings
+        started, images_seen, settings = time.perf_counter(), images_known(self.config, checkpoint), self.settings
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
         made = self._until(stop, sample_parts(self.maker, self._mine(), settings.seed))
@@ -100,12 +101,16 @@ class Evaluator:
             return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
         seconds = time.perf_counter() - started
-        Trackers(run).log_evaluation({
+        line = {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
             "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
             "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
             "sampling_flops": sampling_flops(self.config) * settings.samples,
-            "accelerator_hours": seconds * self.world.size / 3600})
+            "accelerator_hours": seconds * self.world.size / 3600}
+        if images_seen is None:
+            append_line(run.evals, line)                                       # no tracker has a place for it
+        else:
+            Trackers(run).log_evaluation(line)
         print(self._words(images_seen, scores, nan_images), flush=True)
         if warning := self.scorer.warning(settings.samples, scores):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -135,11 +140,11 @@ class Evaluator:
         train = BetonFile(self.config.data.path)
         return self.scorer.floor(train, self.settings.samples) if train.num_samples > 1 else None
 
-    def _words(self, images_seen: int, scores, nan_images: int) -> str:
+    def _words(self, images_seen: int | None, scores, nan_images: int) -> str:
         floor = f" (floor {self.floor:.2f})" if self.floor is not None else ""
         others = "".join(f"  {name} {value:.4g}" for name, value in scores.values.items())
         warning = f"  WARNING: {nan_images} of {self.settings.samples} images were not finite" if nan_images else ""
-        return f"images {images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{warning}"
+        return f"images {'not known' if images_seen is None else images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{warning}"
 
 
 class Sheet:

@@ -6,6 +6,8 @@
     mu_s, sigma_s      the same of spatial features, for sFID: ADM
     arr_0              images, for precision and recall: ADM. Where mu is there too, they have no part in the distance
     n, extractor, extractor_sha256, resize, images_sha256        how it came about: ours
+
+EDM2's .pkl holds ``{"num_images": N, "fid": {"mu", "sigma"}, "fd_dinov2": {...}}``.
 """
 
 import zipfile
@@ -23,6 +25,10 @@ from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.metrics.moments import Accumulator, Moments, covariance_problem
+from ditscale.evaluation.metrics.names import metric_name
+from ditscale.evaluation.pickled import read_plain_pickle
+
+PICKLE = ".pkl"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -
         UserError: it cannot be read, or its statistics come from other features.
     """
     if is_statistics(path):
-        reference = read_statistics(path)
+        reference = read_statistics(path, metric_name(extractor.name))
         check_features(path, reference, extractor)
         return reference
     return reference_of(open_images(path, channels=max(extractor.channels)), extractor, advance)
@@ -74,20 +80,27 @@ def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: 
 
 
 def is_statistics(path) -> bool:
-    """Whether the file is an .npz with ``mu``; such statistics win over the images in it."""
+    """Whether the file is an .npz with ``mu``, or a .pkl; such statistics win over the images in it."""
+    if Path(path).suffix.lower() == PICKLE and Path(path).is_file():
+        return True
     if Path(path).suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return "mu.npy" in archive.namelist()
 
 
-def read_statistics(path) -> Reference:
-    """Statistics from an .npz of any of the tools above.
+def read_statistics(path, metric: str = "fid") -> Reference:
+    """Statistics from a file of any of the tools above.
+
+    Args:
+        metric: which, of a file with those of several networks.
 
     Raises:
         UserError: the file is damaged, or its arrays do not fit together.
     """
     path = Path(path)
+    if path.suffix.lower() == PICKLE:
+        return _read_pickled(path, metric)
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files if not name.startswith("arr_")}
@@ -100,6 +113,18 @@ def read_statistics(path) -> Reference:
         images = open_images(path) if "arr_0.npy" in archive.namelist() else None
     words = {name: str(arrays[name]) if name in arrays else None for name in ("extractor", "extractor_sha256", "resize")}
     return Reference(moments=moments, spatial_moments=spatial, samples=samples, sha256=file_sha256(path), images=images, **words)
+
+
+def _read_pickled(path: Path, metric: str) -> Reference:
+    """EDM2's: the moments by metric."""
+    values = read_plain_pickle(path)
+    found = {key: value for key, value in values.items() if isinstance(value, dict)} if isinstance(values, dict) else {}
+    if metric not in found:
+        raise UserError(f"{path}: holds no statistics of {metric}; it has {', '.join(map(str, found)) or 'none in the form of EDM2'}")
+    arrays = {name: value for name, value in found[metric].items() if isinstance(value, np.ndarray)}
+    samples = _count(path, np.asarray(values["num_images"])) if isinstance(values.get("num_images"), (int, float)) else None
+    return Reference(moments=_moments(path, arrays, "mu", "sigma", samples), spatial_moments=None, samples=samples, sha256=file_sha256(path),
+                     images=None, extractor=None, extractor_sha256=None, resize=None)
 
 
 def write_statistics(path, reference: Reference) -> None:

@@ -17,7 +17,7 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
         UserError: an unknown key, a list for a key that is not swept, or values that do not go together.
     """
     values = config.model_dump(mode="json")
-    stated = values["evaluation"] or {}
+    stated = values["evaluation"] or (values["imported"] or {}).get("sampling") or {}
     axes = read(overrides)
     return [resolve({**values, "evaluation": {**stated, **dict(zip(axes, chosen))}}, "evaluate")
             for chosen in itertools.product(*axes.values())]

@@ -1,6 +1,6 @@
 """Converts weights: the released DiT layout (.pt), safetensors, and diffusers' ``DiTTransformer2DModel``.
 
-Our ``state_dict`` has the released key names, so a released checkpoint loads as it is. Loading never unpickles arbitrary objects.
+Our ``state_dict`` has the released key names, so a released checkpoint loads as it is (``weights_file.py``).
 
 One thing diffusers does differently: its timestep sinusoid has frequencies 10000^(-i/127), the released model 10000^(-i/128). No
 change of weights can bridge that, so ``to_diffusers`` sets the released frequencies on the model it returns. diffusers does not
@@ -11,33 +11,48 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ditscale.errors import UserError, first_line
 from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.models.dit import DiT
+from ditscale.models.peers import LIKES
 from ditscale.models.peers.backbone import sizes
-from ditscale.models.sizes import SIZES
+from ditscale.models.peers.recognize import number_of_heads
+from ditscale.models.weights_file import read_weights
 
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
 
 
-def load_model(path) -> DiT:
-    """A DiT from a released ``.pt``, a ``.safetensors`` file, or a diffusers folder.
+def load_model(path, *, like: str | None = None, heads: int | None = None) -> DiT:
+    """A DiT from a file of weights (a training script's, a bare state dict, safetensors), or a diffusers folder.
+
+    Args:
+        like: whose weights they are, a name of ``LIKES``: SiT's and REPA's are turned into ours then. None: as they are, but for
+            weights whose keys say that they are of another project.
+        heads: where the weights are of no size of the table.
 
     Raises:
-        UserError: the file is missing, is not weights, or is not a DiT of a known size.
+        UserError: the file is missing, is not weights, is not a DiT, or the number of heads is not known.
     """
     path = Path(path)
     if path.is_dir():
+        if like or heads:
+            raise UserError(f"{path}: --like and --heads are for a file of weights, and this is a folder of diffusers, which states both")
         return from_diffusers(load_diffusers(path))
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    state, options = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pt(path), None)
-    return _build(state, options or describe(state, str(path)), str(path))
+    file = read_weights(path)
+    if CONFIG_KEY in file.header:
+        return _build(file.state, json.loads(file.header[CONFIG_KEY]), str(path))
+    options = describe(file.state, str(path), file.args, heads)
+    if like is None or like == "dit":
+        return _build(file.state, options, str(path))
+    translated = LIKES[like].translate(file.state, options["num_heads"])
+    if translated.kind is not DiT:
+        raise UserError(f"{path}: a {LIKES[like].title} is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {like}`, "
+                        "then `ditscale export`")
+    return _build(translated.weights, translated.model, str(path))
 
 
 def save_model(model: DiT, path) -> None:
@@ -53,21 +68,20 @@ def save_model(model: DiT, path) -> None:
         to_diffusers(model).save_pretrained(path)
 
 
-def describe(state: dict[str, Tensor], source: str) -> dict:
+def describe(state: dict[str, Tensor], source: str, args: dict | None = None, heads: int | None = None) -> dict:
     """The constructor's keywords of a released adaLN-Zero state dict, read off its shapes.
 
+    Args:
+        args, heads: the training script's arguments and what the user says, for the number of heads.
+
     Raises:
-        UserError: the keys are not a DiT's, or no size of the table has its depth and width.
+        UserError: the keys are not a DiT's, or the number of heads is not known.
     """
     try:
         model = sizes(state, 0, "DiT")
     except UserError:
         raise UserError(f"{source}: these are not the weights of a DiT (no x_embedder, pos_embed, y_embedder, final_layer)") from None
-    depth, hidden = model["depth"], model["hidden_size"]
-    heads = next((size.num_heads for size in SIZES.values() if (size.depth, size.hidden_size) == (depth, hidden)), None)
-    if heads is None:
-        raise UserError(f"{source}: depth {depth} and width {hidden} are those of no DiT size; the number of heads is not in the weights")
-    return model | {"num_heads": heads}
+    return model | {"num_heads": number_of_heads(source, state, args or {}, heads)[0]}
 
 
 def options_of(model: DiT) -> dict:
@@ -189,25 +203,3 @@ def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval()
-
-
-def _read_pt(path: Path) -> dict[str, Tensor]:
-    """A state dict, or the EMA weights of a released training checkpoint."""
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:                                                 # torch raises a dozen kinds for a bad file
-        raise UserError(f"{path}: not weights that can be loaded safely: {first_line(error)}") from None
-    loaded = loaded.get("ema", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: holds no state dict")
-    return loaded
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}
-            options = (file.metadata() or {}).get(CONFIG_KEY)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file: {error}") from None
-    return state, json.loads(options) if options else None

@@ -40,7 +40,8 @@ HEAD_WIDTH = 64                                                                #
 
 @dataclass(frozen=True)
 class ModelName:
-    """A parsed model name: ``DiT-XL/2`` is size ``XL`` at patch size 2; ``14x448`` has 14 blocks of width 448, in heads of 64."""
+    """A parsed model name: ``DiT-XL/2`` is size ``XL`` at patch size 2; ``14x448`` has 14 blocks of width 448, in heads of 64, and
+    ``14x448x8`` the same with 8 heads."""
 
     size: str
     patch_size: int
@@ -49,8 +50,8 @@ class ModelName:
     def dims(self) -> Size:
         if self.size in SIZES:
             return SIZES[self.size]
-        depth, width = map(int, self.size.split("x"))
-        return Size(depth, width, width // HEAD_WIDTH)
+        depth, width, *heads = map(int, self.size.split("x"))
+        return Size(depth, width, *heads or [width // HEAD_WIDTH])
 
     def __str__(self) -> str:
         return f"DiT-{self.size}/{self.patch_size}"
@@ -58,19 +59,21 @@ class ModelName:
 
 @functools.cache                                                               # a study asks thousands of times
 def parse_model_name(name: str) -> ModelName:
-    """Read ``DiT-<size>/<patch>``; a size is one of the table, or ``<depth>x<width>``.
+    """Read ``DiT-<size>/<patch>``; a size is one of the table, ``<depth>x<width>``, or ``<depth>x<width>x<heads>``.
 
     Raises:
         UserError: the form, the size or the patch size is not one that exists.
     """
-    match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4})/([0-9]+)", name)
+    match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,3})?)/([0-9]+)", name)
     if not match:
         raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2; a size is named, or "
                         "depth x width as 14x448")
     size, patch_size = match[1], int(match[2])
     if size[0].isdigit():
-        width = int(size.split("x")[1])
-        if width % HEAD_WIDTH:
+        _, width, *heads = map(int, size.split("x"))
+        if heads and width % heads[0]:
+            raise UserError(f"model name '{name}': width {width} is not a multiple of {heads[0]} heads")
+        if not heads and width % HEAD_WIDTH:
             raise UserError(f"model name '{name}': width {width} is not a multiple of {HEAD_WIDTH}, the width of a head; "
                             f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would work")
     elif size not in SIZES:
@@ -78,6 +81,18 @@ def parse_model_name(name: str) -> ModelName:
     if patch_size not in PATCH_SIZES:
         raise UserError(f"model name '{name}': no patch size {patch_size}. Patch sizes: 2, 4, 8")
     return ModelName(size, patch_size)
+
+
+def name_of(dims: Size, patch_size: int) -> str:
+    """The name of these dimensions: a size of the table, depth x width where heads are 64 wide, else with the number of heads.
+
+    Raises:
+        UserError: no model can have them.
+    """
+    named = next((name for name, size in SIZES.items() if size == dims), f"{dims.depth}x{dims.hidden_size}")
+    if named not in SIZES and dims.num_heads * HEAD_WIDTH != dims.hidden_size:
+        named += f"x{dims.num_heads}"
+    return str(parse_model_name(f"DiT-{named}/{patch_size}"))
 
 
 def token_grid(resolution: int, patch_size: int) -> int:

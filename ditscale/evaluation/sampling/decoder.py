@@ -27,28 +27,30 @@ class LatentDecoder:
         return torch.cat([signed_pixels(self.vae.decode(part), self.encoder) for part in as_encoded.split(AT_ONCE)])
 
 
-def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
+def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder | None:
     """The decoder for a config's section ``data``; None where that is pixels.
 
     Args:
         name: of the autoencoder: a folder, or a name on the hub (``SamplingConfig.vae``).
+        imported: a config's section ``imported``: without data, it says what the model makes.
 
     Raises:
         UserError: the data is latents and there is no autoencoder, or another one than made them; or it is pixels and there is
             one; or what the data is cannot be read on this machine.
     """
-    encoder = _encoder_of(data)
+    encoder = _encoder_of(data) if imported is None else _encoder_of_imported(data, imported)
+    where = data.path if imported is None else "the imported model"
     if encoder is None:
         if name:
-            raise UserError(f"vae is for latents, but {data.path} holds pixels; leave it out")
+            raise UserError(f"vae is for latents, but {where} {'holds' if imported is None else 'makes'} pixels; leave it out")
         return None
     if not name:
         which = f"its weights have the sha256 {encoder['weights_sha256'][:12]}" if encoder["weights_sha256"] else encoder["made_by"]
-        raise UserError(f"{data.path} holds latents; give vae=FOLDER, the {encoder['class']} that made them ({which})")
+        raise UserError(f"{where} {'holds' if imported is None else 'makes'} latents; give vae=FOLDER, the {encoder['class']} that made them ({which})")
     vae = load_vae(name, device)
     made_by, weights = encoder["weights_sha256"], str(vae.description["weights_sha256"])
     if not made_by and vae.latent_channels != data.channels:
-        raise UserError(f"vae {name} has latents of {vae.latent_channels} channels, but {data.path} of {data.channels}; "
+        raise UserError(f"vae {name} has latents of {vae.latent_channels} channels, but {where} of {data.channels}; "
                         f"give the one that made them ({encoder['made_by']})")
     if made_by and weights != made_by:
         raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
@@ -56,6 +58,14 @@ def make_decoder(data, name: str | None, device) -> LatentDecoder | None:
     if made_by and vae.description["class"] != encoder["class"]:               # Wan's and Qwen-Image's weights have the same names
         raise UserError(f"vae {name} is an {vae.description['class']}, but {data.path} was encoded by an {encoder['class']}; give that one")
     return LatentDecoder(vae, encoder, *normalisation(data, encoder))
+
+
+def _encoder_of_imported(data, imported) -> Encoder | None:
+    """As far as it is known: which autoencoder made the latents is not in a model's weights."""
+    if not imported.latents:
+        return None
+    return {"class": "AutoencoderKL", "weights_sha256": "", "bits": "", "has_std": True, "scaling_factor": 1.0, "shift_factor": 0.0,
+            "made_by": "the one of its training; released models: stabilityai/sd-vae-ft-ema"}
 
 
 def _encoder_of(data) -> Encoder | None:

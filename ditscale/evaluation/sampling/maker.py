@@ -41,7 +41,7 @@ class ImageMaker:
         self.config, self.settings, self.device = config, settings, torch.device(device)
         self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
         self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
-        self.decoder = make_decoder(config.data, settings.vae, self.device)
+        self.decoder = make_decoder(config.data, settings.vae, self.device, config.imported)
         self.image_channels = self.decoder.channels if self.decoder else config.data.channels
         self.guided: Guided | None = None
         self.nan_images: list[int] = []
@@ -94,8 +94,12 @@ class ImageMaker:
         data = self.config.data
         labels, shape = self.labels(positions, seed), (data.channels, data.resolution, data.resolution)
         noise = randomness.draw(seed, positions, {"sampling noise": randomness.Normal(shape)})["sampling noise"]
-        images = sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
+        images = self.from_noise(noise, labels, seed, positions)
         return (self.decoder(images) if self.decoder else images), labels
+
+    def from_noise(self, noise: Tensor, labels: Tensor, seed: int, positions: Tensor) -> Tensor:
+        """What the model makes of ``noise`` (N, C, S, S), as the settings say: pixels, or latents that are not decoded yet."""
+        return sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
 
     def labels(self, positions: Tensor, seed: int) -> Tensor:
         """The classes of images: int64, in the shape of ``positions`` (N,)."""
@@ -119,7 +123,11 @@ class ImageMaker:
                 "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
                 "sampler_options": json.dumps(options, sort_keys=True) if options else "",
-                **averaged(settings.average, self.config.train.ema_decay)}
+                **self._averaged()}
+
+    def _averaged(self) -> dict:
+        """What the passport says of the weights' average; of imported weights it is not known."""
+        return {"average": "imported"} if self.config.imported else averaged(self.settings.average, self.config.train.ema_decay)
 
 
 def averaged(name: str, main_decay: float) -> dict:

@@ -32,7 +32,8 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
     Raises:
         UserError: an unknown key or a bad value; or the run has no section ``evaluation``, and no number of steps is given.
     """
-    own = {name: getattr(config.evaluation, name) for name in SamplingConfig.model_fields} if config.evaluation else {}
+    stated = config.evaluation or (config.imported.sampling if config.imported else None)
+    own = {name: getattr(stated, name) for name in SamplingConfig.model_fields} if stated else {}
     if not own and "sampling_steps" not in changes:
         raise UserError(f"{source} has no section evaluation, which defines how to sample; give sampling_steps=50, for example")
     return validate(SamplingConfig, {**own, **changes}, source)

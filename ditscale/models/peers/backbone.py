@@ -12,6 +12,8 @@ from torch import Tensor
 from ditscale.errors import UserError
 from ditscale.models.dit import DiT
 
+LAST_LAYER = "final_layer.linear.weight"
+
 
 class Translated(NamedTuple):
     """A peer's weights under ditscale's names."""
@@ -34,12 +36,14 @@ def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         _, tokens, _ = state["pos_embed"].shape
         rows, _ = state["y_embedder.embedding_table.weight"].shape
-        outputs, _ = state["final_layer.linear.weight"].shape
+        outputs, _ = state[LAST_LAYER].shape
     except KeyError as error:
         raise UserError(f"these are not weights of {peer}: there is no {error}") from None
     except ValueError:
         raise UserError(f"these are not weights of {peer}: patches, positions, labels or outputs have another number of axes") \
             from None
+    if min(hidden, channels, patch, tokens, rows - 1, outputs) < 1:
+        raise UserError(f"these are not weights of {peer}: patches, positions, labels or outputs are empty")
     one = channels * patch * patch
     if outputs not in (one, 2 * one):
         raise UserError(f"these are not weights of {peer}: final_layer.linear has {outputs} outputs where {one} or {2 * one} "
@@ -61,7 +65,7 @@ def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str
     if not model["learn_sigma"]:
         return state, model
     kept = dict(state)
-    for key in ("final_layer.linear.weight", "final_layer.linear.bias"):       # rows are (p, p, 2 C): channels innermost
+    for key in (LAST_LAYER, "final_layer.linear.bias"):                        # rows are (p, p, 2 C): channels innermost
         rows = state[key].unflatten(0, (model["patch_size"] ** 2, 2, model["in_channels"]))
         kept[key] = rows[:, 0].flatten(0, 1).contiguous()
     return kept, model | {"learn_sigma": False}

@@ -103,6 +103,8 @@ def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
 def _record(run: RunDir) -> tuple[dict, RunConfig]:
     """A run's record and its config. Raises UserError where they are not whole."""
     record = run.read_record()
+    if record["config"].get("imported"):
+        raise UserError(f"{run.path} holds imported weights: what their training cost is not known; `ditscale compare` takes it")
     cost = record.get("cost") or {}
     if missing := [name for name in facts.OF_COST if type(cost.get(name)) not in (int, float)]:
         raise UserError(f"{run.record} is damaged: its cost has no number {missing[0]}")

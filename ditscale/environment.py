@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ditscale import __version__
-from ditscale.cost.hardware import this_machine
+from ditscale.cost.hardware import cpu_name
 from ditscale.device import accelerator_name, is_accelerator
 
 
@@ -23,7 +23,7 @@ def environment(device: torch.device) -> dict:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             packages[name] = None
-    name = accelerator_name(device) if is_accelerator(device) else this_machine().name
+    name = accelerator_name(device) if is_accelerator(device) else cpu_name()
     return {"ditscale": __version__, "git_commit": git_commit(), "python": sys.version.split()[0], **packages,
             "platform": platform.platform(), "host": socket.gethostname(), "device": name, "threads": torch.get_num_threads(),
             "cores": os.cpu_count()}

@@ -124,12 +124,19 @@ def where_to(command):
     return launcher(site(command))
 
 
+def fresh_option(command):
+    """For runs that a fork does not suit."""
+    return click.option("--fresh", is_flag=True, help="Start each run on this machine as a fresh process; else runs of one rank are forked "
+                                                      "from one that has PyTorch loaded.")(command)
+
+
 @main.command()
 @of_a_study
 @where_to
+@fresh_option
 @click.option("--phase", metavar="NAME", help="Launch only this phase, even if earlier phases are not done.")
 @click.option("--over-limits", is_flag=True, help="Launch even if the study exceeds its limits.")
-def launch(spec_path, overrides, launcher, site, phase, over_limits):
+def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
     """Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."""
     from rich.console import Console
 
@@ -141,15 +148,16 @@ def launch(spec_path, overrides, launcher, site, phase, over_limits):
         spec = spec.model_copy(update={"limits": None})
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
-    if not start(spec, runs, launcher, site, Console(highlight=False)):
+    if not start(spec, runs, launcher, site, Console(highlight=False), fresh):
         sys.exit(1)
 
 
 @main.command()
 @of_a_study
 @where_to
+@fresh_option
 @click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave out runs that failed this many times.")
-def retry(spec_path, overrides, launcher, site, limit):
+def retry(spec_path, overrides, launcher, site, fresh, limit):
     """Launch the failed runs of the study SPEC again."""
     from rich.console import Console
 
@@ -158,7 +166,7 @@ def retry(spec_path, overrides, launcher, site, limit):
     spec, runs = planned(spec_path, overrides)
     console = Console(highlight=False)
     again = failed_runs(spec, runs, limit, console)
-    if again and not start(spec, again, launcher, site, console):
+    if again and not start(spec, again, launcher, site, console, fresh):
         sys.exit(1)
 
 
@@ -212,7 +220,8 @@ def mirror(study, to):
 
 @main.command()
 @of_a_study
-def train(spec_path, overrides):
+@fresh_option
+def train(spec_path, overrides, fresh):
     """Train one run of the study SPEC in the foreground, with its log on the terminal.
 
     Each KEY=VALUE keeps the runs that have this value; if no run has it, it is set in every run. Exactly one run must remain.
@@ -228,7 +237,7 @@ def train(spec_path, overrides):
     run = the_one(spec, runs, spec_path)
     check_inputs([run])
     check_writable(spec.directory)
-    sys.exit(train_one(spec, run, this_machine(), Console(highlight=False)))
+    sys.exit(train_one(spec, run, this_machine(), Console(highlight=False), fresh))
 
 
 @main.command()

@@ -69,7 +69,7 @@ def this_machine() -> Machine:
                        gpu_links(names[0]))
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine("cpu", _cpu_name(), cores, _measured_flops() / cores, memory // cores)
+    return Machine("cpu", cpu_name(), cores, _measured_flops() / cores, memory // cores)
 
 
 def named_machine(text: str) -> Machine:
@@ -113,7 +113,7 @@ def _gpu_names() -> list[str]:
     return listed.stdout.split("\n")[:-1] if listed.returncode == 0 else []
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as file:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "CPU")

@@ -35,6 +35,8 @@ def check_agreement(config: RunConfig, world: World) -> None:
     Raises:
         UserError: on every rank, if any differs: the ranks, their hosts, and both values.
     """
+    if world.size == 1:
+        return
     gathered: list = [None] * world.size
     dist.all_gather_object(gathered, (socket.gethostname(), facts(config)))
     (first_host, first), *others = gathered

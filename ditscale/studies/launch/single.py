@@ -1,5 +1,7 @@
 """Trains one run of a study in the foreground, with the study's directory, lock and launcher."""
 
+from contextlib import closing
+
 from rich.console import Console
 
 from ditscale.config import dotted_keys
@@ -10,6 +12,7 @@ from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, read_lines
 from ditscale.studies.launch.launch import launch
 from ditscale.studies.launch.watch import Log, say
 from ditscale.studies.launchers.local import ThisMachine
+from ditscale.studies.launchers.warm import ForkServer
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import EXIT_CODE
@@ -36,9 +39,15 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
                     f"Choose one, for example {choice}")
 
 
-def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console) -> int:
-    """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``."""
-    launch(spec, [planned], ThisMachine(machine, [planned]), machine, console, Log)
+def train_one(spec: Spec, planned: PlannedRun, machine: Machine, console: Console, fresh: bool = False) -> int:
+    """Train the run, its log on the terminal; the exit code: 0 done, 75 stopped early, 1 failed. Ctrl-C as for ``launch``.
+
+    ``fresh``: the run is not forked from a warm process.
+    """
+    with closing(ForkServer()) as server:
+        if fresh:
+            server.close()
+        launch(spec, [planned], ThisMachine(machine, [planned], server), machine, console, Log)
     status = planned.run.status()
     evals = [line for line in read_lines(planned.run.evals, *EVALUATION) if line["metric"] != LOSS]
     last = evals[-1] if evals else {}

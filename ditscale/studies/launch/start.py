@@ -1,5 +1,6 @@
 """Starts runs of a study here or on a site, or prints what would be done."""
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from ditscale.section import validate
 from ditscale.studies.launch.launch import is_complete, launch, run_record, to_run
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import DEFAULT, LOCAL, MODULES, launcher as launcher_of, live_jobs
-from ditscale.studies.launchers.protocol import Queue, SiteSettings
+from ditscale.studies.launchers.protocol import Places, Queue, SiteSettings
 from ditscale.studies.plan.plan import check_limits, plan_rows
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 Phases = list[tuple[str | None, list[PlannedRun]]]                             # names, and runs of each
 
 
-def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: str | None, console: Console) -> bool:
+def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: str | None, console: Console, fresh: bool = False) -> bool:
     """Start what is missing; False when a run that was started here did not end well.
 
     Args:
         launcher: a name of launchers.MODULES, or print; None for the site's, or this machine where no site is given.
         site_path: the site's file, None for none.
+        fresh: whether no run is forked from a warm process.
     """
     site = load_site(site_path) if site_path else None
     kind = site.launcher if site else LOCAL
@@ -47,22 +49,19 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
                 say(console, f"# phase {name}")
             _print(spec, group, site, chosen, machine, console)
         return True
+    is_queue = hasattr(chosen, "submit")
+    where = [] if is_queue else [chosen.places(site, group, machine) for _, group in phases]  # what is wrong with a later phase is said now
     check_writable(spec.directory)
     for planned in runs:
         if planned.run.has_damaged_record():                                   # of finished runs too, which are not started
             planned.run.create(run_record(spec, planned))
-    if hasattr(chosen, "submit"):
+    if is_queue:
         _submit_phase(spec, phases, chosen, site, machine, console)
         return True
-    launchers = [chosen.places(site, group, machine) for _, group in phases]        # what is wrong with a later phase is said now
-    for number, ((name, group), places) in enumerate(zip(phases, launchers), start=1):
-        if name:
-            say(console, f"phase {name}: {len(group)} runs")
-        if not launch(spec, group, places, machine, console):
-            if waiting := phases[number:]:
-                say(console, f"phase {name} is not done; waiting for it: {', '.join(later for later, _ in waiting)}")
-            return False
-    return True
+    with closing(chosen):
+        if fresh:
+            chosen.close()
+        return _run_phases(spec, phases, where, machine, console)
 
 
 def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console) -> list[PlannedRun]:
@@ -99,6 +98,18 @@ def load_site(path) -> "Site":
         if owners and key not in section.model_fields:
             raise UserError(f"{path}: {key} is for launcher: {', '.join(owners)}{section.elsewhere}")
     return validate(section, values, str(path))
+
+
+def _run_phases(spec: Spec, phases: Phases, where: list[Places], machine: Machine, console: Console) -> bool:
+    """One after the other, each at its places, up to one that is not done; whether all are."""
+    for number, ((name, group), places) in enumerate(zip(phases, where), start=1):
+        if name:
+            say(console, f"phase {name}: {len(group)} runs")
+        if not launch(spec, group, places, machine, console):
+            if waiting := phases[number:]:
+                say(console, f"phase {name} is not done; waiting for it: {', '.join(later for later, _ in waiting)}")
+            return False
+    return True
 
 
 def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, machine: Machine, console: Console) -> None:

@@ -20,7 +20,7 @@ from ditscale.training.starting import TOO_SHORT, Start
 
 def main(run_path: str, *words: str) -> int:
     outlive_readers()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")                      # a lost rank is one line of ours, not frames of C++
+    quiet_torch()
     run, only_evaluates = RunDir(run_path), words == ("evaluate",)
     if not _is_main() or not run.path.is_dir():
         return work(run, only_evaluates)
@@ -54,6 +54,11 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
         state = DONE if finished else PREEMPTED
         run.set_status(state, images_seen=run.status()["images_seen"], reason=stop.reason)
     return 0 if finished else EXIT_CODE
+
+
+def quiet_torch() -> None:
+    """Before torch is loaded: a lost rank is one line of ours, not frames of C++."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _is_main() -> bool:

@@ -44,6 +44,9 @@ class Launcher:
     def show(self, spec, missing, site, machine):
         return commands(missing, self.places(site, missing, machine))
 
+    def close(self):
+        """Nothing stays."""
+
 
 class Hosts:
     """One place, all hosts: a run gets as many of them as it needs, the first ones of the file.

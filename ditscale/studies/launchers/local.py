@@ -1,4 +1,4 @@
-"""Runs on this machine, each with the ``deepspeed`` command, distributed over its GPUs or cores."""
+"""Runs on this machine, distributed over its GPUs or cores: forked from one warm process, or with the ``deepspeed`` command."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from ditscale.cost.hardware import Machine
 from ditscale.errors import UserError
 from ditscale.rundir import DONE
-from ditscale.studies.launchers.process import Command, deepspeed, worker_words
+from ditscale.studies.launchers.process import Command, deepspeed, worker_arguments, worker_words
 from ditscale.studies.launchers.protocol import Places
+from ditscale.studies.launchers.warm import ForkServer, WarmCommand, can_fork
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
@@ -17,8 +18,14 @@ class Launcher:
 
     settings, tool = None, None
 
+    def __init__(self):
+        self.server = ForkServer()                                             # of all phases
+
     def places(self, site, runs, machine) -> "ThisMachine":
-        return ThisMachine(machine, runs)
+        return ThisMachine(machine, runs, self.server)
+
+    def close(self):
+        self.server.close()
 
     def show(self, spec, missing, site, machine):
         return commands(missing, self.places(site, missing, machine))
@@ -32,16 +39,23 @@ def commands(missing: list[PlannedRun], where: Places) -> Iterator[str]:
 
 
 class ThisMachine:
-    """``places``, each for one run at a time, and the command that works on a run there."""
+    """``places``, each for one run at a time, and the command that works on a run there.
 
-    def __init__(self, machine: Machine, runs: list[PlannedRun]):
-        self.machine, at_once = machine, slots(machine, runs)
+    A run of one rank is forked from ``server``; one of more, and each where there is no server, starts with the ``deepspeed`` command.
+    """
+
+    def __init__(self, machine: Machine, runs: list[PlannedRun], server: ForkServer | None = None):
+        self.machine, self.server, at_once = machine, server, slots(machine, runs)
         per_run = max(1, machine.devices // at_once)
         self.places = [tuple(range(i * per_run, (i + 1) * per_run)) for i in range(at_once)]
 
-    def command(self, planned: PlannedRun, devices: tuple[int, ...], evaluates: bool) -> Command:
+    def command(self, planned: PlannedRun, devices: tuple[int, ...], evaluates: bool) -> Command | WarmCommand:
         """For a run on these devices."""
-        return self.command_of(worker_words(planned, evaluates), devices, planned.config.resources.accelerators_per_run)
+        ranks = planned.config.resources.accelerators_per_run
+        cold = self.command_of(worker_words(planned, evaluates), devices, ranks)
+        if self.server is None or ranks > 1 or not can_fork(cold.environment):
+            return cold
+        return WarmCommand(self.server, cold, worker_arguments(planned, evaluates), devices[:1])
 
     def command_of(self, words: tuple[str, ...], devices: tuple[int, ...], ranks: int) -> Command:
         """``deepspeed`` with these words after its options, so many ranks on these devices."""

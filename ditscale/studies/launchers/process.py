@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, RunDir
@@ -33,12 +34,23 @@ class Command:
 
     def start(self, log: Path) -> subprocess.Popen:
         """A process group of its own that ends with this process; what it says is added to the log."""
-        env = {**os.environ, **self.environment, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        with _writing(log), open(log, "a") as file:
+        with writing(log), open(log, "a") as file:
             file.write(f"$ {self}\n")
             file.flush()
-            return subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env,
-                                    start_new_session=True, preexec_fn=_die_with_parent)
+            return subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                                    env=environment_of(self.environment), start_new_session=True, preexec_fn=die_with_parent)
+
+
+class Process(Protocol):
+    """What ``ActiveRun`` asks of the process that works on a run, the leader of a process group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
 
 
 class ActiveRun:
@@ -67,7 +79,7 @@ class ActiveRun:
             return False
         if self.run.is_locked():                                               # the deepspeed command died before its workers
             return False
-        with _writing(self.run.path):
+        with writing(self.run.path):
             self.run.settle(self.process.returncode, since=self.since, was_asked=self.was_asked)
         return True
 
@@ -75,7 +87,8 @@ class ActiveRun:
         """Ask the run to save a checkpoint and end. Runs of another launcher are left alone."""
         if self.process and self.process.poll() is None:
             self.was_asked = True
-            os.killpg(self.process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):                                 # it has just ended, and another process has seen it
+                os.killpg(self.process.pid, signal.SIGTERM)
 
     def wait_stopped(self, deadline: float) -> None:
         """Wait for a stopped run to end; past the deadline it is killed. Runs of another launcher are not waited for."""
@@ -96,11 +109,21 @@ def deepspeed() -> str:
 
 def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
     """What follows ``deepspeed`` and its options: the worker of this run."""
-    return ("--no_local_rank", "--module", "ditscale.studies.launch.worker", str(planned.run.path), *(["evaluate"] if evaluates else []))
+    return ("--no_local_rank", "--module", "ditscale.studies.launch.worker", *worker_arguments(planned, evaluates))
+
+
+def worker_arguments(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
+    """The worker's own words."""
+    return (str(planned.run.path), *(["evaluate"] if evaluates else []))
+
+
+def environment_of(more: dict[str, str]) -> dict[str, str]:
+    """The variables of a process that works on a run: those that stand, ``more``, and who started it."""
+    return {**os.environ, **more, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 
 @contextmanager
-def _writing(path: Path):
+def writing(path: Path):
     """A disk that is full or read-only is the user's to mend."""
     try:
         yield
@@ -108,7 +131,7 @@ def _writing(path: Path):
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Linux: SIGTERM to the deepspeed command when this launcher dies, however it dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -17,6 +17,7 @@ from ditscale.section import Count, Section
 if TYPE_CHECKING:
     from ditscale.cost.hardware import Machine
     from ditscale.studies.launchers.process import Command
+    from ditscale.studies.launchers.warm import WarmCommand
     from ditscale.studies.spec.file import Spec
     from ditscale.studies.spec.spec import PlannedRun
 
@@ -105,7 +106,7 @@ class Places(Protocol):
 
     places: list[Any]
 
-    def command(self, planned: "PlannedRun", place: Any, evaluates: bool) -> "Command": ...
+    def command(self, planned: "PlannedRun", place: Any, evaluates: bool) -> "Command | WarmCommand": ...
 
 
 class Foreground(Protocol):
@@ -124,6 +125,9 @@ class Foreground(Protocol):
 
     def show(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings | None, machine: "Machine") -> Iterator[str]:
         """Every command, as text for a shell. Writes nothing."""
+
+    def close(self) -> None:
+        """Keep nothing for runs to come: each that starts from here on is a fresh process."""
 
 
 class Queue(Protocol):

@@ -1,0 +1,147 @@
+"""The process that runs are forked from: ``python -m ditscale.studies.launch.fork_server DESCRIPTOR``, started by launchers/warm.py.
+
+It imports what any run imports, and then does nothing but fork, tell the launcher who has ended, and end when the launcher does. It
+computes nothing, starts no thread and touches no device, so a child is what a fresh process is after its imports: what a run leaves
+behind (random numbers, threads, process groups, handlers, open files, compiled code, memory) is its own and ends with it.
+
+Over the socket, a message each: from the launcher, with the run's open log,
+
+    {"said": the command that does the same, "words": the worker's, "devices": [0]}
+
+and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork, ``{"ended": 17, "code": 0}`` after each end.
+"""
+
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ditscale.data.beton import BetonFile, write_beton
+from ditscale.studies.launch import worker
+from ditscale.studies.launchers import queues
+from ditscale.studies.launchers.process import die_with_parent
+from ditscale.studies.launchers.warm import MESSAGE, NVML
+from ditscale.training.ports import free_port
+
+OURS = ("ditscale.evaluation.evaluate", "ditscale.evaluation.extractors.digits_cnn", "ditscale.training.agreement",
+        "ditscale.training.distributed", "ditscale.training.fit", "ditscale.training.guard", "ditscale.training.loop",
+        "ditscale.training.zero.strategyfile")
+LATER = ("torch.utils.tensorboard", "torch._dynamo", "torch._inductor.compile_fx", "deepspeed.module_inject.auto_ep_layer",
+         "deepspeed.runtime.zero.muon.muon_optimizer")                         # which functions of torch and DeepSpeed import
+ALONE = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "CROSS_RANK": "0", "CROSS_SIZE": "1"}
+PAUSE = 0.02                                                                   # seconds between looks at who has ended
+
+
+def main(descriptor: str) -> int:
+    """The exit code: of the server, and in a child of its run."""
+    worker.outlive_readers()
+    worker.quiet_torch()
+    with socket.socket(fileno=int(descriptor)) as channel:
+        load()
+        channel.send(json.dumps({"loaded": True}).encode())
+        request = serve(channel)
+    return worker.main(*request["words"]) if request else 0
+
+
+def load() -> None:
+    """Import what any run imports."""
+    for name in OURS:
+        importlib.import_module(name)
+    for name in LATER:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    queues()
+    _load_ffcv()
+    gc.collect()
+    gc.freeze()                                                                # a child's collector leaves these pages alone
+
+
+def _load_ffcv() -> None:
+    """FFCV, where it is installed, and numba's compiler, which takes a second for the first batch that a process decodes.
+
+    Without the threads that numba starts when their number is set: they would not be in a child.
+    """
+    from ditscale.data.ffcv_import import load_ffcv
+
+    try:
+        import numba
+    except ImportError:
+        return
+    set_num_threads, numba.set_num_threads = numba.set_num_threads, lambda count: None
+    try:
+        backend, _ = load_ffcv()
+        if backend:
+            _decode_one(backend)
+    finally:
+        numba.set_num_threads = set_num_threads
+
+
+def _decode_one(backend) -> None:
+    with tempfile.TemporaryDirectory(prefix="ditscale-") as folder:
+        path = Path(folder) / "one.beton"
+        write_beton(path, {"image": np.zeros((2, 1, 2, 2), np.uint8), "label": np.zeros(2, np.int64)})
+        source = backend.FfcvSource(BetonFile(path), "image", 2, False)
+        for _ in source.batches(np.arange(2).reshape(1, 2), None):
+            pass
+
+
+def serve(channel: socket.socket) -> dict | None:
+    """Fork for each request until the launcher is gone: None. In a child: its request, once it has become what a fresh process is."""
+    parent, children = os.getpid(), set[int]()
+    while True:
+        if select.select([channel], [], [], PAUSE if children else None)[0]:
+            message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 1)
+            if not message:
+                return None
+            pid = os.fork()
+            if not pid:
+                channel.close()
+                become(request := json.loads(message), descriptors[0], parent)
+                return request
+            os.close(descriptors[0])
+            children.add(pid)
+            channel.send(json.dumps({"pid": pid}).encode())
+        for pid in tuple(children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                children.remove(pid)
+                channel.send(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}).encode())
+
+
+def become(request: dict, log: int, parent: int) -> None:
+    """In a child: what a fresh process is that the ``deepspeed`` command has started for a run of one rank."""
+    import torch
+    from deepspeed.accelerator import get_accelerator
+
+    os.setsid()
+    die_with_parent()
+    if os.getppid() != parent:                                                 # died before that was asked for
+        os.kill(os.getpid(), signal.SIGTERM)
+    for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(log, descriptor)
+    os.close(log)
+    for name in NVML:
+        del os.environ[name]
+    os.environ.update({**ALONE, "MASTER_PORT": str(free_port())})
+    accelerator = get_accelerator()
+    accelerator.set_visible_devices_envs(os.environ, request["devices"])
+    random.seed()                                                              # all children would draw the same
+    np.random.seed()
+    if accelerator.device_name() == "cuda" and getattr(torch.cuda, "_is_in_bad_fork", bool)():
+        print(f"$ {request['said']}\na fresh process, as a GPU was touched in process {parent}", flush=True)
+        os.execv(sys.executable, [sys.executable, "-u", "-m", worker.__name__, *request["words"]])
+    print(f"$ {request['said']}\nforked from process {parent}, which has PyTorch and DeepSpeed loaded", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

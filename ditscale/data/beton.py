@@ -15,8 +15,10 @@ little-endian.
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -164,16 +166,17 @@ def stream_beton(path, specs: dict[str, FieldSpec], num_samples: int, integers: 
         integers: the integer fields, whole.
         batches: yields ``{name: array}`` of the array fields, any number of samples each, ``num_samples`` together.
     """
-    page_size = fitting_page_size(specs, page_size)
-    record = sum(spec.page_bytes for spec in specs.values())
-    a_page = page_size // record if record else num_samples                    # samples a page
-    table = np.zeros(num_samples, dtype=[(name, "<i8") for name in specs])
-    tables_end = HEADER.itemsize + len(specs) * FIELD.itemsize + table.nbytes
-    pages_at = -(-tables_end // page_size) * page_size if record else tables_end
-    pages = -(-num_samples // a_page) if record else 0
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        write_stream(file, specs, num_samples, integers, batches, page_size)
 
+
+def write_stream(file, specs: dict[str, FieldSpec], num_samples: int, integers: dict[str, np.ndarray], batches,
+                 page_size: int = PAGE_SIZE) -> None:
+    """The same into an open file. Records lie in it, from its first page on, as soon as their batch was taken."""
+    at = _layout(specs, num_samples, page_size)
+    table = np.zeros(num_samples, dtype=[(name, "<i8") for name in specs])
     sample = np.arange(num_samples)
-    address = pages_at + sample // a_page * page_size + sample % a_page * record
+    address = at.pages_at + sample // at.a_page * at.page_size + sample % at.a_page * at.record
     allocations = np.zeros((num_samples, sum(not spec.is_int for spec in specs.values())), ALLOCATION)
     for name, spec in specs.items():
         table[name] = integers[name] if spec.is_int else address
@@ -182,15 +185,49 @@ def stream_beton(path, specs: dict[str, FieldSpec], num_samples: int, integers: 
         allocations["sample_id"][:, column], allocations["address"][:, column] = sample, table[name]
         allocations["size"][:, column] = spec.page_bytes
 
-    header = np.array((VERSION, len(specs), page_size, num_samples, pages_at + pages * page_size), HEADER)
-    with written_aside(path) as aside, open(aside, "wb") as file:
-        file.write(header.tobytes() + b"".join(_write_field(*item) for item in specs.items()) + table.tobytes())
-        file.seek(pages_at)
-        if record:
-            _write_pages(file, specs, batches, record, page_size)
-        if file.tell() != pages_at + pages * page_size:
-            raise ValueError(f"batches do not hold the {num_samples} samples that were announced")
-        file.write(allocations.tobytes())
+    end = at.pages_at + at.pages * at.page_size
+    header = np.array((VERSION, len(specs), at.page_size, num_samples, end), HEADER)
+    file.write(header.tobytes() + b"".join(_write_field(*item) for item in specs.items()) + table.tobytes())
+    file.seek(at.pages_at)
+    if at.record:
+        _write_pages(file, specs, batches, at.record, at.page_size)
+    if file.tell() != end:
+        raise ValueError(f"batches do not hold the {num_samples} samples that were announced")
+    file.write(allocations.tobytes())
+
+
+class _Layout(NamedTuple):
+    """Where things are in a file, in bytes."""
+
+    page_size: int
+    record: int                                                                # of a sample
+    a_page: int                                                                # samples
+    pages_at: int                                                              # the first page
+    pages: int
+
+
+def _layout(specs: dict[str, FieldSpec], num_samples: int, page_size: int) -> _Layout:
+    page_size = fitting_page_size(specs, page_size)
+    record = sum(spec.page_bytes for spec in specs.values())
+    tables_end = HEADER.itemsize + len(specs) * FIELD.itemsize + 8 * len(specs) * num_samples
+    a_page = page_size // record if record else num_samples
+    return _Layout(page_size, record, a_page, -(-tables_end // page_size) * page_size if record else tables_end,
+                   -(-num_samples // a_page) if record else 0)
+
+
+def begun_records(path: Path, specs: dict[str, FieldSpec], num_samples: int, first: int, last: int) -> Iterator[bytes]:
+    """Yields the records of samples ``first`` to ``last`` of a file that ``write_stream`` has not finished, page by page; fewer where it
+    ends before."""
+    at = _layout(specs, num_samples, PAGE_SIZE)
+    with open(path, "rb") as file:
+        while first < last:
+            count = min(at.a_page - first % at.a_page, last - first)
+            file.seek(at.pages_at + first // at.a_page * at.page_size + first % at.a_page * at.record)
+            content = file.read(count * at.record)
+            if len(content) < count * at.record:
+                return
+            yield content
+            first += count
 
 
 def field_specs(path, fields: dict[str, np.ndarray]) -> dict[str, FieldSpec]:

@@ -21,7 +21,7 @@ from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
 from ditscale.data.manifest import Manifest, manifest_if_any, manifest_path, stored_blake2b, write_manifest
-from ditscale.data.progress import Progress, duration
+from ditscale.data.progress import Progress, outcome
 from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
@@ -43,9 +43,8 @@ class BuildSummary:
 
     def __str__(self) -> str:
         m = self.manifest
-        how = f"written in {duration(self.seconds)}" if self.built else "already there, checked"
         lines = [f"{self.path}: {m.samples:,} images of {m.shape[2]} x {m.shape[1]} pixels, {m.shape[0]} channels, "
-                 f"{m.classes:,} classes, split {m.split} ({how})", *self.notes]
+                 f"{m.classes:,} classes, split {m.split} ({outcome(self.seconds, self.built)})", *self.notes]
         if m.handled:
             lines.append("converted: " + ", ".join(f"{number:,} {name}" for name, number in m.handled.items()))
         if m.handled.get("enlarged"):
@@ -104,8 +103,8 @@ def check_paths(path: Path, out: Path) -> None:
 
 
 @contextmanager
-def work_folder(out: Path):
-    """The folder for work in progress, held by this process. It stays after a failure if chunks are in it, for the next try."""
+def work_folder(out: Path, kept: str = "*.pixels"):
+    """The folder for work in progress, held by this process. It stays after a failure if ``kept`` files are in it, for the next try."""
     folder = out.with_name(f".{out.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +122,7 @@ def work_folder(out: Path):
         try:
             yield folder
         except BaseException:
-            if not any(folder.glob("*.pixels")):
+            if not any(folder.glob(kept)):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

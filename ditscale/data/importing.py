@@ -1,16 +1,17 @@
 """Others' latents into a .beton file, as they are: neither drawn, nor scaled, nor held in memory together.
 
-One thread reads ahead, this one rounds to 16 bits and writes, a third hashes. A stopped import leaves nothing and starts anew: it
-takes about as long as reading the source does.
+One thread reads ahead, this one rounds to 16 bits and writes, a third hashes. A stopped import goes on where it was, as a build does:
+see ``begun``.
 """
 
-import queue
-import threading
+import hashlib
+import json
+import os
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,19 @@ import torch
 from torch import Tensor
 
 import ditscale
-from ditscale.data.aside import written_aside
-from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
+from ditscale.data.ahead import Behind, read_ahead
+from ditscale.data.begun import NOTED, Begun, finish, named_errors
+from ditscale.data.beton import BetonFile, FieldSpec, write_stream
 from ditscale.data.build import check_paths, work_folder
 from ditscale.data.latent_sources import guessed_format, open_latents
 from ditscale.data.latent_sources.base import LatentRequest, LatentSource
 from ditscale.data.latents import BITS
 from ditscale.data.manifest import Encoder, Manifest, read_manifest, stored_blake2b, write_manifest
-from ditscale.data.progress import Progress, duration
+from ditscale.data.progress import Progress, outcome
 from ditscale.digest import new_digest
 from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
 
-AHEAD = 3                                                                      # batches that are read before they are needed
 UNKNOWN = "autoencoder (not recorded)"                                         # in place of a class
 
 
@@ -47,13 +48,13 @@ class ImportSummary:
     def __str__(self) -> str:
         m, encoder = self.manifest, self.manifest.encoder
         assert encoder is not None
-        how = f"written in {duration(self.seconds)}" if self.made else "already there, checked"
         holds = "mean and std" if encoder["has_std"] else "one sample of each"
         flips = {"stored": "flips stored", "none": "no flips", "random": "a random flip in them"}[encoder["flips"]]
         low, high = encoder["pixel_range"]
         applied = "which is done already" if encoder["applied"] else "done when they are loaded"
         lines = [f"{self.path}: {m.samples:,} latents of {' x '.join(map(str, m.shape))}, {holds}, {flips}, {encoder['bits']}, "
-                 f"{m.classes:,} classes, format {encoder['format']} ({how})",
+                 f"{m.classes:,} classes, format {encoder['format']} "
+                 f"({outcome(self.seconds, self.made)})",
                  f"a model sees (latent - {encoder['shift_factor']}) x {encoder['scaling_factor']}, {applied}",
                  f"the decoder gives pixels in [{low:g}, {high:g}]", *self.notes]
         if not encoder["weights_sha256"]:
@@ -84,9 +85,9 @@ def import_latents(path, out, *, bits: str = "fp16", load_vae=None, say=print, *
     labels = options.pop("labels", None)
     source = open_latents(LatentRequest(path=path, labels=None if labels is None else Path(labels), **options))
     wanted = _manifest(path, source, _encoder(path, source, bits, load_vae and load_vae()))
-    with work_folder(out) as folder:
+    with work_folder(out, NOTED) as folder:
         made = not out.exists()
-        manifest = _make(wanted, out, folder, source) if made else _same_import(wanted, out, source)
+        manifest = _make(wanted, path, out, folder, source, say) if made else _same_import(wanted, out, source)
     return ImportSummary(out, manifest, source.notes, time.monotonic() - started, made)
 
 
@@ -120,32 +121,71 @@ def _manifest(path: Path, source: LatentSource, encoder: Encoder) -> Manifest:
         class_names=source.class_names)
 
 
-def _make(manifest: Manifest, out: Path, folder: Path, source: LatentSource) -> Manifest:
-    """Write ``out``; the manifest, which gets its two hashes, gets its name just before, so that no file is without one."""
+def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: LatentSource, say) -> Manifest:
+    """Write ``out``; the manifest, which gets its hashes, gets its name just before, so that no file is without one."""
     encoder = manifest.encoder
     assert encoder is not None
     flips, numbers = 1 + (encoder["flips"] == "stored"), 1 + encoder["has_std"]
     specs = {"moments": FieldSpec(np.dtype("<i2"), (flips, numbers, *source.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
-    content, read = new_digest(), new_digest()
+    content, done = new_digest(), 0
+    sums = np.empty(manifest.samples if source.check_sums else 0, np.uint32)
+    with named_errors(out):
+        begun = Begun(folder, _plan(manifest, path, source), specs, manifest.samples)
+        if begun.rows:
+            say(f"{folder}: continuing from {begun.rows:,} of {manifest.samples:,} latents")
+        with begun.again() as (file, note), Behind() as behind, Progress("latents", manifest.samples, done=begun.rows) as progress:
 
-    def batches():
-        with Progress("latents", manifest.samples) as progress, Hasher() as hasher, closing(_ahead(source.batches())) as ahead:
-            done = 0
-            for batch in ahead:
-                hasher.add(read, batch)
-                stored = _to_bits(batch, encoder["bits"], source, done)
-                hasher.add(content, stored)
-                yield {"moments": stored.numpy()}
-                done += len(batch)
-                progress.advance(len(batch))
+            def batches():
+                nonlocal done
+                for stored in _stored(begun, source, encoder["bits"]):
+                    behind.do(content.update, stored.data)
+                    done += len(stored)
+                    behind.do(note, done, content)
+                    for row, latent in enumerate(stored if len(sums) else ()):
+                        sums[done - len(stored) + row] = zlib.crc32(latent.data)
+                    yield {"moments": stored}
+                    progress.advance(len(stored) if done > begun.rows else 0)
 
-    with written_aside(out, folder) as aside:
-        stream_beton(aside, specs, manifest.samples, {"label": source.labels}, batches())
-        for digest in (read, content):
-            digest.update(source.labels.astype("<i8").data)
-        manifest = replace(manifest, source_blake2b=read.hexdigest(), content_blake2b=content.hexdigest())
+            write_stream(file, specs, manifest.samples, {"label": source.labels}, batches())
+            behind.wait()
+        if source.check_sums:
+            source.check_sums(sums)
+        content.update(source.labels.astype("<i8").data)
+        manifest = replace(manifest, source_blake2b=content.hexdigest(), content_blake2b=content.hexdigest())
         write_manifest(out, manifest)
+        finish(begun.new, out)
     return manifest
+
+
+def _stored(begun: Begun, source: LatentSource, bits: str) -> Iterator[np.ndarray]:
+    """All latents as they are stored, int16 (n, flips, moments, c, h, w): those of the try before, then the source's."""
+    yield from begun.batches()
+    with closing(read_ahead(source.batches(begun.rows))) as ahead:
+        done = begun.rows
+        for batch in ahead:
+            yield _to_bits(batch, bits, source, done).numpy()
+            done += len(batch)
+
+
+def _plan(manifest: Manifest, path: Path, source: LatentSource) -> str:
+    """A hash of what the file is to be, and of names, sizes and times of what it is made from: a stopped import of other files is no
+    part of this one."""
+    digest = hashlib.sha256(json.dumps(asdict(manifest), sort_keys=True).encode())
+    digest.update(source.labels.astype("<i8").data)
+    for name, stat in sorted(_stats(path)):
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _stats(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    if not path.is_dir():
+        yield "", path.stat()
+        return
+    for folder, inner, names in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".")]        # as this import's own, where OUT is in SOURCE
+        for name in names:
+            whole = os.path.join(folder, name)
+            yield whole[len(str(path)):], os.stat(whole)
 
 
 def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
@@ -164,13 +204,15 @@ def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
                 one, other = one.get(name), other.get(name)
             raise UserError(f"{out}: exists already and is something else: {name} {str(one)[:80]}, not {str(other)[:80]}; remove it or give "
                             "another name")
-    read = new_digest()
-    with Progress("latents checked", wanted.samples) as progress, closing(_ahead(source.batches())) as ahead:
+    content, done = new_digest(), 0
+    with Progress("latents checked", wanted.samples) as progress, Behind() as behind, closing(read_ahead(source.batches(0))) as ahead:
         for batch in ahead:
-            read.update(_bytes(batch))
+            behind.do(content.update, _to_bits(batch, there.encoder["bits"], source, done).numpy().data)
+            done += len(batch)
             progress.advance(len(batch))
-    read.update(source.labels.astype("<i8").data)
-    if read.hexdigest() != there.source_blake2b:
+        behind.wait()
+    content.update(source.labels.astype("<i8").data)
+    if content.hexdigest() != there.content_blake2b:
         raise UserError(f"{out}: exists already and is of other latents or labels; remove it or give another name")
     if stored_blake2b(BetonFile(out), "moments") != there.content_blake2b:
         raise UserError(f"{out}: exists already but is not what its manifest says; remove it and import it again")
@@ -191,60 +233,3 @@ def _to_bits(batch: Tensor, bits: str, source: LatentSource, first: int) -> Tens
         hint = "; --bits bf16 may" if bits == "fp16" and torch.isfinite(row).all() else ""
         raise UserError(f"{source.name_of(first + bad[0])}: holds {why}{hint}")
     return narrow.contiguous().view(torch.int16)
-
-
-def _bytes(batch: Tensor) -> memoryview:
-    return batch.contiguous().view(torch.uint8).numpy().data
-
-
-class Hasher:
-    """Updates digests in a thread of its own, in order, and never lags by more than a few pieces."""
-
-    def __enter__(self):
-        self._pool, self._pending = ThreadPoolExecutor(1), []
-        return self
-
-    def __exit__(self, *_):
-        self._pool.shutdown()
-
-    def add(self, digest, batch: Tensor) -> None:
-        self._pending.append(self._pool.submit(digest.update, _bytes(batch)))
-        if len(self._pending) > 2 * AHEAD:
-            self._pending.pop(0).result()
-
-
-def _ahead(batches: Iterator[Tensor]) -> Generator[Tensor, None, None]:
-    """Yields the same, read by a thread of its own. An error there is raised here; it ends when this is closed."""
-    ready: queue.Queue = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def put(item) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                pass
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                put((batch, None))
-                if stopped.is_set():
-                    return
-            put((None, None))
-        except BaseException as error:                                         # also of a format's own making: it must not wait for ever
-            put((None, error))
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        while True:
-            batch, error = ready.get()
-            if error is not None:
-                raise error
-            if batch is None:
-                return
-            yield batch
-    finally:
-        stopped.set()
-        thread.join()

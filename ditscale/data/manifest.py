@@ -48,7 +48,7 @@ class Manifest:
     classes: int
     class_counts: list[int]                                                    # samples of class 0, 1, ...
     source: str                                                                # in words, and how the split was drawn
-    source_blake2b: str                                                         # of the source, before any change
+    source_blake2b: str                                                         # of the source, before any change; imported latents: as stored
     content_blake2b: str                                                        # of this split as stored, by any writer
     writer: str                                                                # ffcv | numpy
     ditscale_version: str

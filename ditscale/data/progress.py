@@ -61,3 +61,8 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def outcome(seconds: float, made: bool) -> str:
+    """How a file came to be there, for the summary of a command that does nothing where it is there already."""
+    return f"written in {duration(seconds)}" if made else "already there, checked"

@@ -73,8 +73,9 @@ class LatentSource:
     labels: np.ndarray                                                         # int64
     class_names: list[str] | None
     name_of: Callable[[int], str]                                              # of latent i, for messages
-    batches: Callable[[], Iterator[Tensor]]                                    # (n, flips, moments, c, h, w), as stored
+    batches: Callable[[int], Iterator[Tensor]]                                 # from latent i on: (n, flips, moments, c, h, w), as stored
     notes: list[str] = field(default_factory=list)                             # what the user should know
+    check_sums: Callable[[np.ndarray], None] | None = None                     # looks at the CRC-32 of each latent, before the file is named
 
 
 def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.ndarray, list[str] | None]:

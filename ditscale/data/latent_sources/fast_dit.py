@@ -10,7 +10,6 @@ Both folders are sorted as text ("10.npy" before "2.npy"), as its training does.
 """
 
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +42,15 @@ def open_fast_dit(request: LatentRequest) -> LatentSource:
         raise UserError(f"{features.where(0)}: holds {shown(first.dtype, first.shape)}; the format fast-dit has one sample, as "
                         "1 x 4 x 32 x 32")
 
-    def batches():
-        sums = np.empty(len(features.names), np.uint32)
-        at = 0
-        for batch in stacked(features):
-            for row in batch:
-                sums[at] = zlib.crc32(row.data)
-                at += 1
+    def batches(start):
+        for batch in stacked(features, start):
             yield torch.from_numpy(batch)[:, None]
-        _check_duplicates(features, sums)
 
     values = None if request.unlabeled else _labels(labels)
     numbers, names = class_labels(request, folder, values, len(features.names))
     return LatentSource(f"fast-dit folder {request.path.resolve().name}", FACTS, first.shape[1:], numbers, names, features.where, batches,
-                        ["one random flip is in the latents and no other can be had: leave data.flip out"])
+                        ["one random flip is in the latents and no other can be had: leave data.flip out"],
+                        lambda sums: _check_duplicates(features, sums))
 
 
 def _folders(request: LatentRequest) -> tuple[FolderFiles, Path]:

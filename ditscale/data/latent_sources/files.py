@@ -161,13 +161,13 @@ def _parsed(head: bytes, where: str) -> tuple[np.dtype, tuple[int, ...], bool, i
 
 
 def stacked(files: Files, start: int = 0) -> Iterator[np.ndarray]:
-    """Yields the arrays of .npy files in batches (n, *shape), floats in this machine's byte order.
+    """Yields the arrays of .npy files in batches (n, *shape), from file ``start`` on, floats in this machine's byte order.
 
     Raises:
         UserError: a file is damaged, holds no floats, or another dtype or shape than the first.
     """
     header = NpyHeader()
-    first = float_array(header, files, start)
+    first = float_array(header, files, 0)
     kind, native = (first.dtype, first.shape), first.dtype.newbyteorder("=")
     step = max(1, BATCH_BYTES // max(first.nbytes, 1))
     for begin in range(start, len(files.names), step):
@@ -176,7 +176,7 @@ def stacked(files: Files, start: int = 0) -> Iterator[np.ndarray]:
         for row, number in enumerate(numbers):
             array = header.array(files.read(number), files.where(number))
             if array.shape != first.shape or array.dtype != first.dtype:
-                one_kind(files.where(start), kind, files.where(number), (array.dtype, array.shape))
+                one_kind(files.where(0), kind, files.where(number), (array.dtype, array.shape))
             batch[row] = array
         yield batch
 

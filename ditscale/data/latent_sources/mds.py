@@ -11,14 +11,9 @@ An ndarray column is called ``ndarray``, ``ndarray:float16`` or ``ndarray:float1
 stands before the values of each sample.
 """
 
-import bz2
-import gzip
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,52 +31,16 @@ from ditscale.data.latent_sources.base import (
     shown,
     stated_facts,
 )
+from ditscale.data.latent_sources.mds_shard import INDEX, Column, Shard, Values
 from ditscale.data.progress import Progress
 from ditscale.data.sources.sidecar import LABEL_KEYS
 from ditscale.errors import UserError, first_line
 
-INDEX, VERSION = "index.json", 2
-DTYPES = {8: "u1", 9: "i1", 16: "<u2", 17: "<i2", 18: "<f2", 32: "<u4", 33: "<i4", 34: "<f4", 64: "<u8", 65: "<i8", 66: "<f8"}
+VERSION = 2
 NAMES = {"uint8": "u1", "int8": "i1", "uint16": "<u2", "int16": "<i2", "float16": "<f2", "uint32": "<u4", "int32": "<i4", "float32": "<f4",
          "uint64": "<u8", "int64": "<i8", "float64": "<f8"}
-SHAPES = ("<u1", "<u2", "<u4", "<u8")                                          # dtypes of a shape, by the lower two bits before it
 NDARRAY = re.compile(r"ndarray(?::(\w+)(?::([1-9]\d*(?:,[1-9]\d*)*))?)?")
 INTS = {"int": "<i8"} | {name: code for name, code in NAMES.items() if "int" in name}
-ERRORS = (zlib.error, EOFError, OSError, lzma.LZMAError, ValueError)
-
-
-@dataclass(frozen=True)
-class Shard:
-    path: Path                                                                 # the file that is there
-    compression: str | None                                                    # of that file
-    bytes: int                                                                 # of the shard, not compressed
-    samples: int
-    names: list[str]
-    encodings: list[str]
-    sizes: list[int | None]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of latents."""
-
-    name: str
-    dtype: np.dtype | None                                                     # None: it stands in each sample
-    shape: tuple[int, ...] | None
-
-    def read(self, content: memoryview, where: str) -> np.ndarray:
-        """The array of one sample. Raises UserError where the bytes are no such array."""
-        try:
-            dtype, shape, at = self.dtype, self.shape, 0
-            if dtype is None:
-                dtype, at = np.dtype(DTYPES[content[0]]), 1
-            if shape is None:
-                axes, code = np.dtype(SHAPES[content[at] % 4]), content[at] >> 2
-                shape = tuple(np.frombuffer(content, axes, code, at + 1).tolist())
-                at += 1 + code * axes.itemsize
-            return np.frombuffer(content, dtype, offset=at).reshape(shape)
-        except (ValueError, KeyError, IndexError) as error:
-            raise UserError(f"{where}: damaged: column '{self.name}' is no array: {first_line(error)}") from None
 
 
 def could_be(path: Path) -> bool:
@@ -93,7 +52,7 @@ def open_mds(request: LatentRequest) -> LatentSource:
     shards = _shards(request.path)
     column, label = _columns(request, shards[0])
     ends = np.cumsum([shard.samples for shard in shards])
-    first = next(_arrays(shards[0], column))
+    first = Values(shards[0], column.name).array(column, 0)
     if first.dtype.kind != "f" or first.ndim != 3:
         raise UserError(f"{shards[0].path}: column '{column.name}' holds {shown(first.dtype, first.shape)}; floats of channels x height x "
                         "width are needed")
@@ -103,20 +62,19 @@ def open_mds(request: LatentRequest) -> LatentSource:
         number = int(np.searchsorted(ends, index, side="right"))
         return f"{shards[number].path}: sample {index - (ends[number] - shards[number].samples)}"
 
-    def batches() -> Iterator[torch.Tensor]:
+    def batches(start: int) -> Iterator[torch.Tensor]:
         step = max(1, BATCH_BYTES // first.nbytes)
-        rows: list[np.ndarray] = []
-        done = 0
-        for shard in shards:
-            for array in _arrays(shard, column):
-                if (array.dtype, array.shape) != (first.dtype, first.shape):
-                    one_kind(name_of(0), (first.dtype, first.shape), name_of(done + len(rows)), (array.dtype, array.shape))
-                rows.append(array)
-                if len(rows) == step:
-                    yield in_moments(torch.from_numpy(np.stack(rows)), request.holds)
-                    rows, done = [], done + step
-        if rows:
-            yield in_moments(torch.from_numpy(np.stack(rows)), request.holds)
+        for shard, end in zip(shards, ends.tolist()):
+            begin = max(0, shard.samples - (end - start))
+            if begin >= shard.samples:
+                continue
+            values = Values(shard, column.name)
+            for low in range(begin, shard.samples, step):
+                numbers = range(low, min(low + step, shard.samples))
+                rows = values.alike(column, first, numbers)
+                if rows is None:                                               # one of them is of another kind, or damaged
+                    rows = np.stack([_one_like(first, name_of, end - shard.samples + number, values.array(column, number)) for number in numbers])
+                yield in_moments(torch.from_numpy(rows), request.holds)
 
     values: np.ndarray | list | None = label_array(request.labels) if request.labels else None
     if values is None and label and not request.unlabeled:
@@ -187,59 +145,10 @@ def _ndarray(folder: Path, name: str, encoding: str) -> Column:
     return Column(name, np.dtype(NAMES[dtype]) if dtype else None, tuple(map(int, shape.split(","))) if shape else None)
 
 
-def _content(shard: Shard) -> memoryview:
-    """The shard's bytes, not compressed. Raises UserError where they are not as many as the index says."""
-    how = (shard.compression or "").partition(":")[0]
-    try:
-        content = shard.path.read_bytes()
-        if how:
-            content = _unpacked(shard, how, content)
-    except UserError:
-        raise
-    except ERRORS as error:
-        raise UserError(f"{shard.path}: cannot be read: {first_line(error)}") from None
-    if len(content) != shard.bytes:
-        raise UserError(f"{shard.path}: is {len(content):,} bytes, but {INDEX} says {shard.bytes:,}; was it copied whole?")
-    return memoryview(content)
-
-
-def _unpacked(shard: Shard, how: str, content: bytes) -> bytes:
-    if how in ("gz", "bz2"):
-        return {"gz": gzip, "bz2": bz2}[how].decompress(content)
-    if how != "zstd":
-        raise UserError(f"{shard.path}: is compressed by {how}; zstd, gz, bz2 and shards that are not compressed are read")
-    try:
-        import zstandard  # type: ignore[import-not-found]
-    except ImportError:
-        raise UserError(f"{shard.path}: is compressed by zstd; pip install zstandard reads it") from None
-    try:
-        return zstandard.ZstdDecompressor().decompress(content, max_output_size=shard.bytes)
-    except zstandard.ZstdError as error:
-        raise UserError(f"{shard.path}: damaged: {first_line(error)}") from None
-
-
-def _values(shard: Shard, name: str) -> Iterator[memoryview]:
-    """A column's bytes of each sample."""
-    content, at = _content(shard), shard.names.index(name)
-    starts = np.frombuffer(content, "<u4", min(shard.samples + 2, len(content) // 4)).tolist()
-    if len(starts) != shard.samples + 2 or starts[0] != shard.samples or starts[-1] != len(content) or sorted(starts[1:]) != starts[1:]:
-        raise UserError(f"{shard.path}: damaged: its head does not say {shard.samples:,} samples in {len(content):,} bytes")
-    free = [size is None for size in shard.sizes]
-    for number, (start, end) in enumerate(zip(starts[1:], starts[2:])):
-        body = start + 4 * sum(free)
-        if body > end:
-            raise UserError(f"{shard.path}: damaged: sample {number} ends before its first column")
-        said = iter(np.frombuffer(content, "<u4", sum(free), start).tolist())
-        sizes = [next(said) if size is None else size for size in shard.sizes]
-        if body + sum(sizes) != end:
-            raise UserError(f"{shard.path}: damaged: the columns of sample {number} do not fill it")
-        first = body + sum(sizes[:at])
-        yield content[first:first + sizes[at]]
-
-
-def _arrays(shard: Shard, column: Column) -> Iterator[np.ndarray]:
-    for number, content in enumerate(_values(shard, column.name)):
-        yield column.read(content, f"{shard.path}: sample {number}")
+def _one_like(first: np.ndarray, name_of, number: int, array: np.ndarray) -> np.ndarray:
+    if (array.dtype, array.shape) != (first.dtype, first.shape):
+        one_kind(name_of(0), (first.dtype, first.shape), name_of(number), (array.dtype, array.shape))
+    return array
 
 
 def _labels(shards: list[Shard], name: str, count: int) -> list:
@@ -252,7 +161,7 @@ def _labels(shards: list[Shard], name: str, count: int) -> list:
     found: list = []
     with Progress("labels", count) as progress:
         for shard in shards:
-            for number, content in enumerate(_values(shard, name)):
+            for number, content in enumerate(Values(shard, name)):
                 if array:
                     value = array.read(content, f"{shard.path}: sample {number}")
                     if value.size != 1 or value.dtype.kind not in "iu":

@@ -66,8 +66,8 @@ def _open(request: LatentRequest, path: Path, facts: Facts) -> LatentSource:
         raise UserError(f"{files.where(0)}: latents of {channels} channels; {facts.format} is for the {len(facts.scale)} of Stable "
                         "Diffusion's; pack them as NumPy arrays and import these")
 
-    def batches():
-        for batch in stacked(files):
+    def batches(start):
+        for batch in stacked(files, start):
             yield torch.from_numpy(batch).unflatten(1, (2, channels))[:, None]
 
     notes = [f"{others} files that are no latents are passed over"] if others > 0 else []

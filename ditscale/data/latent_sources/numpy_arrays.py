@@ -66,9 +66,9 @@ def open_arrays(request: LatentRequest) -> LatentSource:
         number = int(np.searchsorted(ends, index, side="right"))
         return f"{parts[number].where}: row {index - (ends[number] - parts[number].shape[0])}"
 
-    def batches() -> Iterator[torch.Tensor]:
-        for part in parts:
-            for rows in _rows(part):
+    def batches(start: int) -> Iterator[torch.Tensor]:
+        for part, end in zip(parts, ends.tolist()):
+            for rows in _rows(part, max(0, part.shape[0] - (end - start))):
                 yield in_moments(torch.from_numpy(rows), request.holds)
 
     beside = path / LABELS_FILE
@@ -112,22 +112,31 @@ def _opened(stack: ExitStack, path: Path, member: str | None):
     return stack.enter_context(archive.open(f"{member}.npy"))
 
 
-def _rows(part: Part) -> Iterator[np.ndarray]:
-    """Its rows in batches, in this machine's byte order."""
+def _rows(part: Part, start: int = 0) -> Iterator[np.ndarray]:
+    """Its rows from ``start`` on, in batches, in this machine's byte order."""
     row_bytes = part.dtype.itemsize * int(np.prod(part.shape[1:], dtype=object))
     step = max(1, BATCH_BYTES // row_bytes)
+    if start >= part.shape[0]:
+        return
     with ExitStack() as stack:
         file = _opened(stack, part.path, part.member)
-        file.read(part.start)
-        for first in range(0, part.shape[0], step):
-            count = min(step, part.shape[0] - first)
-            try:
-                content = file.read(count * row_bytes)
-            except DAMAGE as error:
-                raise UserError(f"{part.where}: damaged: {error}") from None
-            if len(content) != count * row_bytes:
-                raise UserError(f"{part.where}: ends in row {first + len(content) // row_bytes:,} of {part.shape[0]:,}: it was truncated")
-            rows = np.frombuffer(bytearray(content), part.dtype).reshape(count, *part.shape[1:])
+        file.seek(part.start + start * row_bytes)
+        for first in range(start, part.shape[0], step):
+            rows = np.empty((min(step, part.shape[0] - first), *part.shape[1:]), part.dtype)
+            found = _read_into(file, rows, part.where)
+            if found != rows.nbytes:
+                raise UserError(f"{part.where}: ends in row {first + found // row_bytes:,} of {part.shape[0]:,}: it was truncated")
             yield rows.astype(part.dtype.newbyteorder("="), copy=False)
         if file.read(1):
             raise UserError(f"{part.where}: has more bytes than its header says")
+
+
+def _read_into(file, rows: np.ndarray, where: str) -> int:
+    """Fill an array with the next bytes; how many there were."""
+    left = rows.reshape(-1).view(np.uint8).data
+    try:
+        while left and (count := file.readinto(left)):
+            left = left[count:]
+    except DAMAGE as error:
+        raise UserError(f"{where}: damaged: {error}") from None
+    return rows.nbytes - len(left)

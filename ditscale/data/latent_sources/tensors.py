@@ -100,14 +100,17 @@ def _source(request: LatentRequest, shards: list[Shard], facts: Facts, holds: st
         number = int(np.searchsorted(ends, index, side="right"))
         return f"{shards[number].path}: row {index - (ends[number] - shards[number].rows)}"
 
-    def batches() -> Iterator[Tensor]:
-        for shard in shards:
+    def batches(start: int) -> Iterator[Tensor]:
+        for shard, end in zip(shards, ends.tolist()):
+            begin = max(0, shard.rows - (end - start))
+            if begin >= shard.rows:
+                continue
             with _opened(shard.path) as file:
                 slices = [file.get_slice(name) for name in keys]
                 step = max(1, BATCH_BYTES // (len(keys) * shard.dtype.itemsize * int(np.prod(shard.shape))))
-                for first in range(0, shard.rows, step):
+                for first in range(begin, shard.rows, step):
                     rows = [in_moments(part[first:first + step], holds) for part in slices]
-                    yield torch.cat(rows, 1)
+                    yield torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
     if request.labels:
         values = label_array(request.labels)

@@ -127,6 +127,108 @@ def test_a_real_sigint_ends_it(tmp_path, out):
     assert running.returncode == 130 and "Traceback" not in error and not [*out.parent.glob("*"), *out.parent.glob(".*")]
 
 
+@pytest.fixture
+def small_steps(monkeypatch):
+    """Batches of 4 latents, and a note after each."""
+    for module in ("files", "numpy_arrays", "tensors", "mds"):
+        monkeypatch.setattr(f"ditscale.data.latent_sources.{module}.BATCH_BYTES", 4 * 256)
+    monkeypatch.setattr("ditscale.data.begun.NOTE_BYTES", 1)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """``stopped(call, path, out, **options)``: an import that Ctrl-C ends at its so-manieth batch."""
+    def stop(call, path, out, **options):
+        calls = iter(range(1000))
+
+        def stop_there(*arguments):
+            if next(calls) == call:
+                raise KeyboardInterrupt
+            return to_bits(*arguments)
+
+        to_bits = importing._to_bits
+        with monkeypatch.context() as patch:
+            patch.setattr(importing, "_to_bits", stop_there)
+            with pytest.raises(KeyboardInterrupt):
+                imported(path, out, **options)
+    return stop
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """How many latents the last import rounded."""
+    rows = []
+    to_bits = importing._to_bits
+    monkeypatch.setattr(importing, "_to_bits", lambda batch, *arguments: rows.append(len(batch)) or to_bits(batch, *arguments))
+    return rows
+
+
+def partial(out):
+    return out.with_name(f".{out.name}.partial")
+
+
+@pytest.mark.parametrize("form", made.FORMS)
+def test_a_stopped_import_goes_on(form, tmp_path, small_steps, stopped, read):
+    source, out, said = make(form, tmp_path), tmp_path / "result" / "out.beton", []
+    imported(source.path, tmp_path / "whole.beton", **source.options)
+    stopped(3, source.path, out, **source.options)
+    assert not out.exists() and any(partial(out).glob("*.rows"))
+    stopped(4, source.path, out, **source.options)                             # again, some batches later
+    read.clear()
+    assert import_latents(source.path, out, say=said.append, **source.options).made
+    (line,) = [line for line in said if "continuing" in line]
+    there = int(line.split("from ")[1].split(" of")[0])
+    assert 12 <= there < 45 and there + sum(read) == 45
+    assert out.read_bytes() == (tmp_path / "whole.beton").read_bytes()
+    assert out.with_suffix(".json").read_text() == (tmp_path / "whole.json").read_text()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.beton", "out.json"]
+
+
+@pytest.mark.parametrize("change", ["source", "options", "labels"])
+def test_what_was_begun_from_something_else_is_not_gone_on_with(change, source, out, small_steps, stopped, read):
+    stopped(5, source.path, out)
+    options = {"bits": "bf16"} if change == "options" else {}
+    if change == "source":
+        np.save(source.path / "imagenet256_features" / "0.npy", made.numbers(1, 4, 4, 4, seed=9))
+    elif change == "labels":
+        np.save(source.path / "imagenet256_labels" / "0.npy", np.array([4]))
+    read.clear()
+    imported(source.path, out, **options)
+    assert sum(read) == 45
+
+
+def test_what_was_begun_and_is_damaged_is_taken_as_far_as_it_is_whole(source, out, tmp_path, small_steps, stopped, read):
+    imported(source.path, tmp_path / "whole.beton")
+    stopped(8, source.path, out)
+    (begun,) = partial(out).glob("*.begun")
+    content = bytearray(begun.read_bytes())
+    content[BetonFile(tmp_path / "whole.beton")._columns["moments"][21]] ^= 1   # in the sixth batch
+    begun.write_bytes(content)
+    read.clear()
+    imported(source.path, out)
+    assert sum(read) == 45 - 20 and out.read_bytes() == (tmp_path / "whole.beton").read_bytes()
+
+
+def test_a_killed_import_goes_on(tmp_path, source, out, read):
+    """kill -9 while a slow source is read."""
+    for number in range(45):
+        np.save(source.path / "imagenet256_features" / f"{number}.npy", made.numbers(1, 4, 32, 32, seed=number))
+    imported(source.path, tmp_path / "whole.beton")
+    program = ("import time\nimport ditscale.data.begun as begun\nimport ditscale.data.latent_sources.files as files\nbegun.NOTE_BYTES = 1\n"
+               "files.BATCH_BYTES = 4 * 16384\nread = files.FolderFiles.read\n"
+               "def slow(self, number):\n    if 'features' in str(self.folder) and number:\n        time.sleep(0.05)\n"
+               "    if number == 30 and 'features' in str(self.folder):\n        print('reading', flush=True)\n        time.sleep(60)\n"
+               "    return read(self, number)\nfiles.FolderFiles.read = slow\nfrom ditscale.cli import main\n"
+               f"main(['data', 'import', {str(source.path)!r}, {str(out)!r}])\n")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as running:
+        assert any(line == "reading\n" for line in running.stdout)
+        time.sleep(0.2)
+        running.kill()
+    read.clear()
+    imported(source.path, out)
+    assert 0 < sum(read) < 45 and out.read_bytes() == (tmp_path / "whole.beton").read_bytes()
+
+
 def test_what_a_kill_left_goes_with_the_next(source, out):
     folder = out.with_name(f".{out.name}.partial")
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Commands about models and weights: models, convert, export, ema."""
+"""Commands about models and weights: models, convert, export, push, ema."""
 
 import click
 
@@ -70,24 +70,73 @@ def convert(source, target, like, heads):
     click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
+class Formats(click.Choice):
+    """The formats of an export, looked up when one is asked for."""
+
+    def __init__(self):
+        self.case_sensitive = True
+
+    def __getattr__(self, name):
+        if name != "choices":
+            raise AttributeError(name)
+        from ditscale.evaluation.export import FORMATS
+
+        return tuple(FORMATS)
+
+
+at_images = click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
+of_average = click.option("--average", metavar="NAME", default="ema", show_default=True,
+                          help="ema, ema-decay-0.999, ema-power-0.05 (what the run keeps), length-0.07, or masters: the last weights.")
+with_vae = click.option("--vae", metavar="NAME", help="Of diffusers' format: the autoencoder to put in, a folder or a name on the hub.")
+
+
 @main.command()
 @click.argument("run", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
-@click.option("--average", default="ema", show_default=True, metavar="NAME",
-              help="ema, ema-decay-0.999, ema-power-0.05 (what the run keeps), or masters: the last weights.")
-def export(run, target, images, average):
-    """Write a run's averaged weights for inference into TARGET.safetensors; training-only parts are left out."""
-    from pathlib import Path
+@at_images
+@of_average
+@click.option("--format", "form", type=Formats(), metavar="NAME",
+              help="safetensors, released (DiT's state dict) or diffusers.  [default: by TARGET's name: .safetensors, .pt, or else diffusers]")
+@with_vae
+def export(run, target, images, average, form, vae):
+    """Write a run's averaged weights for inference into TARGET; training-only parts are left out.
 
+    TARGET is a file, X.safetensors or X.pt, or a folder with a model card (README.md): how the model was trained, what that cost, its
+    scores with their passports. diffusers' folder is a DiTPipeline where the run is ddpm on latents, else the transformer alone.
+
+    \b
+    Examples:
+      ditscale export runs/study/run-id weights.safetensors
+      ditscale export runs/study/run-id my-dit --vae stabilityai/sd-vae-ft-ema
+      ditscale export runs/study/run-id my-mdt --format safetensors
+    """
+    from ditscale.evaluation.export import export as write
     from ditscale.rundir import RunDir
-    from ditscale.training.checkpoint.weights import pick_checkpoint, saved_average, write_weights
 
-    run = RunDir(run)
-    checkpoint = pick_checkpoint(run, images, average)
-    weights = saved_average(run, checkpoint, average)
-    count = write_weights(run, weights, Path(target), {"checkpoint": checkpoint.name, "average": average})
-    click.echo(f"{target}: {count:,} parameters, {average} of {checkpoint.name}")
+    click.echo("\n".join(write(RunDir(run), target, form, average=average, images=images, vae=vae)))
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.argument("repo")
+@click.option("--send", is_flag=True, help="Send it. Without, what would be sent is listed.")
+@click.option("--to-folder", metavar="DIR", type=click.Path(), help="Write it to this folder instead.")
+@click.option("--private", is_flag=True, help="Of a repository that is made for it.")
+@at_images
+@of_average
+@click.option("--format", "form", type=Formats(), metavar="NAME",
+              help="safetensors, released or diffusers.  [default: diffusers where it can hold the model, else safetensors]")
+@with_vae
+def push(run, repo, send, to_folder, private, images, average, form, vae):
+    """Export a run with its model card and send it to REPO (OWNER/NAME) on the Hugging Face hub; without --send only list what would be sent.
+
+    Needs pip install 'ditscale[hub]' and a login (hf auth login). No path and no host name of this machine is in what is sent.
+    """
+    from ditscale.evaluation.push import push as run_push
+    from ditscale.rundir import RunDir
+
+    run_push(RunDir(run), repo, send=send, to_folder=to_folder, private=private, form=form, average=average, images=images, vae=vae,
+             say=click.echo)
 
 
 @main.command()

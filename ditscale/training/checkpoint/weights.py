@@ -123,10 +123,13 @@ def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> d
     return {name: value.float() for name, value in total.items()}
 
 
-def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict) -> int:
+def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:
     """Write weights for inference with what made them in the file's header; returns the number of parameters.
 
     What only training calls is left out. A baseline's file is read by ``ditscale convert``.
+
+    Args:
+        config: for the header, in place of the run's own with its paths.
 
     Raises:
         UserError: the target exists or its folder does not.
@@ -135,14 +138,14 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
         raise UserError(f"{target} exists already; give another name")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
-    config = run_config(run)
-    model = build_model(config)
-    load_into(model, weights, config)
-    if config.objective.plain_dit:
+    own = run_config(run)
+    model = build_model(own)
+    load_into(model, weights, own)
+    if own.objective.plain_dit:
         save_model(model, target)
         return sum(p.numel() for p in model.parameters())
     kept = {name: p for name, p in weights.items() if name.split(".")[0] not in model.training_only}
-    header = {"run": json.dumps(run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
+    header = {"run": json.dumps(config or run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
     save_file({name: p.contiguous() for name, p in kept.items()}, target, metadata=header)
     return sum(p.numel() for p in kept.values())
 

@@ -1,0 +1,164 @@
+"""Writes a run's weights for inference, as a file or as a folder with a model card: safetensors, the released DiT layout, or diffusers."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+
+from ditscale.config import RunConfig
+from ditscale.data.vae import load_vae
+from ditscale.diffusion.ddpm_options import DdpmConfig
+from ditscale.errors import UserError, first_line
+from ditscale.evaluation.model_card import model_card, public_config
+from ditscale.evaluation.sampling.model import weights_at
+from ditscale.models.convert import save_model, to_diffusers
+from ditscale.models.dit import DiT
+from ditscale.objectives.from_config import build_model
+from ditscale.rundir import RunDir
+from ditscale.training.checkpoint.weights import load_into, pick_checkpoint, run_config, write_weights
+
+SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
+FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and how the name of a lone file ends
+CARD = "README.md"
+PIPELINE_CLASSES = 1000                                                        # DiTPipeline is written for ImageNet's
+BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}                    # our ddpm schedules: as diffusers calls them
+
+
+def export(run: RunDir, target, form: str | None = None, *, average: str = "ema", images: int | None = None,
+           vae: str | None = None) -> list[str]:
+    """Write an average of a checkpoint; what was written, in lines.
+
+    Args:
+        target: a file where its name ends as the format's do, else a folder with a model card.
+        form: one of ``FORMATS``; default: by the name, else diffusers.
+        average: ``ema``, ``masters``, ``length-0.07``, ...
+        images: the checkpoint at this number; default: the newest.
+        vae: of a diffusers folder: the autoencoder to put in, so that the folder is a whole pipeline.
+
+    Raises:
+        UserError: the model cannot be written so, the target exists, or there is no such checkpoint.
+    """
+    target = Path(target)
+    form = form or next((name for name, suffix in FORMATS.items() if suffix and target.suffix == suffix), DIFFUSERS)
+    config = run_config(run)
+    if target.exists():
+        raise UserError(f"{target} exists already; give another name")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target}: its folder does not exist")
+    if vae and form != DIFFUSERS:
+        raise UserError(f"--vae {vae} is for --format diffusers, which holds a pipeline; it is {form}")
+    _check(config, form)
+    checkpoint = pick_checkpoint(run, images, average)
+    weights, origin = weights_at(run, checkpoint, average), {"checkpoint": checkpoint.name, "average": average}
+    if form == SAFETENSORS and target.suffix == FORMATS[form]:
+        count = write_weights(run, weights, target, origin)
+        return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
+    if form == RELEASED and target.suffix == FORMATS[form]:
+        save_model(_model(config, weights), target)
+        return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}"]
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as aside:
+        folder = Path(aside) / "model"
+        folder.mkdir()
+        lines = _fill(run, config, weights, folder, form, origin, vae)
+        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines))
+        folder.rename(target)
+    return [f"{target}: {average} of {checkpoint.name}, with a model card", *lines]
+
+
+def format_for(config: RunConfig) -> str:
+    """The widest read format that can hold a run's model."""
+    try:
+        _check(config, DIFFUSERS)
+    except UserError:
+        return SAFETENSORS
+    return DIFFUSERS
+
+
+def _check(config: RunConfig, form: str) -> None:
+    """Refuse a format that has no such model, before anything is loaded."""
+    if form == SAFETENSORS:
+        return
+    what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
+    if not config.objective.plain_dit:
+        raise UserError(f"{what}, and this run's model is that of objective {config.objective.name}; --format safetensors holds it")
+    if config.model.block != "adaln_zero" or config.model.qk_norm:
+        raise UserError(f"{what}, and this run's model has {'QK-norm' if config.model.qk_norm else f'blocks {config.model.block}'}; "
+                        "--format safetensors holds it")
+    if form == DIFFUSERS and config.model.class_dropout_prob == 0:
+        raise UserError(f"{what} with a null class, and this run's model has none (model.class_dropout_prob 0); --format safetensors or released holds it")
+
+
+def _model(config: RunConfig, weights: dict[str, Tensor]) -> DiT:
+    model = build_model(config)
+    load_into(model, weights, config)
+    return model.eval()
+
+
+def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Path, form: str, origin: dict, vae: str | None) -> list[str]:
+    """Write a folder's files; what a user has to know of them, in lines."""
+    if form == SAFETENSORS:
+        (folder / "config.json").write_text(json.dumps(public_config(config), indent=2) + "\n")
+        write_weights(run, weights, folder / "model.safetensors", origin, config=public_config(config))
+        return []
+    model = _model(config, weights)
+    if form == RELEASED:
+        save_model(model, folder / "model.pt")
+        return [] if config.formulation.name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {config.formulation.name}"]
+    to_diffusers(model).save_pretrained(folder / "transformer")
+    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading, as the card shows"]
+    reason = _why_no_pipeline(config)
+    if reason and vae:
+        raise UserError(f"--vae {vae}: there is no DiTPipeline of this run, as {reason}; leave it out for the transformer alone")
+    if reason:
+        return [*lines, f"the transformer alone: no DiTPipeline, as {reason}"]
+    if config.data.classes != PIPELINE_CLASSES:
+        lines.append(f"DiTPipeline's null class is always {PIPELINE_CLASSES}, this model's {config.data.classes}: call it with guidance_scale=1")
+    return [*lines, _pipeline(config, folder, vae)]
+
+
+def _why_no_pipeline(config: RunConfig) -> str:
+    """Why DiTPipeline would make other images; empty where it makes these."""
+    data = config.data
+    if config.formulation.name != "ddpm":
+        return f"its schedulers are of ddpm, not of formulation {config.formulation.name}"
+    if data.channels in (1, 3) and not (config.imported and config.imported.latents):
+        return f"it decodes latents, and this model seems to make pixels of {data.channels} channels"
+    if any(data.latent_shift or ()) or len(data.latent_scale or (1,)) > 1:
+        return "it knows one scale of latents, without a shift"
+    return ""
+
+
+def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
+    """Write what makes the folder a ``DiTPipeline``; without an autoencoder the user gives one when it is loaded."""
+    import diffusers
+
+    assert isinstance(config.formulation, DdpmConfig)                          # see _why_no_pipeline
+    scheduler = diffusers.DDIMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=2e-2, beta_schedule=BETAS[config.formulation.schedule],
+                                        clip_sample=False, prediction_type="epsilon")
+    scheduler.save_pretrained(folder / "scheduler")
+    parts = {"transformer": ["diffusers", "DiTTransformer2DModel"], "scheduler": ["diffusers", "DDIMScheduler"], "vae": [None, None]}
+    scale = config.data.latent_scale
+    said = "a DiTPipeline without an autoencoder: pass vae= when it is loaded" + (f", of scaling_factor {scale[0]:g}" if scale else "")
+    if vae:
+        model = load_vae(vae, "cpu").model
+        if type(model).__name__ != "AutoencoderKL" or model.config.get("shift_factor"):
+            raise UserError(f"--vae {vae}: DiTPipeline takes an AutoencoderKL without a shift_factor; leave it out, and decode yourself")
+        if scale:
+            model.register_to_config(scaling_factor=scale[0])
+        try:
+            model.save_pretrained(folder / "vae")
+        except OSError as error:
+            raise UserError(f"{folder}: the autoencoder cannot be written: {first_line(error)}") from None
+        parts["vae"], said = ["diffusers", "AutoencoderKL"], "a whole DiTPipeline"
+    index = {"_class_name": "DiTPipeline", "_diffusers_version": diffusers.__version__, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return said
+
+
+def copy_to(folder: Path, target: Path) -> None:
+    """An exported folder to a place that must not exist yet."""
+    if target.exists():
+        raise UserError(f"{target} exists already; give another name")
+    shutil.copytree(folder, target)

@@ -61,14 +61,19 @@ def _short(seed: int, positions: Tensor, streams: dict[str, tuple[Normal | Unifo
     if not streams:
         return {}
     blocks = [count for _, count in streams.values()]
-    block = np.concatenate([np.arange(count) for count in blocks]).view(np.uint64)[None]
-    key = np.concatenate([np.full(count, stream_key(name), np.uint64) for name, count in zip(streams, blocks)])[None]
     if positions.device.type == "cpu":
+        block = np.concatenate([np.arange(count) for count in blocks]).view(np.uint64)[None]
+        key = np.concatenate([np.full(count, stream_key(name), np.uint64) for name, count in zip(streams, blocks)])[None]
         words = torch.from_numpy(philox(seed, key, block, positions.numpy().view(np.uint64)[:, None]).view(np.int64))
-    else:
-        there_key, there_block = (torch.from_numpy(a.view(np.int64)).to(positions.device) for a in (key, block))
-        words = philox(seed, there_key, there_block, positions[:, None])
+    else:                                                                      # made there: a copy from the host would wait for the device
+        words = philox(seed, *_counters({name: count for name, (_, count) in streams.items()}, positions.device), positions[:, None])
     return {name: _shaped(part.flatten(1), spec) for (name, (spec, _)), part in zip(streams.items(), words.split(blocks, dim=1))}
+
+
+def _counters(blocks: dict[str, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Keys and block numbers (1, all blocks) of streams with so many blocks each."""
+    keys = [torch.full((count,), _signed(stream_key(name)), dtype=torch.long, device=device) for name, count in blocks.items()]
+    return torch.cat(keys)[None], torch.cat([torch.arange(count, dtype=torch.long, device=device) for count in blocks.values()])[None]
 
 
 def _long(seed: int, name: str, spec: Normal | Uniform, positions: Tensor, blocks: int) -> Tensor:
@@ -142,6 +147,14 @@ def _values(spec: Normal | Uniform) -> int:
 
 def _per_block(spec: Normal | Uniform) -> int:
     return 8 if isinstance(spec, Normal) else 4
+
+
+def whole(uniform: Tensor, count: "int | Tensor") -> Tensor:
+    """``floor(uniform * count)`` without rounding, int64, for fp32 in [0, 1) and counts up to 2^22; below ``count``, and no fp64 is needed.
+
+    What lies below 2^-40 is cut off: a number that has such digits is so small that its product is below 1.
+    """
+    return (uniform * 2.0**40).long() * count >> 40
 
 
 def _uniform(words: Tensor) -> Tensor:

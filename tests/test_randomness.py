@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ditscale.randomness import Normal, Uniform, draw, philox, stream_key
+from ditscale.randomness import Normal, Uniform, _counters, draw, philox, stream_key, whole
 
 STREAMS = {"noise": Normal((3, 5)), "level": Uniform(), "mask": Uniform(7)}
 
@@ -75,3 +75,18 @@ def test_golden_values():
 
 
 GOLDEN = [[0.79962248, 0.38568929], [-2.0812963, -0.82650352]]
+
+
+def test_a_gpu_counts_as_a_cpu_does():
+    key, block = _counters({"noise": 2, "level": 1, "mask": 3}, torch.device("cpu"))
+    wanted = np.array([[stream_key(name) for name in ("noise", "noise", "level", "mask", "mask", "mask")]], np.uint64)
+    assert (key.numpy().view(np.uint64) == wanted).all() and block.tolist() == [[0, 1, 0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("largest", [1.0, 2.0**-10, 2.0**-30, 2.0**-60])
+def test_whole_numbers_are_the_floor_of_the_exact_product(largest):
+    """In fp64 a product of fp32 and a count is exact; a GPU may have no fp64."""
+    uniform, counts = torch.rand(10**5).clamp(max=1 - 2.0**-24) * largest, torch.randint(0, 1001, (10**5,))
+    for count in (10, 1000, counts):
+        assert torch.equal(whole(uniform, count), (uniform.double() * count).long())
+    assert whole(torch.tensor([0.0, 1 - 2.0**-24]), 2**22).tolist() == [0, 2**22 - 1]

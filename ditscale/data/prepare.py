@@ -60,7 +60,9 @@ class Latents:
             latents = mean + std * draws["latent draw"]
         else:
             latents = from_bits(raw[:, 0], self.bits)
-        return (latents - self.shift.to(raw.device)) * self.scale.to(raw.device)
+        if self.shift.device != raw.device:                                    # once: a copy from the host waits for the device
+            self.shift, self.scale = self.shift.to(raw.device), self.scale.to(raw.device)
+        return (latents - self.shift) * self.scale
 
 
 def make_prepare(data) -> Pixels | Latents:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ditscale.diffusion.ddpm_options import CLEAN, TRAIN_STEPS, DdpmFacts
 from ditscale.diffusion.formulation import per_image, wide
+from ditscale.randomness import whole
 
 NATS_PER_BIT = math.log(2.0)
 
@@ -65,7 +66,7 @@ class Ddpm(DdpmFacts):
         self._tables: dict[tuple, Tensor] = {}
 
     def level(self, uniform: Tensor) -> Tensor:
-        return (uniform.double() * TRAIN_STEPS).long()
+        return whole(uniform, TRAIN_STEPS)
 
     def at(self, name: str, t: Tensor) -> Tensor:
         """A quantity of the whole chain at timesteps t (B,), (B, 1, 1, 1) fp32; the table moves to the device once."""

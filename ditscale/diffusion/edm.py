@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.edm_options import EdmFacts
-from ditscale.diffusion.formulation import per_image, wide
+from ditscale.diffusion.formulation import normal_quantile, per_image, wide
 
 
 class Edm(EdmFacts):
@@ -34,8 +34,7 @@ class Edm(EdmFacts):
         return self.sigma_max
 
     def level(self, uniform: Tensor) -> Tensor:
-        """The inverse normal CDF of the middle of each draw's cell (draws are multiples of 2^-24): never 0, never 1."""
-        return torch.exp(self.p_mean + self.p_std * torch.special.ndtri(uniform.double() + 2.0**-25)).float()
+        return torch.exp(self.p_mean + self.p_std * normal_quantile(uniform)).float()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t

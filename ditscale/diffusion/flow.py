@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ditscale.diffusion.flow_options import FlowFacts
-from ditscale.diffusion.formulation import per_image, wide
+from ditscale.diffusion.formulation import normal_quantile, per_image, wide
 
 HALF_PI = math.pi / 2
 
@@ -35,7 +35,7 @@ class Flow(FlowFacts):
     def level(self, uniform: Tensor) -> Tensor:
         if self.t_distribution == "uniform":
             return uniform
-        return torch.sigmoid(self.logit_mean + self.logit_std * torch.special.ndtri(uniform.double() + 2.0**-25)).float()
+        return torch.sigmoid(self.logit_mean + self.logit_std * normal_quantile(uniform)).float()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.interpolant == "linear":

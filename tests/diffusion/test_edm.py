@@ -8,6 +8,7 @@ import torch
 
 from ditscale.diffusion.edm import Edm
 from ditscale.diffusion.edm_options import edm_levels
+from ditscale.diffusion.formulation import normal_quantile, quantile_in_fp32
 
 
 def test_preconditioning_and_loss_by_hand():
@@ -50,6 +51,16 @@ def test_levels_are_log_normal():
     assert logs.mean().item() == pytest.approx(-1.2, abs=0.01) and logs.std().item() == pytest.approx(1.2, abs=0.01)
     ends = Edm().level(torch.tensor([0.0, 1 - 2.0**-24]))
     assert torch.isfinite(ends.log()).all() and ends[0] < 0.01 < 50 < ends[1]
+
+
+def test_levels_of_a_gpu_are_those_of_a_cpu_to_their_last_digits(monkeypatch):
+    """A GPU takes the quantile in fp32; every cell of both ends, and many between."""
+    ends = torch.arange(2**16).float() * 2.0**-24
+    uniform = torch.cat([ends, 1 - 2.0**-24 - ends, torch.rand(10**5), torch.tensor([0.5, 0.5 - 2.0**-24])])
+    on_cpu, quantile = Edm().level(uniform), quantile_in_fp32(uniform)
+    assert (quantile.double() - normal_quantile(uniform)).abs().max() < 1e-6 and quantile.dtype is torch.float32
+    monkeypatch.setattr("ditscale.diffusion.edm.normal_quantile", quantile_in_fp32)
+    assert torch.allclose(Edm().level(uniform), on_cpu, rtol=3e-6, atol=0)
 
 
 def test_schedule():

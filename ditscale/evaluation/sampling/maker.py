@@ -108,7 +108,7 @@ class ImageMaker:
             return positions % classes
         if kind == "random":
             drawn = randomness.draw(seed, positions, {"sampling label": randomness.Uniform()})["sampling label"][:, 0]
-            return (drawn.double() * classes).long()                           # in fp64 the product stays below ``classes``
+            return randomness.whole(drawn, classes)
         return torch.full_like(positions, kind)
 
     def passport(self) -> dict:

@@ -15,7 +15,7 @@ from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.discriminative.assignment import RunningMean, entropy, sinkhorn
 from ditscale.objectives.objective import CleanBatch, Noised, Objective, Terms
 from ditscale.objectives.variant import kept_tokens
-from ditscale.randomness import Normal, Uniform
+from ditscale.randomness import Normal, Uniform, whole
 
 SETTLED = 0.1                                                                  # share of training before collapse is judged
 UNIFORM, ONE_PROTOTYPE = 0.99, 0.05                                            # entropies, as shares of the largest possible
@@ -126,5 +126,5 @@ def lower_level(formulation: Formulation, rule: str, t: Tensor, uniform: Tensor,
     if rule == "same":
         return t
     share = {"sigma_min": torch.zeros_like(uniform), "uniform_below": uniform, "ratio": torch.full_like(uniform, ratio)}[rule]
-    lower = (share.double() * t).clamp(min=formulation.cleanest)
+    lower = (share * t if t.is_floating_point() else whole(share, t)).clamp(min=formulation.cleanest)
     return torch.minimum(lower.to(t.dtype), t)

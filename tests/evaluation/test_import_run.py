@@ -19,6 +19,8 @@ from ditscale.studies.table.ledger import collect
 from ditscale.training.checkpoint.checkpoint import load_ema
 from ditscale.training.checkpoint.weights import run_config
 
+pytestmark = pytest.mark.filterwarnings("error:.*meta parameter")         # of a model without numbers: users would see hundreds
+
 SIZES = {"input_size": 8, "patch_size": 4, "in_channels": 1, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 10}
 
 

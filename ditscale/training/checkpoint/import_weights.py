@@ -30,7 +30,7 @@ from ditscale.objectives.from_config import build_model
 from ditscale.rundir import DONE, RunDir, write_json
 from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint.folders import images_of, new_folder
-from ditscale.training.checkpoint.weights import load_into
+from ditscale.training.checkpoint.weights import check_weights
 from ditscale.training.ema.profiles import MAIN
 
 UNSTATED: dict[str, Any] = {"train": True, "resources": True, "seed": True, "data": {"name", "path"}}  # of a config: what is not known
@@ -93,7 +93,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
     config = resolve(values, source)
     weights = {name: value.detach().float().contiguous().clone() for name, value in translated.weights.items()}
     with torch.device("meta"):                                                 # names and shapes, without the numbers
-        load_into(build_model(config), weights, config)
+        check_weights(build_model(config), weights, config)
     facts = {"like": like, "like_by": like_by, "heads_by": heads_by, "file": Path(path).name, "file_sha256": file_sha256(Path(path)),
              "part": file.part or None, "is_average": file.is_average, "sampling_source": peer.source,
              "script": {name: value for name, value in file.args.items() if _is_kept(name, value)},

@@ -72,7 +72,13 @@ def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]
 
 
 def load_into(model, weights: dict[str, Tensor], config: RunConfig) -> None:
-    """Put weights by name into a model built from a run's config.
+    """Put weights by name into a model built from a run's config. Raises UserError as ``check_weights``."""
+    check_weights(model, weights, config)
+    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
+
+
+def check_weights(model, weights: dict[str, Tensor], config: RunConfig) -> None:
+    """Whether weights are those of a model built from a run's config; it may be on the meta device.
 
     Raises:
         UserError: a parameter is not among them, or has another shape: run.json is of another model than the checkpoint.
@@ -84,7 +90,6 @@ def load_into(model, weights: dict[str, Tensor], config: RunConfig) -> None:
     for name, parameter in model.named_parameters():
         if weights[name].shape != parameter.shape:
             raise UserError(f"{is_what}: {name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
-    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
 
 
 def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor], float]:

@@ -205,6 +205,7 @@ class ImportedConfig(Section):
 
 class ResourcesConfig(Section):
     accelerators_per_run: Count = Field(default=1, gt=0, le=1_000_000)         # ranks: GPUs, or CPU processes
+    runs_per_accelerator: Count = Field(default=1, gt=0, le=1_000)             # runs that share a GPU, or the GPUs of a run, at a time
     micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "zero1"                                                   # the strategy: zero0 to zero3, or a DeepSpeed JSON

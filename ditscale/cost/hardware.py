@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class Machine:
     @property
     def threads_per_device(self) -> int:
         return max(1, (os.cpu_count() or 1) // self.devices)
+
+    def shared_by(self, runs: int) -> "Machine":
+        """What each of so many runs has of it, that share its devices."""
+        return replace(self, peak_flops=self.peak_flops / runs, memory_bytes=self.memory_bytes // runs)
 
 
 def this_machine() -> Machine:

@@ -23,7 +23,8 @@ def fit_micro_batch(config: RunConfig, world: "World") -> RunConfig:
     if config.resources.micro_batch != "auto":
         return config
 
-    return with_micro_batch(config, largest_that_fits(config, int(USABLE * world.least(_memory_bytes(world)))))
+    usable = USABLE * world.least(_memory_bytes(world)) / config.resources.runs_per_accelerator
+    return with_micro_batch(config, largest_that_fits(config, int(usable)))
 
 
 def with_micro_batch(config: RunConfig, micro_batch: int) -> RunConfig:

@@ -11,6 +11,7 @@ Over the socket, a message each: from the launcher, with the run's open log,
 and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork, ``{"ended": 17, "code": 0}`` after each end.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -42,8 +43,8 @@ ALONE = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE
 PAUSE = 0.02                                                                   # seconds between looks at who has ended
 
 
-def main(descriptor: str) -> int:
-    """The exit code: of the server, and in a child of its run."""
+def main(descriptor: str, blank: str) -> int:
+    """The exit code: of the server, and in a child of its run. ``blank`` keeps room for a child's name in ps."""
     worker.outlive_readers()
     worker.quiet_torch()
     with socket.socket(fileno=int(descriptor)) as channel:
@@ -125,6 +126,7 @@ def become(request: dict, log: int, parent: int) -> None:
 
     os.setsid()
     die_with_parent()
+    _show_in_ps([sys.executable, "-u", "-m", worker.__name__, *request["words"]])
     if os.getppid() != parent:                                                 # died before that was asked for
         os.kill(os.getpid(), signal.SIGTERM)
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
@@ -141,6 +143,13 @@ def become(request: dict, log: int, parent: int) -> None:
         print(f"$ {request['said']}\na fresh process, as a GPU was touched in process {parent}", flush=True)
         os.execv(sys.executable, [sys.executable, "-u", "-m", worker.__name__, *request["words"]])
     print(f"$ {request['said']}\nforked from process {parent}, which has PyTorch and DeepSpeed loaded", flush=True)
+
+
+def _show_in_ps(words: list[str]) -> None:
+    """Linux: these words as the process's command, as far as there is room where the kernel reads it."""
+    first, last = (int(field) for field in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    if first and (room := last - first) > 0:                                   # zeros where the kernel does not say
+        ctypes.memmove(first, "\0".join(words).encode()[:room - 1].ljust(room, b"\0"), room)
 
 
 if __name__ == "__main__":

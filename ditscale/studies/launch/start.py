@@ -13,6 +13,7 @@ from ditscale.studies.launch.launch import is_complete, launch, run_record, to_r
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import DEFAULT, LOCAL, MODULES, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Places, Queue, SiteSettings
+from ditscale.studies.launchers.sharing import check_alone
 from ditscale.studies.plan.plan import check_limits, plan_rows
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
@@ -39,6 +40,8 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
     _check_choice(launcher, site, kind, site_path)
     chosen = launcher_of(kind)
     check_inputs(runs)
+    if kind != LOCAL:
+        check_alone(runs, kind)
     machine = this_machine()
     if spec.limits:
         check_limits(spec, plan_rows(runs, machine))

@@ -8,6 +8,7 @@ from ditscale.errors import UserError
 from ditscale.rundir import DONE
 from ditscale.studies.launchers.process import Command, deepspeed, worker_arguments, worker_words
 from ditscale.studies.launchers.protocol import Places
+from ditscale.studies.launchers.sharing import runs_per_accelerator
 from ditscale.studies.launchers.warm import ForkServer, WarmCommand, can_fork
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
@@ -45,9 +46,10 @@ class ThisMachine:
     """
 
     def __init__(self, machine: Machine, runs: list[PlannedRun], server: ForkServer | None = None):
-        self.machine, self.server, at_once = machine, server, slots(machine, runs)
-        per_run = max(1, machine.devices // at_once)
-        self.places = [tuple(range(i * per_run, (i + 1) * per_run)) for i in range(at_once)]
+        self.machine, self.server, self.sharing = machine, server, runs_per_accelerator(machine, runs)
+        apart = slots(machine, runs) // self.sharing
+        per_run = max(1, machine.devices // apart)
+        self.places = [tuple(range(i * per_run, (i + 1) * per_run)) for i in range(apart)] * self.sharing
 
     def command(self, planned: PlannedRun, devices: tuple[int, ...], evaluates: bool) -> Command | WarmCommand:
         """For a run on these devices."""
@@ -62,7 +64,7 @@ class ThisMachine:
         where = ("--num_accelerators", str(ranks))
         if self.machine.kind == "gpu":
             where = ("--include", "localhost:" + ",".join(map(str, devices[:ranks])))
-        threads = max(1, len(devices) * self.machine.threads_per_device // ranks)
+        threads = max(1, len(devices) * self.machine.threads_per_device // (ranks * self.sharing))
         environment = {"OMP_NUM_THREADS": str(threads)}
         if self.machine.kind == "cpu" and "DS_ACCELERATOR" not in os.environ:
             environment["DS_ACCELERATOR"] = "cpu"
@@ -70,8 +72,12 @@ class ThisMachine:
 
 
 def slots(machine: Machine, runs: list[PlannedRun]) -> int:
-    """How many runs go at once."""
+    """How many runs go at once.
+
+    Raises:
+        UserError: one needs more GPUs than there are, or so many do not fit into one.
+    """
     ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
     if machine.kind == "gpu" and ranks > machine.devices:
         raise UserError(f"resources.accelerators_per_run is {ranks} but this machine has {machine.devices} GPU(s)")
-    return max(1, machine.devices // ranks)
+    return max(1, machine.devices // ranks) * runs_per_accelerator(machine, runs)

@@ -19,6 +19,7 @@ from ditscale.studies.launchers.process import Command, Process, die_with_parent
 MODULE = "ditscale.studies.launch.fork_server"
 MESSAGE = 1 << 16                                                              # bytes of one, at most: the words of one run
 FORKABLE = ("cpu", "cuda")                                                     # DeepSpeed's accelerators; a fork of others was not tried
+TITLE = 256                                                                    # letters that ps may show of a run's command
 NVML = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}                                  # PyTorch looks for GPUs without making a context
 
 
@@ -73,7 +74,7 @@ class ForkServer:
         self.environment = environment
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            self.process = subprocess.Popen([sys.executable, "-u", "-m", MODULE, str(other.fileno())], pass_fds=(other.fileno(),),
+            self.process = subprocess.Popen([sys.executable, "-u", "-m", MODULE, str(other.fileno()), " " * TITLE], pass_fds=(other.fileno(),),
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                             env={**environment, **NVML}, start_new_session=True, preexec_fn=die_with_parent)
         try:

@@ -55,11 +55,12 @@ class PlanRow:
     strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
     phase: str | None
     recipe: str                                                                # runs of one recipe differ in the seed alone
+    runs_per_accelerator: int                                                  # that share the ranks' devices
 
     @property
     def accelerator_hours(self) -> float:
         """That are left to be spent."""
-        return self.seconds_left * self.ranks / 3600
+        return self.seconds_left * self.ranks / self.runs_per_accelerator / 3600
 
 
 def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
@@ -71,6 +72,7 @@ def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe]
 def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None) -> PlanRow:
     config, card, status = planned.config, run_card(planned.config), planned.run.status()
     ranks, images_seen = config.resources.accelerators_per_run, status["images_seen"]
+    machine = machine.shared_by(config.resources.runs_per_accelerator)         # a forecast: no faster than one after the other
     left = config.train.images - images_seen
     fitted = fit(config, machine)
     sent = read(config.resources.deepspeed) if ranks > 1 else Sharding()
@@ -92,7 +94,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
                    training_flops(config, config.train.images), evaluation_flops, config.train.images, images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
-                   planned.phase, config.recipe())
+                   planned.phase, config.recipe(), config.resources.runs_per_accelerator)
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:

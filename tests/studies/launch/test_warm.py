@@ -136,6 +136,8 @@ def test_a_run_that_is_killed_takes_nothing_along(study, server):
     dies, lives = (ActiveRun(planned, place, places) for planned, place in zip(runs, places.places))
     wait_for(lambda: all(one.run.status()["images_seen"] for one in (dies, lives)))
     assert dies.run.status()["pid"] == dies.process.pid and dies.run.is_locked()
+    with open(f"/proc/{dies.process.pid}/cmdline") as command:
+        assert str(dies.run.path) in command.read().split("\0")
     os.kill(dies.process.pid, signal.SIGKILL)
     wait_for(dies.poll)
     status = dies.run.status()

@@ -2,22 +2,24 @@
 
 A version goes up when older code would misread the file; a field that older code can ignore does not need it. Older files are
 read, newer ones refused in one line. The field is in no hash: not in a run's id, a passport or a data set's content.
+
+Data manifests are of version 2 where ditscale 0.2.0 would misread them: latents with facts that it does not know. Others stay of version 1.
 """
 
 from ditscale.errors import UserError
 
 KEY = "format"
 RECORD, STATUS, STATE, MANIFEST, LINE, JOB = "run.json", "status.json", "state.json", "data manifest", "JSON lines", "job record"
-VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 1, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
+VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
 
 
 class NewerFormat(UserError):
     """A file that a later ditscale wrote. It is not damaged: it is never passed over, and never written anew."""
 
 
-def stamped(kind: str, values: dict) -> dict:
-    """The values of a file with its version in front."""
-    return {KEY: VERSIONS[kind], **{name: value for name, value in values.items() if name != KEY}}
+def stamped(kind: str, values: dict, version: int | None = None) -> dict:
+    """The values of a file with its version in front: this ditscale's, or an older one that says all that is in it."""
+    return {KEY: version or VERSIONS[kind], **{name: value for name, value in values.items() if name != KEY}}
 
 
 def check_format(kind: str, values, where) -> None:

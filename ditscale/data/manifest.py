@@ -83,9 +83,17 @@ def manifest_path(beton_path) -> Path:
 
 def write_manifest(beton_path, manifest: Manifest) -> None:
     try:
-        write_json(manifest_path(beton_path), stamped(MANIFEST, asdict(manifest)))
+        write_json(manifest_path(beton_path), stamped(MANIFEST, asdict(manifest), _version(manifest)))
     except OSError as error:
         raise UserError(f"{manifest_path(beton_path)}: cannot be written: {error.strerror}") from None
+
+
+def _version(manifest: Manifest) -> int:
+    """1 where ditscale 0.2.0 reads it right: pixels, and latents of mean and std with one scale and shift, both ways, not yet applied."""
+    encoder = manifest.encoder
+    is_first = encoder is None or (encoder["has_std"] and "format" not in encoder and
+                                   not isinstance(encoder["scaling_factor"], list) and not isinstance(encoder["shift_factor"], list))
+    return 1 if is_first else 2
 
 
 def manifest_if_any(beton_path) -> Manifest | None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from ditscale.cli import main
 from ditscale.config import resolve
-from ditscale.formats import MANIFEST, VERSIONS, NewerFormat
+from ditscale.formats import MANIFEST, RECORD, VERSIONS, NewerFormat
 from ditscale.rundir import RunDir, read_lines
 from ditscale.tensorfile import file_sha256
 
@@ -39,8 +39,9 @@ def rewritten(path, change):
     path.write_text(json.dumps(change(json.loads(path.read_text())), indent=2) + "\n")
 
 
-def later(values):
-    return {**values, "format": VERSIONS[MANIFEST] + 1}
+def later(values, kind=RECORD):
+    """Of the version after this ditscale's; all kinds but manifests are of one."""
+    return {**values, "format": VERSIONS[kind] + 1}
 
 
 def plain(values):
@@ -132,11 +133,28 @@ def test_a_later_line_is_refused(first, name):
 
 def test_a_later_manifest_is_refused_and_not_built_over(first):
     manifest = Path("data/digits/train.json")
-    rewritten(manifest, later)
+    rewritten(manifest, lambda values: later(values, MANIFEST))
     before = manifest.read_bytes()
     ditscale("data", "inspect", "data/digits/train.beton", refused="train.json")
     ditscale("data", "build", "digits", "data/digits", refused="train.json")
     assert manifest.read_bytes() == before
+
+
+def test_manifests_are_of_the_oldest_version_that_says_all(pixels, latents, latent_files, vae_folders, tmp_path):
+    """ditscale 0.2.0 would apply scale and shift of imported latents twice, and calls numbers per channel damage."""
+    from ditscale.data.encode import encode
+    from ditscale.data.importing import import_latents
+    from ditscale.data.vae import load_vae
+
+    def version(path):
+        return json.loads(path.with_suffix(".json").read_text())["format"]
+
+    assert version(pixels) == version(latents) == 1                            # as 0.2.0 wrote them
+    encode(pixels, tmp_path / "tiny.beton", load_vae(vae_folders["tiny"], "cpu"), say=lambda line: None)
+    source = latent_files.make("edm2", tmp_path)
+    import_latents(source.path, tmp_path / "edm2.beton", say=lambda line: None, **source.options)
+    assert version(tmp_path / "tiny.beton") == version(tmp_path / "edm2.beton") == VERSIONS[MANIFEST] == 2
+    ditscale("data", "inspect", tmp_path / "edm2.beton", "--verify")
 
 
 def test_training_resumes_a_run_of_the_first_form_and_refuses_a_later_one(digits_values, repository, tmp_path):

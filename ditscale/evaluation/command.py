@@ -14,7 +14,7 @@ from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.scoring import Scorer
-from ditscale.evaluation.settings import read, sweep
+from ditscale.evaluation.settings import placed, read, sweep
 from ditscale.ranks import World, join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
@@ -29,7 +29,7 @@ def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, wh
     Raises:
         UserError: settings or checkpoints that are not there, or do not go together.
     """
-    configs = sweep(run_config(run), overrides)
+    configs = sweep(*placed(run_config(run), overrides))
     pick_checkpoint(run, images)                                               # an error where there is none
     scorers: dict[tuple, Scorer] = {}
     lines = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ditscale.config import MeasureConfig, ValidationConfig
+from ditscale.config import EvaluationConfig, MeasureConfig, ValidationConfig
 from ditscale.errors import UserError
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
@@ -75,6 +75,9 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
 
     run, lines = RunDir(target), []
     config = run_config(run)
+    if config.imported and config.evaluation is None:
+        sampling = config.imported.sampling                                    # of which the average counts
+        config = config.model_copy(update={"evaluation": EvaluationConfig.model_construct(**dict(sampling), validation=None)})
     if config.evaluation is None:
         raise UserError(f"{run.record} has no section evaluation, which says the average whose loss is taken; give its spec one")
     stated = config.evaluation.validation.model_dump() if config.evaluation.validation else {}
@@ -87,9 +90,10 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
     with join_ranks() as world:
         validation = Validation(config, world)
         for checkpoint in world.agree(_chosen(run, images, whole, config.evaluation.average) if world.is_main else None):
-            if world.agree(validation.line(run, images_of(checkpoint))) is None:
+            seen = images_known(config, checkpoint)
+            if world.agree(validation.line(run, seen)) is None:
                 validation.evaluate(run, checkpoint)
-            if line := validation.line(run, images_of(checkpoint)):
+            if line := validation.line(run, seen):
                 lines.append(line)
     return lines if world.is_main else []
 

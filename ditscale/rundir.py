@@ -6,6 +6,7 @@
       run.json       identity and resolved config, cost card, environment
       status.json    state, images seen, host, process, reason, warning; how often it failed and the log's last lines then
       metrics.jsonl  one line a log interval, and at each checkpoint     evals.jsonl  one line an evaluation
+      data.json      the manifest of the training data, so that images can be made where the data is not
       checkpoints/   samples/   tb/   log.txt   lock   mirror.json (what ``ditscale mirror`` sent)
 """
 
@@ -90,6 +91,7 @@ class RunDir:
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tb"
         self.mirror = self.path / "mirror.json"
+        self.manifest = self.path / "data.json"
 
     @property
     def run_id(self) -> str:

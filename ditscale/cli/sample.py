@@ -36,15 +36,16 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     """
     from ditscale.config import parse_override
     from ditscale.evaluation.sampling.sampleset import sample_set, settings_of
+    from ditscale.evaluation.settings import placed
     from ditscale.training.checkpoint.weights import run_config
 
     with as_run(run, like, heads, f"ditscale sample {run} {out} --images {images}") as found:
-        config = run_config(found)
+        config, overrides = placed(run_config(found), overrides)
         settings = settings_of(config, dict(map(parse_override, overrides)), run)
         if seed is None:
             seed = config.evaluation.seed if config.evaluation else 0
         broken = sample_set(found, out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,
-                            say=click.echo)
+                            config=config, say=click.echo)
     if broken:
         click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the "
                    f"first is image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)

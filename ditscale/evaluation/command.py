@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from ditscale.config import MeasureConfig, ValidationConfig
+from ditscale.config import EvaluationConfig, MeasureConfig, ValidationConfig
 from ditscale.errors import UserError
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.scoring import Scorer
-from ditscale.evaluation.settings import read, sweep
+from ditscale.evaluation.settings import placed, read, sweep
 from ditscale.ranks import World, join_ranks
 from ditscale.rundir import RunDir, append_line
 from ditscale.section import validate
@@ -29,7 +29,7 @@ def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, wh
     Raises:
         UserError: settings or checkpoints that are not there, or do not go together.
     """
-    configs = sweep(run_config(run), overrides)
+    configs = sweep(*placed(run_config(run), overrides))
     pick_checkpoint(run, images)                                               # an error where there is none
     scorers: dict[tuple, Scorer] = {}
     lines = []
@@ -75,6 +75,9 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
 
     run, lines = RunDir(target), []
     config = run_config(run)
+    if config.imported and config.evaluation is None:
+        sampling = config.imported.sampling                                    # of which the average counts
+        config = config.model_copy(update={"evaluation": EvaluationConfig.model_construct(**dict(sampling), validation=None)})
     if config.evaluation is None:
         raise UserError(f"{run.record} has no section evaluation, which says the average whose loss is taken; give its spec one")
     stated = config.evaluation.validation.model_dump() if config.evaluation.validation else {}
@@ -87,9 +90,10 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
     with join_ranks() as world:
         validation = Validation(config, world)
         for checkpoint in world.agree(_chosen(run, images, whole, config.evaluation.average) if world.is_main else None):
-            if world.agree(validation.line(run, images_of(checkpoint))) is None:
+            seen = images_known(config, checkpoint)
+            if world.agree(validation.line(run, seen)) is None:
                 validation.evaluate(run, checkpoint)
-            if line := validation.line(run, images_of(checkpoint)):
+            if line := validation.line(run, seen):
                 lines.append(line)
     return lines if world.is_main else []
 

@@ -21,7 +21,7 @@ from ditscale.evaluation.sampling.model import weights_at
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.validation import Validation
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, append_line
+from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
@@ -101,16 +101,12 @@ class Evaluator:
             return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
         seconds = time.perf_counter() - started
-        line = {
+        Trackers(run).log_evaluation({
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
             "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
             "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
             "sampling_flops": sampling_flops(self.config) * settings.samples,
-            "accelerator_hours": seconds * self.world.size / 3600}
-        if images_seen is None:
-            append_line(run.evals, line)                                       # no tracker has a place for it
-        else:
-            Trackers(run).log_evaluation(line)
+            "accelerator_hours": seconds * self.world.size / 3600})
         print(self._words(images_seen, scores, nan_images), flush=True)
         if warning := self.scorer.warning(settings.samples, scores):
             print(f"warning: {warning}", file=sys.stderr, flush=True)

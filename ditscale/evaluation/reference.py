@@ -54,6 +54,8 @@ def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -
     Raises:
         UserError: it cannot be read, or its statistics come from other features.
     """
+    if not Path(path).exists():
+        raise UserError(f"reference_path {path}: no such file or folder; give another with reference_path=PATH")
     if is_statistics(path):
         reference = read_statistics(path, metric_name(extractor.name))
         check_features(path, reference, extractor)

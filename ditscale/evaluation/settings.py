@@ -4,7 +4,9 @@ import itertools
 
 from ditscale.config import EvaluationConfig, RunConfig, parse_override, resolve
 from ditscale.errors import UserError, did_you_mean
+from ditscale.training.checkpoint.weights import with_data
 
+DATA_PATH = "data.path"                                                        # of a run that is not where its data is
 # Keys whose values are single, so that a list of them is a sweep.
 SWEPT = ("seed", "guidance_scale", "guidance_power", "guidance_schedule", "guidance_channels", "sampler", "sampling_steps", "eta",
          "churn", "sde_diffusion", "sde_norm", "sde_last", "heun_last", "rounding", "average", "samples", "labels")
@@ -21,6 +23,16 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
     axes = read(overrides)
     return [resolve({**values, "evaluation": {**stated, **dict(zip(axes, chosen))}}, "evaluate")
             for chosen in itertools.product(*axes.values())]
+
+
+def placed(config: RunConfig, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[str, ...]]:
+    """The run's config with the override ``data.path``, where there is one, and the other overrides."""
+    at = [text for text in overrides if text.partition("=")[0].strip() == DATA_PATH]
+    if at and config.imported:
+        raise UserError(f"'{at[0]}': the weights are imported, and no data is read")
+    for text in at:
+        config = with_data(config, parse_override(text)[1])
+    return config, tuple(text for text in overrides if text not in at)
 
 
 def read(overrides: tuple[str, ...]) -> dict[str, list]:

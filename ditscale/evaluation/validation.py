@@ -34,13 +34,14 @@ from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import BUCKETS, IN_BUCKETS, LOSS, SPREAD
 from ditscale.evaluation.passport import Passport
-from ditscale.evaluation.sampling.maker import averaged
+from ditscale.evaluation.sampling.maker import average_of
 from ditscale.evaluation.sampling.model import frozen_model, weights_at
 from ditscale.objectives.from_config import make_objective
 from ditscale.objectives.objective import Noised
 from ditscale.ranks import World
 from ditscale.rundir import RunDir
-from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
+from ditscale.training.checkpoint.checkpoint import list_checkpoints
+from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.trackers import Trackers
 
@@ -77,16 +78,16 @@ class Validation:
 
     def missing(self, run: RunDir) -> list[Path]:
         """Checkpoints without a line of this passport, as rank 0 sees them. Collective."""
-        return self.world.agree([path for path in list_checkpoints(run) if self.line(run, images_of(path)) is None
+        return self.world.agree([path for path in list_checkpoints(run) if self.line(run, images_known(self.config, path)) is None
                                  and not is_passed_over(path, self.config.evaluation.average)] if self.world.is_main else None)
 
-    def line(self, run: RunDir, images_seen: int) -> dict | None:
+    def line(self, run: RunDir, images_seen: int | None) -> dict | None:
         """The newest line in evals.jsonl at so many images under this passport, or None."""
         return next(reversed(run.evaluations(images_seen, self.passport.digest())), None)
 
     def evaluate(self, run: RunDir, checkpoint: Path) -> None:
         """Add the line of one checkpoint: the average's loss, and that of the raw weights where they were kept. Collective."""
-        self.log(run, images_of(checkpoint), self._weights(run, checkpoint))
+        self.log(run, images_known(self.config, checkpoint), self._weights(run, checkpoint))
 
     def between(self, run: RunDir, images_seen: int, weights) -> None:
         """Add the line of weights that are in training and that no checkpoint holds, where it is not there yet from before a restart.
@@ -99,7 +100,7 @@ class Validation:
             return
         self.log(run, images_seen, [("average", self.world.share(weights()))])
 
-    def log(self, run: RunDir, images_seen: int, weights: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
+    def log(self, run: RunDir, images_seen: int | None, weights: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
         """Add a line at ``images_seen`` from weights by parameter name: first the average's, then any others'. Collective."""
         started, series = time.perf_counter(), {}
         for name, tensors in weights:
@@ -107,9 +108,10 @@ class Validation:
         if not self.world.is_main:
             return
         main, *others = series.items()
+        at = "not known" if images_seen is None else f"{images_seen:,}"
         of_draws = main[1]["loss"]
         if not np.isfinite(of_draws).all():
-            print(f"warning: the validation loss at {images_seen:,} images is not finite for {int((~np.isfinite(of_draws)).sum())} of {len(of_draws)} "
+            print(f"warning: the validation loss at {at} images is not finite for {int((~np.isfinite(of_draws)).sum())} of {len(of_draws)} "
                   "draws; no line is written", file=sys.stderr, flush=True)
             return
         values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
@@ -124,7 +126,7 @@ class Validation:
             "passport_id": self.passport.digest(), "passport": asdict(self.passport), "seconds": seconds,
             "sampling_flops": validation_flops(self.config) * len(of_draws) * len(series),
             "accelerator_hours": seconds * self.world.size / 3600})
-        print(f"images {images_seen:>9}  validation loss {of_draws.mean():.5f}", flush=True)
+        print(f"images {at.replace(',', ''):>9}  validation loss {of_draws.mean():.5f}", flush=True)
 
     def losses(self, weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
         """The losses of all draws (K,) in float64, by series (``Objective.held_out``), equal on every rank. Collective.
@@ -177,7 +179,7 @@ class Validation:
             metric=LOSS, extractor_sha256="none", reference_sha256=self.sha256, reference_samples=self.file.num_samples,
             samples=self.settings.images, resize="none", precision="fp32", labels="kept", seed=self.settings.seed,
             formulation=formulation.name, levels=f"{self.settings.levels}, draws of seed {self.settings.seed}, {json.dumps(options, sort_keys=True)}",
-            normalization=_normalization(self.prepare), **averaged(average, self.config.train.ema_decay))
+            normalization=_normalization(self.prepare), **average_of(self.config, average))
 
 
 def _quantiles(settings) -> np.ndarray:

@@ -194,6 +194,16 @@ def test_from_file_to_a_comparison(saved, tmp_path, digits):
         collect(tmp_path / "runs")
 
 
+def test_the_validation_loss_of_imported_weights(saved, tmp_path, digits):
+    ditscale("import-run", saved(network()), tmp_path / "run", "--like", "sit", "--heads", 3)
+    for _ in range(2):
+        done = ditscale("validate", tmp_path / "run", "--data", digits / "heldout.beton", "--draws", 64)
+        assert done.exit_code == 0, done.output
+    [line] = read_lines(tmp_path / "run" / "evals.jsonl", "score")
+    assert line["metric"] == "loss" and line["images_seen"] is None and line["passport"]["average"] == "imported" and line["score"] > 0
+    assert "images seen" in done.output and not (tmp_path / "run" / "tb").exists()
+
+
 def test_a_bare_file_is_sampled_and_scored(saved, tmp_path, digits):
     path = saved(network())
     assert f"`ditscale sample {path} x.npz --images 4 --like sit`" in refused("sample", path, "x.npz", "--images", 4, "--heads", 3)

@@ -20,7 +20,7 @@ def required(name: str, weights_path, hint: str) -> Path:
     if weights_path is None:
         raise UserError(f"{name} needs the path of its weights (evaluation.extractor_path, --weights); {hint}")
     if not Path(weights_path).is_file():
-        raise UserError(f"weights of {name}: {weights_path} does not exist; {hint}")
+        raise UserError(f"weights of {name}: {weights_path} does not exist; {hint}. Another place: extractor_path=PATH (of `ditscale stats`: --weights)")
     return Path(weights_path)
 
 

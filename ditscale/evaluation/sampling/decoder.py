@@ -77,7 +77,7 @@ def _encoder_of(data) -> Encoder | None:
         kind = kind_of(BetonFile(data.path))
     except UserError as error:
         raise UserError(f"data.path of the run: {error}. Sampling needs the file, or {manifest_path(data.path)} alone, to know "
-                        "whether the model makes pixels or latents; run it where these are, or copy the latter there") from None
+                        "whether the model makes pixels or latents; give data.path=FILE, where either of them is") from None
     if kind == "latents":
         raise UserError(f"{manifest_path(data.path)}: no such file; it says which encoder made the latents of {data.path}")
     return None

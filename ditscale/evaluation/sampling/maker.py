@@ -123,11 +123,12 @@ class ImageMaker:
                 "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
                 "sampler_options": json.dumps(options, sort_keys=True) if options else "",
-                **self._averaged()}
+                **average_of(self.config, settings.average)}
 
-    def _averaged(self) -> dict:
-        """What the passport says of the weights' average; of imported weights it is not known."""
-        return {"average": "imported"} if self.config.imported else averaged(self.settings.average, self.config.train.ema_decay)
+
+def average_of(config: RunConfig, name: str) -> dict:
+    """What the passport says of the weights' average; of imported weights it is not known."""
+    return {"average": "imported"} if config.imported else averaged(name, config.train.ema_decay)
 
 
 def averaged(name: str, main_decay: float) -> dict:

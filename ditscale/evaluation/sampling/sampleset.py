@@ -40,7 +40,7 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
 
 
 def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed: int, checkpoint: int | None = None,
-               form: str | None = None, compiled: bool = False, say=print) -> list[int]:
+               form: str | None = None, compiled: bool = False, config: RunConfig | None = None, say=print) -> list[int]:
     """Write images 0 to ``images`` - 1 of a seed to ``out``; does nothing where they are there already.
 
     Every rank that the launcher started calls it; only rank 0 says anything. The run is only read.
@@ -49,6 +49,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
         checkpoint: the one at this number of images seen; the newest for None.
         compiled: compile the model on a CPU too; on a GPU it always is.
         form: ``png`` or ``npz``; None: what the name of ``out`` says.
+        config: default: the run's own.
 
     Returns:
         the numbers of images with values that are no finite numbers: they are useless.
@@ -56,7 +57,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     Raises:
         UserError: settings, weights or VAE are not the run's, or ``out`` or its work folder holds something else.
     """
-    out, config, device = Path(out), run_config(run), str(local_device())
+    out, config, device = Path(out), config or run_config(run), str(local_device())
     if compiled:
         config = config.model_copy(update={"resources": config.resources.model_copy(update={"compile": True})})
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)

@@ -12,7 +12,7 @@ import traceback
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
 from ditscale.errors import TrainingFailed, UserError, lost_rank
-from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines
+from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines, write_atomically
 from ditscale.studies.launchers import job_times
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 from ditscale.training.starting import TOO_SHORT, Start
@@ -102,6 +102,7 @@ def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evalua
 
 
 def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:
+    from ditscale.data.manifest import manifest_path
     from ditscale.evaluation.evaluate import Evaluator
     from ditscale.training.agreement import check_agreement
     from ditscale.training.fit import fit_micro_batch
@@ -127,6 +128,8 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     if world.is_main:
         for key, why in read_strategy(config.resources.deepspeed).idle.items():
             print(f"{config.resources.deepspeed}: {key} has no effect here: {why}", flush=True)
+        if (manifest := manifest_path(config.data.path)).is_file():
+            write_atomically(run.manifest, manifest.read_bytes())
         run.update_record(environment=environment(world.device), micro_batch=config.micro_batch, zero_stage=zero_stage(config))
     evaluator = None
     if config.evaluation is not None and config.resources.evaluate == "in_training":

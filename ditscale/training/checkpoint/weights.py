@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ditscale.config import RunConfig, resolve
+from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
 from ditscale.models.convert import save_model
 from ditscale.objectives.from_config import build_model
@@ -156,4 +157,14 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
 
 
 def run_config(run: RunDir) -> RunConfig:
-    return resolve(run.read_record()["config"], str(run.record))
+    """The config of a run. Where neither its data nor their manifest is at hand, ``data.path`` leads to the run's own copy of the latter."""
+    config = resolve(run.read_record()["config"], str(run.record))
+    path = Path(config.data.path)
+    if config.imported or path.exists() or manifest_path(path).exists() or not run.manifest.exists():
+        return config
+    return with_data(config, run.manifest.with_suffix(path.suffix or ".beton"))
+
+
+def with_data(config: RunConfig, path) -> RunConfig:
+    """The config with another ``data.path``."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})

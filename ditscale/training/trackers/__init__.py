@@ -26,7 +26,8 @@ class Trackers:
             tracker.log_metrics(line)
 
     def log_evaluation(self, line: dict) -> None:
-        for tracker in self._trackers:
+        """One of imported weights, whose images are not known, is written to the files alone: the others draw over images."""
+        for tracker in self._trackers[:1] if line["images_seen"] is None else self._trackers:
             tracker.log_evaluation(line)
 
     def close(self) -> None:

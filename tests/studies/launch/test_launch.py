@@ -73,6 +73,7 @@ def test_launch_relaunch_and_collect(study, repository):
     assert all(Path(sheet).exists() for sheet in table.sample_sheet)
 
     record = json.loads(next(folder.glob("*/run.json")).read_text())
+    assert all(json.loads((run.parent / "data.json").read_text())["kind"] == "pixels" for run in folder.glob("*/run.json"))
     assert record["environment"]["torch"] and record["loader"]["backend"] in ("ffcv", "mmap")
     shown = ditscale(repository, "status", spec, "--wide")
     assert "study: 2 done" in shown.stdout and shown.stdout.count("│ done") == 2

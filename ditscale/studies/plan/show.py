@@ -44,6 +44,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
     console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
+    console.print("tok/par: tokens that a model sees per parameter (of a plain DiT, adaLN included).")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
@@ -65,11 +66,11 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
 
 def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
     table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
-    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "training FLOPs", "evaluation FLOPs", "fits at",
+    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "tokens / param", "training FLOPs", "evaluation FLOPs", "fits at",
                  "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
-        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}", f"{row.tokens_per_parameter:.3g}",
                       f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
     return table
 
@@ -79,7 +80,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     groups, states = _groups(rows), {row.state for row in rows}
     title = f"{spec.name}: {len(rows)} runs" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "train FLOPs", "fits at", "images/s", "time left")
+    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
     for name in columns:
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     shared = iter(names([group for group in groups if len(group) > 1]))
@@ -87,7 +88,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         first = group[0]
         name = HASH.sub("", first.run_id) if len(group) == 1 else f"{next(shared)} x {len(group)}"
         table.add_row(name, *([first.state] if len(states) > 1 else []), short_count(first.parameters), short_count(first.macs), short_count(first.images),
-                      f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
+                      f"{first.tokens_per_parameter:.3g}", f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
     return table
 
 

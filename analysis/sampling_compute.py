@@ -1,4 +1,4 @@
-"""Score against sampling compute, one curve a model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
+"""Score against sampling compute, one curve per model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
 
     python analysis/sampling_compute.py runs/digits-demo
 """

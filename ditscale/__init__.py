@@ -4,7 +4,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str):
-    """``from ditscale import Study``, without pandas and scipy for those who do not ask."""
+    """``from ditscale import Study``, loading pandas and scipy only on use."""
     if name == "Study":
         from ditscale.studies.table.study import Study
         return Study

@@ -1,6 +1,6 @@
-"""The run config: typed defaults <- YAML <- ``key=value``. An unknown key is an error that names the nearest one.
+"""The run config: typed defaults <- YAML <- ``key=value``. An unknown key is an error that suggests the nearest one.
 
-A run's *science* (what decides its result) is everything but ``resources`` and file paths; its hash is the run's identity.
+A run's *science* (what determines its result) is everything except ``resources`` and file paths; its hash is part of the run id.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, val
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
 from ditscale.yamlfile import parse_yaml
 
-# How to noise, what to predict, how to weigh; the training variant; the optimizer: each kind with its own options. At run time these are
-# the registries; a type checker needs them written out, and tests/test_config.py holds both to be equal.
+# The formulation, the training variant and the optimizer: each kind has its own options. At run time these come from
+# the registries; a type checker needs them written out, and tests/test_config.py checks that both are equal.
 if TYPE_CHECKING:
     from ditscale.diffusion.ddpm_options import DdpmConfig
     from ditscale.diffusion.edm_options import EdmConfig
@@ -49,7 +49,7 @@ class ModelConfig(Section):
     class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)                 # DiT: 0.1; needed for guidance
     block: Block = DEFAULT_DESIGN                                              # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
-    null_class: Literal["learned", "zero"] = "learned"                         # a row of its own, or MaskDiT's zero vector
+    null_class: Literal["learned", "zero"] = "learned"                         # a learned embedding, or MaskDiT's zero vector
 
     @model_validator(mode="after")
     def _check_null_class(self):
@@ -62,11 +62,11 @@ class ModelConfig(Section):
 class DataConfig(Section):
     name: str                                                                  # part of a run's identity; the path is not
     path: str = Field(min_length=1)                                            # a .beton file
-    resolution: Count = Field(gt=0)                                              # pixels (or latent cells) a side
+    resolution: Count = Field(gt=0)                                              # pixels (or latent cells) per side
     channels: Count = Field(gt=0)
     classes: Count = Field(gt=0)
-    flip: bool | Literal["mirror"] = False                                     # half of the images mirrored; not for digits. mirror:
-                                                                               # the latents themselves, where no flips are stored
+    flip: bool | Literal["mirror"] = False                                     # mirror half of the images; not for digits. mirror:
+                                                                               # mirror the latents, if no flips are stored
     latent_scale: Numbers | None = None                                        # latents become (latent - shift) x scale: one
     latent_shift: Numbers | None = None                                        # number, or one per channel; None: the encoder's
 
@@ -78,7 +78,7 @@ class DataConfig(Section):
                 raise UserError(f"data.{name} has {len(value)} numbers for data.channels {self.channels}; "
                                 "give one number, or one per channel")
         if self.latent_scale is not None and min(self.latent_scale) <= 0:
-            raise UserError(f"data.latent_scale {min(self.latent_scale)} is not above 0; Stable Diffusion's is 0.18215")
+            raise UserError(f"data.latent_scale {min(self.latent_scale)} must be above 0; Stable Diffusion's is 0.18215")
         return self
 
 
@@ -92,11 +92,11 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = AdamW()                                       # each kind with its own options
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
     weight_decay: float = Field(default=0.0, ge=0)
-    grad_clip: float = Field(default=0.0, ge=0)                                # largest gradient norm; 0 is no clipping
+    grad_clip: float = Field(default=0.0, ge=0)                                # maximum gradient norm; 0: no clipping
     grad_sums: Literal["precision", "fp32"] = "precision"                      # of gradients over micro batches; fp32: ZeRO 2 and 3
-    ema_decay: float = Field(default=0.9999, ge=0, lt=1)                       # a step; DiT: 0.9999
-    ema_decays: Numbers = ()                                                   # further averages, of other constant decays
-    ema_lengths: Numbers = ()                                                  # EDM2's power-function tracks, as 0.05 and 0.1
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)                       # per step; DiT: 0.9999
+    ema_decays: Numbers = ()                                                   # further averages with other constant decays
+    ema_lengths: Numbers = ()                                                  # EDM2's power-function tracks, for example 0.05 and 0.1
     precision: Literal["bf16", "fp32"] = "bf16"
     checkpoint_every_images: Count = Field(gt=0)
 
@@ -107,7 +107,7 @@ class TrainConfig(Section):
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, for example [0.9, 0.999]")
         self.optimizer.check(self)
         if self.grad_sums == "fp32" and self.precision == "fp32":
-            raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 they are in fp32 anyway, leave it out")
+            raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 the sums are already in fp32, so leave it out")
         for name, limit in (("ema_decays", 1.0), ("ema_lengths", 0.28)):
             for value in getattr(self, name):
                 if not 0 < value < limit:
@@ -120,10 +120,10 @@ class TrainConfig(Section):
 class SamplingConfig(Section):
     """How images are made from a model."""
 
-    sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler go with every formulation
+    sampler: Literal["heun", "euler", "ddpm", "ddim", "sde"] = "heun"           # heun and euler work with every formulation
     sampling_steps: Count = Field(gt=0)
     respacing: Literal["even", "ddim"] | Counts = "even"                       # ddpm; or iDDPM's counts, one per section
-    timesteps: Counts | None = None                                            # ddpm: exactly these, of 0..999
+    timesteps: Counts | None = None                                            # ddpm: exactly these, from 0..999
     eta: float = Field(default=0.0, ge=0, le=1)                                # ddim: share of ddpm's noise
     churn: float = Field(default=0.0, ge=0)                                    # edm: S_churn
     churn_interval: tuple[float, float] = Field(default=(0.0, 1e6), strict=False)  # edm: S_tmin, S_tmax
@@ -133,9 +133,9 @@ class SamplingConfig(Section):
     sde_last_step: float = Field(default=0.04, gt=0, lt=1)                     # sde: from this level one step leads to clean
     sde_last: Literal["velocity", "mean", "tweedie"] = "velocity"              # sde: that step; released SiT, REPA: mean
     heun_last: Literal["euler", "heun"] = "euler"                              # heun on flow: the last step; SiT's heun2: heun
-    guidance_scale: float = Field(default=1.0, ge=0)                           # 1 is no guidance
+    guidance_scale: float = Field(default=1.0, ge=0)                           # 1: no guidance
     guidance_channels: Literal["all", "first3"] = "all"                        # first3: the released DiT
-    guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)  # noise levels where it acts; None is everywhere
+    guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)  # noise levels with guidance; None: all
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(default=4.0, gt=0)                           # of power_cosine; MDT: 4
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
@@ -145,26 +145,26 @@ class SamplingConfig(Section):
     batch: Count = Field(default=256, gt=0)                                    # images at once; moves a value by 1 of 255 at most
 
     def check(self, run: "RunConfig") -> None:
-        """Refuse what a run cannot do.
+        """Refuses settings that do not fit the run.
 
         Raises:
-            UserError: guidance without a model to guide with, a class that there is not, or a sampler, an option or an interval
-                that does not go with the run's formulation.
+            UserError: guidance without an unconditional model, a class that does not exist, or a sampler, an option or an interval
+                that does not fit the run's formulation.
         """
         if self.guidance_scale != 1 and run.model.class_dropout_prob == 0:
             raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
                             "without label dropout there is no unconditional model to guide with")
         if isinstance(self.labels, int) and not 0 <= self.labels < run.data.classes:
-            raise UserError(f"evaluation.labels {self.labels} is not a class; those of the run are 0 to {run.data.classes - 1}")
+            raise UserError(f"evaluation.labels {self.labels} is not a class of the run; give 0 to {run.data.classes - 1}")
         sampling_of(self).check(run.formulation)
         run.formulation.check_sampling(sampling_of(self))
         check_interval(run.formulation, self.guidance_interval)
 
 
 class MeasureConfig(Section):
-    """How images are measured, whoever made them."""
+    """How images are scored, whatever made them."""
 
-    metric: str = "fd_digits_cnn"                                              # fid (Inception alone), or fd_<extractor>
+    metric: str = "fd_digits_cnn"                                              # fid (only Inception), or fd_<extractor>
     also: tuple[Annotated[str, AfterValidator(known)], ...] = Field(default=(), strict=False)  # further metrics
     extractor_path: str | None = None                                          # weights of the feature network
     reference_path: str = Field(min_length=1)                                  # real images, or their statistics (.npz)
@@ -176,12 +176,12 @@ class MeasureConfig(Section):
 
 
 class ValidationConfig(Section):
-    """The validation loss: of held-out images, under draws that are the same for every run."""
+    """The validation loss on held-out images, with the same draws for every run."""
 
     path: str = Field(min_length=1)                                            # held-out images, a .beton file of the same kind
-    images: Count = Field(4096, gt=1)                                          # draws; images repeat where the file has fewer
+    images: Count = Field(4096, gt=1)                                          # draws; images repeat if the file has fewer
     levels: Literal["stratified", "uniform"] = "stratified"                    # quantiles of the noise level: middles, or drawn
-    seed: Count = Field(0, ge=0, lt=2**63)                                     # of all draws; one for all runs of a study
+    seed: Count = Field(0, ge=0, lt=2**63)                                     # of all draws; the same for all runs of a study
     every_images: Count | None = Field(None, gt=0)                             # also between checkpoints
 
 
@@ -210,20 +210,20 @@ class ResourcesConfig(Section):
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "zero1"                                                   # the strategy: zero0 to zero3, or a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
-    evaluate: Literal["in_training", "separately"] = "in_training"             # separately: a job of its own when it is trained
+    evaluate: Literal["in_training", "separately"] = "in_training"             # separately: in a second job after training
     log_every_images: Count = Field(default=2048, gt=0)
-    keep_checkpoints: Count = Field(default=2, gt=0)                           # whole training states kept; EMA weights all
-    keep_every_images: Count | None = Field(default=None, gt=0)                # and those at multiples of it, for good
-    time_limit_minutes: float | None = Field(default=None, gt=0)               # of one start; it stops in time, to be resumed
-    time_margin_minutes: float = Field(default=3.0, ge=0)                      # so long before; also before a job's limit
-    skip_limit: Count = Field(default=10, gt=0)                                # steps with a bad gradient in a row, then back
+    keep_checkpoints: Count = Field(default=2, gt=0)                           # full training states to keep; EMA weights are all kept
+    keep_every_images: Count | None = Field(default=None, gt=0)                # also keep those at multiples of it permanently
+    time_limit_minutes: float | None = Field(default=None, gt=0)               # per start; the run stops in time to be resumed
+    time_margin_minutes: float = Field(default=3.0, ge=0)                      # how long before; also before a job's limit
+    skip_limit: Count = Field(default=10, gt=0)                                # successive steps with a bad gradient before rolling back
     compile: bool = False                                                      # torch.compile of each block
-    profile_steps: tuple[Count, Count] | None = Field(default=None, strict=False)  # [100, 105]: torch's profiler sees those in between
+    profile_steps: tuple[Count, Count] | None = Field(default=None, strict=False)  # [100, 105]: profile these steps with torch's profiler
     checkpoint_activations: bool = False                                       # recompute each block in the backward pass
 
 
 class RunConfig(Section):
-    """Everything that one run needs, resolved."""
+    """The complete resolved config of one run."""
 
     seed: Count = Field(default=0, ge=0, lt=2**63)
     model: ModelConfig
@@ -277,11 +277,11 @@ class RunConfig(Section):
     def _check_validation(self, evaluation: EvaluationConfig) -> None:
         every = evaluation.validation and evaluation.validation.every_images
         if every and evaluation.average != "ema":
-            raise UserError(f"evaluation.validation.every_images {every} goes with evaluation.average ema alone, which training holds; it is "
+            raise UserError(f"evaluation.validation.every_images {every} needs evaluation.average ema, the average that training has in memory; it is "
                             f"{evaluation.average}")
         if every and self.resources.evaluate == "separately":
-            raise UserError(f"evaluation.validation.every_images {every} needs resources.evaluate in_training: a job that scores "
-                            "separately sees checkpoints alone")
+            raise UserError(f"evaluation.validation.every_images {every} needs resources.evaluate in_training: a job that evaluates "
+                            "separately has only checkpoints")
 
     def _check_profile(self, steps: int) -> None:
         first, last = self.resources.profile_steps or (0, 1)
@@ -291,20 +291,20 @@ class RunConfig(Section):
 
     @property
     def tokens(self) -> int:
-        """Of one image, in the model. Raises UserError where the patch size does not divide the resolution."""
+        """Tokens per image in the model. Raises UserError if the patch size does not divide the resolution."""
         return token_grid(self.data.resolution, parse_model_name(self.model.name).patch_size) ** 2
 
     @property
     def micro_batch(self) -> int:
-        """Images of one forward on one rank; for ``auto`` all that a rank has, until ``fit_micro_batch`` settles it."""
+        """Images per forward on one rank; for ``auto`` all images of a rank until ``fit_micro_batch`` sets it."""
         micro = self.resources.micro_batch
         return micro if isinstance(micro, int) else self.train.global_batch // self.resources.accelerators_per_run
 
     def science(self) -> dict:
-        """The config without resources and paths: what decides the result.
+        """The config without resources and paths: what determines the result.
 
-        Values that are defaults are left out, so that an option added later does not rename the runs that stand. The price:
-        a default, once released, never changes. A key that was renamed keeps its first name here, and so its runs their ids.
+        Default values are left out, so that an option added later does not rename existing runs. As a consequence,
+        a default, once released, never changes. A renamed key keeps its first name here, so that its runs keep their ids.
         """
         places: dict[str, bool | set[str]] = {
             "resources": True, "data": {"path"},
@@ -315,12 +315,12 @@ class RunConfig(Section):
                 for part, options in values.items()}
 
     def science_hash(self) -> str:
-        """8 hex of the canonical science config."""
+        """8 hex digits of the canonical science config."""
         canonical = json.dumps(self.science(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
     def recipe(self) -> str:
-        """8 hex of what decides a run's result, but for its seed; how often it is saved and how it is scored are left out."""
+        """8 hex digits of what determines a run's result except its seed; saving and scoring are left out."""
         science = self.science()
         science.pop("seed", None)
         science.pop("evaluation", None)
@@ -329,16 +329,16 @@ class RunConfig(Section):
 
 
 def resolve(values: dict, source: str) -> RunConfig:
-    """Validate nested values.
+    """Validates nested values.
 
     Raises:
-        UserError: the first thing wrong: the key, the value and what would work.
+        UserError: the first error, with the key, the value and what would work.
     """
     return validate(RunConfig, values, source)
 
 
 def set_key(values: dict, dotted: str, value) -> None:
-    """Set ``a.b.c`` in nested dictionaries, making what is missing on the way."""
+    """Sets ``a.b.c`` in nested dictionaries, creating missing ones."""
     *parents, leaf = dotted.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
@@ -348,7 +348,7 @@ def set_key(values: dict, dotted: str, value) -> None:
 
 
 def current_setting(key: str, value) -> tuple[str, object]:
-    """A dotted key and its value in their current spelling; of a whole section, the keys and values in it."""
+    """A dotted key and its value in their current spelling; for a whole section, its keys and values."""
     part, _, option = key.partition(".")
     for kind in UNIONS.get(part, {}).values():
         if not option:
@@ -360,7 +360,7 @@ def current_setting(key: str, value) -> tuple[str, object]:
 
 
 def current_settings(settings: dict) -> dict:
-    """Dotted keys, or whole sections, in their current spelling. Raises UserError where a key is given in both spellings."""
+    """Dotted keys, or whole sections, in their current spelling. Raises UserError if a key is given in both spellings."""
     current: dict = {}
     for key, value in settings.items():
         now, value = current_setting(key, value) if isinstance(key, str) else (key, value)
@@ -371,7 +371,7 @@ def current_settings(settings: dict) -> dict:
 
 
 def dotted_keys(values: dict, prefix: str = "") -> dict:
-    """Nested dictionaries as one, by ``a.b.c``: what ``set_key`` makes, taken apart again."""
+    """Nested dictionaries as one with keys ``a.b.c``, the inverse of ``set_key``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -379,7 +379,7 @@ def dotted_keys(values: dict, prefix: str = "") -> dict:
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """``train.lr=3e-4`` to its key and its value, read as YAML."""
+    """Splits ``train.lr=3e-4`` into its key and its value, which is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")

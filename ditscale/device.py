@@ -1,7 +1,7 @@
-"""The accelerator: the only file that knows the kinds of devices. Everything else uses a ``torch.device``.
+"""The accelerator: the only file that depends on kinds of devices. Everything else uses a ``torch.device``.
 
-A kind's torch module (``torch.cuda``, ``torch.xpu``, ``torch.hpu``) has streams, events and memory under the same names. Training
-takes the kind that DeepSpeed's ``get_accelerator`` finds; commands that do not train look for it without loading DeepSpeed.
+The torch module of each kind (``torch.cuda``, ``torch.xpu``, ``torch.hpu``) has streams, events and memory under the same names. Training
+uses the kind that DeepSpeed's ``get_accelerator`` finds; other commands detect it without loading DeepSpeed.
 """
 
 import os
@@ -13,14 +13,14 @@ from ditscale.errors import UserError
 
 KINDS = ("cuda", "xpu", "hpu", "cpu")                                          # ROCm's name in torch is cuda
 WORDS = "cuda (NVIDIA, and AMD by ROCm), xpu (Intel), hpu (Gaudi), cpu"
-CHOSEN = "DS_ACCELERATOR"                                                      # DeepSpeed's variable: another kind than it finds
+CHOSEN = "DS_ACCELERATOR"                                                      # DeepSpeed's environment variable, which overrides the kind that it finds
 
 
 def kind_here() -> str:
-    """The kind of accelerator of this machine, "cpu" where there is none.
+    """The kind of accelerator of this machine, "cpu" if there is none.
 
     Raises:
-        UserError: the environment asks for a kind that is not known here.
+        UserError: the environment variable names an unknown kind.
     """
     if os.environ.get(CHOSEN):
         return checked_kind(os.environ[CHOSEN], f"{CHOSEN}={os.environ[CHOSEN]}")
@@ -28,9 +28,9 @@ def kind_here() -> str:
 
 
 def checked_kind(kind: str, who: str) -> str:
-    """Raise UserError for a kind of accelerator that nothing here was written for."""
+    """Raises UserError for an unsupported kind of accelerator."""
     if kind not in KINDS:
-        raise UserError(f"{who}: the accelerator '{kind}' is not known here; known are {WORDS}. {CHOSEN}=cpu trains on the CPU")
+        raise UserError(f"{who}: the accelerator '{kind}' is not supported; supported are {WORDS}. {CHOSEN}=cpu trains on the CPU")
     return kind
 
 
@@ -40,64 +40,64 @@ def _is_there(kind: str) -> bool:
 
 
 def local_device(kind: str | None = None) -> torch.device:
-    """This rank's accelerator, or the CPU where there is none."""
+    """This rank's accelerator, or the CPU if there is none."""
     kind = kind or kind_here()
     return torch.device("cpu") if kind == "cpu" else torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def use(device: torch.device) -> None:
-    """Make it the process's own."""
+    """Makes it the current device of the process."""
     if is_accelerator(device):
         module_of(device).set_device(device)
 
 
 def names() -> list[str]:
-    """What ``--device`` may be here."""
+    """The device for ``--device``, if it exists here."""
     kind = kind_here()
     return ["cpu"] if kind == "cpu" else ["cpu", *(f"{kind}:{number}" for number in range(getattr(torch, kind).device_count()))]
 
 
 def is_accelerator(device: torch.device | str) -> bool:
-    """Whether work is queued there, and memory is its own."""
+    """Whether the device is an accelerator, with its own queue and memory."""
     return torch.device(device).type != "cpu"
 
 
 def module_of(device: torch.device):
-    """The torch module of an accelerator's kind, with ``Stream``, ``Event``, ``stream``, ``current_stream`` and what is below."""
+    """The torch module of an accelerator's kind, with ``Stream``, ``Event``, ``stream``, ``current_stream`` and the functions used below."""
     return getattr(torch, device.type)
 
 
 def accelerator_name(device: torch.device) -> str:
-    """As its maker calls it."""
+    """The vendor's name of the device."""
     return module_of(device).get_device_name(device)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what is queued."""
+    """Waits for all queued work."""
     if is_accelerator(device):
         module_of(device).synchronize(device)
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of an accelerator."""
+    """Memory of an accelerator in bytes."""
     return module_of(device).get_device_properties(device).total_memory
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes of tensors at the peak, of an accelerator, since ``forget_peak_memory``."""
+    """Peak bytes of tensors on an accelerator since ``forget_peak_memory``."""
     return module_of(device).max_memory_allocated(device)
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Give back what no tensor needs, and count the peak from here on."""
+    """Releases unused memory and restarts the peak count."""
     module_of(device).empty_cache()
     module_of(device).reset_peak_memory_stats(device)
 
 
 @contextmanager
 def full_fp32():
-    """No TF32 in matrix products and convolutions; settings are as before afterwards."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul           # on other kinds both change nothing
+    """Disables TF32 in matrix products and convolutions; restores the settings afterwards."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul           # no effect on other kinds
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = False
     try:
@@ -108,8 +108,8 @@ def full_fp32():
 
 @contextmanager
 def reproducible():
-    """The same numbers every time and on every rank: full fp32, the same algorithm for the same batch, and one CPU
-    thread: sums that split among threads round otherwise."""
+    """Makes results the same every time and on every rank: full fp32, the same algorithm for the same batch, and one CPU
+    thread, as sums split among threads round differently."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     torch.set_num_threads(1)

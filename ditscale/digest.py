@@ -4,8 +4,8 @@ import functools
 import hashlib
 from pathlib import Path
 
-# BLAKE2b of 256 bits. A build hashes every byte that it reads and writes; where a processor has no instructions for SHA-256
-# this one takes 0.4 of its time.
+# 256-bit BLAKE2b. A build hashes every byte that it reads and writes; on a processor without SHA-256 instructions
+# it takes 0.4 times as long as SHA-256.
 new_digest = functools.partial(hashlib.blake2b, digest_size=32)
 
 

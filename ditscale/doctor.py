@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and the command that fixes it."""
+"""``ditscale doctor``: what this machine can do, what is missing, and the command that fixes it."""
 
 import importlib.metadata
 import importlib.util
@@ -22,7 +22,7 @@ OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``mend`` is the command or the step that would put it right."""
+    """One check; ``mend`` is the command or step that would fix it."""
 
     name: str
     state: str
@@ -31,13 +31,13 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; never raises."""
+    """Runs all checks; never raises."""
     looks: tuple[Callable[[], Finding], ...] = (_python, _torch, _accelerator, _deepspeed, _ffcv, _compiler, _disk)
     return [look() for look in looks] + [_tool(*one.tool) for one in launchers() if one.tool]
 
 
 def show(findings: list[Finding]) -> bool:
-    """Print them; True when nothing that ditscale needs is missing."""
+    """Prints them; True if nothing that ditscale needs is missing."""
     console = Console(highlight=False)
     marks = {OK: "[green]ok[/]      ", OPTIONAL: "[yellow]optional[/]", MISSING: "[red]missing[/] "}
     for finding in findings:
@@ -67,7 +67,7 @@ def _torch() -> Finding:
 
 def _accelerator() -> Finding:
     machine = this_machine()
-    detail = f"{machine.devices} x {machine.name}" + (f", {machine.peak_flops / 1e9:.0f} GFLOP/s a core (fp32, measured)"
+    detail = f"{machine.devices} x {machine.name}" + (f", {machine.peak_flops / 1e9:.0f} GFLOP/s per core (fp32, measured)"
                                                       if machine.kind == "cpu" else "")
     return Finding("accelerator", OK, f"{detail}" + ("; no GPU: runs train on CPU with gloo" if machine.kind == "cpu" else ""))
 
@@ -80,7 +80,7 @@ def _deepspeed() -> Finding:
 
 
 def _ffcv() -> Finding:
-    """FFCV must import, not only be installed: its shared libraries may be gone."""
+    """FFCV must import, not only be installed: its shared libraries may be missing."""
     if importlib.util.find_spec("ffcv") is None:
         detail = "not installed; the memory-mapped loader reads the same files"
     else:

@@ -32,7 +32,7 @@ def environment(device: torch.device) -> dict:
 def git_commit() -> str | None:
     """The commit of the checkout this code runs from, with ``+dirty`` for uncommitted changes; None outside a checkout."""
     here = Path(__file__).parent
-    if not (here.parent / ".git").exists():                                    # a wheel in somebody else's repository
+    if not (here.parent / ".git").exists():                                    # a wheel installed inside another repository
         return None
     try:
         shown = subprocess.run(["git", "-C", str(here), "describe", "--always", "--dirty=+dirty", "--abbrev=12", "--exclude=*"],

@@ -14,7 +14,7 @@ VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1}       
 
 
 class NewerFormat(UserError):
-    """A file that a later ditscale wrote. It is not damaged: it is never passed over, and never written anew."""
+    """A file written by a later ditscale. It is not damaged, so it is never skipped and never rewritten."""
 
 
 def stamped(kind: str, values: dict, version: int | None = None) -> dict:
@@ -23,11 +23,11 @@ def stamped(kind: str, values: dict, version: int | None = None) -> dict:
 
 
 def check_format(kind: str, values, where) -> None:
-    """Refuse a newer file.
+    """Refuses a newer file.
 
     Raises:
-        NewerFormat: it is of a later version than this ditscale reads.
+        NewerFormat: its version is later than this ditscale reads.
     """
     found = values.get(KEY) if isinstance(values, dict) else None
     if isinstance(found, int) and found > VERSIONS[kind]:
-        raise NewerFormat(f"{where} is of format {found}; this ditscale reads format {VERSIONS[kind]} and older: upgrade ditscale")
+        raise NewerFormat(f"{where} has format {found}; this ditscale reads format {VERSIONS[kind]} and older: upgrade ditscale")

@@ -1,7 +1,7 @@
 """Counter-based random numbers: a value is a function of (seed, stream name, sample position) only.
 
-Not of rank, world size, batch split or call order. So any world size draws the same noise for the same image, a resumed run
-is the same run, and every run of a study sees the same images under the same noise.
+They do not depend on rank, world size, batch split or call order. So any world size draws the same noise for the same image, a resumed run
+gives the same result, and every run of a study sees the same images with the same noise.
 
 The generator is Philox4x64-10 (Salmon et al., SC'11), bit-equal to ``numpy.random.Philox``. The same lines run on numpy arrays
 (CPU: half the time of torch on a batch of digits) and on torch tensors of any device.
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 18                                                              # words of long samples: 2 MiB, so they stay in the cache
+AT_ONCE = 1 << 18                                                              # words of long samples at a time: 2 MiB, which stays in the cache
 LOW = 0xFFFFFFFF
-LONG = 64                                                                      # blocks from which on numpy's C generator is used
+LONG = 64                                                                      # numpy's C generator is used from this number of blocks
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
@@ -45,7 +45,7 @@ def stream_key(name: str) -> int:
 
 
 def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> dict[str, Tensor]:
-    """Values of every stream for every sample position, in one pass of the generator.
+    """Values of all streams for all sample positions, in one pass of the generator.
 
     Shapes: positions (B,) int64; returns fp32, (B, *shape) for ``Normal`` and (B, count) for ``Uniform``.
     """
@@ -57,7 +57,7 @@ def draw(seed: int, positions: Tensor, streams: dict[str, Normal | Uniform]) -> 
 
 
 def _short(seed: int, positions: Tensor, streams: dict[str, tuple[Normal | Uniform, int]]) -> dict[str, Tensor]:
-    """Streams of few blocks a sample, or on an accelerator of any number, side by side."""
+    """Streams with few blocks per sample (on an accelerator, any number), computed together."""
     if not streams:
         return {}
     blocks = [count for _, count in streams.values()]
@@ -77,7 +77,7 @@ def _counters(blocks: dict[str, int], device: torch.device) -> tuple[Tensor, Ten
 
 
 def _long(seed: int, name: str, spec: Normal | Uniform, positions: Tensor, blocks: int) -> Tensor:
-    """A stream of many blocks a sample, some samples at once."""
+    """A stream with many blocks per sample, some samples at a time."""
     parts = positions.split(max(1, AT_ONCE // (4 * blocks)))
     return torch.cat([_shaped(_long_words(seed, name, part, blocks), spec) for part in parts])
 
@@ -89,25 +89,25 @@ def _shaped(words: Tensor, spec: Normal | Uniform) -> Tensor:
 
 
 def _long_words(seed: int, name: str, positions: Tensor, blocks: int) -> Tensor:
-    """The same words from numpy's compiled generator, one sample after the other: 20 times as fast where samples are long.
+    """The same words from numpy's compiled generator, one sample at a time: 20 times as fast for long samples.
 
-    numpy counts up before it generates, so for block 0 of a sample its 256-bit counter stands one below. Moving it takes a
+    numpy increments before it generates, so for block 0 of a sample its 256-bit counter is set to one less. Moving it takes a
     tenth of the time of a new generator.
     """
-    words, stands = np.empty((len(positions), 4 * blocks), np.uint64), -1
-    generator = np.random.Philox(key=seed % 2**64 + (stream_key(name) << 64), counter=stands % 2**256)
+    words, counter = np.empty((len(positions), 4 * blocks), np.uint64), -1
+    generator = np.random.Philox(key=seed % 2**64 + (stream_key(name) << 64), counter=counter % 2**256)
     for row, position in enumerate(positions.tolist()):
         before = (position << 64) - 1
-        generator.advance((before - stands) % 2**256)
+        generator.advance((before - counter) % 2**256)
         words[row] = generator.random_raw(4 * blocks)
-        stands = before + blocks
+        counter = before + blocks
     return torch.from_numpy(words.view(np.int64))
 
 
 def philox(seed: int, key, block, position):
     """Philox4x64-10 words ``(*broadcast, 4)`` for counters (block, position, 0, 0) and keys (seed, key).
 
-    All three are numpy uint64 arrays, or torch int64 tensors that hold the same bits.
+    All three are numpy uint64 arrays, or torch int64 tensors with the same bits.
     """
     xp = torch if isinstance(block, Tensor) else np
     zero = (block ^ block) * (position ^ position)
@@ -132,7 +132,7 @@ def _multiply(a, b: int, xp):
 
 
 def _word(value: int, xp):
-    """A 64-bit pattern as a scalar of the library: unsigned for numpy, the int64 with the same bits for torch."""
+    """A 64-bit pattern as a scalar: unsigned for numpy, the int64 with the same bits for torch."""
     return np.uint64(value) if xp is np else _signed(value)
 
 

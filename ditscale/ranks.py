@@ -13,10 +13,10 @@ from ditscale.device import local_device
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that the launcher started.
+    """This process among those started by the launcher.
 
     Args:
-        control: a group for words between hosts, beside the accelerators' queues; None where the usual group goes over the CPU.
+        control: a group for messages between hosts outside the accelerators' queues; None if the default group uses the CPU.
     """
 
     rank: int
@@ -29,20 +29,20 @@ class World:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait for all ranks. Collective."""
+        """Waits for all ranks. Collective."""
         if self.size > 1:
             dist.barrier(group=self.control)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank; every rank gets the same answer. The accelerators are not waited for. Collective."""
+        """Whether the flag is set on any rank, on every rank. Does not wait for the accelerators. Collective."""
         return bool(self._reduce(int(flag), dist.ReduceOp.MAX))
 
     def sum(self, count: int) -> int:
-        """The sum of a whole number over the ranks; every rank gets the same answer. Collective."""
+        """The sum of an integer over the ranks, on every rank. Collective."""
         return self._reduce(count, dist.ReduceOp.SUM)
 
     def least(self, count: int) -> int:
-        """The smallest of a whole number over the ranks; every rank gets the same answer. Collective."""
+        """The minimum of an integer over the ranks, on every rank. Collective."""
         return self._reduce(count, dist.ReduceOp.MIN)
 
     def _reduce(self, count: int, by) -> int:
@@ -53,7 +53,7 @@ class World:
         return int(shared.item())
 
     def agree(self, value):
-        """Rank 0's value, on every rank; what the others give is passed over. Collective."""
+        """Rank 0's value, on every rank; the other ranks' values are ignored. Collective."""
         if self.size == 1:
             return value
         shared = [value]
@@ -69,7 +69,7 @@ class World:
         return found
 
     def share(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rank 0's tensors by name, on every rank, on the CPU; what the others give is passed over. Collective."""
+        """Rank 0's tensors by name, on every rank, on the CPU; the other ranks' tensors are ignored. Collective."""
         if self.size == 1:
             return tensors
         stated = self.agree([(name, value.shape, value.dtype) for name, value in tensors.items()] if self.is_main else None)
@@ -79,7 +79,7 @@ class World:
         return shared
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean of a tensor over the ranks, on their devices; every rank gets the same answer. Collective."""
+        """The mean of a tensor over the ranks, on every rank, on its device. Collective."""
         if self.size == 1:
             return value
         total = value.clone()
@@ -89,12 +89,12 @@ class World:
 
 @contextmanager
 def join_ranks():
-    """For a command that does not train, so without DeepSpeed: yields the ``World``; a process without a launcher is alone."""
+    """Yields the ``World`` of a command that does not train (without DeepSpeed); a process without a launcher is the only rank."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, local_device())
         return
-    dist.init_process_group("gloo", timeout=timedelta(days=7))                 # the last part of a slow rank may take long
+    dist.init_process_group("gloo", timeout=timedelta(days=7))                 # a slow rank's last part may take long
     try:
         yield World(dist.get_rank(), size, local_device())
     finally:

@@ -25,23 +25,23 @@ from pathlib import Path
 from ditscale.errors import UserError
 from ditscale.formats import KEY, LINE, RECORD, STATUS, NewerFormat, check_format, stamped
 
-TAIL = 1 << 16                                                                 # bytes at a file's end that hold its last lines
+TAIL = 1 << 16                                                                 # bytes at a file's end that contain its last lines
 QUEUED, RUNNING, PREEMPTED, FAILED, DONE = "queued", "running", "preempted", "failed", "done"
 KINDS: dict[str, type] = {"images_seen": int, "seconds": float, "images_per_second": float, "accelerator_hours": float, "peak_memory_gib": float,
          "mfu": float, "score": float, "error": float, "floor": float, "failures": int, "state": str, "reason": str, "metric": str,
          "warning": str, "passport": dict, "passport_id": str, "values": dict}
 RECORD_KINDS: dict[str, type] = {"config": dict, "cost": dict, "environment": dict}
-EVALUATION = ("metric", "score", "passport")                                   # what a line of evals.jsonl needs to be of use
-NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # numbers that are there or not written at all
+EVALUATION = ("metric", "score", "passport")                                   # fields that every line of evals.jsonl needs
+NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # fields that are numbers or absent, never null
 WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
 STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
-CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that nobody sends to stop a run
-BEFORE_FIRST = "before the first"                                              # step or checkpoint: of a stop with nothing to save
+CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that are not used to stop a run
+BEFORE_FIRST = "before the first"                                              # step or checkpoint: for a stop with nothing to save
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The file is the old one or the new one, never half of one."""
+    """Replaces a file atomically: it is the old one or the new one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(aside, "wb") as file:
@@ -54,7 +54,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in a folder reach the disk, as ``os.fsync`` brings a file's content there."""
+    """Flushes a folder's entries to disk, as ``os.fsync`` does for a file's content."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -68,7 +68,7 @@ def write_json(path: Path, value) -> None:
 
 @contextmanager
 def hold(path: Path):
-    """Hold a lock file for this process; yields False where another process holds it. Freed by the kernel at any death."""
+    """Holds a lock file for this process; yields False if another process holds it. The kernel releases it when the process ends."""
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,10 +98,10 @@ class RunDir:
         return self.path.name
 
     def create(self, record: dict) -> None:
-        """Make the directory with its record, state ``queued``.
+        """Creates the directory with its record, in state ``queued``.
 
-        Where a record stands already it is brought up to date, as resources and paths may have changed; a finished run's that is not
-        damaged, and that of a run that is being worked on, is left as it is.
+        An existing record is updated, as resources and paths may have changed. The record of a finished run (if not
+        damaged) or of an active run is left unchanged.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ class RunDir:
         return record
 
     def has_damaged_record(self) -> bool:
-        """Whether there is a record that cannot be used."""
+        """Whether there is an unusable record."""
         try:
             if self.record.exists():
                 self.read_record()
@@ -139,7 +139,7 @@ class RunDir:
         return False
 
     def _record_before(self) -> dict:
-        """The record that stands; of a damaged one, which the study can write anew, nothing."""
+        """The existing record; empty if it is damaged, as the study can write it again."""
         try:
             return self.read_record()
         except NewerFormat:
@@ -152,7 +152,7 @@ class RunDir:
         write_json(self.record, stamped(RECORD, {**self.read_record(), **fields}))
 
     def status(self) -> dict:
-        """The last status written, ``{"state": "queued", "images_seen": 0}`` where there is none yet, or it is damaged.
+        """The last status written, or ``{"state": "queued", "images_seen": 0}`` if there is none or it is damaged.
 
         Raises:
             NewerFormat: a later ditscale wrote it.
@@ -171,11 +171,11 @@ class RunDir:
         if problem:
             warnings.warn(f"{path} is damaged: {problem}; the run counts as queued", stacklevel=1)
             return unknown
-        status.pop(KEY, None)                                                  # of the file, not of the run
+        status.pop(KEY, None)                                                  # belongs to the file, not to the run
         return status
 
     def set_status(self, state: str, *, images_seen: int, reason: str = "", warning: str | None = None) -> None:
-        """Write the status. A ``warning`` of None keeps the one that stands: it outlives the run's end."""
+        """Writes the status. A ``warning`` of None keeps the existing one, even after the run ends."""
         before, failed = self.status(), state == FAILED
         status = {"state": state, "images_seen": images_seen, "host": socket.gethostname(), "pid": os.getpid(), "reason": reason,
                   "warning": before.get("warning", "") if warning is None else warning, "time": time.time(),
@@ -189,7 +189,7 @@ class RunDir:
                 if (line.get("images_seen"), line["passport_id"]) == (images_seen, passport_id)]
 
     def last_lines(self) -> list[str]:
-        """The log's last lines that say something, each cut to 300 characters."""
+        """The log's last non-empty lines, each cut to 300 characters."""
         if not self.log.exists():
             return []
         with open(self.log, "rb") as log:
@@ -198,11 +198,11 @@ class RunDir:
         return [line[:300] for line in lines if line.strip()][-LAST_LINES:]
 
     def settle(self, exit_code: int, *, since: float = 0.0, was_asked: bool = False) -> None:
-        """A worker that was killed could not write its end: say so in its place. Nothing where it did, or another works.
+        """Writes the final status of a worker that was killed. Does nothing if the worker wrote it or another worker is active.
 
         Args:
-            since: the second, since 1970, in which it was started; an older end is not its own.
-            was_asked: whether it was asked to stop: then it has not failed, wherever it was.
+            since: Unix time in seconds at which it was started; an earlier final status is not from it.
+            was_asked: whether it was asked to stop; then it has not failed, wherever it was.
         """
         status = self.status()
         is_its_own = status["state"] in (FAILED, PREEMPTED) and status.get("time", since) >= since
@@ -210,24 +210,24 @@ class RunDir:
             return
         crash = "" if was_asked else crash_signal(exit_code)
         was_ended = status["state"] == PREEMPTED and BEFORE_FIRST in status["reason"]
-        if is_its_own and not (crash and was_ended):                           # by its launcher, when another rank had crashed
+        if is_its_own and not (crash and was_ended):                           # by its launcher, after another rank crashed
             return
         if is_its_own:
-            reason = f"a process of the run was ended by {crash}{', as where memory runs out' if crash == 'SIGKILL' else ''}"
+            reason = f"a process of the run was ended by {crash}{', for example because memory ran out' if crash == 'SIGKILL' else ''}"
             self.set_status(FAILED, images_seen=status["images_seen"], reason=reason)
             return
         if was_asked or exit_code in STOPPED:
             self.set_status(PREEMPTED, images_seen=status["images_seen"], reason="stopped before it could save anything")
             return
-        said = (self.last_lines() or ["(empty log)"])[-1]
-        self.set_status(FAILED, images_seen=status["images_seen"], reason=f"ended with exit code {exit_code}: {said}")
+        log_line = (self.last_lines() or ["(empty log)"])[-1]
+        self.set_status(FAILED, images_seen=status["images_seen"], reason=f"ended with exit code {exit_code}: {log_line}")
 
     def lock(self):
-        """Hold the run for this process, see ``hold``."""
+        """Holds the run for this process, see ``hold``."""
         return hold(self.path / "lock")
 
     def is_locked(self) -> bool:
-        """Whether some process is working on this run now. Asked without writing: the run may be another user's."""
+        """Whether some process is working on this run now. Checked without writing, as the run may be another user's."""
         try:
             with open(self.path / "lock") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -239,14 +239,14 @@ class RunDir:
 
 
 def crash_signal(exit_code: int) -> str:
-    """The signal that killed a process, by its exit code or that of its launcher (-9, 137, 247); empty where none of ``CRASHED``."""
+    """The signal that killed a process, from its exit code or its launcher's (-9, 137, 247); "" if it is not in ``CRASHED``."""
     number = -exit_code if exit_code < 0 else exit_code - 128 if 128 < exit_code < 192 else 256 - exit_code
     name = signal.Signals(number).name if number in list(signal.Signals) else ""
     return name if name in CRASHED else ""
 
 
 def append_line(path: Path, record: dict) -> None:
-    """Add one JSON object as one line with its format, also to a file whose last line was cut short."""
+    """Appends one JSON object as one line with its format, also to a file with an incomplete last line."""
     with open(path, "a+b") as file:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
@@ -255,9 +255,9 @@ def append_line(path: Path, record: dict) -> None:
 
 
 def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> str:
-    """What is wrong with an object of a run's file; empty where it has all of ``needed``, and values of these kinds."""
+    """What is wrong with an object of a run's file; "" if it has all of ``needed``, with values of these kinds."""
     if not isinstance(record, dict):
-        return f"not an object but {str(record)[:40]!r}"
+        return f"{str(record)[:40]!r} is not an object"
     if missing := [name for name in needed if record.get(name) is None]:
         return f"it has no {', '.join(missing)}"
     for name, value in record.items():
@@ -265,12 +265,12 @@ def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> s
         good = (value is None and name not in NEVER_NULL) or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
                                                  and math.isfinite(value))
         if not good:
-            return f"{name} is {str(value)[:40]!r}, which is no {WORDS[kind]}"
+            return f"{name} is {str(value)[:40]!r}, which is not of type {WORDS[kind]}"
     return ""
 
 
 def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, str]]]:
-    """The lines of a JSON-lines file that are whole and have all of ``needed``; and of the others number and problem."""
+    """The complete lines of a JSON-lines file that have all of ``needed``; and number and problem of the other lines."""
     records, problems = [], []
     try:
         lines = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []
@@ -287,7 +287,7 @@ def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, st
 
 
 def _parsed(line: str | bytes, needed: tuple[str, ...], where) -> tuple[dict, str]:
-    """A line's object without its format, which is of the file and not of the run; and what is wrong with it, empty where nothing is."""
+    """A line's object without its format (a property of the file, not of the run); and what is wrong with it, or ""."""
     try:
         record = json.loads(line)
         check_format(LINE, record, where)
@@ -295,13 +295,13 @@ def _parsed(line: str | bytes, needed: tuple[str, ...], where) -> tuple[dict, st
     except NewerFormat:
         raise
     except (ValueError, RecursionError):
-        return {}, "cut short, or not JSON"
+        return {}, "incomplete, or not JSON"
     return ({}, problem) if problem else ({name: value for name, value in record.items() if name != KEY}, "")
 
 
 def read_lines(path: Path, *needed: str) -> list[dict]:
-    """The lines of a JSON-lines file that are whole and have ``needed``, default ``images_seen``; a warning says each other one,
-    once in a process."""
+    """The complete lines of a JSON-lines file that have ``needed``, default ``images_seen``; a warning names each other one,
+    once per process."""
     return _read_and_say(path, needed or ("images_seen",))
 
 
@@ -313,7 +313,7 @@ def _read_and_say(path: Path, needed: tuple[str, ...]) -> list[dict]:
 
 
 def last_line(path: Path, *needed: str) -> dict | None:
-    """The last of ``read_lines``, without reading the whole of a file whose last line serves; None where there is none."""
+    """The last of ``read_lines``, without reading the whole file if its last line is usable; None if there is none."""
     if not path.is_file():
         return None
     with open(path, "rb") as file:
@@ -324,7 +324,7 @@ def last_line(path: Path, *needed: str) -> dict | None:
 
 
 def keep_lines(path: Path, wanted) -> None:
-    """Keep the lines for which ``wanted(record)`` holds: what a resumed run will write again is dropped."""
+    """Keeps only the lines for which ``wanted(record)`` is true; used to drop lines that a resumed run will write again."""
     if path.exists():
         kept = [record for record in read_lines(path) if wanted(record)]
         write_atomically(path, "".join(json.dumps(stamped(LINE, record)) + "\n" for record in kept).encode())

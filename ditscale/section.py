@@ -1,6 +1,6 @@
-"""Sections of the config: pydantic models whose errors are one line with the key, the value and what would work.
+"""Sections of the config: pydantic models with one-line errors that give the key, the value and what would work.
 
-A part that comes in kinds (``formulation``, ``objective``) is a union told apart by its ``name``; ``UNIONS`` lists them.
+A part with several kinds (``formulation``, ``objective``) is a union discriminated by its ``name``; ``UNIONS`` lists them.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from pydantic_core import ErrorDetails
 
 from ditscale.errors import UserError, did_you_mean
 
-# A whole number; ``1e6`` is one too. Up to 2^53, so that float64 holds it: costs are products of counts, as floats.
+# An integer; ``1e6`` is accepted. At most 2^53, so that float64 represents it: costs are products of counts, as floats.
 Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
                   Field(le=2**53)]
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 
-# Numbers; a single one may stand without brackets.
+# Numbers; a single one may be written without brackets.
 Numbers = Annotated[tuple[float, ...], Field(strict=False),
                     BeforeValidator(lambda value: [value] if isinstance(value, (int, float)) else value)]
 
 
 class Section(BaseModel):
-    """A part of the config: no unknown keys, no change after it is made.
+    """A part of the config; unknown keys are errors, and values cannot be changed later.
 
     Attributes:
-        older_keys: older spellings of its keys, which stay valid, with the current one.
-        older_values: for each key, older spellings of its default, with the current one. (A run's identity leaves defaults out.)
+        older_keys: older spellings of its keys, which stay valid, mapped to the current one.
+        older_values: for each key, older spellings of its default, mapped to the current one. (Run ids leave defaults out.)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
@@ -42,7 +42,7 @@ class Section(BaseModel):
 
     @classmethod
     def current_value(cls, key: str, value):
-        """A value of a current key in its current spelling; of a list, each."""
+        """A value of a current key in its current spelling; for a list, each item."""
         older = cls.older_values.get(key, {})
         if isinstance(value, list):
             return [cls.current_value(key, one) for one in value]
@@ -50,7 +50,7 @@ class Section(BaseModel):
 
     @classmethod
     def current_spelling(cls, values):
-        """The values with their keys and values in the current spelling. Raises UserError where a key is given in both."""
+        """The values with keys and values in the current spelling. Raises UserError if a key is given in both."""
         if not isinstance(values, dict) or not (cls.older_keys or cls.older_values):
             return values
         for older, key in cls.older_keys.items():
@@ -68,7 +68,7 @@ UNIONS: dict[str, Mapping[str, type[Section]]] = {}                            #
 
 
 def union(key: str, kinds: Mapping[str, type[Section]]) -> Any:
-    """The annotation of a part that comes in kinds, each with its own options; its ``name`` says which."""
+    """The annotation of a part with several kinds, each with its own options; ``name`` selects one."""
     UNIONS[key] = kinds
     return Annotated[reduce(or_, kinds.values()), Field(discriminator="name")]
 
@@ -77,7 +77,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(kind: type[Model], values, source: str) -> Model:
-    """Make a pydantic model out of plain values, with one clear line for what is wrong."""
+    """Makes a pydantic model from plain values, with a one-line error."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
     try:
@@ -85,7 +85,7 @@ def validate(kind: type[Model], values, source: str) -> Model:
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     except ValidationError as error:
-        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelt key explains the rest
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelled key explains the other errors
         lines = [_explain(kind, item) for item in items]
         more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:3])})" if len(lines) > 1 else ""
         raise UserError(f"{source}: {lines[0]}{more}") from None
@@ -95,7 +95,7 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
-    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part)))  # nor pydantic's branches
+    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part)))  # without pydantic's branches
     key, kinds = ".".join(str(part) for part in loc), UNIONS.get(section, {})
     if item["type"] == "extra_forbidden":
         known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
@@ -107,23 +107,23 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
     if item["type"] == "union_tag_invalid":
         name, kinds = item["ctx"]["tag"], UNIONS[loc[-1]]
         return f"'{key}.name' is {name!r}{did_you_mean(name, kinds)} {loc[-1].capitalize()}s: {', '.join(kinds)}"
-    return f"'{key}' is {item['input']!r}: {_said(item)}"
+    return f"'{key}' is {item['input']!r}: {_message(item)}"
 
 
 def in_words(error: ValidationError) -> str:
-    """The first fault of a file that we wrote: the key, the value, what should stand there."""
+    """The first error in a file that we wrote: the key, the value, what is expected."""
     item = error.errors()[0]
     key = ".".join(str(part) for part in item["loc"])
-    return f"'{key}' is missing" if item["type"] == "missing" else f"'{key}' is {str(item['input'])[:80]!r}: {_said(item)}"
+    return f"'{key}' is missing" if item["type"] == "missing" else f"'{key}' is {str(item['input'])[:80]!r}: {_message(item)}"
 
 
-def _said(item: ErrorDetails) -> str:
+def _message(item: ErrorDetails) -> str:
     message = item["msg"].replace("Input should be", "should be")
     return message[0].lower() + message[1:]
 
 
 def _without_tag(loc: tuple) -> tuple[tuple, str | None, str | None]:
-    """A place in the config without the kind's name that pydantic puts into it, the part that comes in kinds, and that name."""
+    """A location in the config without the kind's name that pydantic adds to it, the part with several kinds, and that name."""
     for index, (section, chosen) in enumerate(zip(loc, loc[1:-1])):
         if chosen in UNIONS.get(section, {}):
             return (*loc[:index + 1], *loc[index + 2:]), section, chosen
@@ -131,7 +131,7 @@ def _without_tag(loc: tuple) -> tuple[tuple, str | None, str | None]:
 
 
 def _keys_at(kind: type[BaseModel], loc: tuple) -> list[str]:
-    """The keys of the section that a path of keys leads to."""
+    """The keys of the section at a path of keys."""
     for part in loc:
         field = kind.model_fields.get(part)
         inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(t)] if field else []

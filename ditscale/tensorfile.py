@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ditscale.digest import file_sha256
 
-WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by bytes: bits are compared, and NaN equals NaN
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by size: bits are compared, so NaN equals NaN
 
 
 def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write tensors (CPU, contiguous), flush, read back from the disk and compare each bit; returns the file's sha256.
+    """Writes tensors (CPU, contiguous), flushes, reads them back from disk and compares each bit; returns the file's sha256.
 
-    The file is mapped to be read, so memory holds the tensors once.
+    The file is memory-mapped for reading, so memory holds the tensors only once.
 
     Raises:
-        OSError: it could not be written, or what was read back is something else.
+        OSError: it could not be written, or the data read back differ.
     """
     try:
         save_file(tensors, path)
@@ -31,12 +31,12 @@ def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
     except SafetensorError as error:
         raise OSError(f"{path.name} was written, but cannot be read back: {error}") from None
     if different:
-        raise OSError(f"{path.name} was written, but read back {different[0]} is not what it was in memory")
+        raise OSError(f"{path.name} was written, but {different[0]} differs from memory when read back")
     return file_sha256(path)
 
 
 def _flush(path: Path) -> None:
-    """To the disk, and out of the kernel's cache: what is read next comes from the disk."""
+    """Flushes to disk and drops the kernel's cache, so that the next read comes from the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
@@ -44,7 +44,7 @@ def _flush(path: Path) -> None:
 
 
 def _different(path: Path, tensors: dict[str, Tensor]) -> list[str]:
-    """The names that only one of the two has; where there are none, those of tensors that differ."""
+    """The names that only one of the two has; if there are none, the names of tensors that differ."""
     with safe_open(path, "pt") as file:
         return sorted(set(file.keys()) ^ tensors.keys()) or \
             [name for name, tensor in tensors.items() if not _same(file.get_tensor(name), tensor)]

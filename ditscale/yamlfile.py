@@ -19,7 +19,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not taken; write the keys out in their place "
+                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not supported; write the keys out instead "
                                                         "(a whole value may be an anchor: key: *name)", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)) and key in seen:
@@ -43,11 +43,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-DEPTH, VALUES = 64, 1_000_000                                                  # at most, with all anchors written out
+DEPTH, VALUES = 64, 1_000_000                                                  # limits, with all anchors expanded
 
 
 def parse_yaml(text: str, source: str):
-    """Parse YAML text.
+    """Parses YAML text.
 
     Raises:
         UserError: not YAML, with the source, the line and what is wrong there; or an anchor that holds itself, values past all
@@ -62,23 +62,23 @@ def parse_yaml(text: str, source: str):
         raise UserError(f"{source}{where}: not valid YAML: {problem}") from None
     except RecursionError:
         raise UserError(f"{source}: not valid YAML: nested too deeply") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:         # what PyYAML says of !!int x and of !!bool x
+    except (ValueError, TypeError, KeyError, AttributeError) as error:         # PyYAML's errors for !!int x and !!bool x
         raise UserError(f"{source}: not valid YAML: a value that its tag does not allow ({error})") from None
     _check(value, source)
     return value
 
 
 def _check(value, source: str) -> None:
-    """Raise UserError where the values have no end, or too many, or a text that no file can have as its name."""
+    """Raises UserError if the values are nested without end or too many, or a text cannot be a file name."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         one, depth = waiting.pop()
         seen += 1
         if depth > DEPTH:
-            raise UserError(f"{source}: nested deeper than {DEPTH} levels; does an anchor hold itself?")
+            raise UserError(f"{source}: nested deeper than {DEPTH} levels; does an anchor contain itself?")
         if seen > VALUES:
-            raise UserError(f"{source}: holds more than {VALUES:,} values when its anchors are written out")
-        if isinstance(one, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in one):  # half of a letter
+            raise UserError(f"{source}: has more than {VALUES:,} values with its anchors expanded")
+        if isinstance(one, str) and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in one):  # an unpaired surrogate
             raise UserError(f"{source}: {one[:40]!r} has a character that no file name may contain")
         if isinstance(one, dict):
             waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
@@ -87,7 +87,7 @@ def _check(value, source: str) -> None:
 
 
 def read_yaml(path) -> object:
-    """Read a YAML file. Raises UserError where it is missing, unreadable or not YAML."""
+    """Reads a YAML file. Raises UserError if it is missing, unreadable or not YAML."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -98,8 +98,8 @@ def read_yaml(path) -> object:
 
 
 def line_numbers(path) -> dict[tuple, int]:
-    """The line on which each value of a YAML file that ``read_yaml`` takes begins, from 1, by its keys and positions from the top; what an
-    alias stands for is where its anchor is."""
+    """The first line (from 1) of each value of a YAML file that ``read_yaml`` accepts, by its path of keys and indices; the line of an
+    alias is that of its anchor."""
     lines: dict[tuple, int] = {}
     waiting: list[tuple[tuple, yaml.Node | None]] = [((), yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader))]
     while waiting:

@@ -51,7 +51,7 @@ FOREIGN = "unknown key 'formulation.%s' for formulation %s; it is an option of %
     ({"name": "ddpm", "sigma_data": 0.5}, {}, [FOREIGN % ("sigma_data", "ddpm", "edm")]),
     ({"name": "edm", "sigma_dta": 0.5}, {}, ["unknown key 'formulation.sigma_dta'", "did you mean 'sigma_data'"]),
     ({"name": "ddpm", "schedule": "square"}, {}, ["'formulation.schedule' is 'square'", "'linear' or 'cosine'"]),
-    ({"name": "edm", "sigma_min": 90.0}, {}, ["formulation.sigma_min 90.0 is not below formulation.sigma_max 80.0"]),
+    ({"name": "edm", "sigma_min": 90.0}, {}, ["formulation.sigma_min 90.0 must be below formulation.sigma_max 80.0"]),
     ({"name": "flow", "logit_std": 2.0}, {}, ["logit_normal"]),
     ({"name": "flow"}, {"sampler": "ddim"}, ["evaluation.sampler 'ddim'", "heun, euler, sde would"]),
     ({"name": "flow"}, {"eta": 0.5}, ["evaluation.eta is for sampler ddim"]),

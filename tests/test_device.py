@@ -52,7 +52,7 @@ def test_a_hash_needs_no_torch():
 
 def test_an_unknown_kind_is_one_line(monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "npu")
-    with pytest.raises(UserError, match="DS_ACCELERATOR=npu: the accelerator 'npu' is not known here; known are cuda .* cpu"):
+    with pytest.raises(UserError, match="DS_ACCELERATOR=npu: the accelerator 'npu' is not supported; supported are cuda .* cpu"):
         device.kind_here()
 
 
@@ -62,7 +62,7 @@ def test_deepspeeds_choice_is_checked_before_a_group_is_made(monkeypatch):
     from ditscale.training.distributed import join_world
 
     monkeypatch.setattr(deepspeed.accelerator, "get_accelerator", lambda: type("Made", (), {"device_name": lambda self: "mlu"})())
-    with pytest.raises(UserError, match="DeepSpeed: the accelerator 'mlu' is not known here"):
+    with pytest.raises(UserError, match="DeepSpeed: the accelerator 'mlu' is not supported"):
         join_world()
 
 

@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint(trained, here, monkeypatch):
     for checkpoint in trained.checkpoints.glob("images-*"):
         (checkpoint / "ema.safetensors").write_bytes(b"")
     for words in (("sample", trained.path, "x.npz", "--images", 16), ("export", trained.path, "x.safetensors"), ("evaluate", trained.path)):
-        assert "has no checkpoint whose ema is whole" in call(*words).stderr.splitlines()[-1]
+        assert "has no checkpoint with an undamaged ema" in call(*words).stderr.splitlines()[-1]
 
 
 def test_lines_of_another_form(trained, here):
@@ -117,7 +117,7 @@ def test_a_folder_of_a_few_images(digits, here, count):
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)).save(here / "few" / f"{number}.png")
     done = call("evaluate", "few", "metric=fd_digits_cnn", f"extractor_path={digits / 'digits_cnn.safetensors'}",
                 f"reference_path={digits / 'heldout.beton'}")
-    assert done.exit_code == 0 and f"{count} images are no measurement: for 64 dimensions at least 320 are needed" in done.stderr
+    assert done.exit_code == 0 and f"{count} images are too few: for 64 dimensions at least 320 are needed" in done.stderr
 
 
 def test_labels_files(here):
@@ -134,7 +134,7 @@ def test_labels_files(here):
 @pytest.mark.parametrize("file, words", [
     ("exclude_typo.yaml", "exclude names model.name: DiT-atto/2, which no run has"), ("data_path_empty.yaml", "'data.path' is ''"),
     ("betas_out_of_range.yaml", "train.betas has 2.0"), ("wandb_distribution.yaml", "write train.lr: {values: [0.0001, 0.01]}"),
-    ("merge_key.yaml", "merge keys (<<) are not taken"),
+    ("merge_key.yaml", "merge keys (<<) are not supported"),
 ])
 @pytest.mark.parametrize("command", [("plan",), ("launch", "--launcher", "print")])
 def test_specs(here, file, words, command):

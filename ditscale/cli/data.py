@@ -16,8 +16,8 @@ def data():
 @data.command("build")
 @click.argument("source")
 @click.argument("out", type=click.Path())
-@click.option("--size", default=256, show_default=True, type=click.IntRange(1, 8192), help="Pixels a side.")
-@click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: greyscale, 3: RGB.")
+@click.option("--size", default=256, show_default=True, type=click.IntRange(1, 8192), help="Pixels per side.")
+@click.option("--channels", default="3", show_default=True, type=click.Choice(["1", "3"]), help="1: grayscale, 3: RGB.")
 @click.option("--split", metavar="NAME", help="The part of SOURCE, if it has several, for example train and test.")
 @click.option("--labels", metavar="FILE", type=click.Path(),
               help="Classes of images without class folders: .csv (first line name,label), StyleGAN's and EDM's .json, ImageNet's "
@@ -143,12 +143,12 @@ def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, dev
 @data.command("import")
 @click.argument("source", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--format", metavar="NAME", help="edm2, repa, fast-dit, lightningdit, mds, safetensors or numpy.  [default: by the files]")
+@click.option("--format", metavar="NAME", help="edm2, repa, fast-dit, lightningdit, mds, safetensors or numpy.  [default: detected from the files]")
 @click.option("--labels", metavar="FILE", type=click.Path(), help="Classes: .json or .csv for edm2 and repa, .npy for arrays.")
-@click.option("--unlabeled", is_flag=True, help="Pass over labels: all latents are class 0.")
+@click.option("--unlabeled", is_flag=True, help="Ignore labels: all latents are class 0.")
 @click.option("--first-label", default=0, show_default=True, metavar="N", type=click.IntRange(0, 1),
               help="The number of the first class in SOURCE.")
-@click.option("--empty-classes", is_flag=True, help="Let classes have no latent.")
+@click.option("--empty-classes", is_flag=True, help="Allow classes without latents.")
 @click.option("--holds", type=click.Choice(["samples", "mean-std", "mean-logvar"]),
               help="What the channels are: one sample, or the mean and then as many of its std (or log variance).")
 @click.option("--scale", metavar="S", type=ChannelNumbers(above_0=True), help="A model sees (latent - shift) x scale; one number, or one per channel.")
@@ -160,7 +160,7 @@ def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, dev
 @click.option("--vae", "vae_name", metavar="NAME", help="The autoencoder that made them, to be recorded: as in data encode.")
 @click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How numbers are stored.")
 def data_import(source, out, vae_name, **options):
-    """Take over latents that others' tools encoded, from SOURCE into the latent file OUT.beton.
+    """Import latents that other tools encoded, from SOURCE into the latent file OUT.beton.
 
     \b
     edm2          EDM2's dataset_tool.py encode: a zip or a folder
@@ -171,7 +171,7 @@ def data_import(source, out, vae_name, **options):
     safetensors   a file or a folder of shards (N, C, H, W)                --holds --scale --shift
     numpy         an .npy, an .npz or a folder of .npy (N, C, H, W)        --applied or --not-applied
 
-    Latents are stored as they are; their manifest says what they are, and training and scoring go by it.
+    Latents are stored unchanged; training and scoring use the scale, shift and layout in their manifest.
 
     \b
     Examples:

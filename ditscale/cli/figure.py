@@ -1,6 +1,6 @@
-"""Commands that draw: ``figure NAME`` draws one figure of a study or a CSV, ``report`` writes a study's page.
+"""Commands that draw: ``figure NAME`` draws one figure of a study or a CSV, ``report`` writes a study's HTML page.
 
-Each file of ``figures/plots`` is a figure, and its docstring says what it shows.
+Each file of ``figures/plots`` is a figure; its docstring is the help text.
 """
 
 import ast
@@ -17,7 +17,7 @@ PLOTS = Path(ditscale.__file__).parent / "figures" / "plots"
 
 
 class Figures(Commands):
-    """The files of ``figures/plots`` as commands. Names and first lines are read without loading them, which takes seconds."""
+    """The files of ``figures/plots`` as commands. Names and first lines are read without importing the files, as that takes seconds."""
 
     def list_commands(self, context) -> list[str]:
         return sorted(path.stem for path in PLOTS.glob("*.py") if path.stem != "__init__")

@@ -11,7 +11,7 @@ from ditscale.errors import UserError, lost_rank
 
 
 class Commands(click.Group):
-    """A user's mistake is one line on stderr and exit code 2, another rank's end a line and 1, a warning a line; Ctrl-C is 130."""
+    """A user's mistake prints one line on stderr and exits with 2; the end of another rank prints one line and exits with 1; Ctrl-C exits with 130."""
 
     def invoke(self, context):
         with warnings.catch_warnings():
@@ -31,14 +31,14 @@ class Commands(click.Group):
 
 
 def _show(message, category, filename, lineno, file=None, line=None) -> None:
-    """A warning of ours as its words alone; of others with where it comes from."""
+    """Prints our warnings as text only, and others' with their location."""
     ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
     words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(words, err=True)
 
 
 def _printable(message) -> str:
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message))  # a name may hold anything
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message))  # a name may contain any character
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

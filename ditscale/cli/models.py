@@ -9,7 +9,7 @@ from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 
 
 class Variants(click.Choice):
-    """The names of the training variants, looked up when one is asked for: their options need pydantic, which takes its time."""
+    """The names of the training variants, loaded only on use: their options need pydantic, which is slow to import."""
 
     def __init__(self):
         self.case_sensitive = True
@@ -24,11 +24,11 @@ class Variants(click.Choice):
 
 @main.command()
 @click.option("--resolution", default=32, show_default=True, type=click.IntRange(min=1),
-              help="Input cells a side: 32 for the latents of 256-pixel images, 64 for 512.")
+              help="Input cells per side: 32 for the latents of 256-pixel images, 64 for 512.")
 @click.option("--channels", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1))
 @click.option("--block", default=DEFAULT_DESIGN, show_default=True, help=" or ".join(", ".join(DESIGNS).rsplit(", ", 1)) + ".")
-@click.option("--variant", type=Variants(), help="With its default options.  [default: the baseline]")
+@click.option("--variant", type=Variants(), help="The training variant, with its default options.  [default: the baseline]")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "csv", "markdown"]))
 def models(resolution, channels, classes, block, variant, form):
     """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs.
@@ -41,7 +41,7 @@ def models(resolution, channels, classes, block, variant, form):
     variant = variant or BASELINE
     rows = table.model_rows(resolution=resolution, channels=channels, classes=classes, block=block, variant=variant)
     if not rows:
-        raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells a side"
+        raise UserError(f"no patch size of 2, 4, 8 divides {resolution} cells per side"
                         + (" into more than one token" if VARIANTS[variant].least_tokens > 1 else ""))
     click.echo({"text": table.as_text, "csv": table.as_csv, "markdown": table.as_markdown}[form](rows), nl=False)
 
@@ -62,7 +62,7 @@ def convert(source, target, like, heads):
     from ditscale.models.convert import load_model, save_model
 
     if Path(target).exists():
-        raise UserError(f"{target} exists already; give another name")
+        raise UserError(f"{target} already exists; give another name")
     if not Path(target).absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
     model = load_model(source, like=like, heads=heads)
@@ -142,8 +142,8 @@ def push(run, repo, send, to_folder, private, images, average, form, vae):
 @main.command()
 @click.argument("run", type=click.Path())
 @click.argument("target", type=click.Path())
-@click.option("--length", required=True, type=float, help="Of the average, relative to the training time (EDM2's sigma_rel).")
-@click.option("--images", metavar="N", type=int, help="At the checkpoint at this number of images.  [default: the newest]")
+@click.option("--length", required=True, type=float, help="Length of the average relative to the training time (EDM2's sigma_rel).")
+@click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
 def ema(run, target, length, images):
     """Rebuild an average of any length after training, from the tracks of RUN (train.ema_lengths), as in EDM2.
 
@@ -161,4 +161,4 @@ def ema(run, target, length, images):
     at = images_of(pick_checkpoint(run, images))
     weights, missed = rebuild(run, length, at)
     count = write_weights(run, weights, Path(target), {"length": length, "images": at, "missed": missed})
-    click.echo(f"{target}: {count:,} parameters, length {length:g} at {at:,} images, its profile missed by {missed:.2%}")
+    click.echo(f"{target}: {count:,} parameters, length {length:g} at {at:,} images, profile error {missed:.2%}")

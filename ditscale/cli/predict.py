@@ -1,4 +1,4 @@
-"""The command that puts a prediction on record, and the one that checks it."""
+"""``ditscale predict``: records a prediction, or checks the recorded ones."""
 
 import click
 
@@ -7,18 +7,18 @@ from ditscale.cli.group import main
 
 @main.command()
 @click.argument("study", metavar="SPEC|STUDY", type=click.Path())
-@click.option("--target", metavar="MODEL", help="The model to predict, as DiT-XL/2.  [default: that of SPEC's ladder]")
-@click.option("--images", type=click.IntRange(min=1), help="How long it trains.  [default: as the rungs, or as SPEC's ladder says]")
-@click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="Or its training FLOPs.")
-@click.option("--metric", help="Of the score; loss: the loss alone.  [default: the study's only one]")
-@click.option("--variant", help="Of the rungs and the target.  [default: baseline]")
-@click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict from these models alone; can be repeated.")
-@click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="A coefficient known beforehand: E, alpha or beta of the loss's law.")
-@click.option("--check", is_flag=True, help="Predict nothing: show every prediction on record against what the target then did.")
+@click.option("--target", metavar="MODEL", help="The model to predict, for example DiT-XL/2.  [default: the target of SPEC's ladder]")
+@click.option("--images", type=click.IntRange(min=1), help="Its training length in images.  [default: that of the rungs or of SPEC's ladder]")
+@click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="Its training FLOPs, instead of --images.")
+@click.option("--metric", help="The score's metric; loss: only the loss.  [default: the study's only metric]")
+@click.option("--variant", help="Variant of the rungs and the target.  [default: baseline]")
+@click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict only from these models; can be repeated.")
+@click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="Fix a coefficient to a known value: E, alpha or beta of the loss's law.")
+@click.option("--check", is_flag=True, help="Predict nothing: compare every recorded prediction with the target's actual result.")
 def predict(study, target, images, flops, metric, variant, rungs, pins, check):
     """Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl.
 
-    Run it before the target starts: what is predicted afterwards is marked so and counts for nothing.
+    Run it before the target starts: later predictions are marked and do not count.
     """
     from pathlib import Path
 

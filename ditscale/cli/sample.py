@@ -12,7 +12,7 @@ from ditscale.cli.weights import as_run, heads_option, like_option
 @click.argument("run", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="How many.")
+@click.option("--images", required=True, metavar="N", type=click.IntRange(min=1), help="Number of images.")
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Image i is a function of S and i.  [default: the run's]")
 @click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at this number of images seen.  [default: the newest]")
 @like_option

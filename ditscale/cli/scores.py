@@ -49,7 +49,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
     """Score TARGET: a run's directory, images (a folder, .zip, .npz or .beton), or a file of others' weights (see import-run).
 
     Keys are those of a run's section evaluation: metric, extractor_path, reference_path, also, samples, seed, sampler,
-    guidance_scale, average, ... A list of values makes an evaluation of each, and each combination of them. Each is a line in
+    guidance_scale, average, ... Lists of values make one evaluation per combination. Each is a line in
     the run's evals.jsonl; existing lines are not computed again. None is selected as the best.
 
     \b
@@ -85,14 +85,14 @@ def evaluate(target, overrides, images, whole, like, heads, out):
 @click.argument("run", type=click.Path())
 @click.option("--data", metavar="FILE.beton", type=click.Path(), help="Held-out images.  [default: the run's evaluation.validation.path]")
 @click.option("--draws", metavar="N", type=int, help="Frozen draws of image, flip, noise and level.  [default: the run's, or 4096]")
-@click.option("--seed", metavar="N", type=int, help="Of all draws; one for all runs that are compared.  [default: the run's, or 0]")
+@click.option("--seed", metavar="N", type=int, help="Seed of all draws; must be equal for runs that are compared.  [default: the run's, or 0]")
 @click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
 @click.option("--all", "whole", is_flag=True, help="All checkpoints.")
 def validate(run, data, draws, seed, images, whole):
-    """The validation loss of RUN's checkpoints: the training loss of held-out images, under the same draws for every run.
+    """Compute the validation loss of RUN's checkpoints: the training loss on held-out images, with the same draws for every run.
 
-    A line in the run's evals.jsonl with the metric "loss"; one that is there already is not made again. `ditscale figure validation`
-    draws it, and every other figure takes it in place of the score with --where metric=loss.
+    Each is a line in the run's evals.jsonl with the metric "loss"; existing lines are not computed again. `ditscale figure validation`
+    draws it, and every other figure uses it instead of the score with --where metric=loss.
 
     \b
     Examples:

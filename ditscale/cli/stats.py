@@ -9,7 +9,7 @@ from ditscale.cli.group import main
 @click.argument("source", type=click.Path())
 @click.argument("out", metavar="OUT.npz", type=click.Path())
 @click.option("--extractor", "name", required=True, metavar="NAME",
-              help="inception, dinov2, resnet20_cifar10, digits_cnn, or package.module:name of your own.")
+              help="inception, dinov2, resnet20_cifar10, digits_cnn, or your own package.module:name.")
 @click.option("--weights", metavar="PATH", type=click.Path(), help="Its weights; they are never downloaded.")
 @click.option("--split", metavar="NAME", help="The part of SOURCE, if it has several, for example train and test.")
 @click.option("--device", help="cpu, cuda:0, ...  [default: the GPU, else the CPU]")
@@ -20,9 +20,9 @@ def stats(source, out, name, weights, split, device):
     SOURCE is one of
       a folder or .zip    of image files, flat or in class folders
       .npz                ADM's: arr_0, uint8 (N, H, W, C)
-      .beton              pixels, of `ditscale data build`
+      .beton              pixels, from `ditscale data build`
 
-    ADM's evaluator and pytorch-fid read OUT too.
+    ADM's evaluator and pytorch-fid can also read OUT.
 
     \b
     Example:
@@ -37,9 +37,9 @@ def stats(source, out, name, weights, split, device):
     from ditscale.evaluation.scoring import ENOUGH
 
     if is_statistics(source):
-        raise UserError(f"{source}: holds statistics already; give the images that they were made from")
+        raise UserError(f"{source} contains statistics; give the images that they were made from")
     if not out.endswith(".npz"):
-        raise UserError(f"{out}: statistics are written as .npz; call it {out}.npz")
+        raise UserError(f"{out}: statistics are written as .npz; name it {out}.npz")
     extractor = make_extractor(name, weights, checked_device(device))
     images = open_images(source, split=split, channels=max(extractor.channels))
     with Progress("images", images.count) as progress:

@@ -16,7 +16,7 @@ def of_a_study(command):
 
 
 def planned(spec_path, overrides):
-    """The study as KEY=VALUE leaves it, and its runs."""
+    """The study after applying KEY=VALUE, and its runs."""
     from ditscale.studies.spec.spec import expand, load_spec
 
     spec = load_spec(spec_path, overrides)
@@ -24,7 +24,7 @@ def planned(spec_path, overrides):
 
 
 def folder_of(study):
-    """The directory of a study, given as such or as its SPEC."""
+    """The directory of a study, given directly or by its SPEC."""
     from pathlib import Path
 
     from ditscale.studies.spec.spec import load_spec
@@ -35,7 +35,7 @@ def folder_of(study):
 @main.command()
 @click.argument("template", required=False)
 def init(template):
-    """Write the example study or site TEMPLATE into this folder, to be changed. Without TEMPLATE: list them."""
+    """Write the example study or site TEMPLATE into this folder for editing. Without TEMPLATE: list them."""
     from pathlib import Path
 
     from ditscale.studies.spec.templates import summaries, write_template
@@ -83,11 +83,11 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     check_plan(runs)
     if network:
         if machine.kind != "gpu":
-            raise UserError("--network is of accelerators, and this machine has none; say which with --on, for example H100:512")
+            raise UserError("--network is for accelerators and this machine has none; choose some with --on, for example H100:512")
         machine = replace(machine, links=gpu_links(machine.name, network))
     if probe:
         if device:
-            raise UserError(f"--probe measures this machine, and --on {device} plans for another; give one of the two")
+            raise UserError(f"--probe measures this machine, and --on {device} plans for another; give only one of them")
         probe_missing(spec, runs, machine, Console(highlight=False))
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
@@ -117,7 +117,7 @@ LAUNCHERS = click.Choice([*MODULES, "print"])
 
 
 def where_to(command):
-    """The options that say where runs go."""
+    """The options that choose where runs are started."""
     site = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")
     launcher = click.option("--launcher", type=LAUNCHERS, help="Default: the site's; local without one. print: show every script "
                                                                "and command, start nothing.")
@@ -244,7 +244,7 @@ def train(spec_path, overrides, fresh):
 @of_a_study
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
               help="Update every SECONDS (5) until all runs are done or Ctrl-C. Must come after SPEC.")
-@click.option("--wide", is_flag=True, help="Show a row per run; else runs that differ only in the seed share one.")
+@click.option("--wide", is_flag=True, help="Show a row per run; by default runs that differ only in the seed share one.")
 def status(spec_path, overrides, seconds, wide):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status

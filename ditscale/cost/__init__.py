@@ -1,1 +1,1 @@
-"""The cost of a run in closed form, without torch."""
+"""The cost of a run in closed form, computed without torch."""

@@ -1,16 +1,16 @@
 """Bytes and seconds of communication between DeepSpeed's ranks in a training step, by ZeRO stage.
 
-With G ranks in a ring an all-gather or a reduce-scatter of S bytes has each rank send (G-1)/G S bytes, an all-reduce twice that.
-What is sent when follows DeepSpeed 0.19's code, and is counted call by call in ``benchmarks/communication.py``:
+In a ring of G ranks, each rank sends (G-1)/G S bytes for an all-gather or a reduce-scatter of S bytes, and twice that for an all-reduce.
+The calls follow DeepSpeed 0.19's code and are counted one by one in ``benchmarks/communication.py``:
 
     stage 0      all-reduce of the gradients, after the last micro step
     stage 1      the same (buckets for several ranks are all-reduced, not reduce-scattered); all-gather of the new weights
     stage 2      the same, but the all-reduce at every micro step
-    stage 3      at every micro step an all-gather of the weights for the forward, one for those that were let go until the backward
-                 (by default next to none), and a reduce-scatter of the gradients
+    stage 3      at every micro step an all-gather of the weights for the forward, another for those released before the backward
+                 (by default almost none), and a reduce-scatter of the gradients
 
-Weights and gradients travel in the precision of the forward. Seconds are those of NCCL's rings: a ring crosses the border of a node
-once, so the network adapters of a node share the work, and each hop has the latency of NCCL's own tuner.
+Weights and gradients are sent in the precision of the forward. Seconds are for NCCL's rings: a ring crosses a node boundary
+once, so the network adapters of a node share the work, and each hop has the latency assumed by NCCL's tuner.
 """
 
 import math
@@ -19,24 +19,24 @@ from dataclasses import dataclass
 from ditscale.cost.hardware import Links
 from ditscale.cost.memory import VALUE_BYTES
 
-SMALL_PER_BLOCK = 5                                                            # biases: stage 3 gathers them one by one after a step
+SMALL_PER_BLOCK = 5                                                            # biases, which stage 3 gathers one by one after a step
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """What a DeepSpeed JSON says about sending; the defaults are DeepSpeed's. Buckets and distances count numbers."""
+    """The communication settings of a DeepSpeed JSON; the defaults are DeepSpeed's. Buckets and distances count numbers."""
 
     stage: int = 1
     overlap: bool = False                                                      # overlap_comm: send during the backward
     reduce_bucket: float = 5e8
-    reuse_distance: float = 1e9                                                # stage 3 keeps what is used again so soon;
-    prefetch_bucket: float = 5e7                                               # where it looks ahead, nearly all, as measured
+    reuse_distance: float = 1e9                                                # stage 3 keeps weights used again within this distance;
+    prefetch_bucket: float = 5e7                                               # with prefetching, almost all, as measured
     all_reduces: bool = True                                                   # use_multi_rank_bucket_allreduce and reduce_scatter
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One kind of collective of a step: ``bytes`` whole, ``calls`` that share them, of which ``hideable`` may hide in computing."""
+    """One kind of collective in a step: total ``bytes`` over ``calls`` calls; the share ``hideable`` can overlap with computation."""
 
     steps: int                                                                 # rounds of the ring: 2 for an all-reduce
     bytes: float
@@ -50,7 +50,7 @@ class Collective:
 
 @dataclass(frozen=True)
 class Communication:
-    """One optimizer step of one rank: bytes that it sends, seconds alone, and those of them that computing may hide."""
+    """One optimizer step of one rank: bytes sent, seconds without overlap, and the seconds that can overlap with computation."""
 
     bytes: float
     seconds: float
@@ -59,11 +59,11 @@ class Communication:
 
 def step_collectives(parameters: int, sharding: Sharding, *, precision: str, micro_steps: int, blocks: int,
                      teacher: bool = False) -> list[Collective]:
-    """What a rank takes part in during one optimizer step.
+    """The collectives of one rank during one optimizer step.
 
     Args:
-        blocks: of the model: stage 3 gathers their biases one by one.
-        teacher: whether there is one, whose weights are gathered after each step.
+        blocks: of the model; stage 3 gathers their biases one by one.
+        teacher: whether there is one; its weights are gathered after each step.
     """
     whole, stage = VALUE_BYTES[precision] * parameters, sharding.stage
     buckets = max(1, math.ceil(parameters / sharding.reduce_bucket))
@@ -74,7 +74,7 @@ def step_collectives(parameters: int, sharding: Sharding, *, precision: str, mic
         times, rounds = micro_steps if stage == 2 else 1, 1 if stage and not sharding.all_reduces else 2
         gradients = Collective(rounds, times * whole, times * buckets, hideable if stage else 0.0)
         return [gradients, *([Collective(1, whole, 1)] if stage else []), *after_step]
-    # Forward and backward both pass by what lies between a weight's uses. Prefetching marks weights as needed again.
+    # Both forward and backward use the weights between two uses of one weight. Prefetching marks weights as needed again.
     gathers = 1.0 if sharding.prefetch_bucket else 1 + max(0.0, 1 - sharding.reuse_distance / 2 / parameters)
     at_once = sharding.prefetch_bucket or parameters / (SMALL_PER_BLOCK * blocks)
     return [Collective(1, micro_steps * gathers * whole, micro_steps * math.ceil(gathers * parameters / at_once),
@@ -84,7 +84,7 @@ def step_collectives(parameters: int, sharding: Sharding, *, precision: str, mic
 
 
 def communication(collectives: list[Collective], ranks: int, links: Links) -> Communication:
-    """Bytes and seconds of a step's collectives; nothing where a rank is alone."""
+    """Bytes and seconds of a step's collectives; zero with a single rank."""
     if ranks == 1:
         return Communication(0.0, 0.0, 0.0)
     seconds = [ring_seconds(one, ranks, links) for one in collectives]
@@ -93,7 +93,7 @@ def communication(collectives: list[Collective], ranks: int, links: Links) -> Co
 
 
 def ring_seconds(collective: Collective, ranks: int, links: Links) -> float:
-    """Seconds of a collective in rings over all ranks: its bytes at the narrowest place, and the latency of each hop."""
+    """Seconds of a collective in rings over all ranks: its bytes at the bottleneck bandwidth, and the latency of each hop."""
     nodes = math.ceil(ranks / links.per_node)
     between = nodes - 1
     latency = links.call_seconds + collective.steps * (between * links.network_hop_seconds

@@ -1,4 +1,4 @@
-"""Compute of this machine or another: accelerators and their dense bf16 peak, or the CPU's measured speed."""
+"""Compute of this machine or of a named accelerator: the dense bf16 peak, or the CPU's measured speed."""
 
 import os
 import subprocess
@@ -10,24 +10,24 @@ import numpy as np
 from ditscale.cost.memory import GIB
 from ditscale.errors import UserError, did_you_mean
 
-# Dense bf16 peak in FLOP/s by a word of the device's name (makers' data sheets; never the sparse figure).
+# Dense bf16 peak in FLOP/s by a part of the device's name (from vendors' data sheets, never the sparse number).
 DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15,
                     "L40S": 362e12, "H20": 148e12}
-# GB/s that a GPU sends within a node, one direction (data sheets: NVLink, or PCIe where that joins only pairs or none), and Gb/s of
-# network that a GPU has in its usual pods.
+# GB/s per GPU within a node, one direction (data sheets: NVLink, or PCIe if NVLink joins only pairs or none), and Gb/s of
+# network per GPU in common clusters.
 LINKS = {"H200": (450, 400), "H100 NVL": (64, 400), "H100 PCIe": (64, 200), "H100": (450, 400), "A100": (300, 200),
          "B200": (900, 400), "L40S": (32, 200), "H20": (450, 400)}
 OTHER_LINKS = (32, 100)                                                        # PCIe 4
 MOST_DEVICES = 1_000_000
-MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # makers' GB, as GiB
+MEMORY_GIB = {"H200": 141, "H100 NVL": 94, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "H20": 96}      # vendors' GB, taken as GiB
 
 
 @dataclass(frozen=True)
 class Links:
-    """How devices are joined: bytes/s that one sends within its node and over the network, and what of that is reached.
+    """Interconnect of devices: bytes/s per device within a node and over the network, and the share that is reached.
 
-    Hops take what NCCL's tuner assumes for rings (protocol Simple). The defaults are gloo's on one host, the best that
-    benchmarks/communication.py measured: no promise for another.
+    Hop latencies are those of NCCL's tuner for rings (protocol Simple). The defaults are for gloo on one host, the best
+    measured by benchmarks/communication.py; other hosts may differ.
     """
 
     node_bandwidth: float = 1.0e9
@@ -39,7 +39,7 @@ class Links:
     call_seconds: float = 0.0
 
     def ring_bandwidth(self, nodes: int, ranks: int) -> float:
-        """Bytes/s that each rank sends in rings: over several nodes all adapters of a node serve the one border."""
+        """Bytes/s per rank in rings: with several nodes, all adapters of a node share the traffic between nodes."""
         if nodes == 1:
             return self.reached * self.node_bandwidth
         return self.reached * min(self.node_bandwidth, self.network_bandwidth * min(ranks / nodes, self.per_node))
@@ -47,13 +47,13 @@ class Links:
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices that runs can be placed on, and the peak FLOP/s and memory of one of them (a GPU, or one CPU core)."""
+    """Devices for runs, and the peak FLOP/s and memory of one device (a GPU, or one CPU core)."""
 
     kind: str                                                                  # "gpu" or "cpu"
     name: str
     devices: int
     peak_flops: float
-    memory_bytes: int = 0                                                      # 0: not known
+    memory_bytes: int = 0                                                      # 0: unknown
     links: Links = Links()
 
     @property
@@ -66,7 +66,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """GPUs where nvidia-smi finds some; else CPU cores, with their peak taken from a short fp32 matrix product."""
+    """GPUs if nvidia-smi finds any; otherwise CPU cores, with their peak measured by a short fp32 matrix product."""
     names = _gpu_names()
     if names:
         return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12, _by_name(MEMORY_GIB, names[0], 0) * GIB,
@@ -77,10 +77,10 @@ def this_machine() -> Machine:
 
 
 def named_machine(text: str) -> Machine:
-    """``H100:8``: eight devices of that name, for a plan on a machine that is not at hand.
+    """``H100:8``: eight devices of that name, to plan for another machine.
 
     Raises:
-        UserError: the name is not known, or the number is none.
+        UserError: the name is unknown, or the number is invalid.
     """
     name, _, count = text.partition(":")
     flops = dense_bf16_flops(name.upper())
@@ -94,12 +94,12 @@ def named_machine(text: str) -> Machine:
 
 
 def dense_bf16_flops(name: str) -> float | None:
-    """A GPU's dense bf16 peak in FLOP/s, from its name; None for one that the table does not know."""
+    """A GPU's dense bf16 peak in FLOP/s, by its name; None if it is not in the table."""
     return _by_name(DENSE_BF16_FLOPS, name, None)
 
 
 def gpu_links(name: str, network_gbps: float | None = None) -> Links:
-    """Links of nodes of eight such GPUs; ``network_gbps`` is a GPU's share of its node's network, where it is not the usual one."""
+    """Links of nodes with eight of these GPUs; ``network_gbps`` overrides the usual share of the node's network per GPU."""
     node, network = _by_name(LINKS, name.upper(), OTHER_LINKS)
     return Links(node * 1e9, (network_gbps or network) * 1e9 / 8, per_node=8, reached=0.7, node_hop_seconds=3.4e-6,
                  network_hop_seconds=14e-6, call_seconds=8.4e-6)

@@ -1,10 +1,10 @@
-"""Memory of training in closed form: model states under ZeRO, and the activations kept for the backward pass. In bytes.
+"""Memory of training in closed form, in bytes: model states under ZeRO, and the activations kept for the backward pass.
 
-States follow DeepSpeed's own estimators (as in its code: its documentation still prints older ones): with P parameters on G
-ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage shares out more.
-In fp32 the first two are 4 P each, and no second copy of the weights is kept but at stage 3.
+States follow DeepSpeed's estimators (those in its code; its documentation still has older ones): with P parameters on G
+ranks, bf16 weights 2 P and gradients 2 P, then fp32 gradients 4 P, masters 4 P and Adam's moments 8 P; each stage partitions more.
+In fp32 the first two are 4 P each, and there is no second copy of the weights except at stage 3.
 
-Activations are what autograd keeps in bf16 on devices that have bf16 units, or in fp32. Checked tensor by tensor in the tests.
+Activations are what autograd keeps, in bf16 on devices with bf16 units, otherwise in fp32. Tests check them tensor by tensor.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from ditscale.models.sizes import ModelName, token_grid
 
 GIB = 2**30
 VALUE_BYTES = {"bf16": 2, "fp32": 4}                                         # of weights and activations in the forward
-ADAM_BYTES = 8                                                                 # of state for one parameter: two fp32 moments
+ADAM_BYTES = 8                                                                 # of state per parameter: two fp32 moments
 HOST_BUFFER = 1.5                                                              # DeepSpeed's factor for host memory
 
 
 @dataclass(frozen=True)
 class MemoryCard:
-    """Bytes on one accelerator, and on one host for what is offloaded.
+    """Bytes on one accelerator, and offloaded bytes on one host.
 
-    ``passing`` is the part of the states that is there from backward to step alone: gradients, where none are accumulated.
+    ``passing`` is the part of the states that exists only from backward to step: gradients, if none are accumulated.
     """
 
     states: int
@@ -34,7 +34,7 @@ class MemoryCard:
 
     @property
     def accelerator(self) -> int:
-        """The peak: as the backward begins, with all activations and no gradient yet, or in the step, with no activation."""
+        """The peak: at the start of the backward, with all activations and no gradients, or in the step, without activations."""
         return self.states + self.ema + max(self.activations - self.passing, 0)
 
 
@@ -42,14 +42,14 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
                 ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = DEFAULT_DESIGN,
                 checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
                 state_bytes: int = ADAM_BYTES) -> MemoryCard:
-    """The card of one rank.
+    """The memory card of one rank.
 
     Args:
         parameters: trainable parameters, from a ``ComputeCard``.
-        micro_batch: images of one forward on one rank.
-        ema_tracks: averages kept; each is fp32 and sharded as the optimizer is.
-        accumulates: gradients stay from one micro batch to the next.
-        state_bytes: the optimizer's, for one parameter.
+        micro_batch: images per forward on one rank.
+        ema_tracks: number of averages; each is fp32 and sharded like the optimizer.
+        accumulates: gradients are kept from one micro batch to the next.
+        state_bytes: of the optimizer, per parameter.
     """
     largest = largest_layer(model, block)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
@@ -67,11 +67,11 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
                  largest_layer: int = 0, precision: str = "bf16", state_bytes: int = ADAM_BYTES) -> tuple[int, int]:
     """(bytes on one accelerator, bytes on one host) for weights, gradients and optimizer.
 
-    Stages 2 and 3 in bf16, with and without offload to the host, equal DeepSpeed's estimators. Stages 0 and 1 have none there; they are
-    the same sum with less shared out: nothing at stage 0, masters, moments and fp32 gradients at stage 1.
+    Stages 2 and 3 in bf16, with and without offload to the host, equal DeepSpeed's estimators. It has none for stages 0 and 1; they are
+    the same sum with less partitioned: nothing at stage 0; masters, moments and fp32 gradients at stage 1.
 
     Raises:
-        UserError: there is no such stage, or the stage cannot offload.
+        UserError: the stage does not exist or cannot offload.
     """
     if stage not in (0, 1, 2, 3):
         raise UserError(f"no ZeRO stage {stage}; stages: 0, 1, 2, 3")
@@ -79,8 +79,8 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
         raise UserError(f"ZeRO stage {stage} does not offload to the host; stages 2 and 3 do")
     per_node = ranks_per_node or ranks
     nodes = -(-ranks // per_node)
-    a, twice = VALUE_BYTES[precision], precision == "bf16"                     # masters beside the weights
-    shared = state_bytes + (8 if twice else 4)                                 # and a gradient in fp32; masters beside the weights
+    a, twice = VALUE_BYTES[precision], precision == "bf16"                     # masters in addition to the weights
+    shared = state_bytes + (8 if twice else 4)                                 # and an fp32 gradient; masters in addition to the weights
     if stage == 0:
         return (shared + a * (2 if twice else 1)) * parameters, 0
     if stage == 1:
@@ -95,7 +95,7 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
 
 
 def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "bf16") -> int:
-    """What of ``model_states`` is there from backward to step alone: gradients, and their fp32 copy for the optimizer."""
+    """The part of ``model_states`` that exists only from backward to step: gradients, and their fp32 copy for the optimizer."""
     a = VALUE_BYTES[precision]
     if stage == 0:
         return (a + 4 * (precision == "bf16")) * parameters
@@ -111,9 +111,9 @@ def largest_layer(model: ModelName, block: str = DEFAULT_DESIGN) -> int:
 
 def activation_bytes(model: ModelName, *, resolution: int, channels: int, precision: str = "bf16", block: str = DEFAULT_DESIGN,
                      checkpointing: bool = False) -> int:
-    """Bytes that one image's forward keeps for the backward.
+    """Bytes per image that the forward keeps for the backward.
 
-    With ``checkpointing`` every block keeps its input only, and one block at a time is computed again.
+    With ``checkpointing`` every block keeps only its input, and blocks are recomputed one at a time.
     """
     a = VALUE_BYTES[precision]
     hidden, depth, heads = model.dims.hidden_size, model.dims.depth, model.dims.num_heads

@@ -1,4 +1,4 @@
-"""Compute and memory of a run: the cards of its model and variant, and the exact FLOPs over its steps."""
+"""Compute and memory of a run: the cards of its model and variant, and the exact FLOPs of its steps."""
 
 from bisect import bisect_right
 from dataclasses import replace
@@ -16,12 +16,12 @@ def run_card(config: RunConfig) -> ComputeCard:
 
 
 def training_flops(config: RunConfig, images_seen: int) -> int:
-    """FLOPs of the steps that a run has taken when it has seen so many images: each at its own mask ratio."""
+    """FLOPs of a run's steps up to this number of images seen, each at its own mask ratio."""
     return sum(card.train_flops_per_image * images for card, images in trained_cards(config, images_seen))
 
 
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
-    """(compute card, images trained at it) of the whole steps up to ``images_seen``: one, or one a mask ratio of a schedule."""
+    """(compute card, images trained with it) of the complete steps up to ``images_seen``: one, or one per mask ratio of a schedule."""
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
     backbone, objective = run_backbone(config), config.objective
     if objective.kept_at(backbone.tokens, 0, config.train.images) is None:
@@ -30,25 +30,25 @@ def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard
 
 
 def sampling_flops(config: RunConfig) -> int:
-    """FLOPs of the model to make one image by the run's section ``evaluation``, guidance included; no decoder, no features."""
+    """FLOPs of the model per sampled image according to the run's section ``evaluation``, including guidance, without decoder and features."""
     settings = config.evaluation
     return run_card(config).flops * forwards(config.formulation, sampling_of(settings), settings.guidance_scale,
                                              settings.guidance_interval)
 
 
 def validation_flops(config: RunConfig) -> int:
-    """FLOPs of the model for one draw of the validation loss; the second pass of a variant that masks counts as one over all tokens."""
+    """FLOPs of the model per draw of the validation loss; the second pass of a masking variant counts as a pass over all tokens."""
     return run_card(config).flops * (1 + (getattr(config.objective, "mask_ratio", 0) > 0))
 
 
 def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:
-    """The memory card of one rank, for the step of the run that needs most.
+    """The memory card of one rank, for the run's most demanding step.
 
-    Activations of a variant are the plain DiT's in the ratio of the MACs that a backward follows: near, not exact. A teacher's
-    forward weights count among the states.
+    A variant's activations are those of the plain DiT times the ratio of MACs with a backward pass, which is approximate. A teacher's
+    forward weights are included in the states.
     """
     backbone, resources, objective = run_backbone(config), config.resources, config.objective
-    kept = objective.kept_at(backbone.tokens, config.train.images - 1, config.train.images)  # no step keeps more than the last
+    kept = objective.kept_at(backbone.tokens, config.train.images - 1, config.train.images)  # no step keeps more tokens than the last
     card, plain = objective.card(backbone, kept), plain_card(backbone)
     averages = 1 + len(config.train.ema_decays) + len(config.train.ema_lengths)
     teacher = objective.has_teacher
@@ -64,7 +64,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
 
 
 def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int, int]]:
-    """(kept tokens, steps that keep so many). No schedule masks more as it goes on, so that groups are found by bisection."""
+    """(kept tokens, number of steps). Masking never increases along a schedule, so groups are found by bisection."""
     def kept_at(step: int) -> int:
         return config.objective.kept_at(tokens, step * config.train.global_batch, config.train.images)
 
@@ -78,7 +78,7 @@ def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int
 
 
 def run_backbone(config: RunConfig) -> Backbone:
-    """The pieces of a run's model, whatever the variant."""
+    """The backbone of a run's model, for any variant."""
     return make_backbone(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
                          classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
                          learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)

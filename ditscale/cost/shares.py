@@ -2,9 +2,9 @@
 
 =========== ==========================================================================================================
 encoder     the DiT's blocks, patches in, conditioning (with the norms outside the blocks), its share of long skips
-decoder     an added decoder and the projections into it; MDT's side block and the model's own last blocks behind it
+decoder     an added decoder and the projections into it; MDT's side block and the model's last blocks after it
 heads       the final layer, the projection head
-teacher     the forward passes that no backward follows
+teacher     the forward passes without a backward pass
 evaluation  sampling; neither the image decoder nor the feature network is counted
 =========== ==========================================================================================================
 """
@@ -28,7 +28,7 @@ class CostShares:
 
     @property
     def training(self) -> int:
-        """``cost.runs.training_flops``, to the last FLOP."""
+        """Exactly ``cost.runs.training_flops``."""
         return self.encoder + self.decoder + self.heads + self.teacher
 
     @property
@@ -36,12 +36,12 @@ class CostShares:
         return self.training + self.evaluation
 
     def fractions(self) -> dict[str, float]:
-        """Each part of the total; they sum to 1. All 0 where nothing was computed."""
+        """The share of each part; they sum to 1, or are all 0 if nothing was computed."""
         return {name: flops / self.total if self.total else 0.0 for name, flops in asdict(self).items()}
 
 
 def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> CostShares:
-    """FLOPs by part of a run that has seen so many images and scored so many checkpoints."""
+    """FLOPs by part for this number of images seen and of scored checkpoints."""
     parts = [(_trained(config, card), images) for card, images in trained_cards(config, images_seen)]
     encoder, decoder, heads = (sum(macs[i] * images for macs, images in parts) for i in range(3))
     teacher = sum(sum(card.forward_only_macs_by_part.values()) * images for card, images in trained_cards(config, images_seen))
@@ -51,7 +51,7 @@ def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> Co
 
 
 def _trained(config: RunConfig, card: ComputeCard) -> tuple[int, int, int]:
-    """MACs of one image's trained forward passes: encoder, decoder, heads."""
+    """MACs per image of the trained forward passes: encoder, decoder, heads."""
     macs, variant = card.trained_macs_by_part, config.objective
     decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (variant.decoder_parts, variant.head_parts))
     own_decoder = variant.own_decoder_macs(run_backbone(config))

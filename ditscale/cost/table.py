@@ -15,7 +15,7 @@ HEADER = ("model", "depth", "width", "heads", "parameters", "tokens", "GMACs", "
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model at one resolution; compute is one image's forward at inference, ``more`` are further columns."""
+    """One model at one resolution; compute is per image of a forward at inference, ``more`` are further columns."""
 
     name: ModelName
     card: ComputeCard
@@ -33,8 +33,8 @@ class ModelRow:
 
 
 def model_rows(*, resolution: int, channels: int, classes: int, block: str = DEFAULT_DESIGN, variant: str = BASELINE) -> list[ModelRow]:
-    """Every size at every patch size that divides the resolution; for ``variant``, with its default options, into as many
-    tokens as it needs: of one, none can be masked."""
+    """Every size at every patch size that divides the resolution; for ``variant`` with its default options, only patch sizes
+    that give enough tokens, as a single token cannot be masked."""
     return [_row(make_backbone(ModelName(size, patch), resolution=resolution, channels=channels, classes=classes, block=block),
                  variant, resolution, channels)
             for size in SIZES for patch in PATCH_SIZES
@@ -42,7 +42,7 @@ def model_rows(*, resolution: int, channels: int, classes: int, block: str = DEF
 
 
 def _row(backbone: Backbone, variant: str, resolution: int, channels: int) -> ModelRow:
-    """The baseline's row ends in what training keeps of one image in bf16, a variant's in what training it computes."""
+    """The last column of the baseline's row is the activation memory per image in bf16, of a variant's the training compute."""
     name = backbone.model
     card, plain = VARIANTS[variant].model_validate({"name": variant}).card(backbone), plain_card(backbone)
     if variant == BASELINE:

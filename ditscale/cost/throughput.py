@@ -1,4 +1,4 @@
-"""How long a run will take: from its own speed once it has started, otherwise from its FLOPs and stated assumptions."""
+"""Forecasts how long a run will take: from its own speed once it has started, otherwise from its FLOPs and stated assumptions."""
 
 from dataclasses import dataclass
 
@@ -11,23 +11,23 @@ from ditscale.models.sizes import parse_model_name
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What an analytic forecast rests on; printed beneath it."""
+    """The assumptions of an analytic forecast; printed with it."""
 
-    train_utilisation: float                                                   # of the device's peak, in forward and backward
+    train_utilisation: float                                                   # share of the device's peak in forward and backward
     sample_utilisation: float
     step_overhead_seconds: float                                               # engine, optimizer, EMA, Python
     start_seconds: float                                                       # imports, launcher, first batch
-    hides: float = 0.7                                                         # share of computing that sending can hide behind
+    hides: float = 0.7                                                         # share of computation that communication can overlap with
 
 
 ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 0.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0)}
-BACKWARD = 2 / 3                                                               # of a step's computing
+BACKWARD = 2 / 3                                                               # share of a step's computation
 
 
 @dataclass(frozen=True)
 class StepForecast:
-    """One optimizer step, on average: seconds of computing (and what each step costs beside the model), seconds of collectives,
-    those of them that nothing hides, and the bytes that a rank sends."""
+    """One optimizer step, on average: seconds of computation (and overhead outside the model), seconds of collectives,
+    the seconds of them that are not overlapped, and the bytes that a rank sends."""
 
     compute_seconds: float
     overhead_seconds: float
@@ -41,18 +41,18 @@ class StepForecast:
 
     @property
     def efficiency(self) -> float:
-        """The share of the step in which the model computes: 1 would be a speed that grows with the number of devices."""
+        """The share of the step in which the model computes; 1 is linear scaling with the number of devices."""
         return self.compute_seconds / self.seconds
 
 
 def utilisation(train_flops_per_image: float, images_per_second: float, devices: int, peak_flops: float) -> float:
-    """MFU: the training FLOPs that a model needs, over what the devices could do at their dense peak in the same time."""
+    """MFU: the training FLOPs that a model needs, divided by what the devices could compute at their dense peak in the same time."""
     return train_flops_per_image * images_per_second / (devices * peak_flops)
 
 
 def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, images_seen: int = 0,
                   micro_batch: int | None = None) -> StepForecast:
-    """The average step from ``images_seen`` to the end of a run that is not at its end; ``micro_batch`` stands for ``auto``."""
+    """The average step from ``images_seen`` to the end of an unfinished run; ``micro_batch`` replaces ``auto``."""
     assumed, ranks = ASSUMED[machine.kind], config.resources.accelerators_per_run
     flops = training_flops(config, config.train.images) - (training_flops(config, images_seen) if images_seen else 0)
     steps = (config.train.images - images_seen) / config.train.global_batch
@@ -67,14 +67,14 @@ def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, image
 
 
 def training_seconds(config: RunConfig, machine: Machine, images_seen: int, sharding: Sharding = Sharding()) -> float:
-    """Forecast seconds to train from ``images_seen`` to the end, the communication that nothing hides included."""
+    """Forecast seconds to train from ``images_seen`` to the end, including communication that is not overlapped."""
     steps = (config.train.images - images_seen) / config.train.global_batch
     return steps * step_forecast(config, machine, sharding, images_seen).seconds if steps else 0.0
 
 
 def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None, validations: int = 0) -> float:
-    """Forecast seconds to sample and score that many checkpoints and to take so many validation losses, at the utilisation that
-    training was measured at if it was."""
+    """Forecast seconds to sample and score these numbers of checkpoints and validation losses, at the utilization measured in
+    training, if it was measured."""
     if config.evaluation is None:
         return 0.0
     assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints

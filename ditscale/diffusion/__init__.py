@@ -1,2 +1,2 @@
-"""Noise formulations and samplers. A formulation says how to noise, what to predict and how to weigh; it never learns which
+"""Noise formulations and samplers. A formulation defines how to noise, what to predict and how to weight; it does not depend on which
 variant uses it."""

@@ -1,7 +1,7 @@
 """DiT's diffusion: DDPM (arXiv 2006.11239) with iDDPM's learned variance (arXiv 2102.09672).
 
 ``x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) n`` with ab_t the running product of 1 - beta_t, over 1000 timesteps t = 0..999. The
-network outputs the noise and, in a second set of channels, v in about [-1, 1], which places the log variance of a step between
+network outputs the noise and, in a second set of channels, v in about [-1, 1], which interpolates the log variance of a step between
 the posterior's and beta's (iDDPM eq. 15).
 """
 
@@ -28,7 +28,7 @@ def make_betas(schedule: str) -> np.ndarray:
 
 
 class Chain:
-    """The quantities of a chain of noising steps, (N,) float64, from its ab: the whole one or a respaced one.
+    """The quantities of a chain of noising steps, (N,) float64, from its ab: the full chain or a respaced one.
 
     ``q(x_{t-1} | x_t, x_0)`` has mean ``clean_weight x_0 + noisy_weight x_t`` and variance ``exp(log_posterior)`` (DDPM eq. 7).
     The first posterior variance is 0 and takes its successor's logarithm, as in iDDPM.
@@ -47,13 +47,13 @@ class Chain:
 
 class Ddpm(DdpmFacts):
     """Noise prediction with learned variance: loss = MSE + variational term, the latter in bits per dimension, weight 1, with the
-    mean detached (it teaches the variance alone). That is the released DiT's weighting: no factor T / 1000.
+    mean detached (it trains only the variance). This is the released DiT's weighting, without a factor T / 1000.
 
     Levels are whole timesteps, int64 in training, whole-valued floats in sampling; ``CLEAN`` (-1) is no noise.
 
     Args:
         schedule: ``linear`` or ``cosine``.
-        min_snr_gamma: weigh the MSE, and only it, by min(SNR, gamma) / SNR (arXiv 2303.09556; MDTv2 takes 5).
+        min_snr_gamma: weight only the MSE by min(SNR, gamma) / SNR (arXiv 2303.09556; MDTv2 uses 5).
     """
 
     name = "ddpm"
@@ -69,7 +69,7 @@ class Ddpm(DdpmFacts):
         return whole(uniform, TRAIN_STEPS)
 
     def at(self, name: str, t: Tensor) -> Tensor:
-        """A quantity of the whole chain at timesteps t (B,), (B, 1, 1, 1) fp32; the table moves to the device once."""
+        """A quantity of the full chain at timesteps t (B,), (B, 1, 1, 1) fp32; the table is moved to the device once."""
         key = name, t.device
         if key not in self._tables:
             self._tables[key] = torch.from_numpy(getattr(self.chain, name)).float().to(t.device)
@@ -109,7 +109,7 @@ class Ddpm(DdpmFacts):
         gap = log_posterior - log_variance
         divergence = 0.5 * (gap.exp() - 1 - gap + away.square() * torch.exp(-log_variance))
         first = t == 0
-        if first.device.type == "cpu" and not first.any():                              # on a GPU asking would cost a wait
+        if first.device.type == "cpu" and not first.any():                              # on a GPU this check would wait for the device
             return divergence / NATS_PER_BIT
         # At t = 0 the posterior's mean is x_0 itself (clean_weight 1, noisy_weight 0), so the model's is x_0 + away.
         return torch.where(per_image(first), -eight_bit_log_likelihood(clean, clean + away, 0.5 * log_variance), divergence) \
@@ -139,12 +139,12 @@ class Ddpm(DdpmFacts):
         return (1.0, 0.0) if level == CLEAN else (float(self.chain.signal[int(level)]), float(self.chain.spread[int(level)]))
 
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
-        """An Euler step of that ODE in terms of x: ``x' = keep x + move n``. It is the DDIM step without noise."""
+        """An Euler step of that ODE in terms of x: ``x' = keep x + move n``. This is the DDIM step without noise."""
         (signal, spread), (next_signal, next_spread) = self.signal_and_spread(here), self.signal_and_spread(there)
         return next_signal / signal, next_spread - next_signal / signal * spread
 
     def respaced(self, levels: list[float]) -> Chain:
-        """The chain over these levels alone (from noise to ``CLEAN``), its quantities in the order of sampling."""
+        """The chain over only these levels (from noise to ``CLEAN``), with its quantities in sampling order."""
         chain = Chain(self.signal_squared[[int(level) for level in reversed(levels[:-1])]])
         for name, values in vars(chain).items():
             setattr(chain, name, values[::-1])
@@ -155,7 +155,7 @@ class Ddpm(DdpmFacts):
 
 
 def eight_bit_log_likelihood(values: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """ln of the normal mass within half a grey level (1/255) of each value in [-1, 1]; the end values own their tails."""
+    """ln of the normal probability within half a gray level (1/255) of each value in [-1, 1]; the end values include their tails."""
     inverse = torch.exp(-log_std)
     upper = torch.special.ndtr((values - mean + 1 / 255) * inverse)
     lower = torch.special.ndtr((values - mean - 1 / 255) * inverse)

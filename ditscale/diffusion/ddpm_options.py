@@ -27,18 +27,18 @@ class DdpmConfig(DdpmFacts, FormulationOptions):
     name: Literal["ddpm"]
     path = "ditscale.diffusion.ddpm:Ddpm"
     schedule: Literal["linear", "cosine"] = "linear"                           # DiT: linear betas, 1e-4 to 2e-2
-    min_snr_gamma: float | None = Field(None, gt=0)                            # weigh the MSE by min(SNR, gamma) / SNR; MDTv2: 5
+    min_snr_gamma: float | None = Field(None, gt=0)                            # weight the MSE by min(SNR, gamma) / SNR; MDTv2: 5
 
     def check_sampling(self, sampling) -> None:
         self.sampling_levels(sampling)
 
 
 def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
-    """``steps`` of the 1000 training timesteps, downwards, and ``CLEAN``.
+    """``steps`` of the 1000 training timesteps, descending, then ``CLEAN``.
 
     Args:
-        respacing: ``even`` (iDDPM, arXiv 2102.09672: both ends are in), ``ddim`` (a whole stride from 0), or a list of counts,
-            one for each of as many equal sections of the chain, from the clean end.
+        respacing: ``even`` (iDDPM, arXiv 2102.09672: includes both ends), ``ddim`` (an integer stride from 0), or a list of counts,
+            one per equal section of the chain, starting at the clean end.
         timesteps: instead, the timesteps themselves, in any order.
     """
     if timesteps is not None:
@@ -57,17 +57,17 @@ def ddpm_levels(steps: int, respacing="even", timesteps=None) -> list[float]:
     return [float(step) for step in sorted(chosen, reverse=True)] + [CLEAN]
 
 
-_kept_levels = functools.lru_cache(maxsize=64)(ddpm_levels)                  # a study's runs all sample alike
+_kept_levels = functools.lru_cache(maxsize=64)(ddpm_levels)                  # all runs of a study use the same levels
 
 
 def _section(start: int, size: int, count: int) -> list[int]:
-    """``count`` timesteps over ``size`` from ``start``, first and last in."""
+    """``count`` timesteps over ``size`` from ``start``, including first and last."""
     if count > size:
         raise UserError(f"{_too_many(count)}; {size} is the most" if size == TRAIN_STEPS else
                         f"respacing asks for {count} timesteps of a section of {size}; {size} is the most")
     stride = (size - 1) / (count - 1) if count > 1 else 1
     place, chosen = 0.0, []
-    for _ in range(count):                                                     # a sum, as published: a product rounds otherwise
+    for _ in range(count):                                                     # a sum, as published: a product would round differently
         chosen.append(start + round(place))
         place += stride
     return chosen
@@ -91,11 +91,11 @@ def _too_many(steps: int) -> str:
 
 
 def _whole_stride(steps: int) -> list[int]:
-    """``0, s, 2 s, ...`` for the smallest whole stride s that gives this many."""
+    """``0, s, 2 s, ...`` for the smallest integer stride s that gives this many."""
     if steps > TRAIN_STEPS:
         raise UserError(_too_many(steps))
     for stride in range(1, TRAIN_STEPS + 1):
         if math.ceil(TRAIN_STEPS / stride) == steps:
             return list(range(0, TRAIN_STEPS, stride))
     near = sorted({math.ceil(TRAIN_STEPS / stride) for stride in range(1, TRAIN_STEPS + 1)}, key=lambda n: abs(n - steps))[:2]
-    raise UserError(f"respacing 'ddim' has no whole stride for {steps} sampling steps; {near[0]} or {near[1]} would work")
+    raise UserError(f"respacing 'ddim' has no integer stride for {steps} sampling steps; {near[0]} or {near[1]} would work")

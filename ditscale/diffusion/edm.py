@@ -14,8 +14,8 @@ class Edm(EdmFacts):
     ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2``, so that the network's own target has unit variance at every level.
 
     **c_noise.** The paper feeds ``ln(sigma) / 4`` to its network, which spans -1.6 to 1.1. DiT's sinusoids are made for 0 to 1000
-    and hardly move over that range, so the network here is given ``c_noise_scale * ln(sigma) / 4``, with a scale of 1000 as flow
-    has; the sinusoids take negative times as well as positive ones. Scale 1 is what EDM and MaskDiT print.
+    and hardly change over that range, so the network here gets ``c_noise_scale * ln(sigma) / 4``, with a scale of 1000 as in flow;
+    the sinusoids also accept negative times. EDM and MaskDiT use scale 1.
     """
 
     name = "edm"
@@ -70,7 +70,7 @@ class Edm(EdmFacts):
         return x * per_image(torch.sqrt(t**2 + self.sigma_data**2)), t
 
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """``dx/dsigma = (x - D) / sigma`` (eq. 3), with D put in: both parts stay of order 1 at every level."""
+        """``dx/dsigma = (x - D) / sigma`` (eq. 3), with D substituted, so both parts are of order 1 at every level."""
         total = t.square() + self.sigma_data**2
         keep, move = t / total, self.sigma_data * torch.rsqrt(total)
         return per_image(keep) * noisy - per_image(move) * wide(output)
@@ -85,6 +85,6 @@ class Edm(EdmFacts):
         return 1.0, there - here
 
     def noise_share(self, level: float) -> float:
-        """The share of sampling steps still to do: 0 at sigma_min, 1 at sigma_max."""
+        """The share of remaining sampling steps: 0 at sigma_min, 1 at sigma_max."""
         high, low, here = (value ** (1 / self.rho) for value in (self.sigma_max, self.sigma_min, level))
         return min(1.0, max(0.0, (here - low) / (high - low)))

@@ -9,7 +9,7 @@ from ditscale.errors import UserError
 
 
 def edm_levels(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
-    """EDM (arXiv 2206.00364) eq. 5: ``steps`` levels, even in sigma^(1/rho), and 0 at the end."""
+    """EDM (arXiv 2206.00364) eq. 5: ``steps`` levels, evenly spaced in sigma^(1/rho), then 0."""
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
 
@@ -41,6 +41,6 @@ class EdmConfig(EdmFacts, FormulationOptions):
     @model_validator(mode="after")
     def _check_range(self):
         if self.sigma_min >= self.sigma_max:
-            raise UserError(f"formulation.sigma_min {self.sigma_min} is not below formulation.sigma_max {self.sigma_max}; "
-                            f"EDM takes 0.002 and 80")
+            raise UserError(f"formulation.sigma_min {self.sigma_min} must be below formulation.sigma_max {self.sigma_max}; "
+                            f"EDM uses 0.002 and 80")
         return self

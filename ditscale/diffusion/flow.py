@@ -21,7 +21,7 @@ class Flow(FlowFacts):
         interpolant: ``linear`` or ``cosine``.
         t_distribution: in training, ``uniform`` or ``logit_normal``: t = sigmoid(logit_mean + logit_std z) with z standard normal
             (Stable Diffusion 3, arXiv 2403.03206, eq. 19).
-        time_scale: the network is given this times t. The embedder's sinusoids are made for 0..1000; SiT and REPA give t itself.
+        time_scale: the network gets this times t. The embedder's sinusoids are made for 0..1000; SiT and REPA pass t itself.
     """
 
     name = "flow"

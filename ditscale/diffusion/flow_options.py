@@ -10,7 +10,7 @@ from ditscale.errors import UserError
 
 
 def flow_levels(steps: int, last: float = 0.0) -> list[float]:
-    """``steps + 1`` even levels from 1 to ``last``, counted from the nearer end, one rounding each: ``torch.linspace``'s bits."""
+    """``steps + 1`` evenly spaced levels from 1 to ``last``, each computed from the nearer end with one rounding, bit-equal to ``torch.linspace``."""
     width = Fraction((last - 1.0) / steps)
     return [float(1 + width * i if i < (steps + 1) // 2 else Fraction(last) - width * (steps - i)) for i in range(steps + 1)]
 

@@ -16,12 +16,12 @@ class Formulation(Protocol):
     """
 
     name: str
-    learn_sigma: ClassVar[bool]                                                # this and what follows: Facts of options.py
+    learn_sigma: ClassVar[bool]                                                # this and the next fields: Facts of options.py
     samplers: ClassVar[tuple[str, ...]]
     sampling_options: ClassVar[tuple[str, ...]]
     passport_options: ClassVar[tuple[str, ...]]
-    cleanest: float                                                            # the lowest level that the model is ever shown
-    noisiest: float                                                            # the level where sampling starts
+    cleanest: float                                                            # the lowest level given to the model
+    noisiest: float                                                            # the level at which sampling starts
 
     def level(self, uniform: Tensor) -> Tensor:
         """Training noise levels (B,) from uniform draws (B,)."""
@@ -33,19 +33,19 @@ class Formulation(Protocol):
         """The noisy sample at level ``t`` on the trajectory that ``noise`` spans."""
 
     def model_inputs(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees: scaled image and time, in about 0..1000 but for the scales of a peer's weights."""
+        """The network's inputs: scaled image and time, in about 0..1000 except with the scales of a peer's weights."""
 
     def loss(self, output: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the raw network output, each elementwise (B, C, S, S); the loss is the sum of their means."""
 
     def predictions(self, output: Tensor, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The clean image and the noise that the raw network output stands for."""
+        """The clean image and the noise that correspond to the raw network output."""
 
     def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """The raw output that stands for a clean image and a noise: ``predictions`` undone."""
+        """The raw output for a clean image and a noise; the inverse of ``predictions``."""
 
     def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """The noisy sample and its levels (B,) from what the network sees: ``model_inputs`` undone."""
+        """The noisy sample and its levels (B,) from the network's inputs; the inverse of ``model_inputs``."""
 
     def slope(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The slope of the probability-flow ODE from the raw network output, over the variable that ``step_weights`` steps."""
@@ -57,17 +57,17 @@ class Formulation(Protocol):
         """``signal`` and ``spread`` at one level, in float64."""
 
     def sampling_start(self, level: float) -> float:
-        """What standard normal noise is multiplied by to start sampling at a level."""
+        """The factor on standard normal noise to start sampling at a level."""
 
     def step_weights(self, here: float, there: float) -> tuple[float, float]:
         """(keep, move) of an Euler step of the probability-flow ODE between two levels: ``x' = keep x + move slope``."""
 
     def noise_share(self, level: float) -> float:
-        """Where a level lies between clean (0) and pure noise (1), as sampling time goes."""
+        """The position of a level between clean (0) and pure noise (1), in sampling time."""
 
 
 def make_formulation(config: FormulationOptions) -> Formulation:
-    """The formulation that a section of the config names, with its options."""
+    """The formulation named by a config section, with its options."""
     return config.make()
 
 

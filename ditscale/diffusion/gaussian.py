@@ -1,4 +1,4 @@
-"""Closed-form truth: for Gaussian data the optimal network and the probability-flow ODE's end points are known exactly.
+"""Closed-form references: for Gaussian data the optimal network and the probability-flow ODE's end points are known exactly.
 
 Tests and ``benchmarks/convergence.py`` measure samplers against it.
 """
@@ -11,10 +11,10 @@ COVARIANCE = torch.tensor([[0.30, 0.12], [0.12, 0.20]], dtype=torch.float64)
 
 
 def gaussian_network(formulation, mean: Tensor = MEAN):
-    """The network whose raw output is optimal for pixels N(mean, COVARIANCE) over the channels, called as ``(x, t, y)``.
+    """The network with optimal raw output for pixels N(mean, COVARIANCE) over the channels, called as ``(x, t, y)``.
 
-    It undoes ``model_inputs`` to find the level (one for the batch), computes E[x_0 | x] and expresses it as the formulation's
-    output. fp64, so that the order of a sampler is not hidden by rounding.
+    It inverts ``model_inputs`` to find the level (one for the batch), computes E[x_0 | x] and expresses it as the formulation's
+    output. fp64, so that rounding does not hide the order of a sampler.
     """
     eye = torch.eye(len(mean), dtype=torch.float64)
 
@@ -30,7 +30,7 @@ def gaussian_network(formulation, mean: Tensor = MEAN):
 
 
 def ode_map(formulation, noise: Tensor) -> Tensor:
-    """Where the exact probability-flow ODE takes standard normal ``noise`` (B, C, S, S): along each eigenvector of the
+    """The exact probability-flow ODE's end points for standard normal ``noise`` (B, C, S, S): along each eigenvector of the
     covariance, a point keeps its number of standard deviations from the mean."""
     values, vectors = torch.linalg.eigh(COVARIANCE)
     signal, spread = formulation.signal_and_spread(formulation.noisiest)

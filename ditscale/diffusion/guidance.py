@@ -1,4 +1,4 @@
-"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes as one batch; one pass where it does not act."""
+"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes in one batch; a single pass at levels without guidance."""
 
 import math
 
@@ -10,16 +10,16 @@ from ditscale.diffusion.nfe import guided_at
 
 
 class Guided:
-    """A model with guidance, called as the model is: ``(x, t, y)`` to its raw output. Samplers call ``at(level)``.
+    """A model with guidance, called like the model: ``(x, t, y)`` to its raw output. Samplers call ``at(level)``.
 
     Args:
         null_class: the label index of "no class".
-        channels: ``all``, or ``first3`` as the released DiT: the first three image channels. The other channels, and the variance
-            where one is learned, stay as the conditional pass predicts them.
-        interval: noise levels, in the formulation's unit, between which guidance acts (arXiv 2404.07724); None is everywhere.
-        schedule: ``constant``, or ``power_cosine`` (MDT): weak where the noise is strong, ``scale`` at the clean end.
-        power: of the power-cosine; MDT takes 4.
-        noise_share: a level to its place between clean (0) and pure noise (1); the power-cosine needs it.
+        channels: ``all``, or ``first3`` as in the released DiT: the first three image channels. The other channels, and the variance
+            if one is learned, are those of the conditional pass.
+        interval: noise levels, in the formulation's unit, between which guidance is used (arXiv 2404.07724); None: everywhere.
+        schedule: ``constant``, or ``power_cosine`` (MDT): weak at strong noise, ``scale`` at the clean end.
+        power: of the power-cosine; MDT uses 4.
+        noise_share: maps a level to its position between clean (0) and pure noise (1); needed by the power-cosine.
     """
 
     def __init__(self, model, scale: float, null_class: int, *, channels: str = "all",
@@ -30,7 +30,7 @@ class Guided:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the model where guidance acts."""
+        """Forward passes of the model per guided evaluation."""
         return 1 if self.scale == 1 else 2
 
     def scale_at(self, level: float) -> float:

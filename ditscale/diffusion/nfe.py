@@ -6,14 +6,14 @@ from ditscale.diffusion.options import FormulationOptions
 from ditscale.diffusion.registry import by_name
 from ditscale.errors import UserError
 
-STOCHASTIC = ("ddpm", "sde")                                                   # and ddim with eta, heun and euler with churn
+STOCHASTIC = ("ddpm", "sde")                                                   # also ddim with eta, heun and euler with churn
 SAMPLER_OPTIONS = {"eta": "ddim", "sde_diffusion": "sde", "sde_norm": "sde", "sde_last_step": "sde", "sde_last": "sde",
-                   "heun_last": "heun"}                                        # fields of Sampling that one sampler alone reads
+                   "heun_last": "heun"}                                        # fields of Sampling used by only one sampler
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A sampler, its steps and its options; ``docs/formulations.md`` says which goes with which formulation."""
+    """A sampler, its steps and its options; ``docs/formulations.md`` lists which work with which formulation."""
 
     sampler: str
     steps: int
@@ -26,7 +26,7 @@ class Sampling:
     sde_diffusion: str = "sigma"                                               # sde: w(t), one of samplers.DIFFUSIONS
     sde_norm: float = 0.5                                                      # sde: w(t) is twice this times DIFFUSIONS[...]
     sde_last_step: float = 0.04                                                # sde: the level from which one step leads to clean
-    sde_last: str = "velocity"                                                 # sde: how it leads there; mean: with the score too
+    sde_last: str = "velocity"                                                 # sde: how that step is made; mean: also with the score
     heun_last: str = "euler"                                                   # heun on flow: the last step, euler or heun
 
     @property
@@ -36,17 +36,17 @@ class Sampling:
 
     @property
     def stochastic(self) -> bool:
-        """Whether it draws noise on the way."""
+        """Whether it draws noise during sampling."""
         return self.sampler in STOCHASTIC or self.eta > 0 or self.churn > 0
 
     def check(self, formulation) -> None:
-        """Refuse what makes no sense together. ``formulation`` is a formulation or its options.
+        """Refuses contradictory settings. ``formulation`` is a formulation or its options.
 
         Raises:
-            UserError: the sampler or an option is not one of this formulation.
+            UserError: the sampler or an option does not work with this formulation.
         """
         if self.sampler not in formulation.samplers:
-            raise UserError(f"evaluation.sampler '{self.sampler}' does not go with formulation '{formulation.name}': "
+            raise UserError(f"evaluation.sampler '{self.sampler}' does not work with formulation '{formulation.name}': "
                             f"{', '.join(formulation.samplers)} would")
         defaults = Sampling(self.sampler, self.steps)
         for option, value in vars(self).items():
@@ -54,14 +54,14 @@ class Sampling:
             owners = [name for name, options in by_name().items() if option in options.sampling_options]
             if value != getattr(defaults, option) and (sampler != self.sampler or owners and formulation.name not in owners):
                 needed = [f"sampler {sampler}"] * (option in SAMPLER_OPTIONS) + [f"formulation {' or '.join(owners)}"] * bool(owners)
-                raise UserError(f"evaluation.{option} is for {' and '.join(needed)}; it does nothing with formulation "
+                raise UserError(f"evaluation.{option} is for {' and '.join(needed)}; it has no effect with formulation "
                                 f"{formulation.name} and sampler {self.sampler}")
         if self.churn_interval[0] >= self.churn_interval[1]:
             raise UserError(f"evaluation.churn_interval {list(self.churn_interval)} must go from lower to higher sigma")
 
     def options(self, formulation) -> dict:
-        """What else moves the samples, for the passport: the options that this sampler reads and are not at their default, and
-        those of the formulation that its levels rest on. ``formulation`` is a formulation or its options."""
+        """Other options that affect the samples, for the passport: those that this sampler reads and that are not at their default, and
+        those of the formulation that affect its levels. ``formulation`` is a formulation or its options."""
         defaults = Sampling(self.sampler, self.steps)
         chosen = {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
         return chosen | {name: getattr(formulation, name) for name in formulation.passport_options}
@@ -101,15 +101,15 @@ def forwards(formulation, sampling: Sampling, scale: float, interval: tuple[floa
 
 
 def guided_at(level: float, scale: float, interval: tuple[float, float] | None) -> bool:
-    """Whether guidance acts at a level; both ends of the interval are in."""
+    """Whether guidance is used at a level; the interval includes both ends."""
     return scale != 1 and (interval is None or interval[0] <= level <= interval[1])
 
 
 def check_interval(formulation: FormulationOptions, interval: tuple[float, float] | None) -> None:
-    """Refuse an interval of noise levels that holds none.
+    """Refuses an interval without noise levels.
 
     Raises:
-        UserError: it is reversed, or lies outside the formulation's levels.
+        UserError: it is reversed, or outside the formulation's levels.
     """
     if interval is None:
         return
@@ -118,5 +118,5 @@ def check_interval(formulation: FormulationOptions, interval: tuple[float, float
         raise UserError(f"evaluation.guidance_interval {[low, high]} is reversed or empty: [lower, higher] noise level, in "
                         f"{formulation.name}'s {formulation.level_unit}")
     if low < 0 or high > formulation.highest_level:
-        raise UserError(f"evaluation.guidance_interval {[low, high]} leaves {formulation.name}'s levels: "
+        raise UserError(f"evaluation.guidance_interval {[low, high]} is outside {formulation.name}'s levels: "
                         f"{formulation.level_unit}")

@@ -1,6 +1,6 @@
-"""A formulation's options without torch: its samplers, their levels, and the outputs of its model.
+"""Formulations' options, without torch: samplers, their levels, and the outputs of the model.
 
-Each ``<name>_options.py`` holds a formulation's section of the config and these facts; ``<name>.py`` beside it, its arithmetic.
+Each ``<name>_options.py`` has a formulation's config section and these facts; ``<name>.py`` next to it has its arithmetic.
 """
 
 import pkgutil
@@ -10,36 +10,36 @@ from ditscale.section import Section
 
 
 class Facts:
-    """What holds for a formulation and for its options alike."""
+    """Facts shared by a formulation and its options."""
 
     learn_sigma: ClassVar[bool] = False                                        # the model also outputs a variance
-    samplers: ClassVar[tuple[str, ...]] = ("heun", "euler")                    # of samplers.py, those that go with it
+    samplers: ClassVar[tuple[str, ...]] = ("heun", "euler")                    # the samplers of samplers.py that work with it
     sampling_options: ClassVar[tuple[str, ...]] = ()                           # fields of Sampling that only it reads
-    passport_options: ClassVar[tuple[str, ...]] = ()                           # of its options, those that sampling levels rest on
-    highest_level: ClassVar[float]                                             # an interval of levels ends there at most
-    level_unit: ClassVar[str]                                                  # what levels are, in an error
+    passport_options: ClassVar[tuple[str, ...]] = ()                           # those of its options that affect sampling levels
+    highest_level: ClassVar[float]                                             # the upper limit for an interval of levels
+    level_unit: ClassVar[str]                                                  # the unit of levels, for error messages
 
     def sampling_levels(self, sampling) -> list[float]:
         """The levels that a ``Sampling`` visits, noisiest first; the last is clean.
 
         Raises:
-            UserError: there are no such levels.
+            UserError: the levels do not exist.
         """
         raise NotImplementedError
 
 
 class FormulationOptions(Facts, Section):
-    """A formulation's section of the config: its options, and its ``name`` as a ``Literal``."""
+    """A formulation's config section: its options, and its ``name`` as a ``Literal``."""
 
     path: ClassVar[str]                                                        # ``package.module:Class`` of the arithmetic
     if TYPE_CHECKING:
         name: str
 
     def check_sampling(self, sampling) -> None:
-        """Refuse levels that there are not, with a ``UserError``."""
+        """Raises ``UserError`` for levels that do not exist."""
 
     def settings(self) -> dict:
-        """The options by name, as the formulation takes them."""
+        """The options by name, as arguments of the formulation."""
         return self.model_dump(exclude={"name"})
 
     def make(self):

@@ -1,4 +1,4 @@
-"""The list of formulations. To add one: its files here, and a line."""
+"""The list of formulations. To add one, add its files here, and a line."""
 
 from ditscale.diffusion.ddpm_options import DdpmConfig
 from ditscale.diffusion.edm_options import EdmConfig
@@ -9,7 +9,7 @@ FORMULATIONS: list[type[FormulationOptions]] = [DdpmConfig, EdmConfig, FlowConfi
 
 
 def name_of(options: type[FormulationOptions]) -> str:
-    """The name by which a config asks for a formulation: the one value of its ``name``."""
+    """The name of a formulation in a config: the only value of its ``name``."""
     return options.model_fields["name"].annotation.__args__[0]                 # of a Literal
 
 

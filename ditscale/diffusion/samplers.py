@@ -1,13 +1,13 @@
 """Samplers: from noise to a clean image, by name.
 
 - ``euler``, ``heun``: the probability-flow ODE of any formulation. Heun is EDM's second-order scheme (arXiv 2206.00364, Alg. 2,
-  with churn for edm), a plain Euler step at the end (on flow also a whole Heun step, ``heun_last``). On ddpm the ODE is DDIM's, so
+  with churn for edm), a plain Euler step at the end (on flow optionally a full Heun step, ``heun_last``). On ddpm the ODE is DDIM's, so
   ``euler`` is ``ddim`` without noise.
 - ``ddpm``: ancestral sampling with the learned variance (arXiv 2102.09672), unclipped. ``ddim``: arXiv 2010.02502, with eta.
 - ``sde``: Euler-Maruyama on flow's reverse SDE (SiT, arXiv 2401.08740).
 
-Coefficients are Python floats, worked out in float64 before the first step; a step never waits for the device. Noise on the way
-is a function of (seed, image position, step) alone.
+Coefficients are Python floats, computed in float64 before the first step; a step never waits for the device. Noise during sampling
+is a function of only (seed, image position, step).
 """
 
 import math
@@ -21,7 +21,7 @@ from ditscale.diffusion.formulation import Formulation, wide
 from ditscale.diffusion.nfe import Sampling, churned
 from ditscale.errors import UserError
 
-if TYPE_CHECKING:                                                              # what ``Sampling.check`` lets by to their samplers
+if TYPE_CHECKING:                                                              # the formulations that ``Sampling.check`` allows for their samplers
     from ditscale.diffusion.ddpm import Ddpm
     from ditscale.diffusion.flow import Flow
 
@@ -36,15 +36,15 @@ def sample(model, formulation: Formulation, noise: Tensor, labels: Tensor, *, sa
     Args:
         model: called as ``model(x, t, y)``; wrap it in ``Guided`` for guidance.
         sampler, steps, options: the fields of ``Sampling``.
-        seed, positions: what a sampler that draws noise on the way draws it from; positions (B,) int64.
+        seed, positions: for samplers that draw noise during sampling; positions (B,) int64.
 
     Raises:
-        UserError: sampler or option do not go with the formulation, or a stochastic sampler has no seed.
+        UserError: sampler or option do not work with the formulation, or a stochastic sampler has no seed.
     """
     sampling = Sampling(sampler, steps, **options)
     sampling.check(formulation)
     if sampling.stochastic and (seed is None or positions is None):
-        raise UserError(f"sampler '{sampler}' draws noise on the way: it needs seed and positions")
+        raise UserError(f"sampler '{sampler}' draws noise during sampling: it needs seed and positions")
     fresh = StepNoise(seed, positions, noise.shape[1:], steps) if sampling.stochastic else None
     levels = formulation.sampling_levels(sampling)
     start = formulation.sampling_start(levels[0]) * noise
@@ -53,7 +53,7 @@ def sample(model, formulation: Formulation, noise: Tensor, labels: Tensor, *, sa
 
 
 class Network:
-    """The model at a level that is a plain number: raw output, or slope of the probability-flow ODE."""
+    """The model at a level given as a plain number: raw output, or slope of the probability-flow ODE."""
 
     def __init__(self, model, formulation: Formulation, labels: Tensor):
         self.formulation, self.labels = formulation, labels
@@ -69,8 +69,8 @@ class Network:
 
 
 class StepNoise:
-    """Standard normal noise of each step, (B, C, S, S). On a GPU, where the generator's many small kernels wait for their
-    launches, that of several steps is drawn at once: each step has its own stream, so this changes no value."""
+    """Standard normal noise of each step, (B, C, S, S). On a GPU, where the generator's many small kernels are limited by
+    launches, the noise of several steps is drawn at once; each step has its own stream, so this changes no value."""
 
     def __init__(self, seed: int, positions: Tensor, shape, steps: int):
         self.seed, self.positions, self.shape, self.steps = seed, positions, tuple(shape), steps
@@ -105,7 +105,7 @@ def _ode(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
 def _ancestral(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise) -> Tensor:
     """Each step draws from N(mean, exp(log variance)); the mean is the posterior's (DDPM eq. 7) at the predicted clean image."""
     chain = cast("Ddpm", network.formulation).respaced(levels)
-    # x_0 = (x - spread eps) / signal, put into the posterior's mean: two coefficients a step
+    # x_0 = (x - spread eps) / signal, inserted into the posterior's mean: two coefficients per step
     of_noise = (-chain.clean_weight * chain.spread / chain.signal).tolist()
     of_noisy = (chain.clean_weight / chain.signal + chain.noisy_weight).tolist()
     # log standard deviation = (log_posterior + (v + 1) / 2 (log_beta - log_posterior)) / 2
@@ -121,7 +121,7 @@ def _ancestral(network: Network, x: Tensor, levels: list[float], sampling: Sampl
 
 
 def _ddim(network: Network, x: Tensor, levels: list[float], sampling: Sampling, fresh: StepNoise | None) -> Tensor:
-    """DDIM eqs. 12 and 16: towards the predicted clean image, with eta times the posterior's standard deviation as noise."""
+    """DDIM eqs. 12 and 16: toward the predicted clean image, with eta times the posterior's standard deviation as noise."""
     places = [network.formulation.signal_and_spread(level) for level in levels]
     for i, ((signal, spread), (next_signal, next_spread)) in enumerate(zip(places[:-1], places[1:])):
         fresh_std = sampling.eta * next_spread / spread * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))
@@ -159,8 +159,8 @@ def _sde(network: Network, x: Tensor, levels: list[float], sampling: Sampling, f
     return x
 
 
-# w(t) of SiT at sde_norm 0.5: the noise level; a bump that is 0 at both ends; twice the rate at which the KL bound would have it,
-# kept finite. SiT's code steps with D = norm x form and sqrt(2 D): at its default norm of 1 it takes twice these.
+# w(t) of SiT at sde_norm 0.5: the noise level; a bump that is 0 at both ends; twice the rate given by the KL bound,
+# kept finite. SiT's code steps with D = norm x form and sqrt(2 D): at its default norm of 1 it uses twice these.
 DIFFUSIONS = {
     "sigma": lambda t, signal, spread, signal_rate, spread_rate: spread,
     "sin2": lambda t, signal, spread, signal_rate, spread_rate: math.sin(math.pi * t) ** 2,

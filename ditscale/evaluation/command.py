@@ -27,7 +27,7 @@ def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, wh
     """Score checkpoints of a run; the lines that stand for them then, on rank 0. Lines that stood before are taken as they are.
 
     Raises:
-        UserError: settings or checkpoints that are not there, or do not go together.
+        UserError: a setting or checkpoint does not exist, or settings contradict each other.
     """
     configs = sweep(*placed(run_config(run), overrides))
     pick_checkpoint(run, images)                                               # an error where there is none
@@ -39,7 +39,7 @@ def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, wh
             measured = settings.metric, settings.also, settings.extractor_path, settings.reference_path
             evaluator = Evaluator(config, world, scorers.get(measured))
             scorers[measured] = evaluator.scorer
-            # As one rank sees them: the run may be in training and save another.
+            # As seen by rank 0: a run in training may save another.
             for checkpoint in world.agree(_chosen(run, images, whole, settings.average) if world.is_main else None):
                 seen = images_known(config, checkpoint)
                 if world.agree(evaluator.line(run, seen)) is None:
@@ -58,18 +58,18 @@ def _chosen(run: RunDir, images: int | None, whole: bool, average: str) -> list[
         return [pick_checkpoint(run, images, average)]
     kept = [checkpoint for checkpoint in list_checkpoints(run) if not is_passed_over(checkpoint, average)]
     if not kept:
-        raise UserError(f"{run.path} has no checkpoint whose {average} is whole")
+        raise UserError(f"{run.path} has no checkpoint with an undamaged {average}")
     return kept
 
 
 def validate_run(target, data: str | None, count: int | None, seed: int | None, images: int | None, whole: bool) -> list[dict]:
-    """The validation loss of a run's checkpoints, as ``evaluate_run`` gives scores.
+    """The validation loss of a run's checkpoints; returns lines as ``evaluate_run`` does.
 
     Args:
-        data, count, seed: in place of ``path``, ``images`` and ``seed`` of the run's section ``evaluation.validation``.
+        data, count, seed: override ``path``, ``images`` and ``seed`` of the run's section ``evaluation.validation``.
 
     Raises:
-        UserError: there is no held-out file, or it does not serve; no such checkpoint.
+        UserError: there is no held-out file, it does not fit, or the checkpoint does not exist.
     """
     from ditscale.evaluation.validation import Validation
 
@@ -79,7 +79,7 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
         sampling = config.imported.sampling                                    # of which the average counts
         config = config.model_copy(update={"evaluation": EvaluationConfig.model_construct(**dict(sampling), validation=None)})
     if config.evaluation is None:
-        raise UserError(f"{run.record} has no section evaluation, which says the average whose loss is taken; give its spec one")
+        raise UserError(f"{run.record} has no section evaluation, which chooses the weight average; add one to its spec")
     stated = config.evaluation.validation.model_dump() if config.evaluation.validation else {}
     stated |= {key: value for key, value in (("path", data), ("images", count), ("seed", seed)) if value is not None}
     if "path" not in stated:
@@ -99,10 +99,10 @@ def validate_run(target, data: str | None, count: int | None, seed: int | None, 
 
 
 def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]:
-    """Score images and add a line to ``out``; the line, on rank 0.
+    """Scores images and adds a line to ``out``; returns the line on rank 0.
 
     Raises:
-        UserError: there are no images, or the settings do not serve.
+        UserError: there are no images, or the settings do not fit.
     """
     if not target.exists():
         raise UserError(f"{target}: no such run, folder or file")
@@ -115,7 +115,7 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
         scorer = Scorer(settings, world)
         found = open_images(target, channels=max(scorer.extractor.channels))
         if found.count < 2:
-            raise UserError(f"{target}: holds 1 image; a score needs a covariance, so at least 2, better thousands")
+            raise UserError(f"{target}: has 1 image; a score needs a covariance, so at least 2 images, preferably thousands")
         scores = scorer.score(_mine(found, scorer.extractor.batch, world), found.count)
     if not world.is_main:
         return []
@@ -143,7 +143,7 @@ def _mine(found: ImageSet, size: int, world: World):
 
 
 def _origin(target: Path) -> dict:
-    """What ``ditscale sample`` noted of how the images were made; nothing where they come from elsewhere."""
+    """The record by ``ditscale sample`` of how the images were made; empty for images from elsewhere."""
     note = target / "sample.json" if target.is_dir() else target.with_name(f"{target.name}.json")
     try:
         made = json.loads(note.read_text())

@@ -12,28 +12,28 @@ from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, Difference, compare_scores
 
 TRAINING_NOISE = 0.013                                                         # FID: variation between training seeds, FID Lottery
-SURE = 1.96                                                                    # standard errors that are 95 % sure
+SURE = 1.96                                                                    # standard errors of a 95 % interval
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: the repetitions of one score, or a published number."""
+    """One side: the repetitions of one score, or a published number."""
 
     label: str
     metric: str
-    scores: list[float]                                                        # one a sample seed
+    scores: list[float]                                                        # one per sample seed
     passport: dict
-    errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, where all have one
+    errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, if all scores have one
 
 
 @dataclass(frozen=True)
 class PassportComparison:
-    """What there is to say about two sides.
+    """The comparison of two sides.
 
     Attributes:
-        differing: (passport field, A's value, B's value) where both are known.
+        differing: (passport field, A's value, B's value) if both are known.
         unstated: fields that only one side states.
-        difference: None where the two numbers were not measured alike.
+        difference: None if the two numbers were not measured in the same way.
     """
 
     differing: list[tuple[str, object, object]]
@@ -42,13 +42,13 @@ class PassportComparison:
 
 
 def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
-    """A side from what the user names: a run's directory or an evals.jsonl, ``@IMAGES`` behind it for one checkpoint (default:
+    """A side from the user's argument: a run's directory or an evals.jsonl, followed by ``@IMAGES`` for one checkpoint (default:
     the newest), or ``published.csv:LINE`` with the number of a line, the header being 1, or the model's name.
 
-    ``conditions`` keep the evaluations whose passport has these values, as text.
+    ``conditions`` keep the evaluations with these values in their passport, as text.
 
     Raises:
-        UserError: nothing is found, or evaluations of several kinds.
+        UserError: nothing is found, or there are evaluations of several kinds.
     """
     if ".csv:" in text:
         return _published(*text.rsplit(":", 1))
@@ -60,13 +60,13 @@ def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
 
 
 def _at(path: Path, images: str, wants_loss: bool) -> list[dict]:
-    """The evaluations at a checkpoint, of a file that holds any: scores, or with ``wants_loss`` validation losses too."""
+    """The evaluations of a file at a checkpoint: scores, or with ``wants_loss`` also validation losses."""
     lines = read_lines(path, *EVALUATION)
     if not wants_loss:
         lines = [line for line in lines if line["metric"] != LOSS] or lines
     seen = sorted({line.get("images_seen") for line in lines}, key=lambda value: (value is not None, value))
     if not lines:
-        raise UserError(f"{path}: holds no evaluation yet")
+        raise UserError(f"{path}: has no evaluation yet")
     if images and (not images.isdigit() or int(images) not in seen):
         raise UserError(f"{path}: no evaluation at {images} images; there are {', '.join(map(str, seen))}")
     wanted = int(images) if images else seen[-1]
@@ -74,7 +74,7 @@ def _at(path: Path, images: str, wants_loss: bool) -> list[dict]:
 
 
 def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str]) -> Side:
-    """The repetitions among the lines. Raises UserError where there are evaluations of several kinds."""
+    """The repetitions among the lines. Raises UserError if there are evaluations of several kinds."""
     for key, value in conditions.items():
         known = lines[0]["passport"]
         if key not in known:
@@ -89,9 +89,9 @@ def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str])
     if len(kinds) > 1:
         first, second, *_ = kinds.values()
         what = "; ".join(f"{name} {a} or {b}" for name, a, b in differences(first, second))
-        raise UserError(f"{path}: {len(kinds)} kinds of evaluation at {lines[0].get('images_seen')} images, as {what}; choose one with "
+        raise UserError(f"{path}: {len(kinds)} kinds of evaluation at {lines[0].get('images_seen')} images, with {what}; choose one with "
                         "--where FIELD=VALUE")
-    newest = {line["passport"].get(SEED): line for line in lines}              # a line written again replaces the one before
+    newest = {line["passport"].get(SEED): line for line in lines}              # a repeated line replaces the earlier one
     errors = [line["error"] for line in newest.values() if line.get("error") is not None]
     return Side(label, lines[0]["metric"], [line["score"] for line in newest.values()], lines[0]["passport"],
                 errors if len(errors) == len(newest) else [])
@@ -109,17 +109,17 @@ def _published(path: str, which: str) -> Side:
         [row for row in rows if row.get("model") == which]
     if len(found) != 1:
         lines = ", ".join(str(number) for number, row in numbered.items() if row.get("model") == which)
-        raise UserError(f"{path}:{which}: " + (f"{len(found)} rows are of that model; give one of the lines {lines}" if found else
+        raise UserError(f"{path}:{which}: " + (f"{len(found)} rows have that model; give one of the lines {lines}" if found else
                                                f"no such line or model; lines are 2 to {len(rows) + 1}"))
     row = found[0]
     if not row.get("fid"):
-        raise UserError(f"{path}:{which}: this row states no FID")
+        raise UserError(f"{path}:{which}: this row has no FID")
     passport = {"metric": "fid", "nfe": int(row["nfe"]) if row.get("nfe") else None, "guidance_scale": _scale(row.get("cfg_scale"))}
     return Side(f"{row['model']} ({row.get('source', path)})", "fid", [float(row["fid"])], passport)
 
 
 def _scale(text: str | None) -> float | None:
-    """A published guidance scale; "none" is 1, and what is not a number is not known."""
+    """A published guidance scale; "none" is 1, and anything that is not a number is unknown."""
     if text == "none":
         return 1.0
     try:
@@ -129,7 +129,7 @@ def _scale(text: str | None) -> float | None:
 
 
 def compare(a: Side, b: Side) -> PassportComparison:
-    """B against A."""
+    """Compares B with A."""
     pairs = differences(a.passport, b.passport)
     differing = [pair for pair in pairs if pair[1] is not None and pair[2] is not None]
     unstated = [name for name, of_a, of_b in pairs if of_a is None or of_b is None]
@@ -138,21 +138,21 @@ def compare(a: Side, b: Side) -> PassportComparison:
 
 
 def _difference(a: Side, b: Side) -> Difference:
-    """From repetitions where there are enough, else from the bootstrap, else none that is sure."""
+    """The difference from repetitions if there are enough, else from the bootstrap, else INCONCLUSIVE."""
     few = min(len(a.scores), len(b.scores)) < MIN_SEEDS
     if not few or min(a.scores + b.scores) <= 0:
         return compare_scores(b.scores, a.scores)
     change = _mean(b.scores) / _mean(a.scores) - 1
     if a.errors and b.errors:
         spread = math.hypot(_relative(a), _relative(b)) * (1 + change)
-        reason = f"bootstrap over the images: {change:+.1%} with a standard error of {spread:.1%}, of one training run each"
+        reason = f"bootstrap over the images: {change:+.1%} with a standard error of {spread:.1%}, for one training run each"
         return Difference(change, None, REAL if abs(change) > SURE * spread else INCONCLUSIVE, reason)
     if a.metric == LOSS:
         return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} values on a side: the spread of the loss over training seeds is not known")
     usual = SURE * TRAINING_NOISE * math.sqrt(2)
     side = "above" if abs(change) > usual else "within"
     return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} sets of samples on a side and no bootstrap error; the gap "
-                      f"is {side} {usual:.1%}, what two trainings of one model commonly differ by in FID")
+                      f"is {side} {usual:.1%}, the usual difference in FID between two trainings of one model")
 
 
 def _mean(scores: list[float]) -> float:
@@ -176,10 +176,10 @@ def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:
         lines.append("the passports agree")
     if found.difference is None:
         names = ", ".join(name for name, _, _ in found.differing if name in MEASURED)
-        return [*lines, f"NOT COMPARABLE: the numbers were not measured alike ({names})"]
+        return [*lines, f"NOT COMPARABLE: the numbers were measured differently ({names})"]
     change, interval = found.difference.change, found.difference.interval
     sure = f", 95 % interval {interval.low:+.1%} to {interval.high:+.1%}" if interval else ""
     lines.append(f"B is {change:+.1%} against A{sure}: {found.difference.verdict} ({found.difference.reason})")
     if found.difference.verdict == REAL:
-        lines.append("This is about these two sets of weights: it counts the noise of sampling, not that of training again.")
+        lines.append("This compares these two sets of weights: it includes the noise of sampling, not that of repeated training.")
     return lines

@@ -1,4 +1,4 @@
-"""Score a run's checkpoints: averaged weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
+"""Scores a run's checkpoints: averaged weights -> guided samples -> features -> Frechet distance -> one line in evals.jsonl."""
 
 import sys
 import time
@@ -32,14 +32,14 @@ SHEET_IMAGES = 100                                                             #
 
 
 class _Stopped(Exception):
-    """Asked to end before all images were made."""
+    """Stopped before all images were made."""
 
 
 class Evaluator:
-    """Scores the checkpoints of a run by its section ``evaluation``; holds what does not change between them.
+    """Scores the checkpoints of a run by its section ``evaluation``; keeps what does not change between checkpoints.
 
     Args:
-        scorer: of an evaluation with the same metric, network and reference; default: a new one.
+        scorer: reused from an evaluation with the same metric, network and reference; default: a new one.
     """
 
     def __init__(self, config: RunConfig, world: World, scorer: Scorer | None = None):
@@ -51,8 +51,8 @@ class Evaluator:
         self.validation = Validation(config, world) if self.settings.validation else None
 
     def evaluate_missing(self, run: RunDir, stop=lambda: False) -> bool:
-        """Score every checkpoint that is due and has no line in evals.jsonl under this passport; False where ``stop()`` ended it
-        before. Collective."""
+        """Scores every checkpoint that is due and has no line in evals.jsonl with this passport; False if ``stop()`` ended it
+        early. Collective."""
         for checkpoint in self.validation.missing(run) if self.validation else ():
             if self.world.any(bool(stop())):
                 return False
@@ -63,14 +63,14 @@ class Evaluator:
         return True
 
     def between(self, run: RunDir) -> dict[str, Any]:
-        """What ``train`` takes so that a validation loss is made between checkpoints; nothing where none is asked for."""
+        """The hooks for ``train`` that compute a validation loss between checkpoints; empty if none is configured."""
         validation = self.validation
         if validation is None or not validation.settings.every_images:
             return {}
         return {"between": partial(validation.between, run), "between_every_images": validation.settings.every_images}
 
     def _missing(self, run: RunDir) -> list[Path]:
-        """What is due, not scored and not damaged, as rank 0 sees it: other ranks may see its files late. Collective."""
+        """The checkpoints that are due, not scored and not damaged, as seen by rank 0: other ranks may see its files late. Collective."""
         return self.world.agree([checkpoint for checkpoint in list_checkpoints(run) if self._is_missing(run, checkpoint)]
                      if self.world.is_main else None)
 
@@ -113,8 +113,8 @@ class Evaluator:
         return True
 
     def _until(self, stop, parts):
-        """Yields this rank's parts; all ranks leave before the same one. A rank that has one part less than others asks as often
-        as they do. Collective.
+        """Yields this rank's parts; all ranks stop before the same one. A rank with one part less makes as many collective
+        calls as the others. Collective.
 
         Raises:
             _Stopped: ``stop()`` is true on some rank.
@@ -125,12 +125,12 @@ class Evaluator:
             yield from islice(parts, 1)
 
     def _mine(self) -> torch.Tensor:
-        """This rank's positions: every ``size``-th batch, so that the same images are made together on any number of ranks."""
+        """This rank's positions: every ``size``-th batch, so that batches are the same on any number of ranks."""
         batches = torch.arange(self.settings.samples).split(self.settings.batch)
         return torch.cat([*batches[self.world.rank::self.world.size], torch.empty(0, dtype=torch.int64)])
 
     def _floor(self) -> float | None:
-        """The score of real training images, where these are pixels on this machine."""
+        """The score of real training images, if these are pixels on this machine."""
         if self.maker.decoder or not Path(self.config.data.path).exists():
             return None
         train = BetonFile(self.config.data.path)
@@ -144,13 +144,13 @@ class Evaluator:
 
 
 class Sheet:
-    """The first samples, as they come by on rank 0."""
+    """Collects the first samples on rank 0."""
 
     def __init__(self):
         self._images, self._labels = [], []
 
     def keeping(self, made):
-        """Yields (positions, images) of what ``sample_parts`` yields, and keeps the first images."""
+        """Yields (positions, images) from ``sample_parts`` and keeps the first images."""
         for positions, images, labels in made:
             first = positions < SHEET_IMAGES
             self._images.append(images[first].numpy())

@@ -4,18 +4,18 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
-# How a score was measured, whatever made the images; the other fields say how they were made.
+# How a score was measured; the other fields say how the images were made.
 MEASURED = ("metric", "extractor_sha256", "resize", "precision", "reference_sha256", "reference_samples", "samples")
-SEED = "seed"                                                                  # sets of other seeds are repetitions of one score
+SEED = "seed"                                                                  # samples with other seeds are repetitions of one score
 
 
 @dataclass(frozen=True)
 class Passport:
-    """How a score came about. What is not known, as of images that were found in a folder, is None."""
+    """How a score was obtained. Unknown fields, for example for images from a folder, are None."""
 
     metric: str                                                                # fd_<extractor>; only Inception's may be "fid"
     extractor_sha256: str
-    reference_sha256: str                                                      # of what the reference statistics come from
+    reference_sha256: str                                                      # of the source of the reference statistics
     reference_samples: int | None
     samples: int
     resize: str
@@ -29,30 +29,30 @@ class Passport:
     guidance_scale: float | None = None
     guidance_channels: str | None = None
     guidance_interval: str | None = None
-    ema_decay: float | None = None                                             # of a constant decay; else see average
+    ema_decay: float | None = None                                             # of a constant decay; otherwise see average
     decoder: str | None = None                                                 # the VAE; "none" for pixels
     quantise: str | None = None                                                # how images became uint8
     guidance_schedule: str = "constant"
-    sampler_options: str = ""                                                  # what else moves the samples, as sorted JSON
+    sampler_options: str = ""                                                  # other options that change the samples, as sorted JSON
     average: str = "decay"                                                     # of the weights: decay, masters, length 0.07
-    levels: str = ""                                                           # of a validation loss: how they lie, and the formulation's options
-    normalization: str = ""                                                    # of a validation loss: 12 hex of the latents' shift and scale
+    levels: str = ""                                                           # of a validation loss: their distribution, and the formulation's options
+    normalization: str = ""                                                    # of a validation loss: 12 hex digits of the latents' shift and scale
 
     def digest(self) -> str:
-        """12 hex that stand for the whole passport. Fields at their default are left out, so that one added later leaves the
-        scores that stand as they are."""
+        """12 hex digits that identify the whole passport. Fields at their default are left out, so that a field added later does not
+        change existing ids."""
         return digest(asdict(self))
 
 
 def digest(stated: dict, *, without: tuple[str, ...] = ()) -> str:
-    """12 hex of a passport's fields; with ``without=(SEED,)`` the same for all repetitions of a score."""
+    """12 hex digits of a passport's fields; with ``without=(SEED,)`` the same for all repetitions of a score."""
     defaults = {field.name: field.default for field in fields(Passport)}
     kept = {name: value for name, value in stated.items() if name not in without and value != defaults.get(name)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(a: dict, b: dict) -> list[tuple[str, object, object]]:
-    """The fields in which two passports differ, as (name, a's, b's), but for the seed; None is "not stated"."""
+    """The fields in which two passports differ, as (name, a's, b's), except the seed; None is "not stated"."""
     defaults = {field.name: field.default for field in fields(Passport) if isinstance(field.default, str)}
     names = [field.name for field in fields(Passport) if field.name != SEED]
     values = [(name, a.get(name, defaults.get(name)), b.get(name, defaults.get(name))) for name in names]

@@ -1,4 +1,4 @@
-"""Computes scores of images: one pass through the feature network, then every requested metric."""
+"""Computes scores of images: one pass through the feature network, then all requested metrics."""
 
 import shutil
 import tempfile
@@ -23,20 +23,20 @@ from ditscale.evaluation.store import FeatureStore
 from ditscale.ranks import World
 from ditscale.rundir import hold
 
-FEWEST = 16                                                                    # images, below which not even the bias is measured
-ENOUGH = 5                                                                     # images a dimension, below which a score is suspect
-SCRATCH, LOCK = ".features-", "lock"                                           # names of a folder for features, and in it
+FEWEST = 16                                                                    # with fewer images not even the bias is measured
+ENOUGH = 5                                                                     # images per dimension; with fewer, a score is unreliable
+SCRATCH, LOCK = ".features-", "lock"                                           # names of a folder for features, and of its lock file
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one set of images scores.
+    """The scores of one set of images.
 
     Attributes:
         score: the Frechet distance to the reference.
         values: the metrics of ``evaluation.also``, by name.
         error: the score's bootstrap standard error over the images, or None.
-        bias: by how much the score is too high for so few images, about; None where they are many.
+        bias: about how much the score is too high because of few images; None if there are enough.
     """
 
     score: float
@@ -49,7 +49,7 @@ class Scorer:
     """A feature network and a reference; scores any number of sets of images.
 
     Raises:
-        UserError: the network or the reference cannot be had, or does not serve a metric of ``evaluation.also``.
+        UserError: the network or the reference is not available, or does not support a metric of ``evaluation.also``.
     """
 
     def __init__(self, settings: MeasureConfig, world: World):
@@ -57,25 +57,25 @@ class Scorer:
         self.extractor = make_extractor(extractor_name(settings.metric), settings.extractor_path, world.device)
         self.reference = load_reference(settings.reference_path, self.extractor)
         if (asking := needing(SPATIAL, self.also)) and self.reference.spatial_moments is None:
-            raise UserError(f"evaluation.also has {' and '.join(asking)}, but {settings.reference_path} holds no spatial statistics (mu_s, sigma_s); "
-                            "they come from Inception alone")
+            raise UserError(f"evaluation.also has {' and '.join(asking)}, but {settings.reference_path} has no spatial statistics (mu_s, sigma_s); "
+                            "only Inception's references have them")
         if needing(REAL_IMAGES, self.also) and self.reference.images is None:
             raise UserError(f"evaluation.also: {' and '.join(needing(REAL_IMAGES))} compare with real images, and "
-                            f"{settings.reference_path} holds statistics only; give images")
+                            f"{settings.reference_path} has only statistics; give images")
 
     def passport(self, samples: int) -> dict:
-        """What the passport says of how images are measured."""
+        """The passport's fields on how images are measured."""
         return {"metric": self.settings.metric, "extractor_sha256": self.extractor.sha256, "resize": self.extractor.resize,
                 "reference_sha256": self.reference.sha256, "reference_samples": self.reference.samples,
                 "samples": samples, "precision": "fp32"}
 
     def score(self, batches, count: int, scratch: Path | None = None) -> Scores | None:
-        """The scores of ``count`` images, on rank 0; None on the others. Collective. What ``batches`` raises goes through, and
-        leaves nothing behind.
+        """The scores of ``count`` images, on rank 0; None on the others. Collective. Exceptions from ``batches`` are passed on and
+        leave no files.
 
         Args:
             batches: yields this rank's images as (positions (b,), uint8 (b, C, H, W)).
-            scratch: a folder that all ranks reach, for the features of a while; default: the system's.
+            scratch: a folder that all ranks can access, for temporary features; default: the system's.
         """
         with self._store(count, scratch) as store:
             halves, spatial = self._gather(batches, store)
@@ -89,34 +89,34 @@ class Scorer:
             return Scores(score, values, error, self._bias(halves, score) if self._is_few(count) else None)
 
     def warning(self, count: int, scores: Scores) -> str:
-        """What is to be said of a score of so many images, and of its reference; empty where they are enough."""
+        """Warnings about the number of samples and of reference images; "" if both are enough."""
         return ". ".join(filter(None, (self._few_images(count, scores), self._few_in_reference())))
 
     def _few_in_reference(self) -> str:
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
         if reference is None or reference >= ENOUGH * dimensions:
             return ""
-        return (f"The reference has {reference:,} images for {dimensions:,} dimensions, at least {ENOUGH * dimensions:,} are "
-                "needed: every distance to it is too high")
+        return (f"The reference has {reference:,} images for {dimensions:,} dimensions; at least {ENOUGH * dimensions:,} are "
+                "needed, so every distance to it is too high")
 
     def _few_images(self, count: int, scores: Scores) -> str:
         if not self._is_few(count):
             return ""
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
-        singular = ", fewer than dimensions, so that the covariance is singular" if count <= dimensions else ""
+        singular = ", not more than dimensions, so the covariance is singular" if count <= dimensions else ""
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
         if count < FEWEST or scores.bias is None:
-            return (f"{count:,} images are no measurement: for {dimensions:,} dimensions at least {ENOUGH * dimensions:,} are "
-                    f"needed{expects}; the score says next to nothing of what made them, and its bias is not known")
-        much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than halves of them show"
-        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for that alone; "
-                "compare it with scores of the same number only")
+            return (f"{count:,} images are too few: for {dimensions:,} dimensions at least {ENOUGH * dimensions:,} are "
+                    f"needed{expects}; the score is almost meaningless, and its bias is unknown")
+        much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than half of them can show"
+        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for this reason; "
+                "compare it only with scores of the same number of images")
 
     def _is_few(self, count: int) -> bool:
         return count < max(ENOUGH * self.reference.moments.dimensions, self.reference.samples or 0)
 
     def _bias(self, halves: tuple[Accumulator, Accumulator], score: float) -> float | None:
-        """The distance is ``a + b / N`` to first order: halves of the images lie higher by b / N, which is the bias of all."""
+        """The distance is ``a + b / N`` to first order: half of the images score higher by b / N, which is the bias of all."""
         if min(half.state()[0] for half in halves) < 2:
             return None
         return sum(self._distance(half.moments()) for half in halves) / 2 - score
@@ -125,8 +125,8 @@ class Scorer:
         return frechet_distance(moments, self.reference.moments)
 
     def floor(self, train: BetonFile, samples: int) -> float:
-        """The same distance for real training images, as many as are sampled (all, where there are fewer): what perfect
-        samples would score. Equal counts matter: the distance is biased upwards by about 1 / count."""
+        """The same distance for real training images, as many as are sampled (all if there are fewer): the score of perfect
+        samples. Equal counts matter, as the distance is biased upward by about 1 / count."""
         chosen = np.linspace(0, train.num_samples - 1, min(samples, train.num_samples)).round().astype(np.int64)
         found = Accumulator(self.reference.moments.dimensions)
         for first in range(0, len(chosen), self.extractor.batch):
@@ -137,7 +137,7 @@ class Scorer:
         return self._distance(found.moments())
 
     def _gather(self, batches, store: FeatureStore | None) -> tuple[tuple[Accumulator, Accumulator], Accumulator | None]:
-        """One pass over this rank's images; the moments of all ranks: of either half of the images, and spatial ones."""
+        """One pass over this rank's images; returns the moments of all ranks: of each half of the images, and spatial ones."""
         halves = Accumulator(self.reference.moments.dimensions), Accumulator(self.reference.moments.dimensions)
         spatial = Accumulator(self.reference.spatial_moments.dimensions) if needing(SPATIAL, self.also) else None
         for positions, images in batches:
@@ -158,13 +158,13 @@ class Scorer:
 
     def _check_dimensions(self, words: str, found: int, wanted: Accumulator) -> None:
         if found != wanted.dimensions:
-            raise UserError(f"{self.settings.reference_path}: its statistics are of {wanted.dimensions} {words}, but "
+            raise UserError(f"{self.settings.reference_path}: its statistics have {wanted.dimensions} {words}, but "
                             f"{self.extractor.name} makes {found}; recompute them with `ditscale stats`")
 
     def _further(self, store: FeatureStore | None, spatial: Accumulator | None) -> tuple[dict[str, float], float | None]:
-        """The metrics of ``evaluation.also``: values by name where they are finite, and the score's standard error."""
+        """The metrics of ``evaluation.also``: finite values by name, and the score's standard error."""
         if store and store.logits is None and (asking := needing(PROBABILITIES, self.also)):
-            raise UserError(f"evaluation.also has {' and '.join(asking)}, but the extractor of {self.settings.metric} classifies nothing")
+            raise UserError(f"evaluation.also has {' and '.join(asking)}, but the extractor of {self.settings.metric} has no class logits")
         found = Measured(features=store.pooled if store else None, logits=store.logits if store else None,
                          real_features=self._reference_features.pooled if needing(REAL_IMAGES, self.also) else None,
                          reference=self.reference.moments, spatial=spatial.moments() if spatial else None,
@@ -181,7 +181,7 @@ class Scorer:
 
     @cached_property
     def _reference_features(self) -> FeatureStore:
-        """The real images' features, extracted once. The folder goes with this object."""
+        """The real images' features, extracted once. The folder is deleted with this object."""
         self._folder = tempfile.TemporaryDirectory(prefix="ditscale-")
         store, done = FeatureStore(self._folder.name, self.reference.images.count), 0
         for images in self.reference.images.batches(self.extractor.batch):
@@ -191,7 +191,7 @@ class Scorer:
 
     @contextmanager
     def _store(self, count: int, scratch: Path | None):
-        """A store that all ranks write to, dropped at the end; None where no metric needs one."""
+        """A store that all ranks write to, deleted at the end; None if no metric needs one."""
         if not any(metric.needs & OF_EACH_IMAGE for metric in self.also):
             yield None
             return
@@ -202,9 +202,9 @@ class Scorer:
 
 @contextmanager
 def _scratch_folder(parent: Path | None):
-    """A folder that goes when it is left. A kill leaves it: those in ``parent`` whose process is gone go first."""
+    """A temporary folder, deleted on exit. A kill leaves it, so folders in ``parent`` of processes that ended are deleted first."""
     for stale in parent.glob(f"{SCRATCH}*") if parent else ():
-        with suppress(OSError), hold(stale / LOCK) as is_nobodys:              # it may go under our hands
+        with suppress(OSError), hold(stale / LOCK) as is_nobodys:              # another process may delete it meanwhile
             if is_nobodys:
                 shutil.rmtree(stale)
     folder = Path(tempfile.mkdtemp(prefix=f".new{SCRATCH}", dir=parent))
@@ -224,5 +224,5 @@ def _together(halves: tuple[Accumulator, Accumulator]) -> Accumulator:
 
 
 def _in_first_half(positions: np.ndarray) -> np.ndarray:
-    """Which images are in the first half: as good as random. Every second image would be every second class."""
+    """Which images are in the first half, pseudorandomly: every second image would be every second class."""
     return (positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % np.uint64(2) == 0

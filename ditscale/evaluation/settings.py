@@ -16,7 +16,7 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
     """The run's config with each combination of the overrides in its section ``evaluation``.
 
     Raises:
-        UserError: an unknown key, a list for a key that is not swept, or values that do not go together.
+        UserError: an unknown key, a list for a key that cannot be swept, or contradictory values.
     """
     values = config.model_dump(mode="json")
     stated = values["evaluation"] or (values["imported"] or {}).get("sampling") or {}
@@ -45,7 +45,7 @@ def read(overrides: tuple[str, ...]) -> dict[str, list]:
             raise UserError(f"'{text}': no such key{did_you_mean(key, EvaluationConfig.model_fields) or '.'} "
                             f"Keys: {', '.join(EvaluationConfig.model_fields)}")
         if key in axes:
-            raise UserError(f"'{text}': {key} is given twice; several values are one list, as {key}=[{axes[key][0]}, ...]")
+            raise UserError(f"'{text}': {key} is given twice; write several values as one list, {key}=[{axes[key][0]}, ...]")
         axes[key] = list(value) if isinstance(value, list) and key in SWEPT else [value]
         if not axes[key]:
             raise UserError(f"'{text}': the list is empty")

@@ -1,4 +1,4 @@
-"""Features of all samples on disk: float32 .npy files in a scratch folder, one for each part of ``Features``."""
+"""Features of all samples on disk: float32 .npy files in a scratch folder, one for each field of ``Features``."""
 
 import os
 import secrets
@@ -13,8 +13,8 @@ from ditscale.evaluation.metrics.moments import BLOCK
 class FeatureStore:
     """``count`` rows, written in any order by any number of processes of one machine, each its own rows.
 
-    ``pooled``, ``spatial`` and ``logits`` are read-only memory maps (count, D), or None where nothing was put. Rows that nobody
-    wrote are NaN, so that a missing row cannot pass for an image.
+    ``pooled``, ``spatial`` and ``logits`` are read-only memory maps (count, D), or None if nothing was written. Rows that were not
+    written are NaN, so that a missing row is not mistaken for an image.
     """
 
     def __init__(self, folder, count: int):
@@ -22,7 +22,7 @@ class FeatureStore:
         self._maps: dict[str, np.ndarray] = {}
 
     def put(self, positions: np.ndarray, features: Features) -> None:
-        """Write the rows (B, D) of the images at ``positions`` (B,)."""
+        """Writes the rows (B, D) of the images at ``positions`` (B,)."""
         for name, rows in features._asdict().items():
             if rows is not None:
                 self._writable(name, rows.shape[1])[np.asarray(positions)] = rows.float().cpu().numpy()
@@ -55,7 +55,7 @@ class FeatureStore:
         return self._maps[name]
 
     def _create(self, path: Path, dimensions: int) -> None:
-        """Make a file of NaN; it appears whole, and the first of several processes wins."""
+        """Creates a file of NaN atomically; the first of several processes wins."""
         self.folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -63,7 +63,7 @@ class FeatureStore:
             for first in range(0, self.count, BLOCK):
                 rows[first:first + BLOCK] = np.nan
             del rows
-            os.link(aside, path)                                               # unlike a rename, never over another's file
+            os.link(aside, path)                                               # unlike a rename, never replaces an existing file
         except FileExistsError:
             pass
         finally:

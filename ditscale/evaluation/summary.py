@@ -10,7 +10,7 @@ from ditscale.scaling.interval import half_width
 
 
 def mean_and_interval(scores) -> tuple[float, float | None]:
-    """The mean of repeated scores, and half of its 95 % interval (Student's t), None below three repetitions."""
+    """The mean of repeated scores, and half its 95 % interval (Student's t); None with fewer than three repetitions."""
     scores = np.asarray(scores, float)
     if len(scores) < MIN_SEEDS:
         return float(scores.mean()), None
@@ -18,9 +18,9 @@ def mean_and_interval(scores) -> tuple[float, float | None]:
 
 
 def table(lines: list[dict]) -> Table:
-    """A row for each checkpoint and setting, in the order in which they came. Settings that all share have no column.
+    """A row for each checkpoint and setting, in input order. Settings that all share have no column.
 
-    No row is marked as the best: that choice, and the samples that it costs, belong to whoever reports it.
+    No row is marked as the best: selecting a checkpoint by its score needs separate samples, which is up to the user.
     """
     groups: dict[tuple, list[dict]] = {}
     for line in lines:

@@ -1,13 +1,13 @@
-"""Validation loss: the training formulation's loss over held-out images under draws that are the same for every run.
+"""Validation loss: the training formulation's loss over held-out images, with the same draws for every run.
 
-Draw k of ``images`` is a held-out image, its flip, its noise and its noise level; the label is kept. All are functions of the
-section's seed and k alone, so that runs differ by their weights and by nothing else. Levels are stratified: the K draws take the
+Draw k of ``images`` is a held-out image, its flip, its noise and its noise level; labels are not dropped. All are functions of the
+section's seed and k only, so that runs differ only by their weights. Levels are stratified: the K draws take the
 K middles (i + 0.5) / K of the training distribution's quantiles once each, in a fixed permutation. The same loss is given for ten
-buckets of that quantile, as each follows a law of its own (Abra, arXiv 2608.17286).
+buckets of that quantile, as each follows its own law (Abra, arXiv 2608.17286).
 
-A part of ``TOGETHER`` draws is computed at once, on one thread, and a rank takes every ``size``-th part; the losses of single draws
-are then added in their order, in float64. So the loss is bitwise the same for any number of ranks, and a part of it for any other
-part. Weights and activations are fp32.
+A part of ``TOGETHER`` draws is computed at once, on one thread, and a rank computes every ``size``-th part; the losses of single draws
+are then added in order, in float64. So the loss is bit-identical for any number of ranks, and each draw's loss does not depend on other
+parts. Weights and activations are fp32.
 """
 
 import hashlib
@@ -45,15 +45,15 @@ from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.trackers import Trackers
 
-RAW = "masters"                                                                # the weights that are trained, without an average
+RAW = "masters"                                                                # the trained weights, without averaging
 TOGETHER = 32                                                                  # draws computed at once
 
 
 class Validation:
-    """The validation loss of a run's checkpoints, by its section ``evaluation.validation``.
+    """Computes the validation loss of a run's checkpoints, by its section ``evaluation.validation``.
 
     Raises:
-        UserError: the held-out file is missing, does not fit the run, or is the one that the run trains on.
+        UserError: the held-out file is missing, does not fit the run, or is the run's training file.
     """
 
     def __init__(self, config: RunConfig, world: World):
@@ -74,7 +74,7 @@ class Validation:
         trained, size = Path(self.config.data.path), Path(self.settings.path).stat().st_size
         if self.world.agree(self.world.is_main and trained.exists() and trained.stat().st_size == size and file_sha256(trained) == self.sha256):
             raise UserError(f"evaluation.validation.path {self.settings.path} is the file that the run trains on (data.path); a "
-                            "validation loss needs images that were held out: `ditscale data build ... --split val` makes such a file")
+                            "validation loss needs held-out images: `ditscale data build ... --split val` makes a file of them")
 
     def missing(self, run: RunDir) -> list[Path]:
         """Checkpoints without a line of this passport, as rank 0 sees them. Collective."""
@@ -90,7 +90,7 @@ class Validation:
         self.log(run, images_known(self.config, checkpoint), self._weights(run, checkpoint))
 
     def between(self, run: RunDir, images_seen: int, weights) -> None:
-        """Add the line of weights that are in training and that no checkpoint holds, where it is not there yet from before a restart.
+        """Adds the line of weights in training that are in no checkpoint, unless it exists from before a restart.
         Collective.
 
         Args:
@@ -116,7 +116,7 @@ class Validation:
             return
         values = {name: float(draws.mean()) for name, draws in main[1].items() if name != "loss"}
         values |= {f"loss_{name}": float(draws["loss"].mean()) for name, draws in others}
-        values[SPREAD] = float(of_draws.std(ddof=1))                           # no error of a comparison: all runs share the draws
+        values[SPREAD] = float(of_draws.std(ddof=1))                           # not the error of a comparison, as all runs share the draws
         values |= dict(zip(IN_BUCKETS, self.buckets(of_draws)))
         values = {name: value for name, value in values.items() if np.isfinite(value)}   # a tenth may have no draw
         seconds = time.perf_counter() - started
@@ -132,7 +132,7 @@ class Validation:
         """The losses of all draws (K,) in float64, by series (``Objective.held_out``), equal on every rank. Collective.
 
         Args:
-            weights: by parameter name, whole.
+            weights: full tensors by parameter name.
         """
         model = frozen_model(self.config, weights, self.world.device)
         parts = torch.arange(self.settings.images).split(TOGETHER)[self.world.rank::self.world.size]
@@ -145,12 +145,12 @@ class Validation:
                 for name in found[0]}
 
     def buckets(self, losses: np.ndarray) -> list[float]:
-        """The mean loss of each tenth of the noise levels, cleanest first."""
+        """The mean loss of each tenth of the noise levels, least noise first."""
         bucket = np.minimum((self.quantiles * BUCKETS).astype(int), BUCKETS - 1)
         return [float(losses[bucket == index].mean()) if (bucket == index).any() else float("nan") for index in range(BUCKETS)]
 
     def _part(self, model, part: Tensor) -> dict[str, np.ndarray]:
-        """The losses of some draws. The last part is filled up, so that every part has one shape."""
+        """The losses of some draws. The last part is padded, so that all parts have one shape."""
         device, count, settings = self.world.device, len(part), self.settings
         positions = torch.cat([part, part[-1:].expand(TOGETHER - count)])
         streams = {"noise": self.objective.streams["noise"], "token mask": randomness.Uniform(self.config.tokens), **self.prepare.streams}
@@ -183,7 +183,7 @@ class Validation:
 
 
 def _quantiles(settings) -> np.ndarray:
-    """Where each draw's level lies in the training distribution: float64 (K,) in (0, 1)."""
+    """The quantile of each draw's level in the training distribution: float64 (K,) in (0, 1)."""
     count, seed = settings.images, settings.seed
     if settings.levels == "stratified":
         return (indices_at(np.arange(count), count, seed) + 0.5) / count
@@ -192,7 +192,7 @@ def _quantiles(settings) -> np.ndarray:
 
 
 def _normalization(prepare) -> str:
-    """12 hex of how latents are scaled; losses under two scales are not compared. Empty for pixels."""
+    """12 hex digits of the latents' scaling; losses with different scaling are not compared. "" for pixels."""
     if not hasattr(prepare, "scale"):
         return ""
     stated = [value.flatten().tolist() for value in (prepare.shift, prepare.scale)]

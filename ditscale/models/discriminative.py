@@ -1,7 +1,7 @@
 """SD-DiT's model (arXiv 2403.17004): MaskDiT's encoder and decoder with a [CLS] token and a projection head on the encoder.
 
-Which parts the paper's text confirms is said in ``objectives/discriminative``. Differences from ``masked.py``: no mask token; at
-masked places the decoder is given the raw, un-encoded embeddings.
+``objectives/discriminative`` says which parts the paper's text confirms. Differences from ``masked.py``: no mask token; at
+masked positions the decoder gets the raw, unencoded embeddings.
 """
 
 from typing import NamedTuple
@@ -18,19 +18,19 @@ from ditscale.models.masking import gather, masked_indices, scatter
 
 
 class Logits(NamedTuple):
-    """Of [CLS] (B, P) and of the kept tokens (B, K, P) for P prototypes; None where a term is off."""
+    """Logits of [CLS] (B, P) and of the kept tokens (B, K, P) for P prototypes; None if a term is off."""
 
     cls: Tensor | None
     patch: Tensor | None
 
 
 class DiscriminativeDiT(MaskedDiT):
-    """The student; the teacher is an average of the same module, of which only ``discriminate`` runs.
+    """The student; the teacher is an average of the same module and runs only ``discriminate``.
 
     Args:
-        masks: whether tokens are ever masked: then raw embeddings have a projection into the decoder.
+        masks: whether tokens are ever masked; raw embeddings then have a projection into the decoder.
         head: hidden width, bottleneck and prototypes of the projection head, or None for no discriminative loss.
-        discriminates: which tokens the head is asked for: ([CLS], kept tokens).
+        discriminates: the tokens that the head is applied to: ([CLS], kept tokens).
         options: of ``MaskedDiT``.
     """
 
@@ -48,47 +48,47 @@ class DiscriminativeDiT(MaskedDiT):
         self.head = ProjectionHead(self.hidden_size, *head) if head else None
 
     def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Tokens through all blocks; beside them go [CLS] and, in-context, the condition's tokens."""
-        beside = [self.cls_token.expand(len(tokens), -1, -1)] + ([condition.tokens] if condition.tokens is not None else [])
-        return run(self.blocks, tokens, torch.cat(beside, dim=1), condition.c)
+        """Tokens through all blocks, together with [CLS] and, for in-context, the condition's tokens."""
+        extra = [self.cls_token.expand(len(tokens), -1, -1)] + ([condition.tokens] if condition.tokens is not None else [])
+        return run(self.blocks, tokens, torch.cat(extra, dim=1), condition.c)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None, *, with_logits: bool = False,
                 detach: bool = False):
         """As ``MaskedDiT``; ``with_logits`` returns the image and the head's ``Logits``.
 
-        ``detach`` stops the gradient of what is decoded at the encoder: then the head's loss alone trains it.
+        ``detach`` stops the decoder's gradient at the encoder, so that only the head's loss trains the encoder.
         """
         condition, tokens = self.condition(t, y), self.embed(x)
-        encoded, beside = self.encode(tokens if kept is None else gather(tokens, kept), condition)
-        logits = self.logits(encoded, beside) if with_logits else None
+        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        logits = self.logits(encoded, extra) if with_logits else None
         if detach:
-            encoded, beside = encoded.detach(), beside.detach()
+            encoded, extra = encoded.detach(), extra.detach()
             condition = Condition(condition.c.detach(), condition.tokens)
-        output = self.decode(encoded, beside[:, 1:] if beside.shape[1] > 1 else None, condition, kept,
+        output = self.decode(encoded, extra[:, 1:] if extra.shape[1] > 1 else None, condition, kept,
                              None if kept is None else self.raw(tokens.detach() if detach else tokens, kept))
         return (output, logits) if with_logits else output
 
     def raw(self, tokens: Tensor, kept: Tensor) -> Tensor:
-        """Raw embeddings at the places that are not kept, for the decoder (B, T, W); the others are overwritten by what is encoded."""
+        """Raw embeddings for the decoder (B, T, W), used at masked positions; the others are overwritten by encoded tokens."""
         masked = masked_indices(kept, tokens.shape[1])
         values = self.raw_embed(gather(tokens, masked))
         return scatter(values, masked, values.new_zeros(len(tokens), tokens.shape[1], values.shape[-1]))
 
-    def logits(self, encoded: Tensor, beside: Tensor) -> Logits:
+    def logits(self, encoded: Tensor, extra: Tensor) -> Logits:
         cls, patch = self.discriminates
-        return Logits(self.head(beside[:, 0]) if cls else None, self.head(encoded) if patch else None)
+        return Logits(self.head(extra[:, 0]) if cls else None, self.head(encoded) if patch else None)
 
     def discriminate(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None) -> Logits:
-        """The teacher's part: all tokens are encoded, [CLS] and the tokens at ``kept`` are projected."""
-        encoded, beside = self.encode(self.embed(x), self.condition(t, y))
-        return self.logits(encoded if kept is None else gather(encoded, kept), beside)
+        """The teacher's pass: encodes all tokens, projects [CLS] and the tokens at ``kept``."""
+        encoded, extra = self.encode(self.embed(x), self.condition(t, y))
+        return self.logits(encoded if kept is None else gather(encoded, kept), extra)
 
 
 class ProjectionHead(nn.Module):
     """DINO's head (arXiv 2104.14294). Tokens (..., H) to logits (..., prototypes): three linear layers with GELU between, L2 normalisation, and a product with
-    prototypes of unit length. A logit is the cosine between a token and a prototype, so temperatures mean the same at any width.
+    prototypes of unit length. A logit is the cosine between a token and a prototype, so temperatures do not depend on the width.
 
-    A plain layer norm comes first: DINO's head sits behind ViT's last norm, and a DiT's encoder ends without one.
+    A plain layer norm comes first: DINO's head follows ViT's last norm, but a DiT's encoder ends without one.
     """
 
     def __init__(self, hidden_size: int, head_hidden: int, bottleneck: int, prototypes: int):

@@ -1,7 +1,7 @@
 """The diffusion transformer backbone (arXiv 2212.09748): patches in, blocks under a condition, patches out.
 
-Variants are subclasses that put something between ``encode`` and ``final_layer`` (``masked.py``, ``mdt.py``,
-``discriminative.py``). Under one seed they all start from the same encoder weights.
+Variants are subclasses with additions between ``encode`` and ``final_layer`` (``masked.py``, ``mdt.py``,
+``discriminative.py``). With one seed they all start from the same encoder weights.
 """
 
 from typing import ClassVar, NamedTuple
@@ -17,16 +17,16 @@ from ditscale.models.sizes import parse_model_name, token_grid
 
 
 class Condition(NamedTuple):
-    """Time and class as the blocks take them, see ``blocks/modules.py``; in-context also as two tokens (B, 2, H)."""
+    """Time and class in the form that the blocks take, see ``blocks/modules.py``; for in-context also two tokens (B, 2, H)."""
 
     c: Tensor
     tokens: Tensor | None
 
 
 class Projection(nn.Module):
-    """Layer norm, modulated in the adaLN designs, and a linear layer: the end of the model, and the way into a decoder.
+    """Layer norm, modulated in the adaLN designs, and a linear layer: the end of the model, and the input of a decoder.
 
-    The designs without modulation have a plain affine norm: only so do their parameters come out as the paper prints them
+    The designs without modulation have a plain affine norm, as required for the parameter counts in the paper
     (in-context 449M, cross-attention 598M; a modulated end would add 2.7M). Both start at zero, as in the released models.
     """
 
@@ -50,21 +50,21 @@ class DiT(nn.Module):
     """A class-conditional diffusion transformer.
 
     Args (the released names):
-        input_size: pixels (or latent cells) a side; patch_size must divide it.
-        learn_sigma: the output carries a second set of channels for the variance.
-        class_dropout_prob: above 0 the label table gets a null class, index ``num_classes``. The drop itself is the
-            objective's: it is drawn per sample, so that it never depends on ranks.
-        null_class: ``learned``, or ``zero`` for a row that is and stays the zero vector, as in MaskDiT.
+        input_size: pixels (or latent cells) per side; patch_size must divide it.
+        learn_sigma: the output has a second set of channels for the variance.
+        class_dropout_prob: above 0 the label table has a null class, index ``num_classes``. The objective drops
+            labels: draws are per sample, so that they never depend on ranks.
+        null_class: ``learned``, or ``zero`` for a row that stays the zero vector, as in MaskDiT.
         block: a design's name, see ``blocks``.
-        qk_norm: normalise queries and keys; off in the paper.
+        qk_norm: normalize queries and keys; off in the paper.
         relative_bias: a learned bias for each offset between two tokens in every attention; MDT's, off in the paper.
 
     Raises:
-        UserError: the patch size does not divide the input, the heads do not divide the width, or there is no such block.
+        UserError: the patch size does not divide the input, the heads do not divide the width, or the block design is unknown.
     """
 
     pos_embed: Tensor                                                          # (1, T, H)
-    training_only: ClassVar[tuple[str, ...]] = ()                              # modules and parameters that sampling never touches
+    training_only: ClassVar[tuple[str, ...]] = ()                              # modules and parameters that sampling never uses
 
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
@@ -95,7 +95,7 @@ class DiT(nn.Module):
             nn.init.zeros_(self.y_embedder.embedding_table.weight[num_classes])
 
     def make_blocks(self, depth: int, width: int, num_heads: int) -> nn.ModuleList:
-        """Blocks of the model's design that take its condition."""
+        """Blocks of the model's design, with its condition."""
         block = self.design.block
         return nn.ModuleList(block(width, self.hidden_size, num_heads, self.mlp_ratio, self.qk_norm, self.relative_grid)
                              for _ in range(depth))
@@ -104,9 +104,9 @@ class DiT(nn.Module):
         return Projection(width, self.hidden_size, outputs, modulated=self.design.modulated)
 
     def embed(self, x: Tensor) -> Tensor:
-        """An image (B, C, S, S) to tokens (B, T, H) with their places."""
+        """An image (B, C, S, S) to tokens (B, T, H) with position embeddings."""
         dtype = self.x_embedder.proj.weight.dtype
-        return (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)       # DeepSpeed leaves the table in fp32
+        return (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)       # DeepSpeed keeps the table in fp32
 
     def condition(self, t: Tensor, y: Tensor) -> Condition:
         """Time t (B,) and labels y (B,) to the condition."""
@@ -116,7 +116,7 @@ class DiT(nn.Module):
         return Condition(t + y, torch.stack([t, y], dim=1) if self.design.condition == "tokens" else None)
 
     def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, K, H) through all blocks; and what went along beside them (in-context: the condition's tokens)."""
+        """Tokens (B, K, H) through all blocks; also returns the extra tokens (for in-context, the condition's)."""
         return run(self.blocks, tokens, condition.tokens, condition.c)
 
     def to_image(self, tokens: Tensor, c: Tensor) -> Tensor:
@@ -130,20 +130,20 @@ class DiT(nn.Module):
         return self.to_image(tokens, condition.c)
 
 
-def run(blocks, tokens: Tensor, beside: Tensor | None, c: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Tokens (B, K, H) through blocks, together with further ones (B, E, H) beside them; both come back apart."""
-    x = join(tokens, beside)
+def run(blocks, tokens: Tensor, extra: Tensor | None, c: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B, K, H) through blocks, together with extra tokens (B, E, H); returned separately."""
+    x = join(tokens, extra)
     for block in blocks:
         x = block(x, c, relative)
     return part(x, tokens.shape[1])
 
 
-def join(tokens: Tensor, beside: Tensor | None) -> Tensor:
-    return tokens if beside is None else torch.cat([tokens, beside], dim=1)
+def join(tokens: Tensor, extra: Tensor | None) -> Tensor:
+    return tokens if extra is None else torch.cat([tokens, extra], dim=1)
 
 
 def part(x: Tensor, tokens: int) -> tuple[Tensor, Tensor | None]:
-    """The first tokens and what stands beside them; the inverse of ``join``."""
+    """The first tokens and the extra ones; the inverse of ``join``."""
     return (x, None) if x.shape[1] == tokens else (x[:, :tokens], x[:, tokens:])
 
 

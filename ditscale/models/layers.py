@@ -1,4 +1,4 @@
-"""Building blocks around the transformer: linear layer, patches, position table, timestep and label embedders.
+"""Building blocks around the transformer: linear layer, patches, position embedding, timestep and label embedders.
 
 Key names in ``state_dict`` are those of the released DiT checkpoints. Shapes: B images, T tokens, H hidden size, C channels.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def _cpu_has_bf16_units() -> bool:
-    """Whether this machine's CPU multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's bf16)."""
+    """Whether this machine's CPU has bf16 multiplication (AVX512-BF16, AMX or Arm's bf16)."""
     cpuinfo = Path("/proc/cpuinfo")
     words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
@@ -24,8 +24,8 @@ CPU_HAS_BF16_UNITS = _cpu_has_bf16_units()                                     #
 def emulates_bf16(x: Tensor) -> bool:
     """Whether products of ``x`` would be emulated: bf16 on a CPU without bf16 units.
 
-    There we take the product of the bf16 operands in fp32 and round once, as a bf16 unit does (it accumulates in fp32).
-    The emulation in oneDNN costs 3 to 5 times as long, and that of attention's backward 20 times.
+    In this case we multiply the bf16 operands in fp32 and round once, as a bf16 unit does (it accumulates in fp32).
+    oneDNN's emulation takes 3 to 5 times as long, and 20 times for attention's backward.
     """
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16_UNITS
 
@@ -43,7 +43,7 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel.
 
-    ``qk_norm`` normalises queries and keys of each head (RMSNorm): the usual cure for bf16 runs that blow up late.
+    ``qk_norm`` normalizes queries and keys of each head (RMSNorm), the usual remedy for bf16 runs that diverge late.
     ``relative_grid`` adds a learned bias for each offset between two tokens of a square grid of that side.
     """
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         self.relative_bias = RelativePositionBias(relative_grid, num_heads) if relative_grid else None
 
     def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
-        """``relative``: which offset lies between each two tokens, from ``relative_offsets``; only with a ``relative_grid``."""
+        """``relative``: the offset between each two tokens, from ``relative_offsets``; only with a ``relative_grid``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         bias = None if self.relative_bias is None else self.relative_bias(relative, x.shape[1])
         return self.proj(attend(self.q_norm(q), self.k_norm(k), v, bias))
@@ -72,7 +72,7 @@ class RelativePositionBias(nn.Module):
     def forward(self, offsets: Tensor, tokens: int) -> Tensor:
         """Offsets (T, T) or (B, T, T) to a bias (heads, N, N) or (B, heads, N, N) for N = ``tokens``.
 
-        Tokens beyond T stand for no place (a condition, say) and get a bias of zero.
+        Tokens beyond T have no position (for example a condition) and get a bias of zero.
         """
         bias = F.embedding(offsets, self.table).movedim(-1, -3)
         beyond = tokens - bias.shape[-1]
@@ -170,7 +170,7 @@ def sincos_position_table(hidden_size: int, grid: int) -> Tensor:
 
 
 def sinusoid_frequencies(count: int, device=None) -> Tensor:
-    """The timestep embedder's: 10000^(-i / count) for i below ``count``, in fp32."""
+    """The timestep embedder's frequencies: 10000^(-i / count) for i below ``count``, in fp32."""
     return torch.exp(-math.log(10000.0) / count * torch.arange(count, dtype=torch.float32, device=device))
 
 
@@ -189,9 +189,9 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """A class label to ``(B, H)``; the last row is the null class, there only when labels are dropped in training.
+    """A class label to ``(B, H)``; the last row is the null class, present only if labels are dropped in training.
 
-    With ``zero_null`` that row has no gradient: it stays the zero vector that ``DiT`` makes it, as in MaskDiT.
+    With ``zero_null`` that row has no gradient and stays the zero vector set by ``DiT``, as in MaskDiT.
     """
 
     def __init__(self, num_classes: int, hidden_size: int, class_dropout_prob: float, zero_null: bool = False):

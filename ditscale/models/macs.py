@@ -1,12 +1,12 @@
 """Compute in closed form: multiply-adds (MACs) of each part of a DiT, and the FLOPs of training it.
 
 The DiT papers' "Gflops" are multiply-adds counted once, so they are GMACs here: DiT-XL/2 at 32x32x4 takes 118.6. 1 MAC = 2 FLOPs.
-Elementwise work (norms, activations, softmax) is not counted. The paper's own counter adds a little for it: its figures lie
+Elementwise work (norms, activations, softmax) is not counted. The paper's own counter adds a little for it: its figures are
 0.01 to 0.02 % above ours at XL/2 (adaLN-Zero 118.64 to 118.62, in-context 119.37 to 119.35).
 
-Here are the pieces that models are made of, and the plain DiT. It lies with the models, below ``objectives`` and ``cost``: a
-block design counts its own blocks (``blocks``), a training variant puts its card together from these pieces
-(``objectives/<variant>``), and ``cost`` asks both. No torch here.
+This file has the pieces of models, and the plain DiT. It is part of the models, below ``objectives`` and ``cost``: a
+block design counts its own blocks (``blocks``), a training variant builds its card from these pieces
+(``objectives/<variant>``), and ``cost`` uses both. No torch here.
 """
 
 import functools
@@ -17,14 +17,14 @@ from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import ModelName, token_grid
 
 FLOPS_PER_MAC = 2
-FORWARDS_PER_TRAINED_STEP = 3                                                  # the backward takes twice the forward
+FORWARDS_PER_TRAINED_STEP = 3                                                  # the backward takes twice as much as the forward
 FREQUENCIES = 256                                                              # of the timestep's sinusoid
 
 Parts = dict[str, int]                                                         # MACs of one image by part
 
 
 def added(*parts: Parts) -> Parts:
-    """The sum, part by part."""
+    """The sum per part."""
     total: Parts = {}
     for some in parts:
         for name, macs in some.items():
@@ -34,10 +34,10 @@ def added(*parts: Parts) -> Parts:
 
 @dataclass(frozen=True)
 class ComputeCard:
-    """Tokens, trainable parameters, and MACs of one image by part: to sample with the model, and to train it.
+    """Tokens, trainable parameters, and MACs per image by part, for sampling and for training.
 
-    ``macs_by_part`` is a forward at inference and ``inference_parameters`` is what it uses. ``trained_macs_by_part`` is the
-    forward of a training step that a backward follows, ``forward_only_macs_by_part`` what has none (a teacher).
+    ``macs_by_part`` is a forward at inference and ``inference_parameters`` the parameters it uses. ``trained_macs_by_part`` is the
+    part of a training step's forward with a backward pass, ``forward_only_macs_by_part`` the part without (a teacher).
     """
 
     tokens: int
@@ -70,7 +70,7 @@ class ComputeCard:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A stack of equal blocks of one design; their condition may be of another width than they are."""
+    """A stack of equal blocks of one design; their condition may have another width."""
 
     depth: int
     width: int
@@ -80,7 +80,7 @@ class Blocks:
     qk_norm: bool
 
     def macs(self, tokens: int) -> Parts:
-        """MACs over ``tokens`` tokens of an image, to which the design may add its own."""
+        """MACs over ``tokens`` tokens of an image; the design may add tokens."""
         design = DESIGNS[self.design]
         one = design.macs(self.width, self.condition_width, tokens + design.added_tokens)
         return {name: self.depth * macs for name, macs in one.items()}
@@ -92,12 +92,12 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A DiT's pieces on inputs of one shape: what all its variants are put together from."""
+    """A DiT's pieces for inputs of one shape, from which all variants are built."""
 
     model: ModelName
-    grid: int                                                                  # tokens a side
-    patch_values: int                                                          # numbers that a token is made from
-    outputs: int                                                               # numbers that a token ends in
+    grid: int                                                                  # tokens per side
+    patch_values: int                                                          # input numbers per token
+    outputs: int                                                               # output numbers per token
     label_rows: int
     design: str
     qk_norm: bool
@@ -112,11 +112,11 @@ class Backbone:
 
     @property
     def added_tokens(self) -> int:
-        """Tokens that the blocks process besides the image's."""
+        """Tokens that the blocks process in addition to the image's."""
         return DESIGNS[self.design].added_tokens
 
     def blocks(self, depth: int | None = None, width: int | None = None, heads: int | None = None) -> Blocks:
-        """Blocks under this model's condition; of its own depth, width and heads where nothing else is asked."""
+        """Blocks with this model's condition; by default with its depth, width and heads."""
         dims = self.model.dims
         return Blocks(depth if depth is not None else dims.depth, width or dims.hidden_size, heads or dims.num_heads, self.width,
                       self.design, self.qk_norm)
@@ -127,7 +127,7 @@ class Backbone:
 
     @property
     def embed_parameters(self) -> int:
-        """Of ``embed_macs`` and of the label table."""
+        """Parameters of ``embed_macs``'s layers and of the label table."""
         return (self.patch_values + 1 + FREQUENCIES + 1 + self.width + 1 + self.label_rows) * self.width
 
     def norm_macs(self, width: int) -> Parts:
@@ -150,7 +150,7 @@ def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: 
     """A DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images).
 
     Raises:
-        UserError: the patch size does not divide the resolution, or there is no such block.
+        UserError: the patch size does not divide the resolution, or the block design is unknown.
     """
     if block not in DESIGNS:
         raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
@@ -159,9 +159,9 @@ def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: 
                     classes + (class_dropout_prob > 0), block, qk_norm)
 
 
-@functools.lru_cache(maxsize=256)                                              # a plan asks for each model thousands of times
+@functools.lru_cache(maxsize=256)                                              # a plan calls this thousands of times per model
 def plain_card(backbone: Backbone) -> ComputeCard:
-    """The card of a plain DiT: it trains on the forward that it samples with. The fixed position table is no parameter."""
+    """The card of a plain DiT: its training forward is its sampling forward. The fixed position embedding is not a parameter."""
     width, blocks = backbone.width, backbone.blocks()
     macs = added(backbone.embed_macs(), blocks.macs(backbone.tokens), backbone.final_macs(width))
     parameters = backbone.embed_parameters + blocks.parameters + backbone.final_parameters(width)

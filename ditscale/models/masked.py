@@ -11,14 +11,14 @@ from ditscale.models.masking import gather, scatter
 
 
 class MaskedDiT(DiT):
-    """A DiT whose blocks are the encoder, and ``decoder_depth`` further blocks of its own design behind them.
+    """A DiT with its blocks as the encoder, followed by ``decoder_depth`` further blocks of the same design.
 
-    The decoder takes the encoder's condition. At masked places it is given a mask token. Without ``kept`` (sampling) all
+    The decoder has the encoder's condition. At masked positions it gets a mask token. Without ``kept`` (sampling) all
     tokens are encoded and the mask token is not used.
 
     Args:
         decoder_depth, decoder_width, decoder_heads: the added blocks; MaskDiT: 8, 512, 16.
-        mask_token: whether there is a learned one, which is trained only where tokens are masked; else it is the zero vector.
+        mask_token: whether it is learned (trained only if tokens are masked); otherwise it is the zero vector.
         options: of ``DiT``.
     """
 
@@ -36,22 +36,22 @@ class MaskedDiT(DiT):
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, decoder_width)) if mask_token else None
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
-        """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that the encoder sees, all of them where it is None."""
+        """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that the encoder sees; None: all."""
         condition, tokens = self.condition(t, y), self.embed(x)
-        encoded, beside = self.encode(tokens if kept is None else gather(tokens, kept), condition)
-        return self.decode(encoded, beside, condition, kept)
+        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        return self.decode(encoded, extra, condition, kept)
 
-    def decode(self, encoded: Tensor, beside: Tensor | None, condition: Condition, kept: Tensor | None,
+    def decode(self, encoded: Tensor, extra: Tensor | None, condition: Condition, kept: Tensor | None,
                elsewhere: Tensor | None = None) -> Tensor:
         """Encoded tokens (B, K, H) to an image.
 
-        ``elsewhere`` (B, T, W) is what the decoder gets at places that are not kept; the mask token where it is None.
+        ``elsewhere`` (B, T, W) is the decoder's input at masked positions; None: the mask token.
         """
-        encoded, beside = part(self.decoder_embed(join(encoded, beside), condition.c), encoded.shape[1])
+        encoded, extra = part(self.decoder_embed(join(encoded, extra), condition.c), encoded.shape[1])
         if kept is not None:
             places = self.decoder_pos_embed.shape[1]
             if elsewhere is None:
                 elsewhere = encoded.new_zeros(1, 1, encoded.shape[-1]) if self.mask_token is None else self.mask_token
             encoded = scatter(encoded, kept, elsewhere.expand(len(kept), places, -1))
-        tokens, _ = run(self.decoder_blocks, (encoded + self.decoder_pos_embed).to(encoded.dtype), beside, condition.c)
+        tokens, _ = run(self.decoder_blocks, (encoded + self.decoder_pos_embed).to(encoded.dtype), extra, condition.c)
         return self.to_image(tokens, condition.c)

@@ -1,4 +1,4 @@
-"""MDT (arXiv 2303.14389) and MDTv2: the DiT's last blocks decode, and a side-interpolater fills in masked places in training."""
+"""MDT (arXiv 2303.14389) and MDTv2: the DiT's last blocks decode, and a side-interpolater fills in masked positions in training."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from ditscale.models.masking import gather, is_kept, scatter
 
 
 class Mdt(DiT):
-    """A DiT with relative position bias in every attention and learned position tables before encoder and decoder.
+    """A DiT with relative position bias in every attention and learned position embeddings before encoder and decoder.
 
     Args:
-        decoder_depth: how many of the model's own last blocks are the decoder; MDT: 2.
+        decoder_depth: how many of the model's last blocks are the decoder; MDT: 2.
         long_skips: MDTv2: the second half of the encoder takes the first half's outputs, and each decoder block the input tokens,
             joined by a linear layer. The input tokens include the masked ones, as in the released code.
         options: of ``DiT``.
@@ -40,7 +40,7 @@ class Mdt(DiT):
                 nn.init.trunc_normal_(module.table, std=0.02)
 
     def encode(self, tokens: Tensor, condition: Condition, offsets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Tokens through the encoder's blocks; ``offsets`` lie between them, where they are not all tokens."""
+        """Tokens through the encoder's blocks; ``offsets`` are those between the tokens, if they are not all tokens."""
         offsets = self.offsets if offsets is None else offsets
         blocks = self.blocks[:self.encoder_depth]
         if not self.long_skips:
@@ -55,33 +55,33 @@ class Mdt(DiT):
                 outputs.append(x)
         return part(x, tokens.shape[1])
 
-    def interpolate(self, encoded: Tensor, beside: Tensor | None, condition: Condition, kept: Tensor) -> Tensor:
-        """The side-interpolater: encoded tokens and mask tokens, at their places, through one block; its output is taken at the
-        masked places only."""
+    def interpolate(self, encoded: Tensor, extra: Tensor | None, condition: Condition, kept: Tensor) -> Tensor:
+        """The side-interpolater: encoded tokens and mask tokens, at their positions, through one block; its output is used only at
+        masked positions."""
         before = self.placed(scatter(encoded, kept, self.mask_token.expand(len(kept), self.grid**2, -1)))
-        after, _ = run(self.side_block, before, beside, condition.c, self.offsets)
+        after, _ = run(self.side_block, before, extra, condition.c, self.offsets)
         return torch.where(is_kept(kept, self.grid**2)[..., None], before, after)
 
     def placed(self, tokens: Tensor) -> Tensor:
         return tokens + self.decoder_pos_embed
 
-    def decode(self, tokens: Tensor, beside: Tensor | None, condition: Condition, inputs: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, extra: Tensor | None, condition: Condition, inputs: Tensor) -> Tensor:
         """All tokens (B, T, H) through the model's last blocks to an image; ``inputs`` are the embedded ones, for MDTv2's skips."""
         blocks = self.blocks[self.encoder_depth:]
         if not self.skips:
-            tokens, _ = run(blocks, tokens, beside, condition.c, self.offsets)
+            tokens, _ = run(blocks, tokens, extra, condition.c, self.offsets)
             return self.to_image(tokens, condition.c)
-        x, inputs = join(tokens, beside), join(inputs, condition.tokens)
+        x, inputs = join(tokens, extra), join(inputs, condition.tokens)
         for block, skip in zip(blocks, self.skips[self.long_skips:], strict=True):
             x = block(skip(torch.cat([x, inputs], dim=-1)), condition.c, self.offsets)
         return self.to_image(part(x, tokens.shape[1])[0], condition.c)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
-        """As ``DiT``; with ``kept`` (B, K) the masked pass: the encoder sees these tokens only."""
+        """As ``DiT``; with ``kept`` (B, K) the masked pass: the encoder sees only these tokens."""
         condition, inputs = self.condition(t, y), self.embed(x)
         if kept is None:
-            encoded, beside = self.encode(inputs, condition)
-            return self.decode(self.placed(encoded), beside, condition, inputs)
+            encoded, extra = self.encode(inputs, condition)
+            return self.decode(self.placed(encoded), extra, condition, inputs)
         offsets = self.offsets[kept[:, :, None], kept[:, None, :]]             # (B, K, K)
-        encoded, beside = self.encode(gather(inputs, kept), condition, offsets)
-        return self.decode(self.interpolate(encoded, beside, condition, kept), beside, condition, inputs)
+        encoded, extra = self.encode(gather(inputs, kept), condition, offsets)
+        return self.decode(self.interpolate(encoded, extra, condition, kept), extra, condition, inputs)

@@ -1,8 +1,8 @@
 """The table of model sizes, one line each, and the parser of names such as ``DiT-XL/2`` or ``DiT-14x448/2``.
 
-S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes carry timm's names for a family's little
-members; tiny is DeiT-Ti's 12 x 192 x 3 and each step below it costs a half to a quarter of the one above. No torch here:
-the planner asks this table too.
+S, B, L and XL are Table 1 of the DiT paper (arXiv 2212.09748). The small sizes have timm's names for small
+models of a family; tiny is DeiT-Ti's 12 x 192 x 3, and each smaller size costs a half to a quarter of the one above. No torch here:
+the planner also uses this table.
 """
 
 import functools
@@ -35,7 +35,7 @@ SIZES = {
 
 PATCH_SIZES = (2, 4, 8)
 
-HEAD_WIDTH = 64                                                                # of sizes that are said as depth x width
+HEAD_WIDTH = 64                                                                # of sizes given as depth x width
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class ModelName:
         return f"DiT-{self.size}/{self.patch_size}"
 
 
-@functools.cache                                                               # a study asks thousands of times
+@functools.cache                                                               # a study calls this thousands of times
 def parse_model_name(name: str) -> ModelName:
     """Read ``DiT-<size>/<patch>``; a size is one of the table, ``<depth>x<width>``, or ``<depth>x<width>x<heads>``.
 
     Raises:
-        UserError: the form, the size or the patch size is not one that exists.
+        UserError: the form, the size or the patch size is invalid.
     """
     match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,3})?)/([0-9]+)", name)
     if not match:
-        raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2; a size is named, or "
-                        "depth x width as 14x448")
+        raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2; a size is a name, or "
+                        "depth x width such as 14x448")
     size, patch_size = match[1], int(match[2])
     if size[0].isdigit():
         _, width, *heads = map(int, size.split("x"))
@@ -104,7 +104,7 @@ def token_grid(resolution: int, patch_size: int) -> int:
     if resolution % patch_size:
         fits = [p for p in PATCH_SIZES if resolution % p == 0]
         raise UserError(
-            f"patch size {patch_size} does not divide the input's {resolution} pixels a side; "
+            f"patch size {patch_size} does not divide the input's {resolution} pixels per side; "
             f"{'patch sizes that do: ' + ', '.join(map(str, fits)) if fits else 'no patch size of 2, 4, 8 does'}"
         )
     return resolution // patch_size

@@ -1,6 +1,6 @@
 """Training variants. An objective is a pure function of (model, formulation, batch, randomness) that returns named loss terms.
 
-``VARIANTS`` is the one list, in the order in which variants are told. An entry is a variant's section of the config; everything
+``VARIANTS`` is the list, in the order used for display. An entry is a variant's config section; everything
 else of the variant is its attributes and methods (``variant.Variant``). To add one: a file or folder here, its entry in the list.
 No torch here: an objective and its model are imported when they are made (``from_config``).
 """
@@ -19,4 +19,4 @@ VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotat
     MdtConfig,
     DiscriminativeConfig,
 )}
-BASELINE = "baseline"                                                          # what the others are compared with
+BASELINE = "baseline"                                                          # the others are compared with it

@@ -1,4 +1,4 @@
-"""The one place that makes a run's model and objective from its config: variant x formulation x size x patch x block design."""
+"""Makes a run's model and objective from its config: variant x formulation x size x patch x block design."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from ditscale.models.dit import DiT, create_model
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.objective import Objective
 
-if TYPE_CHECKING:                                                              # the config's sections stand in this part
+if TYPE_CHECKING:                                                              # only for annotations: the config imports this part
     from ditscale.config import RunConfig
 
 
 def make_objective(config: "RunConfig") -> Objective:
-    """The objective that a config names, over the formulation that it names."""
+    """The objective of a config, with its formulation."""
     kind, settings = config.objective.objective(config)
     return kind(make_formulation(config.formulation), (config.data.channels, config.data.resolution, config.data.resolution),
                 num_classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob, images=config.train.images,
@@ -20,7 +20,7 @@ def make_objective(config: "RunConfig") -> Objective:
 
 
 def build_model(config: "RunConfig") -> DiT:
-    """The run's model with the initial weights that its seed fixes; every variant's encoder starts as the baseline's."""
+    """The run's model with initial weights from its seed; every variant's encoder starts equal to the baseline's."""
     kind, added = config.objective.model(parse_model_name(config.model.name).dims)
     return create_model(config.model.name, seed=config.seed, variant=kind, input_size=config.data.resolution,
                         in_channels=config.data.channels, num_classes=config.data.classes,

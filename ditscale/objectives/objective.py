@@ -22,7 +22,7 @@ class CleanBatch(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Named scalars in fp32: the training loss is the sum of ``losses``; ``watched`` are logged and carry no gradient."""
+    """Named scalars in fp32: the training loss is the sum of ``losses``; ``watched`` are logged and have no gradient."""
 
     losses: dict[str, Tensor]
     watched: dict[str, Tensor] = {}
@@ -43,16 +43,16 @@ class Noised(NamedTuple):
 
 
 class Objective:
-    """A variant's loss. A pure function of (model, batch, draws), but for what a variant says to keep between steps.
+    """A variant's loss. A pure function of (model, batch, draws), except for the state that a variant keeps between steps.
 
     Args:
-        formulation: how to noise and what to predict; no objective knows which.
+        formulation: how to noise and what to predict; objectives do not depend on which.
         image_shape: (C, S, S).
         num_classes: also the index of the null class.
-        images: the whole training length, for schedules.
+        images: the total training length, for schedules.
 
-    A variant with a teacher (``has_teacher``) is given one by the training loop: a callable with averaged weights.
-    ``buffers`` is what else must survive a restart; ``after_step`` moves it on after each optimizer step.
+    A variant with a teacher (``has_teacher``) gets one from the training loop: a callable with averaged weights.
+    ``buffers`` is other state that must survive a restart; ``after_step`` updates it after each optimizer step.
     """
 
     has_teacher = False
@@ -67,12 +67,12 @@ class Objective:
         self.teacher: Any = None                                               # a model of averaged weights
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
-        """The terms of one micro batch. ``model`` is called as ``model(x, t, y)``, with more where the variant's model takes it."""
+        """The terms of one micro batch. ``model`` is called as ``model(x, t, y)``, with further arguments of the variant's model."""
         raise NotImplementedError
 
     def held_out(self, model, images: Tensor, noised: Noised, mask: Tensor) -> dict[str, Tensor]:
-        """The formulation's loss of each image (B,) with no token masked, the same quantity for every variant, as ``loss``. A variant
-        that trains on masked tokens adds ``loss_masked``: what it trains on, at its nominal mask ratio.
+        """The formulation's loss per image (B,) with no token masked, the same quantity for every variant, as ``loss``. A variant
+        that trains on masked tokens adds ``loss_masked``: its training loss at the nominal mask ratio.
 
         Args:
             model: in eval mode.
@@ -86,18 +86,18 @@ class Objective:
         return found
 
     def trained_on(self, terms: dict[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
-        """The part of a masked pass's elementwise terms that its loss is taken of: all of them."""
+        """The part of a masked pass's elementwise terms used in its loss; by default all of them."""
         return terms
 
     def noised(self, batch: CleanBatch, draws: dict[str, Tensor]) -> Noised:
-        """The batch as the model is to see it; the same for every variant, so that they train on the same noise."""
+        """The noised batch; the same for every variant, so that they train on the same noise."""
         noise, t = draws["noise"], self.formulation.level(draws["noise level"][:, 0])
         dropped = draws["label drop"][:, 0] < self.class_dropout_prob
         return Noised(self.formulation.add_noise(batch.images, noise, t), noise, t,
                       batch.labels.masked_fill(dropped, self.null_class))
 
     def run(self, model, noised: Noised, **more):
-        """The model's raw output for a noised batch; ``more`` is what a variant's model takes besides."""
+        """The model's raw output for a noised batch; ``more`` are further arguments of a variant's model."""
         return model(*self.formulation.model_inputs(noised.noisy, noised.t), noised.labels, **more)
 
     def generative(self, output: Tensor, batch: CleanBatch, noised: Noised, name: str = "generative") -> dict[str, Tensor]:
@@ -105,22 +105,22 @@ class Objective:
         return named_means(name, self.formulation.loss(output, batch.images, noised.noise, noised.t))
 
     def teacher_momentum_at(self, images_seen: int) -> float:
-        """The teacher's decay for the optimizer step that ends at ``images_seen``; only where ``has_teacher``."""
+        """The teacher's decay for the optimizer step that ends at ``images_seen``; only if ``has_teacher``."""
         raise NotImplementedError
 
     def after_step(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> None:
-        """Update ``buffers`` from what the step's micro batches left. ``mean_over_ranks`` is collective."""
+        """Updates ``buffers`` from the step's micro batches. ``mean_over_ranks`` is collective."""
 
     def warning(self, watched: dict[str, float]) -> str:
-        """What is going wrong, from the true means of ``watched``; empty where nothing is."""
+        """A problem, judged by the means of ``watched``; "" if there is none."""
         return ""
 
 
 def named_means(name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Elementwise terms to scalars: ``name`` where there is one, ``name_<term>`` where there are more."""
+    """Reduces elementwise terms to scalars: ``name`` for a single term, ``name_<term>`` for several."""
     return {name if len(terms) == 1 else f"{name}_{term}": values.mean() for term, values in terms.items()}
 
 
 def per_image_loss(terms: dict[str, Tensor]) -> Tensor:
-    """The sum of elementwise terms' means over each image (B,)."""
+    """The sum over terms of their means per image (B,)."""
     return torch.stack([values.flatten(1).mean(1) for values in terms.values()]).sum(0)

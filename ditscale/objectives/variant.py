@@ -1,15 +1,15 @@
 """The interface of a variant's config section, and what several variants share: kept tokens, an added decoder. No torch.
 
-A variant is a subclass of ``Variant``: its options are the fields, everything else that ditscale asks of a variant are its class
-attributes and methods. Nothing outside ``objectives`` knows a variant by name.
+A variant is a subclass of ``Variant``: its options are the fields, everything else that ditscale needs from a variant are its class
+attributes and methods. Nothing outside ``objectives`` refers to a variant by name.
 
-Compute cards are put together from the pieces of ``models/macs.py``. Parts of the DiT itself keep their names (patchify,
-conditioning, attention, mlp, head); what a variant adds is one part each. A part holds its own modulations; those of norms outside
-the blocks are in ``conditioning``. T tokens, K of them kept: encoders cost by K (plus tokens of their own), decoders by T. A pass
-over the patches and over the condition is counted each time that one is made.
+Compute cards are built from the pieces of ``models/macs.py``. Parts of the DiT itself keep their names (patchify,
+conditioning, attention, mlp, head); each addition of a variant is one part. A part includes its own modulations; those of norms outside
+the blocks are in ``conditioning``. T tokens, K of them kept: encoders' cost depends on K (plus their extra tokens), decoders' on T. A pass
+over the patches and over the condition is counted each time it is computed.
 
 Trust tags, on every default that a paper does not print: **[V]** verified in a paper's own text or an official repository,
-**[V2]** seen in a second-hand source only, **[M]** from memory or a published relative, **[choice]** ours.
+**[V2]** seen only in a second-hand source, **[M]** from memory or a related publication, **[choice]** ours.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:                                                              #
     from ditscale.models.dit import DiT
     from ditscale.objectives.objective import Objective
 
-PAPER_WIDTH = 384                                                              # from DiT-S up, the papers' fixed sizes hold
+PAPER_WIDTH = 384                                                              # from DiT-S up, the papers' fixed sizes apply
 
 
 class Variant(Section):
-    """A training variant. A subclass has a field ``name: Literal["its name"]`` and the options of its own.
+    """A training variant. A subclass has a field ``name: Literal["its name"]`` and its own options.
 
     Attributes:
-        color, dark_color: in figures, and on the dark page.
-        column: its column of the table in ``docs/variants.md``, by row; what is not named there is empty.
-        least_tokens: with its default options; 2 where tokens are masked.
-        plain_dit: its model is a ``DiT`` with nothing added, which every format of ``ditscale convert`` can hold.
+        color, dark_color: in figures, on a light and on a dark background.
+        column: its column of the table in ``docs/variants.md``, by row; other rows are empty.
+        least_tokens: with its default options; 2 if tokens are masked.
+        plain_dit: its model is a ``DiT`` without additions, which every format of ``ditscale convert`` supports.
         decoder_parts, head_parts: parts of its card that are neither encoder nor conditioning.
     """
 
@@ -54,51 +54,51 @@ class Variant(Section):
         name: str
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
-        """Refuse options that do not go with the model's size, its tokens or the training length.
+        """Refuses options that do not fit the model's size, its tokens or the training length.
 
         Raises:
-            UserError: the key, the value and what would work.
+            UserError: the message has the key, the value and what would work.
         """
 
     def objective(self, config: RunConfig) -> tuple[type[Objective], dict]:
-        """The objective's class, and what it takes beyond the arguments of ``Objective``. Imports torch."""
+        """The objective's class, and its arguments beyond those of ``Objective``. Imports torch."""
         raise NotImplementedError
 
     def model(self, dims: Size) -> tuple[type[DiT], dict]:
-        """The model's class, and what it takes beyond a DiT's options. Imports torch."""
+        """The model's class, and its arguments beyond a DiT's options. Imports torch."""
         raise NotImplementedError
 
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
-        """The compute card of a model trained so; ``kept`` is one of ``kept_at``, else the nominal number of kept tokens."""
+        """The compute card of a model trained with this variant; ``kept`` is from ``kept_at``, by default the nominal number of kept tokens."""
         raise NotImplementedError
 
     @property
     def has_teacher(self) -> bool:
-        """Whether an average of the student runs forward in each step."""
+        """Whether an average of the student runs a forward pass in each step."""
         return False
 
     def kept_at(self, tokens: int, images_seen: int, images: int) -> int | None:
-        """Tokens that the encoder keeps in the step that follows ``images_seen`` of ``images``, where that follows a schedule (which
-        must not fall); None where every step costs the same."""
+        """Tokens that the encoder keeps in the step after ``images_seen`` of ``images``, if there is a schedule (which
+        must not decrease); None if every step costs the same."""
         return None
 
     def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
-        """The learning rate of a stage that has its own, for the batch that follows ``images_seen``; None for the run's schedule.
+        """The learning rate of a stage with its own rate, for the batch after ``images_seen``; None for the run's schedule.
         ``lr`` is the run's ``train.lr``."""
         return None
 
     @classmethod
     def least_images(cls, options: dict) -> int:
-        """What no run is shorter than, by options that are not validated yet: stages of a fixed length."""
+        """The minimum length of a run given its options (not validated yet), due to stages of a fixed length."""
         return 0
 
     def own_decoder_macs(self, backbone: Backbone) -> int:
-        """MACs of one training step's image that the card has among the DiT's own blocks, and that decode."""
+        """MACs per image of a training step that the card counts among the DiT's blocks and that belong to the decoder."""
         return 0
 
 
 class DecoderShape(NamedTuple):
-    """Blocks added behind the encoder: how many, how wide, with how many heads."""
+    """Blocks added after the encoder: number, width and heads."""
 
     depth: int
     width: int
@@ -106,7 +106,7 @@ class DecoderShape(NamedTuple):
 
 
 def kept_tokens(tokens: int, ratio: float) -> int:
-    """How many of ``tokens`` stay at a mask ratio: ``floor(tokens (1 - ratio))``, as MaskDiT and MDT count, at least one."""
+    """How many of ``tokens`` are kept at a mask ratio: ``floor(tokens (1 - ratio))``, as in MaskDiT and MDT, at least one."""
     return max(1, math.floor(tokens * (1 - ratio) + 1e-9))
 
 
@@ -118,14 +118,14 @@ def check_can_mask(ratio: float, tokens: int) -> None:
 class AddedDecoder(Variant):
     """Decoder blocks added to the encoder. MaskDiT: 8 of width 512 with 16 heads at every size [V].
 
-    That decoder would dwarf the sizes below S, so these get XL's proportions: a quarter of the depth, half the width, heads of
+    That decoder would be larger than the sizes below S, so these get XL's proportions: a quarter of the depth, half the width, heads of
     32 [choice].
     """
 
     least_tokens = 2
     decoder_parts: ClassVar[tuple[str, ...]] = ("decoder_embed", "decoder")
     if TYPE_CHECKING:
-        mask_ratio: float                                                      # each with a default of its own
+        mask_ratio: float                                                      # subclasses set its default
 
     decoder_depth: Count | None = Field(None, ge=0)
     decoder_width: Count | None = Field(None, gt=0)
@@ -138,7 +138,7 @@ class AddedDecoder(Variant):
         return DecoderShape(depth, width, self.decoder_heads or max(1, width // 32))
 
     def decoder_options(self, dims: Size) -> dict[str, int]:
-        """As ``MaskedDiT`` takes them."""
+        """As arguments of ``MaskedDiT``."""
         return {f"decoder_{name}": value for name, value in self.decoder(dims)._asdict().items()}
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
@@ -149,14 +149,14 @@ class AddedDecoder(Variant):
 
 
 def decoder_macs(backbone: Backbone, shape: DecoderShape, tokens: int) -> Parts:
-    """An added decoder behind an encoder that saw ``tokens`` tokens: norm and projection to its width, blocks, final layer."""
+    """An added decoder after an encoder with ``tokens`` tokens: norm and projection to its width, blocks, final layer."""
     projected, blocks = tokens + backbone.added_tokens, backbone.blocks(*shape)
     return added(backbone.norm_macs(backbone.width), {"decoder_embed": projected * backbone.width * shape.width},
                  {"decoder": sum(blocks.macs(backbone.tokens).values())}, backbone.final_macs(shape.width))
 
 
 def encoder_decoder_parameters(backbone: Backbone, shape: DecoderShape) -> int:
-    """A DiT with an added decoder in place of its final layer; the decoder's fixed position table is no parameter."""
+    """A DiT with an added decoder instead of its final layer; the decoder's fixed position embedding is not a parameter."""
     return (backbone.embed_parameters + backbone.blocks().parameters
             + backbone.norm_parameters(backbone.width) + (backbone.width + 1) * shape.width
             + backbone.blocks(*shape).parameters + backbone.final_parameters(shape.width))

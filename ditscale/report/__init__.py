@@ -1,1 +1,1 @@
-"""One page for a whole study: sentences first, then figures, tables, fits, and how to reproduce it."""
+"""One HTML page per study: sentences first, then figures, tables, fits, and how to reproduce it."""

@@ -1,4 +1,4 @@
-"""JSON for readers: a card as a list of names and values, with a table for a list of similar entries."""
+"""Shows a JSON card as HTML: a list of names and values, with a table for a list of similar entries."""
 
 from ditscale.report import page
 
@@ -7,7 +7,7 @@ MANY_VALUES = 16
 
 
 def definitions(card: dict) -> str:
-    """A ``<dl>``; what is absent says so."""
+    """A ``<dl>``; missing values are written as such."""
     return "<dl>" + "".join(f"<dt>{page.escape(_words(name))}</dt><dd>{_value(value)}</dd>" for name, value in card.items()) + "</dl>"
 
 
@@ -26,7 +26,7 @@ def _rows(rows: list[dict]) -> str:
     names = list(rows[0])
     shown = page.table([_words(name) for name in names], [[_text(row.get(name)) for name in names] for row in rows[:MANY_ROWS]],
                        sortable=True)
-    return shown + (page.note(f"{len(rows) - MANY_ROWS} more are in the file.") if len(rows) > MANY_ROWS else "")
+    return shown + (page.note(f"{len(rows) - MANY_ROWS} more rows are in the file.") if len(rows) > MANY_ROWS else "")
 
 
 def _text(value) -> str:

@@ -1,4 +1,4 @@
-// The explorer: score against cost, one curve a run. It reads the JSON beside it, and draws and redraws one SVG.
+// The explorer: score against cost, one curve per run. It reads the JSON element next to it, and draws and redraws one SVG.
 "use strict";
 (() => {
   const source = document.getElementById("explorer-data");
@@ -43,7 +43,7 @@
     d: (MARKERS[look.marker] || MARKERS.o)(x, y, r), fill: full ? look.colour : "var(--paper)", stroke: look.colour,
   });
 
-  // Numbers in words.
+  // Numbers as text.
   const SUPER = "⁰¹²³⁴⁵⁶⁷⁸⁹";
   const power = (exponent) => (exponent < 0 ? "⁻" : "") + [...String(Math.abs(exponent))].map((digit) => SUPER[digit]).join("");
   const digits = (value, count = 3) => String(Number(value.toPrecision(count)));
@@ -60,7 +60,7 @@
     return COSTS[cost].power || extreme ? scientific(value) : short(value);
   };
 
-  // Where a run stands on the axis of cost; null where that is not known.
+  // A run's position on the cost axis; null if unknown.
   const costOf = (point) => {
     const value = point[COSTS[state.cost].column];
     if (value === null || state.cost !== "money") return value;
@@ -110,7 +110,7 @@
     const absent = visible().length - curves.length;
     note.textContent = absent ? `${absent} of ${visible().length} runs have no such cost on record, and are not drawn.` : "";
     if (!curves.length) {
-      const why = state.cost === "money" && !(state.price > 0) ? "Give the price of one accelerator-hour." : "Nothing is chosen.";
+      const why = state.cost === "money" && !(state.price > 0) ? "Give the price of one accelerator-hour." : "Nothing is selected.";
       plot.append(shape("text", { x: width / 2, y: height / 2, "text-anchor": "middle", class: "empty" }, why));
       return;
     }
@@ -157,7 +157,7 @@
     plot.append(group);
   }
 
-  // The run at hand: pointer, tap and keys.
+  // The selected run: pointer, tap and keys.
   function hide() {
     tip.hidden = true;
     plot.classList.remove("dimmed");
@@ -244,7 +244,7 @@
     return form;
   }
 
-  const plot = shape("svg", { class: "plot", tabindex: "0", role: "img", "aria-label": `${data.metric} against cost, one curve a run; arrow keys go through its points` });
+  const plot = shape("svg", { class: "plot", tabindex: "0", role: "img", "aria-label": `${data.metric} against cost, one curve per run; arrow keys go through its points` });
   const tip = make("div", { class: "tip", role: "status", hidden: "" });
   const note = make("p", { class: "remark", role: "status" });
   const chart = make("div", { class: "chart" }, plot, tip);

@@ -1,6 +1,6 @@
 """The interactive chart of score against cost: pointer, tap or keys identify a run; variants, models and seeds can be hidden.
 
-``explorer.js`` draws it in the browser from the data here. On paper and without scripts the static figure stands in its place.
+``explorer.js`` draws it in the browser from the data here. In print and without scripts, the static figure replaces it.
 """
 
 import math
@@ -12,18 +12,18 @@ from ditscale.figures.kit import panels, study_table, style, variant_table
 from ditscale.report import page
 
 SCRIPT = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
-COSTS = ("images_seen", "train_flops", "accelerator_hours")                    # and the score: the order of a point's numbers
+COSTS = ("images_seen", "train_flops", "accelerator_hours")                    # a point's numbers are in this order, then the score
 HELP = ("Point at a curve, or tap it, to see the run. Keyboard: arrow keys, when the chart has focus. Open markers are "
         "checkpoints, the filled one is a run's end.")
 
 
 def section(usable: pd.DataFrame, static: str, price: float | None) -> str:
-    """The explorer's place on the page, its data, and the static figure that it folds away.
+    """The explorer's element on the page, its data, and the static figure that it folds away.
 
     Args:
         usable: rows of one metric and passport, scores above 0.
         static: HTML.
-        price: money for one accelerator and one hour, where it was given.
+        price: price of one accelerator-hour, if given.
     """
     return "\n".join([
         '<div id="explorer"></div>', page.embedded_json(data(usable, price), "explorer-data"),
@@ -32,7 +32,7 @@ def section(usable: pd.DataFrame, static: str, price: float | None) -> str:
 
 
 def data(usable: pd.DataFrame, price: float | None) -> dict:
-    """What the script reads: a look and points (images, FLOPs, accelerator-hours, score) of each run; what is not known is None."""
+    """The script's data: a look and points (images, FLOPs, accelerator-hours, score) for each run; unknown values are None."""
     looks = _looks(usable)
     return {
         "metric": style.metric_name(usable), "label": style.score_label(usable), "floor": study_table.floor_of(usable), "price": price,
@@ -50,7 +50,7 @@ def _points(own: pd.DataFrame) -> list[list]:
 
 
 def _plain(value):
-    """A number as JSON holds it, to six digits unless it is whole; text as it is."""
+    """A number for JSON, to six digits unless it is whole; text unchanged."""
     if isinstance(value, str):
         return value
     number = float(value)
@@ -60,7 +60,7 @@ def _plain(value):
 
 
 def _looks(usable: pd.DataFrame) -> dict[str, dict]:
-    """Marker by patch size and width by size; colour by variant or block design where there are several, else by patch size."""
+    """Marker by patch size and width by size; color by variant or block design if there are several, else by patch size."""
     colours = {}
     for column, known in (("variant", style.VARIANT_COLOURS), ("block", style.BLOCK_COLOURS)):
         if column in usable and usable[column].nunique() > 1:

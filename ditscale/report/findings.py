@@ -1,6 +1,6 @@
 """The findings of a study as sentences with numbers.
 
-A sentence is only as strong as its data: where there is no law, or its interval holds zero, it says that instead.
+If there is no law, or its interval contains zero, the sentence says so.
 """
 
 import pandas as pd
@@ -14,14 +14,14 @@ DIT_FIGURE_8 = -0.93            # printed in Figure 8 of arXiv 2212.09748: log G
 
 
 def title(final: pd.DataFrame, law: StudyLaw) -> str:
-    """One line: the change from the model of least compute to the one of most, if the law's interval shows any."""
+    """One line: the change from the model with the least compute to the one with the most, if the law's interval shows any."""
     small, large = _ends(final)
     metric = final["metric"].iloc[0]
     if small["model"] == large["model"]:
         return f"{metric} of {large['model']} is {style.score_text(large['score'])}"
     bounds = law.intervals.coefficients.get("alpha")
     if bounds is None or 0.0 in bounds:
-        return f"No trend of {metric} with compute is shown by {study_table.count(len(final), 'run')}"
+        return f"{study_table.count(len(final), 'run')} show no trend of {metric} with compute"
     verb = "falls" if large["score"] < small["score"] else "rises"
     factor = large["macs"] / small["macs"]
     times = f"{factor:,.0f} times" if factor >= 10 else f"{factor:.2g} times"
@@ -30,18 +30,18 @@ def title(final: pd.DataFrame, law: StudyLaw) -> str:
 
 
 def sentences(final: pd.DataFrame, law: StudyLaw, r: Correlation, floor: float | None) -> list[str]:
-    """The findings in the order a reader asks for them. ``final`` holds the last evaluation of each finished run."""
+    """The findings, most important first. ``final`` has the last evaluation of each finished run."""
     outliers = [f"{law.fit.outlier_sentence}."] if law.fit.outliers.found else []
     found = [*_range(final), *_law(law), *outliers, _correlation(r)]
     missing = law.context["runs_in_study"] - len(final)
     if missing:
-        found.append(f"Not in these numbers: {study_table.count(missing, 'run')} without a final score.")
+        found.append(f"Not included: {study_table.count(missing, 'run')} without a final score.")
     if floor is not None:
         found.append(f"Training images against held-out images score {style.score_text(floor)}. "
                      f"The best model is at {final['score'].min() / floor:.1f} times this floor.")
     if final.groupby("model")["seed"].nunique().max() == 1:
         found.append("One seed per model: the trend uses all models together, and a gap of a few percent between two "
-                     "of them is not evidence.")
+                     "of them is not significant.")
     return found
 
 
@@ -54,7 +54,7 @@ def _range(final: pd.DataFrame) -> list[str]:
             f"({style.short_count(large['macs'])}) the score goes from {style.score_text(small['score'])} to "
             f"{style.score_text(large['score'])}; lower is better.")
     if best["model"] != large["model"]:
-        text += f" The best score, {style.score_text(best['score'])}, is that of {best['model']}."
+        text += f" The best score, {style.score_text(best['score'])}, is from {best['model']}."
     return [text]
 
 
@@ -70,7 +70,7 @@ def _law(law: StudyLaw) -> list[str]:
     numbers = (f"α = {style.signed(alpha)}, 95 % interval {style.signed(bounds.low)} to "
                f"{style.signed(bounds.high)} by profile, {intervals.basis}")
     if 0.0 in bounds:
-        return [f"No dependence on training compute is shown: in {form} the interval holds zero ({numbers})."]
+        return [f"No dependence on training compute is shown: in {form} the interval contains zero ({numbers})."]
     change, *ends = [abs(2.0 ** -value - 1.0) for value in (alpha, bounds.low, bounds.high)]
     verb = "lowers" if alpha > 0 else "raises"
     return [(f"Twice the training compute C {verb} the score by {style.percent(change)} ({style.percent(min(ends))} to "
@@ -85,8 +85,8 @@ def _hold_out(law: StudyLaw) -> list[str]:
     error = style.percent(abs(held.error))
     over = f" (root mean square over {held.points} runs: {style.percent(held.rms)})" if held.points > 1 else ""
     verdict = ": do not use it beyond the data" if held.rms > USEFUL_ERROR else ""
-    told = f"Fitted without the largest compute, the law predicts a score there {error} {side} the one measured"
-    return [f"{told}{over}{verdict}."]
+    text = f"Fitted without the largest compute, the law predicts a score there {error} {side} the one measured"
+    return [f"{text}{over}{verdict}."]
 
 
 def _correlation(r: Correlation) -> str:
@@ -97,7 +97,7 @@ def _correlation(r: Correlation) -> str:
 
 
 def _ends(final: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """The models of least and of most compute, each at the median of its seeds."""
+    """The models with the least and the most compute, each at the median of its seeds."""
     models = final.groupby("model", as_index=False).agg(macs=("macs", "median"), score=("score", "median"))
     models = models.sort_values("macs")
     return models.iloc[0], models.iloc[-1]

@@ -1,8 +1,8 @@
 """Forecast and actual cost of each run: planned FLOPs, forecast hours, measured hours.
 
-The plan's hours are a probe's where ``ditscale plan SPEC --probe`` measured the run's shape on such a machine, else what the
-plan assumes of an accelerator that it knows. Of a CPU it knows nothing beforehand: its peak is measured, never written down.
-All are of training, up to the images that the run has seen.
+The plan's hours come from a probe if ``ditscale plan SPEC --probe`` measured the run's shape on this kind of machine, else from the
+plan's assumptions for known accelerators. A CPU has no assumptions: its peak is always measured.
+All hours are of training, up to the images that the run has seen.
 """
 
 import math
@@ -29,7 +29,7 @@ PROBED, ASSUMED = "probed", "assumed"
 
 @dataclass(frozen=True)
 class Cost:
-    """One run. Hours are accelerator-hours of training, NaN where not known; ``evaluation_share`` is of all its FLOPs so far."""
+    """One run. Hours are accelerator-hours of training, NaN if unknown; ``evaluation_share`` is of all its FLOPs so far."""
 
     run_id: str
     planned_flops: int
@@ -42,7 +42,7 @@ class Cost:
 
 
 def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
-    """Each run of the table that has a record, in the table's order."""
+    """One entry for each run of the table with a record, in the table's order."""
     evaluations = table.groupby("run_id")["images_seen"].nunique()
     known = [run_id for run_id in dict.fromkeys(table["run_id"]) if "config" in sources.records.get(run_id, {})]
     return [_cost(run_id, sources, int(evaluations[run_id])) for run_id in known]
@@ -61,7 +61,7 @@ def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
 
 
 def _forecast_hours(config: RunConfig, device: str, probes: dict) -> tuple[float, str]:
-    """Of the whole run, and what they rest on."""
+    """Hours for the whole run, and their basis."""
     ranks, steps = config.resources.accelerators_per_run, config.train.images // config.train.global_batch
     probe = probes.get(device, {}).get(shape_of(config))
     if probe:
@@ -78,7 +78,7 @@ def _forecast_hours(config: RunConfig, device: str, probes: dict) -> tuple[float
 
 
 def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
-    """The section, or nothing where no run has a record. With a price of one accelerator-hour, also money."""
+    """The section; empty if no run has a record. With a price per accelerator-hour, also money."""
     found = costs(sources, table)
     if not found:
         return ""
@@ -102,20 +102,20 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
 
 
 def _introduction(found: list[Cost]) -> str:
-    told = ["Accelerator-hours of training, up to the images that each run has seen; the share of evaluations counts sampling alone."]
+    sentences = ["Accelerator-hours of training, up to the images that each run has seen; the share of evaluations counts only sampling."]
     bases = {one.basis for one in found}
     both = [one for one in found if one.basis and one.measured_hours > 0]
     if both:
         factor = math.exp(sum(math.log(one.measured_hours / one.forecast_hours) for one in both) / len(both))
-        told.append(f"Runs took {factor:.2g} times the hours forecast, in the geometric mean over {len(both)}.")
+        sentences.append(f"Runs took {factor:.2g} times the forecast hours, in the geometric mean over {len(both)}.")
     if PROBED in bases:
-        told.append("Forecasts are based on 20 measured steps of each shape on the same kind of machine (a probe).")
+        sentences.append("Forecasts are based on 20 measured steps of each shape on the same kind of machine (a probe).")
     if ASSUMED in bases:
-        told.append("Without a probe, forecasts use the assumptions of `ditscale plan` for the accelerator.")
+        sentences.append("Without a probe, forecasts use the assumptions of `ditscale plan` for the accelerator.")
     if "" in bases:
-        told.append("No forecast where the machine was never probed and its peak is not on record, as of a CPU: "
+        sentences.append("There is no forecast for a machine that was never probed and has no known peak, such as a CPU: "
                     "`ditscale plan SPEC --probe` on that machine adds it.")
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _hours(hours: float) -> page.Cell:

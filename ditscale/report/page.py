@@ -1,7 +1,7 @@
-"""One self-contained HTML page with figures, data and scripts; light and dark, phone and print.
+"""One self-contained HTML page with figures, data and scripts, for light and dark themes, phones and print.
 
-Every text that comes from a table, a config or a path goes through ``escape`` or, within a script, ``embedded_json``. Without
-scripts the page reads the same, but for the explorer and the sorting of tables.
+Every text from a table, a config or a path goes through ``escape`` or, within a script, ``embedded_json``. Without
+scripts, the page lacks only the explorer and the sorting of tables.
 """
 
 import base64
@@ -18,7 +18,7 @@ from ditscale.models.blocks import DESIGNS
 from ditscale.models.blocks.design import BlockDesign
 from ditscale.objectives import VARIANTS, Variant
 
-# Each colour of the figures, as the CSS variable it becomes: (variable, on light paper, on dark paper).
+# The CSS variable for each color of the figures: (variable, value in the light theme, value in the dark theme).
 THEME = [
     ("ink", style.INK, "#e9ebee"),
     ("muted", style.MUTED, "#a3abb6"),
@@ -30,17 +30,17 @@ THEME = [
     ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
 ]
 _kinds: list[tuple[str, type[Variant] | BlockDesign]] = [*VARIANTS.items(), *DESIGNS.items()]
-for _name, _kind in _kinds:                     # a design may have a variant's colour, or the ink
+for _name, _kind in _kinds:                     # a design may share a variant's color, or the ink color
     if _kind.color not in {light for _, light, _ in THEME}:
         THEME.append((_name, _kind.color, _kind.dark_color))
 
-# The browser itself then loads nothing from elsewhere, whatever a text on the page holds.
+# With this policy the browser loads nothing from elsewhere, whatever text the page contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
 class Cell(NamedTuple):
-    """A table's cell whose text does not tell how it sorts; the value does. NaN comes last."""
+    """A table cell that is sorted by its value, not by its text. NaN comes last."""
 
     text: str
     value: float
@@ -54,12 +54,12 @@ def escape(value) -> str:
 
 
 def prose(text: str) -> str:
-    """Escaped text whose ``C^−α`` is set as a power."""
+    """Escaped text with ``C^−α`` set as a superscript."""
     return re.sub(r"\^([−-]?\w+)", r"<sup>\1</sup>", escape(text))
 
 
 def render(title: str, eyebrow: str, body: str, footer: str, scripts: Sequence[str] = ()) -> str:
-    """The whole page. ``body`` is HTML already, ``scripts`` are JavaScript; the other texts are escaped here."""
+    """The whole page. ``body`` is HTML and ``scripts`` are JavaScript; the other texts are escaped here."""
     light = "".join(f"--{name}:{colour};" for name, colour, _ in THEME)
     dark = "".join(f"--{name}:{colour};" for name, _, colour in THEME)
     variables = (f":root{{color-scheme:light dark;{light}}}\n"
@@ -84,13 +84,13 @@ def findings(sentences: list[str]) -> str:
 
 
 def verdicts(rows: list[tuple[str, list[tuple[str, str]]]]) -> str:
-    """The answers: each with its name, and a verdict's word ("" for none) before each of its sentences."""
-    def told(word: str, text: str) -> str:
+    """A list of verdicts: each with its name, and a verdict word ("" for none) before each of its sentences."""
+    def verdict(word: str, text: str) -> str:
         kind = word.lower().replace(" ", "-")
         badge = f'<b class="badge {kind}">{escape(word)}</b> ' if word else ""
         return badge + prose(text)
 
-    items = [f"<li><strong>{escape(name)}</strong> " + "<br>".join(told(*part) for part in parts) + "</li>" for name, parts in rows]
+    items = [f"<li><strong>{escape(name)}</strong> " + "<br>".join(verdict(*part) for part in parts) + "</li>" for name, parts in rows]
     return '<ul class="verdicts">\n' + "\n".join(items) + "\n</ul>"
 
 
@@ -103,8 +103,8 @@ def note(text: str) -> str:
 
 
 def warning(text: str) -> str:
-    """What a run itself warns of."""
-    return f'<p class="warning"><strong>Warning</strong> of {escape(text)}</p>'
+    """A warning from a run."""
+    return f'<p class="warning"><strong>Warning</strong> from {escape(text)}</p>'
 
 
 def figure(drawing: style.Drawing, svg: str) -> str:
@@ -115,7 +115,7 @@ def figure(drawing: style.Drawing, svg: str) -> str:
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element: no prologue, ids unique on the page, colours that follow the theme, size by CSS."""
+    """An SVG file as an element: no prologue, ids unique on the page, colors that follow the theme, size set by CSS."""
     svg = svg[svg.index("<svg"):].strip()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -126,9 +126,9 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 
 
 def table(headers: list[str], rows: Iterable[Sequence], numbers: Collection[int] = (), sortable: bool = False) -> str:
-    """A table that scrolls sideways where the window is narrow; ``numbers`` are the columns set flush right.
+    """A table that scrolls sideways if the window is narrow; the columns ``numbers`` are aligned right.
 
-    A ``sortable`` one sorts by a click on a header, by numbers where a column holds nothing else; ``Cell`` says by which.
+    A click on a header of a ``sortable`` table sorts it, numerically if the column has only numbers; a ``Cell`` has its own sort value.
     """
     def line(cells, tag):
         return "<tr>" + "".join(f'<{tag}{" class=number" if i in numbers else ""}{_sorts_by(cell)}>{escape(cell)}</{tag}>'
@@ -146,13 +146,13 @@ def _sorts_by(cell) -> str:
 
 
 def pairs(rows: list[tuple[str, str]]) -> str:
-    """Names with their values."""
+    """A table of names and values."""
     body = "\n".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
     return f'<table class="pairs"><tbody>\n{body}\n</tbody></table>'
 
 
 def embedded_json(value, element_id: str) -> str:
-    """Data for a script of the page. No text in it can end the element: ``<``, ``>`` and ``&`` are written as escapes."""
+    """Data for a script of the page. No text in it can close the element: ``<``, ``>`` and ``&`` are escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -160,7 +160,7 @@ def embedded_json(value, element_id: str) -> str:
 
 
 def css_colour(colour: str) -> str:
-    """A colour of the figures as the page's variable, which follows light and dark."""
+    """The CSS variable for a color of the figures, which follows the theme."""
     return next((f"var(--{name})" for name, light, _ in THEME if light.lower() == colour.lower()), colour)
 
 
@@ -174,7 +174,7 @@ def commands(lines: list[str]) -> str:
 
 
 def downloads(files: dict[str, bytes]) -> str:
-    """Links to files carried by the page itself."""
+    """Links to files embedded in the page."""
     links = [f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
              f'{base64.b64encode(content).decode()}">{escape(name)}</a>' for name, content in files.items()]
-    return f'<p class="downloads">Inside this page, to save: {", ".join(links)}.</p>'
+    return f'<p class="downloads">Files inside this page, click to save: {", ".join(links)}.</p>'

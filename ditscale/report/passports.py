@@ -10,10 +10,10 @@ from ditscale.report import cards, page
 
 
 def section(table: pd.DataFrame, of_study: dict[str, tuple[dict, int]]) -> str:
-    """Every passport folded, those of this page first, under a sentence on whether they agree.
+    """A sentence on whether the passports agree, then every passport, folded, those of this page first.
 
     Args:
-        of_study: fields and number of evaluations of every passport in the study's files, also of what is not on the page.
+        of_study: fields and number of evaluations of every passport in the study's files, including those not on the page.
     """
     counts = table["passport"].value_counts()
     stated = table.drop_duplicates("passport").set_index("passport")["passport_fields"]
@@ -24,19 +24,19 @@ def section(table: pd.DataFrame, of_study: dict[str, tuple[dict, int]]) -> str:
     for digest, (fields, count) in held.items():
         where = "" if digest in here else ", not on this page"
         shown = {name: value for name, value in fields.items() if name != SEED}
-        content = cards.definitions(shown) if shown else page.note("The table does not state its fields.")
+        content = cards.definitions(shown) if shown else page.note("The table does not have its fields.")
         parts.append(page.folded(f"Passport {digest}: {study_table.count(count, 'evaluation')}{where}", content))
     return page.section("How scores were measured", *parts)
 
 
 def sentence(fields: dict[str, dict]) -> str:
-    """Whether all scores compare, and else in what their passports differ from the first."""
+    """Whether all scores can be compared; if not, where their passports differ from the first."""
     first, *others = fields
     if not others:
-        return "All scores have one passport, so they compare: only the seed of the samples may differ."
-    told = []
+        return "All scores have one passport, so they can be compared: only the seed of the samples may differ."
+    differing = []
     for other in others:
         found = differences(fields[first], fields[other])
-        what = ", ".join(f"{name} {here} and {there}" for name, here, there in found) or "no field that is stated"
-        told.append(f"{first} and {other} differ in {what}")
-    return f"Scores have {len(fields)} passports and do not all compare: {'; '.join(told)}."
+        what = ", ".join(f"{name} {here} and {there}" for name, here, there in found) or "no stated field"
+        differing.append(f"{first} and {other} differ in {what}")
+    return f"Scores have {len(fields)} passports and cannot all be compared: {'; '.join(differing)}."

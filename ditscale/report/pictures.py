@@ -30,22 +30,22 @@ from ditscale.report.sources import Sources
 
 
 class Shown(NamedTuple):
-    """What figures are drawn of: rows of scores, those of the one variant whose scaling is shown, that in words, the study's files;
-    ``whole`` has validation losses too."""
+    """The data for figures: rows of scores, the rows of the variant used for scaling, a description of its runs, the study's files;
+    ``whole`` also has validation losses."""
 
     table: pd.DataFrame
     scaling: pd.DataFrame
-    whose: str
+    selection: str
     sources: Sources
     whole: pd.DataFrame
 
 
 class Picture(NamedTuple):
-    """``says``: whether this study has something to show there. ``of_scaling``: drawn from one variant, and the caption says so."""
+    """``applies``: whether this study has data for the figure. ``of_scaling``: drawn from one variant, which the caption names."""
 
     heading: str
     draw: Callable[[Shown], style.Drawing]
-    says: Callable[[Shown], bool] = lambda shown: True
+    applies: Callable[[Shown], bool] = lambda shown: True
     of_scaling: bool = True
 
 
@@ -89,12 +89,12 @@ PICTURES = (
 
 
 def sections(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
-    """A section for each figure that says something here, and the files written; at the end, what could not be drawn and why."""
+    """A section for each figure that applies, and the files written; at the end, what could not be drawn and why."""
     parts: list[str] = []
     paths: list[Path] = []
     refused: dict[str, list[str]] = {}
     for picture in PICTURES:
-        if not picture.says(shown):
+        if not picture.applies(shown):
             continue
         try:
             part, written = figure(picture.draw, shown, out, picture.of_scaling)
@@ -116,8 +116,8 @@ def figure(draw: Callable[[Shown], style.Drawing], shown: Shown, out: Path, of_s
         UserError: it cannot be drawn.
     """
     drawing = draw(shown)
-    if of_scaling and shown.whose:
-        drawing = dataclasses.replace(drawing, caption=f"{drawing.caption} Drawn from {shown.whose} only.")
+    if of_scaling and shown.selection:
+        drawing = dataclasses.replace(drawing, caption=f"{drawing.caption} Drawn from {shown.selection} only.")
     paths = style.save(drawing, out)
     return page.figure(drawing, (out / f"{drawing.name}.svg").read_text(encoding="utf-8")), paths
 

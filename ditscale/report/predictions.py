@@ -1,4 +1,4 @@
-"""Predicted against actual: every prediction on record in the study, inside its interval or not; the wrong ones stand among the others."""
+"""Predicted against actual scores: every recorded prediction of the study, right or wrong."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ COLUMNS = ("Made", "Target", "Images", "Metric", "By", "Predicted", "95 % interv
 
 
 def section(study: Path | None, table: pd.DataFrame) -> str:
-    """The section; nothing where the study has no prediction."""
+    """The section; empty if the study has no prediction."""
     records = predictions(study) if study else []
     if not records:
         return ""
     found = outcomes(records, table)
-    told = (f"Made by `ditscale predict` and kept in {NAME}, with a hash of what each says. {tally(found)}. The interval is for one run of the "
-            "target; what was made after the target had run counts for nothing.")
-    return page.section("Predictions", page.paragraph(told), page.table(list(COLUMNS), [_row(outcome) for outcome in found], numbers={2, 5, 7, 8}))
+    text = (f"Made by `ditscale predict` and kept in {NAME}, each with a hash of its content. {tally(found)}. The interval is for one run of the "
+            "target; predictions made after the target had run do not count.")
+    return page.section("Predictions", page.paragraph(text), page.table(list(COLUMNS), [_row(outcome) for outcome in found], numbers={2, 5, 7, 8}))
 
 
 def _row(outcome: Outcome) -> list:

@@ -1,6 +1,6 @@
-"""Writes the report: report.html, and the files of all other scripts next to it.
+"""Writes report.html and, next to it, the files of all other figure scripts.
 
-The page carries its figures and data: it can be mailed. Its path is the last line printed.
+The page contains its figures and data, so it can be sent by mail. Its path is the last line printed.
 """
 
 import re
@@ -23,7 +23,7 @@ from ditscale.report.sources import Sources
 from ditscale.studies.spec.templates import CHECKOUT, templates
 from ditscale.studies.table.comparable import scores_alone
 
-CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files that the page itself holds
+CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files embedded in the page
 SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
 
 
@@ -31,13 +31,13 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
           price: float | None = None) -> list[Path]:
     """Writes all files of the study; ``report.html`` is the last path returned.
 
-    Scaling is shown of one variant, the baseline where there is one; variants are compared in a section of their own.
+    Scaling is shown for one variant, the baseline if there is one; a separate section compares variants.
 
     Args:
         study: its name.
-        files: what the study's own files say beside the table.
+        files: data from the study's files in addition to the table.
         commands: how to make this page again.
-        price: money for one accelerator and one hour.
+        price: price of one accelerator-hour.
 
     Raises:
         UserError: the scores are not comparable.
@@ -68,7 +68,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
 
 
 def _scaling(table: pd.DataFrame, usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows of the one variant whose scaling is shown, and those runs in words ("" where there is no other)."""
+    """The rows of the variant used for scaling, and a description of its runs ("" if there is no other variant)."""
     if table["variant"].nunique() == 1:
         return table, ""
     main = variant_table.main_variant(usable)
@@ -77,19 +77,19 @@ def _scaling(table: pd.DataFrame, usable: pd.DataFrame) -> tuple[pd.DataFrame, s
 
 
 def _laws(shown: Shown, study: str, out: Path) -> tuple[str, str, dict[str, power_law.StudyLaw], list[Path]]:
-    """The page's title, the findings as HTML, the laws and their file; a study under way gets the reason in place of findings."""
+    """The page's title, the findings as HTML, the laws and their file; an unfinished study gets the reason instead of findings."""
     try:
         own, _ = study_table.scored(shown.scaling)
         final, laws, floor = study_table.finished(own), power_law.fit_laws(shown.scaling), study_table.floor_of(own)
-        told = findings.sentences(final, laws["train_flops"], gflops.correlation(shown.scaling), floor)
+        sentences = findings.sentences(final, laws["train_flops"], gflops.correlation(shown.scaling), floor)
     except UserError as error:
-        return f"Study {study}, under way", page.note(f"No findings on scaling yet: {error}."), {}, []
-    whose = [f"Scaling is told by {shown.whose}."] if shown.whose else []
-    return findings.title(final, laws["train_flops"]), page.findings([*whose, *told]), laws, power_law.write(laws, out)
+        return f"Study {study}, unfinished", page.note(f"No findings on scaling yet: {error}."), {}, []
+    note = [f"Findings on scaling use only {shown.selection}."] if shown.selection else []
+    return findings.title(final, laws["train_flops"]), page.findings([*note, *sentences]), laws, power_law.write(laws, out)
 
 
 def _static(shown: Shown, laws: dict[str, power_law.StudyLaw], out: Path) -> tuple[str, list[Path]]:
-    """The figure of training compute, which paper and pages without scripts show in the explorer's place."""
+    """The figure of training compute, shown instead of the explorer in print and without scripts."""
     try:
         return pictures.figure(lambda own: training_compute.draw(own.scaling, law=laws.get("train_flops")), shown, out)
     except UserError as error:
@@ -97,7 +97,7 @@ def _static(shown: Shown, laws: dict[str, power_law.StudyLaw], out: Path) -> tup
 
 
 def _variants(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
-    """The section on the variants and its files; nothing where there is one variant alone."""
+    """The section on the variants and its files; empty if there is only one variant."""
     if shown.table["variant"].nunique() == 1:
         return [], []
     try:
@@ -106,13 +106,13 @@ def _variants(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
         return [page.section("Variants", page.note(f"Not drawn: {error}."))], []
     comparisons = variant_table.compare(shown.table)
     terms = variant_page.terms(shown.sources.terms) if shown.sources.terms is not None else []
-    logged = [page.folded("The loss of each variant, as first and as last logged", "\n".join(terms))] if terms else []
+    logged = [page.folded("Loss of each variant, first and last logged", "\n".join(terms))] if terms else []
     section = page.section("Variants", page.findings(variant_page.sentences(comparisons)), part, *variant_page.tables(comparisons), *logged)
     return [section], [*paths, variants.write_comparison(shown.table, out)]
 
 
 def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:
-    """The laws' numbers, and the card of everything that was fitted or judged."""
+    """The laws' numbers, and the cards of all fits and verdicts."""
     held = {f"Law of the score against {power_law.COSTS[cost]}": law.card() for cost, law in laws.items()} | others
     folded = [page.folded(f"Card: {name}", cards.definitions(card)) for name, card in held.items()]
     return page.section("The laws", *(tables.laws(laws) if laws else []), *folded) if held else ""
@@ -142,10 +142,10 @@ def _launch(name: str) -> list[str]:
 
 
 def script(words: list[str]) -> Script:
-    """The command; ``words`` are what the page says to type after ``ditscale report`` to make it again."""
+    """The command; ``words`` are the arguments of ``ditscale report`` that the page shows for making it again."""
     def make(table: pd.DataFrame, arguments: SimpleNamespace, out: Path) -> list[Path]:
         if arguments.price is not None and not 0 < arguments.price < float("inf"):
-            raise UserError(f"--price {arguments.price:g}: give the money for one accelerator and one hour, above 0, for example 2.5")
+            raise UserError(f"--price {arguments.price:g}: give the price of one accelerator-hour, above 0, for example 2.5")
         name, command = arguments.study.resolve().name, shlex.join(["ditscale", "report", *words])
         return write(table, name, out, sources.read(arguments.study, table), [*_launch(name), command], arguments.price)
 

@@ -1,4 +1,4 @@
-// Tables of class "sortable": a click on a header sorts by it, a second one the other way. Without scripts they are plain.
+// Tables of class "sortable": a click on a header sorts by it, a second click reverses the order. Without scripts, tables are not sortable.
 "use strict";
 (() => {
   const key = (row, column) => {

@@ -16,7 +16,7 @@ from ditscale.formats import NewerFormat
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.studies.table import ledger
 
-RECORD_PARTS = ("config", "environment", "loader")     # what the page shows of each run.json
+RECORD_PARTS = ("config", "environment", "loader")     # the parts of each run.json that the page shows
 MANY_VALUES = 16
 TERMS = ("loss/", "watch/")
 TERM_COLUMNS = ["run_id", "model", "variant", "seed", "term", "watched", "first", "last"]
@@ -24,15 +24,15 @@ TERM_COLUMNS = ["run_id", "model", "variant", "seed", "term", "watched", "first"
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Empty where a report is made of a CSV alone.
+    """The study's own files; empty if the report is made from a CSV only.
 
     Attributes:
         records: run.json by run.
         terms: the first and last value of each loss term, ``loss_terms``.
-        losses: every logged loss of these runs, ``loss_curves.read``; None where nothing was logged.
-        runs: one row a run, ``study_table.read_runs``; None where there is none.
-        probes: seconds a step by machine and shape, ``probes.json``.
-        passports: fields and number of evaluations of each passport in the study, by digest without the samples' seed.
+        losses: every logged loss of these runs, ``loss_curves.read``; None if nothing was logged.
+        runs: one row per run, ``study_table.read_runs``; None if there are none.
+        probes: seconds per step by machine and shape, ``probes.json``.
+        passports: fields and number of evaluations of each passport in the study, by its digest without the samples' seed.
     """
 
     path: Path | None = None
@@ -50,7 +50,7 @@ class Sources:
 
 
 def read(study: Path, table: pd.DataFrame) -> Sources:
-    """What is there of a study's directory; of a CSV, nothing."""
+    """Reads the files of a study's directory; empty for a CSV."""
     if not study.is_dir():
         return Sources()
     run_ids = sorted(table["run_id"].unique())
@@ -66,10 +66,10 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
 
 
 def _record(run: RunDir) -> dict:
-    """What run.json says; nothing where there is none, or with a warning where it is damaged.
+    """The content of run.json; empty if there is none, and empty with a warning if it is damaged.
 
     Raises:
-        NewerFormat: it is of a later version.
+        NewerFormat: it was written by a later version.
     """
     if not run.record.is_file():
         return {}
@@ -78,13 +78,13 @@ def _record(run: RunDir) -> dict:
     except NewerFormat:
         raise
     except UserError as error:
-        warnings.warn(f"{error}; it is left out", stacklevel=1)
+        warnings.warn(f"{error}; it was left out", stacklevel=1)
         return {}
 
 
 def loss_terms(study_dir: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a term of each run that is no baseline, by model, variant and seed; losses first. The first and last line
-    that holds a term count: a masked run's unmasking stage, say, logs no reconstruction."""
+    """One row per loss term of each run that is not a baseline, by model, variant and seed; losses first. The first and last line
+    with the term count: a masked run's unmasking stage, for example, logs no reconstruction."""
     runs = table[table["variant"] != variant_table.BASELINE].drop_duplicates("run_id")
     smallest, place = runs.groupby("model")["parameters"].min(), variant_table.variants_in_order(runs).index
     runs = runs.assign(_model=runs["model"].map(smallest), _variant=runs["variant"].map(place))
@@ -100,24 +100,24 @@ def loss_terms(study_dir: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _warned(study_dir: Path, table: pd.DataFrame) -> list[str]:
-    """What the runs themselves warn of in their status, a collapse for one."""
+    """Warnings from the runs' status, for example about a collapse."""
     runs = [RunDir(study_dir / run_id) for run_id in sorted(table["run_id"].unique())]
     return [f"{run.run_id}: {run.status()['warning']}" for run in runs if run.status().get("warning")]
 
 
 def _probes(path: Path) -> dict[str, dict]:
-    """What was measured, or nothing where the file is damaged: a page needs no forecast."""
+    """The measured probes; empty if the file is damaged, as a page does not need a forecast."""
     found = _json(path)
     try:
         return {name: {shape: {"step_seconds": float(probe["step_seconds"])} for shape, probe in shapes.items()}
                 for name, shapes in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        warnings.warn(f"{path} is damaged, and left out: {error!r}", stacklevel=1)
+        warnings.warn(f"{path} is damaged and was left out: {error!r}", stacklevel=1)
         return {}
 
 
 def _json(path: Path) -> dict:
-    """The object in a file; nothing where there is none, or with a warning where the file is damaged."""
+    """The object in a file; empty if there is no file, and empty with a warning if it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
@@ -127,12 +127,12 @@ def _json(path: Path) -> dict:
         return {}
     except (OSError, ValueError) as error:
         problem = str(error)
-    warnings.warn(f"{path} is damaged, and left out: {problem}", stacklevel=1)
+    warnings.warn(f"{path} is damaged and was left out: {problem}", stacklevel=1)
     return {}
 
 
 def _passports(study: Path) -> dict[str, tuple[dict, int]]:
-    """Of every evaluation in the study's directory, whatever rows the report keeps."""
+    """The passports of every evaluation in the study's directory, whichever rows the report keeps."""
     found: dict[str, tuple[dict, int]] = {}
     for path in sorted(study.glob("*/evals.jsonl")):
         for line in read_lines(path, "images_seen", *EVALUATION):
@@ -150,12 +150,12 @@ def _found(make):
 
 
 def settings_of(records: dict[str, dict]) -> list[tuple[str, str]]:
-    """The settings in the runs' records, one row a setting; where runs differ, all their values."""
+    """The settings in the runs' records, one row per setting; if runs differ, all values."""
     return _by_name(pair for record in records.values() for part in RECORD_PARTS for pair in _flat(part, record.get(part, {})))
 
 
 def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
-    """The code that trained the runs, and the digests of data that their records hold; nothing where they hold none."""
+    """The code that trained the runs, and the data digests in their records; empty if there are none."""
     found: list[tuple[str, str]] = []
     for record in records.values():
         environment = record.get("environment", {})
@@ -165,7 +165,7 @@ def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
 
 
 def _by_name(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """All values of each name, in the order in which they came, each once."""
+    """All distinct values of each name, in order of first appearance."""
     values: dict[str, dict[str, None]] = {}             # inner dict: an ordered set
     for name, value in found:
         values.setdefault(name, {})[value] = None

@@ -11,8 +11,8 @@ from ditscale.report.sources import joined
 
 
 def runs(usable: pd.DataFrame) -> str:
-    """One row a run, at its last evaluation, smallest model first; runs that differ in the seed alone share a row. What all runs share
-    has no column."""
+    """One row per run, at its last evaluation, smallest model first; runs that differ only in the seed share a row. A value that all
+    runs share has no column."""
     last = _by_recipe(usable.groupby("run_id", sort=False).tail(1))
     unit, symbol, _ = style.macs_unit(last["macs"])
     columns = {
@@ -37,8 +37,8 @@ def runs(usable: pd.DataFrame) -> str:
 
 
 def _by_recipe(last: pd.DataFrame) -> pd.DataFrame:
-    """A row for the runs of one recipe at one number of images: means of what was measured, the score's ``lowest`` and ``highest``, and
-    ``seeds`` in words."""
+    """A row for the runs of one recipe at one number of images: means of measured values, the score's ``lowest`` and ``highest``, and
+    ``seeds`` as text."""
     rows = []
     for _, own in last.groupby([last["recipe"] if "recipe" in last else last["run_id"], "images_seen", "final"], sort=False):
         one = len(own) == 1
@@ -49,18 +49,18 @@ def _by_recipe(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score(row) -> str:
-    """The score, or of several seeds their mean and range."""
+    """The score, or the mean and range over several seeds."""
     mean = style.score_text(row.score)
     return mean if row.runs == 1 else f"{mean} ({style.score_text(row.lowest)} to {style.score_text(row.highest)})"
 
 
 def _cells(values: pd.Series, words) -> list[page.Cell]:
-    """Numbers in words, which sort as numbers."""
+    """Cells with formatted numbers that sort as numbers."""
     return [page.Cell(words(value), value) for value in values]
 
 
 def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
-    """The numbers of each law, one column a law, and the reason where a law or its interval is missing."""
+    """The numbers of each law, one column per law, and the reason if a law or its interval is missing."""
     def numbers(law: power_law.StudyLaw) -> list[str | int]:
         fit, bounds = law.fit, law.intervals.coefficients.get("alpha")
         if not fit.drawable:
@@ -72,20 +72,20 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
             style.percent(fit.hold_out.rms) if fit.hold_out else "none", fit.n_runs,
         ]
     names = ["A", "α", "95 % interval of α", "R² of ln y", "Residual spread of y",
-             "Error (rms) where the largest x is held out", "Runs"]
+             "Error (rms) with the largest x held out", "Runs"]
     rows = zip(names, *[numbers(law) for law in laws.values()])
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
     return [
         page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point per finished run. Intervals are "
-                       "profiles of the sum of squares, with Student's t for the runs less two coefficients. "
-                       "The law has no floor term and says nothing beyond the span of its points."),
+                       "profiles of the sum of squares, with Student's t at (runs - 2) degrees of freedom. "
+                       "The law has no floor term and does not hold beyond the range of its points."),
         page.table(["", *[f"x = {power_law.COSTS[cost]}" for cost in laws]], rows, numbers={1, 2}), *why,
     ]
 
 
 def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """What the table itself says about the study."""
+    """A summary of the study from the table."""
     last = table.sort_values("images_seen").groupby("run_id").tail(1)
     finished = int(table.groupby("run_id")["final"].any().sum())
     listed = {name: joined([str(v) if isinstance(v, str) else f"{v:,g}" for v in sorted(table[name].unique())])

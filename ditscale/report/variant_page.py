@@ -1,4 +1,4 @@
-"""The variants on the report page: their differences, in sentences and tables."""
+"""The variants on the report page: their differences in sentences and tables."""
 
 import pandas as pd
 
@@ -11,13 +11,13 @@ PLACES = (("images", "equal images", "Images"), ("flops", "equal training FLOPs"
 
 
 def sentences(comparisons: list[VariantComparison]) -> list[str]:
-    """One finding a variant: its cost, its score beside the baseline's, and what that is worth."""
+    """One finding per variant: its cost, its score compared with the baseline's, and the verdict."""
     variants = dict.fromkeys(row.variant for row in comparisons if row.variant != BASELINE)
     return [_sentence(variant, [row for row in comparisons if row.variant == variant]) for variant in variants]
 
 
 def tables(comparisons: list[VariantComparison]) -> list[str]:
-    """One table at equal images, one at equal training FLOPs, and what the verdicts rest on."""
+    """One table at equal images, one at equal training FLOPs, and the basis of the verdicts."""
     parts = []
     for name, words, column in PLACES:
         places = [getattr(row, name) for row in comparisons]
@@ -34,7 +34,7 @@ def tables(comparisons: list[VariantComparison]) -> list[str]:
         }
         if not any(columns["95 % interval"]):
             del columns["95 % interval"]
-        if name == "flops":                             # said at equal images; here it would push the verdict away
+        if name == "flops":                             # already in the table at equal images
             del columns["FLOPs per image"]
         explained = "; FLOPs per image are multiples of the baseline's" if "FLOPs per image" in columns else ""
         parts += [page.paragraph(f"At {words}{explained}. Differences are to the baseline; lower is better."),
@@ -45,7 +45,7 @@ def tables(comparisons: list[VariantComparison]) -> list[str]:
 
 
 def terms(frame: pd.DataFrame) -> list[str]:
-    """The loss of each variant, first and last logged; nothing where no run logged anything."""
+    """The loss of each variant, first and last logged; empty if no run logged anything."""
     if frame.empty:
         return []
     columns = {"Model": frame["model"], "Variant": frame["variant"], "Seed": frame["seed"],
@@ -53,12 +53,12 @@ def terms(frame: pd.DataFrame) -> list[str]:
                "First logged": frame["first"].map(_number), "Last logged": frame["last"].map(_number)}
     if frame["seed"].nunique() == 1:
         del columns["Seed"]
-    told = ["The loss of each variant: its loss terms, weights included, and other watched values, "
-            "without a gradient. Terms of different variants share no scale."]
+    sentences = ["The loss of each variant: its loss terms, weights included, and other logged values, "
+                 "which have no gradient. Terms of different variants have different scales."]
     if frame["term"].str.contains("entropy").any():
-        told.append("Entropies are shares of the largest possible. Near 1, teacher_entropy says that targets are "
-                    "uniform; near 0, prototype_usage says that all fall on one prototype: either is a collapse.")
-    return [page.paragraph(" ".join(told)),
+        sentences.append("Entropies are fractions of the maximum. A teacher_entropy near 1 means that targets are "
+                         "uniform; a prototype_usage near 0 means that all fall on one prototype. Both are a collapse.")
+    return [page.paragraph(" ".join(sentences)),
             page.table(list(columns), zip(*columns.values()), numbers={len(columns) - 2, len(columns) - 1})]
 
 
@@ -68,10 +68,10 @@ def _sentence(variant: str, rows: list[VariantComparison]) -> str:
         return f"Variant {variant} has no baseline of the same model to compare with."
     low, high = (f"{end(ratios):.3g}" for end in (min, max))
     cost = low if low == high else f"{low} to {high}"
-    told = [f"at {words} the score {_listed([(row.model, getattr(row, name)) for row in rows if row.flops_ratio > 0])}"
-            for name, words, _ in PLACES]
+    changes = [f"at {words} the score {_listed([(row.model, getattr(row, name)) for row in rows if row.flops_ratio > 0])}"
+               for name, words, _ in PLACES]
     named = f"Variant {variant} against baseline, {cost} times the training FLOPs per image"
-    return f"{named}: {'; '.join(told)}. {_worth(rows)}{variant_table.outlier_words(rows)}"
+    return f"{named}: {'; '.join(changes)}. {_worth(rows)}{variant_table.outlier_words(rows)}"
 
 
 def _listed(places: list[tuple[str, Standing]]) -> str:
@@ -88,17 +88,17 @@ def _change(place: Standing) -> str:
 
 
 def _worth(rows: list[VariantComparison]) -> str:
-    """The verdict where it is one for all; where they differ, each with its place."""
-    told: dict[str, list[str]] = {}
+    """The verdict if all agree; otherwise each verdict with its model and amount."""
+    places_by_verdict: dict[str, list[str]] = {}
     for row in rows:
         for name, words, _ in PLACES:
             difference = getattr(row, name).difference
             if difference:
                 verdict = f"{difference.verdict} ({difference.reason})"
-                told.setdefault(verdict, []).append(f"{study_table.short_name(row.model)} at {words}")
-    if len(told) == 1:
-        return f"{next(iter(told))}."
-    return "; ".join(f"{verdict}: {', '.join(places)}" for verdict, places in told.items()) + "." if told else ""
+                places_by_verdict.setdefault(verdict, []).append(f"{study_table.short_name(row.model)} at {words}")
+    if len(places_by_verdict) == 1:
+        return f"{next(iter(places_by_verdict))}."
+    return "; ".join(f"{verdict}: {', '.join(places)}" for verdict, places in places_by_verdict.items()) + "." if places_by_verdict else ""
 
 
 def _interval(place: Standing) -> str:
@@ -112,7 +112,7 @@ def _points(change: float) -> str:
 
 
 def _amount(at: float) -> str:
-    """Images as they are, FLOPs as a power of ten."""
+    """Images as a plain number, FLOPs as a power of ten."""
     if at != at:
         return "none shared"
     return f"{at:,.0f}" if at < 1e9 else style.power_of_ten(at)

@@ -1,6 +1,6 @@
 """The verdicts at the top of the report page: savings of each variant, the frontier, seed noise.
 
-All from ``ditscale.studies.table.study.Study``. Where the data cannot carry an answer, the reason stands in its place.
+All from ``ditscale.studies.table.study.Study``. If the data do not support an answer, the reason is shown instead.
 """
 
 from collections import Counter
@@ -24,17 +24,17 @@ SHORT = {"train_flops": "training FLOPs", "accelerator_hours": "accelerator-hour
 
 @dataclass(frozen=True)
 class Verdicts:
-    """``rows`` are (name, [(verdict's word or "", sentence)]); ``cards`` what they rest on, by name, ready for JSON."""
+    """``rows`` are (name, [(verdict's word or "", sentence)]); ``cards`` has the numbers behind them, by name, ready for JSON."""
 
     rows: list[tuple[str, list[tuple[str, str]]]]
     cards: dict[str, dict]
 
 
 def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
-    """The verdicts of a table of the ledger.
+    """The verdicts for a table of the ledger.
 
     Args:
-        path: the study's directory: where recipes differ, its runs say in what.
+        path: the study's directory; if recipes differ, its runs show in which settings.
     """
     rows: list[tuple[str, list[tuple[str, str]]]] = []
     cards: dict[str, dict] = {}
@@ -51,7 +51,7 @@ def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
                       if isinstance(one, Multiplier)}
     frontier, noise = _tried(study.frontier), _tried(study.noise)
     rows.append(("Frontier", _frontier(frontier, table)))
-    rows.append(("Seed noise", [_told(noise)]))
+    rows.append(("Seed noise", [_sentence(noise)]))
     cards |= {name: found.card() for name, found in (("Frontier in training FLOPs", frontier), ("Seed noise", noise))
               if not isinstance(found, str)}
     return Verdicts(rows, cards)
@@ -66,17 +66,17 @@ def _tried(make: Callable):
 
 
 def _multipliers(found: dict[str, Multiplier | str]) -> list[tuple[str, str]]:
-    """A sentence for each verdict with its reason, one for all costs where they agree; then outliers, and what is left without them."""
-    told = _told_of(found)
+    """A sentence for each verdict with its reason, one for all costs if they agree; then outliers, and the verdicts without them."""
+    sentences = _sentences(found)
     far = next((one for one in found.values() if isinstance(one, Multiplier) and one.without), None)
     if far:
-        told.append(("", f"{far.outliers.sentence}."))
+        sentences.append(("", f"{far.outliers.sentence}."))
         without = {cost: one.without for cost, one in found.items() if isinstance(one, Multiplier) and one.without}
-        told += [(word, f"Without {far.outliers.them}: {sentence}") for word, sentence in _told_of(without)]
-    return told
+        sentences += [(word, f"Without {far.outliers.them}: {sentence}") for word, sentence in _sentences(without)]
+    return sentences
 
 
-def _told_of(found: Mapping[str, Multiplier | str]) -> list[tuple[str, str]]:
+def _sentences(found: Mapping[str, Multiplier | str]) -> list[tuple[str, str]]:
     parts: dict[tuple[str, str], list[str]] = {}
     for cost, one in found.items():
         if isinstance(one, str):
@@ -91,11 +91,11 @@ def _told_of(found: Mapping[str, Multiplier | str]) -> list[tuple[str, str]]:
             reason = one.overall.reason if min(one.overall.seeds) < MIN_SEEDS else f"{seeds}, {one.overall.reason}"
             parts.setdefault((one.overall.verdict, reason), []).append(_cost(cost, one))
     metric = next((one.score_unit for one in found.values() if isinstance(one, Multiplier)), "score")
-    told = []
+    sentences = []
     for (verdict, reason), costs in parts.items():
         taken = " and ".join(filter(None, costs))
-        told.append((verdict, f"for the same {metric} it takes {taken}: {reason}." if taken else f"{reason}."))
-    return told
+        sentences.append((verdict, f"for the same {metric} it takes {taken}: {reason}." if taken else f"{reason}."))
+    return sentences
 
 
 def _cost(cost: str, found: Multiplier) -> str:
@@ -107,8 +107,8 @@ def _cost(cost: str, found: Multiplier) -> str:
 
 
 def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
-    """How many choices are on the frontier, of which variants, and how sure that is. The noise has a row of its own."""
-    word, text = _told(found)
+    """How many cells are on the frontier, by variant, and how certain that is. The noise has its own row."""
+    word, text = _sentence(found)
     if isinstance(found, str) or not found.status.ok:
         return [(word, text)]
     sure = found.sure if found.noise.status.ok else ""
@@ -116,7 +116,7 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
     of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])
     named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""
-    counted = (f"{len(found.points)} of {len(found.cells)} choices of model, variant and images are not beaten by any other in both "
+    counted = (f"{len(found.points)} of {len(found.cells)} combinations of model, variant and images are not beaten by any other in both "
                f"{found.score_unit} and {found.cost_unit}")
     without = found.without
     other = (f" Without {', '.join(found.noise.outliers.runs)}, named below: {len(without.points)} of {len(without.cells)}"
@@ -124,7 +124,7 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}{other}")]
 
 
-def _told(found) -> tuple[str, str]:
+def _sentence(found) -> tuple[str, str]:
     if isinstance(found, str):
         return INCONCLUSIVE, f"{found}."
     return ("" if found.status.ok else INCONCLUSIVE), f"{found.sentence.removeprefix('seed noise ')}."

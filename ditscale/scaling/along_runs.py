@@ -1,8 +1,8 @@
-"""Tests of a law on checkpoints along runs: lack of fit, a hold-out in time, and a bend. The unit is the run.
+"""Tests of a law on checkpoints along runs: lack of fit, a hold-out in time, and a bend. Runs are the independent units.
 
-The residuals of one run hang together, so no checkpoint is a repeat of another. Runs at the same points (the seeds of one
-model) are a family, and what their residual curves differ by is the noise, whatever its correlation along the run. All three
-questions are contrasts orthogonal to the law's Jacobian: there the fit itself has no part, and the noise of the runs is all.
+The residuals of one run are correlated, so checkpoints are not repetitions. Runs at the same points (the seeds of one
+model) are a family, and the difference of their residual curves is the noise, whatever its correlation along the run. All three
+tests are contrasts orthogonal to the law's Jacobian: the fit does not affect them, so they contain only the noise of the runs.
 """
 
 import math
@@ -14,20 +14,20 @@ from scipy import stats
 from ditscale.scaling.evidence import LackOfFit, distinct_points
 
 TIMES = ("x", "D", "C")       # the variable that grows along a run, by form
-EARLY = 0.5                   # of a run's own end: what the hold-out in time is fitted on
-SIGNIFICANT = 0.05            # a miss at the runs' ends with a smaller p is told in the status
-USEFUL_ERROR = 0.04           # of a held-out prediction: the limit that arXiv 2410.11840 gives; decides where there are no seeds
-DEAD = 1e-6                   # of the largest singular value: a coefficient below it moves nothing, a floor at zero for one
-UNSEEN = 2 * USEFUL_ERROR     # a bend that shows as USEFUL_ERROR at twice the first half is up to 1.8 times that at twice the whole
+EARLY = 0.5                   # of a run's length: the hold-out in time is fitted up to here
+SIGNIFICANT = 0.05            # a misfit at the runs' ends with a smaller p is reported in the status
+USEFUL_ERROR = 0.04           # of a held-out prediction: the limit given by arXiv 2410.11840; decides if there are no seeds
+DEAD = 1e-6                   # of the largest singular value: a coefficient below it has no effect, such as a floor at zero
+UNSEEN = 2 * USEFUL_ERROR     # a bend of USEFUL_ERROR at twice the first half can be up to 1.8 times that at twice the whole
 
 
 @dataclass(frozen=True)
 class TimeHoldOut:
-    """The law fitted on the first half of every run, asked for the runs' ends.
+    """The law fitted on the first half of every run and evaluated at the runs' ends.
 
     ``observed`` and ``predicted`` are geometric means over the ``points`` ends, ``rms`` the root mean square of their
-    relative errors, ``times`` how many times farther than the fitted points the ends lie. ``p`` is that of the mean miss in
-    ln y against the seeds' spread, by Student's t with ``freedom``; None without seeds, and then ``rms`` decides.
+    relative errors, ``times`` how many times farther than the fitted points the ends lie. ``p`` is the p-value of the mean misfit in
+    ln y against the seeds' spread, by Student's t with ``freedom``; None without seeds; ``rms`` decides then.
     """
 
     observed: float
@@ -61,9 +61,9 @@ class TimeHoldOut:
 
 @dataclass(frozen=True)
 class Bend:
-    """The interval of c in law x exp(c (ln t)^2), t the variable that grows along the runs.
+    """The interval of c in law x exp(c (ln t)^2), where t is the variable that grows along the runs.
 
-    The refitted coefficients give way to the bend: at an x it moves ln y by ``c * shift``.
+    The refitted coefficients partly absorb the bend: at a given x it moves ln y by ``c * shift``.
     """
 
     time: str
@@ -71,9 +71,9 @@ class Bend:
     span: tuple[float, float]    # of t
     low: float
     high: float
-    give: np.ndarray             # (p,): what the coefficients take up per unit of c
+    give: np.ndarray             # (p,): how much the coefficients absorb per unit of c
     freedom: float
-    unseen: float = 0.0          # of ln y, each time that t doubles beyond the points: what no seeds could have told
+    unseen: float = 0.0          # of ln y per doubling of t beyond the points: the bend that cannot be detected without seeds
 
     def card(self) -> dict:
         return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.centre,
@@ -82,7 +82,7 @@ class Bend:
 
     def widened(self, low: np.ndarray, high: np.ndarray, at: dict[str, np.ndarray],
                 gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ln ends ``(k,)`` with the bend's own reach added; ``gradient`` of ln y in the centred coefficients ``(k, p)``."""
+        """ln ends ``(k,)`` widened by the bend; ``gradient`` of ln y in the centered coefficients ``(k, p)``."""
         shift = (np.log(at[self.time]) - self.centre) ** 2 - gradient @ self.give
         moves = np.stack([self.low * shift, self.high * shift, np.zeros_like(shift)])
         farther = self.unseen * np.log2(np.maximum(np.maximum(at[self.time] / self.span[1], self.span[0] / at[self.time]), 1.0))
@@ -90,7 +90,7 @@ class Bend:
 
 
 def time_of(columns: dict[str, np.ndarray], groups: np.ndarray) -> str | None:
-    """The variable that grows along runs; None where no run has two values of one."""
+    """The variable that grows along runs; None if no run has two values of one."""
     _, run = np.unique(groups, return_inverse=True)
     for name in (name for name in TIMES if name in columns):
         low, high = np.full(run.max() + 1, np.inf), np.zeros(run.max() + 1)
@@ -102,10 +102,10 @@ def time_of(columns: dict[str, np.ndarray], groups: np.ndarray) -> str | None:
 
 
 def halves(t: np.ndarray, groups: np.ndarray, by_count: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Masks ``(n,)``: of the points up to half of their run's end (``by_count``: its first half of points), and of the ends.
+    """Masks ``(n,)`` of the points up to half of their run's end (with ``by_count``, the first half of its points), and of the ends.
 
-    Ends are those farther than every fitted point: to the others the law did not have to reach out. A run of one point is
-    kept for the fit and has no end.
+    Only ends farther than every fitted point count, as the others need no extrapolation. A run with one point is
+    used in the fit and has no end.
     """
     early, end = np.zeros(len(t), bool), np.zeros(len(t), bool)
     for group in np.unique(groups):
@@ -120,7 +120,7 @@ def halves(t: np.ndarray, groups: np.ndarray, by_count: bool = False) -> tuple[n
 
 
 def times_beyond(t: np.ndarray, groups: np.ndarray, early: np.ndarray, end: np.ndarray) -> float:
-    """How many times farther than its last fitted point a run's end lies: the median over runs."""
+    """How many times farther than its last fitted point a run's end lies; the median over runs."""
     last = {group: t[early & (groups == group)].max() for group in np.unique(groups[early])}
     return float(np.median([t[i] / last[groups[i]] for i in np.flatnonzero(end) if groups[i] in last]))
 
@@ -129,7 +129,7 @@ class Runs:
     """Residual curves of a least-squares fit and their families.
 
     Args:
-        columns, groups: of the points. residuals: ``(n,)``; jacobian: ``(n, p)`` of the same, both times the root weights.
+        columns, groups: of the points. residuals: ``(n,)``; jacobian: ``(n, p)`` of the residuals; both times the root of the weights.
     """
 
     def __init__(self, columns: dict[str, np.ndarray], groups: np.ndarray, residuals: np.ndarray, jacobian: np.ndarray) -> None:
@@ -142,11 +142,11 @@ class Runs:
             rows = rows[np.argsort(cells[rows], kind="stable")]
             alike.setdefault(tuple(cells[rows]), []).append(rows)
         self.families = [np.array(rows) for rows in alike.values() if len(rows) > 1]      # (runs, points) each
-        self.seeded = 2 * sum(len(rows) for rows in self.families) >= len(self.names)     # else their few siblings say little
+        self.seeded = 2 * sum(len(rows) for rows in self.families) >= len(self.names)     # otherwise too few runs have siblings
 
     @property
     def compared(self) -> np.ndarray:
-        """The points that count in a contrast, ``(n,)``: of runs with siblings; all where too few runs have any."""
+        """The points that count in a contrast, ``(n,)``: those of runs with siblings, or all if too few runs have any."""
         if not self.seeded:
             return np.ones(len(self.run), bool)
         inside = np.zeros(len(self.run), bool)
@@ -156,7 +156,7 @@ class Runs:
     def contrast(self, weights: np.ndarray) -> tuple[float, float, float]:
         """The sum of ``weights`` ``(n,)`` times residuals, its standard error by runs, and the degrees of freedom.
 
-        Runs are compared with their siblings; where too few have any, with all others.
+        Runs are compared with their siblings, or with all other runs if too few have any.
         """
         per_run = np.bincount(self.run, weights * self.residuals, minlength=len(self.names))
         groups = [self.run[rows[:, 0]] for rows in self.families] if self.seeded else [np.arange(len(self.names))]
@@ -168,12 +168,12 @@ class Runs:
     def lack_of_fit(self) -> LackOfFit:
         """Mean residuals at each point of a family against the spread of its runs: an F test of the ANOVA type.
 
-        Q is the sum of squared mean residuals, each times its runs; under a right law it is a mixture of chi squares
-        whose weights are the eigenvalues of P S P, S the runs' covariance, P orthogonal to the law. Two moments of the
-        mixture give its degrees of freedom (Box 1954), S's own the denominator's.
+        Q is the sum of squared mean residuals, each times its number of runs; under a correct law it is a mixture of chi squares
+        with the eigenvalues of P S P as weights, where S is the runs' covariance and P projects orthogonally to the law. Two moments of the
+        mixture give its degrees of freedom (Box 1954), and those of S give the denominator's.
         """
         if not self.seeded:
-            return LackOfFit(reason="runs have several points and no seeds at the same ones: the hold-out in time decides")
+            return LackOfFit(reason="runs have several points and no seeds at the same points: the hold-out in time decides")
         counts = [rows.shape for rows in self.families]
         means = np.concatenate([math.sqrt(len(rows)) * self.residuals[rows].mean(axis=0) for rows in self.families])
         along = np.vstack([math.sqrt(len(rows)) * self.jacobian[rows].mean(axis=0) for rows in self.families])
@@ -198,9 +198,9 @@ class Runs:
                          seed_spread=math.sqrt(pure / float(np.sum(free * [points for _, points in counts]))))
 
     def end_miss(self, early: np.ndarray, end: np.ndarray) -> tuple[float | None, float | None]:
-        """p and degrees of freedom of the mean miss at the ends, by the law through the early points; None without seeds.
+        """p and degrees of freedom of the mean misfit at the ends of the law through the early points; None without seeds.
 
-        To first order the miss is a contrast: the ends' mean less what the early points make of it.
+        To first order the misfit is a contrast: the ends' mean minus its prediction from the early points.
         """
         early, end = early & self.compared, end & self.compared
         rows = self.jacobian[early]
@@ -212,7 +212,7 @@ class Runs:
         return (float(2.0 * stats.t.sf(abs(miss) / error, freedom)), freedom) if error > 0 else (None, None)
 
     def bend(self, columns: dict[str, np.ndarray], time: str, scale: np.ndarray, level: float) -> Bend | None:
-        """``scale`` ``(n,)`` is what ln y is multiplied by to be a residual; None where the law can bend so itself."""
+        """``scale`` ``(n,)`` converts ln y to a residual; None if the law itself can follow the bend."""
         log_t, inside = np.log(columns[time]), self.compared
         centre = float(log_t.mean())
         curve = np.where(inside, scale * (log_t - centre) ** 2, 0.0)
@@ -235,8 +235,8 @@ def _rank(jacobian: np.ndarray) -> int:
 def _trace_of_square(covariance: np.ndarray, free: int) -> float:
     """tr(V^2) from an estimate S of V with ``free`` degrees of freedom, for the F test's own degrees of freedom.
 
-    tr(S^2) is too large on average (the test would hardly ever speak), the unbiased estimate (Srivastava 2005) too small too
-    often (9 to 11 % of right laws at 5 %, several families of three runs). Their geometric mean keeps the size: 0 to 8 % at
+    tr(S^2) is too large on average (the test would almost never reject), and the unbiased estimate (Srivastava 2005) is too small too
+    often (9 to 11 % of correct laws rejected at 5 %, with several families of three runs). Their geometric mean keeps the level: 0 to 8 % at
     5 %, 0 to 2 % at 1 %, in ``tests/scaling/test_along_runs.py``.
     """
     squared, trace = float(np.sum(covariance**2)), float(np.trace(covariance))

@@ -1,10 +1,10 @@
-"""Compute-optimal size and data from isoFLOP studies: approach 2 and the surface side by side, and what a choice wastes.
+"""Compute-optimal size and data from isoFLOP studies by approach 2 and by the surface, and the compute that a choice wastes.
 
 Approach 2 (Hoffmann et al. 2203.15556, 3.2): at each budget a parabola of the score in ln N; its vertex is N*; a line through ln N*
-against ln C. The parabola is not the true curve, so its vertex is off wherever alpha and beta differ, on noise-free data too, and the
-line carries the offset to any C (2603.22339): print it beside ``surface``, never alone. Grids of 2 to 4 times to both sides of the
-optimum keep the bias small. ``akima`` goes through the points instead (Porian et al. 2406.19146): its bias is that of the spacing
-between sizes alone, but it follows noise. docs/laws.md has the biases of both, as measured. Budgets: see ``budgets``.
+against ln C. The parabola is not the true curve, so its vertex is off if alpha and beta differ, even on noise-free data, and the
+line extends the offset to any C (2603.22339): always print it together with ``surface``. Grids of 2 to 4 times to both sides of the
+optimum keep the bias small. ``akima`` goes through the points instead (Porian et al. 2406.19146): its bias depends only on the spacing
+between sizes, but it follows noise. docs/laws.md has the measured biases of both. Budgets: see ``budgets``.
 """
 
 import math
@@ -25,13 +25,13 @@ from ditscale.scaling.result import Fit
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.scaling.status import MIN_RUNS, Status
 
-MIN_SIZES = 4              # a parabola through three points could not be wrong
+MIN_SIZES = 4              # a parabola always fits three points
 METHODS = ("parabola", "akima")
 
 
 @dataclass(frozen=True)
 class Valley:
-    """One budget: the best size found, and whether it lies inside the grid of sizes (else it is a guess).
+    """One budget: the best size found, and whether it lies inside the grid of sizes (if not, it is a guess).
 
     ``spread`` is the largest compute of its points over the smallest.
     """
@@ -46,9 +46,9 @@ class Valley:
 
 @dataclass(frozen=True)
 class OptimalLine:
-    """``N* = coefficient * C^exponent`` through the valleys that lie inside their grids; NaN where there are fewer than two.
+    """``N* = coefficient * C^exponent`` through the valleys that lie inside their grids; NaN if there are fewer than two.
 
-    ``dropped``: the points that no curve was drawn through, as those of budgets with fewer than four sizes.
+    ``dropped``: the points without a curve, for example those of budgets with fewer than four sizes.
     """
 
     coefficient: float
@@ -74,7 +74,7 @@ class OptimalLine:
 
     @property
     def off_centre(self) -> tuple[float, ...]:
-        """Budgets whose optimum is not inside the grid; they are left out of the line."""
+        """Budgets with their optimum outside the grid; the line leaves them out."""
         return tuple(v.compute for v in self.valleys if not v.centred)
 
 
@@ -82,7 +82,7 @@ class OptimalLine:
 class Approaches:
     """Approach 2 by parabolas and by Akima's curves, and the surface, at one compute.
 
-    ``bias`` is the parabolas' N* over the surface's, less one, ``akima_bias`` Akima's. The intervals are percentiles over resampled runs.
+    ``bias`` is the parabolas' N* over the surface's, minus one; ``akima_bias`` is Akima's. The intervals are percentiles over resampled runs.
     """
 
     compute: float
@@ -98,15 +98,15 @@ class Approaches:
 
 
 def valley_of(sizes, scores, compute: float, method: str = "parabola", spread: float = 1.0) -> Valley:
-    """The optimum of one budget. Scores as they are, sizes in logarithms; ``(n,)`` each.
+    """The optimum of one budget. Scores are not transformed, sizes are used in logarithms; ``(n,)`` each.
 
     Raises:
-        UserError: fewer than 4 sizes, or a method that is none.
+        UserError: fewer than 4 sizes, or an unknown method.
     """
     sizes, scores = inputs.numbers("size", sizes), inputs.numbers("score", scores)
     distinct = len(np.unique(sizes))
     if distinct < MIN_SIZES:
-        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; {MIN_SIZES} are needed to find an optimum")
+        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; finding an optimum needs {MIN_SIZES}")
     _require_method(method)
     log_n = np.log(sizes)
     if method == "parabola":
@@ -135,10 +135,10 @@ def akima_curve(sizes, scores) -> Akima1DInterpolator:
 def vertex_interval(sizes, scores) -> Interval | None:
     """The 95 % interval of the size at the vertex of a least-squares parabola of the scores in ln size, ``(n,)`` each: Fieller's.
 
-    With y = c0 + c1 u + c2 u^2 the vertex is at u = -c1 / (2 c2). A value u belongs to the interval while c1 + 2 c2 u, which is
-    normal, is not told from 0 by Student's t on n - 3 degrees of freedom: a ratio of two coefficients, without small errors.
+    With y = c0 + c1 u + c2 u^2 the vertex is at u = -c1 / (2 c2). A value u belongs to the interval if c1 + 2 c2 u, which is
+    normal, does not differ from 0 by Student's t with n - 3 degrees of freedom. This holds for a ratio without assuming small errors.
 
-    None where there are no more points than coefficients, or the curvature is not told from 0: the vertex is then anywhere.
+    None if there are no more points than coefficients, or the curvature does not differ from 0: the vertex could then be anywhere.
     """
     log_n, scores = np.log(np.asarray(sizes, float)), np.asarray(scores, float)
     freedom = len(log_n) - 3
@@ -163,16 +163,16 @@ def vertex_interval(sizes, scores) -> Interval | None:
 
 def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", compute=None, budget=None, budgets=None,
               width: float = WIDTH) -> OptimalLine:
-    """The line of optimal sizes over budgets; not ``ok`` where fewer than two budgets have their optimum inside the grid.
+    """The line of optimal sizes over budgets; not ``ok`` if fewer than two budgets have their optimum inside the grid.
 
     Args:
         size, data, score: ``(n,)`` each.
-        compute: the training FLOPs of each point, ``(n,)``; without it k N D.
-        budget, budgets, width: which points are one budget, as of ``find_budgets``.
+        compute: the training FLOPs of each point, ``(n,)``; default k N D.
+        budget, budgets, width: which points are one budget; see ``find_budgets``.
         method: "parabola" or "akima".
 
     Raises:
-        UserError: a method that is none, arrays of different lengths, a size, amount or score that is not positive, or as ``find_budgets``.
+        UserError: an unknown method, arrays of different lengths, a size, amount or score that is not positive, or as ``find_budgets``.
     """
     _require_method(method)
     inputs.require_one_table(size=size, data=data, score=score, compute=compute, budget=budget)
@@ -201,17 +201,17 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
 
 def compare_approaches(size, data, score, compute: float, groups=None, *, k: float = 6.0, own_compute=None, budget=None, budgets=None,
                        width: float = WIDTH, resamples: int = 1000, seed: int = 0, **options) -> Approaches:
-    """All approaches' optimum at ``compute``, with the surface's intervals where three runs or more were resampled.
+    """The optimum at ``compute`` by all approaches, with the surface's intervals if three runs or more were resampled.
 
     Args:
-        size, data, score, groups: the points, ``(n,)`` each; own_compute: their training FLOPs, without it k N D.
-        budget, budgets, width: as of ``find_budgets``; options: of ``fitting.fit``, for the surface.
+        size, data, score, groups: the points, ``(n,)`` each; own_compute: their training FLOPs; default k N D.
+        budget, budgets, width: as in ``find_budgets``; options: of ``fitting.fit``, for the surface.
     """
     surface = fit("chinchilla", {"N": size, "D": data}, score, groups, **options)
     lines = [approach2(size, data, score, k=k, method=method, compute=own_compute, budget=budget, budgets=budgets, width=width)
              for method in METHODS]
     rule = lines[0].spending
-    if not isinstance(surface.law, Chinchilla) or not rule.stands:
+    if not isinstance(surface.law, Chinchilla) or not rule.usable:
         return Approaches(compute, lines[0], lines[1], surface)
     best = float(rule.optimal_size(surface.law, compute))
     biases = [float(line.size(compute)) / best - 1.0 for line in lines]
@@ -224,7 +224,7 @@ def compare_approaches(size, data, score, compute: float, groups=None, *, k: flo
 
 
 def resampled_optima(surface: Fit, compute: float, rule: Spending | float, resamples: int, seed: int) -> np.ndarray:
-    """N* of each resample of runs at ``compute``, ``(resamples,)``; those without an optimum are left out. ``rule``: or the k of k N D."""
+    """N* of each resample of runs at ``compute``, ``(resamples,)``; those without an optimum are left out. ``rule``: a rule, or the k of k N D."""
     rule = rule if isinstance(rule, Spending) else Spending(rule)
     return np.array([float(rule.optimal_size(law, compute)) for law in resampled_surfaces(surface, resamples, seed)])
 
@@ -244,6 +244,6 @@ def resampled_surfaces(surface: Fit, resamples: int, seed: int) -> list[Chinchil
 
 
 def deadweight_compute(law: Chinchilla, size, data, k: float = 6.0) -> np.ndarray:
-    """FLOPs wasted by training ``size`` on ``data``: k N D less the compute that reaches the same score optimally."""
+    """FLOPs wasted by training ``size`` on ``data``: k N D minus the compute that reaches the same score optimally."""
     size, data = np.asarray(size, dtype=np.float64), np.asarray(data, dtype=np.float64)
     return k * size * data - law.compute_for(law.evaluate({"N": size, "D": data}), k)

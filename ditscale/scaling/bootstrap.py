@@ -1,8 +1,8 @@
 """Percentile intervals from runs drawn with replacement.
 
-Whole runs are drawn, each with all its points. The checkpoints of one run share its luck, so drawing them one by one would
-promise intervals several times too narrow. Percentile intervals of few runs are too narrow still (``docs/laws.md`` has the
-measured coverage): ``profile`` makes the intervals that cover, and is the default of ``Fit.intervals``.
+Whole runs are drawn, each with all its points. The errors of one run's checkpoints are correlated, so drawing checkpoints one by one
+would give intervals several times too narrow. With few runs, percentile intervals are still too narrow (``docs/laws.md`` has the
+measured coverage): ``profile`` makes intervals with the right coverage and is the default of ``Fit.intervals``.
 """
 
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ from ditscale.scaling.status import MIN_RUNS, Status
 
 @dataclass(frozen=True)
 class RunBootstrap:
-    """95 % intervals of each coefficient by name, and the band; both absent where ``status`` is not CONVERGED.
+    """95 % intervals of each coefficient by name, and the band; both absent if ``status`` is not CONVERGED.
 
-    ``usable`` counts the resamples that held a law at all: one that drew runs of a single x does not.
+    ``usable`` counts the resamples that determine a law: one with runs at a single x does not.
     """
 
     status: Status
@@ -39,7 +39,7 @@ class RunBootstrap:
         return self.status.because(self.detail)
 
     def card(self) -> dict:
-        """What was resampled, ready for JSON."""
+        """A description of the resampling, ready for JSON."""
         return {
             "status": self.status.name, "sentence": self.sentence, "level": LEVEL, "method": "percentile bootstrap",
             "resampled": "runs", "n_runs": self.n_runs, "resamples": self.resamples, "usable": self.usable,
@@ -53,11 +53,11 @@ def bootstrap_runs(x, y, groups=None, *, form: str | type[Law] = "power_law", gr
 
     Args:
         x, y, groups: the points, as in ``fitting.fit``.
-        form: of the law; grid: x values of the band, as x is given; none without it.
-        loss: of the refits; least squares of ln y without it.
+        form: of the law; grid: x values of the band, in the format of x; default no band.
+        loss: of the refits; default least squares of ln y.
 
     Returns:
-        a ``RunBootstrap``; refused, with the reason as its status, on data no law can be fitted to or under 3 runs.
+        a ``RunBootstrap``; with fewer than 3 runs or data that do not determine a law, its status says why there are no intervals.
     """
     form, loss = form_of(form), loss or Loss()
     points = gather(form, x, y, groups)
@@ -81,7 +81,7 @@ def bootstrap_runs(x, y, groups=None, *, form: str | type[Law] = "power_law", gr
 
 
 def _distinct_drawn(points, drawn: np.ndarray) -> np.ndarray:
-    """How many distinct x each resample holds, ``(s,)``: with fewer than coefficients it determines none of them."""
+    """The number of distinct x in each resample, ``(s,)``: with fewer than coefficients it does not determine them."""
     where = distinct_points(points.columns)
     present = np.zeros((len(drawn), where.max() + 1), dtype=bool)
     for i, cell in enumerate(where):

@@ -1,7 +1,7 @@
-"""Points of equal training compute: budgets as given, or found by clustering.
+"""Groups points of equal training compute: by given budgets, or by clustering.
 
-Clustering is complete linkage in ln C: the two neighbouring clusters whose union is narrowest are joined, as long as the union is no
-wider than ``width``. Joining by the gap between neighbours instead chains: points 4 % apart make one budget of any width.
+Clustering is complete linkage in ln C: the two neighboring clusters with the narrowest union are joined as long as the union is no
+wider than ``width``. Joining by the gap between neighbors would chain: points 4 % apart would make one budget of any width.
 """
 
 import math
@@ -12,13 +12,13 @@ import numpy as np
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
 
-WIDTH = 0.05               # the largest C of a budget over its smallest, less one
-NEAR_STATED = 0.10         # a point joins a stated budget from so far
+WIDTH = 0.05               # the largest C of a budget over its smallest, minus one
+NEAR_STATED = 0.10         # a point is assigned to a stated budget up to this relative distance
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Points of one budget: their places, the compute (the stated one, or the geometric mean), and their largest C over the smallest."""
+    """Points of one budget: their indices, the compute (the stated one, or the geometric mean), and their largest C over the smallest."""
 
     compute: float
     at: np.ndarray
@@ -27,7 +27,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Points that no curve is drawn through, and why."""
+    """Points without a curve, and why."""
 
     compute: float
     points: int
@@ -36,33 +36,33 @@ class Dropped:
 
 
 def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tuple[list[Budget], list[Dropped]]:
-    """The budgets in ``compute`` ``(n,)``, lowest first, and the points of none.
+    """The budgets in ``compute`` ``(n,)``, lowest first, and the points in none.
 
     Args:
-        budget: the stated budget of each point, ``(n,)``, NaN where it has none. budgets: or the list of them: a point joins the nearest
-            where it is within 10 %. Without either, budgets are clusters.
-        width: of clusters, the largest C over the smallest less one.
+        budget: the stated budget of each point, ``(n,)``, NaN if it has none. budgets: or a list of budgets: a point goes to the nearest
+            within 10 %. Without either, budgets are found by clustering.
+        width: for clusters, the largest C over the smallest minus one.
 
     Raises:
-        UserError: a compute or a budget is not positive, ``width`` is not, or budgets are stated twice over.
+        UserError: a compute or a budget is not positive, ``width`` is not, or both ``budget`` and ``budgets`` are given.
     """
     compute = inputs.numbers("compute", compute)
     inputs.require_positive("compute", compute)
     if not 0 < width < math.inf:
-        raise UserError(f"width {width} must be above 0: how much larger than its smallest compute the largest of a budget may be, less one")
+        raise UserError(f"width {width} must be above 0: a budget's largest compute over its smallest, minus one, at most")
     if budget is not None and budgets is not None:
         raise UserError("give the budget of each point or the list of budgets, not both")
     if budget is None and budgets is None:
         return [_budget(compute, at) for at in _clusters(compute, width)], []
     if budgets is None:
-        of_point, why = inputs.numbers("budget", budget), "of no stated budget"
+        of_point, why = inputs.numbers("budget", budget), "in no stated budget"
         if of_point.shape != compute.shape:
             raise UserError(f"budget must be as long as the points, {len(compute)}; got {of_point.shape}")
     else:
         stated = np.unique(inputs.numbers("budgets", budgets))
         if not stated.size:
             raise UserError("budgets is an empty list; leave it out to find budgets by clustering")
-        of_point, why = _nearest(compute, stated), f"over {100 * NEAR_STATED:g} % from every stated budget"
+        of_point, why = _nearest(compute, stated), f"more than {100 * NEAR_STATED:g} % from every stated budget"
     inside = ~np.isnan(of_point)
     inputs.require_positive("budget", of_point[inside])
     found = [_budget(compute, np.flatnonzero(of_point == value), float(value)) for value in np.unique(of_point[inside])]
@@ -71,7 +71,7 @@ def find_budgets(compute, budget=None, budgets=None, width: float = WIDTH) -> tu
 
 
 def _clusters(compute: np.ndarray, width: float) -> list[np.ndarray]:
-    """The places of each cluster's points, lowest compute first."""
+    """The indices of each cluster's points, lowest compute first."""
     low = np.unique(compute)
     high, limit = low.copy(), 1.0 + width * (1.0 + 1e-9)
     while len(low) > 1:
@@ -85,7 +85,7 @@ def _clusters(compute: np.ndarray, width: float) -> list[np.ndarray]:
 
 
 def _nearest(compute: np.ndarray, stated: np.ndarray) -> np.ndarray:
-    """The stated budget nearest to each point in ratio, NaN where none is within ``NEAR_STATED``."""
+    """The stated budget nearest to each point in ratio; NaN if none is within ``NEAR_STATED``."""
     inputs.require_positive("budget", stated)
     off = np.abs(np.log(compute[:, None] / stated))
     nearest = off.argmin(axis=1)

@@ -28,7 +28,7 @@ def multiplier_card(found) -> dict:
 
 
 def _course(course) -> dict:
-    """How the multiplier runs over the whole range, and in which parts it is REAL."""
+    """The multiplier over the whole range, and the parts in which it is REAL."""
     return {
         "p_of_no_trend": number(course.trend_p), "p_of_no_change_at_the_end": number(course.end_p),
         "passes_one_between": [list(pair) for pair in course.passes_one],

@@ -1,4 +1,4 @@
-"""Two correlations: the one of the DiT paper's Figure 8, and the rank correlation, which assumes no law."""
+"""Two correlations: that of the DiT paper's Figure 8, and the rank correlation, which assumes no law."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ditscale.scaling.status import MIN_DISTINCT_X, Status, as_points, first_bad
 
 @dataclass(frozen=True)
 class Correlation:
-    """``value`` lies in [-1, 1]; NaN where ``status`` is not CONVERGED."""
+    """``value`` is in [-1, 1]; NaN if ``status`` is not CONVERGED."""
 
     kind: str
     value: float
@@ -21,7 +21,7 @@ class Correlation:
 
 
 def pearson_log_x(x, y) -> Correlation:
-    """Pearson's r of log x with y itself, as in DiT Fig. 8 (arXiv 2212.09748): FID there is not in logarithms.
+    """Pearson's r of log x with y, as in DiT Fig. 8 (arXiv 2212.09748), where FID is not in logarithms.
 
     x must be positive and y finite; shapes ``(n,)``. The base of the logarithm does not matter.
     """
@@ -29,7 +29,7 @@ def pearson_log_x(x, y) -> Correlation:
 
 
 def spearman(x, y) -> Correlation:
-    """Spearman's rank correlation of x with y, ties at their mean rank; shapes ``(n,)``."""
+    """Spearman's rank correlation of x with y; ties get their mean rank; shapes ``(n,)``."""
     return _correlate("Spearman rank correlation of x with y", x, y, lambda x, y: stats.spearmanr(x, y).statistic)
 
 

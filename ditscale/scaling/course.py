@@ -1,15 +1,15 @@
 """Tests whether a multiplier holds over the whole range of scores that both variants passed, or changes sign.
 
-A mean over the range hides a crossing: cheaper early and dearer at the end can still be cheaper on average. So the multiplier is
-taken at many scores over all of the range, ends included, each with Welch's interval, and the mean is REAL only where
+A mean over the range hides a crossing: a variant that is cheaper early and dearer at the end can be cheaper on average. So the multiplier is
+taken at many scores over the whole range, ends included, each with Welch's interval, and the mean is REAL only if
 
-1. at every score the estimate is on the mean's side of one, if one model serves at all scores (several have a luck each), and
-2. either every interval leaves out one, or nothing says that the multiplier changes over the range: neither the linear trend of
-   ln CM over ln score nor its end against its mean, both run by run, has a p under ``STEADY``. Where it changes, its mean says
+1. at every score the estimate is on the mean's side of one, if one model is used at all scores (errors of several are independent), and
+2. either every interval excludes one, or there is no evidence that the multiplier changes over the range: neither the linear trend of
+   ln CM over ln score nor its end against its mean, both computed per run, has a p under ``STEADY``. If it changes, its mean says
    nothing about its ends.
 
-Else the parts that are REAL by themselves are told: TURNS where there is one of each side, IN PART where all are of one side.
-``benchmarks/verdicts.py`` counts how often each word is said of made-up studies with, without and with a turning difference.
+Otherwise the parts that are REAL by themselves are reported: TURNS if there are parts on both sides, IN PART if all are on one side.
+``benchmarks/verdicts.py`` counts each verdict on simulated studies with a difference, without one, and with one that turns.
 """
 
 import math
@@ -25,15 +25,15 @@ from ditscale.scaling.noise import Noise
 from ditscale.scaling.reached import reach
 
 TURNS, IN_PART = "TURNS", "IN PART"
-LEVELS = 17                    # over the range: the ends of a part are known to a sixteenth of it
-LEAST_LEVELS = 2               # of a part: one alone has no length
-STEADY = 0.1                   # a change with a larger p does not forbid to speak of one multiplier
-CHANGES = 0.01                 # with a smaller one a part may be REAL although the mean is not
+LEVELS = 17                    # over the range: the ends of a part are known to 1/16 of it
+LEAST_LEVELS = 2               # of a part: a single one has no length
+STEADY = 0.1                   # a change with a larger p still allows one multiplier
+CHANGES = 0.01                 # with a smaller p, a part may be REAL although the mean is not
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring scores with one finding, worse ``scores`` first; ``costs`` are the baseline's there.
+    """Neighboring scores with the same finding, worse ``scores`` first; ``costs`` are the baseline's there.
 
     ``middle`` is the multiplier at the score in the middle; ``from_start`` and ``to_end`` say whether the part reaches the ends of
     the range.
@@ -64,9 +64,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Course:
-    """``points`` over the range, worst score first; ``parts`` cover it in the same order.
+    """``points`` over the range, worst score first; ``parts`` cover the range in the same order.
 
-    ``trend_p`` is the p of no trend, ``end_p`` of the best scores being as the mean; NaN under three seeds. ``passes_one`` are the
+    ``trend_p`` is the p of no trend, ``end_p`` that of the best scores agreeing with the mean; NaN with fewer than three seeds. ``passes_one`` are the
     scores between which the estimate changes sides.
     """
 
@@ -78,7 +78,7 @@ class Course:
 
     @property
     def change_p(self) -> float:
-        """The smaller of the two."""
+        """The smaller of the two p."""
         return min(self.trend_p, self.end_p)
 
     @property
@@ -86,7 +86,7 @@ class Course:
         return tuple(part for part in self.parts if part.real)
 
     def judge(self, overall: dict) -> dict:
-        """Verdict and reason of the mean over the targets, in the light of the whole range; its other fields as they are."""
+        """Verdict and reason of the mean over the targets, considering the whole range; other fields are unchanged."""
         if min(overall["seeds"]) < MIN_SEEDS:
             turn = f"; the estimate passes one {self.passing}" if len(self.passes_one) == 1 else ""
             return overall | {"reason": overall["reason"] + turn}
@@ -98,7 +98,7 @@ class Course:
         if sides and (real or self.change_p < CHANGES):
             return overall | {"verdict": IN_PART, "reason": f"it changes over the range{self._passed()}"}
         if real:
-            reason = f"the interval of the mean leaves out one, but the multiplier changes over the range{self._passed()}"
+            reason = f"the interval of the mean excludes one, but the multiplier changes over the range{self._passed()}"
             return overall | {"verdict": INCONCLUSIVE, "reason": reason}
         return overall
 
@@ -125,7 +125,7 @@ def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: f
         curves: of variant and baseline; levels: ``(k,)``, highest first; window, sign: as for ``reach`` and ``Curve.level``.
 
     Returns:
-        None where fewer than two of the levels were passed by both.
+        None if fewer than two of the levels were passed by both.
     """
     found = [(level, reach(curves, level, window)) for level in levels]
     pairs = [pair for _, pair in found if all(side.status.ok for side in pair)]
@@ -142,7 +142,7 @@ def course(curves: tuple[list, list], levels: np.ndarray, window: float, sign: f
 
 
 def _p(pairs: list[Pair], weights: np.ndarray) -> float:
-    """Of a contrast of ln CM being nothing, by the runs' own contrasts, so that their luck is none; weights ``(levels,)``."""
+    """The p of a contrast of ln CM being zero, by contrasts per run, which cancel the error shared within a run; weights ``(levels,)``."""
     value, sigma, freedom = contrast(pairs, weights)
     if abs(value) < EXACT:
         return 1.0
@@ -150,7 +150,7 @@ def _p(pairs: list[Pair], weights: np.ndarray) -> float:
 
 
 def _parts(points: tuple[AtTarget, ...], pairs: list[Pair], noise: Noise | None) -> tuple[Part, ...]:
-    """The range cut where the finding changes: REAL cheaper, REAL dearer, or neither."""
+    """The range split where the finding changes: REAL cheaper, REAL dearer, or neither."""
     kinds = [0 if at.verdict != REAL else 1 if at.value > 1 else -1 for at in points]
     runs = [(kind, len(list(own))) for kind, own in groupby(kinds)]
     kinds = [kind if length >= LEAST_LEVELS else 0 for kind, length in runs for _ in range(length)]
@@ -160,7 +160,7 @@ def _parts(points: tuple[AtTarget, ...], pairs: list[Pair], noise: Noise | None)
         first, last = points[start], points[stop - 1]
         mean = estimate(pairs[start:stop], noise)
         if not kinds[start] and mean["verdict"] == REAL:
-            mean |= {"verdict": INCONCLUSIVE, "reason": "at its scores one by one the interval holds one"}
+            mean |= {"verdict": INCONCLUSIVE, "reason": "at each score the interval contains one"}
         made.append(Part(Estimate(**mean), (first.target, last.target), (first.baseline_cost, last.baseline_cost),
                          points[(start + stop - 1) // 2], start == 0, stop == len(points)))
         start = stop

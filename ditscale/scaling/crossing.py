@@ -1,7 +1,7 @@
-"""Where one score curve goes below another for good: DiT's "XL/4 is outperformed by XL/2 after roughly 10^10 Gflops".
+"""Where one score curve goes below another for good, as in DiT's "XL/4 is outperformed by XL/2 after roughly 10^10 Gflops".
 
-Curves are straight between their points in logarithms of cost and score, and nothing outside them: a crossing is told only
-where both were measured on both sides of it. It lies between two measurements, and how far they are apart is its uncertainty.
+Curves are straight between their points in logarithms of cost and score, and undefined outside them: a crossing is reported only
+if both were measured on both sides of it. It lies between two measurements; their distance is its uncertainty.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import numpy as np
 
 
 class Order(Enum):
-    """How curve b stands to curve a over the costs that both span; lower scores are better. The value is for people."""
+    """How curve b compares with curve a over the costs that both span; lower scores are better. The value is text for users."""
 
     OVERTAKES = "goes below it for good"
     BELOW = "is below it throughout"
     ABOVE = "is not below it at the largest cost that both reach"
-    NO_SHARED_COST = "shares no span of cost with it"
+    NO_SHARED_COST = "shares no range of cost with it"
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Crossing:
     """Curve b against curve a.
 
     Attributes:
-        order: which of the four.
-        shared: the costs that both span, (low, high); None where there are none.
-        cost, score: where b goes below a for the last time; None unless it overtakes.
+        order: one of the four.
+        shared: the costs that both span, (low, high), or None.
+        cost, score: where b goes below a for the last time; None unless b overtakes a.
         bracket: the nearest measured costs, of either curve, below and above the crossing.
-        crossings: sign changes of the difference over the shared span: more than one says that noise decides.
+        crossings: sign changes of the difference over the shared range; more than one means that noise decides.
     """
 
     order: Order
@@ -43,10 +43,10 @@ def overtaking(cost_a, score_a, cost_b, score_b) -> Crossing:
     """Where curve b overtakes curve a.
 
     Args:
-        cost_a, score_a: a's points, ``(n,)`` each, positive; any order, one score a cost. ``cost_b``, ``score_b``: b's.
+        cost_a, score_a: a's points, ``(n,)`` each, positive; any order, one score per cost. ``cost_b``, ``score_b``: b's.
 
     Raises:
-        ValueError: a value that has no logarithm, or a cost twice in a curve.
+        ValueError: a value is not positive, or a curve has a cost twice.
     """
     (x_a, y_a), (x_b, y_b) = _curve(cost_a, score_a), _curve(cost_b, score_b)
     low, high = max(x_a[0], x_b[0]), min(x_a[-1], x_b[-1])
@@ -72,8 +72,8 @@ def _curve(cost, score) -> tuple[np.ndarray, np.ndarray]:
     if cost.ndim != 1 or cost.shape != score.shape or not cost.size:
         raise ValueError(f"a curve is two flat arrays of equal length, not {cost.shape} and {score.shape}")
     if not (np.isfinite(cost) & np.isfinite(score) & (cost > 0) & (score > 0)).all():
-        raise ValueError("a curve holds a value that no logarithm takes")
+        raise ValueError("a curve has a value that is not positive and finite")
     order = np.argsort(cost)
     if (np.diff(cost[order]) == 0).any():
-        raise ValueError(f"a curve holds the cost {cost[order][:-1][np.diff(cost[order]) == 0][0]:g} twice")
+        raise ValueError(f"a curve has the cost {cost[order][:-1][np.diff(cost[order]) == 0][0]:g} twice")
     return np.log(cost[order]), np.log(score[order])

@@ -1,7 +1,7 @@
-"""A run's cost against its score as one monotone curve, and the cost at which it reaches a score.
+"""A run's cost against its score as a monotone curve, and the cost at which it reaches a score.
 
-Isotonic regression in logarithms takes out the ups and downs of single checkpoints; PCHIP of ln cost against ln score goes
-through what is left. Both keep the order of the points, so a curve has one cost for each score. Nothing is extrapolated.
+Isotonic regression in logarithms removes the fluctuations of single checkpoints; PCHIP of ln cost against ln score goes
+through the result. Both keep the order of the points, so a curve has one cost for each score. Nothing is extrapolated.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,10 +16,10 @@ from ditscale.scaling.status import as_points, first_bad
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Evaluations of the runs of one variant: a cost, a score and a run each, ``(n,)``; ``models`` where sizes differ.
+    """Evaluations of the runs of one variant: cost, score and run of each, ``(n,)``; ``models`` if sizes differ.
 
-    ``images``, seen at each evaluation, say where runs of one model are to be compared as siblings: without them, at equal cost.
-    A run is one seed of one model. Scores are positive, as logarithms are taken of them; ``lower_is_better`` is False for
+    ``images`` seen at each evaluation: runs of one model are compared as siblings at equal images, or without them at equal cost.
+    A run is one seed of one model. Scores must be positive (logarithms are used); ``lower_is_better`` is False for
     scores such as recall.
     """
 
@@ -49,7 +49,7 @@ class Runs:
                        images=None if self.images is None else self.images[kept])
 
     def first_bad(self) -> str:
-        """Names the first cost or score without a logarithm, or an empty string."""
+        """The first cost or score that is not positive, or ""."""
         return first_bad(self.cost, self.score, self.runs)
 
     def curves(self) -> "list[Curve]":
@@ -60,18 +60,18 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One run. ``level`` is ln score, with its sign turned where higher is better: it falls as ``log_cost`` rises, ``(k,)``."""
+    """One run. ``level`` is ln score, with its sign reversed if higher is better: it falls as ``log_cost`` rises, ``(k,)``."""
 
     run: str
     model: str
     log_cost: np.ndarray
     level: np.ndarray
-    last_log_cost: float                                                       # of the last evaluation; the curve may end before
+    last_log_cost: float                                                       # of the last evaluation; the curve may end earlier
     _inverse: PchipInterpolator | None = field(repr=False, default=None)
 
     @property
     def start(self) -> float:
-        """The level of its first checkpoint, its worst."""
+        """The level of its first checkpoint, the worst."""
         return float(self.level[0])
 
     @property
@@ -80,18 +80,18 @@ class Curve:
         return float(self.level[-1])
 
     def log_cost_at(self, level):
-        """ln of the cost at which the run reaches a level; NaN outside what was measured. Shape of ``level``."""
+        """ln of the cost at which the run reaches a level; NaN outside the measured range. Shape of ``level``."""
         if self._inverse is None:
             return np.where(np.asarray(level) == self.level[0], self.log_cost[0], np.nan)
         return self._inverse(level, extrapolate=False)
 
     def level_at(self, log_cost: float) -> float:
-        """The level at a cost, between checkpoints on the straight line; NaN outside."""
+        """The level at a cost, linear between checkpoints; NaN outside."""
         return float(np.interp(log_cost, self.log_cost, self.level, left=np.nan, right=np.nan))
 
 
 def make_curve(cost, score, run: str, model: str, lower_is_better: bool) -> Curve:
-    """The monotone curve of one run's evaluations, in any order; several at one cost count as their mean. Shapes ``(n,)``."""
+    """The monotone curve of one run's evaluations, in any order; several at one cost are averaged. Shapes ``(n,)``."""
     log_cost, where = np.unique(np.log(cost), return_inverse=True)
     sign = 1.0 if lower_is_better else -1.0
     times = np.bincount(where).astype(float)
@@ -102,7 +102,7 @@ def make_curve(cost, score, run: str, model: str, lower_is_better: bool) -> Curv
 
 
 def falling(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Isotonic regression by pooling adjacent violators: the means of x and y over each pool; y falls strictly."""
+    """Isotonic regression by pooling adjacent violators: the means of x and y over each pool; y decreases strictly."""
     pools: list[tuple[float, float, float]] = []                               # weight, mean x, mean y
     for pool in zip(weights, x, y):
         while pools and pools[-1][2] <= pool[2]:

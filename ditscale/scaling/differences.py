@@ -1,6 +1,6 @@
 """Tests whether two groups of runs score differently: Welch's interval on the log scores, and a conservative verdict.
 
-Two seeds give an interval by formula alone, but of twelve to one in length by luck; under three in a group none is given.
+Two seeds would give an interval, but its length varies by a factor of twelve by chance; with fewer than three per group none is given.
 """
 
 import math
@@ -17,7 +17,7 @@ REAL, INCONCLUSIVE = "REAL", "INCONCLUSIVE"
 
 @dataclass(frozen=True)
 class Difference:
-    """``change`` is the ratio of geometric means less one: -0.1 where the scores are 10 % below the baseline's."""
+    """``change`` is the ratio of geometric means minus one: -0.1 means that the scores are 10 % below the baseline's."""
 
     change: float
     interval: Interval | None
@@ -26,7 +26,7 @@ class Difference:
 
 
 def compare_scores(scores, baseline) -> Difference:
-    """Scores of runs that differ in seed alone, positive, against the baseline's."""
+    """Compares positive scores of runs that differ only in seed with the baseline's."""
     a, b = np.log(np.asarray(scores, float)), np.log(np.asarray(baseline, float))
     shift = a.mean() - b.mean()
     change, seeds = math.expm1(shift), min(len(a), len(b))
@@ -36,12 +36,12 @@ def compare_scores(scores, baseline) -> Difference:
     half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom) * sigma) if sigma else 0.0
     interval = Interval(math.expm1(shift - half), math.expm1(shift + half))
     if 0.0 in interval:
-        return Difference(change, interval, INCONCLUSIVE, "the interval holds zero")
-    return Difference(change, interval, REAL, "the interval leaves out zero")
+        return Difference(change, interval, INCONCLUSIVE, "the interval contains zero")
+    return Difference(change, interval, REAL, "the interval excludes zero")
 
 
 def too_few(seeds: int) -> str:
-    """Why so few seeds have no interval."""
+    """Why this number of seeds has no interval."""
     return "one seed gives no estimate of the noise" if seeds == 1 else f"{seeds} seeds are too few for an interval"
 
 

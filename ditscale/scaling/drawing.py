@@ -1,6 +1,6 @@
 """Draws frontiers and multipliers on given axes. Matplotlib is not imported here.
 
-Colours differ in lightness first, and each kind has a marker or a line of its own: they hold in greyscale.
+Colors differ in lightness first, and each kind has its own marker or line, so they work in grayscale.
 """
 
 import math
@@ -9,11 +9,11 @@ import textwrap
 import numpy as np
 
 INK, MUTED, VARIANT, BAND = "#1c1f24", "#636974", "#3a8ac8", "#9aa3af"
-SAID_WIDTH = 44                # letters of a line in axes of half a page
+TEXT_WIDTH = 44                # letters per line in axes of half a page
 
 
 def draw_frontier(ax, found) -> None:
-    """Dominated cells as crosses, frontier cells as dots on a step line; open dots are there with less than even odds."""
+    """Draws dominated cells as crosses and frontier cells as dots on a step line; open dots have a probability below 0.5."""
     ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, found.lower_is_better))
     if not found.cells:
         _say(ax, found.words)
@@ -34,9 +34,9 @@ def draw_frontier(ax, found) -> None:
 
 
 def draw_multiplier(ax, found) -> None:
-    """A point and its interval for each target, and the course over the whole range as a thin line.
+    """Draws a point and its interval for each target, and the multiplier over the whole range as a thin line.
 
-    A verdict on the whole is a line with its band; one on parts has them for each part that is REAL, over its scores.
+    A verdict on the whole range is a line with its band; a verdict on parts has both for each part that is REAL, over its scores.
     """
     ax.set(xscale="log", yscale="log", xlabel=found.score_unit, ylabel=f"{found.cost_unit} of {found.baseline} / of {found.variant}")
     usable = [at for at in found.targets if at.status.ok]
@@ -69,7 +69,7 @@ def draw_multiplier(ax, found) -> None:
 
 
 def draw_curves(ax, found) -> None:
-    """One line a run, and an arrow at the middle usable target with the multiplier beside it."""
+    """Draws one line per run, and an arrow at the middle usable target with the multiplier next to it."""
     variant, baseline = found.data
     ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, variant.lower_is_better))
     for runs, colour, marker in ((baseline, INK, "o"), (variant, VARIANT, "s")):
@@ -86,12 +86,12 @@ def draw_curves(ax, found) -> None:
         ax.annotate("", xy=(at.variant_cost, at.target), xytext=(at.baseline_cost, at.target), zorder=4,
                     arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0})
     corner = {"y": 0.04, "va": "bottom"} if variant.lower_is_better else {"y": 0.96, "va": "top"}
-    said = [text for _, text in arrows] + (["INCONCLUSIVE elsewhere"] if found.in_parts else [])
-    ax.text(0.04, s="\n".join(said), transform=ax.transAxes, fontsize=9, color=INK, ha="left", **corner)
+    texts = [text for _, text in arrows] + (["INCONCLUSIVE elsewhere"] if found.in_parts else [])
+    ax.text(0.04, s="\n".join(texts), transform=ax.transAxes, fontsize=9, color=INK, ha="left", **corner)
 
 
 def _arrows(found) -> list:
-    """(score at which an arrow stands, its text): in each part that is REAL, or at the middle usable target."""
+    """(score of an arrow, its text): in each part that is REAL, or at the middle usable target."""
     usable = [at for at in found.targets if at.status.ok]
     if found.in_parts:
         return [(part.middle, f"{part.where(found.score_unit) or 'throughout'}: multiplier {part.mean.value:.2f}\n"
@@ -108,17 +108,17 @@ def _directed(unit: str, lower_is_better: bool) -> str:
 
 
 def _say(ax, sentence: str) -> None:
-    ax.text(0.5, 0.5, textwrap.fill(sentence, SAID_WIDTH), transform=ax.transAxes, ha="center", va="center", fontsize=9, color=INK)
+    ax.text(0.5, 0.5, textwrap.fill(sentence, TEXT_WIDTH), transform=ax.transAxes, ha="center", va="center", fontsize=9, color=INK)
 
 
 def _cost_ticks(ax, low: float, high: float) -> None:
-    """Hours and money as plain numbers; FLOPs and images keep their powers of ten."""
+    """Shows hours and money as plain numbers; FLOPs and images keep powers of ten."""
     if high < 1e5:
         _plain_ticks(ax.xaxis, low, high, margin=1.1)
 
 
 def _plain_ticks(axis, low: float, high: float, margin: float = 1.03) -> None:
-    """Plain numbers at 1, 2, 5 and the like, or at even steps where those leave fewer than four."""
+    """Plain numbers at 1, 2, 5 and so on, or at even steps if those give fewer than four."""
     margin = max(margin, (high / low) ** 0.04)
     low, high = low / margin, high * margin
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

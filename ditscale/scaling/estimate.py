@@ -1,6 +1,6 @@
-"""One multiplier with its interval: Student's t on what each run took, with Welch's degrees of freedom.
+"""One multiplier with its interval: Student's t on the cost of each run, with Welch's degrees of freedom.
 
-Runs are the repetitions. Several targets share their runs, so their mean is taken run by run before its spread is.
+Runs are the repetitions. Several targets share their runs, so targets are averaged within each run before the spread is computed.
 """
 
 import math
@@ -15,17 +15,17 @@ from ditscale.scaling.noise import Noise
 from ditscale.scaling.reached import Reached
 from ditscale.scaling.status import Status
 
-FLAT = 0.1                     # |d ln score / d ln cost| under which a little noise in the score is a lot in the cost
+FLAT = 0.1                     # |d ln score / d ln cost| below which a little noise in the score is a lot in the cost
 NO_SEEDS = (0, 0)
-EXACT = 1e-9                   # of ln CM: a smaller difference is rounding, not a finding
+EXACT = 1e-9                   # of ln CM: a smaller difference is rounding
 Pair = tuple[Reached, Reached]                                                 # variant, baseline
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A multiplier, above 1 where the variant is cheaper. ``sigma`` is the standard error of its logarithm.
+    """A multiplier, above 1 if the variant is cheaper. ``sigma`` is the standard error of its logarithm.
 
-    NaN, without an interval, where ``status`` is not CONVERGED; without an interval also where seeds are too few.
+    NaN, without an interval, if ``status`` is not CONVERGED; also without an interval if there are too few seeds.
     """
 
     value: float
@@ -34,7 +34,7 @@ class Estimate:
     freedom: float
     verdict: str
     reason: str
-    seeds: tuple[int, int]                                                     # variant, baseline; the fewest of any model used
+    seeds: tuple[int, int]                                                     # variant, baseline; the minimum over the models used
     status: Status = Status.CONVERGED
 
 
@@ -42,8 +42,8 @@ class Estimate:
 class AtTarget(Estimate):
     """The multiplier at one score.
 
-    ``slope`` is d ln score / d ln cost there, that of the flatter variant; ``delta_sigma`` is what the noise of the
-    scores makes of it, CoV sqrt(1/n1 + 1/n2) / |slope|: a check on ``sigma``, and far from it where a curve is bent or broken.
+    ``slope`` is d ln score / d ln cost there, that of the flatter variant; ``delta_sigma`` is the standard error from the noise of the
+    scores, CoV sqrt(1/n1 + 1/n2) / |slope|: a check on ``sigma``, far from it if a curve is bent or broken.
     """
 
     target: float = math.nan
@@ -56,12 +56,12 @@ class AtTarget(Estimate):
 
     @property
     def flat(self) -> bool:
-        """Whether the curve is so flat that the noise of the score decides."""
+        """Whether the curve is so flat that noise in the score decides."""
         return abs(self.slope) < FLAT
 
 
 def estimate(pairs: list[Pair], noise: Noise | None) -> dict:
-    """The fields of an ``Estimate``: of the mean of ln CM over targets, each given by what the two variants took."""
+    """The fields of an ``Estimate`` for the mean of ln CM over targets, each given by the costs of the two variants."""
     variant, baseline = ([pair[i] for pair in pairs] for i in (0, 1))
     log_value = float(np.mean([b.log_cost for b in baseline]) - np.mean([v.log_cost for v in variant]))
     seeds = tuple(min(len(at.log_costs) for at in side) for side in (variant, baseline))
@@ -76,7 +76,7 @@ def estimate(pairs: list[Pair], noise: Noise | None) -> dict:
     interval = Interval(math.exp(log_value - half), math.exp(log_value + half))
     real = 1.0 not in interval and abs(log_value) > EXACT
     return {"value": math.exp(log_value), "interval": interval, "sigma": sigma, "freedom": freedom, "seeds": seeds,
-            "verdict": REAL if real else INCONCLUSIVE, "reason": "the interval leaves out one" if real else "the interval holds one"}
+            "verdict": REAL if real else INCONCLUSIVE, "reason": "the interval excludes one" if real else "the interval contains one"}
 
 
 def at_target(target: float, pair: Pair, noise: Noise | None) -> AtTarget:
@@ -93,19 +93,19 @@ def at_target(target: float, pair: Pair, noise: Noise | None) -> AtTarget:
 
 
 def nothing(status: Status) -> Estimate:
-    """No estimate, for the reason that the status gives."""
+    """No estimate, for the status's reason."""
     return Estimate(math.nan, None, math.nan, math.nan, INCONCLUSIVE, status.sentence, NO_SEEDS, status)
 
 
 def contrast(pairs: list[Pair], weights: np.ndarray) -> tuple[float, float, float]:
-    """The sum of weight times ln CM over targets, its standard error and the degrees of freedom; weights ``(targets,)``."""
+    """The weighted sum of ln CM over targets, its standard error and the degrees of freedom; weights ``(targets,)``."""
     parts = [_by_model([pair[i] for pair in pairs], weights) for i in (0, 1)]
     value = sum(part.mean() for part in parts[1]) - sum(part.mean() for part in parts[0])
     return float(value), *welch([*parts[0], *parts[1]])
 
 
 def _by_model(side: list[Reached], weights: np.ndarray) -> list[np.ndarray]:
-    """For each model used, what each of its runs adds to the weighted sum of ln C over targets: shared runs are counted once."""
+    """For each model used, each run's contribution to the weighted sum of ln C over targets; shared runs are counted once."""
     parts: dict[str, np.ndarray] = {}
     for at, weight in zip(side, weights):
         parts[at.model] = parts.get(at.model, 0.0) + weight * at.log_costs
@@ -113,7 +113,7 @@ def _by_model(side: list[Reached], weights: np.ndarray) -> list[np.ndarray]:
 
 
 def _delta_sigma(variant: list[Reached], baseline: list[Reached], sigma: float) -> float:
-    """The standard error of ln CM that noise ``sigma`` of ln score makes, a run's luck being that of all its checkpoints."""
+    """The standard error of ln CM caused by noise ``sigma`` of ln score, if the error is shared by all checkpoints of a run."""
     variance = 0.0
     for side in (variant, baseline):
         weights: dict[str, float] = {}

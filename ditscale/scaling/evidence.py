@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-SIGNIFICANT = 0.01       # a lack of fit with a smaller p is told in the status
-SAME = 0.05              # compute within 5 % of the largest is the largest: budgets are met to a step of training
+SIGNIFICANT = 0.01       # a lack of fit with a smaller p is reported in the status
+SAME = 0.05              # compute within 5 % of the largest counts as the largest: budgets are met to within a training step
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The law without the largest x, asked for the scores there. ``error`` is predicted / observed - 1.
+    """The law fitted without the largest x, evaluated there. ``error`` is predicted / observed - 1.
 
     ``by`` is "size" or "compute"; ``x`` the value left out; ``observed`` and ``predicted`` geometric means over ``points``.
-    ``rms`` is the root mean square of the points' own relative errors: unlike ``error`` it does not let them cancel.
+    ``rms`` is the root mean square of the points' relative errors, which cannot cancel as in ``error``.
     """
 
     x: float
@@ -36,14 +36,14 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class LackOfFit:
-    """F test of the means at each x against the law, with the spread between seeds as the yardstick.
+    """F test of the means at each x against the law, relative to the spread between seeds.
 
-    ``p`` is None where the test cannot be made, and ``reason`` says why.
+    ``p`` is None if the test is impossible; ``reason`` says why.
     """
 
     p: float | None = None
     f: float | None = None
-    freedom: tuple[float, float] | None = None       # of the means about the law, of the seeds about their means
+    freedom: tuple[float, float] | None = None       # of the means around the law, and of the seeds around their means
     seed_spread: float | None = None             # standard deviation between seeds, in the residual's unit
     reason: str = ""
 
@@ -57,20 +57,20 @@ class LackOfFit:
 
 
 def distinct_points(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """The number of each point's x, equal where all variables agree to nine digits; ``(n,)`` from 0."""
+    """The index of each point's x, equal if all variables agree to nine digits; ``(n,)`` from 0."""
     keys = np.column_stack([np.round(np.log(column), 9) for column in columns.values()])
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def lack_of_fit(columns: dict[str, np.ndarray], groups: np.ndarray, observed: np.ndarray, residuals: np.ndarray,
                 coefficients: int) -> LackOfFit:
-    """Of a least-squares fit with ``residuals`` ``(n,)``; ``observed`` is ln y, or y where the residuals are of y."""
+    """The test of a least-squares fit with ``residuals`` ``(n,)``; ``observed`` is ln y, or y if the residuals are of y."""
     where = distinct_points(columns)
     cells, runs, n = where.max() + 1, len(np.unique(groups)), len(where)
     if runs < n:
-        return LackOfFit(reason="runs have several points, which share the run's luck: they are no repeats")
+        return LackOfFit(reason="runs have several points with correlated errors: they are not repetitions")
     if cells == n:
-        return LackOfFit(reason="no x was run with two seeds")
+        return LackOfFit(reason="no x has two seeds")
     if cells <= coefficients:
         return LackOfFit(reason="no more distinct x than coefficients")
     means = np.bincount(where, observed) / np.bincount(where)
@@ -84,10 +84,10 @@ def lack_of_fit(columns: dict[str, np.ndarray], groups: np.ndarray, observed: np
 
 
 def left_out(columns: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
-    """What to leave out: ``{"size": (value, mask), "compute": ...}``, compute only where there are several variables.
+    """What to leave out: ``{"size": (value, mask), "compute": ...}``, compute only if there are several variables.
 
-    The size is the first variable. Compute is the product of size and data, or C where the form has it. Every run that
-    reaches the largest is left out whole; ``mask`` marks the points that are at the largest.
+    The size is the first variable. Compute is the product of size and data, or C if the form has it. Every run that
+    reaches the largest is left out completely; ``mask`` marks the points at the largest.
     """
     names = list(columns)
     size = columns[names[0]]

@@ -16,15 +16,15 @@ STEPS = 200
 
 
 def draw_fit(fit: "Fit", ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
-    """Points, and the curve where one may be drawn: solid within the data, dashed beyond it as far as ``to``.
+    """Draws the points, and the curve if there is one: solid within the data, dashed beyond it up to ``to``.
 
-    With several variables the axes show the observed score against the law's, and the line on which they would be equal.
-    Without a law that stands, the points alone, and the reason above them.
+    With several variables the axes show the observed score against the law's, and the line on which they are equal.
+    Without a usable law, draws only the points, with the reason above them.
 
     Args:
-        to: the x where the curve ends; the end of the data without it.
-        extrapolate: allows ``to`` beyond 4 times the data's largest x, and beyond the data where ``fit.no_extension`` speaks against it.
-        intervals: with a band, which is shaded.
+        to: the x at which the curve ends; default the end of the data.
+        extrapolate: allows ``to`` beyond 4 times the data's largest x, and beyond the data despite ``fit.no_extension``.
+        intervals: with a band, which is drawn shaded.
 
     Raises:
         UserError: ``to`` is too far outside the data, or the law has several variables.
@@ -55,7 +55,7 @@ def draw_fit(fit: "Fit", ax, to: float | None = None, extrapolate: bool = False,
 
 def _check_far(fit: "Fit", one: bool, to: float, extrapolate: bool) -> None:
     if not one:
-        raise UserError("to= needs a law of one variable; ask a law of several with predict()")
+        raise UserError("to= needs a law of one variable; use predict() for a law of several")
     if fit.law is not None and fit.no_extension and to > fit.x_range[1] * (1 + 1e-9) and not extrapolate:
         raise UserError(f"to = {to:.3g} is beyond the data, which end at {fit.x_range[1]:.3g}, and {fit.no_extension}; "
                         "extrapolate=True draws it anyway")

@@ -1,6 +1,6 @@
 """Fits a law to points: ``fit("chinchilla", {"N": n, "D": d}, loss)``, with its diagnostics.
 
-A fit is data. Where the points cannot carry a law, ``Fit.law`` is None and ``Fit.status`` says why.
+If the points do not determine a law, ``Fit.law`` is None and ``Fit.status`` says why.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
 from ditscale.scaling.terms import DEAD_SHARE
 from ditscale.scaling.varpro import best_on_grid
 
-DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; where there are seeds, their spread is used
-AGREES = 1e-3                 # a start agrees when its objective is within this share of the best
-FEW = 0.02                    # fewer starts than this in agreement are few
+DELTA_OF_NATS = 1e-3          # Hoffmann et al.'s, for a loss near 2 nats; with seeds, their spread is used instead
+AGREES = 1e-3                 # a start agrees if its objective is within this share of the best
+FEW = 0.02                    # if a smaller share of the starts agrees, they are few
 POLISH: dict[str, Any] = {"iterations": 5000, "tolerance": 1e-14}
 STEEPEST = 10.0
 
@@ -30,29 +30,29 @@ STEEPEST = 10.0
 def fit(form: str | type[Law], x, y, groups=None, *, loss: str = "square", delta: float | None = None, residuals: str = "ln y",
         objective: str = "sum", solver: str = "lm", starts=None, weights=None, x_unit: str | dict | None = None,
         y_unit: str = "y") -> Fit:
-    """The law of ``form`` nearest to the points.
+    """Fits the law of ``form`` to the points.
 
     Args:
         form: a name of ``laws.FORMS`` or its class.
-        x: ``{"N": (n,), "D": (n,)}`` by the form's variables, ``(n, v)`` in their order, or ``(n,)`` for a single one: lists,
+        x: ``{"N": (n,), "D": (n,)}`` by the form's variables, ``(n, v)`` in their order, or ``(n,)`` for one variable: lists,
             arrays, or columns of one pandas table.
-        y: scores, positive, ``(n,)``; groups: the run of each point, without it each point is a run.
-        loss: "square", or "huber" with ``delta``: residuals beyond it count by their size, not its square. Without a delta
-            it is the spread between seeds of one x, or ``DELTA_OF_NATS`` where there are none; for residuals of y, times
+        y: scores, positive, ``(n,)``; groups: the run of each point; by default each point is a run.
+        loss: "square", or "huber" with ``delta``: residuals beyond it count linearly, not squared. The default delta
+            is the spread between seeds at one x, or ``DELTA_OF_NATS`` without seeds; for residuals of y, times
             the median y.
-        residuals: "ln y" (relative errors count alike) or "y".
-        objective: "sum" or "mean" over the points, which have one optimum; only the value on the card differs.
-        solver: "lm", or "varpro" (square loss of y): see ``solver`` and ``varpro``.
-        starts: theta ``(s, p)`` as of ``Law.theta``, amplitudes in logarithms; without it a grid made from the data.
-        weights: of points, ``(n,)``.
-        x_unit, y_unit: what the axes are called, unit included; ``x_unit`` by variable where there are several.
+        residuals: "ln y" (equal relative errors count equally) or "y".
+        objective: "sum" or "mean" over the points; the optimum is the same, only the value on the card differs.
+        solver: "lm", or "varpro" (only for the square loss of y): see ``solver`` and ``varpro``.
+        starts: theta ``(s, p)`` as in ``Law.theta``, amplitudes in logarithms; default a grid made from the data.
+        weights: of the points, ``(n,)``.
+        x_unit, y_unit: axis labels, with units; ``x_unit`` by variable if there are several.
 
     Returns:
-        a ``Fit``; on hopeless data one whose ``law`` is None and whose ``status`` and ``detail`` name the cause.
+        a ``Fit``; if the data do not determine a law, its ``law`` is None, and ``status`` and ``detail`` name the cause.
 
     Raises:
-        UserError: an option or a variable that does not exist, arrays of different lengths, values that are no numbers, or series
-            whose labels differ.
+        UserError: an unknown option or variable, arrays of different lengths, values that are not numbers, or series
+            with different labels.
     """
     form = form_of(form)
     points = gather(form, x, y, groups, weights)
@@ -86,7 +86,7 @@ def fit_power_law(x, y, groups=None, *, x_unit: str = "x", y_unit: str = "y") ->
 
 
 def search(points: Points, loss: Loss, solver: str = "lm", starts: np.ndarray | None = None) -> Search:
-    """The best theta from many starts, polished."""
+    """The best theta from many starts, refined."""
     model = points.model
     if solver == "varpro":
         if loss.delta is not None or loss.in_log:
@@ -107,7 +107,7 @@ def search(points: Points, loss: Loss, solver: str = "lm", starts: np.ndarray | 
 
 
 def refit(points: Points, theta: np.ndarray, loss: Loss, weights: np.ndarray, **options) -> Solutions:
-    """Many refits from one optimum, a row of ``weights`` ``(s, n)`` each; theta uncentred, in and out."""
+    """Many refits from one optimum, one per row of ``weights`` ``(s, n)``; theta is uncentered, in and out."""
     model = points.model
     begin = np.repeat(model.to_centred(theta[None]), len(weights), axis=0)
     done = minimise(model, points.y, begin, loss, weights=weights, **options)
@@ -115,7 +115,7 @@ def refit(points: Points, theta: np.ndarray, loss: Loss, weights: np.ndarray, **
 
 
 def check(points: Points) -> tuple[Status, str]:
-    """Whether the points can carry the form at all: the status and what in the data caused it."""
+    """Whether the points can determine the form: a status, and its cause in the data."""
     for name, column in points.columns.items():
         bad = first_bad(column, points.y, points.groups)
         if bad:
@@ -132,15 +132,15 @@ def check(points: Points) -> tuple[Status, str]:
         logs = np.column_stack([np.log(column) - np.log(column).mean() for column in points.columns.values()])
         sizes = np.linalg.svd(logs, compute_uv=False)
         if sizes[-1] < 1e-3 * sizes[0]:
-            return Status.ONE_LINE, f"{' and '.join(points.columns)} move together"
+            return Status.ONE_LINE, f"{' and '.join(points.columns)} change together"
     return Status.CONVERGED, ""
 
 
 def gather(form: str | type[Law], x, y, groups=None, weights=None) -> Points:
-    """The points as float64 columns, groups as text.
+    """Converts the points to float64 columns, groups to text.
 
     Raises:
-        UserError: arrays of different lengths, series of different tables, values that are no numbers, or not the form's variables.
+        UserError: arrays of different lengths, series from different tables, values that are not numbers, or variables other than the form's.
     """
     form = form_of(form)
     inputs.require_one_table(**(dict(x) if isinstance(x, dict) else {"x": x}), y=y, groups=groups, weights=weights)
@@ -179,7 +179,7 @@ def _residuals(points: Points, theta: np.ndarray, loss: Loss) -> np.ndarray:
 
 
 def _lack_of_fit(points: Points, theta: np.ndarray, loss: Loss) -> LackOfFit:
-    """The test is of least squares, so a Huber fit is refitted for it."""
+    """The lack-of-fit test. It assumes least squares, so a Huber fit is refitted for it."""
     square = Loss(None, loss.in_log)
     if loss.delta is not None:
         theta = refit(points, theta, square, points.weights[None], **POLISH).theta[0]
@@ -190,7 +190,7 @@ def _lack_of_fit(points: Points, theta: np.ndarray, loss: Loss) -> LackOfFit:
 
 
 def residual_curves(points: Points, theta: np.ndarray, loss: Loss) -> Runs:
-    """What the residuals of a least-squares fit say run by run; theta uncentred."""
+    """The residuals of a least-squares fit by run; theta is uncentered."""
     model = points.model
     log_y, shares = model.evaluate(model.to_centred(theta[None]))
     scale = np.sqrt(points.weights) * (1.0 if loss.in_log else np.exp(log_y[0]))
@@ -199,20 +199,20 @@ def residual_curves(points: Points, theta: np.ndarray, loss: Loss) -> Runs:
 
 
 def _judge(points: Points, law: Law, found: Search, against: LackOfFit, in_time: TimeHoldOut | None) -> tuple[Status, str]:
-    """The worst that is to be said, and all of it as the detail."""
-    said = []
+    """The most serious problem as the status, and all problems as the detail."""
+    problems = []
     if not found.moved:
-        said.append((Status.NO_OPTIMUM, "the solver returned its start"))
+        problems.append((Status.NO_OPTIMUM, "the solver returned its start"))
     if not found.converged:
-        said.append((Status.NO_OPTIMUM, "not converged"))
+        problems.append((Status.NO_OPTIMUM, "not converged"))
     if against.significant:
-        said.append((Status.LACK_OF_FIT, f"F = {against.f:.3g}, p = {against.p:.1g}"))
+        problems.append((Status.LACK_OF_FIT, f"F = {against.f:.3g}, p = {against.p:.1g}"))
     if in_time is not None and in_time.failed:
-        said.append((Status.FAILS_IN_TIME, in_time.sentence))
-    said += [(Status.BOUND_HIT, what) for what in _bounds_hit(points, law)]
+        problems.append((Status.FAILS_IN_TIME, in_time.sentence))
+    problems += [(Status.BOUND_HIT, what) for what in _bounds_hit(points, law)]
     if found.solver == "lm" and found.starts > 1 and found.agreeing < max(2, FEW * found.starts):
-        said.append((Status.FEW_STARTS_AGREE, f"{found.agreeing} of {found.starts} starts"))
-    return (said[0][0], "; ".join(what for _, what in said)) if said else (Status.CONVERGED, "")
+        problems.append((Status.FEW_STARTS_AGREE, f"{found.agreeing} of {found.starts} starts"))
+    return (problems[0][0], "; ".join(what for _, what in problems)) if problems else (Status.CONVERGED, "")
 
 
 def _bounds_hit(points: Points, law: Law) -> list[str]:
@@ -229,7 +229,7 @@ def _bounds_hit(points: Points, law: Law) -> list[str]:
 
 
 def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: float, at_top: np.ndarray) -> HoldOut | None:
-    """None where too few remain for a law that could be wrong."""
+    """None if too few points remain to test a law."""
     kept = points.where(~np.isin(points.groups, points.groups[at_top]))
     if not len(kept.y) or not check(kept)[0].ok:
         return None
@@ -239,7 +239,7 @@ def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: flo
 
 
 def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHoldOut | None:
-    """None where no run has several points or none ends beyond the first halves, or where these cannot carry the law."""
+    """None if no run has several points, if none ends beyond the first halves, or if the first halves do not determine the law."""
     time = along_runs.time_of(points.columns, points.groups)
     if time is None:
         return None
@@ -257,13 +257,13 @@ def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHold
 
 
 def _refitted(kept: Points, loss: Loss, theta: np.ndarray) -> Law:
-    """The law of fewer points, sought from that of all and from the grid."""
+    """The law of fewer points, started from the law of all points and from the grid."""
     starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
     return kept.form.from_theta(search(kept, loss, starts=starts).theta)
 
 
 def _mean(values: np.ndarray) -> float:
-    """Their geometric mean."""
+    """The geometric mean."""
     return float(np.exp(np.log(values).mean()))
 
 
@@ -272,7 +272,7 @@ def _rms(observed: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _quality(points: Points, law: Law, found: Search) -> dict:
-    """What the points say of the law: its spread, the share explained, and which coefficients hang together."""
+    """How well the law fits the points: residual spread, R², and correlations of the coefficients."""
     log_y = np.log(points.y)
     r = log_y - np.log(law.evaluate(points.columns))
     total = np.sum((log_y - log_y.mean()) ** 2)
@@ -299,7 +299,7 @@ def _unit(form: type[Law], x_unit) -> str | dict:
 
 
 def _fingerprint(points: Points) -> str:
-    """SHA-256 of the points, whatever order they came in."""
+    """SHA-256 of the points, independent of their order."""
     columns = [column.tolist() for column in points.columns.values()]
     rows = sorted(" ".join([g, *map(repr, values)]) for g, *values in zip(points.groups, *columns, points.y.tolist()))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,17 +1,17 @@
-"""What a larger run will score, from the runs of smaller ones: the step before it starts.
+"""Forecasts the score of a larger run from smaller runs, before the larger run starts.
 
-Four ways, in this order; the first that the runs can carry and that comes with an interval is taken, the reasons against the others are
+There are four ways, in this order; the first that the runs support with an interval is used, and the reasons against earlier ones are
 kept in ``passed_over``:
 
-- ``surface``: Chinchilla's form through the end of every run. It needs three sizes and three lengths that do not move together.
-- ``equal data``: a law in the size through what each run had at the target's amount of data, read on its curve (``run_curves``).
-- ``equal ratio``: the same at the target's data per size, as at 200 tokens per parameter.
-- ``along runs``: Chinchilla's form through all checkpoints, the run as the unit of noise.
+- ``surface``: Chinchilla's form fitted to the end of every run. It needs three sizes and three lengths that vary independently.
+- ``equal data``: a law in the size, fitted to each run's score at the target's amount of data, read from its curve (``run_curves``).
+- ``equal ratio``: the same at the target's data per size, for example at 200 tokens per parameter.
+- ``along runs``: Chinchilla's form fitted to all checkpoints, with runs as the independent units.
 
-A law in the size has a floor where there are four sizes or the floor is pinned; with three it is a power law without, and says so.
+A law in the size has a floor if there are four sizes or the floor is pinned; with three sizes it is a power law without a floor, which its formula shows.
 
-The interval is for one new run, not for the law: the law's profile interval (``profile``) and the spread of runs about it, each with
-Student's t by runs, added in quadrature. How often it held on made-up ladders is in docs/predict.md.
+The interval is for one new run, not for the law: the law's profile interval (``profile``) and the spread of runs around it, each with
+Student's t by runs, added in quadrature. docs/predict.md has its coverage on simulated sets of runs.
 """
 
 import math
@@ -33,12 +33,12 @@ from ditscale.scaling.status import FARTHEST
 
 SURFACE, EQUAL_DATA, EQUAL_RATIO, ALONG = WAYS = ("surface", "equal data", "equal ratio", "along runs")
 LEAST_SIZES = 3
-SAME = 1e-3                # amounts of data as near as this are one: runs end at whole batches
+SAME = 1e-3                # amounts of data this close count as equal: runs end at whole batches
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. A size is forward FLOPs per image; data are images."""
+    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. Size is forward FLOPs per image; data is in images."""
 
     size: np.ndarray
     data: np.ndarray
@@ -66,7 +66,7 @@ class Rungs:
         return self.where(np.array(last, dtype=int))
 
     def read(self, data_of_size) -> "Rungs":
-        """What each run had at ``data_of_size(size)``: its own evaluation there, or its curve's; runs that do not reach it are left out."""
+        """Each run's score at ``data_of_size(size)``: its evaluation there, or its curve's value; runs that do not reach it are left out."""
         curves = {curve.run: curve for curve in run_curves(self.size, self.data, self.score, self.runs)}
         found = []
         for run in np.unique(self.runs):
@@ -82,7 +82,7 @@ class Rungs:
 
 @dataclass(frozen=True)
 class LastRung:
-    """The largest size's longest runs, forecast in the same way from the other sizes. ``observed`` is their geometric mean."""
+    """The longest runs of the largest size, forecast in the same way from the other sizes. ``observed`` is their geometric mean."""
 
     size: float
     data: float
@@ -106,10 +106,10 @@ class LastRung:
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """``value`` of a new run at the target, with its 95 % ``interval``; ``last_rung`` is None where too few runs stay without the largest.
+    """``value`` of a new run at the target, with its 95 % ``interval``; ``last_rung`` is None if too few runs remain without the largest.
 
-    ``reach`` is how many times beyond the runs the target lies, in its farthest variable. ``passed_over``: ways that would have come
-    first, and what spoke against each.
+    ``reach`` is how many times beyond the runs the target lies, in its farthest variable. ``passed_over``: earlier ways,
+    and the reason against each.
     """
 
     value: float
@@ -124,12 +124,12 @@ class Forecast:
 
     @property
     def half_width(self) -> float:
-        """Of the interval, relative to its middle, in logarithms."""
+        """Half the interval's width relative to its middle, in logarithms."""
         return math.log(self.interval.high / self.interval.low) / 2
 
     @property
     def far(self) -> bool:
-        """Whether the target is farther than laws are asked without being told to."""
+        """Whether the target is farther than laws are evaluated by default."""
         return self.reach > FARTHEST * (1 + 1e-9)
 
     def card(self) -> dict:
@@ -145,11 +145,11 @@ def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float]
     """The score of a run of ``size`` after ``data``.
 
     Args:
-        pinned: coefficients known beforehand, as ``{"E": 1.6, "alpha": 0.3}``: alpha of the size, beta of the data.
-        way: take this one of ``WAYS``.
+        pinned: coefficients known beforehand, for example ``{"E": 1.6, "alpha": 0.3}``: alpha is for the size, beta for the data.
+        way: use this one of ``WAYS``.
 
     Raises:
-        UserError: no way has an interval, with the reason against each; or there is no such way.
+        UserError: no way has an interval (the message has the reason against each), or ``way`` is unknown.
     """
     if way is not None and way not in WAYS:
         raise UserError(f"way '{way}' is not one of {', '.join(WAYS)}")
@@ -160,7 +160,7 @@ def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float]
 
 
 def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way: str | None) -> Forecast:
-    """The first way that has an interval."""
+    """The first way with an interval."""
     against: list[str] = []
     for one, form, points, in_size in _ways(rungs, size, data, pinned):
         if way not in (None, one):
@@ -175,7 +175,7 @@ def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way
 
 
 def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastRung | None:
-    """None where the other sizes cannot forecast it."""
+    """None if the other sizes cannot forecast it."""
     largest = rungs.size == rungs.size.max()
     data = float(rungs.data[largest].max())
     there = largest & (np.abs(rungs.data / data - 1) < SAME)
@@ -188,7 +188,7 @@ def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastR
 
 
 def _ways(rungs: Rungs, size: float, data: float, pinned: dict[str, float]) -> Iterator[tuple[str, type[Law], Rungs, bool]]:
-    """Each way with its form, its points, and whether the form has the size alone."""
+    """Each way with its form, its points, and whether size is the form's only variable."""
     surface = pin("chinchilla", **pinned)
     if not rungs.score.size:
         return
@@ -207,9 +207,9 @@ def _law_in_size(points: Rungs, pinned: dict[str, float]) -> type[Law]:
 
 
 def _one(form: type[Law], columns: dict, points: Rungs, at: dict, way: str) -> Forecast | str:
-    """The forecast of one way, or what speaks against it."""
+    """The forecast of one way, or the reason against it."""
     if way != ALONG and len(np.unique(points.size)) < LEAST_SIZES:
-        return f"{len(np.unique(points.size))} sizes, {LEAST_SIZES} are needed"
+        return f"{len(np.unique(points.size))} sizes; {LEAST_SIZES} are needed"
     status, detail = check(gather(form, columns, points.score, points.runs))
     if not status.ok:
         return status.because(detail)
@@ -222,7 +222,7 @@ def _one(form: type[Law], columns: dict, points: Rungs, at: dict, way: str) -> F
 
 
 def prediction_interval(law: Fit, at: dict) -> tuple[Interval, int, float] | str:
-    """Where one new run at one x falls: the interval, its degrees of freedom and the runs' noise in ln y; or why there is none."""
+    """The interval for one new run at one x, its degrees of freedom and the runs' noise in ln y; or why there is none."""
     if law.law is None:
         return law.words
     bounds = law.intervals(at=at)
@@ -232,7 +232,7 @@ def prediction_interval(law: Fit, at: dict) -> tuple[Interval, int, float] | str
         return bounds.no_extension
     low, high, middle = float(bounds.band.low[0]), float(bounds.band.high[0]), float(law.law.evaluate(at)[0])
     if not (low > 0 and high < math.inf):
-        return "the interval has no end: the runs do not say what the law does there"
+        return "the interval has no end: the runs do not determine the law there"
     noise = run_noise(law)
     own = stats.t.ppf(0.5 + LEVEL / 2, bounds.freedom) * noise
     reach = [math.hypot(math.log(end / middle), own) for end in (low, high)]
@@ -240,7 +240,7 @@ def prediction_interval(law: Fit, at: dict) -> tuple[Interval, int, float] | str
 
 
 def run_noise(law: Fit) -> float:
-    """What one run's score differs by from the law, a standard deviation of ln y: of whole runs, and of their single checkpoints."""
+    """The standard deviation of ln y around the law: of whole runs, and of single checkpoints."""
     residuals = np.log(law.points.y / law.law.evaluate(law.points.columns))
     _, run = np.unique(law.points.groups, return_inverse=True)
     counts = np.bincount(run)

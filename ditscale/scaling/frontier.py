@@ -1,9 +1,9 @@
-"""The cost-score frontier: choices that no other beats in both, with probabilities under seed noise.
+"""The cost-score frontier: cells that no other beats in both cost and score, with probabilities under seed noise.
 
-A cell is a choice (a model, a variant, a number of images); its points are its seeds. The frontier is of the cells' geometric
-means. Probabilities are of the true means given the data, with noise pooled over cells (Student's t) and nothing known before:
-of the statements made with probability 0.9, nine in ten are true where true differences are wider than the noise. Cells of
-the same runs share these runs' luck. Costs are taken as they were measured, without noise.
+A cell is one model, variant and number of images; its points are its seeds. The frontier is that of the cells' geometric
+means. Probabilities are for the true means given the data, with noise pooled over cells (Student's t) and a flat prior:
+of the statements with probability 0.9, nine in ten are true if true differences are larger than the noise. Cells of
+the same runs share these runs' errors. Costs are taken as measured, without noise.
 """
 
 import math
@@ -25,9 +25,9 @@ SURE = 0.95
 
 @dataclass(frozen=True)
 class Cell:
-    """One choice. ``score`` and ``cost`` are geometric means over its points; ``probability`` that it truly is on the frontier.
+    """One cell. ``score`` and ``cost`` are geometric means over its points; ``probability`` that it truly is on the frontier.
 
-    ``interval`` is of its true score, 95 %. Probability and interval are NaN and None where nothing repeats.
+    ``interval`` is the 95 % interval of its true score. Without repetitions, probability is NaN and interval None.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Frontier:
-    """``cells`` by cost. Where ``status`` is not CONVERGED there are none; without noise there are no probabilities.
+    """``cells`` by cost. There are none if ``status`` is not CONVERGED; without noise there are no probabilities.
 
-    ``without`` is the frontier without the runs that ``noise.outliers`` names, None where there are none.
+    ``without`` is the frontier without the runs in ``noise.outliers``, or None.
     """
 
     status: Status
@@ -64,7 +64,7 @@ class Frontier:
 
     @property
     def words(self) -> str:
-        """What all the runs give."""
+        """The result of all runs."""
         if not self.status.ok:
             return self.status.because(self.detail)
         counted = f"{len(self.points)} of {len(self.cells)} cells are on the frontier of {self.score_unit} against {self.cost_unit}"
@@ -78,21 +78,21 @@ class Frontier:
 
     @property
     def sentence(self) -> str:
-        """``words``; with outliers, these, and the frontier without them."""
-        return self.noise.outliers.told(self.words, self.without) if self.noise else self.words
+        """``words``; if there are outliers, also their names and the frontier without them."""
+        return self.noise.outliers.add_to(self.words, self.without) if self.noise else self.words
 
     def at(self, cost: float) -> Cell | None:
-        """The best that this cost buys: the frontier cell of the highest cost not above it; None where nothing is so cheap.
+        """The best cell at this cost: the frontier cell with the highest cost not above it; None if no cell is this cheap.
 
-        Its interval is that of the frontier's score there. It leans to the good side where many cells are all but equal.
+        Its interval is that of the frontier's score there, which is optimistic if many cells are almost equal.
         """
         affordable = [cell for cell in self.points if cell.cost <= cost]
         return affordable[-1] if affordable else None
 
     def dominance(self, a: str, b: str) -> float:
-        """The probability that cell ``a`` truly dominates cell ``b``: costs no more and scores better. NaN without noise.
+        """The probability that cell ``a`` truly dominates cell ``b`` (costs no more and scores better). NaN without noise.
 
-        0 where ``a`` costs more: no seed noise is taken to be in costs.
+        0 if ``a`` costs more, as costs are assumed to have no noise.
         """
         one, other = self.by_name[a], self.by_name[b]
         if not self.noise.status.ok:
@@ -105,11 +105,11 @@ class Frontier:
         return float(special.stdtr(self.noise.freedom, gain / scale)) if scale else float(gain > 0)
 
     def card(self) -> dict:
-        """Ready for JSON: absent numbers are None."""
+        """Ready for JSON: missing numbers are None."""
         return frontier_card(self)
 
     def plot(self, ax) -> None:
-        """All cells and the frontier's steps on matplotlib axes, with intervals where there are any."""
+        """Draws all cells and the frontier's steps on matplotlib axes, with intervals if there are any."""
         draw_frontier(ax, self)
 
 
@@ -117,14 +117,14 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
              score_unit: str = "score", seed: int = 0) -> Frontier:
     """The non-dominated cells.
 
-    A cell is dominated by one that costs no more and scores better, or costs less and scores no worse; of equals, both stay.
+    A cell is dominated by one that costs no more and scores better, or costs less and scores no worse; equal cells both stay.
 
     Args:
-        cost, score: positive, in any currency and metric, ``(n,)``.
-        cells: the cell of each point, ``(n,)``; points of one cell differ in seed alone. Without it each point is a cell.
-        runs: the run of each point, ``(n,)``: two cells with checkpoints of one run share its luck. Without it none do.
-        noise: of ln score, where it is known better than from these points; by default pooled over the cells.
-        seed: of the draws behind the probabilities.
+        cost, score: positive, in any unit and metric, ``(n,)``.
+        cells: the cell of each point, ``(n,)``; points of one cell differ only in seed. By default each point is a cell.
+        runs: the run of each point, ``(n,)``: two cells with checkpoints of one run share its error. By default none do.
+        noise: of ln score, if it is known better than from these points; default pooled over the cells.
+        seed: of the random draws for the probabilities.
     """
     cost, score, names = as_points(cost, score, cells)
     runs = np.arange(len(cost)).astype(str) if runs is None else np.asarray(runs).astype(str)
@@ -149,7 +149,7 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
 
 
 def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Which points no other beats; ``level`` is better where lower, ``(..., n)``, and ``cost`` ``(n,)``."""
+    """Which points no other beats; lower ``level`` ``(..., n)`` is better; ``cost`` is ``(n,)``."""
     costs, group = np.unique(cost, return_inverse=True)
     best = np.full((*level.shape[:-1], len(costs)), np.inf)                    # the best level at each cost
     np.minimum.at(np.moveaxis(best, -1, 0), group, np.moveaxis(level, -1, 0))
@@ -159,7 +159,7 @@ def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 
 def _share_on_frontier(cost, level, of_cell: list[tuple[str, ...]], noise: Noise, seed: int) -> np.ndarray:
-    """The share of draws of the true means in which each cell is on the frontier."""
+    """The share of random draws of the true means in which each cell is on the frontier."""
     rng = np.random.default_rng(seed)
     luck_share = noise.luck_share if math.isfinite(noise.luck_share) else 1.0
     names = sorted({run for runs in of_cell for run in runs})
@@ -172,7 +172,7 @@ def _share_on_frontier(cost, level, of_cell: list[tuple[str, ...]], noise: Noise
 
 
 def _covariance(a: tuple[str, ...], b: tuple[str, ...], noise: Noise) -> float:
-    """Of two cells' mean levels, in units of the noise's variance: the luck of the runs that they share."""
+    """The covariance of two cells' mean levels, in units of the noise's variance, from the runs that they share."""
     shared = len(set(a) & set(b))
     return (noise.luck_share if math.isfinite(noise.luck_share) else 1.0) * shared / (len(a) * len(b))
 
@@ -185,6 +185,6 @@ def _interval(score: float, count: int, noise: Noise) -> Interval | None:
 
 
 def _geometric_means(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Of each cell's values; where they are equal it is that value to the last bit, so that ties stay ties."""
+    """The mean of each cell's values; if they are equal, exactly that value, so that ties stay ties."""
     own = [values[where == i] for i in range(where.max() + 1)]
     return np.array([part[0] if np.ptp(part) == 0 else np.exp(np.log(part).mean()) for part in own])

@@ -1,9 +1,9 @@
-"""The law of the best score at each compute, from below: no run may beat it, and among such laws it is the one that touches most.
+"""The law of the best score at each compute, from below: no run may beat it, and among these laws it has the least total slack.
 
-For an exponent the floor E and the amplitude A of ``E + A C^-alpha`` come from a linear program: the largest sum over the points under
-the constraint that the law lies below each of them. The exponent is that of the least total slack. Unlike a fit to the lowest points
-it needs no choice of which points are optimal, and unlike isoFLOP slices no budget; but it has no noise model, so one lucky run moves
-it: put it next to the other estimators, not in their place (Abra, arXiv 2608.17286, uses it so).
+For a given exponent, the floor E and the amplitude A of ``E + A C^-alpha`` come from a linear program: the largest sum over the points under
+the constraint that the law is below each of them. The exponent is the one with the least total slack. Unlike a fit to the lowest points
+it needs no choice of optimal points, and unlike isoFLOP slices no budgets; but it has no noise model, so one lucky run moves
+it: use it in addition to the other estimators, not instead (as Abra does, arXiv 2608.17286).
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from ditscale.scaling import inputs
 from ditscale.scaling.laws import PowerLawFloor
 
 EXPONENTS = np.geomspace(0.01, 1.5, 60)
-LEAST = 4                  # Pareto points: three coefficients touch three of them whatever the truth
+LEAST = 4                  # Pareto points: three coefficients always touch three of them
 
 
 @dataclass(frozen=True, eq=False)
 class Hyperplane:
-    """``law`` of the best score in compute. ``slack`` is the mean of score - law over the Pareto points, ``touched`` how many it meets.
+    """``law`` of the best score in compute. ``slack`` is the mean of score - law over the Pareto points, ``touched`` the number of points on the law.
 
-    ``pareto`` are the places of these points in what was given, by rising compute.
+    ``pareto`` are the indices of these points in the input, by increasing compute.
     """
 
     law: PowerLawFloor
@@ -33,13 +33,13 @@ class Hyperplane:
 
 
 def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperplane:
-    """The supporting law of points of any sizes and lengths, ``(n,)`` each; lower scores are better.
+    """The supporting law of points with any sizes and lengths, ``(n,)`` each; lower scores are better.
 
     Args:
         floor: pins E.
 
     Raises:
-        UserError: values that are not positive, fewer than 4 points that no cheaper one beats, or a floor above the lowest score.
+        UserError: values are not positive, fewer than 4 points are beaten by no cheaper one, or the floor is above the lowest score.
     """
     inputs.require_one_table(compute=compute, score=score)
     compute, score = np.atleast_1d(inputs.numbers("compute", compute)), np.atleast_1d(inputs.numbers("score", score))
@@ -51,7 +51,7 @@ def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperpl
         raise UserError(f"floor {floor:g} must be above 0 and below the lowest score, {score.min():g}")
     at = pareto(compute, score)
     if len(at) < LEAST:
-        raise UserError(f"{len(at)} points are beaten by no cheaper one; {LEAST} are needed for a law from below")
+        raise UserError(f"{len(at)} points are beaten by no cheaper one; a law from below needs {LEAST}")
     middle = float(np.exp(np.log(compute[at]).mean()))
     scaled, best = compute[at] / middle, score[at]
     slacks = [_touching(scaled, best, exponent, floor)[2] for exponent in EXPONENTS]
@@ -66,17 +66,17 @@ def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperpl
 
 
 def pareto(compute: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The places of points with a lower score than all cheaper ones, by rising compute; of one compute the best alone."""
+    """The indices of points with a lower score than all cheaper ones, by increasing compute; only the best at equal compute."""
     order = np.lexsort((score, compute))
     lowest = np.minimum.accumulate(np.concatenate([[np.inf], score[order][:-1]]))
     return order[score[order] < lowest]
 
 
 def _touching(compute: np.ndarray, score: np.ndarray, exponent: float, floor: float | None) -> tuple[float, float, float]:
-    """Floor, amplitude and total slack of the highest law of this exponent below all points; compute near 1."""
+    """Floor, amplitude and total slack of the highest law with this exponent below all points; compute must be near 1."""
     powers = compute**-exponent
     bounds = [(0, None) if floor is None else (floor, floor), (0, None)]
     found = linprog([-len(score), -powers.sum()], A_ub=np.column_stack([np.ones_like(powers), powers]), b_ub=score, bounds=bounds)
     if not found.success:
-        raise UserError(f"no law of exponent {exponent:g} lies below the points: {found.message}")
+        raise UserError(f"no law with exponent {exponent:g} is below all points: {found.message}")
     return float(found.x[0]), float(found.x[1]), float(score.sum() + found.fun)

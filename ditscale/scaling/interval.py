@@ -1,4 +1,4 @@
-"""The types of intervals: level, two ends, and a law's band."""
+"""The types for intervals: level, two ends, and a law's band."""
 
 import math
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Band:
-    """The law's own interval at each x of a grid (not where the next point will fall). Arrays ``(k,)``.
+    """The interval of the law itself at each x of a grid (not of the next point). Arrays ``(k,)``.
 
-    ``x`` is a dict of arrays by variable where the law has several.
+    ``x`` is a dict of arrays by variable if the law has several.
     """
 
     x: np.ndarray | dict
@@ -31,7 +31,7 @@ class Band:
 
 
 def half_width(values: np.ndarray) -> float:
-    """Half of Student's interval of the mean of independent values ``(n,)``, two or more."""
+    """Half the width of Student's interval of the mean of two or more independent values ``(n,)``."""
     return stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
 
 
@@ -41,5 +41,5 @@ def percentiles(values: np.ndarray) -> Interval:
 
 
 def tails() -> tuple[float, float]:
-    """The two quantiles between which an interval lies."""
+    """The two quantiles that bound an interval."""
     return (1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0

@@ -1,17 +1,17 @@
-"""The forms of laws, one small frozen dataclass each: fields are coefficients, ``TERMS`` defines the form.
+"""The forms of laws, each a frozen dataclass: fields are coefficients, ``TERMS`` defines the form.
 
     power_law          y = A x^-alpha                                  DiT's straight lines in log-log
     power_law_floor    y = E + A x^-alpha
     chinchilla         y = E + A N^-alpha + B D^-beta                  Hoffmann et al. 2203.15556, approach 3
-    interaction        y = E + A N^-alpha + K N^-gamma D^-beta         data helps the more, or the less, the larger the model
+    interaction        y = E + A N^-alpha + K N^-gamma D^-beta         data helps larger models more, or less
     overtraining       y = E + (a M^eta + b M^-eta) C^-eta             Gadre et al. 2403.08540, eq. 4: M = D / N
     broken_power_law   y = E + A x^-c0 (1 + (x/d)^(1/f))^(-c1 f)       Caballero et al. 2210.14891, eq. 1 with one break
 
-N is a size and D an amount of training data, each in any unit: for DiT, forward FLOPs serve as the size (a patch size
-changes them and not the parameters) and images as the data. E is the floor: for FID it holds the bias of few samples, the
-autoencoder and the sampler, so it is not called anything more final.
+N is a size and D an amount of training data, each in any unit. For DiT, forward FLOPs are the size (the patch size
+changes them but not the parameters), and images are the data. E is the floor: for FID it includes the bias of few samples, the
+autoencoder and the sampler, so it is not an irreducible error of the model.
 
-A further form is one more dataclass with a table of terms; the solver, the intervals and the cards read the table.
+To add a form, add a dataclass with a table of terms; the solver, the intervals and the cards read the table.
 """
 
 import math
@@ -28,16 +28,16 @@ from ditscale.scaling.terms import OneBreak, SumOfPowers, Term
 
 @dataclass(frozen=True)
 class Law:
-    """What every form has. Subclasses are frozen dataclasses with NAME, FORM, VARIABLES and TERMS."""
+    """Base class of all forms. Subclasses are frozen dataclasses with NAME, FORM, VARIABLES and TERMS."""
 
     NAME: ClassVar[str]
     FORM: ClassVar[str]
     VARIABLES: ClassVar[tuple[str, ...]] = ("x",)
     TERMS: ClassVar[tuple[Term, ...]]
-    LEAST_DISTINCT: ClassVar[dict[str, int]] = {}       # values of a variable that a fit needs, where not three
+    LEAST_DISTINCT: ClassVar[dict[str, int]] = {}       # how many values of a variable a fit needs, if not three
 
     def evaluate(self, x) -> np.ndarray:
-        """The score at each x > 0: an array, or for several variables a dict of arrays by name. Float64."""
+        """The score at each x > 0, float64. x is an array, or a dict of arrays by name for several variables."""
         columns = as_columns(type(self), x)
         total = 0.0
         for term in self.TERMS:
@@ -51,7 +51,7 @@ class Law:
         return asdict(self)
 
     def formula(self, x: str = "x", y: str = "y") -> str:
-        """The law with its numbers, to three digits: ``y = 412 * x^-0.287``."""
+        """The law with numbers to three digits: ``y = 412 * x^-0.287``."""
         parts = []
         for term in self.TERMS:
             factors = [f"{getattr(self, term.amplitude):.3g}"]
@@ -67,17 +67,17 @@ class Law:
 
     @classmethod
     def amplitudes(cls) -> tuple[str, ...]:
-        """The fields that are positive, and whose logarithm is fitted."""
+        """The positive fields, which are fitted as logarithms."""
         return tuple(term.amplitude for term in cls.TERMS)
 
     @classmethod
     def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]):
-        """What the solver needs, for the points' ``columns``; ``centre`` is the mean of each ln x."""
+        """The solver's model for the points' ``columns``; ``centre`` is the mean of each ln x."""
         return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, centre)
 
     @classmethod
     def from_theta(cls, theta: np.ndarray) -> Self:
-        """theta uncentred, ``(p,)``: amplitudes are stored as logarithms."""
+        """theta, uncentered, ``(p,)``: amplitudes are stored as logarithms."""
         in_log = cls.amplitudes()
         values = (math.exp(min(t, 700.0)) if name in in_log else float(t) for name, t in zip(cls.names(), theta))
         return cls(*values)
@@ -92,7 +92,7 @@ class Law:
 class PowerLaw(Law):
     """``y = A * x^-alpha``: a straight line in log-log axes, without a floor.
 
-    ``A`` is the score at x = 1 in x's unit, far outside the data as a rule; ``alpha`` has no unit and is positive where
+    ``A`` is the score at x = 1 in x's unit, usually far outside the data; ``alpha`` has no unit and is positive if
     the score falls.
     """
 
@@ -104,13 +104,13 @@ class PowerLaw(Law):
     alpha: float
 
     def change_at_double(self) -> float:
-        """Relative change of the score when x doubles: -0.2 is a fall of 20 %."""
+        """Relative change of the score when x doubles: -0.2 is a decrease of 20 %."""
         return float(2.0 ** -self.alpha - 1.0)
 
 
 @dataclass(frozen=True)
 class PowerLawFloor(Law):
-    """``y = E + A * x^-alpha``. Without at least one x where the floor is felt, E and alpha are one coefficient."""
+    """``y = E + A * x^-alpha``. Unless the floor matters at one x or more, E and alpha cannot be separated."""
 
     NAME: ClassVar[str] = "power_law_floor"
     FORM: ClassVar[str] = "y = E + A * x^-alpha"
@@ -123,7 +123,7 @@ class PowerLawFloor(Law):
 
 @dataclass(frozen=True)
 class Chinchilla(Law):
-    """``y = E + A * N^-alpha + B * D^-beta`` (2203.15556 eq. 2), and what follows from it under C = k N D.
+    """``y = E + A * N^-alpha + B * D^-beta`` (2203.15556 eq. 2), and its optima under C = k N D.
 
     k is 6 for a language model's parameters and tokens. Where N is forward FLOPs per image and D images, k is 3.
     """
@@ -154,7 +154,7 @@ class Chinchilla(Law):
         return (self.alpha * self.A / (self.beta * self.B)) ** (1.0 / (self.alpha + self.beta))
 
     def optimal_size(self, compute, k: float) -> np.ndarray:
-        """N*, the size of the lowest score at ``compute = k N D``."""
+        """N*, the size with the lowest score at ``compute = k N D``."""
         return self.G * (np.asarray(compute, dtype=np.float64) / k) ** self.a
 
     def optimal_data(self, compute, k: float) -> np.ndarray:
@@ -177,9 +177,9 @@ class Chinchilla(Law):
 
 @dataclass(frozen=True)
 class ChinchillaInteraction(Law):
-    """``y = E + A * N^-alpha + K * N^-gamma * D^-beta``: the term of the data shrinks, or grows, with the size.
+    """``y = E + A * N^-alpha + K * N^-gamma * D^-beta``: the data term decreases, or increases, with the size.
 
-    Chinchilla's form is ``gamma = 0``. No joint form is known to predict a held-out largest DiT well: look at ``hold_out``.
+    Chinchilla's form is ``gamma = 0``. No joint form is known to predict a held-out largest DiT well: check ``hold_out``.
     """
 
     NAME: ClassVar[str] = "interaction"
@@ -202,7 +202,7 @@ class Overtraining(Law):
     NAME: ClassVar[str] = "overtraining"
     FORM: ClassVar[str] = "y = E + (a * M^eta + b * M^-eta) * C^-eta"
     VARIABLES: ClassVar[tuple[str, ...]] = ("C", "M")
-    LEAST_DISTINCT: ClassVar = {"M": 2}                 # its exponent is C's
+    LEAST_DISTINCT: ClassVar = {"M": 2}                 # its exponent is that of C
     TERMS: ClassVar = (Term("E"), Term("a", (("C", "eta", -1), ("M", "eta", 1))), Term("b", (("C", "eta", -1), ("M", "eta", -1))))
 
     E: float
@@ -251,10 +251,10 @@ FORMS: dict[str, type[Law]] = {
 
 
 def form_of(form: str | type[Law]) -> type[Law]:
-    """The class of a form's name, or the class itself.
+    """The class with a form's name, or the class itself.
 
     Raises:
-        UserError: no form has this name.
+        UserError: the name is unknown.
     """
     if isinstance(form, str):
         if form not in FORMS:
@@ -268,9 +268,9 @@ def as_columns(form: type[Law], x) -> dict[str, np.ndarray]:
     an array, a pandas series) for one variable.
 
     Raises:
-        UserError: a variable is missing, there are too many, or a value is no number.
+        UserError: a variable is missing, there are too many, or a value is not a number.
     """
-    if hasattr(x, "keys") and getattr(x, "ndim", 2) == 2:                        # a pandas series has keys too: its labels
+    if hasattr(x, "keys") and getattr(x, "ndim", 2) == 2:                        # a pandas series also has keys: its labels
         missing = [name for name in form.VARIABLES if name not in x.keys()]
         if missing or len(x.keys()) != len(form.VARIABLES):
             raise UserError(f"the form {form.NAME} takes {' and '.join(form.VARIABLES)}; got {', '.join(map(str, x.keys()))}")
@@ -280,5 +280,5 @@ def as_columns(form: type[Law], x) -> dict[str, np.ndarray]:
         return {form.VARIABLES[0]: x}
     if x.ndim != 2 or x.shape[1] != len(form.VARIABLES):
         raise UserError(f"the form {form.NAME} takes a dict with {' and '.join(form.VARIABLES)}, "
-                        f"or an array with {len(form.VARIABLES)} columns; given was one of shape {x.shape}")
+                        f"or an array with {len(form.VARIABLES)} columns; got shape {x.shape}")
     return dict(zip(form.VARIABLES, x.T))

@@ -1,12 +1,12 @@
-"""From loss to score: ``ln (S - S_inf) = c + g ln (L - L_inf)`` through the checkpoints of all runs, and whether sizes lie on one line.
+"""From loss to score: ``ln (S - S_inf) = c + g ln (L - L_inf)`` through the checkpoints of all runs, and whether all sizes lie on one line.
 
-Loss alone need not decide a score: at equal loss a large model and a small one may sample differently well (Abra, arXiv 2608.17286,
-finds another best size for each metric). So the line comes with an F test: do sizes differ at equal loss by more than runs of one size
-do? Where they do, the loss does not determine the score, and a law of the score itself is the way (``predict``).
+Loss alone may not determine a score: at equal loss a large and a small model may differ in sample quality (Abra, arXiv 2608.17286,
+finds a different best size for each metric). So the line comes with an F test: do sizes differ at equal loss by more than runs of one size
+do? If so, the loss does not determine the score, and ``predict`` uses a law of the score itself.
 
-Runs are the unit: each has one weight, the spread of the line is that of leaving out one run at a time (jackknife), and a new run's
-own deviation is that of runs from the line. Both floors are free unless pinned, and often at zero: within the data they trade against
-the exponent, which moves the line little.
+Runs are the independent units: each has the same weight, the uncertainty of the line comes from leaving out one run at a time (jackknife), and a
+new run deviates from the line as these runs do. Both floors are free unless pinned, and often zero: within the data they trade off against
+the exponent with little effect on the line.
 """
 
 import math
@@ -20,16 +20,16 @@ from ditscale.errors import UserError
 from ditscale.scaling import inputs
 from ditscale.scaling.interval import LEVEL, Interval
 
-SIGNIFICANT = 0.01         # sizes are said to differ at equal loss below this p, as a lack of fit is
-SHARES = np.array([0.0, 0.4, 0.7, 0.85, 0.95])       # of the lowest loss and score: where floors are sought from
-HIGHEST = 0.99             # a floor's largest share of the lowest value
+SIGNIFICANT = 0.01         # below this p sizes differ at equal loss; the limit for a lack of fit is the same
+SHARES = np.array([0.0, 0.4, 0.7, 0.85, 0.95])       # of the lowest loss and score: starting points for the floors
+HIGHEST = 0.99             # the largest allowed floor as a share of the lowest value
 STEEPEST = 60.0
 LEAST_RUNS = 3
 
 
 @dataclass(frozen=True)
 class OneLine:
-    """Whether sizes lie on one line. ``p`` is None where it cannot be tested, and ``reason`` says why.
+    """Whether sizes lie on one line. ``p`` is None if it cannot be tested; ``reason`` says why.
 
     ``spread`` is the standard deviation of ln score between sizes at equal loss.
     """
@@ -47,8 +47,8 @@ class OneLine:
     @property
     def sentence(self) -> str:
         if self.p is None:
-            return f"whether sizes lie on one line could not be tested: {self.reason}"
-        what = f"F = {self.f:.3g}, p = {self.p:.2g} against runs of one size; sizes are {self.spread:.1%} apart"
+            return f"it was not possible to test whether sizes lie on one line: {self.reason}"
+        what = f"F = {self.f:.3g}, p = {self.p:.2g} against runs of one size; sizes differ by {self.spread:.1%}"
         return f"loss does not determine the score here ({what})" if self.refused else f"sizes lie on one line ({what})"
 
     def card(self) -> dict:
@@ -58,27 +58,27 @@ class OneLine:
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """The line and its data. ``hold_out`` is predicted / observed - 1 for the largest size's ends from the others' line; None of two sizes."""
+    """The line and its data. ``hold_out`` is predicted / observed - 1 for the largest size's ends from the others' line; None with two sizes."""
 
     loss_floor: float
     score_floor: float
     exponent: float
     coefficient: float                                                         # K = e^c of S = S_inf + K (L - L_inf)^g
     one_line: OneLine
-    noise: float                                                               # standard deviation of ln score of a run's checkpoint
+    noise: float                                                               # standard deviation of ln score of one checkpoint
     freedom: int
     runs: int
     hold_out: float | None
     without_one: np.ndarray                                                    # (runs, 4): the line's coefficients without each run
 
     def score(self, loss) -> np.ndarray:
-        """The line at losses; its floor at and below the loss's floor."""
+        """The line's score at losses; the score floor at and below the loss floor."""
         return _line(np.array([self.loss_floor, self.score_floor, self.exponent, math.log(self.coefficient)]), np.asarray(loss, np.float64))
 
     def interval(self, loss: float, between: Interval | None = None) -> Interval:
-        """Where a run of this loss scores; with ``between``, where one scores whose loss is forecast to lie there.
+        """The interval for the score of a run with this loss; with ``between``, for a run with its loss forecast in that interval.
 
-        The forecast's part and the line's own are independent, and added in quadrature on each side.
+        The forecast's error and the line's are independent and added in quadrature on each side.
         """
         middle = float(self.score(loss))
         others = np.log([_line(theta, np.float64(loss)) for theta in self.without_one])
@@ -98,13 +98,13 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None, aske
     """The line through checkpoints, ``(n,)`` each; lower is better for both.
 
     Args:
-        runs: the run of each; sizes: its model's size.
+        runs: the run of each; sizes: the size of its model.
         score_floor: pins S_inf.
-        asked: the lowest loss that the line will be asked for: L_inf lies below it, as below all losses.
+        asked: the lowest loss at which the line will be evaluated: L_inf is below it and below all losses.
 
     Raises:
-        UserError: values that are not positive, fewer than 3 runs or checkpoints, a score that does not fall with the loss, or a floor
-            that is not below every score.
+        UserError: values are not positive, there are fewer than 3 runs or checkpoints, the score does not fall with the loss, or a floor
+            is not below every score.
     """
     inputs.require_one_table(loss=loss, score=score, runs=runs, sizes=sizes)
     loss, score, sizes = (np.atleast_1d(inputs.numbers(name, v)) for name, v in (("loss", loss), ("score", score), ("sizes", sizes)))
@@ -122,7 +122,7 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None, aske
     theta = search.best()
     residuals = np.log(score / _line(theta, loss))
     if theta[2] <= 1e-6:
-        raise UserError("the score does not fall with the loss: there is no line from one to the other")
+        raise UserError("the score does not fall with the loss: the loss cannot predict it")
     without = np.array([search.again(theta, run != number) for number in range(len(names))])
     free = 2 + bool(theta[0] > 0) + bool(theta[1] > 0 and score_floor is None)
     return Link(loss_floor=float(theta[0]), score_floor=float(theta[1]), exponent=float(theta[2]), coefficient=math.exp(theta[3]),
@@ -148,7 +148,7 @@ class _Search:
         return min(found, key=lambda theta: float(np.sum(self._residuals(theta, slice(None)) ** 2)))
 
     def again(self, theta: np.ndarray, kept) -> np.ndarray:
-        """The line through some of the points, from the line through all."""
+        """The line through some of the points, started from the line through all."""
         return self._polish(theta, kept)
 
     def _start(self, loss_floor: float, score_floor: float) -> np.ndarray:
@@ -162,7 +162,7 @@ class _Search:
         return np.sqrt(self.weights[kept]) * np.log(self.score[kept] / _line(theta, self.loss[kept]))
 
     def _polish(self, theta: np.ndarray, kept) -> np.ndarray:
-        """Inside, c is the line's height at the mean loss: at L = 1 it would move with g."""
+        """Internally, c is the line's height at the mean loss: at L = 1 it would be correlated with g."""
         def outside(inner):
             return np.array([*inner[:3], inner[3] - inner[2] * math.log(math.exp(self.middle) - inner[0])])
 
@@ -180,7 +180,7 @@ def _line(theta: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 
 def _noise(residuals: np.ndarray, run: np.ndarray, free: int) -> float:
-    """What a run's checkpoint differs by from the line: the runs' own means, and the checkpoints about them."""
+    """The deviation of one checkpoint from the line: that of the runs' means, and of checkpoints around these means."""
     counts = np.bincount(run)
     means = np.bincount(run, residuals) / counts
     within = np.sum((residuals - means[run]) ** 2) / max(len(run) - len(counts), 1)
@@ -197,13 +197,13 @@ def _hold_out(search: _Search, theta: np.ndarray, loss: np.ndarray, score: np.nd
 
 
 def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: np.ndarray, sizes: np.ndarray) -> OneLine:
-    """The F test over checkpoints whose loss another size has too: elsewhere a wrong curve would look like a difference of sizes."""
+    """The F test over checkpoints at losses that another size also has: elsewhere a wrong curve would look like a difference of sizes."""
     kinds, size = np.unique(sizes, return_inverse=True)
     spans = [(loss[size == k].min(), loss[size == k].max()) for k in range(len(kinds))]
     shared = np.array([any(low <= value <= high for k, (low, high) in enumerate(spans) if k != own) for value, own in zip(loss, size)])
     there = np.unique(size[shared])
     if len(there) < 2:
-        return OneLine(reason="one size alone" if len(kinds) < 2 else "no two sizes have passed the same loss")
+        return OneLine(reason="there is only one size" if len(kinds) < 2 else "no two sizes passed the same loss")
     residuals, run, size = residuals[shared], run[shared], np.unique(size[shared], return_inverse=True)[1]
     names, run = np.unique(run, return_inverse=True)
     means = np.bincount(run, residuals) / np.bincount(run)
@@ -212,13 +212,13 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
     spread = float(np.std(centres, ddof=1))
     freedom = len(centres) - 1.0, float(len(names) - len(centres))
     if freedom[1] < 2:
-        return OneLine(spread=spread, reason="too few sizes have a second run, and one run's luck would look like its size")
+        return OneLine(spread=spread, reason="too few sizes have a second run, so seed noise cannot be separated from size")
     f = _of_runs(means, of_run)
     return OneLine(p=float(stats.f.sf(f, *freedom)), f=f, freedom=freedom, spread=spread)
 
 
 def _of_runs(means: np.ndarray, size: np.ndarray) -> float:
-    """F of a one-way analysis of the runs' mean residuals."""
+    """F of a one-way analysis of variance of the runs' mean residuals."""
     counts = np.bincount(size)
     centres = np.bincount(size, means) / counts
     between = np.sum(counts * (centres - means.mean()) ** 2) / (len(counts) - 1)

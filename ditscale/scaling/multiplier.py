@@ -1,11 +1,11 @@
-"""How many times cheaper one variant reaches a score than another: CM(f) = C_baseline(f) / C_variant(f).
+"""The compute multiplier: how many times cheaper a variant reaches a score than the baseline, CM(f) = C_baseline(f) / C_variant(f).
 
-Each run gives ln C at the target on its own curve. The interval is Student's t on these, with Welch's degrees of freedom:
-runs are the repetitions. Checkpoints are not, as those of a run share its luck; and with three seeds a percentile
-bootstrap is far too narrow (``benchmarks/coverage_multiplier.py`` prints both). ``estimate`` makes one of them; ``course`` judges
-whether their mean holds over the whole range that both variants passed.
+Each run gives ln C at the target on its own curve. The interval is Student's t on these with Welch's degrees of freedom:
+runs are the repetitions. Checkpoints are not, as their errors are correlated within a run; and with three seeds a percentile
+bootstrap is far too narrow (``benchmarks/coverage_multiplier.py`` prints both). ``estimate`` makes one estimate; ``course`` tests
+whether the mean holds over the whole range that both variants passed.
 
-Where variants have several models, the cost of a target is the least over the models that both pass it with (``reached``).
+If variants have several models, the cost of a target is the lowest over the models with which both pass it (``reached``).
 """
 
 import math
@@ -33,7 +33,7 @@ MIN_TARGETS = 3
 class Multiplier:
     """``overall`` is the geometric mean over the usable targets; ``score_range`` is where both variants were measured.
 
-    Its verdict is REAL only where it holds over all of that range; else TURNS or IN PART, and ``course`` has the parts.
+    Its verdict is REAL only if it holds over that whole range; otherwise TURNS or IN PART, and ``course`` has the parts.
     ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are
     none.
     """
@@ -55,8 +55,8 @@ class Multiplier:
 
     @property
     def sentence(self) -> str:
-        """The verdict in words; with outliers, these, and the verdict without them."""
-        return self.outliers.told(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
+        """The verdict in words; if there are outliers, also their names and the verdict without them."""
+        return self.outliers.add_to(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
 
     @property
     def verdict_sentence(self) -> str:
@@ -76,15 +76,15 @@ class Multiplier:
 
     @property
     def in_parts(self) -> bool:
-        """Whether the verdict is that of parts of the range, in ``course.real_parts``, and not of the whole."""
+        """Whether the verdict is on parts of the range (``course.real_parts``) and not on the whole range."""
         return self.overall.verdict in (TURNS, IN_PART)
 
     @property
     def parts_sentence(self) -> str:
         """``cheaper up to a fid of 14.5 (4.2e+17 training FLOPs of baseline): REAL, multiplier 1.5, ...; dearer from ...``."""
-        return "; ".join(self._told(part) for part in self.course.real_parts)
+        return "; ".join(self._part_sentence(part) for part in self.course.real_parts)
 
-    def _told(self, part: Part) -> str:
+    def _part_sentence(self, part: Part) -> str:
         first, last = (f"a {self.score_unit} of {score:.3g} ({cost:.3g} {self.cost_unit} of {self.baseline})"
                        for score, cost in zip(part.scores, part.costs))
         where = f"up to {last}" if part.from_start else f"from {first} on" if part.to_end else f"from {first} to {last}"
@@ -93,15 +93,15 @@ class Multiplier:
                 f"{bounds.high:.3g}")
 
     def card(self) -> dict:
-        """Everything needed to quote or doubt the multiplier, ready for JSON: absent numbers are None."""
+        """Everything needed to quote or check the multiplier, ready for JSON: missing numbers are None."""
         return multiplier_card(self)
 
     def plot(self, ax) -> None:
-        """Multiplier against target with intervals, and the overall band, on matplotlib axes."""
+        """Draws the multiplier against the target with intervals, and the overall band, on matplotlib axes."""
         draw_multiplier(ax, self)
 
     def plot_curves(self, ax) -> None:
-        """Score against cost, a line a run, with an arrow from baseline to variant at the middle target."""
+        """Draws score against cost, one line per run, with an arrow from baseline to variant at the middle target."""
         draw_curves(ax, self)
 
 
@@ -110,15 +110,15 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     """The compute multiplier of one variant over another.
 
     Args:
-        targets: scores; by default five, evenly apart in logarithms over the middle 70 % of what both variants cover.
-        noise: seed noise of ln score, pooled over more than these runs; replaces their own spread in the interval, which
-            narrows it where seeds are few. It does not replace seeds: each variant needs three of its own.
-        cost_unit, score_unit: what cost and score are called.
+        targets: scores; default five, evenly spaced in logarithms over the middle 70 % of the range that both variants cover.
+        noise: seed noise of ln score, pooled over more than these runs; it replaces the spread of these runs in the interval, which
+            narrows it if there are few seeds. It does not replace seeds: each variant still needs three.
+        cost_unit, score_unit: names of cost and score.
 
     Returns:
-        a ``Multiplier``; where the data cannot carry one, its ``status`` says why and ``overall`` is empty.
+        a ``Multiplier``; if the data do not support one, its ``status`` says why and ``overall`` is empty.
     """
-    assert variant.lower_is_better == baseline.lower_is_better, "the two variants have scores of two kinds"
+    assert variant.lower_is_better == baseline.lower_is_better, "the two variants must have the same kind of score"
     facts: dict[str, Any] = {"variant": variant.name, "baseline": baseline.name, "cost_unit": cost_unit, "score_unit": score_unit, "noise": noise,
              "data": (variant, baseline)}
     bad = variant.first_bad() or baseline.first_bad()
@@ -147,8 +147,8 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     if not usable:
         rising = [curve.run for side in curves for curve in side if len(curve.level) == 1 and curve.last_log_cost > curve.log_cost[0]]
         detail = (f"both were measured from {edges[0]:.4g} to {edges[1]:.4g}" if low < high
-                  else f"run '{rising[0]}' ends worse than it began, which leaves no falling curve of it" if rising
-                  else "one ends, at its best, before the other begins")
+                  else f"run '{rising[0]}' ends worse than it began, so it has no decreasing curve" if rising
+                  else "the best score of one is worse than the first of the other")
         return Multiplier(Status.NO_COMMON_RANGE, detail, overall=nothing(Status.NO_COMMON_RANGE), targets=at,
                           score_range=edges if low < high else (math.nan, math.nan), **facts)
     whole = course(curves, np.linspace(high, low, LEVELS), window, sign, noise)
@@ -157,16 +157,16 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
 
 
 def _judged(overall: dict, targets: int, whole: Course | None) -> Estimate:
-    """A mean is REAL where it holds over the whole range, and rests on enough targets."""
+    """A mean is REAL if it holds over the whole range and is based on enough targets."""
     if whole is not None:
         overall = whole.judge(overall)
     if targets < MIN_TARGETS and overall["verdict"] == REAL:
-        overall |= {"verdict": INCONCLUSIVE, "reason": f"{targets} targets say little of a curve, {MIN_TARGETS} are needed"}
+        overall |= {"verdict": INCONCLUSIVE, "reason": f"{targets} targets are too few for a curve; {MIN_TARGETS} are needed"}
     return Estimate(**overall)
 
 
 def _default_levels(curves, low: float, high: float) -> np.ndarray:
-    """Five levels, evenly apart among those of the middle 70 % that both variants pass: with several models there may be gaps."""
+    """Five levels, evenly spaced within the middle 70 % of those that both variants pass; with several models there may be gaps."""
     margin = 0.15 * (high - low)
     if all(curve.model == curves[0][0].model for own in curves for curve in own):
         return np.linspace(low + margin, high - margin, DEFAULT_TARGETS)

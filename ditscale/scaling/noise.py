@@ -1,7 +1,7 @@
-"""Seed noise of scores, pooled over cells that have few seeds each. A cell is one model, variant and number of images.
+"""Seed noise of scores, pooled over cells with few seeds each. A cell is one model, variant and number of images.
 
-The spread of ln score is nearly the same in all cells, so that all of them together give the estimate that three seeds
-of one cannot. Cells that are checkpoints of the same runs share the luck of these runs: they add to the estimate, and not
+The spread of ln score is nearly the same in all cells, so together they give the estimate that three seeds
+of one cell cannot. Cells that are checkpoints of the same runs share these runs' errors: they add to the estimate, but not
 to its degrees of freedom.
 """
 
@@ -20,25 +20,25 @@ from ditscale.scaling.status import Status, as_points, first_bad
 
 @dataclass(frozen=True)
 class Noise:
-    """``sigma`` is the standard deviation of ln score among seeds: 0.015 is 1.5 %. NaN, with 0 ``freedom``, where nothing repeats.
+    """``sigma`` is the standard deviation of ln score among seeds: 0.015 is 1.5 %. NaN, with 0 ``freedom``, without repetitions.
 
-    ``luck_share`` is the part of the variance that all checkpoints of a run have in common; the rest comes and goes between
-    them. NaN where no two cells share runs. ``outliers`` names runs far from their siblings: they count, and ``without`` is the
-    noise without them, None where there are none.
+    ``luck_share`` is the share of the variance that all checkpoints of a run have in common; the rest varies between
+    them. NaN if no two cells share runs. ``outliers`` are runs far from their siblings; they are included, and ``without`` is the
+    noise without them, or None.
     """
 
     status: Status
     detail: str
     sigma: float
     freedom: int
-    cells: int                                                                 # that have two points or more
+    cells: int                                                                 # with two points or more
     luck_share: float = math.nan
     outliers: Outliers = Outliers()
     without: "Noise | None" = None
 
     @property
     def variation(self) -> float:
-        """The coefficient of variation of the score itself: of a log-normal one."""
+        """The coefficient of variation of the score, assuming a log-normal distribution."""
         return math.sqrt(math.expm1(self.sigma**2))
 
     @property
@@ -51,18 +51,18 @@ class Noise:
 
     @property
     def words(self) -> str:
-        """What all the runs give."""
+        """The result of all runs."""
         if not self.status.ok:
             return self.status.because(self.detail)
         return f"seed noise {self.variation:.1%} of the score, from {self.cells} cells with {self.freedom} degrees of freedom"
 
     @property
     def sentence(self) -> str:
-        """``words``; with outliers, these, and the noise without them."""
-        return self.outliers.told(self.words, self.without)
+        """``words``; if there are outliers, also their names and the noise without them."""
+        return self.outliers.add_to(self.words, self.without)
 
     def card(self) -> dict:
-        """Ready for JSON: absent numbers are None."""
+        """Ready for JSON: missing numbers are None."""
         bounds, known = self.interval, self.status.ok
         return {"status": self.status.name, "sentence": self.sentence, "sigma_of_ln_score": self.sigma if known else None,
                 "low": bounds.low if bounds else None, "high": bounds.high if bounds else None,
@@ -76,7 +76,7 @@ def pooled_noise(score, cells, runs=None) -> Noise:
 
     Args:
         score: positive, ``(n,)``. cells: the cell of each point, ``(n,)``.
-        runs: the run of each point, ``(n,)``; without it no two points are of one run.
+        runs: the run of each point, ``(n,)``; by default every point has its own run.
     """
     score, _, cells = as_points(score, score, cells)
     runs = (np.arange(len(score)) if runs is None else np.asarray(runs)).astype(str)
@@ -94,7 +94,7 @@ def pooled_noise(score, cells, runs=None) -> Noise:
     variance = float(off @ off / (counts - 1).sum())
     freedom, family = _freedom(cell, run)
     if not freedom:
-        return Noise(Status.ONE_SEED, "the points of each cell are of one run", math.nan, 0, 0)
+        return Noise(Status.ONE_SEED, "the points of each cell are from one run", math.nan, 0, 0)
     far = of_points(score, cells, runs, lambda i: f"in {cells[i]}")
     others = ~np.isin(runs, far.runs)
     without = pooled_noise(score[others], cells[others], runs[others]) if far.found else None
@@ -102,14 +102,14 @@ def pooled_noise(score, cells, runs=None) -> Noise:
 
 
 def _freedom(cell: np.ndarray, run: np.ndarray) -> tuple[int, np.ndarray]:
-    """Runs less families, and the family of each run: runs are of one family where they meet in a cell."""
+    """The number of runs minus the number of families, and the family of each run: runs that share a cell are one family."""
     runs, nodes = run.max() + 1, run.max() + cell.max() + 2
     families, label = connected_components(coo_matrix((np.ones(len(run)), (run, runs + cell)), (nodes, nodes)), directed=False)
     return int(runs - families), label[:runs]
 
 
 def _luck_share(off: np.ndarray, run: np.ndarray, family: np.ndarray, variance: float) -> float:
-    """The correlation of a run's deviations in two of its cells, over all pairs of cells: 1 where they are equal."""
+    """The correlation of a run's deviations in two of its cells, over all pairs of cells; 1 if they are equal."""
     points, size = np.bincount(run), np.bincount(family)[family]
     pairs = points * (points - 1) * (size - 1) / size                          # a family's deviations sum to zero
     if not pairs.sum() or not variance:

@@ -1,10 +1,10 @@
-"""Runs that score far from their siblings: reported with distance and rule, never dropped silently.
+"""Runs with scores far from their siblings': reported with distance and rule, never dropped silently.
 
-Siblings are runs that differ in seed alone, at equal x (a model, variant and number of images). The yardstick is one robust
+Siblings are runs that differ only in seed, at equal x (a model, variant and number of images). The unit is one robust
 standard deviation of ln score for all siblings together: the median of |difference| over all pairs of siblings, / 0.954, which
-is what it is of normal noise. A point is far where its ln score lies ``THRESHOLD`` of them from its siblings' median, itself
-counted, and the score itself by a factor of ``LEAST``. Of two siblings nobody can tell which is off: it takes three.
-A run is named once, at its farthest point. Where most pairs hold an outlier the rule is blind.
+its value for normal noise. A point is an outlier if its ln score is ``THRESHOLD`` of them from its siblings' median (itself
+included) and its score differs by a factor of ``LEAST``. With two siblings it is unclear which is off, so three are needed.
+A run is named once, at its farthest point. If most pairs include an outlier, the rule finds nothing.
 """
 
 import math
@@ -23,14 +23,14 @@ SIBLINGS = 3
 RULE = (f"{THRESHOLD:g} robust standard deviations of ln score or more, and a factor of {LEAST:g}, from the median of {SIBLINGS} siblings "
         "or more")
 OF_NORMAL = math.sqrt(2) * 0.6744897501960817     # the median of |a - b| for two standard normal draws
-FARTHEST = 100.0                                  # deviations beyond are told as "more than"
+FARTHEST = 100.0                                  # larger deviations are written as "more than"
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """``factor`` is its score over its siblings' median where it is farthest, ``deviation`` that in robust standard deviations.
+    """``factor`` is its score over its siblings' median at its farthest point, ``deviation`` the same in robust standard deviations.
 
-    ``times`` of its ``points`` are far. ``of`` is the variant, empty where it is not known.
+    ``times`` of its ``points`` are outliers. ``of`` is the variant, "" if unknown.
     """
 
     run: str
@@ -67,16 +67,16 @@ class Outliers:
         return tuple(one.run for one in self.found)
 
     def among(self, runs) -> "Outliers":
-        """Those that are of these runs."""
+        """The outliers among these runs."""
         return replace(self, found=tuple(one for one in self.found if one.run in set(runs)))
 
     def runs_of(self, name: str) -> tuple[str, ...]:
-        """Those of one variant: two variants may name their runs alike."""
+        """The outliers of one variant: two variants may use the same run names."""
         return tuple(one.run for one in self.found if one.of == name)
 
     @property
     def sentence(self) -> str:
-        """Each with its distance, and the rule; an empty string where there is none."""
+        """Each outlier with its distance, and the rule; "" if there are none."""
         if not self.found:
             return ""
         named = "; ".join(one.sentence for one in self.found)
@@ -86,12 +86,12 @@ class Outliers:
     def them(self) -> str:
         return "it" if len(self.found) == 1 else "them"
 
-    def told(self, words: str, without) -> str:
-        """What all runs give, in ``words``; with outliers, these too, and the ``sentence`` of the answer ``without`` them."""
+    def add_to(self, words: str, without) -> str:
+        """``words`` on the result of all runs; if there are outliers, also their names and the ``sentence`` of the result ``without`` them."""
         return words if without is None else f"{words}. {self.sentence}. Without {self.them}: {without.sentence}"
 
     def card(self) -> dict:
-        """Ready for JSON: absent numbers are None."""
+        """Ready for JSON: missing numbers are None."""
         return {"rule": RULE, "robust_sigma_of_ln_score": self.sigma if math.isfinite(self.sigma) else None,
                 "runs": [{"run": one.run, "of": one.of or None, "where": one.where, "score": one.score,
                           "siblings_median": one.median, "factor": one.factor, "robust_deviations": min(one.deviation, FARTHEST),
@@ -100,11 +100,11 @@ class Outliers:
 
 
 def of_points(score, cells, runs, where: Callable[[int], str]) -> Outliers:
-    """Outliers among points that are siblings where they are of one cell.
+    """Outliers among points; those in one cell are siblings.
 
     Args:
-        score: positive, ``(n,)``; cells, runs: of each point, ``(n,)``; several points of a run in one cell are no siblings.
-        where: the cell of a point, given by its number, in words.
+        score: positive, ``(n,)``; cells, runs: of each point, ``(n,)``; several points of a run in one cell are not siblings.
+        where: describes the cell of a point, given its index.
     """
     level, runs = np.log(np.asarray(score, float)), np.asarray(runs).astype(str)
     _, cell = np.unique(np.asarray(cells), return_inverse=True)
@@ -117,9 +117,9 @@ def of_points(score, cells, runs, where: Callable[[int], str]) -> Outliers:
 
 
 def of_runs(sides: Sequence[Runs]) -> Outliers:
-    """Outliers among the runs of each model and side, at each evaluation against what its siblings scored at as many images.
+    """Outliers among the runs of each model and variant: each evaluation is compared with its siblings' scores at as many images.
 
-    Between two evaluations a sibling's score is the straight line in logarithms, and nothing outside them. Without
+    Between two evaluations a sibling's score is interpolated linearly in logarithms; it is undefined outside them. Without
     ``Runs.images`` they are compared at equal cost.
     """
     rows = []
@@ -137,13 +137,13 @@ def of_runs(sides: Sequence[Runs]) -> Outliers:
 
 
 def of_law(columns: dict[str, np.ndarray], runs: np.ndarray, y: np.ndarray) -> Outliers:
-    """Outliers among the points of a law, siblings where all variables agree to nine digits; ``(n,)`` each."""
+    """Outliers among the points of a law; points with all variables equal to nine digits are siblings; ``(n,)`` each."""
     words = [", ".join(f"{name} = {column[i]:.4g}" for name, column in columns.items()) for i in range(len(y))]
     return of_points(y, distinct_points(columns), runs, lambda i: f"at {words[i]}")
 
 
 def law_without(fit) -> str:
-    """What a ``result.Fit`` says of its outliers: their names, and its coefficients with and without them, where they move most."""
+    """A sentence on the outliers of a ``result.Fit``: their names, the coefficients with and without them, and where the law changes most."""
     if not fit.outliers.found:
         return ""
     them, without = fit.outliers.them, fit.without
@@ -155,11 +155,11 @@ def law_without(fit) -> str:
     worst = int(np.argmax(np.abs(shift)))
     at = ", ".join(f"{name} = {column[worst]:.4g}" for name, column in fit.points.columns.items())
     state = "" if without.status.ok else f" ({without.status.sentence})"
-    return f"{fit.outliers.sentence}. With and without {them}{state}: {moved}; the law moves by {shift[worst]:+.1%} at {at}"
+    return f"{fit.outliers.sentence}. With and without {them}{state}: {moved}; the law changes by {shift[worst]:+.1%} at {at}"
 
 
 def _line(at: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A run's points in logarithms, by x; several at one x are their mean."""
+    """A run's points in logarithms, by x; several at one x are averaged."""
     x, where = np.unique(np.log(at), return_inverse=True)
     return x, np.bincount(where, np.log(score)) / np.bincount(where)
 
@@ -169,7 +169,7 @@ def _place(value: float, unit: str) -> str:
 
 
 def _among(rows: list[tuple[str, str, str, np.ndarray, int]]) -> Outliers:
-    """Of points given as (run, of, where, the levels of itself and then its siblings, how many runs these are)."""
+    """Outliers among points given as (run, of, where, its level followed by its siblings' levels, number of runs among these)."""
     pairs = np.concatenate([np.abs(values[1:] - values[0]) for *_, values, _ in rows] or [np.empty(0)])
     if not len(pairs):
         return Outliers()

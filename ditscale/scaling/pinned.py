@@ -1,8 +1,8 @@
-"""Forms with some coefficients known beforehand: ``fit(pin("power_law_floor", E=1.6), flops, loss)``.
+"""Forms with some coefficients fixed to known values: ``fit(pin("power_law_floor", E=1.6), flops, loss)``.
 
-A ladder of few runs does not determine all of a law: a floor and an exponent trade against each other. Coefficients known from
-elsewhere are pinned; the others are fitted as ever, and intervals, hold-outs and resampling see the free ones alone. The card's
-form says what was pinned. An interval does not hold the error of the pinned value: fit with other values to see what it does.
+A few runs do not determine all of a law: a floor and an exponent trade off against each other. Coefficients known from
+elsewhere are pinned; the others are fitted as usual, and intervals, hold-outs and resampling use only the free ones. The card's
+form says what was pinned. An interval does not include the error of the pinned value: fit with other values to see its effect.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ from ditscale.scaling.terms import SumOfPowers
 
 
 class _Pinned(Law):
-    """What a pinned form overrides. ``theta`` holds the free coefficients alone."""
+    """The overrides of a pinned form. ``theta`` has only the free coefficients."""
 
     PINNED: ClassVar[dict[str, float]] = {}
 
@@ -43,9 +43,9 @@ class _Pinned(Law):
 
 
 class PinnedModel:
-    """A ``SumOfPowers`` of which the solver sees the free coefficients: arrays ``(s, f)`` in place of ``(s, p)``.
+    """A ``SumOfPowers`` that shows the solver only the free coefficients: arrays ``(s, f)`` instead of ``(s, p)``.
 
-    Pinned are the floor and exponents; centring ln x moves neither, so their values are the same inside and outside.
+    Only the floor and exponents are pinned; centering ln x changes neither.
     """
 
     def __init__(self, whole: SumOfPowers, names: tuple[str, ...], pinned: dict[str, float]) -> None:
@@ -77,20 +77,20 @@ class PinnedModel:
 
 
 def pin(form: str | type[Law], **values: float) -> type[Law]:
-    """A form with these coefficients pinned, to be given to ``fitting.fit`` in the form's place.
+    """A form with these coefficients pinned, to pass to ``fitting.fit`` as the form.
 
     Args:
-        values: the floor ``E`` and exponents, as ``E=1.6, alpha=0.315``. Other amplitudes cannot be pinned: their value is tied to
-            the unit of x and, with it, to the exponent.
+        values: the floor ``E`` and exponents, for example ``E=1.6, alpha=0.315``. Other amplitudes cannot be pinned: their value depends on
+            the unit of x and therefore on the exponent.
 
     Raises:
-        UserError: no such coefficient, one that cannot be pinned, a value that is no number above zero, or nothing left to fit.
+        UserError: an unknown coefficient, one that cannot be pinned, a value that is not a number above zero, or nothing left to fit.
     """
     form = form_of(form)
     if not values:
         return form
     if not form.TERMS:
-        raise UserError(f"coefficients of the form {form.NAME} cannot be pinned: it is no sum of powers")
+        raise UserError(f"coefficients of the form {form.NAME} cannot be pinned: it is not a sum of powers")
     able = [name for name in form.names() if name == "E" or name not in form.amplitudes()]
     for name, value in values.items():
         if name not in able:
@@ -100,5 +100,5 @@ def pin(form: str | type[Law], **values: float) -> type[Law]:
         if not (isinstance(value, (int, float)) and 0 < value < np.inf):
             raise UserError(f"pinned {name} is {value!r}; give a number above 0")
     pinned = {name: float(value) for name, value in values.items()}
-    said = ", ".join(f"{name} = {value:g}" for name, value in pinned.items())
-    return type(f"Pinned{form.__name__}", (_Pinned, form), {"PINNED": pinned, "FORM": f"{form.FORM} with {said} pinned"})
+    fixed = ", ".join(f"{name} = {value:g}" for name, value in pinned.items())
+    return type(f"Pinned{form.__name__}", (_Pinned, form), {"PINNED": pinned, "FORM": f"{form.FORM} with {fixed} pinned"})

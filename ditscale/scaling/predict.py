@@ -1,7 +1,7 @@
-"""A larger run's loss and score, from smaller ones, in two steps: the loss by a law (``forecast``), the score by the loss (``link``).
+"""Predicts a larger run's loss and score from smaller runs in two steps: the loss by a law (``forecast``), the score from the loss (``link``).
 
-Two steps because the loss has 10 to 100 times less noise than a score of samples, and one law for all metrics. Where sizes do not lie
-on one line of score against loss, or there is no loss, the score is forecast by a law of its own, and the prediction says so.
+Two steps because the loss has 10 to 100 times less noise than a score of samples, and one law for all metrics. If sizes do not lie
+on one line of score against loss, or there is no loss, the score is forecast by its own law, and the prediction says so.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BY_LOSS, DIRECT = "by loss", "by its own law"
 
 @dataclass(frozen=True, eq=False)
 class ScorePrediction:
-    """``how`` is BY_LOSS, with ``link``, or DIRECT, with ``law`` and, where the loss was tried, ``why_not`` the loss."""
+    """``how`` is BY_LOSS, with ``link``, or DIRECT, with ``law`` and, if the loss was tried, the reason against it in ``why_not``."""
 
     value: float
     interval: Interval
@@ -29,7 +29,7 @@ class ScorePrediction:
 
     @property
     def hold_out(self) -> float | None:
-        """predicted / observed - 1 of the largest rung from the others; None where too few stay."""
+        """predicted / observed - 1 of the largest rung from the others; None if too few remain."""
         if self.how == BY_LOSS:
             return self.link.hold_out
         return self.law.last_rung.error if self.law.last_rung else None
@@ -44,7 +44,7 @@ def predict_score(scores: Rungs, size: float, data: float, losses: Rungs | None 
     """The score of a run of ``size`` after ``data``.
 
     Args:
-        scores: of the smaller runs; losses: theirs too, paired by run and data; loss: the target's own, forecast from ``losses``.
+        scores, losses: of the smaller runs, paired by run and data; loss: the target's loss, forecast from ``losses``.
         score_floor: pins S_inf of the line, or E of the direct law.
 
     Raises:
@@ -67,7 +67,7 @@ def predict_score(scores: Rungs, size: float, data: float, losses: Rungs | None 
 
 
 def _paired(losses: Rungs, scores: Rungs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Loss, score, run and size of each checkpoint that has both."""
+    """Loss, score, run and size of each checkpoint with both loss and score."""
     known = {(run, float(data)): loss for run, data, loss in zip(losses.runs, losses.data, losses.score)}
     both = [i for i, key in enumerate(zip(scores.runs, map(float, scores.data))) if key in known]
     if not both:

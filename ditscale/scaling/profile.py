@@ -1,17 +1,17 @@
-"""Profile intervals: a coefficient, or the law at some x, is moved and the rest refitted until the misfit is too large.
+"""Profile intervals: a coefficient, or the law at some x, is moved and the rest refitted until the misfit exceeds a limit.
 
 The profile-likelihood interval in its F form (Bates and Watts 1988, ch. 6): with S the sum of squared residuals of n points,
 p coefficients and t the quantile of Student's distribution, a value belongs to the interval while
 
     S(value) - S(best) <= t^2 * S(best) / (n - p).
 
-Unlike percentiles of a bootstrap it knows that three coefficients took three degrees of freedom, it needs no symmetry, and
-an end may be open: a floor down to 0, an exponent up to infinity, where the data do not say. Where runs have several points
-the noise is that of runs: the degrees of freedom are counted in runs, and the right side grows by the ratio of the
+Unlike bootstrap percentiles, it accounts for the degrees of freedom used by the coefficients, needs no symmetry, and
+can have an open end (a floor down to 0, an exponent up to infinity) if the data do not bound it. If runs have several points,
+the noise is that of runs: the degrees of freedom are counted in runs, and the right side is multiplied by the ratio of the
 cluster-robust variance (CR3) to the naive one.
 
-Beyond the data a law also has to stay the law. Where runs have several points, the interval there holds besides whatever bend
-their residual curves allow (``along_runs.Bend``); where the seeds or the runs' own ends speak against the law, there is none.
+Beyond the data the law itself may change. If runs have several points, the interval there also includes any bend that
+their residual curves allow (``along_runs.Bend``); if the seeds or the runs' ends contradict the law, there is no interval.
 """
 
 import math
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 LADDER = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5, 6.0, 8.0, 12.0, 20.0, 40.0])      # standard errors
 FLOOR_LADDER = np.concatenate([[1e-9], np.linspace(0.01, 0.9, 24), 1.0 - np.geomspace(0.08, 1e-3, 12), [1.02, 1.05]])
-STIFFNESS = 100.0         # of the pull, against the profile's own curvature
+STIFFNESS = 100.0         # of the pull, relative to the profile's curvature
 REFINED = 5
-FEW_FREEDOM = 3           # below, the misfit may be next to nothing by chance: of three points, within a tenth of its size in 8 %
+FEW_FREEDOM = 3           # below this, the misfit may be almost zero by chance: with three points, under a tenth of its size in 8 % of cases
 EFFORT: dict[str, Any] = {"iterations": 100, "tolerance": 1e-6}
 
 
 @dataclass(frozen=True)
 class ProfileIntervals:
-    """95 % intervals of each coefficient by name, and the band; both absent where ``status`` is not CONVERGED.
+    """95 % intervals of each coefficient by name, and the band; both absent if ``status`` is not CONVERGED.
 
-    An end that the data leave open is 0, or infinite. ``inflation`` is the factor by which runs with several points
-    widened the squared half-width, at most over the coefficients; 1 where every run is one point. ``no_extension`` says why
-    the band is NaN beyond the data; ``bend`` is what widened it there.
+    An end that the data do not bound is 0 or infinite. ``inflation`` is the factor by which runs with several points
+    widen the squared half-width, the maximum over the coefficients; 1 if every run is one point. ``no_extension`` says why
+    the band is NaN beyond the data; ``bend`` is the bend that widened it there.
     """
 
     status: Status
@@ -64,12 +64,12 @@ class ProfileIntervals:
 
     @property
     def basis(self) -> str:
-        """What the width rests on, in words."""
-        few = ", so few that a narrow interval is as well luck" if self.freedom < FEW_FREEDOM else ""
+        """The basis of the width, in words."""
+        few = ", so few that a narrow interval may be chance" if self.freedom < FEW_FREEDOM else ""
         return f"{self.n_runs} runs, {self.freedom} degree{'s' * (self.freedom != 1)} of freedom{few}"
 
     def card(self) -> dict:
-        """What was done, ready for JSON."""
+        """A description of the method, ready for JSON."""
         return {"status": self.status.name, "sentence": self.sentence, "level": LEVEL, "method": "profile likelihood, F form",
                 "unit_of_noise": "runs", "n_runs": self.n_runs, "freedom": self.freedom, "inflation_by_runs": self.inflation,
                 "bend_beyond_the_data": self.bend.card() if self.bend else None, "no_extension": self.no_extension or None}
@@ -79,10 +79,10 @@ def profile_intervals(fit: "Fit", at=None) -> ProfileIntervals:
     """Intervals of a least-squares fit.
 
     Args:
-        at: x of the band, as x was given to ``fit``; none without it.
+        at: x of the band, in the format of ``fit``'s x; default no band.
 
     Raises:
-        UserError: the fit is not of least squares, whose F the method rests on.
+        UserError: the fit is not least squares, which the F form requires.
     """
     freedom = fit.n_runs - (len(fit.law.names()) if fit.law else 0)
     if fit.law is None or fit.status is Status.NO_OPTIMUM:
@@ -120,7 +120,7 @@ class _Profile:
 
     def of_coefficient(self, i: int, name: str) -> Interval:
         direction = np.linalg.solve(self.model.shift, np.eye(self.best.shape[1]))[i]
-        offset = self.fit.search.theta[i] - direction @ self.best[0]      # a knee's place shifts with the centre
+        offset = self.fit.search.theta[i] - direction @ self.best[0]      # the position of a knee shifts with the center
         amplitude = name in self.fit.law.amplitudes()
         ladder = np.log(FLOOR_LADDER * self.points.y.min()) - offset if name == "E" else None
         low, high = (float(end + offset) for end in self._ends(_Linear(self, direction), direction, ladder))
@@ -147,7 +147,7 @@ class _Profile:
         return Runs(self.points.columns, self.points.groups, self.residuals, self.jacobian).bend(self.points.columns, time, scale, LEVEL)
 
     def _beyond(self, ends: np.ndarray, gradients: np.ndarray, at: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The band's ends ``(k,)``, beyond the data widened by the bend, or NaN; ``ends`` ``(k, 2)`` of ln y."""
+        """The band's ends ``(k,)``, beyond the data widened by the bend, or NaN; ``ends`` ``(k, 2)`` are of ln y."""
         low, high = ends.T
         outside = {name: (c < self.fit.x_ranges[name][0] * (1 - 1e-9)) | (c > self.fit.x_ranges[name][1] * (1 + 1e-9))
                    for name, c in at.items()}
@@ -160,13 +160,13 @@ class _Profile:
         return low, high
 
     def _ends(self, quantity, gradient: np.ndarray, ladder: np.ndarray | None) -> tuple[float, float]:
-        """Where the misfit crosses the limit below and above the best value; infinite where it never does."""
+        """Where the misfit crosses the limit below and above the best value; infinite if it never does."""
         error = math.sqrt(max(gradient @ self.inverse @ gradient * self.variance, 1e-24))
         limit = self.t2 * self.variance * self._inflation(gradient, error)
         if ladder is None:
             ladder = quantity.best + error * np.concatenate([-LADDER, LADDER])
         else:
-            error = min(max(error, 0.01), 1.0)                            # of ln E, which may be flat or next to it
+            error = min(max(error, 0.01), 1.0)                            # of ln E, which may be flat or almost flat
         at, misfit = quantity.pulled(ladder, error)
         sides = []
         for sign in (-1, 1):
@@ -175,7 +175,7 @@ class _Profile:
         return sides[0], sides[1]
 
     def _crossing(self, quantity, at: np.ndarray, misfit: np.ndarray, limit: float, error: float, never: float) -> float:
-        """The value nearest to the best at which the misfit exceeds the limit, sought once more between its neighbours."""
+        """The value nearest to the best at which the misfit exceeds the limit, refined between its neighbors."""
         at, misfit = np.append(at, quantity.best), np.append(misfit, 0.0)
         for again in (True, False):
             order = np.argsort(np.abs(at - quantity.best))
@@ -187,12 +187,12 @@ class _Profile:
             if again:
                 reached, squares = quantity.pulled(np.linspace(at[lower], at[upper], REFINED + 2)[1:-1], error)
                 at, misfit = np.append(at, reached), np.append(misfit, squares - self.least)
-        roots = np.sqrt(np.maximum(misfit[[lower, upper]], 0.0))          # the root of the excess is nearly straight
+        roots = np.sqrt(np.maximum(misfit[[lower, upper]], 0.0))          # the root of the excess is nearly linear
         part = (math.sqrt(limit) - roots[0]) / max(roots[1] - roots[0], 1e-300)
         return float(at[lower] + np.clip(part, 0.0, 1.0) * (at[upper] - at[lower]))
 
     def shifted(self, aims: np.ndarray, best: float, gradient: np.ndarray) -> np.ndarray:
-        """Starts that would be right were the law linear, ``(s, p)``, no farther than a few units."""
+        """Starts that would be exact if the law were linear, ``(s, p)``, within a few units."""
         along = self.inverse @ gradient / max(gradient @ self.inverse @ gradient, 1e-300)
         return self.best + np.clip((aims - best)[:, None] * along, -3.0, 3.0)
 
@@ -204,7 +204,7 @@ class _Profile:
         return ratio
 
     def _robust(self) -> np.ndarray | None:
-        """The CR3 covariance of theta, clusters being runs; None where every run is one point."""
+        """The CR3 covariance of theta, with runs as clusters; None if every run is one point."""
         runs, of_point = np.unique(self.points.groups, return_inverse=True)
         if len(runs) == len(of_point):
             return None
@@ -218,13 +218,13 @@ class _Profile:
 
 
 class _Linear:
-    """A linear function of theta: a coefficient. A soft pull suffices: where it rests is a point of the profile exactly."""
+    """A linear function of theta, such as a coefficient. A soft pull is enough: its resting point is exactly on the profile."""
 
     def __init__(self, profile: _Profile, direction: np.ndarray) -> None:
         self.profile, self.direction, self.best = profile, direction, float(direction @ profile.best[0])
 
     def pulled(self, aims: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
-        """The values where the pulls come to rest and the sums of squares there."""
+        """The resting points of the pulls and the sums of squares there."""
         p = self.profile
         pull = Pull(self.direction, aims, STIFFNESS * p.variance / error**2)
         done = minimise(p.model, p.points.y, p.shifted(aims, self.best, self.direction), p.loss, weights=p.points.weights,
@@ -233,7 +233,7 @@ class _Linear:
 
 
 class _Prediction:
-    """ln of the law at one x: pulled by a further point there, whose part is taken out of the misfit again."""
+    """ln of the law at one x, pulled by an extra point there; its share is subtracted from the misfit again."""
 
     def __init__(self, profile: _Profile, where: dict[str, np.ndarray], best: float, gradient: np.ndarray) -> None:
         self.profile, self.best, self.gradient = profile, best, gradient
@@ -243,7 +243,7 @@ class _Prediction:
     def pulled(self, aims: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
         p = self.profile
         y = np.column_stack([np.broadcast_to(p.points.y, (len(aims), len(p.points.y))), np.exp(aims)])
-        scale = 1.0 if p.loss.in_log else math.exp(-2.0 * self.best)      # the further residual is of y then
+        scale = 1.0 if p.loss.in_log else math.exp(-2.0 * self.best)      # the extra residual is then of y
         weights = np.append(p.points.weights, STIFFNESS * p.variance / error**2 * scale)
         done = minimise(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, **EFFORT)
         log_y = self.model.evaluate(done.theta)[0]

@@ -18,7 +18,7 @@ REACHED, NOT_REACHED, BEFORE = "reached", "not reached", "before its first evalu
 
 @dataclass(frozen=True)
 class RunTime:
-    """One run. ``cost`` is where it reached the target; where it did not, all it has cost; where it began past it, the most it can be."""
+    """One run. ``cost`` is that at the target; if the run did not reach it, its total cost; if it began past it, an upper limit."""
 
     run: str
     state: str
@@ -27,11 +27,11 @@ class RunTime:
 
 @dataclass(frozen=True)
 class TimeToQuality:
-    """``cost`` is the geometric mean over runs, NaN where one of them is censored; ``interval`` its 95 %, for three runs or more.
+    """``cost`` is the geometric mean over runs, NaN if one of them is censored; ``interval`` is its 95 % interval, for three runs or more.
 
-    ``at_least`` counts runs that did not reach the target at all that they have cost: the mean is above it. NaN where a run
-    began past the target. ``outliers`` names runs far from their siblings: they count, and ``without`` is the answer without them, None
-    where there are none.
+    ``at_least`` uses the total cost of runs that did not reach the target: the mean is above it. NaN if a run
+    began past the target. ``outliers`` are runs far from their siblings; they are included, and ``without`` is the result without them,
+    or None.
     """
 
     status: Status
@@ -47,12 +47,12 @@ class TimeToQuality:
 
     @property
     def sentence(self) -> str:
-        """The answer; with outliers, these, and the answer without them."""
-        return self.outliers.told(self.words, self.without)
+        """The result; if there are outliers, also their names and the result without them."""
+        return self.outliers.add_to(self.words, self.without)
 
     @property
     def words(self) -> str:
-        """What all the runs give."""
+        """The result of all runs."""
         if self.status is Status.NOT_REACHED and math.isfinite(self.at_least):
             return f"a score of {self.target:.4g} takes more than {self.at_least:.3g} {self.cost_unit}: {self.detail}"
         if not self.status.ok:
@@ -61,16 +61,16 @@ class TimeToQuality:
         return f"a score of {self.target:.4g} takes {self.cost:.3g} {self.cost_unit}{between}"
 
     def card(self) -> dict:
-        """Ready for JSON: absent numbers are None."""
+        """Ready for JSON: missing numbers are None."""
         return quality_card(self)
 
 
 def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> TimeToQuality:
-    """The cost at which runs of one model and variant reach a score, on each run's monotone curve, never extrapolated.
+    """The cost at which runs of one model and variant reach a score, from each run's monotone curve, never extrapolated.
 
-    Where ``runs`` holds several models, their runs are taken for seeds of one: choose one model first.
+    If ``runs`` has several models, their runs are treated as seeds of one: choose one model first.
     """
-    assert target > 0, "a target is a score above 0"
+    assert target > 0, "the target must be a score above 0"
     bad = runs.first_bad() or ("" if len(runs.cost) else "no run")
     if bad:
         return TimeToQuality(Status.BAD_DATA, bad, target, cost_unit)
@@ -83,9 +83,9 @@ def time_to_quality(runs: Runs, target: float, *, cost_unit: str = "cost") -> Ti
     at_least = math.nan if early else math.exp(logs.mean())
     facts: dict[str, Any] = {"target": target, "cost_unit": cost_unit, "runs": found, "at_least": at_least, "outliers": far, "without": without}
     if late:
-        return TimeToQuality(Status.NOT_REACHED, f"{len(late)} of {len(found)} runs did not reach it, run '{late[0]}' among them", **facts)
+        return TimeToQuality(Status.NOT_REACHED, f"{len(late)} of {len(found)} runs did not reach it, including run '{late[0]}'", **facts)
     if early:
-        detail = f"{len(early)} of {len(found)} runs were past it at their first evaluation, run '{early[0]}' among them"
+        detail = f"{len(early)} of {len(found)} runs were past it at their first evaluation, including run '{early[0]}'"
         return TimeToQuality(Status.NO_COMMON_RANGE, detail, **facts)
     if len(found) < MIN_SEEDS:
         seeds = "one seed" if len(found) == 1 else f"{len(found)} seeds"

@@ -1,7 +1,7 @@
-"""The cost of two variants to reach a target: for each the cheapest model, and ln C of each of its runs.
+"""The cost of two variants to reach a target: the cheapest model of each, and ln C of each of its runs.
 
-A model counts where all of its runs, of both variants, pass the target between two checkpoints. Would one variant's be enough, a
-size that the other variant left behind before its first checkpoint would make the two frontiers uneven.
+A model counts if all of its runs, in both variants, pass the target between two checkpoints. If one variant's runs were enough, a
+size with which the other variant passed it before its first checkpoint would make the comparison unfair.
 """
 
 import math
@@ -15,10 +15,10 @@ from ditscale.scaling.status import Status
 
 @dataclass(frozen=True, eq=False)
 class Reached:
-    """``log_costs`` is a value a run, ``(runs,)``; ``log_cost`` is their mean.
+    """``log_costs`` has one value per run, ``(runs,)``; ``log_cost`` is their mean.
 
     ``slope`` is d level / d ln C around the target, below 0. ``sigma_of_level`` is the spread of ln score among the runs at one cost,
-    NaN for one run.
+    NaN with one run.
     """
 
     status: Status
@@ -34,20 +34,20 @@ class Reached:
 
 
 def span(curves: list[Curve]) -> tuple[float, float]:
-    """Lowest and highest level at which some model has all its runs."""
+    """Lowest and highest level at which all runs of some model can be compared."""
     by_model = _by_model(curves).values()
     covered = [_covered(own) for own in by_model if _covered(own)[0] < _covered(own)[1]]
     return (min(low for low, _ in covered), max(high for _, high in covered)) if covered else (math.inf, -math.inf)
 
 
 def reach(pair: tuple[list[Curve], list[Curve]], level: float, window: float) -> tuple[Reached, Reached]:
-    """Where each of two variants reaches a level, each by its cheapest model of those that both pass it with.
+    """The cost at which each of two variants reaches a level, with its cheapest model among those with which both pass it.
 
-    Nothing is said where a run was past the level at its first checkpoint and that checkpoint cost less than the cheapest: the
-    true least cost is then one that was not measured.
+    There is no result if a run was past the level at its first checkpoint and that checkpoint cost less than the cheapest: the
+    true lowest cost was then not measured.
 
     Args:
-        window: the slope is taken from this far above the level to as far below it.
+        window: the slope is taken between this distance above the level and the same distance below it.
     """
     costs = [_costs_at(curves, level) for curves in pair]
     missed = [Reached(Status.NO_COMMON_RANGE, _missed(curves, level)) if not found else None for curves, found in zip(pair, costs)]
@@ -60,7 +60,7 @@ def reach(pair: tuple[list[Curve], list[Curve]], level: float, window: float) ->
 
 
 def _costs_at(curves: list[Curve], level: float) -> dict[str, np.ndarray]:
-    """ln C of each run, for the models whose runs all pass the level."""
+    """ln C of each run, for the models with all runs passing the level."""
     costs = {model: np.array([curve.log_cost_at(level) for curve in own]) for model, own in _by_model(curves).items()}
     return {model: at for model, at in costs.items() if np.isfinite(at).all()}
 
@@ -90,12 +90,12 @@ def _missed(curves: list[Curve], level: float) -> str:
     short = [curve for curve in curves if curve.end > level]
     early = [curve for curve in curves if curve.start < level]
     if short:
-        return f"{len(short)} of {len(curves)} runs did not reach it, run '{short[0].run}' among them"
-    return f"{len(early)} of {len(curves)} runs were past it at their first checkpoint, run '{early[0].run}' among them"
+        return f"{len(short)} of {len(curves)} runs did not reach it, including run '{short[0].run}'"
+    return f"{len(early)} of {len(curves)} runs were past it at their first checkpoint, including run '{early[0].run}'"
 
 
 def _slope(curves: list[Curve], level: float, window: float) -> float:
-    """A chord of the mean curve: the derivative of one run at one point would be the wobble of a checkpoint."""
+    """A chord of the mean curve, as the derivative of one run at one point would be dominated by a checkpoint's noise."""
     end, start = _covered(curves)
     low, high = max(level - window, end), min(level + window, start)
     if low >= high:

@@ -19,7 +19,7 @@ from ditscale.scaling.status import FARTHEST, Status
 
 @dataclass(frozen=True)
 class Points:
-    """Points of a form: columns by variable, y, the run of each, weights; ``(n,)`` each, and the model the solver needs."""
+    """Points of a form: columns by variable, y, the run of each, weights; ``(n,)`` each; and the model for the solver."""
 
     form: type[Law]
     columns: dict[str, np.ndarray]
@@ -42,10 +42,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Search:
-    """How the optimum was found. ``theta`` ``(p,)`` is uncentred; ``objective`` is the sum over the points.
+    """How the optimum was found. ``theta`` ``(p,)`` is uncentered; ``objective`` is the sum over the points.
 
-    ``agreeing`` starts ended within 1e-3 (relative) of the best objective. ``moved`` is False where the best start is the
-    answer: a solver that returns its start has found nothing.
+    ``agreeing`` starts ended within 1e-3 (relative) of the best objective. ``moved`` is False if the solver returned its best
+    start, that is, found nothing.
     """
 
     theta: np.ndarray
@@ -60,13 +60,13 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One law through one set of points, or the reason why there is none.
+    """One law fitted to one set of points, or the reason why there is none.
 
     ``residual_spread`` is the standard deviation of the residuals of ln y (n - p degrees of freedom): 0.05 is about 5 %,
-    0.7 a factor of 2. ``r2`` is of ln y too. ``x_ranges`` is the span of the data: the law says nothing beyond it.
-    ``correlations`` ``(p, p)`` are those of ``Law.theta``, in which amplitudes are logarithms. ``points`` are those given.
-    ``outliers`` names runs far from their siblings: they are in the law, and ``without`` is the fit without them, None where there are
-    none.
+    0.7 a factor of 2. ``r2`` is also of ln y. ``x_ranges`` is the range of the data: the law does not hold beyond it.
+    ``correlations`` ``(p, p)`` are those of ``Law.theta``, in which amplitudes are logarithms. ``points`` are the fitted ones.
+    ``outliers`` are runs far from their siblings; they are included, and ``without`` is the fit without them,
+    or None.
     """
 
     form: str
@@ -96,27 +96,27 @@ class Fit:
 
     @property
     def words(self) -> str:
-        """The status, with what in the data caused it."""
+        """The status with its cause in the data."""
         return self.status.because(self.detail)
 
     @property
     def sentence(self) -> str:
-        """``words``; with outliers, these, and the coefficients without them."""
+        """``words``; if there are outliers, also their names and the coefficients without them."""
         return self.words + (f". {self.outlier_sentence}" if self.outliers.found else "")
 
     @property
     def outlier_sentence(self) -> str:
-        """The outliers, and the coefficients with and without them; an empty string where there are none."""
+        """The outliers, and the coefficients with and without them; "" if there are none."""
         return law_without(self)
 
     @property
     def drawable(self) -> bool:
-        """Whether a curve may be drawn: there is a law, and the points do not speak against it."""
+        """Whether a curve may be drawn: there is a law, and the points do not contradict it."""
         return self.law is not None and self.status.drawable
 
     @property
     def no_extension(self) -> str:
-        """Why the law may not be asked beyond the data; empty where it may."""
+        """Why the law must not be evaluated beyond the data; "" if it may."""
         if self.lack_of_fit is not None and self.lack_of_fit.significant:
             return Status.LACK_OF_FIT.because(f"p = {self.lack_of_fit.p:.1g}")
         if self.hold_out_in_time is not None and self.hold_out_in_time.failed:
@@ -125,12 +125,12 @@ class Fit:
 
     @property
     def x_range(self) -> tuple[float, float]:
-        """Of the first variable."""
+        """The range of the first variable."""
         return next(iter(self.x_ranges.values())) if self.x_ranges else (math.nan, math.nan)
 
     @property
     def objective(self) -> float:
-        """The optimum's objective, summed over the points or their mean, as asked for."""
+        """The optimum's objective: the sum over the points or the mean, as chosen."""
         if self.search is None:
             return math.nan
         return self.search.objective / (self.n_points if self.objective_kind == "mean" else 1)
@@ -139,8 +139,8 @@ class Fit:
         """The law at each x.
 
         Raises:
-            UserError: ``extrapolate`` is False and x lies more than 4 times outside the data, or outside them at all where
-                ``no_extension`` says why not; or there is no law.
+            UserError: ``extrapolate`` is False and x is more than 4 times outside the data, or outside them at all if
+                ``no_extension`` is set; or there is no law.
         """
         if self.law is None:
             raise UserError(f"there is no law to evaluate: {self.words}")
@@ -156,19 +156,19 @@ class Fit:
         return self.law.evaluate(x)
 
     def intervals(self, at=None):
-        """95 % intervals of the coefficients and, at each x of ``at``, of the law: ``profile.profile_intervals``."""
+        """95 % intervals of the coefficients and, at each x of ``at``, of the law; see ``profile.profile_intervals``."""
         return profile_intervals(self, at)
 
     def plot(self, ax, to: float | None = None, extrapolate: bool = False, intervals=None) -> None:
-        """Points and curve on matplotlib axes; ``fit_drawing.draw_fit`` says how."""
+        """Draws points and curve on matplotlib axes; see ``fit_drawing.draw_fit``."""
         draw_fit(self, ax, to, extrapolate, intervals)
 
     def card(self, intervals=None, context: dict | None = None) -> dict:
-        """Everything needed to quote or doubt the fit, ready for JSON: absent numbers are None, never NaN.
+        """Everything needed to quote or check the fit, ready for JSON: missing numbers are None, never NaN.
 
         Args:
-            intervals: of ``Fit.intervals`` or ``bootstrap.bootstrap_runs`` for the same points.
-            context: how the points were chosen and counted, in words; kept as it is.
+            intervals: from ``Fit.intervals`` or ``bootstrap.bootstrap_runs`` for the same points.
+            context: how the points were chosen and counted, in words; stored unchanged.
         """
         bounds = intervals.coefficients if intervals else {}
         coefficients = {

@@ -1,9 +1,9 @@
-"""A run's loss between its checkpoints, and slices through the curves of many runs: at equal compute, data, or data per size.
+"""Interpolates a run's loss between its checkpoints, and slices the curves of many runs at equal compute, data, or data per size.
 
-A run at a constant learning rate, scored by averaged weights, is a result at each of its lengths: the loss of its curve at D is that of
-a run of D images. So a few long runs serve for an isoFLOP study of any budget (Abra, arXiv 2608.17286): PCHIP of the loss over ln D
-keeps the order of the points and invents no dips between them. ``leave_one_out`` says what reading between checkpoints costs: each
-inner point is predicted from the others. Drop a run's warm-up first (``after``). Nothing is read outside what was measured.
+A run with a constant learning rate, scored with averaged weights, gives a result at each length: the loss of its curve at D is that of
+a run of D images. So a few long runs are enough for an isoFLOP study at any budget (Abra, arXiv 2608.17286): PCHIP of the loss over ln D
+keeps the order of the points and adds no dips between them. ``leave_one_out`` measures the interpolation error: each
+inner point is predicted from the others. Drop a run's warm-up first (``after``). Nothing is extrapolated.
 """
 
 import math
@@ -16,12 +16,12 @@ from scipy.interpolate import PchipInterpolator
 from ditscale.errors import UserError
 from ditscale.scaling import inputs
 
-LEAST = 3                  # points of a curve: with two there is none to leave out
+LEAST = 3                  # points of a curve: with two, none can be left out
 
 
 @dataclass(frozen=True, eq=False)
 class RunCurve:
-    """One run's score over its data. ``data`` rises strictly, ``(k,)``; several scores at one amount count as their mean."""
+    """One run's score over its data. ``data`` increases strictly, ``(k,)``; several scores at one amount are averaged."""
 
     run: str
     size: float
@@ -29,7 +29,7 @@ class RunCurve:
     score: np.ndarray
 
     def at(self, data) -> np.ndarray:
-        """The score at amounts of data; NaN outside what was measured. The shape of ``data``."""
+        """The score at amounts of data; NaN outside the measured range. The shape of ``data``."""
         data = np.asarray(data, np.float64)
         span = (data >= self.data[0] * (1 - 1e-9)) & (data <= self.data[-1] * (1 + 1e-9))
         within = np.clip(data, self.data[0], self.data[-1])
@@ -37,7 +37,7 @@ class RunCurve:
 
     @property
     def leave_one_out(self) -> float:
-        """The root mean square relative error of each inner point as the others' curve has it; NaN of two points."""
+        """The root mean square relative error of inner points predicted by the curve of the others; NaN with two points."""
         errors = [RunCurve(self.run, self.size, np.delete(self.data, i), np.delete(self.score, i)).at(self.data[i]) / self.score[i] - 1
                   for i in range(1, len(self.data) - 1)]
         return float(np.sqrt(np.mean(np.square(errors)))) if errors else math.nan
@@ -45,7 +45,7 @@ class RunCurve:
 
 @dataclass(frozen=True)
 class Missed:
-    """A run that a slice could not read, and why."""
+    """A run that is not in a slice, and why."""
 
     run: str
     level: float
@@ -54,7 +54,7 @@ class Missed:
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Points read on curves, ``(n,)`` each: ``level`` is the budget, amount or ratio of each. ``error`` is the curves' ``leave_one_out``,
+    """Points read from curves, ``(n,)`` each: ``level`` is the budget, amount or ratio of each. ``error`` is the curves' ``leave_one_out``,
     root mean square over runs."""
 
     size: np.ndarray
@@ -67,14 +67,14 @@ class Slices:
 
 
 def run_curves(size, data, score, runs, *, after: float = 0.0) -> list[RunCurve]:
-    """The curve of each run with three points or more, in the order of the runs' names.
+    """The curve of each run with three points or more, sorted by the runs' names.
 
     Args:
         size, data, score, runs: of each evaluation, ``(n,)``: positive numbers, and the run's name.
-        after: leave out what a run was up to this amount of data: its warm-up.
+        after: leave out evaluations up to this amount of data (a run's warm-up).
 
     Raises:
-        UserError: arrays of different lengths, a value that is not positive, or a run of two sizes.
+        UserError: arrays of different lengths, a value that is not positive, or a run with two sizes.
     """
     inputs.require_one_table(size=size, data=data, score=score, runs=runs)
     size, data, score = (np.atleast_1d(inputs.numbers(name, v)) for name, v in (("size", size), ("data", data), ("score", score)))
@@ -95,10 +95,10 @@ def run_curves(size, data, score, runs, *, after: float = 0.0) -> list[RunCurve]
 
 
 def isoflop_slices(curves: list[RunCurve], budgets, *, k: float) -> Slices:
-    """Points of equal compute ``C = k N D`` from runs that were not cut at the budgets, for ``approaches.approach2(..., budget=slices.level)``.
+    """Points of equal compute ``C = k N D`` from runs that did not end at the budgets, for ``approaches.approach2(..., budget=slices.level)``.
 
     Args:
-        budgets: FLOPs; k: of k N D, 3 where N is forward FLOPs per image and D images.
+        budgets: FLOPs; k: of k N D, 3 if N is forward FLOPs per image and D images.
     """
     return read(curves, budgets, lambda size, budget: budget / (k * size))
 
@@ -109,12 +109,12 @@ def equal_data_slices(curves: list[RunCurve], amounts) -> Slices:
 
 
 def equal_ratio_slices(curves: list[RunCurve], ratios) -> Slices:
-    """Points of equal D / N, as equal tokens per parameter are."""
+    """Points of equal D / N, such as equal tokens per parameter."""
     return read(curves, ratios, lambda size, ratio: ratio * size)
 
 
 def read(curves: list[RunCurve], levels, data_at: Callable[[float, float], float]) -> Slices:
-    """What each curve has at ``data_at(size, level)``; runs that begin after or end before it are in ``missed``."""
+    """Each curve's score at ``data_at(size, level)``; runs that begin after or end before it are in ``missed``."""
     points, missed = [], []
     for level in np.atleast_1d(np.asarray(levels, np.float64)):
         for curve in curves:

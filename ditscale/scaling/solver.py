@@ -1,9 +1,9 @@
 """Batched Levenberg-Marquardt with iteratively reweighted least squares: many starts, or many resamples, in one array.
 
-Minimises ``sum_i weight_i * rho(r_i)`` over theta, with r the residual of ln y or of y and rho the square (r^2 / 2) or
-Huber's function. Each start has its own damping, and leaves the batch when it has converged. Nothing here depends on the
-scale of the objective, so its sum and its mean have one answer: an optimiser with an absolute tolerance stops at once on
-the mean (about 4e-6 on Epoch's points) and calls that success.
+Minimizes ``sum_i weight_i * rho(r_i)`` over theta, with r the residual of ln y or of y and rho the square (r^2 / 2) or
+Huber's function. Each start has its own damping and leaves the batch when it has converged. Nothing here depends on the
+scale of the objective, so its sum and its mean have the same optimum. An optimizer with an absolute tolerance stops at once on
+the mean (about 4e-6 on Epoch's points) and reports success.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 192                  # starts a chunk: its arrays stay in the processor's cache
+BATCH = 192                  # starts per chunk: its arrays stay in the processor's cache
 SMALL_STEPS_IN_A_ROW = 3
-SAME_PLACE = 3               # decimals of theta in which starts that met agree
+SAME_PLACE = 3               # decimals of theta to which equal starts agree
 LONGEST_STEP = 2.0           # a factor of 7 in an amplitude
 
 
@@ -27,7 +27,7 @@ class Loss:
     in_log: bool = True
 
     def value(self, r: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The objective, ``(s,)``, of residuals ``(s, n)``."""
+        """The objective ``(s,)`` of residuals ``(s, n)``."""
         if self.delta is None:
             return 0.5 * np.einsum("sn,sn,sn->s", *np.broadcast_arrays(weights, r, r))
         size = np.abs(r)
@@ -35,7 +35,7 @@ class Loss:
         return np.einsum("sn,sn->s", *np.broadcast_arrays(weights, inside * (size - 0.5 * inside)))
 
     def influence(self, r: np.ndarray) -> np.ndarray | float:
-        """rho'(r) / r, the weight of a point in the least squares that touch the loss at r."""
+        """rho'(r) / r, the weight of a point in the least-squares problem tangent to the loss at r."""
         if self.delta is None:
             return 1.0
         return self.delta / np.maximum(np.abs(r), self.delta)
@@ -43,7 +43,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Pull:
-    """An extra term ``stiffness / 2 * (aim - direction . theta)^2``: where it comes to rest is a point of the profile."""
+    """An extra term ``stiffness / 2 * (aim - direction . theta)^2``: its resting point is on the profile."""
 
     direction: np.ndarray    # (p,)
     aim: np.ndarray          # (s,)
@@ -52,7 +52,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Solutions:
-    """Where each start ended: centred theta ``(s, p)``, objective ``(s,)`` without the pull, converged ``(s,)``."""
+    """Where each start ended: centered theta ``(s, p)``, objective ``(s,)`` without the pull, converged ``(s,)``."""
 
     theta: np.ndarray
     objective: np.ndarray
@@ -68,9 +68,9 @@ def minimise(model, y: np.ndarray, starts: np.ndarray, loss: Loss, *, weights: n
     """Runs every start to its end.
 
     Args:
-        model: of ``terms``; y: ``(n,)``, or one row a start ``(s, n)``; starts: centred theta ``(s, p)``.
-        weights: of points, ``(n,)`` or one row a start ``(s, n)``; a bootstrap's are how often a run was drawn.
-        tolerance: relative fall of the objective, three steps in a row, at which a start has converged.
+        model: of ``terms``; y: ``(n,)``, or one row per start ``(s, n)``; starts: centered theta ``(s, p)``.
+        weights: of points, ``(n,)`` or one row per start ``(s, n)``; in a bootstrap, how often a run was drawn.
+        tolerance: a start has converged after three successive steps with a smaller relative decrease of the objective.
     """
     starts = np.atleast_2d(np.asarray(starts, dtype=np.float64))
     y = np.broadcast_to(y, (len(starts), np.shape(y)[-1]))
@@ -83,17 +83,17 @@ def minimise(model, y: np.ndarray, starts: np.ndarray, loss: Loss, *, weights: n
 
     if len(pieces) == 1:
         return run(pieces[0])
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:         # numpy lets go of the interpreter's lock
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:         # numpy releases the interpreter's lock
         done = list(pool.map(run, pieces))
     return Solutions(*(np.concatenate([getattr(part, name) for part in done]) for name in ("theta", "objective", "converged")))
 
 
 def minimise_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **options) -> Solutions:
-    """``minimise`` for rough starts: least squares first, then terms that died on the way are revived once, then the loss.
+    """``minimise`` for rough starts: least squares first, then terms that vanished are revived once, then the loss.
 
-    A term whose share of y has fallen to nothing everywhere has no gradient left, however much the fit would gain from it:
-    a plateau at infinity, not a minimum. Of Hoffmann's 4,500 starts on Epoch's points 3 in 10 end on it otherwise. Starts that
-    least squares has brought to one place go on as one. ``weights``, among the options, must be one row for all starts.
+    A term with a vanishing share of y everywhere has no gradient left, however much the fit would gain from it:
+    a plateau at infinity, not a minimum. Otherwise 3 in 10 of Hoffmann's 4,500 starts on Epoch's points end on it. Starts that
+    least squares brings to the same point continue as one. ``weights``, among the options, must be one row for all starts.
     """
     square = Loss(None, loss.in_log)
     rough_steps: dict[str, Any] = {"iterations": 80, "tolerance": 1e-7}
@@ -110,7 +110,7 @@ def minimise_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **o
 
 
 class _Problem:
-    """The objective of a chunk; ``rows`` picks the starts still at work."""
+    """The objective of a chunk; ``rows`` selects the active starts."""
 
     def __init__(self, model, y: np.ndarray, loss: Loss, weights: np.ndarray, pull: Pull | None) -> None:
         self.model, self.loss, self.weights, self.pull = model, loss, weights, pull
@@ -141,7 +141,7 @@ class _Problem:
 
 
 def _run(problem: _Problem, theta: np.ndarray, iterations: int, tolerance: float) -> Solutions:
-    rows = np.arange(len(theta))                                          # of theta, still at work
+    rows = np.arange(len(theta))                                          # of theta, still active
     final, converged = theta.copy(), np.zeros(len(theta), dtype=bool)
     r, log_y, shares = problem.residuals(theta, rows)
     value = problem.objective(theta, r, rows)
@@ -151,7 +151,7 @@ def _run(problem: _Problem, theta: np.ndarray, iterations: int, tolerance: float
         moved = theta + _step(normal, gradient, damping)
         r, log_y, shares = problem.residuals(moved, rows)
         trial = problem.objective(moved, r, rows)
-        better = trial < value                                            # False for NaN too
+        better = trial < value                                            # also False for NaN
         fall = np.where(better, value - trial, 0.0)
         small = np.where(fall > tolerance * value, 0, small + better)
         theta[better], value[better] = moved[better], trial[better]
@@ -173,10 +173,10 @@ def _run(problem: _Problem, theta: np.ndarray, iterations: int, tolerance: float
 
 
 def _step(normal: np.ndarray, gradient: np.ndarray, damping: np.ndarray) -> np.ndarray:
-    """The damped step ``(s, p)``, no longer than ``LONGEST_STEP`` in any direction.
+    """The damped step ``(s, p)``, at most ``LONGEST_STEP`` in any direction.
 
-    Levenberg's damping, one number for all directions: Marquardt's scaling would send the amplitude of a term with next to
-    no share, hence next to no curvature, so far that it never comes back.
+    Levenberg's damping, one number for all directions: Marquardt's scaling would send the amplitude of a term with almost
+    no share, and hence almost no curvature, so far that it never comes back.
     """
     most = np.einsum("spp->sp", normal).max(axis=1)
     damped = normal.copy()

@@ -1,10 +1,10 @@
 """Effective speed-up at equal compute: how much more compute the worse variant would need to reach the better one's loss.
 
-Along ``L = E + A C^-alpha`` a loss excess shrinks with compute, so two losses at one cost are ``((L_worse - E) / (L_better - E))^(1/alpha)``
-apart in compute (Marin gates every change on this number). Unlike ``multiplier`` it needs no loss that both variants pass: one pair of
-runs at one cost serves, at the price of a floor and an exponent that must be known; they are pinned, from a law of the baseline. Each
-run gives one number, and the interval is Student's t on these with Welch's degrees of freedom, as of ``estimate``. The pinned values'
-own error is not in it.
+Along ``L = E + A C^-alpha`` the excess loss shrinks with compute, so two losses at one cost are ``((L_worse - E) / (L_better - E))^(1/alpha)``
+times apart in compute (Marin accepts changes by this number). Unlike ``multiplier`` it needs no loss that both variants pass: one pair of
+runs at one cost is enough, but a floor and an exponent must be known; they come from a law of the baseline. Each
+run gives one number, and the interval is Student's t on these with Welch's degrees of freedom, as in ``estimate``. It does not include
+the error of the known values.
 """
 
 import math
@@ -21,18 +21,18 @@ from ditscale.scaling.status import Status
 
 
 def effective_speedup(variant: Runs, baseline: Runs, *, floor: float, exponent: float, cost: float | None = None) -> Estimate:
-    """Above 1 where the variant is better at equal cost: the baseline would need so many times its compute.
+    """Above 1 if the variant is better at equal cost: the baseline would need this many times its compute.
 
     Args:
-        variant, baseline: of one model, or sizes as one is used to compare; scores are losses, lower is better.
+        variant, baseline: runs of one model, or of sizes that are compared with each other; scores are losses, lower is better.
         floor, exponent: E and alpha of the baseline's loss in compute.
-        cost: where they are compared; without it the highest that every run has reached.
+        cost: where they are compared; default the highest that every run has reached.
 
     Returns:
-        an ``Estimate``; without an interval where a variant has fewer than three runs.
+        an ``Estimate``, without an interval if a variant has fewer than three runs.
 
     Raises:
-        UserError: a floor that is not below every loss compared, an exponent not above 0, or a cost that some run has not reached.
+        UserError: the floor is not below every compared loss, the exponent is not above 0, or some run has not reached the cost.
     """
     if variant.first_bad() or baseline.first_bad():
         return nothing(Status.BAD_DATA)
@@ -63,18 +63,18 @@ def _estimate(variant: np.ndarray, baseline: np.ndarray) -> Estimate:
     interval = Interval(math.exp(log_value - half), math.exp(log_value + half))
     real = 1.0 not in interval and abs(log_value) > EXACT
     return Estimate(math.exp(log_value), interval, sigma, freedom, REAL if real else INCONCLUSIVE,
-                    "the interval leaves out one" if real else "the interval holds one", seeds)
+                    "the interval excludes one" if real else "the interval contains one", seeds)
 
 
 def _sorted(side: Runs, run) -> tuple[np.ndarray, np.ndarray]:
-    """A run's costs, rising, and its scores."""
+    """A run's costs, increasing, and its scores."""
     own = np.flatnonzero(side.runs == run)
     own = own[np.argsort(side.cost[own], kind="stable")]
     return side.cost[own], side.score[own]
 
 
 def _loss_at(costs: np.ndarray, scores: np.ndarray, at: float) -> float:
-    """Between checkpoints on the straight line in ln cost; NaN outside, but for rounding."""
+    """Linear in ln cost between checkpoints; NaN outside, except for rounding."""
     if not costs[0] * (1 - 1e-9) <= at <= costs[-1] * (1 + 1e-9):
         return math.nan
     return float(np.interp(math.log(at), np.log(costs), scores))

@@ -1,7 +1,7 @@
-"""The cost of a size and an amount of data, ``C = k N^p D^q``, and the optimal size of a Chinchilla surface under it.
+"""The cost rule ``C = k N^p D^q`` for size and data, and the optimal size of a Chinchilla surface under it.
 
-6 N D is one such rule (k = 6, p = q = 1). Compute that was counted term by term is another: embeddings, heads, and vectors that run once
-an image grow with another power of the size, so a study that counts them is given its own compute and the rule is fitted to it.
+6 N D is one rule (k = 6, p = q = 1). Compute that was counted term by term is another: embeddings, heads, and vectors computed once
+per image grow with another power of the size, so a study that counts them passes its own compute and the rule is fitted to it.
 """
 
 import math
@@ -12,12 +12,12 @@ import numpy as np
 from ditscale.scaling import inputs
 from ditscale.scaling.laws import Chinchilla
 
-FAR_OFF = 0.10             # a rule that misses a point's compute by more than this says nothing of the optimum
+FAR_OFF = 0.10             # a rule that misses a point's compute by more than this is not used for the optimum
 
 
 @dataclass(frozen=True)
 class Spending:
-    """``C = k N^p D^q``. ``misfit`` is the largest relative error of it over the points' own compute, 0 where it is the definition."""
+    """``C = k N^p D^q``. ``misfit`` is its largest relative error over the points' own compute, 0 if the rule is the definition."""
 
     k: float
     p: float = 1.0
@@ -25,8 +25,8 @@ class Spending:
     misfit: float = 0.0
 
     @property
-    def stands(self) -> bool:
-        """Whether optima may be told by it: it fits, and both more size and more data cost more."""
+    def usable(self) -> bool:
+        """Whether it can be used for optima: it fits, and both more size and more data cost more."""
         return self.misfit <= FAR_OFF and self.p > 0 and self.q > 0
 
     @property
@@ -37,11 +37,11 @@ class Spending:
         return self.k * np.asarray(size, np.float64) ** self.p * np.asarray(data, np.float64) ** self.q
 
     def data(self, size, compute) -> np.ndarray:
-        """The amount of data that a budget buys at a size."""
+        """The amount of data that a budget pays for at a size."""
         return (np.asarray(compute, np.float64) / (self.k * np.asarray(size, np.float64) ** self.p)) ** (1.0 / self.q)
 
     def exponent(self, law: Chinchilla) -> float:
-        """Of N* in C: beta / (q alpha + p beta), which is 2203.15556 eq. 4 for p = q = 1."""
+        """The exponent of N* in C: beta / (q alpha + p beta), which is 2203.15556 eq. 4 for p = q = 1."""
         return law.beta / (self.q * law.alpha + self.p * law.beta)
 
     def optimal_size(self, law: Chinchilla, compute) -> np.ndarray:
@@ -54,7 +54,7 @@ class Spending:
 def fit_spending(size, data, compute) -> Spending:
     """The rule nearest to the points' compute, by least squares in logarithms, ``(n,)`` each.
 
-    Exponents that the points cannot tell (one size, one amount of data, or both moving together) are 1.
+    Exponents that the points do not determine (one size, one amount of data, or both changing together) are 1.
     """
     n, d, c = (np.log(inputs.numbers(name, v)) for name, v in (("size", size), ("data", data), ("compute", compute)))
     design = np.column_stack([n - n.mean(), d - d.mean()])

@@ -11,9 +11,9 @@ FLOOR_SHARES = (0.02, 0.3, 0.6, 0.9)          # of the lowest score
 
 
 def from_data(form: type[Law], columns: dict[str, np.ndarray], y: np.ndarray) -> np.ndarray:
-    """A start for every set of exponents and every height of the floor, centred theta ``(s, p)``.
+    """A start for every set of exponents and every floor, centered theta ``(s, p)``.
 
-    The rest of the geometric mean of y is split evenly among the other terms; centred, that is their ln amplitude.
+    The rest of the geometric mean of y is split evenly among the other terms; when centered, that is their ln amplitude.
     """
     names = form.names()
     free = [name for name in names if name not in form.amplitudes()]
@@ -40,7 +40,7 @@ def _broken(x: np.ndarray, y: np.ndarray, middle: float) -> np.ndarray:
 
 
 def hoffmann_grid() -> np.ndarray:
-    """The 4,500 starts of 2203.15556 appendix D.3 for Chinchilla's form, theta uncentred ``(4500, 5)``.
+    """The 4,500 starts of 2203.15556 appendix D.3 for Chinchilla's form, theta uncentered ``(4500, 5)``.
 
     ln A and ln B in {0, 5, .. 25}, ln E in {-1, -0.5, .. 1}, alpha and beta in {0, 0.5, .. 2}.
     """

@@ -1,7 +1,7 @@
 """A law as the solver uses it: ln y as a smooth function of a vector theta, for many theta at once, with derivatives.
 
-theta holds the logarithm of every amplitude and each exponent as it is, in the order of the law's fields. Inside, ln x is
-centred on its mean: at ln x near 40 an amplitude and its exponent would otherwise be one direction (the condition number
+theta has the logarithm of every amplitude and each exponent itself, in the order of the law's fields. Internally, ln x is
+centered on its mean: at ln x near 40 an amplitude and its exponent would otherwise be almost one direction (the condition number
 of Chinchilla's Jacobian falls from 2003 to 62 on Epoch's points).
 """
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DEAD_SHARE = 1e-3       # a term below this share of y at every point has left the fit
+DEAD_SHARE = 1e-3       # a term below this share of y at every point has vanished
 REVIVED_SHARE, REVIVED_EXPONENT = 0.3, 0.3
-LARGEST_LOG = 500.0     # a term beyond exp(500) is as good as infinite, and its square still is a float
+LARGEST_LOG = 500.0     # a term beyond exp(500) is practically infinite, and its square is still a finite float
 
 
 @dataclass(frozen=True)
 class Term:
-    """One non-negative summand: an amplitude times powers. ``powers`` holds (variable, exponent's field, sign)."""
+    """One non-negative summand: an amplitude times powers. ``powers`` has (variable, exponent's field, sign)."""
 
     amplitude: str
     powers: tuple[tuple[str, str, int], ...] = ()
@@ -26,7 +26,7 @@ class SumOfPowers:
     """Model of ``y = sum over terms of amplitude * product of x^(sign * exponent)``; every ln term is linear in theta.
 
     Args:
-        terms: of the law; names: its fields in order; log_x: by variable, uncentred, ``(n,)`` each.
+        terms: of the law; names: its fields in order; log_x: by variable, uncentered, ``(n,)`` each.
     """
 
     def __init__(self, terms: tuple[Term, ...], names: tuple[str, ...], log_x: dict[str, np.ndarray],
@@ -34,7 +34,7 @@ class SumOfPowers:
         place = {name: i for i, name in enumerate(names)}
         n = len(next(iter(log_x.values())))
         self.design = np.zeros((len(terms), len(names), n))               # (terms, p, n)
-        self.shift = np.eye(len(names))                                   # theta of the centred x = shift @ theta of x itself
+        self.shift = np.eye(len(names))                                   # theta of the centered x = shift @ theta of x itself
         self.amplitudes = [place[term.amplitude] for term in terms]
         self.exponents = [sorted({place[exponent] for _, exponent, _ in term.powers}) for term in terms]
         self.parts: list[list[tuple[int, np.ndarray | None]]] = [[] for _ in names]
@@ -49,14 +49,14 @@ class SumOfPowers:
                 self.parts[place[exponent]].append((t, self.design[t, place[exponent]]))
 
     def to_centred(self, theta: np.ndarray) -> np.ndarray:
-        """``(s, p)`` of the law itself to ``(s, p)`` of the centred one."""
+        """Converts ``(s, p)`` of the law to ``(s, p)`` of the centered law."""
         return theta @ self.shift.T
 
     def from_centred(self, theta: np.ndarray) -> np.ndarray:
         return np.linalg.solve(self.shift, theta.T).T
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """ln y ``(s, n)`` and each term's share of y ``(terms, s, n)`` at centred theta ``(s, p)``."""
+        """ln y ``(s, n)`` and each term's share of y ``(terms, s, n)`` at centered theta ``(s, p)``."""
         shares = np.matmul(theta, self.design)
         return _sum_of_exponentials(shares)
 
@@ -71,7 +71,7 @@ class SumOfPowers:
         return out
 
     def revive(self, theta: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which thetas have a dead term ``(s,)``, and these with every dead term back at a good share of the mean y."""
+        """Which thetas have a vanished term ``(s,)``, and these thetas with every vanished term reset to a sizable share of the mean y."""
         shares = self.evaluate(theta)[1]
         dead = shares.max(axis=2) < DEAD_SHARE                            # (terms, s)
         again = dead.any(axis=0)
@@ -121,7 +121,7 @@ class OneBreak:
         ], axis=1)
 
     def revive(self, theta: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nothing is revived: the floor alone can die, and its start grid has floors of many heights."""
+        """Nothing is revived: only the floor can vanish, and the start grid has many floors."""
         return np.zeros(len(theta), dtype=bool), theta[:0]
 
 

@@ -1,7 +1,7 @@
-"""Variable projection: a grid on the exponents; the amplitudes are then linear and come from NNLS.
+"""Variable projection: a grid over the exponents; the amplitudes are then linear and come from NNLS.
 
-Only for the square loss of y itself (in ln y the amplitudes are not linear). It shares nothing with the Levenberg-Marquardt
-solver until that polishes the best grid point, so the two check each other. After Open-Athena's VPNLS (2603.22339).
+Only for the square loss of y (in ln y the amplitudes are not linear). It shares nothing with the Levenberg-Marquardt
+solver until that refines the best grid point, so the two check each other. After Open-Athena's VPNLS (2603.22339).
 """
 
 import itertools
@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from ditscale.errors import UserError
 from ditscale.scaling.laws import Law
 
-GRID = {1: 512, 2: 48, 3: 16}        # points an exponent, by how many exponents there are
+GRID = {1: 512, 2: 48, 3: 16}        # points per exponent, by the number of exponents
 RANGE = (0.02, 2.5)
 
 

@@ -1,1 +1,1 @@
-"""From a study file to run directories and back to one table."""
+"""Studies: from a study file to run directories, and back to one table."""

@@ -1,1 +1,1 @@
-"""Training under DeepSpeed; ``loop.py`` is the main loop."""
+"""Training with DeepSpeed; ``loop.py`` has the main loop."""

@@ -1,4 +1,4 @@
-"""Checks before anything is built that all ranks can start with the same config, code, versions and data."""
+"""Checks, before anything is built, that all ranks start with the same config, code, versions and data."""
 
 import hashlib
 import importlib.metadata
@@ -17,23 +17,23 @@ from ditscale.ranks import World
 
 
 def check_ready(problem: str, world: World) -> None:
-    """Tell all ranks what keeps this one from starting; an empty text where nothing does. Collective.
+    """Tells all ranks this rank's problem with starting ("" for none). Collective.
 
     Raises:
-        UserError: on every rank, if any has a problem: the rank, its host, and the problem.
+        UserError: on every rank, if any has a problem; the message has the rank, its host and the problem.
     """
     gathered: list = [None] * world.size
     dist.all_gather_object(gathered, (socket.gethostname(), problem))
-    said = [f"rank {rank} (on {host}): {text}" for rank, (host, text) in enumerate(gathered) if text]
-    if said:
-        raise UserError("; ".join(said))
+    problems = [f"rank {rank} (on {host}): {text}" for rank, (host, text) in enumerate(gathered) if text]
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def check_agreement(config: RunConfig, world: World) -> None:
-    """Compare this rank's facts with the other ranks'. Collective.
+    """Compares this rank's facts with the other ranks'. Collective.
 
     Raises:
-        UserError: on every rank, if any differs: the ranks, their hosts, and both values.
+        UserError: on every rank, if any differs; the message has the ranks, their hosts and both values.
     """
     if world.size == 1:
         return
@@ -48,7 +48,7 @@ def check_agreement(config: RunConfig, world: World) -> None:
 
 
 def facts(config: RunConfig) -> dict[str, str]:
-    """What must be the same everywhere, as short strings."""
+    """The facts that must be equal on all ranks, as short strings."""
     data = Path(config.data.path)
     manifest = file_sha256(manifest_path(data))[:12] if manifest_path(data).exists() else "missing"
     return {
@@ -61,7 +61,7 @@ def facts(config: RunConfig) -> dict[str, str]:
 
 
 def code_sha256() -> str:
-    """The hash of this package's source files: names and contents."""
+    """A hash of this package's source files, names and contents."""
     root, digest = Path(ditscale.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

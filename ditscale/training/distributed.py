@@ -1,4 +1,4 @@
-"""Join the process group in which DeepSpeed trains."""
+"""Joins the process group in which DeepSpeed trains."""
 
 import os
 from typing import cast
@@ -13,10 +13,10 @@ from ditscale.training.zero import private
 
 
 def join_world() -> World:
-    """Join the process group that the launcher describes; a process started without a launcher is a world of one.
+    """Joins the process group described by the launcher; a process started without a launcher is a world of one.
 
     Raises:
-        UserError: DeepSpeed trains on a kind of accelerator here that nothing was written for.
+        UserError: DeepSpeed uses an unsupported kind of accelerator here.
     """
     from deepspeed.accelerator import get_accelerator
 

@@ -1,4 +1,4 @@
-"""``resources.micro_batch: auto``: the largest micro batch that fits by the memory model. Also used by the planner, without torch."""
+"""``resources.micro_batch: auto``: the largest micro batch that fits according to the memory model. Also used by the planner, without torch."""
 
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,11 @@ from ditscale.training.zero.strategy import offloads, zero_stage
 if TYPE_CHECKING:
     from ditscale.ranks import World
 
-USABLE = 0.85                                                                  # the rest is for buckets, kernels and fragments
+USABLE = 0.85                                                                  # the rest is for buckets, kernels and fragmentation
 
 
 def fit_micro_batch(config: RunConfig, world: "World") -> RunConfig:
-    """The config with ``auto`` settled: the same number on all ranks, for the one with the least memory. Collective.
+    """The config with ``auto`` resolved: the same number on all ranks, for the one with the least memory. Collective.
 
     Raises:
         UserError: not even one image fits.
@@ -32,10 +32,10 @@ def with_micro_batch(config: RunConfig, micro_batch: int) -> RunConfig:
 
 
 def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
-    """The largest divisor of a rank's images whose memory card stays within ``usable_bytes``.
+    """The largest divisor of a rank's images that needs at most ``usable_bytes``.
 
     Raises:
-        UserError: not even one image fits; the message says what is needed and what would help.
+        UserError: not even one image fits; the message has the memory needed and what would help.
     """
     stage, offload = zero_stage(config), offloads(config)
     needed = 0
@@ -49,13 +49,13 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
 
 
 def micro_batches(config: RunConfig) -> list[int]:
-    """What ``auto`` may choose from: the divisors of a rank's images, the largest first."""
+    """The choices of ``auto``: the divisors of a rank's images, largest first."""
     images = config.train.global_batch // config.resources.accelerators_per_run
     return [number for number in range(images, 0, -1) if images % number == 0]
 
 
 def _memory_bytes(world: "World") -> int:
-    """Memory of this rank's device; on the CPU its share of what is free, all ranks taken to be on this host."""
+    """Memory of this rank's device; on the CPU its share of free memory, assuming all ranks are on this host."""
     from ditscale.device import is_accelerator, total_memory
 
     if is_accelerator(world.device):

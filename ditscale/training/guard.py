@@ -1,8 +1,8 @@
 """Gradient norm, clipping, and skipping steps with a non-finite gradient.
 
-All of it stays on the device: torch's fused optimizers take ``grad_scale`` (clipping) and ``found_inf`` (leave everything as it
-is) as tensors, so no step waits for the host. What happened is read once a log interval. Every rank sees the norm of the whole
-gradient, so all pass over the same steps.
+All of it stays on the device: torch's fused optimizers take ``grad_scale`` (clipping) and ``found_inf`` (skip the
+step) as tensors, so no step waits for the host. The results are read once per log interval. Every rank sees the norm of the full
+gradient, so all skip the same steps.
 """
 
 from collections.abc import Iterable
@@ -21,18 +21,18 @@ NEVER = -1
 
 @dataclass(frozen=True)
 class Found:
-    """What a log interval's gradients were like."""
+    """Summary of the gradients of a log interval."""
 
     grad_norm: float                                                           # of the last step
     grad_norm_max: float                                                       # the largest finite one
     skipped_steps: int = 0
-    in_a_row: int = 0                                                          # at the interval's end
+    in_a_row: int = 0                                                          # skipped steps in a row at the interval's end
     worst_in_a_row: int = 0
-    worst_images: int = NEVER                                                  # images seen before that row began
+    worst_images: int = NEVER                                                  # images seen before the worst row began
     first_images: int = NEVER                                                  # images seen before the first skipped step
-    parameter: str = ""                                                        # where its gradient went bad first
-    bad_parameters: int = 0                                                    # how many had a bad gradient in that step
-    parameters: int = 0                                                        # of how many
+    parameter: str = ""                                                        # the parameter with the first bad gradient
+    bad_parameters: int = 0                                                    # number with a bad gradient in that step
+    parameters: int = 0                                                        # total number
 
     def describe(self) -> str:
         """One line for the log."""
@@ -41,7 +41,7 @@ class Found:
 
 
 class TooManySkipped(TrainingFailed):
-    """Steps with a bad gradient came ``resources.skip_limit`` times in a row, after ``images`` images."""
+    """``resources.skip_limit`` successive steps had a bad gradient, after ``images`` images."""
 
     def __init__(self, message: str, images: int):
         super().__init__(message)
@@ -49,10 +49,10 @@ class TooManySkipped(TrainingFailed):
 
 
 class Guard:
-    """``inspect`` goes before each optimizer step, ``read`` once a log interval; both collective.
+    """Call ``inspect`` before each optimizer step and ``read`` once per log interval; both are collective.
 
-    The backward pass meets the last parameter first. So where a NaN arises in some layer's backward, that layer and all before
-    it are bad, and the bad parameter that stands last in the model is the one to look at.
+    The backward pass reaches the last parameter first. If a NaN arises in some layer's backward pass, that layer and all before
+    it are bad, so the last bad parameter of the model is the one to look at.
     """
 
     def __init__(self, engine, layout: Layout, device: torch.device, grad_clip: float):
@@ -63,7 +63,7 @@ class Guard:
         self._restart()
 
     def _restart(self) -> None:
-        """Forget the interval; the current row of skipped steps goes on."""
+        """Resets the interval; the current row of skipped steps continues."""
         zero_long = torch.zeros((), dtype=torch.long, device=self.device)
         self.norm, self.norm_max = torch.zeros((2,), device=self.device).unbind()
         self.skipped, self.worst, self.worst_images = zero_long, zero_long, zero_long + NEVER
@@ -72,7 +72,7 @@ class Guard:
 
     @torch.no_grad()
     def inspect(self, images_seen: int) -> None:
-        """Measure the reduced gradient, and tell the optimizer how to scale it or to leave the step out."""
+        """Measures the reduced gradient, and sets how the optimizer scales it or skips the step."""
         norms = _norms(part for _, part in zero.gradients(self.engine, self.layout)).to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
@@ -100,11 +100,11 @@ class Guard:
 
     @property
     def is_skipping(self) -> bool:
-        """Whether the last step was passed over: what it may go back to must then be kept. Waits for the device."""
+        """Whether the last step was skipped; a checkpoint to go back to must then be kept. Waits for the device."""
         return bool(self.in_a_row)
 
     def read(self) -> Found:
-        """What has happened since the last call. Waits for the device."""
+        """The summary since the last call. Waits for the device."""
         counts = [self.skipped, self.in_a_row, self.worst, self.worst_images, self.first_images]
         skipped, in_a_row, worst, worst_images, first_images = torch.stack(counts).tolist()
         norm, norm_max = torch.stack([self.norm, self.norm_max]).tolist()
@@ -120,10 +120,10 @@ class Guard:
                      bad_parameters=len(names), parameters=len(self.layout.shapes))
 
     def check(self, found: Found, limit: int, *, at_the_end: bool) -> None:
-        """Give up where too many steps in a row were passed over; a run that would end with more than one of them is not done.
+        """Raises if too many successive steps were skipped; a run that would end with more than one of them is not done.
 
         Raises:
-            TooManySkipped: with a report: where it began.
+            TooManySkipped: with a report of where it began.
         """
         if found.worst_in_a_row >= limit or at_the_end and found.in_a_row > 1:
             raise TooManySkipped(f"{found.worst_in_a_row} steps in a row were skipped after {found.worst_images:,} images "
@@ -131,9 +131,9 @@ class Guard:
 
 
 def _norms(parts: Iterable[Tensor]) -> Tensor:
-    """The fp32 norm of each tensor. BLAS takes two thirds of the time on a CPU, and rounds less."""
+    """The fp32 norm of each tensor. On a CPU BLAS takes two thirds of the time and rounds less."""
     squares, others = [], []
-    for part in parts:                                                         # one by one: those that come fresh are in the cache
+    for part in parts:                                                         # one by one, as new ones are still in the cache
         if part.device.type == "cpu" and part.dtype == torch.float32:
             numbers = part.flatten()
             squares.append(torch.dot(numbers, numbers))

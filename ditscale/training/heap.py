@@ -1,7 +1,7 @@
 """glibc's heap when training on a CPU: whether freed memory returns to the kernel or stays for the next step.
 
-By default each large tensor is mapped when it is made and unmapped when it is freed, and the kernel hands out and clears every
-page of it again a step later: a tenth of a step of DiT-S/8. Where there is no glibc nothing is changed.
+By default each large tensor is mapped when it is made and unmapped when it is freed, and the kernel allocates and clears every
+page again one step later, which takes a tenth of a step of DiT-S/8. Without glibc nothing is changed.
 """
 
 import ctypes
@@ -12,15 +12,15 @@ DEFAULT_MAPS, SMALL = 65536, 1 << 17                                           #
 
 
 def keep_freed() -> None:
-    """Training's choice: what is freed stays with the process, which stays as large as it was at its peak."""
+    """For training: freed memory stays with the process, which stays at its peak size."""
     _set(MMAP_MAX, 0)
     _set(TRIM_THRESHOLD, NEVER)
 
 
 def give_back_freed() -> None:
-    """To measure what training needs: what is large goes back when it is freed, and the process is as large as what it holds.
+    """For measuring memory: large blocks are returned when freed, so the size of the process is what it uses.
 
-    To be called before anything large is made: a hole that the heap has kept is used first, and is not given back.
+    Call it before anything large is allocated: free blocks already in the heap are reused first and not returned.
     """
     _set(MMAP_MAX, DEFAULT_MAPS)
     _set(MMAP_THRESHOLD, SMALL)

@@ -29,18 +29,18 @@ from ditscale.training.zero.layout import Layout
 def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, after_checkpoint=lambda: None,
           between=lambda images_seen, weights: None, between_every_images: int | None = None,
           last_good_images: int | None = None) -> bool:
-    """Train until ``train.images``; True when finished, False when ``stop()`` asked to end early (a checkpoint is saved).
+    """Trains until ``train.images``; returns True if finished, False if ``stop()`` ended it early (a checkpoint is saved).
 
-    A run that was stopped, or killed, goes on from its newest whole checkpoint; with ``last_good_images`` from the newest that
+    A run that was stopped or killed continues from its newest undamaged checkpoint; with ``last_good_images`` from the newest that
     has seen no more. ``after_checkpoint`` is called on every rank after each checkpoint and once at the start of a resumed run:
-    evaluation hangs there. Where it returns False, on all ranks, training ends there. ``between`` is called on every rank at each
-    ``between_every_images`` where no checkpoint is saved, with a function that gathers the averaged weights on rank 0; the
-    validation loss hangs there. ``stop`` is asked once after each step.
+    it runs evaluation. If it returns False (on all ranks), training ends there. ``between`` is called on every rank at each
+    ``between_every_images`` without a checkpoint, with a function that gathers the averaged weights on rank 0; it computes the
+    validation loss. ``stop`` is called once after each step.
 
     Raises:
         TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
     """
-    # What is trained, and where it stands
+    # The model and its state
     settings = config.train
     objective, prepare = make_objective(config), make_prepare(config.data)
     streams = {**objective.streams, **prepare.streams}
@@ -52,7 +52,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
     stopping = images_seen > 0 and after_checkpoint() is False
 
-    # Batches from there on, and who listens
+    # Batches from there on, and telemetry
     loader = StreamLoader(config.data.path, seed=config.seed, global_batch=settings.global_batch, micro_batch=config.micro_batch,
                          rank=world.rank, world_size=world.size, start_images=images_seen, end_images=settings.images,
                          backend=config.resources.loader, pick=prepare.pick)
@@ -90,14 +90,14 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             before, images_seen = images_seen, images_seen + batch
             telemetry.images += batch
 
-            # Averages and the teacher follow
+            # Averages and the teacher
             with timed("ema"):
                 averages.update(before, images_seen)
                 if teacher:
                     teacher.update(objective.teacher_momentum_at(images_seen))
                 objective.after_step(world.mean)
 
-            # Write things down
+            # Logs and checkpoints
             stopping = world.any(bool(stop()))
             saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
             if saving or reached(images_seen, config.resources.log_every_images, batch):
@@ -124,7 +124,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
 
 
 def _make_state(config: RunConfig, objective: Objective, world: World) -> checkpoint.TrainingState:
-    """The engine and all that a step changes; the objective gets its teacher, and its buffers on the device."""
+    """The engine and all state that a step changes; sets the objective's teacher and moves its buffers to the device."""
     for name, value in objective.buffers.items():
         objective.buffers[name] = value.to(world.device)
     engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
@@ -138,9 +138,9 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
 
 
 def prepare_blocks(model: nn.Module, resources: ResourcesConfig) -> nn.Module:
-    """Compile each block, or recompute it in the backward pass instead of keeping its activations, as ``resources`` says.
+    """Compiles each block, or recomputes it in the backward pass instead of keeping its activations, according to ``resources``.
 
-    By block: all blocks of a kind share one graph, so compiling takes as long for 28 as for one, and ZeRO-3 can still fetch
+    Blocks of one kind share one graph, so compiling 28 takes as long as compiling one, and ZeRO-3 can still fetch
     parameters in between.
     """
     classes = tuple(design.block for design in DESIGNS.values())

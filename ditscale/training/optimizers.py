@@ -1,6 +1,6 @@
 """The optimizers: options, state, bytes, groups, construction. One class per optimizer; ``OPTIMIZERS`` lists them.
 
-To add one is a class here and a line in that list. No torch is needed to ask for facts: the config and the memory model do.
+To add one, add a class here and a line in that list. Facts are available without torch, for the config and the memory model.
 """
 
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Section):
-    """What training asks of an optimizer.
+    """The interface of an optimizer.
 
     Attributes:
-        states: its state tensors, each fp32 and of the parameter's shape; their names are torch's, and the checkpoint's keys.
-        counts_steps: whether it keeps a number ``step``, which a checkpoint brings back.
-        scales_and_skips: whether ``step`` obeys the attributes ``grad_scale`` and ``found_inf``, tensors on the device: divide the
-            gradient by the one, and leave all as it is where the other is 1. That is how a step is clipped, or passed over.
-        is_elementwise: whether each number is updated from its own gradient and state alone. One that needs whole matrices cannot
-            take the flat parts of ZeRO 1, 2 and 3.
+        states: its state tensors, each fp32 with the parameter's shape; their names are torch's, and are keys in checkpoints.
+        counts_steps: whether it has a number ``step``, which a checkpoint restores.
+        scales_and_skips: whether ``step`` supports the attributes ``grad_scale`` and ``found_inf``, tensors on the device: divide the
+            gradient by the former, and change nothing if the latter is 1. They are used to clip or skip a step.
+        is_elementwise: whether each number is updated only from its own gradient and state. One that needs whole matrices cannot
+            use the flat partitions of ZeRO 1, 2 and 3.
     """
 
     name: str
@@ -36,27 +36,27 @@ class Optimizer(Section):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of state for one parameter."""
+        """Bytes of state per parameter."""
         return 4 * len(self.states)
 
     def check(self, train: "TrainConfig") -> None:
-        """Raise UserError for what a run asks and this optimizer cannot do."""
+        """Raises UserError for settings of a run that this optimizer does not support."""
         if not self.scales_and_skips:
-            raise UserError(f"train.optimizer.name {self.name}: a step of it can be neither clipped nor passed over when a gradient "
-                            "is not finite, as it does not obey grad_scale and found_inf; take one that does, for example adamw")
+            raise UserError(f"train.optimizer.name {self.name}: its steps can be neither clipped nor skipped when a gradient "
+                            "is not finite, as it does not support grad_scale and found_inf; choose one that does, for example adamw")
 
     def check_stage(self, stage: int, where: str) -> None:
-        """Raise UserError where the ZeRO stage hands it less than it needs."""
+        """Raises UserError if the ZeRO stage gives it less than it needs."""
         if stage and not self.is_elementwise:
             raise UserError(f"{where} asks for ZeRO stage {stage}, which gives the optimizer flat partitions, and {self.name} needs "
-                            "whole matrices; take stage 0, or an elementwise optimizer, for example adamw")
+                            "whole matrices; use stage 0, or an elementwise optimizer, for example adamw")
 
     def as_deepspeed(self, train: "TrainConfig") -> dict | None:
-        """The params that a DeepSpeed JSON may repeat in its section ``optimizer``; None where it may not have one."""
+        """The params that a DeepSpeed JSON may repeat in its section ``optimizer``; None if it may not have this section."""
         return None
 
     def groups(self, parameters: "dict[str, torch.nn.Parameter]") -> list[dict]:
-        """The groups for torch; each one's rate is the schedule's times its ``lr_multiplier``."""
+        """The parameter groups for torch; each group's learning rate is the schedule's times its ``lr_multiplier``."""
         return [{"params": list(parameters.values()), "lr_multiplier": 1.0}]
 
     def build(self, groups: list[dict], train: "TrainConfig") -> "torch.optim.Optimizer":
@@ -65,7 +65,7 @@ class Optimizer(Section):
 
 
 class AdamW(Optimizer):
-    """Loshchilov and Hutter 2019; torch's fused kernel, on every device. Its betas and decay are ``train``'s own."""
+    """Loshchilov and Hutter 2019; torch's fused kernel, on every device. Its betas and decay are those of ``train``."""
 
     name: Literal["adamw"] = "adamw"
     states: ClassVar = ("exp_avg", "exp_avg_sq")

@@ -4,7 +4,7 @@ import socket
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """A port of this machine that is currently unused."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

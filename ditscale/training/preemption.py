@@ -1,4 +1,4 @@
-"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, before the time limit, and when the launcher has died."""
+"""When to stop early: on SIGTERM, SIGUSR1 or SIGINT, before the time limit, or if the launcher has died."""
 
 import os
 import signal
@@ -13,17 +13,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Raised by a signal, by the clock, or by the launcher's death; training looks at it once a step and saves a checkpoint,
-    scoring once a batch of images.
+    """Set by a signal, by the clock, or by the launcher's death; training checks it once per step and saves a checkpoint,
+    scoring checks it once per batch of images.
 
-    Until it is asked for the first time the start is still going on: ranks are waited for, a model is compiled. Nothing is there to
-    be saved, and Python's handlers may not run for minutes, so another thread calls ``leave`` then.
+    Before the first check the run is still starting: waiting for ranks, compiling a model. There is nothing to
+    save, and Python's signal handlers may not run for minutes, so another thread calls ``leave``.
 
     Args:
         minutes: how long this start may take, None for no limit.
-        margin_minutes: how long before the limit to stop; a checkpoint must fit in.
-        leave: ends this process, given the reason; None lets a start go on to its first step.
-        job: when the queue's job that this is part of began and when its own limit is, in seconds since 1970.
+        margin_minutes: how long before the limit to stop; must be enough to save a checkpoint.
+        leave: ends this process, given the reason; None lets a start continue to its first step.
+        job: the start and the time limit of the queue's job that contains this process, in Unix time.
     """
 
     def __init__(self, minutes: float | None = None, margin_minutes: float = 0.0, leave: Callable[[str], None] | None = None,
@@ -38,9 +38,9 @@ class StopRequest:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
         if leave:
-            self.heard, self.told = socket.socketpair()
-            self.told.setblocking(False)
-            signal.set_wakeup_fd(self.told.fileno(), warn_on_full_buffer=False)  # written by the C handler, whatever Python is at
+            self.receiver, self.sender = socket.socketpair()
+            self.sender.setblocking(False)
+            signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)  # written by the C handler, whatever Python is doing
             threading.Thread(target=self._listen, daemon=True).start()
         if LAUNCHER_PID in os.environ:
             threading.Thread(target=self._watch, args=(int(os.environ[LAUNCHER_PID]),), daemon=True).start()
@@ -53,7 +53,7 @@ class StopRequest:
 
     @property
     def had_its_time(self) -> bool:
-        """Whether the limit is near, and this start had most of the time up to it; not one that came late into a job.
+        """Whether the limit is near and this start had most of the time before it, that is, did not begin late in a job.
 
         A queue's signal for the limit may come a minute early.
         """
@@ -61,19 +61,19 @@ class StopRequest:
         return self.deadline is not None and now > self.deadline - 60 and now - self.began > (now - self.since) / 2
 
     def end_start(self) -> None:
-        """From here on a stop is found by asking."""
+        """From here on the training loop checks for a stop."""
         if self.is_starting:
             with self.turn:
                 self.is_starting = False
             signal.set_wakeup_fd(-1)
-            self.told.close()
+            self.sender.close()
 
     def _listen(self) -> None:
-        while numbers := self.heard.recv(64):
+        while numbers := self.receiver.recv(64):
             for number in numbers:
                 if number in SIGNALS:
                     self._leave_start(signal.Signals(number).name)
-        self.heard.close()
+        self.receiver.close()
 
     def _leave_start(self, reason: str) -> None:
         self.reason = self.reason or reason

@@ -8,9 +8,9 @@ from ditscale.rundir import RunDir
 
 
 class Profiler:
-    """``step`` goes before each step; between the two numbers of ``resources.profile_steps`` it records, and then writes.
+    """Call ``step`` before each step; between the two numbers of ``resources.profile_steps`` it records, and then writes the file.
 
-    Numbers stay the same, time does not: the profiler slows the steps that it sees.
+    Results stay the same, but the profiler slows the recorded steps.
     """
 
     def __init__(self, run: RunDir, world: World, config: RunConfig):
@@ -20,7 +20,7 @@ class Profiler:
         self.named: torch.profiler.record_function | None = None
 
     def step(self, steps: int) -> None:
-        """So many steps are done, and another may follow."""
+        """Called with the number of steps done."""
         if steps >= self.last:
             self.close()
         elif steps >= self.first:
@@ -30,7 +30,7 @@ class Profiler:
             self._name(f"step {steps + 1}")
 
     def close(self) -> None:
-        """Write what was recorded, if anything was."""
+        """Writes the recording, if there is one."""
         if self.recorded:
             self._name(None)
             self.recorded.stop()
@@ -39,7 +39,7 @@ class Profiler:
             self.recorded = None
 
     def _name(self, name: str | None) -> None:
-        """What follows is shown under that name."""
+        """Names the following part of the recording."""
         if self.named:
             self.named.__exit__(None, None, None)
         self.named = torch.profiler.record_function(name) if name else None

@@ -1,4 +1,4 @@
-"""What happens when, as a function of images seen: the learning rate, checkpoints, evaluations. No torch needed."""
+"""Schedules as functions of images seen: learning rate, checkpoints, evaluations. No torch needed."""
 
 import math
 
@@ -14,10 +14,10 @@ def reached(images_seen: int, every: int, batch: int) -> bool:
 
 
 def due_images(config: RunConfig) -> list[int]:
-    """Images seen at the checkpoints of an undisturbed run that are to be scored; none without a section ``evaluation``.
+    """Images seen at the checkpoints of an undisturbed run that will be scored; none without a section ``evaluation``.
 
     Raises:
-        UserError: there are so many that a number must be wrong.
+        UserError: there are implausibly many.
     """
     if config.evaluation is None:
         return []
@@ -26,7 +26,7 @@ def due_images(config: RunConfig) -> list[int]:
 
 
 def validated_images(config: RunConfig) -> list[int]:
-    """Images seen where an undisturbed run takes its validation loss: at each checkpoint, and in between.
+    """Images seen at which an undisturbed run computes its validation loss: at each checkpoint, and in between.
 
     Raises:
         UserError: as ``due_images``.
@@ -39,17 +39,17 @@ def validated_images(config: RunConfig) -> list[int]:
 
 
 def _ends(config: RunConfig, key: str, every: int) -> set[int]:
-    """Images seen after the steps that reach a multiple of ``every``, and after the last."""
+    """Images seen after each step that reaches a multiple of ``every``, and after the last step."""
     train = config.train
     if train.images // every > MOST_CHECKPOINTS:
-        raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} checkpoints; {MOST_CHECKPOINTS} is the "
-                        "most that can be scored")
+        raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} checkpoints; at most "
+                        f"{MOST_CHECKPOINTS} can be scored")
     last = train.images // train.global_batch * train.global_batch
     return {last} | {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
 
 
 def is_due(config: RunConfig, images_seen: int) -> bool:
-    """Whether a checkpoint is to be scored: every ``evaluation.every_images`` (default: all of them), and the last."""
+    """Whether a checkpoint will be scored: every ``evaluation.every_images`` (default: all of them), and the last."""
     if config.evaluation is None:
         return False
     every, train = config.evaluation.every_images, config.train
@@ -59,7 +59,7 @@ def is_due(config: RunConfig, images_seen: int) -> bool:
 def learning_rate(config: RunConfig, images_seen: int) -> float:
     """The rate for the batch that follows ``images_seen``: a linear warm-up, then constant or cosine.
 
-    A variant may have a stage with a constant rate of its own, as masked training has for its last ``unmasking_images``.
+    A variant may have a stage with a separate constant rate, such as masked training in its last ``unmasking_images``.
     """
     train = config.train
     lr, stage_lr = train.lr, config.objective.stage_lr(train.lr, images_seen, train.images)

@@ -1,4 +1,4 @@
-"""A worker's start until the first step: it reports what it waits for in log and status, and a stop ends it at once."""
+"""A worker's start until the first step: log and status show what it waits for, and a stop ends it at once."""
 
 import os
 import threading
@@ -10,13 +10,13 @@ from ditscale.errors import TrainingFailed
 from ditscale.rundir import BEFORE_FIRST, FAILED, PREEMPTED, RUNNING, RunDir
 from ditscale.training.preemption import EXIT_CODE, StopRequest
 
-FIRST, LONGEST = 10, 60                                                        # seconds of silence: before the first word, at most
-TOO_SHORT = ("this start ended for its time limit before it had trained a step or finished a score, and so would the next; "
+FIRST, LONGEST = 10, 60                                                        # seconds without a message: before the first one, and at most
+TOO_SHORT = ("this start reached its time limit before it had trained a step or finished a score, and so would the next; "
              "give a start more time, or lower evaluation.samples")
 
 
 class Start:
-    """A worker's way to its first step: it says what it waits for, and a stop ends it at once, as there is nothing to save.
+    """A worker's start up to its first step: reports what it waits for, and ends at once on a stop, as there is nothing to save.
 
     ``job``: see StopRequest.
     """
@@ -28,21 +28,21 @@ class Start:
         self.words = Words(self._tell) if keeps_status else None
 
     def listen(self, config: RunConfig) -> StopRequest:
-        """Take signals from here on."""
+        """Handles signals from here on."""
         resources = config.resources
         self.stop = StopRequest(resources.time_limit_minutes, resources.time_margin_minutes, leave=self._leave, job=self.job)
         self._set(RUNNING)
         return self.stop
 
     def now(self, what: str) -> None:
-        """What it is at."""
+        """Sets the current activity."""
         if self.words:
             self.words.now(what)
 
     def end(self) -> None:
-        """The first step is done, or there is none."""
-        if self.stop is not None:                                              # its truth would be an asking
-            if self.stop.is_starting and self.stop.reason:                     # what a signal broke, a child of ours perhaps
+        """Called when the first step is done, or if there is none."""
+        if self.stop is not None:                                              # its truth value would count as a check
+            if self.stop.is_starting and self.stop.reason:                     # the error was caused by the signal, perhaps in a child process
                 self._leave(self.stop.reason)
             self.stop.end_start()
         if self.words and self.words.end():
@@ -50,7 +50,7 @@ class Start:
         self.words = None
 
     def lost_a_rank(self, error: Exception) -> bool:
-        """Whether the error comes of another rank that left at the same stop, around its first step; the status then says so."""
+        """Whether the error was caused by another rank that left at the same stop, around its first step; sets the status then."""
         was_asked = self.stop is not None and self.stop.reason
         if not was_asked or int(os.environ.get("WORLD_SIZE", "1")) == 1 or self.has_saved():
             return False
@@ -78,7 +78,7 @@ class Start:
                 self._set(FAILED, TOO_SHORT)
                 print(f"error: {TOO_SHORT}", flush=True)
         finally:
-            os._exit(code)                                                     # the main thread may be in a call without an end
+            os._exit(code)                                                     # the main thread may be in a call that never returns
 
     def _set(self, state: str, reason: str = "") -> None:
         if self.keeps_status:
@@ -86,10 +86,10 @@ class Start:
 
 
 class Words:
-    """From its making to ``end``: after 10 seconds, 20 more, 40 more, then each minute, it says what is going on and for how long.
+    """Until ``end``: reports after 10 seconds, 20 more, 40 more, then each minute, what is going on and for how long.
 
     Args:
-        tell: takes the words, "starting: waiting for 4 ranks, 0:30 so far".
+        tell: receives the message, "starting: waiting for 4 ranks, 0:30 so far".
     """
 
     def __init__(self, tell: Callable[[str], None]):
@@ -99,11 +99,11 @@ class Words:
         self.thread.start()
 
     def now(self, what: str) -> None:
-        """From here on the start is at ``what``."""
+        """Sets the current activity to ``what``."""
         self.what = what
 
     def end(self) -> bool:
-        """Say nothing more; whether anything was said. Calling it again does nothing."""
+        """Stops reporting; returns whether anything was reported. Calling it again does nothing."""
         self.over.set()
         self.thread.join()
         return self.has_told

@@ -30,25 +30,25 @@ class Telemetry:
     Nothing waits for the device between two flushes.
 
     Args:
-        warning: what is going wrong, from the means of watched values; the first time it says something, that is kept.
+        warning: returns a problem, given the means of watched values; the first message is kept.
     """
 
     def __init__(self, run: RunDir, world: World, config: RunConfig, warning: Callable[[dict[str, float]], str]):
         self.run, self.world, self.config, self.warning = run, world, config, warning
         self.timed, self.spikes = Timers(world.device), Spikes()
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}                                    # by name: not every micro step has every term
+        self.counts: dict[str, Tensor] = {}                                    # by name, as not every micro step has every term
         self.images = 0
         self.since = time.perf_counter()
         self.warned, self.trackers = "", None
-        self.accelerator_hours, self.skipped_steps = 0.0, 0                    # of the whole run, stops included
+        self.accelerator_hours, self.skipped_steps = 0.0, 0                    # of the whole run, including earlier starts
         if world.is_main:
             self._take_up(read_lines(run.metrics))
             self.trackers = Trackers(run)
             self.trackers.start_training()
 
     def _take_up(self, lines: list[dict]) -> None:
-        """Go on from what the lines of an earlier start say."""
+        """Continues from the totals in the lines of an earlier start."""
         self.warned = next((line["warning"] for line in lines if "warning" in line), "")
         for line, before in zip(lines, [0, *(line["images_seen"] for line in lines)]):
             self._is_spike(_loss(line), line["images_seen"] - before)
@@ -57,7 +57,7 @@ class Telemetry:
             self.skipped_steps = lines[-1].get("skipped_steps", 0)
 
     def add(self, terms: Terms) -> None:
-        """Count one micro batch's terms. What is not finite is left out: a skipped step must not hide the others."""
+        """Adds one micro batch's terms. Values that are not finite are left out, so that a skipped step does not hide the others."""
         for kind, values in (("loss", terms.losses), ("watch", terms.watched)):
             for name, value in values.items():
                 key, value = f"{kind}/{name}", value.detach().float()
@@ -66,7 +66,7 @@ class Telemetry:
                 self.counts[key] = self.counts.get(key, 0) + finite
 
     def flush(self, images_seen: int, *, lr: float, found: Found) -> None:
-        """Write what has been counted since the last call. Collective."""
+        """Writes the means since the last call. Collective."""
         means, seconds = self._means(), self.timed.read()
         elapsed = time.perf_counter() - self.since
         if self.world.is_main:
@@ -76,7 +76,7 @@ class Telemetry:
         self.since = time.perf_counter()
 
     def _means(self) -> dict[str, float]:
-        """The mean of each term over its micro steps and the ranks, which all have the same names. Collective."""
+        """The mean of each term over its micro steps and ranks, which all have the same names. Collective."""
         names = sorted(self.sums)
         sums = self.world.mean(torch.stack([self.sums[name] for name in names]))
         counts = self.world.mean(torch.stack([self.counts[name] for name in names]).float())
@@ -98,8 +98,8 @@ class Telemetry:
         return speed
 
     def _write(self, images_seen: int, means: dict[str, float], more: dict[str, float], found: Found) -> None:
-        """One line everywhere: the trackers, the status, the terminal."""
-        finite = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # JSON has no word for the others
+        """Writes one line to the trackers, the status and the terminal."""
+        finite = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # JSON cannot represent the others
         record = {"images_seen": images_seen, **finite, **more}
         notes = self._notes(record, found)
         self.trackers.log_metrics({**record, **notes})
@@ -111,24 +111,24 @@ class Telemetry:
               f"{duration((total - images_seen) / speed)} left", flush=True)
 
     def _notes(self, record: dict[str, float], found: Found) -> dict[str, str]:
-        """What a reader should look at, by kind: skipped steps, a spike, the objective's first warning."""
+        """Notes for the user, by kind: skipped steps, a spike, the objective's first warning."""
         notes, loss = {}, _loss(record)
         if found.skipped_steps:
             notes["skipped"] = found.describe()
         if self._is_spike(loss, self.images):
             notes["spike"] = f"loss {loss:.4f}, far above its last values"
         warning = "" if self.warned else self.warning(_of_kind("watch/", record))
-        if warning:                                                            # one telling is enough
+        if warning:                                                            # warn only once
             self.warned = notes["warning"] = warning
         return notes
 
     def _is_spike(self, loss: float, images: int) -> bool:
-        """A line that a checkpoint or a stop ends may be of few images, and vary more than others: those do not count."""
+        """Ignores short lines: one that ends at a checkpoint or a stop may have few images and vary more."""
         usual = min(self.config.resources.log_every_images, self.config.train.checkpoint_every_images)
         return images >= usual / 2 and self.spikes.add(loss)
 
     def pause(self, seconds: float) -> None:
-        """Leave time that was not training (a checkpoint, an evaluation) out of images/s."""
+        """Excludes time that was not training (a checkpoint, an evaluation) from images/s."""
         self.since += seconds
 
     def close(self) -> None:
@@ -137,16 +137,16 @@ class Telemetry:
 
 
 class Spikes:
-    """Tells of a value far above the last 32: the median plus 6 robust standard deviations. The first 8 are none.
+    """Detects a value far above the last 32: above the median plus 6 robust standard deviations. The first 8 never count.
 
-    The band is at least a twentieth of the median wide, so that a very quiet curve does not cry wolf.
+    The band is at least 5 % of the median, so that a very smooth curve gives no false alarms.
     """
 
     def __init__(self):
         self.recent: deque[float] = deque(maxlen=32)
 
     def add(self, value: float) -> bool:
-        """Whether the value is a spike; it then counts among the recent ones like any other. NaN is left out."""
+        """Whether the value is a spike; the value is added to the recent ones in any case. NaN is left out."""
         if math.isnan(value):
             return False
         spike = len(self.recent) >= 8 and value > self._limit()
@@ -160,7 +160,7 @@ class Spikes:
 
 
 def _loss(record: dict[str, float]) -> float:
-    """The training loss: the sum of its terms; NaN where no step of the interval had one."""
+    """The training loss: the sum of its terms; NaN if no step of the interval had one."""
     return sum(_of_kind("loss/", record).values()) if _of_kind("loss/", record) else math.nan
 
 
@@ -169,7 +169,7 @@ def _of_kind(prefix: str, means: dict[str, float]) -> dict[str, float]:
 
 
 def _peak_memory_gib(device: torch.device) -> float:
-    """Peak memory of the accelerator, or of this process where there is none."""
+    """Peak memory of the accelerator, or of this process if there is none."""
     if is_accelerator(device):
         return peak_memory(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

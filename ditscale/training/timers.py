@@ -10,10 +10,10 @@ from ditscale.device import is_accelerator, module_of, synchronize
 
 
 class Timers:
-    """``with timers("forward"): ...`` counts; ``read`` returns seconds by part and starts anew.
+    """``with timers("forward"): ...`` measures; ``read`` returns seconds by part and resets.
 
-    On a GPU the work is queued: events are laid into the queue, and read when the interval ends, so that no step waits. What
-    runs on the host alone (``host=True``: waiting for data) is measured there.
+    On a GPU the work is queued: events are put into the queue and read when the interval ends, so that no step waits. Work that
+    runs only on the host (``host=True``: waiting for data) is measured there.
     """
 
     def __init__(self, device: torch.device):

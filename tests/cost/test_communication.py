@@ -87,7 +87,7 @@ def test_the_plan_shows_it(repository, monkeypatch):
         return done.exit_code, done.output
 
     code, said = plan("--on", "H100:512", "--scaling", "resources.accelerators_per_run=64", "--network", "100")
-    assert code == 0 and "A step of runs on several ranks" in said and "pays to" in said and "100 Gb/s a GPU between" in said
+    assert code == 0 and "A step of runs on several ranks" in said and "pays to" in said and "100 Gb/s per GPU between nodes" in said
     code, said = plan("--on", "H100", "resources.accelerators_per_run=1")
     assert code == 0 and "several ranks" not in said and "pays to" not in said
     code, said = plan("--on", "H100:8", "resources.deepspeed=none.json")

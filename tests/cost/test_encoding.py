@@ -52,9 +52,9 @@ def test_a_plan_says_it_once(planned, latents, pixels):
     samples = read_manifest(latents).samples
     [said] = planned(latents, 4, 4, NAMES[0])
     flops = 4 * stable_diffusion_macs(16) * samples
-    assert f"{samples} images x 2 x 2.114 GMACs" in said and f"= {flops:.3g} FLOPs" in said and "so they are spent" in said
+    assert f"{samples} images x 2 x 2.114 GMACs" in said and f"= {flops:.3g} FLOPs" in said and "so this is already spent" in said
     [missing] = planned("not/there.beton", 32, 4, NAMES[1])
-    assert "2 x 136.4 GMACs" in missing and "= 5.45e+11 FLOPs per image; the file is not there yet." in missing
+    assert "2 x 136.4 GMACs" in missing and "= 5.45e+11 FLOPs per image; the file does not exist yet." in missing
     [unknown] = planned(latents, 4, 4, "someone/else")
-    assert "what their encoder costs is not known" in unknown
+    assert "the cost of their encoder is unknown" in unknown
     assert planned(pixels, 32, 3, None) == [] and planned("not/there.beton", 32, 3, None) == []

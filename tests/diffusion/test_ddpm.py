@@ -118,7 +118,7 @@ def test_respacing_picks_the_published_indices():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ((1001,), "1001 is more than the 1000 training timesteps"), ((999, "ddim"), "no whole stride for 999"),
+    ((1001,), "1001 is more than the 1000 training timesteps"), ((999, "ddim"), "no integer stride for 999"),
     ((5, (1, 2)), "sampling_steps=3 would fit"), ((400, (400, 1, 1, 1)), "section of 250"),
     ((2, "even", (5, 1000)), "from 0 to 999"), ((2, "even", (5, 5)), "different")])
 def test_impossible_respacings_are_refused(arguments, words):

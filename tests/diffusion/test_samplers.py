@@ -133,7 +133,7 @@ def test_every_step_has_its_own_noise_and_drawing_ahead_changes_nothing():
 
 
 @pytest.mark.parametrize("make, options, words", [
-    (Flow, {"sampler": "ddpm"}, "'ddpm' does not go with formulation 'flow': heun, euler, sde would"),
+    (Flow, {"sampler": "ddpm"}, "'ddpm' does not work with formulation 'flow': heun, euler, sde would"),
     (Edm, {"sampler": "sde"}, "heun, euler would"), (Ddpm, {"sampler": "sde"}, "ddpm, ddim, heun, euler would"),
     (Flow, {"sampler": "heun", "churn": 1.0}, "churn is for formulation edm"),
     (Ddpm, {"sampler": "ddpm", "eta": 1.0}, "eta is for sampler ddim"),

@@ -83,7 +83,7 @@ def test_published_rows(evals, tmp_path):
     assert read_side(f"{table}:2").passport["guidance_scale"] == 1.0
     text = verdict(evals("a", 2.3), f"{table}:3")
     assert "differs: nfe: 19 in A, 250 in B" in text and "stated on one side only: extractor_sha256" in text
-    for which, words in (("4", "states no FID"), ("9", "lines are 2 to 4"), ("DiT", "lines are 2 to 4")):
+    for which, words in (("4", "has no FID"), ("9", "lines are 2 to 4"), ("DiT", "lines are 2 to 4")):
         with pytest.raises(UserError, match=words):
             read_side(f"{table}:{which}")
 

@@ -158,13 +158,13 @@ def test_other_settings_need_another_network_or_reference(run, digits, tmp_path)
     assert "fd_inception" in refused(run.path, "metric=fd_inception")
     assert "no checkpoint at 5 images; it has 320, 640" in refused(run.path, "--images", 5)
     assert "no such file" in refused(run.path, "reference_path=/nowhere.npz")
-    assert "statistics only" in _with_statistics(run, digits, tmp_path, refused)
+    assert "only statistics" in _with_statistics(run, digits, tmp_path, refused)
     assert "sfid" in refused(run.path, "also=[sfid]")
     assert "is not a run directory" in refused(tmp_path, "--all")
     checkpoint = run.checkpoints / "images-000000000320"
     (checkpoint / "state.json").write_text("{}")
     assert f"give its run: ditscale evaluate {run.path} --images 320" in refused(checkpoint)
-    assert "does not go with formulation" in refused(run.path, "sampler=ddim")
+    assert "does not work with formulation" in refused(run.path, "sampler=ddim")
     assert not run.evals.exists()
 
 
@@ -195,7 +195,7 @@ def test_too_few_samples_are_said_with_their_bias(run):
     assert "warning" not in evaluate(run.path, "samples=400")
     said = evaluate(run.path, "samples=200")
     assert "200 images for 64 dimensions; the reference has 360: the score is too high by about" in said
-    assert "so that the covariance is singular" in evaluate(run.path, "samples=60")
+    assert "so the covariance is singular" in evaluate(run.path, "samples=60")
     many, few, fewest = read_lines(run.evals)
     assert many["bias"] is None and 0 < few["bias"] < fewest["bias"]
 

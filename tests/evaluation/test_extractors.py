@@ -165,7 +165,7 @@ def test_weights_for_a_network_of_ones_own(own_module, images, tmp_path):
     with pytest.raises(UserError, match="w.pth: is not a mine:Own"):
         make_extractor("mine:Own", tmp_path / "w.pth")
     (tmp_path / "w.pth").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="holds no weights"):
+    with pytest.raises(UserError, match="contains no weights"):
         make_extractor("mine:Own", tmp_path / "w.pth")
 
 

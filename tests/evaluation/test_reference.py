@@ -150,7 +150,7 @@ def test_the_command_takes_class_folders_and_splits(digits, tmp_path):
 
 @pytest.mark.parametrize("words, said", [
     (("none.npz", "out.npz", "--extractor", "mine:Net"), "no such file"),
-    (("stats.npz", "out.npz", "--extractor", "mine:Net"), "holds statistics already"),
+    (("stats.npz", "out.npz", "--extractor", "mine:Net"), "contains statistics"),
     (("one.npz", "out.npz", "--extractor", "mine:Net"), "at least 2"),
     (("one.npz", "out", "--extractor", "mine:Net"), "call it out.npz"),
     (("one.npz", "out.npz", "--extractor", "inception"), "needs the path of its weights"),
@@ -165,8 +165,8 @@ def test_wrong_use_of_the_command(words, said, images, tmp_path, monkeypatch):
 
 
 HALF = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
-BAD_SIGMA = [(np.diag([1.0, -1.0, 1.0]), "variance 1 is -1, below 0"), (HALF * [[1, 3, 1], [3, 1, 1], [1, 1, 1]], "least eigenvalue is -0.5"),
-             (HALF * [[1, 2, 1], [1, 1, 1], [1, 1, 1]], "not symmetric, by up to 0.5"),
+BAD_SIGMA = [(np.diag([1.0, -1.0, 1.0]), "variance 1 is -1, below 0"), (HALF * [[1, 3, 1], [3, 1, 1], [1, 1, 1]], "smallest eigenvalue is -0.5"),
+             (HALF * [[1, 2, 1], [1, 1, 1], [1, 1, 1]], "asymmetric by up to 0.5"),
              (HALF * [[1, np.nan, 1], [1, 1, 1], [1, 1, 1]], "1 of the 9 numbers of sigma are not finite"),
              (HALF + np.inf, "of sigma are not finite"), (HALF.astype(complex), "sigma is complex128; real numbers are needed"),
              (HALF > 0, "sigma is bool"), (HALF.astype("U8"), "sigma is <U8")]
@@ -215,7 +215,7 @@ def test_a_few_images_get_the_strongest_warning(images, count, tmp_path):
     np.savez(tmp_path / "few.npz", images[:count])
     done = score(tmp_path / "few.npz", f"reference_path={tmp_path / 'all.npz'}")
     assert done.exit_code == 0, done.output
-    assert f"{count} images are no measurement: for 3 dimensions at least 15 are needed; the reference has 150" in done.stderr
+    assert f"{count} images are too few: for 3 dimensions at least 15 are needed; the reference has 150" in done.stderr
 
 
 def test_one_image_is_refused(images, tmp_path):
@@ -231,7 +231,7 @@ def test_few_images_in_the_reference_are_said(images, tmp_path):
     np.savez(tmp_path / "all.npz", images)
     np.savez(tmp_path / "few.npz", images[:6])
     done = score(tmp_path / "all.npz", f"reference_path={tmp_path / 'few.npz'}")
-    assert done.exit_code == 0 and "The reference has 6 images for 3 dimensions, at least 15 are needed" in done.stderr
+    assert done.exit_code == 0 and "The reference has 6 images for 3 dimensions; at least 15 are needed" in done.stderr
     assert "6 images are too few for 3 dimensions: distances to it are too high" in \
         run(tmp_path / "few.npz", tmp_path / "o.npz", "--extractor", "mine:Net").stderr
 

@@ -191,7 +191,7 @@ def test_refused(make_config, digits, changes, words):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"evaluation.validation.every_images": 64, "evaluation.average": "masters"}, "average ema alone"),
+    ({"evaluation.validation.every_images": 64, "evaluation.average": "masters"}, "average ema, the average"),
     ({"evaluation.validation.every_images": 64, "resources.evaluate": "separately"}, "in_training"),
     ({"evaluation.validation.images": 1}, "images"),
     ({"evaluation.validation.level": "uniform"}, "levels"),

@@ -93,7 +93,7 @@ def test_costs_in_hours_and_money(variants):
     for draw in (cost_quality.draw, frontier.draw):
         with pytest.raises(UserError, match="--cost money with --price None"):
             draw(variants, options(cost="money"))
-        with pytest.raises(UserError, match="accelerator-hours is not known of any row"):
+        with pytest.raises(UserError, match="accelerator-hours is not known for any row"):
             draw(variants.assign(accelerator_hours=np.nan), options(cost="accelerator_hours"))
 
 

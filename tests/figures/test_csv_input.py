@@ -48,12 +48,12 @@ def test_a_csv_with_a_fault_is_one_line(collected, tmp_path, capsys):
     path = tmp_path / "bad.csv"
     for change, message in (
         (lambda rows: rows.drop(columns=["model", "score"]), "lacks the columns 'model', 'score'"),
-        (lambda rows: rows.head(0), "holds no evaluation"),
+        (lambda rows: rows.head(0), "has no evaluation"),
         (lambda rows: rows.assign(macs=["many", *rows["macs"][1:]]), "line 2: macs 'many' is not a number"),
         (lambda rows: rows.assign(images_seen=[*rows["images_seen"][:-1], ""]), "line 97: images_seen '' is not a number"),
         (lambda rows: rows.assign(train_flops=[*rows["train_flops"][:-1], "0"]), "line 97: train_flops '0' must be above 0"),
-        (lambda rows: rows.assign(train_flops="0"), "line 2: train_flops '0' must be above 0; leave the field empty where it is not known (95 "),
-        (lambda rows: rows.assign(passport_fields="steps 4"), "line 2: passport_fields 'steps 4' is no JSON object"),
+        (lambda rows: rows.assign(train_flops="0"), "line 2: train_flops '0' must be above 0; leave the field empty if it is unknown (95 "),
+        (lambda rows: rows.assign(passport_fields="steps 4"), "line 2: passport_fields 'steps 4' is not a JSON object"),
         (lambda rows: rows.assign(model=""), "line 2: model '' is empty"),
         (lambda rows: rows.drop(columns=["run_id", "seed", "sample_seed"]), "lines 2 and 50: two scores of 'DiT-atto/8 baseline s0' at 80,000"),
         (lambda rows: rows.assign(final="perhaps"), "final 'perhaps' is neither True nor False"),

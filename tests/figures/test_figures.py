@@ -61,7 +61,7 @@ def test_training_compute_shows_law_band_and_floor(table):
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert "train vs held-out (floor)" in legend and "its 95 % band (profile)" in legend
     assert "power law through the 12 ends" in drawing.caption and "Spearman" in drawing.caption
-    assert "equally many images" in drawing.caption
+    assert "the same number of images" in drawing.caption
 
 
 def test_training_compute_without_a_law_says_why(table):
@@ -163,7 +163,7 @@ def test_where_picks_one_metric_and_mistakes_are_one_line(table, serve, tmp_path
 
 def test_empty_ledger_is_told_so(table, serve, tmp_path):
     serve(table.head(0))
-    with pytest.raises(UserError, match="holds no evaluation yet"):
+    with pytest.raises(UserError, match="has no evaluation yet"):
         study_table.read(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_three_points_of_one_source_promise_little(repository):
     alpha = law.intervals.coefficients["alpha"]
     assert law.fit.n_runs == 3 and alpha.high - alpha.low > 0.02
     sentence = training_compute.law_sentence(law)
-    assert "3 runs, 1 degree of freedom, so few that a narrow interval is as well luck" in sentence and "0.335 to 0.340" not in sentence
+    assert "3 runs, 1 degree of freedom, so few that a narrow interval may be chance" in sentence and "0.335 to 0.340" not in sentence
 
 
 def test_seeds_are_thin_lines_around_a_mean_with_a_band(study):

@@ -72,7 +72,7 @@ def test_a_law_that_its_runs_ends_contradict_ends_with_the_data(study):
     assert drawing.card["status"] == "FAILS_IN_TIME" and drawing.card["hold_out_in_time"]["failed"]
     (solid,) = lines(drawing, False)
     assert not lines(drawing, True) and solid.get_xdata().max() <= 1.001e12
-    assert "The curve ends with the data." in drawing.caption and "misses their ends" in drawing.caption
+    assert "The curve ends at the limits of the data." in drawing.caption and "misses their ends" in drawing.caption
 
 
 def test_against_macs_and_of_several_variables(study, isoflop_study):
@@ -101,7 +101,7 @@ def test_hopeless_data_have_no_curve_and_the_reason(study, status, form, change)
 
 
 def test_one_seed_says_what_it_cannot_test(study):
-    assert "Lack of fit was not tested: no x was run with two seeds." in scaling_law.draw(study(), options()).caption
+    assert "Lack of fit was not tested: no x has two seeds." in scaling_law.draw(study(), options()).caption
 
 
 def test_nan_is_named_and_mixtures_are_one_line(study, tmp_path, capsys):
@@ -128,12 +128,12 @@ def test_isoflop_finds_budgets_and_both_optima(isoflop_study, tmp_path):
         assert one["optimum"] == pytest.approx(truth, rel=0.1) and surface["optimum"] == pytest.approx(truth, rel=0.1)
         assert one["low"] < one["optimum"] < one["high"] and surface["low"] < surface["optimum"] < surface["high"]
     assert drawing.card["approach_2"]["exponent"] == pytest.approx(TRUE.a, abs=0.05)
-    assert "within 5 % of each other's FLOPs are one budget" in drawing.caption and "3 of 3 budgets have their optimum inside" in drawing.caption
+    assert "runs with FLOPs within 5 % of each other are one budget" in drawing.caption and "3 of 3 budgets have their optimum inside" in drawing.caption
     assert [path.suffix for path in style.save(drawing, tmp_path)] == [".png", ".svg", ".csv", ".txt", ".json"]
 
 
 def test_isoflop_says_what_is_missing(study, isoflop_study):
-    with pytest.raises(UserError, match="0 budgets of training FLOPs with 3 sizes or more, and 2 are needed; .*1 size"):
+    with pytest.raises(UserError, match="0 budgets of training FLOPs with 3 sizes or more; 2 are needed; .*1 size"):
         isoflop.draw(study())
     one = isoflop_study[isoflop_study["train_flops"] < 2e12]
     with pytest.raises(UserError, match="1 budget of training FLOPs with 3 sizes or more"):
@@ -141,7 +141,7 @@ def test_isoflop_says_what_is_missing(study, isoflop_study):
     small = isoflop_study[isoflop_study["macs"] * 2 < 1.1 * isoflop_study.groupby(
         isoflop_study["train_flops"].round(-11))["macs"].transform("median") * 2]          # the larger half of each grid is gone
     drawing = isoflop.draw(small)
-    assert "0 of 3 budgets have their optimum inside the grid" in drawing.caption and "4 are needed for a curve" in drawing.caption
+    assert "0 of 3 budgets have their optimum inside the grid" in drawing.caption and "a curve needs 4" in drawing.caption
 
 
 @pytest.fixture
@@ -169,13 +169,13 @@ def test_a_csvs_own_compute_and_budgets_are_taken(own_compute_csv, tmp_path):
     for approach in ("approach_2", "akima", "approach_3"):
         assert card[approach]["exponent"] == pytest.approx(truth, abs=0.06), approach
     assert [one["compute"] for one in card["approach_2"]["budgets"]] == [1e12, 4e12, 1.6e13]
-    assert "C as given, near 30 N^0.800 D^1.000" in caption and "budgets are those of the column budget" in caption
-    assert "In no curve, though in the surface's fit: 2 rows (2 rows near 6.40 × 10¹³ FLOPs, 2 sizes only)" in caption
+    assert "C as given, near 30 N^0.800 D^1.000" in caption and "budgets are read from the column budget" in caption
+    assert "In no curve, but in the surface's fit: 2 rows (2 rows near 6.40 × 10¹³ FLOPs, 2 sizes only)" in caption
     assert [(one["rows"], one["sizes"]) for one in card["dropped"]] == [(2, 2)]
     assert len(points) == 20 and (points["left_out"] == "fewer than 3 sizes").sum() == 2
     stated = run_isoflop(own_compute_csv, tmp_path / "stated", "--budgets", "1e12,4e12,16e12")
     assert stated[0]["approach_2"]["exponent"] == card["approach_2"]["exponent"]
-    assert stated[0]["dropped"][0]["why"] == "over 10 % from every stated budget" and "the nearest of the stated budgets" in stated[1]
+    assert stated[0]["dropped"][0]["why"] == "more than 10 % from every stated budget" and "each run goes to the nearest stated budget" in stated[1]
     plain = pd.read_csv(own_compute_csv).drop(columns="budget")
     plain.to_csv(own_compute_csv, index=False)
     wide = run_isoflop(own_compute_csv, tmp_path / "wide", "--width", "10")
@@ -239,4 +239,4 @@ def test_epochs_surface_is_drawn_from_a_csv(shared, tmp_path):
 
 def test_a_budget_that_is_no_number_is_one_line(own_compute_csv, tmp_path):
     done = CliRunner().invoke(main, ["figure", "isoflop", str(own_compute_csv), "--budgets", "1e12,abc"])
-    assert done.exit_code == 2 and "'1e12,abc' is no list of FLOPs; give numbers, for example 1e18,3e18" in done.output
+    assert done.exit_code == 2 and "'1e12,abc' is not a list of FLOPs; give numbers, for example 1e18,3e18" in done.output

@@ -48,7 +48,7 @@ def test_smoothing_is_the_mean_of_the_window():
 def test_a_window_that_holds_one_line_is_said_not_drawn(runs, tmp_path, made):
     made.losses(tmp_path, runs.head(2), lines=8)
     drawing = loss_curves.draw(loss_curves.read(tmp_path, runs))
-    assert "holds no two" in drawing.caption and len(drawing.figure.axes[0].lines) == 2
+    assert "never holds two" in drawing.caption and len(drawing.figure.axes[0].lines) == 2
     assert drawing.figure.axes[1].get_xlim()[1] == 400_000                          # five lines, not a tenth that holds none
 
 
@@ -57,7 +57,7 @@ def test_each_term_has_a_row_and_lonely_models_are_left_out(mixed, tmp_path, mad
     drawing = loss_curves.draw(loss_curves.read(tmp_path, mixed))
     rows = [axes.get_ylabel() for axes in drawing.figure.axes[::2]]
     assert rows == ["generative\nloss", "reconstruction\nloss", "generative full\nloss", "generative masked\nloss"]
-    assert set(drawing.points["size"]) == {"pico"} and "Left out, they have one variant alone: DiT-atto/2" in drawing.caption
+    assert set(drawing.points["size"]) == {"pico"} and "Left out, with only one variant: DiT-atto/2" in drawing.caption
     assert "color for the training variant" in drawing.caption
 
 

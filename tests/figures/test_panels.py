@@ -38,7 +38,7 @@ def test_block_designs_over_images_and_over_flops(blocks, study, made):
 
 
 def test_block_designs_refuse_what_is_no_comparison_of_blocks(blocks):
-    with pytest.raises(UserError, match="one block design alone, adaln_zero: give a study that varies model.block"):
+    with pytest.raises(UserError, match="only one block design, adaln_zero: give a study that varies model.block"):
         block_designs.draw(blocks[blocks["block"] == "adaln_zero"])
     with pytest.raises(UserError, match="mixes passport"):
         block_designs.draw(blocks.assign(passport=["a", "b"] * 24))
@@ -84,7 +84,7 @@ def test_metrics_that_few_evaluations_hold(table, made):
     some["values.kid"] -= some["values.kid"].median()                               # unbiased KID can be below 0
     drawing = metrics.draw(some)
     assert drawing.figure.axes[3].get_title(loc="right").endswith("n = 9") and drawing.figure.axes[4].get_yscale() == "linear"
-    assert "The evaluations hold no further metric: set evaluation.also." in metrics.draw(table).caption
+    assert "The evaluations have no other metric: set evaluation.also." in metrics.draw(table).caption
 
 
 def test_metrics_of_a_csv_with_gaps(table, made, tmp_path):

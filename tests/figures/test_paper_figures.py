@@ -53,12 +53,12 @@ def test_bubbles_take_the_mean_of_seeds_at_one_count(study):
     table.loc[longer, "images_seen"] *= 2                               # ends at 1,280,000, passes 640,000
     drawing = bubbles.draw(table)
     assert set(drawing.points["images_seen"]) == {640_000} and set(drawing.points["seeds"]) == {3}
-    assert "each is shown at 640,000 images, the most that all share" in drawing.caption
+    assert "each is shown at 640,000 images, the largest number that all share" in drawing.caption
     own = table[longer & (table["images_seen"] == 640_000)]["score"]
     row = drawing.points.set_index("model").loc["DiT-nano/2"]
     assert row["score"] == pytest.approx(np.exp(np.log(own).mean())) and row["highest"] == own.max()
     table.loc[longer, "images_seen"] += 1
-    assert "share no count between: each is shown at its end" in bubbles.draw(table).caption
+    assert "share no number of images: each is shown at its end" in bubbles.draw(table).caption
 
 
 def test_training_curves_fix_the_patch_above_and_the_size_below(study):
@@ -113,10 +113,10 @@ def test_sampling_compute_counts_who_wins(sampled):
 
 
 def test_sampling_compute_refuses_what_it_cannot_count(sampled):
-    with pytest.raises(UserError, match=r"every score is of 16 model evaluations per image.*ditscale evaluate RUN sampling_steps="):
+    with pytest.raises(UserError, match=r"every score has 16 model evaluations per image.*ditscale evaluate RUN sampling_steps="):
         sampling_compute.draw(sampled(16))
     part = [sampled(nfe, guidance_scale=2.0, guidance_interval="[0.1, 0.7]").assign(guidance_scale=2.0) for nfe in NFES]
-    with pytest.raises(UserError, match=r"guidance acts on the noise levels \[0.1, 0.7\] only"):
+    with pytest.raises(UserError, match=r"guidance is used only at the noise levels \[0.1, 0.7\]: this table"):
         sampling_compute.draw(pd.concat(part))
     whole = [sampled(nfe, guidance_scale=2.0, guidance_interval="all").assign(guidance_scale=2.0) for nfe in NFES]
     drawing = sampling_compute.draw(pd.concat(whole))
@@ -165,7 +165,7 @@ def test_each_has_units_on_its_axes(study, sampled):
 
 
 def test_a_cost_that_is_nowhere_known_is_told(study):
-    with pytest.raises(UserError, match="forward compute is not known of any row"):
+    with pytest.raises(UserError, match="forward compute is not known for any row"):
         bubbles.draw(study().assign(macs=np.nan))
     one = study()
     one.loc[one["model"] == "DiT-atto/8", "macs"] = np.nan

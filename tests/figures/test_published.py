@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import beside, overtaking, published, study_table
+from ditscale.figures.kit import overlay, overtaking, published, study_table
 from ditscale.figures.plots import bubbles, gflops, power_law, training_compute, training_curves
 from ditscale.scaling.crossing import Order
 
@@ -32,8 +32,8 @@ def test_dit_figure_8_from_the_csv_alone(dit, tmp_path, capsys):
     assert gflops.main([str(DIT), "--out", str(tmp_path)]) == 0
     points, caption = pd.read_csv(tmp_path / "gflops.csv"), (tmp_path / "gflops.txt").read_text()
     assert len(points) == 12 and set(points["images_seen"]) == {102_400_000}
-    assert "−0.930 over 12 runs" in caption and "102,400,000 images, the most that all share" in caption
-    assert "Of the table's 19 results these are the 14 that compare" in caption
+    assert "−0.930 over 12 runs" in caption and "102,400,000 images, the largest number that all share" in caption
+    assert "Of the table's 19 results these are the 14 that can be compared" in caption
     assert any("= −0.93, n = 12" in text.get_text() for text in gflops.draw(dit).figure.axes[0].texts)
 
 
@@ -97,7 +97,7 @@ def drawn(own):
 
     def draw(figure):
         if figure not in kept:
-            chosen = beside.choose(own, published.load(["dit"]), unverified=False)
+            chosen = overlay.choose(own, published.load(["dit"]), unverified=False)
             kept[figure] = figure.draw(own), figure.draw(own, chosen)
         return kept[figure]
     return draw
@@ -106,7 +106,7 @@ def drawn(own):
 @pytest.mark.parametrize("figure", [gflops, training_compute, bubbles, training_curves])
 def test_published_rows_beside_move_no_number(figure, drawn):
     alone, both = drawn(figure)
-    mine = both.points[both.points["source"] == beside.OWN]
+    mine = both.points[both.points["source"] == overlay.OWN]
     pd.testing.assert_frame_equal(mine.drop(columns=["source", "verified"]), alone.points, check_dtype=False)
     assert set(both.points["verified"]) == {"", "yes"} and len(both.points) > len(mine)
     assert both.caption.startswith(alone.caption) and "DiT 2212.09748 Table 4" in both.caption
@@ -116,17 +116,17 @@ def test_published_rows_beside_move_no_number(figure, drawn):
 
 def test_unverified_rows_have_a_dagger_and_another_marker(own):
     rows = published.load(["mdt"])
-    assert "not verified" in beside.choose(own, rows, unverified=False).left_out
-    drawing = training_compute.draw(own, beside.choose(own, rows, unverified=True))
+    assert "not verified" in overlay.choose(own, rows, unverified=False).left_out
+    drawing = training_compute.draw(own, overlay.choose(own, rows, unverified=True))
     names = [text.get_text() for text in drawing.figure.axes[0].texts]
     assert "MDT-S/2†" in names and "MDT-B/2" in names
-    assert {line.get_marker() for line in drawing.figure.axes[0].lines} >= {beside.MARKER, beside.UNVERIFIED_MARKER}
+    assert {line.get_marker() for line in drawing.figure.axes[0].lines} >= {overlay.MARKER, overlay.UNVERIFIED_MARKER}
     assert "do not cite them" in drawing.caption and "unverified †" in _legend(drawing)
     assert set(drawing.points["verified"]) == {"", "yes", "memory"}
 
 
 def test_legends_stay_on_the_page(own):
-    chosen = beside.choose(own, published.load(["mdt"]), unverified=True)
+    chosen = overlay.choose(own, published.load(["mdt"]), unverified=True)
     for draw in (gflops.draw, bubbles.draw, training_curves.draw):
         figure = draw(own, chosen).figure
         figure.draw_without_rendering()
@@ -141,12 +141,12 @@ def test_law_and_correlation_know_no_published_row(drawn):
 
 def test_another_metric_guidance_or_length_is_refused(own, study):
     rows = published.load(["dit"])
-    with pytest.raises(UserError, match="the scores here are fd_digits_cnn: other features"):
-        beside.choose(study(), rows, unverified=False)
-    with pytest.raises(UserError, match="no published result can be compared with this study: 19 of another guidance"):
-        beside.choose(own.assign(guidance_scale=4.0), rows, unverified=False)
+    with pytest.raises(UserError, match="the scores here are fd_digits_cnn: the features"):
+        overlay.choose(study(), rows, unverified=False)
+    with pytest.raises(UserError, match="no published result can be compared with this study: 19 with other guidance"):
+        overlay.choose(own.assign(guidance_scale=4.0), rows, unverified=False)
     with pytest.raises(UserError, match="no published result at 5,000,000 images seen.* 102,400,000"):
-        gflops.draw(own.assign(images_seen=5_000_000), beside.choose(own, rows, unverified=False))
+        gflops.draw(own.assign(images_seen=5_000_000), overlay.choose(own, rows, unverified=False))
 
 
 def test_names_of_published_results_lie_on_nothing(drawn):
@@ -204,7 +204,7 @@ def test_a_law_joins_neither_families_nor_lengths(dit):
     assert kept["family"].nunique() == 1 and f"({kept['family'].iloc[0]}, " in told
     assert study_table.scored(mdt[mdt["family"] == "MDTv2"])[0]["family"].unique() == ["MDTv2"]
     ends, chosen = study_table.law_ends(study_table.scored(dit)[0])
-    assert len(ends) == 12 and set(ends["images_seen"]) == {102_400_000} and "102,400,000 images alone" in chosen
+    assert len(ends) == 12 and set(ends["images_seen"]) == {102_400_000} and "102,400,000 images only" in chosen
     law = power_law.fit_law(dit, "train_flops")
     assert law.fit.n_points == 12 and law.fit.x_range[1] == pytest.approx(6 * 118.64e9 * 102_400_000, rel=1e-3)
     sit = study_table.scored(study_table.read(published.FOLDER / "sit_repa_sra_tread.csv"))[0]

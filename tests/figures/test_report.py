@@ -105,7 +105,7 @@ def test_text_of_others_is_escaped(table, tmp_path):
 
 def test_study_under_way_gets_its_page(table, tmp_path):
     text = report.write(table.assign(final=False, floor=np.nan, train_seconds=np.nan), "s", tmp_path)[-1].read_text()
-    assert "Study s, under way" in text and "none of 12 runs has finished" in text and "Not drawn" in text and 'id="explorer"' in text
+    assert "Study s, unfinished" in text and "none of 12 runs has finished" in text and "Not drawn" in text and 'id="explorer"' in text
     assert "DiT-nano/2" in text and "No run.json was found" in text and ">nan" not in text
 
 
@@ -149,7 +149,7 @@ def test_findings_are_no_stronger_than_the_data(study):
     assert title.startswith("fd_digits_cnn falls from") and "Twice the training compute C lowers the score by" in text
     assert "One seed per model" in text and "by profile, 12 runs, 10 degrees of freedom" in text
     title, text = said(study(alpha=0.0, noise=0.2))
-    assert title == "No trend of fd_digits_cnn with compute is shown by 12 runs" and "the interval holds zero" in text
+    assert title == "12 runs show no trend of fd_digits_cnn with compute" and "the interval contains zero" in text
     title, text = said(study(alpha=-0.3))
     assert title.startswith("fd_digits_cnn rises") and "raises the score by" in text
     title, text = said(study().query("model == 'DiT-nano/2'"))

@@ -72,7 +72,7 @@ def test_page_of_a_study_under_way(made, tmp_path):
     made.write_study(folder, MODELS, ("baseline", "masked"), part=0.5, evaluations=4)
     assert report.main([str(folder)]) == 0
     text = (folder / "analysis" / "report.html").read_text()
-    assert "Study going, under way" in text and "No findings on scaling yet" in text and ">50 %</td>" in text
+    assert "Study going, unfinished" in text and "No findings on scaling yet" in text and ">50 %</td>" in text
     assert text.count("has finished") <= 4                                     # a reason is told once, not once a figure
 
 

@@ -55,7 +55,7 @@ def test_what_is_not_told_apart_is_said(rows, made):
     drawing = sweeps.draw(one_seed, "mask_ratio")
     assert "One seed per curve: no difference here is distinguishable" in drawing.caption and not drawing.figure.axes[0].collections
     edge = sweeps.draw(made.sweep(rows, RATIOS, 0.1, "mask_ratio", noise=0.0), "mask_ratio").caption
-    assert "lowest at 0.1" in edge and "the end of the sweep: the best may lie beyond" in edge
+    assert "lowest at 0.1" in edge and "the end of the sweep: the best value may lie beyond it" in edge
 
 
 def test_guidance_may_differ_and_nothing_else_of_the_passport(guided, made):
@@ -92,17 +92,17 @@ def test_the_image_count_is_one_that_all_share(rows, made):
 
 def test_another_setting_must_not_differ_unless_it_moves_along(masks):
     crossed = pd.concat([masks, masks.assign(lr=2e-3, run_id=masks["run_id"] + "b")], ignore_index=True)
-    with pytest.raises(UserError, match="runs of one curve differ in lr too: 0.001, 0.002; keep one with --where lr="):
+    with pytest.raises(UserError, match="runs of one curve also differ in lr: 0.001, 0.002; keep one with --where lr="):
         sweeps.draw(crossed, "mask_ratio")
     tied = masks.assign(lr=masks["mask_ratio"] / 100)
-    assert "With mask_ratio moves: lr. The curve shows both." in sweeps.draw(tied, "mask_ratio").caption
+    assert "These change with mask_ratio: lr. The curve shows the joint effect." in sweeps.draw(tied, "mask_ratio").caption
     twins = pd.concat([masks, masks.assign(run_id=masks["run_id"] + "b")], ignore_index=True)
-    with pytest.raises(UserError, match="two scores for mask_ratio .* they differ in more than the table shows"):
+    with pytest.raises(UserError, match="two scores for mask_ratio .* they differ in something that the table does not show"):
         sweeps.draw(twins, "mask_ratio")
 
 
 def test_no_sweep_is_told_so(table, masks, made):
-    with pytest.raises(UserError, match="--over lr: no model and variant has two values of it after 640000 images; there are 0.001"):
+    with pytest.raises(UserError, match="--over lr: no model and variant has two values of it after 640000 images; the values are 0.001"):
         sweeps.draw(made.passport(table), "lr")
     with pytest.raises(UserError, match="--over mask_ration: no column, passport field or config key of that name; did you mean 'mask_ratio'"):
         sweeps.draw(masks, "mask_ration")

@@ -173,12 +173,12 @@ def test_mixed_study_gets_every_part(mixed, serve, tmp_path, capsys):
     page = (folder / "analysis" / "report.html").read_text()
     order = [page.index(f"<h2>{heading}</h2>") for heading in ("Score against training compute", "Variants", "Samples")]
     assert order == sorted(order) and page.count("<svg viewBox") == 6 and page.count("Drawn from 12 baseline runs only.") == 5
-    for said in ("Scaling is told by 12 baseline runs.",
+    for said in ("Findings on scaling use only 12 baseline runs.",
                  "Variant masked against baseline, 0.6 times the training FLOPs per image",
                  "at equal images the score is 10.0 % higher on pico/2 and 10.0 % higher on nano/2",
                  "INCONCLUSIVE (one seed gives no estimate of the noise)", "<th>Variant</th>",
                  "baseline 12, masked 2, mdt 2",
-                 "<td>teacher_entropy_cls (watched)</td>", f"<strong>Warning</strong> of {run_id}: collapse &lt;b&gt;"):
+                 "<td>teacher_entropy_cls (watched)</td>", f"<strong>Warning</strong> from {run_id}: collapse &lt;b&gt;"):
         assert said in page
     assert json.loads((folder / "analysis" / "power_law.json").read_text())["score_vs_macs"]["n_runs"] == 12
 
@@ -196,12 +196,12 @@ def test_terms_are_the_first_and_last_logged(mixed, tmp_path):
 def test_baseline_alone_says_nothing_of_variants(table, tmp_path):
     page = report.write(table, "s", tmp_path)[-1].read_text()
     assert "<h2>Variants</h2>" not in page and "<th>Variant</th>" not in page and "Runs by variant" not in page
-    assert "Drawn from" not in page and "Scaling is told" not in page and not (tmp_path / "variants.png").exists()
+    assert "Drawn from" not in page and "Findings on scaling" not in page and not (tmp_path / "variants.png").exists()
 
 
 def test_without_a_baseline_the_most_runs_are_drawn(mixed, tmp_path):
     rows = mixed[mixed["variant"] != "baseline"]
     rows = rows[(rows["variant"] == "mdt") | (rows["model"] == "DiT-nano/2")]
     page = report.write(rows, "s", tmp_path)[-1].read_text()
-    assert variant_table.main_variant(rows) == "mdt" and "Scaling is told by 2 mdt runs." in page
+    assert variant_table.main_variant(rows) == "mdt" and "Findings on scaling use only 2 mdt runs." in page
     assert "Variant masked has no baseline of the same model" in page

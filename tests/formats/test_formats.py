@@ -22,7 +22,7 @@ from ditscale.rundir import RunDir, read_lines
 from ditscale.tensorfile import file_sha256
 
 FIRST = Path(__file__).parent / "first"
-LATER = re.compile(r"is of format (\d+); this ditscale reads format (\d+) and older: upgrade ditscale")
+LATER = re.compile(r"has format (\d+); this ditscale reads format (\d+) and older: upgrade ditscale")
 
 
 def ditscale(*arguments, refused=None):
@@ -183,5 +183,5 @@ def test_training_resumes_a_run_of_the_first_form_and_refuses_a_later_one(digits
     rewritten(states[0], later)
     run.set_status("preempted", images_seen=320)
     done = command("train")
-    assert done.returncode != 0 and "state.json is of format 2; this ditscale reads format 1" in done.stdout + done.stderr
+    assert done.returncode != 0 and "state.json has format 2; this ditscale reads format 1" in done.stdout + done.stderr
     assert not states[-1].exists() and json.loads(states[0].read_text())["format"] == 2

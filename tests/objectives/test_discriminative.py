@@ -161,7 +161,7 @@ def test_collapse_is_called_by_its_name(setting):
         s.objective.after_step(lambda mean: mean)
     collapsed = {name: value.item() for name, value in run(s).watched.items()}
     assert collapsed["prototype_usage_cls"] < 0.05
-    assert "all lie on one prototype" in s.objective.warning(collapsed) and "320 images" in s.objective.warning(collapsed)
+    assert "are all on one prototype" in s.objective.warning(collapsed) and "320 images" in s.objective.warning(collapsed)
     s.objective.means["centre_cls"].momentum = s.objective.means["centre_patch"].momentum = 0.9
     for _ in range(300):                                                       # the centre follows: now all prototypes alike
         run(s)

@@ -87,8 +87,8 @@ def test_stated_budgets_win_and_points_of_none_are_told():
     assert by_point == by_list and [v.compute for v in by_point.valleys] == list(BUDGETS) and not by_point.dropped
     assert by_point.valleys[0].spread == pytest.approx(1.06 / 0.93) and by_point.exponent == pytest.approx(law.a, abs=0.01)
     fewer = approach2(size, off, score, budgets=BUDGETS[:-1])
-    assert [(d.points, d.why) for d in fewer.dropped] == [(7, "over 10 % from every stated budget")]
-    assert approach2(size, off, score, budget=np.where(of_point == 1e17, np.nan, of_point)).dropped[0].why == "of no stated budget"
+    assert [(d.points, d.why) for d in fewer.dropped] == [(7, "more than 10 % from every stated budget")]
+    assert approach2(size, off, score, budget=np.where(of_point == 1e17, np.nan, of_point)).dropped[0].why == "in no stated budget"
 
 
 def test_budgets_with_too_few_sizes_are_told():
@@ -118,7 +118,7 @@ def test_the_studys_own_compute_is_taken():
     assert both.size == pytest.approx(float(rule.optimal_size(law, 1e21)), rel=1e-3)
     assert 0.0 < both.bias < 0.02 and abs(both.akima_bias) < 0.01
     wild = approach2(size, data, score, compute=compute * np.exp(0.5 * rng.standard_normal(len(size))), budget=np.repeat(budgets, 9))
-    assert wild.spending.misfit > 0.5 and not wild.spending.stands
+    assert wild.spending.misfit > 0.5 and not wild.spending.usable
 
 
 def test_a_compute_that_is_6nd_is_told_as_such():
@@ -129,10 +129,10 @@ def test_a_compute_that_is_6nd_is_told_as_such():
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"compute": [0.0] * 75}, "compute is 0 at place 0"),
+    ({"compute": [0.0] * 75}, "compute is 0 at index 0"),
     ({"compute": [1e17] * 3}, "budget must be as long|equal length"),
     ({"budgets": []}, "budgets is an empty list; leave it out"),
-    ({"budgets": [1e17, -1]}, "budget is -1 at place 0"),
+    ({"budgets": [1e17, -1]}, "budget is -1 at index 0"),
     ({"budget": [1e17] * 3}, "budget must be as long as the points, 75"),
     ({"budget": [1e17] * 75, "budgets": [1e17]}, "not both"),
     ({"width": 0.0}, "width 0.0 must be above 0"),

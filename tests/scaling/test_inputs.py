@@ -51,7 +51,7 @@ def test_other_analyses_take_columns_too(table):
 
 @pytest.mark.parametrize("wrong", [np.nan, -1.0, 0.0])
 def test_weights_that_mean_nothing_are_one_line(table, wrong):
-    with pytest.raises(UserError, match=f"weights is {wrong:g} at place 3; it must be above 0"):
+    with pytest.raises(UserError, match=f"weights is {wrong:g} at index 3; it must be above 0"):
         fit("power_law", table.train_flops, table.score, weights=np.where(np.arange(len(table)) == 3, wrong, 1.0))
 
 
@@ -60,15 +60,15 @@ def test_numbers_written_as_text_are_numbers(table):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda t: (t.train_flops, t.score.sort_index(), None), r"x and y are series with different labels \(.* at place 0\): take both from one table"),
+    (lambda t: (t.train_flops, t.score.sort_index(), None), r"x and y are series with different labels \(.* at index 0\): take both from one table"),
     (lambda t: (t.train_flops, t.score.reset_index(drop=True), None), "different labels"),
     (lambda t: (t.train_flops, t.score.to_numpy(), t.run.sort_index()), "x and groups are series with different labels"),
-    (lambda t: (t.train_flops, t.score.astype(object).mask(t.score > 6, "n/a"), None), "y must be numbers: 'n/a' at place .* is none"),
-    (lambda t: (t.run, t.score, None), "x must be numbers: '.*' at place 0 is none"),
+    (lambda t: (t.train_flops, t.score.astype(object).mask(t.score > 6, "n/a"), None), "y must be numbers: 'n/a' at index .* is not"),
+    (lambda t: (t.run, t.score, None), "x must be numbers: '.*' at index 0 is not"),
     (lambda t: ("train_flops", t.score, None), "x must be numbers: given was 'train_flops'"),
     (lambda t: (t.train_flops, t.score[:5], None), "points must be flat and of equal length"),
     (lambda t: (t.train_flops, 3.0, None), "points must be flat and of equal length"),
-    (lambda t: (t.train_flops, t.score, t.run.where(t.N > 1e6)), "groups has no value at place"),
+    (lambda t: (t.train_flops, t.score, t.run.where(t.N > 1e6)), "groups has no value at index"),
     (lambda t: (t, t.score, None), "the form power_law takes x; got N, D"),
 ])
 def test_what_means_nothing_is_one_line(table, change, message):

@@ -56,7 +56,7 @@ def test_sizes_that_differ_at_equal_loss_are_told_apart():
     assert np.mean(refused) > 0.7 and np.mean(accepted) <= 0.05
     assert "loss does not determine the score here" in fit_link(*made(0, differ=0.2)).one_line.sentence
     alone = fit_link(*made(0, seeds=1, differ=0.2)).one_line                    # luck and size are one thing there
-    assert alone.p is None and "one run's luck would look like its size" in alone.sentence
+    assert alone.p is None and "seed noise cannot be separated from size" in alone.sentence
 
 
 def test_the_losses_floor_lies_below_what_is_asked():
@@ -70,7 +70,7 @@ def test_the_losses_floor_lies_below_what_is_asked():
 
 def test_what_cannot_be_tested_or_fitted_is_said():
     loss, score, run, size = made(sizes=1)
-    assert fit_link(loss, score, run, size).one_line.reason == "one size alone"
+    assert fit_link(loss, score, run, size).one_line.reason == "there is only one size"
     apart = loss - 0.5 * (np.arange(len(loss)) >= len(loss) // 2)
     assert "no two sizes" in fit_link(np.sort(apart)[::-1], np.sort(score)[::-1], run, (np.sort(apart)[::-1] < 0.5) + 1.0).one_line.reason
     with pytest.raises(UserError, match="2 runs with 16 checkpoints"):

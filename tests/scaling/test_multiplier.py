@@ -71,7 +71,7 @@ def test_under_three_seeds_there_is_no_interval_and_no_verdict(seeds, said):
 
 def test_no_difference_is_inconclusive():
     found = multiplier(power_runs(LUCKS), power_runs(OTHERS))
-    assert found.overall.verdict == INCONCLUSIVE and found.overall.reason == "the interval holds one"
+    assert found.overall.verdict == INCONCLUSIVE and found.overall.reason == "the interval contains one"
 
 
 def test_nothing_beyond_what_both_were_measured_at():
@@ -82,7 +82,7 @@ def test_nothing_beyond_what_both_were_measured_at():
     assert found.overall.value == found.targets[1].value
     apart = multiplier(power_runs(LUCKS, costs=COSTS / 1e4), base)
     assert apart.status is Status.NO_COMMON_RANGE and np.isnan(apart.overall.value) and not apart.targets
-    assert "one ends, at its best, before the other begins" in apart.sentence
+    assert "the best score of one is worse than the first of the other" in apart.sentence
 
 
 def test_one_target_is_not_enough_for_a_verdict():

@@ -69,11 +69,11 @@ def test_a_law_is_given_with_and_without():
     clean = fit("power_law", X[kept], y[kept], RUNS[kept])
     assert found.outliers.runs == ("size4 s1",) and found.without.law == clean.law and found.n_runs == 15
     moved = found.law.evaluate(X[-1:])[0] / clean.law.evaluate(X[-1:])[0] - 1
-    assert moved > 0.1 and f"the law moves by {moved:+.1%} at x = 1e+20" in found.sentence
+    assert moved > 0.1 and f"the law changes by {moved:+.1%} at x = 1e+20" in found.sentence
     card = json.loads(json.dumps(found.card(), allow_nan=False))
     assert card["outliers"]["runs"][0]["run"] == "size4 s1" and card["coefficients_without_outliers"] == clean.law.coefficients()
     good = fit("power_law", X, scores(), RUNS)
-    assert good.without is None and good.sentence == "the result stands"
+    assert good.without is None and good.sentence == "the result is valid"
 
 
 def test_a_multiplier_is_given_with_and_without():

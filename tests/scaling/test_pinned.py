@@ -79,7 +79,7 @@ def test_theta_goes_round():
     ("power_law_floor", {"A": 2.0}, "'A' of the form power_law_floor cannot be pinned .its value depends"),
     ("chinchilla", {"alfa": 0.3}, "did you mean 'alpha'"),
     ("power_law", {"alpha": -1.0}, "pinned alpha is -1.0; give a number above 0"),
-    ("broken_power_law", {"E": 1.0}, "it is no sum of powers")])
+    ("broken_power_law", {"E": 1.0}, "it is not a sum of powers")])
 def test_what_cannot_be_pinned_is_said(form, values, message):
     with pytest.raises(UserError, match=message):
         pin(form, **values)

@@ -36,7 +36,7 @@ def test_a_run_that_never_gets_there_is_told():
     assert [run.state for run in found.runs] == [REACHED, REACHED, NOT_REACHED] and found.runs[2].cost == pytest.approx(8.0)
     assert found.status is Status.NOT_REACHED and math.isnan(found.cost) and found.interval is None
     assert found.at_least == pytest.approx((16 * 16 * 8) ** (1 / 3))
-    assert "more than 12.7" in found.sentence and "1 of 3 runs did not reach it, run 's2'" in found.sentence
+    assert "more than 12.7" in found.sentence and "1 of 3 runs did not reach it, including run 's2'" in found.sentence
 
 
 def test_a_run_that_began_past_it_is_told():

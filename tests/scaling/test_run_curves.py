@@ -51,5 +51,5 @@ def test_short_runs_have_no_curve_and_mixed_ones_are_refused():
     assert run_curves([1, 1], [1, 2], [3.0, 2.0], ["a", "a"]) == []
     with pytest.raises(UserError, match="run 'a' has two sizes, 1 and 2"):
         run_curves([1, 2, 2], [1, 2, 3], [3.0, 2.0, 1.0], ["a", "a", "a"])
-    with pytest.raises(UserError, match="score is 0 at place 1"):
+    with pytest.raises(UserError, match="score is 0 at index 1"):
         run_curves([1, 1], [1, 2], [3.0, 0.0], ["a", "a"])

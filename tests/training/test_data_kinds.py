@@ -80,7 +80,7 @@ def test_flipped_pixels_train_and_resume(make_run, world):
 
 def test_evaluation_of_latents_needs_their_autoencoder(digits_values, latents):
     digits_values["data"] |= {"path": str(latents), "channels": 4}
-    with pytest.raises(UserError, match=f"{latents} holds latents, so that samples must be decoded; give evaluation.vae"):
+    with pytest.raises(UserError, match=f"{latents} holds latents, so samples must be decoded; give evaluation.vae"):
         _check_files(resolve(digits_values, "test"))
     digits_values["data"]["channels"] = 1
     with pytest.raises(UserError, match="holds latents of shape"):

@@ -158,7 +158,7 @@ def test_one_whose_step_cannot_be_passed_over_is_refused(make_run, register):
         scales_and_skips: ClassVar = False
 
     register(Stubborn)
-    with pytest.raises(UserError, match="stubborn: a step of it can be neither clipped nor passed over"):
+    with pytest.raises(UserError, match="stubborn: its steps can be neither clipped nor skipped"):
         make_run(changes={"train.optimizer": {"name": "stubborn"}})
 
 

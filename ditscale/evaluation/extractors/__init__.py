@@ -1,4 +1,4 @@
-"""Feature networks by name: a Frechet distance is computed from their features."""
+"""Feature networks by name; Frechet distances are computed from their features."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,10 +13,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
-    """What a network says of a batch of images; all fp32, on the network's device."""
+    """A network's outputs for a batch of images; all fp32, on the network's device."""
 
     pooled: Tensor                                                             # (B, D)
-    spatial: Tensor | None = None                                              # (B, S), for sFID; Inception alone has it
+    spatial: Tensor | None = None                                              # (B, S), for sFID; only from Inception
     logits: Tensor | None = None                                               # (B, classes), for the Inception Score
 
 
@@ -24,26 +24,26 @@ class Features(NamedTuple):
 class Extractor:
     """A feature network with its identity.
 
-    ``module`` takes uint8 images (B, C, H, W) of any size that it serves, resizes them by its own rule, and returns ``Features``.
+    ``module`` takes uint8 images (B, C, H, W) of any size that it accepts, resizes them by its own rule, and returns ``Features``.
     Called through this class it runs in full fp32, without TF32 or autocast.
     """
 
     name: str                                                                  # see ditscale.evaluation.metrics.names
     module: nn.Module
     sha256: str                                                                # of its weights
-    dimensions: int | None                                                     # D; None: not known before the first batch
+    dimensions: int | None                                                     # D; None: unknown before the first batch
     resize: str                                                                # the rule, in words, for the passport
     device: torch.device = torch.device("cpu")
-    channels: tuple[int, ...] = (1, 3)                                         # what it takes; 1 is repeated to 3 by most
-    side: int | None = None                                                    # the only height and width it takes
-    batch: int = 64                                                            # images a forward, fixed: sums never differ
+    channels: tuple[int, ...] = (1, 3)                                         # accepted numbers; most networks repeat 1 to 3
+    side: int | None = None                                                    # the only accepted height and width
+    batch: int = 64                                                            # images per forward, fixed so that results never differ
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (B, C, H, W).
 
         Raises:
-            UserError: the images are not uint8, or of a shape that the network does not take.
+            UserError: the images are not uint8, or have a shape that the network does not accept.
         """
         if images.dtype != torch.uint8:
             raise UserError(f"{self.name} takes images of uint8, 0 to 255; these are {str(images.dtype).removeprefix('torch.')}")
@@ -53,17 +53,17 @@ class Extractor:
             raise UserError(f"{self.name} takes images{pixels} with {' or '.join(map(str, self.channels))} channels; these are "
                             f"{tuple(images.shape[1:])}")
         with full_fp32(), torch.autocast(self.device.type, enabled=False):
-            # strides of its own, as they choose a convolution's algorithm and with it the last digits
+            # contiguous strides, as they affect the choice of convolution algorithm and thereby the last digits
             return self.module(images.to(self.device).clone(memory_format=torch.contiguous_format))
 
 
 def normalised(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] less ImageNet's mean, over its standard deviation, channel by channel."""
+    """(B, 3, H, W) in [0, 1] minus ImageNet's mean, divided by its standard deviation, per channel."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """(B, 1 or 3, H, W) to (B, 3, H, W); grey is repeated."""
+    """(B, 1 or 3, H, W) to (B, 3, H, W); gray is repeated."""
     return images.expand(-1, 3, -1, -1)
 

@@ -1,7 +1,7 @@
-"""The feature network of the digits demo: a small CNN that is trained, in seconds, on the digits' training part.
+"""The feature network of the digits demo: a small CNN, trained in seconds on the digits' training part.
 
-It stands where Inception stands in FID. Its weights are fixed by the data and a seed, and their hash goes into every passport:
-two scores compare only if the hashes agree. Scores are called ``fd_digits_cnn``, never FID.
+It replaces FID's Inception. Its weights are determined by the data and a seed, and their hash is in every passport:
+two scores can be compared only if the hashes agree. Scores are called ``fd_digits_cnn``, never FID.
 """
 
 from pathlib import Path
@@ -37,11 +37,11 @@ class DigitsCnn(nn.Module):
 
 
 def train_digits_cnn(train_path, heldout_path, weights_path) -> float:
-    """Train, write the weights, and return the held-out accuracy. Deterministic on one machine and torch version."""
+    """Trains, writes the weights, and returns the held-out accuracy. Deterministic on one machine and torch version."""
     train, heldout = BetonFile(train_path), BetonFile(heldout_path)
     images, labels = (torch.from_numpy(train.read(name, np.arange(train.num_samples))) for name in ("image", "label"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)                                                   # sums in one order: the same weights every time
+    torch.set_num_threads(1)                                                   # fixed order of sums, so the same weights every time
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
@@ -67,7 +67,7 @@ def load_digits_cnn(weights_path) -> DigitsCnn:
     """The network with trained weights.
 
     Raises:
-        UserError: the file is missing or is not this network's.
+        UserError: the file is missing or is for another network.
     """
     path = required("digits_cnn", weights_path, "`ditscale data build digits` makes it")
     return fill("digits_cnn", DigitsCnn(), read_state(path), path)

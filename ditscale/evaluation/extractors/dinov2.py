@@ -1,4 +1,4 @@
-"""DINOv2 ViT-L/14 by EDM2's rule (Karras et al. 2024): bicubic to 224, ImageNet's mean and deviation, the class token.
+"""DINOv2 ViT-L/14 as used by EDM2 (Karras et al. 2024): bicubic to 224, ImageNet's mean and standard deviation, the class token.
 
 Weights are Meta's ``dinov2_vitl14_pretrain.pth`` or timm's ``vit_large_patch14_dinov2.lvd142m`` as ``.safetensors``: the same
 values, so both have the same hash here.
@@ -20,7 +20,7 @@ def make_dinov2(weights_path, device="cpu", *, architecture: str = ARCHITECTURE)
     """Pooled 1024. ``architecture`` is for tests with a small network.
 
     Raises:
-        UserError: the weights are missing or another network's.
+        UserError: the weights are missing or for another network.
     """
     from timm import create_model
     from timm.models.vision_transformer import checkpoint_filter_fn
@@ -48,8 +48,8 @@ class Dinov2(nn.Module):
 
 
 def resampled_positions(positions: Tensor, cells: int) -> Tensor:
-    """Position embeddings (1, 1 + S * S, D) for ``cells`` x ``cells`` patches, as Meta's own forward resamples them: bicubic
-    without antialiasing, by the factor ``(cells + 0.1) / S``. timm would antialias, and give other features."""
+    """Position embeddings (1, 1 + S * S, D) for ``cells`` x ``cells`` patches, resampled as in Meta's forward: bicubic
+    without antialiasing, by the factor ``(cells + 0.1) / S``. timm would antialias, which gives other features."""
     side = round((positions.shape[1] - 1) ** 0.5)
     if side == cells:
         return positions

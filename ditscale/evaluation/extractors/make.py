@@ -8,10 +8,10 @@ from ditscale.evaluation.metrics.names import EXTRACTORS
 
 
 def make_extractor(name: str, weights_path=None, device="cpu") -> Extractor:
-    """One of ``EXTRACTORS`` with weights from ``weights_path``, or ``package.module:name`` for a network of the user's own.
+    """One of ``EXTRACTORS`` with weights from ``weights_path``, or ``package.module:name`` for a user's own network.
 
     Raises:
-        UserError: there is no such network, or its weights are missing or others.
+        UserError: the network is unknown, or its weights are missing or others.
     """
     if name in EXTRACTORS:
         module = importlib.import_module(f"ditscale.evaluation.extractors.{name}")
@@ -21,4 +21,4 @@ def make_extractor(name: str, weights_path=None, device="cpu") -> Extractor:
 
         return make_custom(name, weights_path, device)
     raise UserError(f"no feature network '{name}'{did_you_mean(name, EXTRACTORS) or '.'} There are {', '.join(EXTRACTORS)}, or "
-                    "package.module:name for one of your own")
+                    "package.module:name for your own")

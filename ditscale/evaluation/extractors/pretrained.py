@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def required(name: str, weights_path, hint: str) -> Path:
-    """The path as it is. Raises UserError where it is None or no file; ``hint`` says where the weights are to be had."""
+    """Returns the path. Raises UserError if it is None or not a file; ``hint`` says where to get the weights."""
     if weights_path is None:
         raise UserError(f"{name} needs the path of its weights (evaluation.extractor_path, --weights); {hint}")
     if not Path(weights_path).is_file():
@@ -36,11 +36,11 @@ def read_state(weights_path: Path) -> dict[str, Tensor]:
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
         return state.get("state_dict", state)
     except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise UserError(f"{weights_path}: holds no weights: {_brief(error)}") from None
+        raise UserError(f"{weights_path}: contains no weights: {_brief(error)}") from None
 
 
 def fill(name: str, module: Network, state: dict[str, Tensor], weights_path: Path) -> Network:
-    """The module with these weights, for inference. Raises UserError where they are another network's."""
+    """The module with these weights, for inference. Raises UserError if they are for another network."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """ResNet-20 for CIFAR-10 (He et al. 2016, section 4.2), trained to 91.7 %: a score for 32-pixel color images, offline.
 
-Its weights are ``resnet20-12fca82f.th`` of akamaster/pytorch_resnet_cifar10. They are named by their hash, so another training
+Its weights are ``resnet20-12fca82f.th`` of akamaster/pytorch_resnet_cifar10. They are identified by their hash, so another training
 of the same network gives another passport.
 """
 
@@ -19,7 +19,7 @@ def make_resnet20(weights_path, device="cpu") -> Extractor:
     """Pooled 64, logits 10.
 
     Raises:
-        UserError: the weights are missing or another network's.
+        UserError: the weights are missing or for another network.
     """
     path = required("resnet20_cifar10", weights_path, HINT)
     state = {name.removeprefix("module."): value for name, value in read_state(path).items()}

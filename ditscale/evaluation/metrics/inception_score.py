@@ -1,6 +1,6 @@
 """The Inception Score (Salimans et al. 2016): ``exp(mean KL(p(y|x) || p(y)))``, over splits of the shuffled images.
 
-Unshuffled, class-sorted images score far too low: a split then holds few classes.
+Without shuffling, class-sorted images score far too low, as a split then has few classes.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """FD-infinity (Chong and Forsyth 2020): the Frechet distance extrapolated to infinitely many samples.
 
-The distance of N samples to a fixed reference is ``a + b / N`` to first order. A line through distances over 1/N gives a.
+The distance of N samples to a fixed reference is ``a + b / N`` to first order. A line fitted to distances over 1/N gives a.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class InfinityFit:
 
     value: float                                                               # the intercept: FD-infinity
     slope: float                                                               # the bias of N samples is slope / N
-    r2: float                                                                  # share of the points' variance on the line
+    r2: float                                                                  # share of the points' variance explained by the line
     points: list[tuple[int, float]]
 
 
 def frechet_infinity(features: np.ndarray, reference: Moments, *, points: int = POINTS, seed: int = 0) -> InfinityFit:
     """Fit distances of random subsets of features (N, D), which may be a memory map, against the reference.
 
-    Sizes run evenly from N / 10 (5,000 of 50,000, as in the paper), or 2 D where that is more, up to N; each has a subset of
-    its own. Below 2 D covariances are near singular, and the bias is no longer a line in 1/N.
+    Sizes are evenly spaced from N / 10 (5,000 of 50,000, as in the paper) or 2 D, whichever is larger, to N; each has its own
+    subset. Below 2 D covariances are nearly singular, and the bias is no longer linear in 1/N.
 
     Raises:
-        UserError: N is below 4 D: the sizes would lie too near to one another.
+        UserError: N is below 4 D: the sizes would be too close to each other.
     """
     count, dimensions = features.shape
     if count < 4 * dimensions:

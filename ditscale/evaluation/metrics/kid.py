@@ -1,6 +1,6 @@
 """The Kernel Inception Distance (Binkowski et al. 2018): the unbiased squared MMD with the kernel ``(x.y / D + 1)^3``.
 
-Unbiased whatever the count, unlike the Frechet distance; it may come out slightly below zero where both sets are alike.
+Unbiased for any number of images, unlike the Frechet distance; it can be slightly below zero if both sets are similar.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ def kid(samples: np.ndarray, reference: np.ndarray, *, subsets: int = 100, subse
         seed: int = 0) -> tuple[float, float]:
     """Mean and standard deviation of the MMD over random subsets of features (N, D) and (M, D), which may be memory maps.
 
-    Where a set holds no more than ``subset`` rows, all rows of both are taken, once; the deviation is then NaN, not known.
+    If a set has at most ``subset`` rows, all rows of both are used once; the deviation is then NaN (unknown).
 
     Raises:
         UserError: a set has fewer than two rows.

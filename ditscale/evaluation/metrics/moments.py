@@ -1,7 +1,7 @@
-"""Mean and covariance of features, gathered batch by batch, in float64.
+"""Mean and covariance of features, accumulated in batches, in float64.
 
-Each batch is centred on its own mean before it is squared, and two parts are joined by the update of Chan, Golub and LeVeque
-(1979): sums of raw squares would lose the digits that the mean takes up.
+Each batch is centered on its own mean before it is squared, and two parts are joined by the update of Chan, Golub and LeVeque
+(1979): sums of raw squares would lose precision to the mean.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-ROUNDING = 1e-6                                                                # of the trace: what is below it may be rounding
+ROUNDING = 1e-6                                                                # of the trace: smaller values may be rounding
 BLOCK = 2048                                                                   # rows read at once
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count (None: not known), mean (D,) and unbiased covariance (D, D) of features."""
+    """Count (None: unknown), mean (D,) and unbiased covariance (D, D) of features."""
 
     count: int | None
     mean: np.ndarray
@@ -33,26 +33,26 @@ class Moments:
 
 
 def covariance_problem(matrix: np.ndarray) -> str:
-    """What keeps a finite matrix (D, D) from being a covariance; empty where it is one within the rounding of float32.
+    """Why a finite matrix (D, D) is not a covariance; "" if it is one within float32 rounding.
 
-    Rounding each number to float32 moves eigenvalues by at most 6e-8 of the trace; sums in float32 by some ten times that.
+    Rounding each number to float32 moves eigenvalues by at most 6e-8 of the trace; sums in float32 by about ten times that.
     """
     variances, trace = np.diag(matrix), np.trace(matrix)
     if variances.min() < 0:
         return f"variance {variances.argmin()} is {variances.min():.3g}, below 0"
     if (gap := abs(matrix - matrix.T).max()) > ROUNDING * max(variances.max(), np.finfo(np.float64).tiny):
-        return f"it is not symmetric, by up to {gap:.3g}"
+        return f"it is asymmetric by up to {gap:.3g}"
     try:
-        np.linalg.cholesky((matrix + matrix.T) / 2 + ROUNDING * trace * np.eye(len(matrix)))    # a tenth of an eigendecomposition
+        np.linalg.cholesky((matrix + matrix.T) / 2 + ROUNDING * trace * np.eye(len(matrix)))    # takes a tenth of an eigendecomposition
     except np.linalg.LinAlgError:
         least = np.linalg.eigvalsh(matrix).min()
         if least < -ROUNDING * trace:
-            return f"its least eigenvalue is {least:.3g}, below 0"
+            return f"its smallest eigenvalue is {least:.3g}, below 0"
     return ""
 
 
 class Accumulator:
-    """Moments under way. Rows wait until a block of them is full: a join passes over (D, D) numbers, whatever the count."""
+    """Accumulates moments. Rows are buffered until a block is full, as a join processes (D, D) numbers for any number of rows."""
 
     def __init__(self, dimensions: int):
         self._count, self._mean, self._scatter = 0, np.zeros(dimensions), np.zeros((dimensions, dimensions))
@@ -63,13 +63,13 @@ class Accumulator:
         return len(self._mean)
 
     def add(self, features: np.ndarray) -> None:
-        """Take up a batch of features (B, D)."""
+        """Adds a batch of features (B, D)."""
         self._waiting.append(np.array(features, dtype=np.float64))
         if sum(map(len, self._waiting)) >= BLOCK:
             self._take_up()
 
     def merge(self, other: "Accumulator") -> None:
-        """Take up all rows of another accumulator, which stays as it is."""
+        """Adds all rows of another accumulator, which is unchanged."""
         self._join(*other.state())
 
     def state(self) -> tuple[int, np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ class Accumulator:
         return self._count, self._mean, self._scatter
 
     def moments(self) -> Moments:
-        """Raises ValueError below two rows, which have no covariance."""
+        """Raises ValueError with fewer than two rows, which have no covariance."""
         count, mean, scatter = self.state()
         if count < 2:
             raise ValueError(f"{count} rows of features have no covariance; at least 2 are needed")
@@ -102,12 +102,12 @@ class Accumulator:
 
 
 def moments(features: np.ndarray, rows: np.ndarray | None = None) -> Moments:
-    """Moments of features (N, D), or of the given ``rows`` of them; a row may come several times.
+    """Moments of features (N, D), or of the given ``rows`` of them; a row may occur several times.
 
     Features in a memory map are read block by block.
     """
     accumulator = Accumulator(features.shape[1])
-    rows = None if rows is None else np.sort(rows)                             # the file is read from front to back
+    rows = None if rows is None else np.sort(rows)                             # read the file sequentially
     for first in range(0, len(features) if rows is None else len(rows), BLOCK):
         block = slice(first, first + BLOCK)
         accumulator.add(features[block if rows is None else rows[block]])
@@ -115,9 +115,9 @@ def moments(features: np.ndarray, rows: np.ndarray | None = None) -> Moments:
 
 
 def merge_over_ranks(accumulator: Accumulator, group=None) -> Accumulator:
-    """All ranks' rows together, the same bits on every rank: parts are joined in the order of ranks. Collective.
+    """Joins all ranks' rows, bit-identical on every rank: parts are joined in the order of ranks. Collective.
 
-    Without a process group it is the accumulator itself. ``group`` must be one for tensors on the CPU and hold all ranks
+    Without a process group it returns the accumulator. ``group`` must be for CPU tensors and include all ranks
     (``World.control``); None is the default group.
     """
     if not dist.is_initialized() or dist.get_world_size(group) == 1:

@@ -2,20 +2,20 @@
 
 from ditscale.errors import UserError, did_you_mean
 
-# Each a module of ``evaluation.extractors``, and what in it makes the network of weights and a device.
+# Each is a module of ``evaluation.extractors``, with the function that makes the network from weights and a device.
 EXTRACTORS = {"inception": "make_inception", "dinov2": "make_dinov2", "resnet20_cifar10": "make_resnet20", "digits_cnn": "make_digits_cnn"}
 
 
 def metric_name(extractor: str) -> str:
-    """What the Frechet distance in the features of an extractor is called. Only Inception's is FID."""
+    """The name of the Frechet distance in the features of an extractor. Only Inception's is FID."""
     return "fid" if extractor == "inception" else f"fd_{extractor}"
 
 
 def extractor_name(metric: str) -> str:
-    """The extractor of a metric: one of ``EXTRACTORS``, or ``package.module:name`` for a network of the user's own.
+    """The extractor of a metric: one of ``EXTRACTORS``, or ``package.module:name`` for a user's own network.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: the metric is unknown.
     """
     if metric == "fid":
         return "inception"
@@ -24,4 +24,4 @@ def extractor_name(metric: str) -> str:
         return extractor
     known = [metric_name(name) for name in EXTRACTORS]
     raise UserError(f"evaluation.metric is '{metric}'{did_you_mean(metric, known) or '.'} Metrics: {', '.join(known)}, or "
-                    "fd_<package.module:name> for a feature network of your own")
+                    "fd_<package.module:name> for your own feature network")

@@ -1,4 +1,4 @@
-"""Improved precision and recall (Kynkaanniemi et al. 2019): the share of one set on the other's manifold.
+"""Improved precision and recall (Kynkaanniemi et al. 2019): the share of one set that lies on the other's manifold.
 
 A set's manifold is the union of balls around its rows; a ball reaches to the k-th nearest other row.
 """
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ditscale.errors import UserError
 
-BLOCK = 2048                                                                   # rows on either side of a tile of distances
-ROUNDING = 1e-12                                                               # of squared norms: equal rows are this near
+BLOCK = 2048                                                                   # rows on each side of a tile of distances
+ROUNDING = 1e-12                                                               # of squared norms: distances of equal rows are below this
 
 
 def precision_recall(samples: np.ndarray, reference: np.ndarray, *, k: int = 3, half: bool = False,
                      device="cpu") -> tuple[float, float]:
     """Precision, the share of samples on the reference's manifold, and recall, the reverse. Features (N, D) and (M, D).
 
-    Distances are exact, in float64, and come in tiles: memory does not grow with the sets. With ``half`` they are rounded as
-    in ADM's evaluator, whose published values rest on fp16: that moves both by up to 0.0025.
+    Distances are exact, in float64, and computed in tiles, so memory does not grow with the sets. With ``half`` they are rounded as
+    in ADM's evaluator, which uses fp16 for its published values; that changes both by up to 0.0025.
 
     Raises:
-        UserError: a set has no more than k rows.
+        UserError: a set has at most k rows.
     """
     if min(len(samples), len(reference)) <= k:
         raise UserError(f"precision and recall with k = {k} need more than {k} images of each kind; there are {len(samples)} and "
@@ -60,7 +60,7 @@ def _parts(features: np.ndarray, device):
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """(B, C): squared distances in float64; rows that differ by rounding alone have 0."""
+    """(B, C): squared distances in float64; rows that differ only by rounding have 0."""
     a, b = a.double(), b.double()
     norms = a.square().sum(1)[:, None] + b.square().sum(1)
     squared = norms - 2 * a @ b.T
@@ -68,7 +68,7 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _half_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(B, C): each term of ``|a|^2 - 2 a.b + |b|^2`` rounded to fp16, as ADM's graph has it; fp32 where fp16 overflows."""
+    """(B, C): each term of ``|a|^2 - 2 a.b + |b|^2`` rounded to fp16, as in ADM's graph; fp32 if fp16 overflows."""
     def squared(a: Tensor, b: Tensor, rounded) -> Tensor:
         norm_a, norm_b, product = a.square().sum(1), b.square().sum(1), a @ b.T
         return (rounded(norm_a)[:, None] - 2 * rounded(product) + rounded(norm_b)).clamp(min=0)

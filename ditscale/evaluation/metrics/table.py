@@ -1,6 +1,6 @@
-"""The further metrics of an evaluation (``evaluation.also``), in the order in which they are computed. To add one: a line here.
+"""The further metrics of an evaluation (``evaluation.also``), in the order of computation. To add one, add a line here.
 
-Asked without torch: what a metric computes with is imported when it is computed.
+This module does not import torch: a metric's code is imported when it is computed.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ditscale.evaluation.metrics.moments import Moments
 
 FEATURES, PROBABILITIES, REAL_IMAGES, SPATIAL = "features", "probabilities", "real images", "spatial statistics"
-OF_EACH_IMAGE = {FEATURES, PROBABILITIES, REAL_IMAGES}                         # needs for which all images' features go to disk
+OF_EACH_IMAGE = {FEATURES, PROBABILITIES, REAL_IMAGES}                         # needs for which all images' features are written to disk
 
 
 @dataclass(frozen=True)
 class Value:
     """A number that a metric writes into an evaluation's ``values``, and its row in the figure of metrics.
 
-    ``detail``: an uncertainty or a quality of fit, in the file alone.
+    ``detail``: an uncertainty or a quality of fit, only in the file.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Measured:
-    """What metrics are computed from; what no metric asked for is None. Arrays may be memory maps.
+    """The inputs of metrics; those that no metric needs are None. Arrays may be memory maps.
 
     Attributes:
-        features, real_features: pooled, of the images (N, D) and of the reference's (M, D).
+        features, real_features: pooled, of the images (N, D) and of the reference (M, D).
         logits: of the images, (N, classes).
         reference: ``Moments`` of the reference's features.
         spatial, reference_spatial: ``Moments`` of spatial features.
@@ -58,16 +58,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by the name that ``evaluation.also`` has. ``measure`` gives one number for each of ``values``; where it has none,
-    its one number is the standard error of the score."""
+    """A metric with its name in ``evaluation.also``. ``measure`` returns one number for each of ``values``; if it has none,
+    its only number is the standard error of the score."""
 
     name: str
     needs: frozenset[str]
     measure: Callable[[Measured], tuple[float, ...]]
     values: tuple[Value, ...] = ()
 
-    def stands_in(self, line: dict) -> bool:
-        """Whether a line of evals.jsonl holds it."""
+    def is_in(self, line: dict) -> bool:
+        """Whether a line of evals.jsonl has it."""
         return self.values[0].name in line.get("values", {}) if self.values else line.get("error") is not None
 
 
@@ -139,25 +139,25 @@ def needing(need: str, metrics: list[Metric] | None = None) -> list[str]:
 
 
 def has_all(line: dict, also: tuple[str, ...]) -> bool:
-    """Whether a line of evals.jsonl holds these metrics of ``evaluation.also``."""
-    return all(metric.stands_in(line) for metric in chosen(also))
+    """Whether a line of evals.jsonl has these metrics of ``evaluation.also``."""
+    return all(metric.is_in(line) for metric in chosen(also))
 
 
 def values() -> list[Value]:
-    """What all metrics and the validation loss write, in the order of the figure's rows."""
+    """The values of all metrics and of the validation loss, in the order of the figure's rows."""
     return sorted((*(value for metric in METRICS for value in metric.values), *OF_LOSS), key=lambda value: value.row)
 
 
 def details() -> set[str]:
-    """Names of the values that stand in the file alone."""
+    """Names of the values that are only in the file."""
     return {value.name for value in values() if value.detail}
 
 
 def known(name: str) -> str:
-    """The name, where a metric has it.
+    """Returns the name if a metric has it.
 
     Raises:
-        UserError: none has.
+        UserError: no metric has it.
     """
     names = [metric.name for metric in METRICS]
     if name not in names:

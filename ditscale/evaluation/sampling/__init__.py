@@ -1,1 +1,1 @@
-"""Images made from a checkpoint."""
+"""Generates images from a checkpoint."""

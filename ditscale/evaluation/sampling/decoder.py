@@ -15,7 +15,7 @@ AT_ONCE = 16                                                                   #
 
 
 class LatentDecoder:
-    """Called with a model's latents (B, c, h, w), returns images (B, C, H, W) in [-1, 1], fp32 on the CPU."""
+    """Converts a model's latents (B, c, h, w) to images (B, C, H, W) in [-1, 1], fp32 on the CPU."""
 
     def __init__(self, vae: Vae, encoder: Encoder, shift: Tensor, scale: Tensor):
         self.vae, self.encoder, self.shift, self.scale = vae, encoder, shift.to(vae.device), scale.to(vae.device)
@@ -35,8 +35,8 @@ def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder
         imported: a config's section ``imported``: without data, it says what the model makes.
 
     Raises:
-        UserError: the data is latents and there is no autoencoder, or another one than made them; or it is pixels and there is
-            one; or what the data is cannot be read on this machine.
+        UserError: the data is latents and the autoencoder is missing or is not the one that made them; or it is pixels and there is
+            one; or the data's manifest cannot be read on this machine.
     """
     encoder = _encoder_of(data) if imported is None else _encoder_of_imported(data, imported)
     where = data.path if imported is None else "the imported model"
@@ -53,7 +53,7 @@ def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder
         raise UserError(f"vae {name} has latents of {vae.latent_channels} channels, but {where} of {data.channels}; "
                         f"give the one that made them ({encoder['made_by']})")
     if made_by and weights != made_by:
-        raise UserError(f"vae {name} has weights of sha256 {weights[:12]}, but {data.path} was encoded by those of sha256 "
+        raise UserError(f"vae {name} has weights with sha256 {weights[:12]}, but {data.path} was encoded with sha256 "
                         f"{made_by[:12]}; give that one")
     if made_by and vae.description["class"] != encoder["class"]:               # Wan's and Qwen-Image's weights have the same names
         raise UserError(f"vae {name} is an {vae.description['class']}, but {data.path} was encoded by an {encoder['class']}; give that one")
@@ -69,7 +69,7 @@ def _encoder_of_imported(data, imported) -> Encoder | None:
 
 
 def _encoder_of(data) -> Encoder | None:
-    """What the manifest says of the encoder; None for pixels. Images are made without the data, but for this line of it."""
+    """The encoder in the manifest; None for pixels. Sampling needs only this entry of the data."""
     if manifest_path(data.path).exists():
         manifest = read_manifest(data.path)
         return manifest.encoder if manifest.kind == "latents" else None
@@ -79,5 +79,5 @@ def _encoder_of(data) -> Encoder | None:
         raise UserError(f"data.path of the run: {error}. Sampling needs the file, or {manifest_path(data.path)} alone, to know "
                         "whether the model makes pixels or latents; give data.path=FILE, where either of them is") from None
     if kind == "latents":
-        raise UserError(f"{manifest_path(data.path)}: no such file; it says which encoder made the latents of {data.path}")
+        raise UserError(f"{manifest_path(data.path)}: no such file; it states which encoder made the latents of {data.path}")
     return None

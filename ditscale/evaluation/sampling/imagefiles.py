@@ -1,4 +1,4 @@
-"""The two formats of a set of images on disk: ADM's .npz, and a folder of PNGs. Both are written part by part.
+"""The two formats of a set of images on disk: ADM's .npz, and a folder of PNGs. Both are written in parts.
 
 ::
 
@@ -20,27 +20,27 @@ from ditscale.rundir import write_json
 
 
 class PngFolder:
-    """A folder of PNGs, in place in the work folder before it gets its name."""
+    """A folder of PNGs, made in the work folder and then renamed."""
 
     name = "png"
 
     def __init__(self, out: Path, work: Path, channels: int):
         if channels not in (1, 3):
-            raise UserError(f"a PNG holds 1 or 3 channels, these images have {channels}; --format npz holds any number")
+            raise UserError(f"a PNG has 1 or 3 channels and these images have {channels}; --format npz supports any number")
         self.out, self.pictures = out, work / "pictures"
         self.note = out / "sample.json"
 
     def keep(self, part: int, first: int, images: np.ndarray) -> None:
-        """Set the images (n, C, H, W) from number ``first`` on aside."""
+        """Writes the images (n, C, H, W), numbered from ``first``, to the work folder."""
         self.pictures.mkdir(exist_ok=True)
         for number, image in enumerate(images, start=first):
             Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(self.pictures / _png(number))
-        for number in range(first, first + len(images)):                       # once all are written the disk takes them together
+        for number in range(first, first + len(images)):                       # flushed together after all are written
             with open(self.pictures / _png(number), "rb") as file:
                 os.fsync(file.fileno())
 
     def finish(self, parts: int, labels: np.ndarray, note: dict) -> None:
-        """Let the whole set appear under its name."""
+        """Publishes the complete set under its name."""
         with open(self.pictures / "labels.csv", "w", newline="") as file:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(("name", "label"))
@@ -50,7 +50,7 @@ class PngFolder:
 
 
 class Npz:
-    """ADM's file, put together from the parts row by row: it may be larger than memory."""
+    """ADM's file, assembled from the parts row by row, as it may be larger than memory."""
 
     name = "npz"
 
@@ -59,12 +59,12 @@ class Npz:
         self.note = out.with_name(f"{out.name}.json")
 
     def keep(self, part: int, first: int, images: np.ndarray) -> None:
-        """Set the images (n, C, H, W) of a part aside."""
+        """Writes the images (n, C, H, W) of a part to the work folder."""
         with written_aside(self._part(part)) as aside, open(aside, "wb") as file:
             np.save(file, images.transpose(0, 2, 3, 1).copy())
 
     def finish(self, parts: int, labels: np.ndarray, note: dict) -> None:
-        """Let the whole set appear under its name, uncompressed as ADM's."""
+        """Publishes the complete set under its name, uncompressed as in ADM."""
         shape = np.load(self._part(0), mmap_mode="r").shape[1:]
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
         write_json(self.note, note)
@@ -81,15 +81,15 @@ class Npz:
 
 
 def form_of(out: Path, form: str | None) -> type[PngFolder] | type[Npz]:
-    """The form that is asked for; where none is, the one that OUT's name ends in.
+    """The requested format, or by default that of OUT's ending.
 
     Raises:
-        UserError: name and form contradict each other.
+        UserError: name and format contradict each other.
     """
     ends_in_npz = out.suffix == ".npz"
     if form and (form == "npz") != ends_in_npz:
-        raise UserError(f"{out}: --format {form} " + ("is a file whose name ends in .npz" if form == "npz" else
-                                                       "is a folder, whose name cannot end in .npz"))
+        raise UserError(f"{out}: --format {form} " + ("needs a name that ends in .npz" if form == "npz" else
+                                                       "writes a folder, so its name cannot end in .npz"))
     return Npz if ends_in_npz else PngFolder
 
 

@@ -1,8 +1,8 @@
 """Generates images: image i of a seed is the same for any number of images, ranks or threads.
 
-A matrix product takes another kernel, which adds in another order, where it has few rows or more threads: MKL's differs up to
-3 rows, and for 6 rows between one thread and two. So a part of a set is computed whole, and on one thread (``reproducible``).
-In another ``batch`` a device may still add in another order; then single values may move by one grey level.
+A matrix product uses another kernel, with another order of sums, if it has few rows or more threads: MKL's differs up to
+3 rows, and for 6 rows between one thread and two. So each part of a set is computed at once, on one thread (``reproducible``).
+With another ``batch`` a device may still sum in another order; single values may then change by one gray level.
 """
 
 import json
@@ -20,20 +20,20 @@ from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.sampling.decoder import make_decoder
 from ditscale.evaluation.sampling.model import compiles, frozen_model
 
-FEWEST = 16                                                                    # images computed together, where ``batch`` allows
+FEWEST = 16                                                                    # minimum of images computed together, if ``batch`` allows
 QUANTISE = {"nearest": "floor(clamp(127.5 x + 128, 0, 255))", "floor": "floor(clamp(127.5 (x + 1), 0, 255))"}
 
 
 class ImageMaker:
-    """Makes image i of a set: a function of (weights, settings, seed, i) alone.
+    """Makes image i of a set as a function of only (weights, settings, seed, i).
 
     Attributes:
-        forwards: of the model, for one image.
-        image_channels: of what is made: those of the data, or of the images that latents are decoded to.
-        nan_images: positions of images with a value that is no finite number, since the last ``load``. Such values became 0.
+        forwards: model evaluations per image.
+        image_channels: channels of the images: those of the data, or of decoded latents.
+        nan_images: positions of images with values that are not finite, since the last ``load``. These values became 0.
 
     Raises:
-        UserError: the settings do not go with the run, or its latents cannot be decoded.
+        UserError: the settings do not fit the run, or its latents cannot be decoded.
     """
 
     def __init__(self, config: RunConfig, settings: SamplingConfig, device):
@@ -50,7 +50,7 @@ class ImageMaker:
         """Take these weights, by parameter name. A compiled model is compiled at its first images.
 
         Raises:
-            UserError: they are not those of the run's model.
+            UserError: they do not fit the run's model.
         """
         settings = self.settings
         model = frozen_model(self.config, weights, self.device)
@@ -60,11 +60,11 @@ class ImageMaker:
         self.nan_images = []
 
     def unload(self) -> None:
-        """Free the model's memory until the next ``load``."""
+        """Frees the model's memory until the next ``load``."""
         self.guided = None
 
     def make(self, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """The images of a seed at ``positions`` (N,), all at once, and their labels.
+        """The images of a seed at ``positions`` (N,), computed together, and their labels.
 
         Returns uint8 (N, C, H, W) and int64 (N,), both on the CPU.
         """
@@ -77,7 +77,7 @@ class ImageMaker:
         return to_uint8(images[:count], self.settings.rounding).cpu(), labels[:count].cpu()
 
     def _filled(self, positions: Tensor) -> Tensor:
-        """``positions`` (N,), and after them those that a larger set has there.
+        """``positions`` (N,), followed by those that a larger set has there.
 
         Parts after the first are filled to ``batch``; for a compiled model the first too, as another shape would be compiled again; else a set
         smaller than ``batch`` costs at most ``FEWEST`` images.
@@ -102,7 +102,7 @@ class ImageMaker:
         return sample(self.guided, self.formulation, noise, labels, seed=seed, positions=positions, **vars(self.sampling))
 
     def labels(self, positions: Tensor, seed: int) -> Tensor:
-        """The classes of images: int64, in the shape of ``positions`` (N,)."""
+        """The classes of images: int64, with the shape of ``positions`` (N,)."""
         kind, classes = self.settings.labels, self.config.data.classes
         if kind == "balanced":
             return positions % classes
@@ -112,7 +112,7 @@ class ImageMaker:
         return torch.full_like(positions, kind)
 
     def passport(self) -> dict:
-        """The fields of ``Passport`` that say how images are made."""
+        """The fields of ``Passport`` on how images are made."""
         settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
         options, interval = self.sampling.options(self.formulation), settings.guidance_interval
         return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
@@ -132,7 +132,7 @@ def average_of(config: RunConfig, name: str) -> dict:
 
 
 def averaged(name: str, main_decay: float) -> dict:
-    """What the passport says of averaged weights: their decay a step, or the length that they have, or neither."""
+    """The passport's fields for averaged weights: their decay per step, their length, or neither."""
     kind, _, value = name.rpartition("-")
     if name == "ema" or kind == "ema-decay":
         return {"ema_decay": main_decay if name == "ema" else float(value)}
@@ -140,13 +140,13 @@ def averaged(name: str, main_decay: float) -> dict:
 
 
 def sample_parts(maker: ImageMaker, positions: Tensor, seed: int):
-    """Yields (positions, images, labels) batch by batch, as ``make`` gives them; nothing is kept and nothing is on disk."""
+    """Yields (positions, images, labels) batch by batch, as from ``make``; nothing is kept and nothing is written to disk."""
     for part in positions.split(maker.settings.batch):
         yield part, *maker.make(part, seed)
 
 
 def to_uint8(images: Tensor, rounding: str = "nearest") -> Tensor:
-    """[-1, 1] to 0..255 by a rule of ``QUANTISE``: DiT's, SiT's and EDM2's, or that of ADM, MDT, MaskDiT and REPA, whose images are
-    darker by half a grey level. What is not a number becomes 0."""
+    """[-1, 1] to 0..255 by a rule of ``QUANTISE``: DiT's, SiT's and EDM2's, or that of ADM, MDT, MaskDiT and REPA, with images that are
+    half a gray level darker. NaN becomes 0."""
     scaled = 127.5 * images + 128 if rounding == "nearest" else 127.5 * (images + 1)
     return scaled.nan_to_num(0.0).clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The weights that images are generated from, a saved average, one of any length, or the last weights, and the model with them."""
+"""Loads the weights for sampling (a saved average, one of any length, or the last weights) and the model with them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.de
     ``compiles`` says so.
 
     Raises:
-        UserError: they are not those of the run's model.
+        UserError: they do not fit the run's model.
     """
     model = build_model(config)
     load_into(model, weights, config)
@@ -39,14 +39,14 @@ def compiles(config: RunConfig, device: torch.device) -> bool:
 
 
 def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[str, Tensor], dict]:
-    """Weights by parameter name, fp32, and what they are: ``{"checkpoint", "average", "weights_sha256"}``.
+    """Weights by parameter name, fp32, and their description: ``{"checkpoint", "average", "weights_sha256"}``.
 
     Args:
-        images: at the checkpoint at so many images; the newest for None.
+        images: the checkpoint at this number of images; None: the newest.
         average: ``ema``, ``ema-decay-0.999``, ``ema-power-0.05``, ``masters``, or ``length-0.07``.
 
     Raises:
-        UserError: no such checkpoint or average; the message lists those that there are. Or a length that cannot be rebuilt.
+        UserError: the checkpoint or average does not exist (the message lists existing ones), or a length cannot be rebuilt.
     """
     checkpoint = pick_checkpoint(run, images, average)
     weights = weights_at(run, checkpoint, average)
@@ -54,7 +54,7 @@ def choose_weights(run: RunDir, images: int | None, average: str) -> tuple[dict[
 
 
 def weights_at(run: RunDir, checkpoint: Path, average: str) -> dict[str, Tensor]:
-    """The same weights of a checkpoint at hand, without their hash: that of a large model takes seconds."""
+    """The same weights of an open checkpoint, without their hash, which takes seconds for a large model."""
     if average.startswith(LENGTH):
         return rebuild(run, _length(average), images_of(checkpoint))[0]
     return _saved(run, checkpoint, average)
@@ -72,4 +72,4 @@ def _length(average: str) -> float:
     try:
         return float(average.removeprefix(LENGTH))
     except ValueError:
-        raise UserError(f"average '{average}': what follows {LENGTH} is not a number; {LENGTH}0.07 would work") from None
+        raise UserError(f"average '{average}': {LENGTH} must be followed by a number, for example {LENGTH}0.07") from None

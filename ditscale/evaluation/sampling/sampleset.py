@@ -1,7 +1,7 @@
-"""A set of images on disk, generated on any number of ranks: the same bit for bit, and a stopped command continues.
+"""Generates a set of images on disk, bit-identical on any number of ranks; a stopped command continues.
 
-A *part* is one batch of images by their number in the set, so what is computed together never depends on the ranks or on a stop.
-Rank r of n makes parts r, r + n, ... into a work folder beside the result, and rank 0 lets the result appear, whole.
+A *part* is one batch of images by their number in the set, so batches never depend on the ranks or on a stop.
+Rank r of n makes parts r, r + n, ... in a work folder next to the result, and rank 0 publishes the complete result.
 """
 
 import time
@@ -27,10 +27,10 @@ from ditscale.training.checkpoint.weights import pick_checkpoint, run_config
 
 
 def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig:
-    """How a run's own evaluation samples, with changes.
+    """The sampling settings of a run's own evaluation, with changes.
 
     Raises:
-        UserError: an unknown key or a bad value; or the run has no section ``evaluation``, and no number of steps is given.
+        UserError: an unknown key or a bad value, or the run has no section ``evaluation`` and no number of steps is given.
     """
     stated = config.evaluation or (config.imported.sampling if config.imported else None)
     own = {name: getattr(stated, name) for name in SamplingConfig.model_fields} if stated else {}
@@ -43,7 +43,7 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
                form: str | None = None, compiled: bool = False, config: RunConfig | None = None, say=print) -> list[int]:
     """Write images 0 to ``images`` - 1 of a seed to ``out``; does nothing where they are there already.
 
-    Every rank that the launcher started calls it; only rank 0 says anything. The run is only read.
+    Called on every rank; only rank 0 prints. The run is only read.
 
     Args:
         checkpoint: the one at this number of images seen; the newest for None.
@@ -52,10 +52,10 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
         config: default: the run's own.
 
     Returns:
-        the numbers of images with values that are no finite numbers: they are useless.
+        the numbers of images with values that are not finite; they are unusable.
 
     Raises:
-        UserError: settings, weights or VAE are not the run's, or ``out`` or its work folder holds something else.
+        UserError: settings, weights or VAE do not fit the run, or ``out`` or its work folder contains something else.
     """
     out, config, device = Path(out), config or run_config(run), str(local_device())
     if compiled:
@@ -63,36 +63,36 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)
     with join_ranks() as ranks:
         at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
-        newest = ranks.agree(at)                                               # training may go on and save another
+        newest = ranks.agree(at)                                               # training may continue and save another
         weights, origin = choose_weights(run, newest, settings.average)
         plan = {"run": run.run_id, **origin, "images": images, "seed": seed, "format": kind.name,
                 "compiled": config.resources.compile, "decoder": maker.passport()["decoder"],
                 **settings.model_dump(mode="json", exclude={"vae", "average"})}
         work = WorkFolder(out, images, settings.batch)
         result = kind(out, work.path, maker.image_channels)
-        if not ranks.agree(ranks.is_main and _stands(result, plan)):
+        if not ranks.agree(ranks.is_main and _exists(result, plan)):
             _make(maker, weights, plan, work, result, ranks, say)
         elif ranks.is_main:
-            say(f"{out}: already there")
+            say(f"{out}: already exists")
         if not ranks.is_main:
             return []
         work.remove()
         return read_note(result.note)["nan_images"]
 
 
-def _stands(result, plan: dict) -> bool:
-    """Whether the set is there already. Raises UserError where something else is."""
+def _exists(result, plan: dict) -> bool:
+    """Whether the set already exists. Raises UserError if something else is there."""
     if not result.out.exists():
         return False
     note = read_note(result.note)
     if note is None:
-        raise UserError(f"{result.out}: exists already and is not a set of images of `ditscale sample`; give another name")
+        raise UserError(f"{result.out}: already exists and is not a set of images from `ditscale sample`; give another name")
     refuse_other(result.out, note, plan)
     return True
 
 
 def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result, ranks: World, say) -> None:
-    """Make what is missing, and let the set appear. Collective."""
+    """Makes missing parts and publishes the set. Collective."""
     if ranks.is_main:
         work.open(plan)
     ranks.wait()
@@ -111,7 +111,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
 
 
 def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: World) -> None:
-    """Make this rank's parts that are not there yet; rank 0 shows how far all are."""
+    """Makes this rank's missing parts; rank 0 shows the progress of all."""
     shown = work.images_done()
     with Progress("images", work.images, done=shown) if ranks.is_main else nullcontext() as progress:
         for part in range(ranks.rank, work.parts, ranks.size):

@@ -1,7 +1,7 @@
-"""The folder next to a set of images that holds its parts until all are there: ``.samples.partial`` for ``samples``.
+"""The work folder next to a set of images, with its parts until all are made: ``.samples.partial`` for ``samples``.
 
-A part is there once ``part-000000.json`` is; it holds the numbers of images that are useless. ``plan.json`` says what is being
-made.
+A part is complete once its ``part-000000.json`` exists, which has the numbers of unusable images. ``plan.json`` describes the
+set.
 """
 
 import json
@@ -18,28 +18,28 @@ DEFAULTS = SamplingConfig(sampling_steps=1).model_dump(mode="json", exclude={"sa
 
 
 class WorkFolder:
-    """The parts of ``images`` images, ``batch`` a part."""
+    """The parts of ``images`` images, ``batch`` per part."""
 
     def __init__(self, out: Path, images: int, batch: int):
         self.path, self.images, self.batch = out.with_name(f".{out.name}.partial"), images, batch
         self.parts = -(-images // batch)
 
     def open(self, plan: dict) -> None:
-        """Make the folder, or go on with it.
+        """Creates the folder, or continues with it.
 
         Raises:
-            UserError: it belongs to a set that is made otherwise, or cannot be written.
+            UserError: it belongs to a set with other settings, or cannot be written.
         """
-        stands = self.path / "plan.json"
+        plan_file = self.path / "plan.json"
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            if not stands.exists():
-                write_json(stands, plan)
-        refuse_other(self.path, read_note(stands) or {}, plan)
+            if not plan_file.exists():
+                write_json(plan_file, plan)
+        refuse_other(self.path, read_note(plan_file) or {}, plan)
 
     @contextmanager
     def writing(self):
-        """What cannot be written in this block is the user's to mend: a full disk, a folder that is not theirs."""
+        """Turns write errors in this block (a full disk, no permission) into UserError."""
         try:
             yield
         except OSError as error:
@@ -53,7 +53,7 @@ class WorkFolder:
         return self._mark(part).exists()
 
     def mark(self, part: int, nan_images: list[int]) -> None:
-        """Its images are on disk."""
+        """Marks a part as complete: its images are on disk."""
         write_json(self._mark(part), nan_images)
 
     def images_done(self) -> int:
@@ -71,7 +71,7 @@ class WorkFolder:
 
 
 def read_note(path: Path) -> dict | None:
-    """What a set, or its work folder, says of itself; None where it says nothing."""
+    """The description of a set or of its work folder; None if there is none."""
     try:
         note = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -79,12 +79,12 @@ def read_note(path: Path) -> dict | None:
     return note if isinstance(note, dict) else None
 
 
-def refuse_other(place: Path, stands: dict, plan: dict) -> None:
-    """Raise UserError where what stands at a place was made otherwise than planned: each key that differs, with both values.
+def refuse_other(place: Path, existing: dict, plan: dict) -> None:
+    """Raises UserError if existing data was made with other settings than planned: each differing key with both values.
 
-    What an older version made says nothing of an option that it had not: that is at its default.
+    Data from an older version has no entry for later options: they count as their default.
     """
-    stands = DEFAULTS | stands
-    differs = [f"{key} {stands.get(key)}, now {value}" for key, value in plan.items() if stands.get(key) != value]
+    existing = DEFAULTS | existing
+    differs = [f"{key} {existing.get(key)}, now {value}" for key, value in plan.items() if existing.get(key) != value]
     if differs:
-        raise UserError(f"{place}: holds images made with other settings: {'; '.join(differs)}. Give another OUT, or delete it")
+        raise UserError(f"{place}: contains images made with other settings: {'; '.join(differs)}. Give another OUT, or delete it")

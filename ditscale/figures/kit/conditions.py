@@ -8,10 +8,10 @@ from ditscale.errors import UserError, did_you_mean
 
 
 def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
-    """The rows that meet each ``column=value``, values compared as text; a column, or a field of the passports.
+    """The rows that meet each ``column=value``, compared as text; ``column`` may also be a field of the passports.
 
     Raises:
-        UserError: a condition of another form, an unknown column, or no row left.
+        UserError: a condition has another form, a column is unknown, or no row is left.
     """
     for condition in conditions:
         column, equals, value = condition.partition("=")
@@ -28,7 +28,7 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
 
 
 def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
-    """A field of each row's passport; None where no passport states it."""
+    """A field of each row's passport; None if no passport has it."""
     if "passport_fields" not in table:
         return None
     stated = [json.loads(fields or "{}") for fields in table["passport_fields"]]
@@ -38,7 +38,7 @@ def _of_passports(table: pd.DataFrame, field: str) -> pd.Series | None:
 
 
 def _short(value) -> str:
-    """A whole number without ".0", as one types it."""
+    """A whole number without ".0", as a user types it."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 

@@ -10,7 +10,7 @@ from ditscale.studies.table.study import COSTS
 LABELS = {"train_flops": "Training compute (FLOPs)", "accelerator_hours": "Training time (accelerator-hours)",
           "money": "Training cost (money, in the price's currency)", "images_seen": "Images seen"}
 OPTIONS = {
-    "cost": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The axis of cost."},
+    "cost": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The cost axis."},
     "price": {"type": float, "metavar": "X", "help": "Price per accelerator-hour, for --cost money."},
 }
 
@@ -21,10 +21,10 @@ def column_of(cost: str) -> str:
 
 
 def known(rows: pd.DataFrame, cost: str) -> tuple[pd.DataFrame, str]:
-    """The rows whose cost is known, and a sentence on the others.
+    """The rows with a known cost, and a sentence on the others.
 
     Raises:
-        UserError: it is known of none, or the table has no such column.
+        UserError: no row has one, or the table has no such column.
     """
     study_table.require_columns(rows, (column_of(cost),))
     return study_table.known(rows, column_of(cost), COSTS[column_of(cost)])
@@ -39,7 +39,7 @@ def values(rows: pd.DataFrame, cost: str, price: float | None) -> pd.Series:
     if cost != "money":
         return rows[column_of(cost)].astype(float)
     if not (price and price > 0):
-        raise UserError(f"--cost money with --price {price}: give the money for one accelerator and one hour, above 0")
+        raise UserError(f"--cost money with --price {price}: give the price of one accelerator-hour, above 0")
     return rows["accelerator_hours"].astype(float) * price
 
 
@@ -56,4 +56,4 @@ def axis(axes, found, cost: str) -> None:
 
 def words(cost: str, price: float | None) -> str:
     """For a caption."""
-    return f"money at {price:g} for per accelerator-hour of training" if cost == "money" else COSTS[cost]
+    return f"money at {price:g} per accelerator-hour of training" if cost == "money" else COSTS[cost]

@@ -5,23 +5,23 @@ from ditscale.scaling.budgets import NEAR_STATED
 from ditscale.scaling.cards import bounds
 
 NAMES = {"parabola": "parabolas", "akima": "Akima"}
-# As measured by benchmarks/bias_isoflop.py, on 15 sizes to 16 times both sides of the optimum.
+# Measured by benchmarks/bias_isoflop.py, on 15 sizes that reach 16 times to both sides of the optimum.
 BIAS = {
-    "parabola": "A parabola's vertex is biased where the surface's exponents differ: on exact points of Hoffmann's surface N* at 1e24 FLOPs is "
-                "5.4 % off, with exponents of .465 and .155 30 %.",
-    "akima": "Akima's curve goes through every point: on exact points of Hoffmann's surface N* at 1e24 FLOPs is 0.3 % off, with exponents of "
-             ".465 and .155 1.3 %; but 0.3 % of noise moves it by −51 to +109 %, a parabola's by +1 to +10 %. It has no interval here.",
+    "parabola": "A parabola's vertex is biased if the surface's exponents differ: on exact points of Hoffmann's surface, N* at 1e24 FLOPs is "
+                "5.4 % off, and 30 % with exponents of .465 and .155.",
+    "akima": "Akima's curve goes through every point: on exact points of Hoffmann's surface, N* at 1e24 FLOPs is 0.3 % off, and 1.3 % with exponents of "
+             ".465 and .155; but 0.3 % of noise moves it by −51 to +109 %, and a parabola's by +1 to +10 %. It has no interval here.",
 }
 MOST_WARNINGS = 4
 
 
 def binned(points, options) -> str:
-    """How runs were put into budgets."""
+    """How runs were grouped into budgets."""
     if options.budgets:
-        return f"runs join the nearest of the stated budgets, within {100 * NEAR_STATED:g} %"
+        return f"each run goes to the nearest stated budget, within {100 * NEAR_STATED:g} %"
     if points.states_budgets:
-        return "budgets are those of the column budget"
-    return f"runs within {options.width:g} % of each other's FLOPs are one budget"
+        return "budgets are read from the column budget"
+    return f"runs with FLOPs within {options.width:g} % of each other are one budget"
 
 
 def caption(points, kept, lines, dropped, surface, optima, options) -> str:
@@ -47,14 +47,14 @@ def caption(points, kept, lines, dropped, surface, optima, options) -> str:
 
 
 def left_out(dropped) -> str:
-    """The rows that no curve goes through; "" where there are none."""
+    """A sentence on the rows in no curve; "" if there are none."""
     if not dropped:
         return ""
     rows = sum(one.points for one in dropped)
-    told = "; ".join(f"{study_table.count(one.points, 'row')} near {style.power_of_ten(one.compute)} FLOPs, "
+    groups = "; ".join(f"{study_table.count(one.points, 'row')} near {style.power_of_ten(one.compute)} FLOPs, "
                      + (f"{study_table.count(one.sizes, 'size')} only" if one.sizes else one.why) for one in dropped[:MOST_WARNINGS])
     more = f"; and {len(dropped) - MOST_WARNINGS} more budgets, in the card" if len(dropped) > MOST_WARNINGS else ""
-    return f"In no curve, though in the surface's fit: {study_table.count(rows, 'row')} ({told}{more})."
+    return f"In no curve, but in the surface's fit: {study_table.count(rows, 'row')} ({groups}{more})."
 
 
 def _rule(points) -> str:
@@ -66,7 +66,7 @@ def _rule(points) -> str:
 def _of_surface(points, kept, line, surface, optima, named: str) -> list[str]:
     if not optima:
         if surface.drawable:
-            return [f"No optimum of the surface is reported: no rule C = k N^p D^q describes the compute, the nearest is {points.spending.formula}, up to "
+            return [f"No optimum of the surface is reported: no rule C = k N^p D^q describes the compute; the nearest is {points.spending.formula}, up to "
                     f"{100 * points.spending.misfit:.2g} % off."]
         return [f"No surface is drawn: {surface.words}."]
     between = optima["exponent_interval"]
@@ -80,7 +80,7 @@ def _of_surface(points, kept, line, surface, optima, named: str) -> list[str]:
 
 
 def card(kept, lines, dropped, surface, optima, points, options) -> dict:
-    """Ready for JSON. ``approach_2`` is the parabolas', ``akima`` Akima's; intervals and warnings are of the curve drawn."""
+    """Ready for JSON. ``approach_2`` has the parabolas' numbers, ``akima`` Akima's; intervals and warnings are for the curve drawn."""
     of_curve = {"parabola": "approach_2", "akima": "akima"}
     drawn = {of_curve[method]: {"exponent": line.exponent if line.ok else None, "coefficient": line.coefficient if line.ok else None,
                                 "budgets": _valleys(line)} for method, line in lines.items()}

@@ -1,6 +1,6 @@
-"""Labels that do not lie on each other: each is tried at many places around its point and takes the least bad one.
+"""Places labels without overlap: each is tried at many places around its point and takes the one with the lowest cost.
 
-Boxes are x0, y0, x1, y1 in pixels. A place that is not close to its point is joined to it by a thin line, its lead.
+Boxes are x0, y0, x1, y1 in pixels. A label far from its point is joined to it by a thin line, its lead.
 """
 
 import math
@@ -13,29 +13,29 @@ from scipy.spatial import cKDTree
 from ditscale.figures.kit import style
 
 ANGLES = np.pi / 8.0 * np.array([0, 8, *range(1, 8), *range(9, 16)])
-SLANTED = np.arange(len(ANGLES)) > 1                # beside a marker reads better than above or below it
+SLANTED = np.arange(len(ANGLES)) > 1                # left or right of a marker reads better than above or below it
 GAPS_PT = (3.0, 7.0, 13.0, 20.0, 28.0, 38.0)        # from the marker's rim to the label
 LEAD_FROM_PT = 6.0
 STACK_GAP_PT = 6.0                                  # from points to their column of labels
 LEAD_SAMPLES = 6
-OUTSIDE = 1e5                                       # a label that is cut off is worse than one on any number of curves
-LEAD_CLEAR_PX = 3.0                                 # a lead so near a curve lies on it
-KEPT = 48                                           # places a label still considers once its neighbours count
+OUTSIDE = 1e5                                       # a label that is cut off is worse than one on top of any number of curves
+LEAD_CLEAR_PX = 3.0                                 # a lead this close to a curve counts as on it
+KEPT = 48                                           # places per label kept when neighbors are considered
 STARTS, SWEEPS = 30, 5
 
 
 def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_pt: list[float],
           markers: Sequence[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
           size_pt: float = 8.5, colours: list[str] | None = None) -> None:
-    """Writes each text beside its point, in ``style.INK`` or its own of ``colours``.
+    """Writes each text next to its point, in ``style.INK`` or its color in ``colours``.
 
     Args:
         axes: limits and layout must be final.
         points: in data units; ``radii_pt``: radius of each point's marker, in points of 1/72 inch.
         markers: all further markers on the axes, (x, y, radius).
-        crossed: further places labels should keep off, ``(k, 2)`` in data units: samples along curves.
+        crossed: further places that labels should avoid, ``(k, 2)`` in data units: samples along curves.
     """
-    figure = axes.figure.figure                     # the whole one, where the axes lie in a part of it
+    figure = axes.figure.figure                     # the whole figure, if the axes are in a subfigure
     style.freeze(figure)
     pixel = figure.dpi / 72.0
     discs = np.array([(x, y, radius) for (x, y), radius in zip(points, radii_pt)] + list(markers), dtype=float)
@@ -54,10 +54,10 @@ def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_p
 
 
 def stack(axes, points: list[tuple[float, float]], texts: list[str], size_pt: float = 8.5) -> None:
-    """Writes texts in one column right of points at one x, each as near to its point's height as the others let it, in order.
+    """Writes texts in one column right of points at one x, in order, each as close to its point's height as the others allow.
 
     Args:
-        axes: limits and layout must be final, with nothing drawn right of the points.
+        axes: limits and layout must be final, and nothing may be drawn right of the points.
         points: in data units.
     """
     style.freeze(axes.figure.figure)
@@ -70,7 +70,7 @@ def stack(axes, points: list[tuple[float, float]], texts: list[str], size_pt: fl
 
 
 def _spread(heights: np.ndarray, least: float) -> np.ndarray:
-    """The rising heights nearest to ``heights``, in squares, that are ``least`` apart: pooled where they would be closer."""
+    """The increasing heights nearest to ``heights``, by least squares, that are ``least`` apart: pooled if they would be closer."""
     steps = least * np.arange(len(heights))
     pools: list[list[float]] = []
     for value in heights - steps:
@@ -81,8 +81,8 @@ def _spread(heights: np.ndarray, least: float) -> np.ndarray:
 
 
 def _settle(places: list, alone: list[np.ndarray]) -> list[int]:
-    """The index of each label's place. Labels move in turn to their best place until none moves; the best of several
-    starts in seeded random order is taken, for one order alone often traps a label behind its neighbours."""
+    """The index of each label's place. Labels move in turn to their best place until none moves. The best of several
+    starts in seeded random order is taken, as a single order often traps a label behind its neighbors."""
     n = len(places)
     together = {(i, j): _cost_together(*places[i], *places[j]) for i in range(n) for j in range(n) if i < j}
     together |= {(j, i): cost.T for (i, j), cost in together.items()}
@@ -101,7 +101,7 @@ def _settle(places: list, alone: list[np.ndarray]) -> list[int]:
 
 
 def _places(centre, radius: float, size, pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes ``(k, 4)`` around a marker, nearest first, and their leads ``(k, LEAD_SAMPLES, 2)``, rim to box."""
+    """Boxes ``(k, 4)`` around a marker, nearest first, and their leads ``(k, LEAD_SAMPLES, 2)`` from rim to box."""
     half = np.array(size) / 2.0
     boxes, leads = [], []
     for gap in GAPS_PT:
@@ -118,7 +118,7 @@ def _places(centre, radius: float, size, pixel: float) -> tuple[np.ndarray, np.n
 
 
 def _cost_alone(boxes, leads, own, discs, dots, axes) -> np.ndarray:
-    """What each place costs, whatever the other labels do: leaving the axes, lying on things, being far: ``(k,)``."""
+    """The cost of each place regardless of other labels: outside the axes, on top of things, far from the point; ``(k,)``."""
     nearest = np.clip(discs[None, :, :2], boxes[:, None, :2], boxes[:, None, 2:])           # (k, markers, 2)
     on_markers = (_length(nearest - discs[:, :2]) < discs[:, 2]).sum(1)
     others = discs[_length(discs[:, :2] - own) > 1e-6]
@@ -135,7 +135,7 @@ def _cost_alone(boxes, leads, own, discs, dots, axes) -> np.ndarray:
 
 
 def _cost_together(boxes, leads, other_boxes, other_leads) -> np.ndarray:
-    """What two labels' places cost each other: overlap, or a lead that runs through the other label. ``(k, l)``."""
+    """The cost of each pair of places of two labels: overlap, or a lead through the other label. ``(k, l)``."""
     overlap = _overlap(boxes, other_boxes)
     through_other = _inside(leads.reshape(-1, 2), other_boxes).reshape(len(other_boxes), len(boxes), -1).any(2).T
     through_this = _inside(other_leads.reshape(-1, 2), boxes).reshape(len(boxes), len(other_boxes), -1).any(2)
@@ -143,19 +143,19 @@ def _cost_together(boxes, leads, other_boxes, other_leads) -> np.ndarray:
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The part of each box that each other box covers, ``(k, l)``."""
+    """The share of each box covered by each other box, ``(k, l)``."""
     shared = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     return shared.clip(0).prod(-1) / (boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None]
 
 
 def _near(dots: np.ndarray, places: np.ndarray, margin: float) -> np.ndarray:
-    """The dots that a label in one of these places could meet: a study of 200 runs has thousands elsewhere."""
+    """The dots that a label in one of these places could touch: a study of 200 runs has thousands elsewhere."""
     low, high = places.min(0) - margin, places.max(0) + margin
     return dots[((dots >= low) & (dots <= high)).all(-1)]
 
 
 def _to_nearest(places: np.ndarray, dots: np.ndarray) -> np.ndarray:
-    """The distance of each place ``(..., 2)`` to the dot nearest to it; infinite without dots."""
+    """The distance of each place ``(..., 2)`` to the nearest dot; infinite without dots."""
     return cKDTree(dots).query(places)[0] if len(dots) else np.full(places.shape[:-1], np.inf)
 
 
@@ -164,7 +164,7 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Which points ``(p, 2)`` lie in which boxes ``(b, 4)``: ``(b, p)``."""
+    """Which points ``(p, 2)`` are in which boxes ``(b, 4)``: ``(b, p)``."""
     return np.all((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:]), axis=-1)
 
 
@@ -176,7 +176,7 @@ def _lead(axes, lead, pixel: float) -> None:
 
 def _write(axes, text: str, where, centre, size_pt: float, pixel: float, align: str = "center",
            colour: str = style.INK) -> None:
-    """The text at a pixel, as an offset in points from the marker so that it holds at any resolution."""
+    """Writes the text at a pixel, as an offset in points from the marker, so that it is right at any resolution."""
     axes.annotate(
         text, xy=axes.transData.inverted().transform(centre), xytext=(np.asarray(where) - centre) / pixel,
         textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=colour, zorder=6,
@@ -192,6 +192,6 @@ def _text_size(axes, text: str, size_pt: float) -> tuple[float, float]:
 
 
 def _taken_boxes(axes) -> list[np.ndarray]:
-    """Where a legend or a text stands already."""
+    """The boxes of existing legends and texts."""
     legend = [axes.get_legend()] if axes.get_legend() else []
     return [artist.get_window_extent().extents for artist in [*axes.texts, *legend]]

@@ -1,8 +1,8 @@
 """The points of laws and isoFLOP curves: a size N, an amount of data D, the compute C = k N D, and a score.
 
-Of a study N is a run's training FLOPs per image / 3, which is its forward FLOPs where nothing is masked and nothing distilled, D the
-images seen, and k 3. A CSV with columns N, D and score is taken as it is: with the compute in its column train_flops or C where it has
-one, and else 6 N D; with a column run where runs have several points; and with a column budget where budgets are stated.
+In a study, N is a run's training FLOPs per image / 3 (its forward FLOPs if nothing is masked and there is no teacher), D is the
+number of images seen, and k is 3. A CSV with columns N, D and score is used as it is. Its compute is the column train_flops or C, or
+6 N D without either; a column run names runs with several points; a column budget states budgets.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ditscale.models.macs import FORWARDS_PER_TRAINED_STEP
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.studies.table import csv_table
 
-CSV_K = 6.0                                     # of a language model's parameters and tokens
+CSV_K = 6.0                                     # for a language model's parameters and tokens
 PLAIN = ("N", "D", "score")
 COMPUTE, BUDGET = ("train_flops", "C"), "budget"
 STUDY_SIZE, STUDY_DATA = "Model size N (forward FLOPs per image)", "images seen"
@@ -25,8 +25,8 @@ STUDY_SIZE, STUDY_DATA = "Model size N (forward FLOPs per image)", "images seen"
 
 @dataclass(frozen=True)
 class LawPoints:
-    """``rows`` has columns run, model, patch_size, macs, N, D, C and score, and budget where budgets are stated; ``spending`` is the rule
-    of C; ``note`` says which rows of the table they are."""
+    """``rows`` has columns run, model, patch_size, macs, N, D, C and score, and budget if budgets are stated; ``spending`` is the rule
+    for C; ``note`` says which rows of the table they are."""
 
     rows: pd.DataFrame
     spending: Spending
@@ -44,7 +44,7 @@ def read(path: Path) -> pd.DataFrame:
     """A study's rows as ``study_table.read``, or those of a CSV with the columns ``PLAIN``.
 
     Raises:
-        UserError: as ``study_table.read``; or a field of such a CSV is no number.
+        UserError: as ``study_table.read``, or a field of a CSV is not a number.
     """
     if not Path(path).is_file() or not set(PLAIN) <= set(csv_table.columns_of(path)):
         return study_table.read(path)
@@ -58,11 +58,11 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: bool = False) -> LawPoints:
-    """The finished runs' last evaluations; with ``every_checkpoint`` all evaluations; with ``at_one_length`` each run at the
-    largest count of images that all share.
+    """The last evaluations of the finished runs; with ``every_checkpoint`` all evaluations; with ``at_one_length`` each run at the
+    largest number of images that all share.
 
     Raises:
-        UserError: the scores are not comparable, none has a logarithm, or no run has finished.
+        UserError: the scores are not comparable, none is positive, or no run has finished.
     """
     if "passport" not in table:
         return _plain(table)

@@ -1,4 +1,4 @@
-"""The caption of Figure 9: where a smaller patch overtakes a larger one of the same size in training compute."""
+"""The caption of Figure 9: the training compute at which a smaller patch overtakes a larger one for the same model size."""
 
 import itertools
 
@@ -10,9 +10,9 @@ from ditscale.scaling.crossing import Crossing, Order, overtaking
 
 
 def by_patch(usable: pd.DataFrame) -> list[tuple[str, str, Crossing]]:
-    """(larger patch, smaller patch, crossing) of each two neighbouring patch sizes of a size, smallest size first.
+    """(larger patch, smaller patch, crossing) of each two neighboring patch sizes of a model size, smallest size first.
 
-    A model's curve is the geometric mean over its runs, at the costs at which most of them were scored.
+    A model's curve is the geometric mean over its runs, at the costs at which most of its runs were scored.
     """
     found = []
     for size in study_table.sizes_in_order(usable):
@@ -23,18 +23,18 @@ def by_patch(usable: pd.DataFrame) -> list[tuple[str, str, Crossing]]:
 
 
 def sentences(usable: pd.DataFrame) -> str:
-    """Each overtaking with its bracket; then the pairs that share no cost, for which the data decide nothing."""
+    """A sentence on each overtaking with its bracket, then on the pairs that share no cost, for which the data decide nothing."""
     pairs = by_patch(usable)
     passed = [_sentence(coarse, fine, crossing) for coarse, fine, crossing in pairs if crossing.order is Order.OVERTAKES]
     apart = [f"{study_table.short_name(fine)} and {study_table.short_name(coarse)}" for coarse, fine, crossing in pairs
              if crossing.order is Order.NO_SHARED_COST]
-    said = f"In training compute {'; '.join(passed)}; straight lines between checkpoints, in logarithms." if passed else ""
+    text = f"In training compute {'; '.join(passed)}; straight lines between checkpoints, in logarithms." if passed else ""
     if len(apart) == len(pairs) > 1:
-        said = "These data do not show where one patch size overtakes another: no two of one size share any training compute."
+        text = "These data do not show where one patch size overtakes another: no two patch sizes of one model size share any training compute."
     elif apart:
-        said += (f"{' ' if said else ''}These data do not show where one passes the other for {', '.join(apart)}: their checkpoints share "
+        text += (f"{' ' if text else ''}These data do not show where one passes the other for {', '.join(apart)}: their checkpoints share "
                  "no compute.")
-    return said
+    return text
 
 
 def _sentence(coarse: str, fine: str, crossing: Crossing) -> str:
@@ -44,7 +44,7 @@ def _sentence(coarse: str, fine: str, crossing: Crossing) -> str:
 
 
 def _curve(usable: pd.DataFrame, model: str) -> tuple:
-    """Costs, and the geometric mean of the scores there of the model's runs, of which equally many count everywhere."""
+    """Costs, and the geometric mean of the model's scores there, over the same number of runs at each cost."""
     rows = usable[usable["model"] == model].assign(log=lambda rows: np.log(rows["score"]))
     at = rows.groupby("train_flops").agg(log=("log", "mean"), runs=("run_id", "nunique"))
     at = at[at["runs"] == at["runs"].max()]

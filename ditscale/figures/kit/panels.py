@@ -1,6 +1,6 @@
 """Shared parts of figures with several panels: axes, curves of runs, and line styles.
 
-A run looks as what the figure compares: its variant, or its block design, and else its patch size and size.
+The look of a run shows what the figure compares: its variant, or its block design, or else its patch size and size.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from ditscale.figures.kit import seeds, study_table, style, variant_table
 from ditscale.models.blocks import DESIGNS
 
-BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}          # the released models' last, as in DiT's Fig. 5
+BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}          # the design of the released models comes last, as in DiT's Fig. 5
 
 
 class Look(NamedTuple):
@@ -27,7 +27,7 @@ class Look(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """The look of each run, by run id; what a legend needs, of which the first ``kinds`` are colours; the same in words."""
+    """The look of each run, by run id; legend entries, the first ``kinds`` of them colors; a description in words."""
 
     runs: dict[str, Look]
     handles: list[Line2D]
@@ -36,7 +36,7 @@ class Looks(NamedTuple):
 
 
 def grid(rows: int, columns: int, row_height: float, legend_rows: int = 1, **shared):
-    """A figure of ``rows`` by ``columns`` panels with a light grid; returns it and its axes ``(rows, columns)``."""
+    """A figure with ``rows`` by ``columns`` panels and a light grid; returns it and its axes ``(rows, columns)``."""
     figure = Figure(figsize=(style.WIDTH, rows * row_height + 0.45 + 0.22 * legend_rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **shared)
     for axes in panels.flat:
@@ -45,14 +45,14 @@ def grid(rows: int, columns: int, row_height: float, legend_rows: int = 1, **sha
 
 
 def images_axis(axes, values, label: str = "Images seen") -> None:
-    """A log axis of images with ticks as 10 k, 1 M."""
+    """A log axis of images with ticks such as 10 k, 1 M."""
     limits = style.log_axis(axes.xaxis, values, label, 0.08, style.power_ticks)
     axes.xaxis.set_major_formatter(short_counts())
     thin_ticks(axes.xaxis, *limits, apart=0.14)
 
 
 def flops_axis(axes, values, label: str = "Training compute (FLOPs)") -> None:
-    """A log axis of FLOPs with ticks as powers of ten."""
+    """A log axis of FLOPs with ticks at powers of ten."""
     limits = style.log_axis(axes.xaxis, values, label, 0.08, style.power_ticks)
     powers_alone = all(float(f"{tick:.6g}") == 10.0 ** round(np.log10(tick)) for tick in axes.xaxis.get_majorticklocs())
     thin_ticks(axes.xaxis, *limits, apart=0.14 if powers_alone else 0.27)      # 5 x 10^11 is twice as wide as 10^11
@@ -66,7 +66,7 @@ def score_axis(panels, label: str, values, floor: float | None = None) -> None:
 
 
 def value_axis(axes, values, log: bool, pad: float, apart: float, bins: int) -> None:
-    """A y axis of values with a margin of ``pad`` of its length: logarithmic with ticks ``apart``, or linear with so many ``bins``."""
+    """A y axis of values with a margin of ``pad`` of its length: logarithmic with ticks ``apart``, or linear with ``bins`` bins."""
     if log:
         limits = style.log_axis(axes.yaxis, values, axes.get_ylabel(), pad)
         thin_ticks(axes.yaxis, *limits, apart=apart)
@@ -77,7 +77,7 @@ def value_axis(axes, values, log: bool, pad: float, apart: float, bins: int) -> 
 
 
 def thin_ticks(axis, low: float, high: float, apart: float) -> None:
-    """Drop ticks of a log axis that stand closer than this part of its length to the last one kept."""
+    """Drops ticks of a log axis that are closer than this share of its length to the last one kept."""
     kept: list[float] = []
     for tick in axis.get_majorticklocs():
         if low <= tick <= high and (not kept or np.log(tick / kept[-1]) >= apart * np.log(high / low)):
@@ -94,12 +94,12 @@ def floor_handle() -> Line2D:
 
 
 def handle(look: Look, label: str) -> Line2D:
-    """A legend's entry for a curve of this look."""
+    """A legend entry for a curve of this look."""
     return Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=5.0, label=label)
 
 
 def colour_handle(colour: str, label: str) -> Line2D:
-    """A legend's entry for what a colour says alone."""
+    """A legend entry for a color."""
     return Line2D([], [], color=colour, linewidth=3.5, label=label)
 
 
@@ -108,7 +108,7 @@ def variant_handles(rows: pd.DataFrame) -> list[Line2D]:
 
 
 def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
-    """A run's evaluations as open markers on a line, the last one filled once the run has finished."""
+    """Draws a run's evaluations as open markers on a line, the last one filled if the run has finished."""
     across, up, ended = run[x].to_numpy(), run[y].to_numpy(), run["final"].to_numpy(bool)
     axes.plot(across, up, color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
     for kept, fill, edge, size in ((~ended, style.PAPER, look.colour, 4.2), (ended, look.colour, style.INK, 6.0)):
@@ -118,9 +118,9 @@ def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
 
 
 def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", log: bool = True, size: float = 4.5) -> None:
-    """Runs that differ in seed alone: one as it is, several as thin lines with their mean (geometric with ``log``) and its interval.
+    """Draws runs that differ only in seed: a single run as it is, several as thin lines with their mean (geometric with ``log``) and its
 
-    Where the runs share no x there is no mean, and each is drawn as it is.
+    interval. If the runs share no x there is no mean, and each is drawn as it is.
     """
     runs = [run for _, run in rows.groupby("run_id", sort=False)]
     mean = seeds.over_seeds(rows, x, y, log)
@@ -137,7 +137,7 @@ def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", 
 
 
 def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each set of runs that differ in seed alone, in the order of the rows; of published results each run is one."""
+    """The rows of each set of runs that differ only in seed, in the order of the rows; each published run is a set."""
     if "verified" in rows:
         return [own for _, own in rows.groupby("run_id", sort=False)]
     same = [name for name in ("model", "variant", "block", "recipe") if name in rows]
@@ -145,7 +145,7 @@ def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def mean_curves(rows: pd.DataFrame, x: str) -> list[tuple[str, np.ndarray]]:
-    """Of each set of ``seed_groups`` its model and the curve that ``seed_curves`` draws, ``(k, 2)``; of a set without a mean, its runs'."""
+    """For each set of ``seed_groups``, its model and the curve that ``seed_curves`` draws, ``(k, 2)``; without a mean, the runs' curves."""
     found = []
     for own in seed_groups(rows):
         mean = seeds.over_seeds(own, x)
@@ -155,9 +155,9 @@ def mean_curves(rows: pd.DataFrame, x: str) -> list[tuple[str, np.ndarray]]:
 
 
 def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
-    """How each run of a table looks: by variant where there are several, else by block design, else by patch size and size.
+    """The look of each run of a table: by variant if there are several, else by block design, else by patch size and size.
 
-    ``markers=False`` is for curves of many points: no markers, thinner lines.
+    ``markers=False`` is for curves with many points: no markers, thinner lines.
     """
     first = rows.drop_duplicates("run_id").set_index("run_id")
     for column, colours, names in (("variant", style.VARIANT_COLOURS, {}), ("block", style.BLOCK_COLOURS, BLOCK_NAMES)):
@@ -174,7 +174,7 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
 
 
 def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Looks:
-    """Colour for the variant or block design, line and marker for the model."""
+    """Color for the variant or block design, line and marker for the model."""
     lines = style.model_lines(list(first["model"].unique()))
     runs = {run_id: Look(colours.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
     kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colours if name in set(first[column])]
@@ -185,7 +185,7 @@ def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Lo
 
 
 def size_looks(rows: pd.DataFrame) -> Looks:
-    """Colour and marker for the patch size, width for the size."""
+    """Color and marker for the patch size, width for the size."""
     first = rows.drop_duplicates("run_id").set_index("run_id")
     sizes, patches = study_table.sizes_in_order(first), sorted(first["patch_size"].unique())
     widths = style.widths_by_size(sizes)
@@ -198,7 +198,7 @@ def size_looks(rows: pd.DataFrame) -> Looks:
 
 def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None, handlelength: float = 2.4,
            columnspacing: float = 1.4) -> None:
-    """Above all panels, read row by row; a new row begins after the first ``break_after`` entries."""
+    """A legend above all panels, read row by row; a new row begins after the first ``break_after`` entries."""
     if break_after is not None and break_after < len(handles):
         handles = [*handles[:break_after], *[None] * (-break_after % columns), *handles[break_after:]]
     handles = [*handles, *[None] * (-len(handles) % columns if len(handles) > columns else 0)]
@@ -208,7 +208,7 @@ def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | N
 
 
 def patch_legend(figure, rows: pd.DataFrame, others: list[Line2D]) -> None:
-    """In one line above the axes: a dot a patch size, and what else there is."""
+    """A legend in one line above the axes: a dot per patch size, then ``others``."""
     handles = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p), markeredgecolor=style.INK,
                       markeredgewidth=0.6, label=f"patch size {p}") for p in sorted(rows["patch_size"].unique())] + others
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.2, columnspacing=0.9)

@@ -1,11 +1,11 @@
-"""Published results as rows of the ledger: converts a paper's columns and units.
+"""Published results as rows of the ledger: converts papers' columns and units.
 
-    macs         gflops x 1e9: the papers' "Gflops" are multiply-adds counted once
+    macs         gflops x 1e9: the papers' "Gflops" count each multiply-add once
     images_seen  train_steps_k x 1000 x batch_size, or images_seen_m x 1e6
-    train_flops  6 x macs x images_seen for plain training (2 FLOPs per multiply-add, a backward of twice the forward); our closed
+    train_flops  6 x macs x images_seen for plain training (2 FLOPs per multiply-add, a backward pass of twice the forward); our closed
                  forms for MaskDiT and MDT, whose training pass differs from inference; unknown for all others
 
-A published score has no passport. What its source states of one is kept, and the rest is not known.
+A published score has no passport. Fields that its source states are kept; the others are unknown.
 """
 
 import json
@@ -33,8 +33,8 @@ NUMBERS = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images
 POSITIVE = ("patch", "params_m", "gflops", "batch_size", "train_steps_k", "images_seen_m", "nfe", "resolution")
 METRIC, SAMPLES, VERIFIED = "fid", 50_000, "yes"
 LATENT_PIXELS, LATENT_CHANNELS, CLASSES = 8, 4, 1000                    # the VAE's downsampling; ImageNet
-SAMPLERS = {"DDPM": "ddpm", "EDM": "edm", "ODE": "flow", "SDE": "flow"}  # a sampler's first word tells the formulation
-MDTV2_DECODER_BLOCKS = {"S": 6, "XL": 4}                                # B's number is not known
+SAMPLERS = {"DDPM": "ddpm", "EDM": "edm", "ODE": "flow", "SDE": "flow"}  # a sampler's first word determines the formulation
+MDTV2_DECODER_BLOCKS = {"S": 6, "XL": 4}                                # B's number is unknown
 BLOCKS = {design.label: name for name, design in DESIGNS.items() if name != DEFAULT_DESIGN}
 NAME = re.compile(r"(?P<family>DiT|SiT|MaskDiT|MDT|MDTv2)-(?P<size>S|B|L|XL)/(?P<patch>\d)(?: (?P<block>{}))?".format("|".join(BLOCKS)))
 DECODER = re.compile(r"ft-MSE|ft-EMA|original LDM")
@@ -46,15 +46,15 @@ def is_published(table: pd.DataFrame) -> bool:
 
 
 def looks_published(columns) -> bool:
-    """Whether a CSV of these columns is meant as published results: it has some columns that only those have."""
+    """Whether a CSV with these columns is meant as published results: it has some columns that only those have."""
     return len({"fid", "gflops", "cfg_scale", "verified"} & set(columns)) >= 2
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The rows of a published table that state an FID and the model's size, in the ledger's columns; besides ``source``,
+    """The rows of a published table that state an FID and the model's size, in the ledger's columns and ``source``,
     ``verified``, ``resolution`` (pixels), ``block``.
 
-    ``train_flops`` is NaN where the cost of a training pass is not known.
+    ``train_flops`` is NaN if the cost of a training pass is unknown.
 
     Raises:
         UserError: a column is missing, a field is not a number, or no row can be drawn.
@@ -74,27 +74,27 @@ def read(path: Path) -> pd.DataFrame:
         if name in POSITIVE:
             wrong = np.flatnonzero(~(numbers.isna() | (numbers > 0)))
             if wrong.size:
-                raise UserError(f"{path}, line {wrong[0] + 2}: {name} {numbers.iloc[wrong[0]]:g} must be above 0; leave the field empty where it is "
-                                "not known")
+                raise UserError(f"{path}, line {wrong[0] + 2}: {name} {numbers.iloc[wrong[0]]:g} must be above 0; leave the field empty if it is "
+                                "unknown")
     rows = [_row(row) for _, row in raw.dropna(subset=["fid", "patch", "resolution"]).iterrows()]
     rows = [row for row in rows if row["size"] and row["images_seen"]]
     if not rows:
-        raise UserError(f"{path}: none of its {len(raw)} rows states an FID, a model of a size and a patch size, and the images seen")
+        raise UserError(f"{path}: none of its {len(raw)} rows states an FID, a model with a size and a patch size, and the images seen")
     return _runs(pd.DataFrame(rows))
 
 
 def require_numbers(path: Path, column: pd.Series, wrong: pd.Series) -> None:
-    """Refuses a CSV's column of text where it is ``wrong``; line 1 is the header."""
+    """Refuses a CSV's text column with rows that are ``wrong``; line 1 is the header."""
     places = np.flatnonzero(wrong)
     if places.size:
         raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' is not a number")
 
 
 def load(names: list[str]) -> pd.DataFrame:
-    """The tables of these names that ditscale carries, one under the other; a result quoted by several is kept once.
+    """The included tables of these names, concatenated; a result quoted by several is kept once.
 
     Raises:
-        UserError: there is no such table.
+        UserError: a name is unknown.
     """
     for name in names:
         if name not in TABLES:
@@ -104,11 +104,11 @@ def load(names: list[str]) -> pd.DataFrame:
 
 
 def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
-    """The most rows that agree in these columns, in the block design and in the family (MDT is not MDTv2, nor SiT with REPA SiT), and a
-    sentence on the others ("" where none is).
+    """The largest set of rows that agree in these columns, in block design and in family (MDT differs from MDTv2, SiT from SiT with REPA),
+    and a sentence on the others ("" if there are none).
 
-    A paper's table holds several experiments: the one with the most rows of known training compute is taken, or where none is known
-    the largest; the first of equal ones.
+    A paper's table has several experiments: the one with the most rows of known training compute is taken, or, if it is unknown for all,
+    the one with the most rows; the first of ties.
     """
     kinds = table.groupby([*one_of_each, "block", "family"], sort=False, dropna=False).ngroup()
     counts = table["train_flops"].notna().groupby(kinds, sort=False).agg(["sum", "size"]).sort_values(["sum", "size"], kind="stable", ascending=False)
@@ -116,7 +116,7 @@ def largest_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...]) -> tup
     left = len(table) - len(kept)
     if not left:
         return table, ""
-    return kept, (f" Of the table's {len(table)} results these are the {len(kept)} that compare with each other "
+    return kept, (f" Of the table's {len(table)} results these are the {len(kept)} that can be compared "
                   f"({_experiment(kept.iloc[0])}); choose others with --where.")
 
 
@@ -128,14 +128,14 @@ def _experiment(row: pd.Series) -> str:
 
 
 def _row(row: pd.Series) -> dict:
-    """One result in the ledger's columns; what is not known is NaN, ``size`` and ``images_seen`` are "" and 0."""
-    model = re.sub(r"(/\d)-G$", r"\1", row["model"])                      # "-G" says guided; guidance has its own column
+    """One result in the ledger's columns; unknown values are NaN, or "" for ``size`` and 0 for ``images_seen``."""
+    model = re.sub(r"(/\d)-G$", r"\1", row["model"])                      # "-G" means guided; guidance has its own column
     size, stated, card = re.search(r"-([A-Za-z]+)/\d", model), _stated(row), _card(NAME.fullmatch(model), row["resolution"])
     macs = _first(row["gflops"] * 1e9, card and card.macs)
     steps = row["train_steps_k"] * 1e3 * row["batch_size"]
     return {
         "model": model, "family": _family(model), "size": size[1] if size else "", "patch_size": int(row["patch"]),
-        "variant": "mdt" if model.startswith("MDT") else row["variant"],  # the tables count MDT among the masked
+        "variant": "mdt" if model.startswith("MDT") else row["variant"],  # the tables list MDT as masked
         "formulation": SAMPLERS.get(row["sampler"].split(" ")[0], "not stated"), "seed": 0,
         "parameters": _first(row["params_m"] * 1e6, card and card.inference_parameters),
         "tokens": int(row["resolution"] / LATENT_PIXELS / row["patch"]) ** 2, "macs": macs,
@@ -150,14 +150,14 @@ def _row(row: pd.Series) -> dict:
 
 
 def _family(model: str) -> str:
-    """What models of several sizes share: ``SiT-XL/2 + REPA`` -> ``SiT + REPA``; a block design has its own column."""
+    """The part of a name that models of several sizes share: ``SiT-XL/2 + REPA`` -> ``SiT + REPA``; a block design has its own column."""
     for name in BLOCKS:
         model = model.removesuffix(f" {name}")
     return re.sub(r"-[A-Za-z]+/\d+", "", model)
 
 
 def _stated(row: pd.Series) -> dict:
-    """What a source states of a score's passport."""
+    """The fields of a score's passport that its source states."""
     words = f"{row['model']} {row.get('notes', '')}"
     samples, decoder = re.search(r"FID-(\d+)K", words), DECODER.search(words)
     return {"metric": METRIC, "reference_sha256": f"ImageNet at {row['resolution']:.0f} px, statistics not stated",
@@ -167,7 +167,7 @@ def _stated(row: pd.Series) -> dict:
 
 
 def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
-    """Our closed forms for a model whose structure is public; None for all others, SD-DiT among them."""
+    """Our closed forms for a model with a published structure; None for all others, including SD-DiT."""
     if name is None or (name["family"] == "MDTv2" and name["size"] not in MDTV2_DECODER_BLOCKS):
         return None
     objective = {
@@ -182,14 +182,14 @@ def _card(name: re.Match | None, resolution: float) -> ComputeCard | None:
 
 
 def _train_flops_per_image(model: str, variant: str, macs: float, card: ComputeCard | None) -> float:
-    """Of the training pass; NaN where it is not known what it computes."""
+    """FLOPs of the training pass; NaN if its computation is unknown."""
     if variant == BASELINE or model.startswith("SiT-") and card:
         return FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * macs
-    return float(card.train_flops_per_image) if card else np.nan     # not int: times the images it leaves 64 bits
+    return float(card.train_flops_per_image) if card else np.nan     # not int: multiplied by the images it exceeds 64 bits
 
 
 def _runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The results with the run of each: those of one model in one source under one passport, at different images seen."""
+    """The results with a run id: a run is one model in one source under one passport, at different numbers of images seen."""
     one_run = ["source", "model", "passport"]
     rows["_again"] = rows.groupby([*one_run, "images_seen"]).cumcount()    # two trainings of one model
     runs = rows.groupby([*one_run, "_again"], sort=False)
@@ -200,12 +200,12 @@ def _runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first(*values) -> float:
-    """The first value that is known, else NaN."""
+    """The first known value, else NaN."""
     return next((float(value) for value in values if value is not None and np.isfinite(value)), np.nan)
 
 
 def _scale(text: str) -> float:
-    """A guidance scale: "none" is 1; what is no constant is NaN."""
+    """A guidance scale: "none" is 1; one that is not constant is NaN."""
     if text == "none":
         return 1.0
     return float(pd.to_numeric(text, errors="coerce"))

@@ -1,8 +1,8 @@
-"""The command of a figure. ``ditscale figure NAME`` and ``python analysis/NAME.py`` are the same, made from the file's ``SCRIPT``.
+"""The command of a figure. ``ditscale figure NAME`` and ``python analysis/NAME.py`` both run the file's ``SCRIPT``.
 
-Every command takes ``<study directory or CSV> [--out DIR] [--where column=value ...]``. ``--where`` keeps some rows, which is how a
-study that was scored in two ways, or holds two variants, is drawn one at a time. A figure adds the formats of its picture, published
-results beside it where it can show them, and options of its own.
+Every command takes ``<study directory or CSV> [--out DIR] [--where column=value ...]``. ``--where`` selects rows, so that a
+study with two kinds of score or two variants can be drawn one at a time. A figure adds picture formats, published
+results if it can show them, and its own options.
 """
 
 import sys
@@ -15,11 +15,11 @@ import click
 import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
-from ditscale.figures.kit import beside as beside_rows, published, study_table, style
+from ditscale.figures.kit import overlay as overlays, published, study_table, style
 from ditscale.figures.kit.conditions import where
 from ditscale.studies.table.comparable import scores_alone
 
-STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is what `ditscale collect` wrote, or published results, "
+STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is the output of `ditscale collect`, or published results, "
               "for example analysis/published/dit_table4_all_models.csv.")
 COMMON = {
     "out": {"type": click.Path(path_type=Path), "metavar": "DIR",
@@ -27,24 +27,24 @@ COMMON = {
     "where": {"multiple": True, "metavar": "COLUMN=VALUE", "help": "Keep only these rows; can be repeated."},
 }
 FORMAT = {"format": {"default": ",".join(style.DEFAULT_FORMATS), "show_default": True, "metavar": "KIND[,KIND]",
-                     "help": f"Of {', '.join(style.FORMATS)}."}}
-BESIDE = {
+                     "help": f"One or more of {', '.join(style.FORMATS)}."}}
+OVERLAY = {
     "published": {"is_flag": False, "flag_value": ",".join(published.TABLES), "metavar": "[TABLE[,TABLE]]",
-                  "help": f"Also draw published FIDs: of {', '.join(published.TABLES)}; all without a name."},
-    "unverified": {"is_flag": True, "help": "Also results without a verified source, marked with a dagger."},
+                  "help": f"Also draw published FIDs of {', '.join(published.TABLES)}; without a name, all of them."},
+    "unverified": {"is_flag": True, "help": "Also draw results without a verified source, marked with a dagger."},
 }
 
 
 @dataclass(frozen=True)
 class Script:
-    """Reads the rows of a study, makes files of them, prints their paths.
+    """Reads the rows of a study, writes files from them, prints their paths.
 
     Args:
         doc: the file's docstring; its first paragraph is the help.
         make: ``(table, arguments, output directory) -> paths written``.
-        options: of this command alone: ``{name: what click.Option takes}``.
-        rows: what reads the table; default ``study_table.read``, a row an evaluation.
-        every_metric: keep validation losses beside scores where ``--where`` names no metric.
+        options: specific to this command: ``{name: arguments of click.Option}``.
+        rows: the function that reads the table; default ``study_table.read``, one row per evaluation.
+        every_metric: keep validation losses as well as scores if ``--where`` names no metric.
     """
 
     doc: str
@@ -54,7 +54,7 @@ class Script:
     every_metric: bool = False
 
     def command(self, name: str | None = None) -> click.Command:
-        """The click command; a user's mistake in it is a UserError."""
+        """The click command; a user's mistake raises UserError."""
         study = click.Argument(["study"], type=click.Path(path_type=Path), metavar="STUDY|FILE.csv")
         options = [click.Option([f"--{option}"], **settings) for option, settings in {**COMMON, **self.options}.items()]
         return click.Command(name, params=[study, *options], callback=lambda **values: self.run(SimpleNamespace(**values)),
@@ -73,7 +73,7 @@ class Script:
             click.echo(path)
 
     def main(self, argv: list[str] | None = None) -> int:
-        """The body of a script in ``analysis/``; returns the exit code: 2 where the user has something to mend, told in one line."""
+        """The body of a script in ``analysis/``; returns the exit code: 2 for a user's mistake, which is printed in one line."""
         try:
             self.command().main(argv, standalone_mode=False)
         except click.ClickException as error:
@@ -87,23 +87,23 @@ class Script:
         return 0
 
 
-def figure(doc: str, draw: Callable[..., style.Drawing], *, beside: bool = False,
+def figure(doc: str, draw: Callable[..., style.Drawing], *, overlay: bool = False,
            also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
            rows: Callable[[Path], pd.DataFrame] | None = None, every_metric: bool = False) -> Script:
     """The command of a picture, which has ``--format``.
 
     Args:
-        draw: ``(table)``; with ``options`` then ``arguments``; with ``beside`` then ``beside_rows.Beside | None``, and the command
+        draw: ``(table)``; with ``options`` also ``arguments``; with ``overlay`` also ``Overlay | None``, and the command
             takes ``--published``.
-        also: ``(table, output directory) -> paths``: further files that it writes.
+        also: ``(table, output directory) -> paths``: writes further files.
     """
     def make(table: pd.DataFrame, arguments: SimpleNamespace, out: Path) -> list[Path]:
         formats = _formats(arguments.format)
-        more = [*([arguments] if options else []), *([_beside(table, arguments)] if beside else [])]
+        more = [*([arguments] if options else []), *([_overlay(table, arguments)] if overlay else [])]
         drawing = draw(table, *more)
         return [*style.save(drawing, out, formats), *also(table, out)]
 
-    return Script(doc, make, {**FORMAT, **(BESIDE if beside else {}), **(options or {})}, rows, every_metric)
+    return Script(doc, make, {**FORMAT, **(OVERLAY if overlay else {}), **(options or {})}, rows, every_metric)
 
 
 def summary(doc: str) -> str:
@@ -119,13 +119,13 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def _beside(table: pd.DataFrame, arguments: SimpleNamespace) -> beside_rows.Beside | None:
-    """The rows that were asked for. Of a published CSV the unverified rows are never its study: they stand beside it."""
+def _overlay(table: pd.DataFrame, arguments: SimpleNamespace) -> overlays.Overlay | None:
+    """The requested published rows. Unverified rows of a published CSV are never part of the study, only of the overlay."""
     found = [published.load(arguments.published.split(","))] if arguments.published else []
     if arguments.unverified and published.is_published(table):
         own = published.read(arguments.study)
         found.append(own[own["verified"] != published.VERIFIED])
     elif arguments.unverified and not found:
-        raise UserError("--unverified adds to --published: give that too, for example --published mdt --unverified")
+        raise UserError("--unverified needs --published: give both, for example --published mdt --unverified")
     rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-    return beside_rows.choose(table, rows, arguments.unverified) if len(rows) else None
+    return overlays.choose(table, rows, arguments.unverified) if len(rows) else None

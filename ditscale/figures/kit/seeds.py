@@ -1,4 +1,4 @@
-"""Runs that differ only in seed as one curve: their mean, and with enough seeds its interval."""
+"""Draws runs that differ only in seed as one curve: their mean, and its interval if there are enough seeds."""
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,14 @@ COLUMNS = ["x", "mean", "low", "high", "seeds"]
 
 
 def over_seeds(rows: pd.DataFrame, x: str, y: str = "score", log: bool = True) -> pd.DataFrame:
-    """The mean over runs at each x that all of them share, sorted by x: ``COLUMNS``.
+    """The mean over runs at each x that all of them share, sorted by x, with columns ``COLUMNS``.
 
     Args:
-        rows: of runs that differ in seed alone, column ``run_id`` names them.
+        rows: of runs that differ only in seed; column ``run_id`` names them.
         log: geometric means and intervals of the logarithms; y must be positive.
 
     Returns:
-        ``low`` and ``high`` bound Student's 95 % interval of the mean; NaN under three seeds.
+        ``low`` and ``high`` bound Student's 95 % interval of the mean; NaN with fewer than three seeds.
     """
     runs = rows["run_id"].nunique()
     shared = [(at, own[y].to_numpy(float)) for at, own in rows.groupby(x) if own["run_id"].nunique() == runs]
@@ -36,7 +36,7 @@ def mean_and_interval(values: np.ndarray, log: bool = True) -> tuple[float, floa
 
 
 def sentence(seeds, drawn: str = "Thin lines") -> str:
-    """What is drawn where curves have so many seeds each, for a caption; ``drawn`` is how a seed shows."""
+    """A caption's sentence about curves with these numbers of seeds; ``drawn`` says how seeds look."""
     most = max(seeds)
     if most == 1:
         return "One seed per curve: no difference here is distinguishable from seed noise."

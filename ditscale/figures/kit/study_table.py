@@ -10,23 +10,23 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import published
 from ditscale.studies.table import comparable, csv_table, ledger
 
-ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these share no axis
+ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these cannot share an axis
 
 
 def read(study: Path) -> pd.DataFrame:
-    """One row an evaluation, of a study's directory or of a CSV; a score, floor or time that is not known is NaN.
+    """One row per evaluation, from a study's directory or a CSV; an unknown score, floor or time is NaN.
 
-    Where a checkpoint was scored on several seeds of samples, the row has the mean score and ``sample_seeds`` says how many.
-    Of published results the verified ones are read.
+    If a checkpoint was scored on several seeds of samples, the row has the mean score and ``sample_seeds`` says how many.
+    Only verified published results are read.
 
     Raises:
-        UserError: there is no such directory or file, no run or no evaluation in it, or the CSV lacks a column.
+        UserError: the directory or file does not exist, it has no run or no evaluation, or the CSV lacks a column.
     """
     if Path(study).is_file():
         return _read_csv(Path(study))
     table = ledger.collect(study)
     if table.empty:
-        raise UserError(f"study '{study}' holds no evaluation yet")
+        raise UserError(f"study '{study}' has no evaluation yet")
     return _one_row_a_score(table)
 
 
@@ -36,14 +36,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
         table = published.read(path)
         verified = table[table["verified"] == published.VERIFIED]
         if verified.empty:
-            raise UserError(f"{path}: none of its {count(len(table), 'result')} is verified, and figures are drawn of verified ones")
+            raise UserError(f"{path}: none of its {count(len(table), 'result')} is verified, and figures draw only verified ones")
         return verified.reset_index(drop=True)
     table = csv_table.read(path)
     return table if "sample_seeds" in table else _one_row_a_score(table)
 
 
 def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
-    """Repetitions of a score, of other seeds of samples, become their mean."""
+    """Replaces repetitions of a score (with other seeds of samples) by their mean."""
     table = table.astype({"score": float, "floor": float, "train_seconds": float})
     one_score = ["run_id", "images_seen", "passport"]
     repetitions = table.groupby(one_score)
@@ -54,19 +54,19 @@ def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_runs(study_dir: Path) -> pd.DataFrame:
-    """One row a run, evaluated or not: what its own files say of it, ``ditscale.studies.table.facts.COLUMNS``.
+    """One row per run, evaluated or not, from the run's files: ``ditscale.studies.table.facts.COLUMNS``.
 
     Raises:
-        UserError: there is no such directory, or no run in it.
+        UserError: the directory does not exist, or has no run.
     """
     return ledger.collect_runs(study_dir)
 
 
 def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
-    """Refuses a table without these columns, as one that was collected by an older version.
+    """Refuses a table without these columns, such as one collected by an older version.
 
     Raises:
-        UserError: names the first that is missing.
+        UserError: a column is missing; the message names the first.
     """
     for name in names:
         if name not in table:
@@ -74,10 +74,10 @@ def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
 
 
 def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> None:
-    """Refuses a table whose scores may not share an axis.
+    """Refuses a table with scores that cannot share an axis.
 
     Raises:
-        UserError: more than one value in one of these columns; the message names the values.
+        UserError: one of these columns has several values; the message names them.
     """
     def keep(column: str, value) -> str:
         fields = comparable.differing_fields(table) if column == "passport" else {}
@@ -88,12 +88,12 @@ def require_comparable(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_O
 
 
 def scored(table: pd.DataFrame, one_of_each: tuple[str, ...] = ONE_OF_EACH) -> tuple[pd.DataFrame, str]:
-    """The rows whose score has a logarithm, smallest model first, and a sentence on those left out ("" where none was).
+    """The rows with a positive score, smallest model first, and a sentence on those left out ("" if none).
 
-    Published results are several papers' experiments: the most of them that compare with each other are kept.
+    Published results come from several papers' experiments: the largest set that can be compared is kept.
 
     Raises:
-        UserError: the scores are not comparable, or none is a positive number.
+        UserError: the scores are not comparable, or none is positive.
     """
     left_out = ""
     if published.is_published(table):
@@ -126,10 +126,10 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Each finished run at one count of images seen: its end, or where ends differ the largest count that all share.
+    """Each finished run at one number of images seen: its end, or, if the ends differ, the largest number that all share.
 
     Returns:
-        one row a run, and a sentence on the choice ("" where all ended alike).
+        one row per run, and a sentence on the choice ("" if all ended at the same number).
 
     Raises:
         UserError: no run has finished.
@@ -142,32 +142,32 @@ def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     shared = runs_at.index[runs_at == final["run_id"].nunique()]
     if shared.empty:
         first, last = final["images_seen"].min(), final["images_seen"].max()
-        return final, f" Runs ended at {first:,} to {last:,} images and share no count between: each is shown at its end."
+        return final, f" Runs ended at {first:,} to {last:,} images and share no number of images: each is shown at its end."
     at = shared.max()
     return own[own["images_seen"] == at].reset_index(drop=True), (
-        f" Runs ended at different counts: each is shown at {at:,} images, the most that all share.")
+        f" Runs ended at different numbers of images: each is shown at {at:,} images, the largest number that all share.")
 
 
 def known(rows: pd.DataFrame, column: str, words: str) -> tuple[pd.DataFrame, str]:
-    """The rows where a cost is known and above 0, as axes are logarithmic, and a sentence on the others.
+    """The rows with a known cost above 0 (axes are logarithmic), and a sentence on the others.
 
     Raises:
-        UserError: it is known of none.
+        UserError: no row has one.
     """
     good = rows[column] > 0
     if good.all():
         return rows, ""
     models = ", ".join(dict.fromkeys(rows.loc[~good, "model"]))
     if not good.any():
-        raise UserError(f"{words} is not known of any row: {models}")
+        raise UserError(f"{words} is not known for any row: {models}")
     return rows[good].reset_index(drop=True), f" Left out, their {words} is not known: {models}."
 
 
 def law_ends(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows that a law of training compute goes through, one a run, and a sentence on the choice ("" where it is each run's end).
+    """The rows that a law of training compute is fitted to, one per run, and a sentence on the choice ("" if it is each run's end).
 
-    Of published results, those of the one training length that most models have: a table that prints one model at 7M steps and the
-    others at 400K holds no law of both.
+    For published results, those at the one training length that most models have: a table with one model at 7M steps and the
+    others at 400K does not determine one law for both.
 
     Raises:
         UserError: no run has finished.
@@ -177,11 +177,11 @@ def law_ends(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     models = usable.groupby("images_seen")["model"].nunique()
     at = models[models == models.max()].index.min()
     return usable[usable["images_seen"] == at].reset_index(drop=True), (
-        f" The law is of results at {at:,} images alone." if len(models) > 1 else "")
+        f" The law is fitted to results at {at:,} images only." if len(models) > 1 else "")
 
 
 def floor_of(table: pd.DataFrame) -> float | None:
-    """The score of training images against held-out ones, or None where it is not known or has no logarithm."""
+    """The score of training images against held-out ones, or None if it is unknown or not positive."""
     floor = table["floor"].median()
     return float(floor) if floor > 0 else None
 
@@ -192,19 +192,19 @@ def floor_sentence(floor: float | None) -> str:
 
 
 def sizes_in_order(table: pd.DataFrame) -> list[str]:
-    """Size names, fewest parameters first, or where these are not known the least compute."""
+    """Size names, fewest parameters first, or least compute first if parameters are unknown."""
     order = ["parameters", "macs", "train_flops_per_image"]
     medians = table.groupby("size")[[name for name in order if name in table]].median()
     return list(medians.sort_values(list(medians), kind="stable").index)
 
 
 def sample_counts(rows: pd.DataFrame) -> list[int]:
-    """The numbers of generated images behind the scores, those that are known."""
+    """The known numbers of generated images that scores were computed from."""
     return sorted({int(n) for n in rows["samples"].dropna()})
 
 
 def when(final: pd.DataFrame) -> str:
-    """At how many images the scores were taken, for a caption."""
+    """The number of images seen at which the scores were taken, for a caption."""
     counts = final["images_seen"].unique()
     return f"at {counts[0]:,} images seen" if len(counts) == 1 else "of the last checkpoint"
 

@@ -1,8 +1,8 @@
-"""Style and files of every figure: colors, axes, number formats, output files.
+"""Style of all figures: colors, axes, number formats, output files.
 
-The three patch colours, and those of the training variants and of the block designs, differ in lightness first and hue second: they hold in
-greyscale and for colour-blind readers.
-``report.py`` swaps each colour for one that suits a dark page, so draw with these and no others.
+The three patch colors, and those of the training variants and block designs, differ in lightness first and hue second, so they work in
+grayscale and for color-blind readers.
+``report.py`` replaces each color by one for a dark page, so draw only with these.
 """
 
 import itertools
@@ -33,27 +33,27 @@ MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
 BAND = "#9aa3af"
 METRIC_NAMES = {"fid": "FID", "loss": "Validation loss", **{value.name: value.label for value in values() if value.label and not value.higher_is_better}}
-# Kinds of picture, each with the metadata that would tell when and with what it was made.
+# Picture formats, each with the metadata to remove: when and with what the file was made.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
            "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 DEFAULT_FORMATS = ("png", "svg")
 
-WIDTH, HEIGHT = 5.8, 4.5        # inches: scaled to a phone's 370 px the 10-point type still measures 9 px
+WIDTH, HEIGHT = 5.8, 4.5        # inches: scaled to a phone's 370 px, 10-point text is still 9 px high
 RC = {
     "font.size": 10, "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
     "grid.color": GRID, "grid.linewidth": 0.7, "legend.frameon": False, "lines.solid_capstyle": "round",
-    "svg.hashsalt": "ditscale", "svg.fonttype": "path",              # the same ids and glyphs on every machine
+    "svg.hashsalt": "ditscale", "svg.fonttype": "path",              # same ids and glyphs on every machine
     "pdf.fonttype": 42,                                              # TrueType: journals refuse Type 3
 }
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with what it shows: the plotted points, one row each, and the caption as plain text; ``card``: the numbers behind
-    it, ready for JSON, where it rests on a fit or a verdict."""
+    """A figure with its plotted points, one row each, and its caption as plain text; ``card``: the numbers behind it, ready for JSON, if
+    it is based on a fit or a verdict."""
 
     name: str
     figure: Figure
@@ -63,7 +63,7 @@ class Drawing:
 
 
 def paper():
-    """The context in which figures are made and saved."""
+    """The context for making and saving figures."""
     return matplotlib.rc_context(RC)
 
 
@@ -77,8 +77,8 @@ def new_axes(height: float = HEIGHT):
 
 
 def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
-    """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, where
-    there is a card, ``.json``: the same bytes each time."""
+    """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, if
+    there is a card, ``.json``. The bytes are the same each time."""
     paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt", *(["json"] if drawing.card else []))]
     with paper():
         freeze(drawing.figure)
@@ -93,20 +93,20 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
 
 
 def write_json(path: Path, value) -> Path:
-    """The path, of a file that now holds the value."""
+    """Writes the value to the file and returns its path."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
 def freeze(figure: Figure) -> None:
-    """Lays the figure out for good: what is measured now is drawn later, in every format."""
+    """Fixes the layout, so that what is measured now holds for every output format."""
     if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
 def metric_name(table: pd.DataFrame) -> str:
-    """The table's metric as papers write it."""
+    """The table's metric, as written in papers."""
     metric = table["metric"].iloc[0]
     return METRIC_NAMES.get(metric, metric)
 
@@ -129,13 +129,13 @@ def variant_colour(variant: str) -> str:
 
 
 def ramp(n: int) -> list[str]:
-    """Colours from light to dark for ``n`` values in order, through the three of the patch sizes: in order in greyscale too."""
+    """Colors from light to dark for ``n`` ordered values, interpolated through the three patch colors, also ordered in grayscale."""
     ends = np.array([to_rgb(PATCH_COLOURS[patch]) for patch in (8, 4, 2)])
     return [to_hex([np.interp(at, (0.0, 0.5, 1.0), channel) for channel in ends.T]) for at in np.linspace(0.0, 1.0, max(n, 2))[-n:]]
 
 
 def model_lines(models: list[str]) -> dict[str, tuple[Any, str]]:
-    """A line style and a marker for each model; after eight they come round again."""
+    """A line style and a marker for each model; they repeat after eight."""
     return {model: MODEL_LINES[i % len(MODEL_LINES)] for i, model in enumerate(models)}
 
 
@@ -145,21 +145,21 @@ def widths_by_size(sizes: list[str]) -> dict[str, float]:
 
 
 def between(corners: np.ndarray | list[tuple[float, float]], steps: int = 12) -> np.ndarray:
-    """Points along a polyline drawn on log axes, ``(k, 2)``: what labels keep off."""
+    """Points along a polyline drawn on log axes, ``(k, 2)``, for labels to avoid."""
     logs = np.log(corners)
     part = np.linspace(0.0, 1.0, steps)[:, None]
     return np.exp(np.vstack([logs, *[a + (b - a) * part for a, b in itertools.pairwise(logs)]]))
 
 
 def log_limits(values, pad: float = 0.06) -> tuple[float, float]:
-    """Limits of a log axis with a margin of ``pad`` of its length at each end, and at least a factor of 1.3 wide."""
+    """Limits of a log axis with a margin of ``pad`` of its length at each end, at least a factor of 1.3 apart."""
     low, high = np.log(np.min(values)), np.log(np.max(values))
     margin = max(pad * (high - low), (np.log(1.3) - (high - low)) / 2.0)
     return float(np.exp(low - margin)), float(np.exp(high + margin))
 
 
 def log_axis(axis, values, label: str, pad: float = 0.06, ticks: Callable[..., None] | None = None) -> tuple[float, float]:
-    """Makes an x or y axis logarithmic, with limits around the values, which it returns, and ``plain_log_ticks`` or others."""
+    """Makes an x or y axis logarithmic, with limits around the values and ``plain_log_ticks`` or others; returns the limits."""
     limits, name = log_limits(values, pad), axis.axis_name
     axis.axes.set(**{f"{name}label": label, f"{name}scale": "log", f"{name}lim": limits})
     (ticks or plain_log_ticks)(axis, *limits)
@@ -167,7 +167,7 @@ def log_axis(axis, values, label: str, pad: float = 0.06, ticks: Callable[..., N
 
 
 def plain_log_ticks(axis, low: float, high: float) -> None:
-    """Log-axis ticks at 1, 2, 5 and the like, as plain numbers, close enough for at least four to be seen."""
+    """Log-axis ticks at 1, 2, 5 and so on, as plain numbers, dense enough to show at least four."""
     ticks = _ticks(low, high, 4, range(-12, 25), (1, 1.5, 2, 3, 4, 5, 6, 8))
     if len(ticks) < 4:
         ticks = [tick for tick in ticker.MaxNLocator(6, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high) if low <= tick <= high]
@@ -177,14 +177,14 @@ def plain_log_ticks(axis, low: float, high: float) -> None:
 
 
 def power_ticks(axis, low: float, high: float) -> None:
-    """Log-axis ticks at powers of ten, and between them where that leaves fewer than three: for FLOPs."""
+    """Log-axis ticks at powers of ten, and between them if there would be fewer than three; for FLOPs."""
     axis.set_major_locator(ticker.FixedLocator(_ticks(low, high, 3, range(30), range(1, 10))))
     axis.set_major_formatter(ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     axis.set_minor_locator(ticker.NullLocator())
 
 
 def _ticks(low: float, high: float, least: int, powers: range, finest: Iterable[float]) -> list[float]:
-    """Multiples of powers of ten between two limits, by the coarsest steps that give ``least``, or else by the finest."""
+    """Multiples of powers of ten between two limits, at the coarsest steps that give ``least`` of them, or else the finest."""
     for steps in ((1,), (1, 3), (1, 2, 5), finest):
         ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0 ** power) <= high]
         if len(ticks) >= least:
@@ -193,7 +193,7 @@ def _ticks(low: float, high: float, least: int, powers: range, finest: Iterable[
 
 
 def macs_unit(macs) -> tuple[float, str, str]:
-    """A unit in which the middle model reads well: (multiply-adds in it, symbol, the unit in words)."""
+    """A unit suited to the middle model: (multiply-adds per unit, symbol, unit in words)."""
     middle = float(np.median(macs))
     for size, symbol, words in ((1e12, "TMACs", "trillion"), (1e9, "GMACs", "billion"), (1e6, "MMACs", "million")):
         if middle >= size:
@@ -221,7 +221,7 @@ def _digits(value: float, digits: int) -> str:
 
 
 def score_text(score: float) -> str:
-    """Three digits, trailing zeros kept: 11.0 beside 6.59."""
+    """Three digits, trailing zeros kept: 11.0, 6.59."""
     return f"{score:#.3g}".rstrip(".")
 
 
@@ -237,5 +237,5 @@ def percent(fraction: float) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A number with a real minus sign, for prose."""
+    """A number with a real minus sign, for text."""
     return f"{value:.{digits}f}".replace("-", "−")

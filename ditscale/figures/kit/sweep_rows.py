@@ -1,7 +1,7 @@
-"""The rows of a sweep over one setting: one shared image count, and no other setting that differs.
+"""The rows of a sweep over one setting, at one shared image count, with all other settings equal.
 
-The setting is a column of the table, a field of the passport, or a key of the run's config, in this order. Where it is a field
-of the passport, as guidance is, scores may differ in that field alone.
+The setting is a column of the table, a field of the passport, or a key of the run's config, searched in this order. If it is a field
+of the passport, such as guidance, scores may differ only in that field.
 """
 
 import json
@@ -16,16 +16,16 @@ from ditscale.figures.kit import study_table
 from ditscale.studies.table import ledger
 
 CURVE = ("model", "variant", "block")
-HELD = ("data", "resolution", "mask_ratio", "lr", "global_batch", "precision")     # along a curve: one value, or moves with the setting
+HELD = ("data", "resolution", "mask_ratio", "lr", "global_batch", "precision")     # along a curve: constant, or changes with the setting
 TIED = {"nfe": {"sampling_steps"}, "sampling_steps": {"nfe"}}
 FIELDS = frozenset(Passport.__dataclass_fields__)
 
 
 def with_value(table: pd.DataFrame, over: str, study: Path | None = None) -> pd.DataFrame:
-    """The rows that have the setting, with its value as column ``value``.
+    """The rows with the setting, its value in column ``value``.
 
     Raises:
-        UserError: nothing of that name in the table, in its passports or, where ``study`` is a directory, in the runs' configs.
+        UserError: the name is not in the table, in its passports or, if ``study`` is a directory, in the runs' configs.
     """
     if over in table:
         values = table[over]
@@ -40,19 +40,19 @@ def with_value(table: pd.DataFrame, over: str, study: Path | None = None) -> pd.
 
 
 def select(rows: pd.DataFrame, over: str, at: int | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """The rows at one image count, with their curve's name as column ``curve``; and what else moves with the setting.
+    """The rows at one image count, with their curve's name as column ``curve``; and the other settings that change with the setting.
 
     Args:
-        rows: scored, as ``with_value`` gives them.
+        rows: scored, as ``with_value`` returns them.
         at: images seen; default the largest count at which every run was evaluated.
 
     Raises:
-        UserError: scores differ in more than the setting, it has one value alone, or there is no such image count.
+        UserError: scores differ in more than the setting, it has only one value, or no run was evaluated at ``at``.
     """
     _require_one_passport(rows, over)
     counts = set.intersection(*(set(own["images_seen"]) for _, own in rows.groupby(["run_id", "value"])))
     if at is None and not counts:
-        raise UserError("no image count at which every run was evaluated; choose one with --at, the runs that lack it are left out")
+        raise UserError("there is no image count at which every run was evaluated; choose one with --at, and runs without it are left out")
     chosen = rows[rows["images_seen"] == (max(counts) if at is None else at)]
     if chosen.empty:
         known = ", ".join(f"{n}" for n in sorted(rows["images_seen"].unique()))
@@ -61,13 +61,13 @@ def select(rows: pd.DataFrame, over: str, at: int | None = None) -> tuple[pd.Dat
     chosen = chosen[chosen.groupby("curve")["value"].transform("nunique") > 1]
     if chosen.empty:
         known = ", ".join(map(str, sorted(rows["value"].unique())))
-        raise UserError(f"--over {over}: no model and variant has two values of it after {int(at or max(counts))} images; there are {known}")
+        raise UserError(f"--over {over}: no model and variant has two values of it after {int(at or max(counts))} images; the values are {known}")
     chosen = chosen.assign(curve=_curve_names(chosen, over))
     return chosen.sort_values(["parameters", "curve", "value", "seed"], ignore_index=True), _moving_along(chosen, over)
 
 
 def _from_configs(table: pd.DataFrame, over: str, study: Path | None) -> pd.Series:
-    """The value of a dotted config key in each row's run; None in a run whose config has no such key."""
+    """The value of a dotted config key in each row's run; None if the run's config does not have it."""
     flat = {run.run_id: dotted_keys(run.read_record()["config"]) for run in ledger.run_dirs(study)} if study and study.is_dir() else {}
     known = sorted({*table.columns, *FIELDS, *(key for config in flat.values() for key in config)})
     if over not in known:
@@ -76,7 +76,7 @@ def _from_configs(table: pd.DataFrame, over: str, study: Path | None) -> pd.Seri
 
 
 def _require_one_passport(rows: pd.DataFrame, over: str) -> None:
-    """Scores may differ in the swept field of their passports, and in what only says the same again."""
+    """Refuses passports that differ in more than the swept field and fields that follow from it."""
     field = _leaf(over)
     free = {field, *TIED.get(field, ())} & FIELDS
     stated = [json.loads(text) for text in rows.drop_duplicates("passport")["passport_fields"]]
@@ -85,37 +85,37 @@ def _require_one_passport(rows: pd.DataFrame, over: str) -> None:
     if len({digest(passport, without=(SEED, *free)) for passport in stated}) > 1:
         first, *others = stated
         names = dict.fromkeys(name for other in others for name, _, _ in differences(first, other) if name not in free)
-        told = "; ".join(f"{name} {', '.join(dict.fromkeys(str(passport.get(name)) for passport in stated))}" for name in names)
+        differing = "; ".join(f"{name} {', '.join(dict.fromkeys(str(passport.get(name)) for passport in stated))}" for name in names)
         column = next((name for name in names if name in rows), None)
         hint = f"; keep one with --where {column}={rows[column].iloc[0]}" if column else ""
-        raise UserError(f"the scores differ in more than {over}: {told}. Only {over} may differ along a sweep{hint}")
+        raise UserError(f"the scores differ in more than {over}: {differing}. Only {over} may differ along a sweep{hint}")
 
 
 def _curve_names(rows: pd.DataFrame, over: str) -> pd.Series:
-    """A name for each curve: the model, with its variant and block design where these differ too."""
+    """A name for each curve: the model, with its variant and block design if these differ too."""
     parts = [name for name in CURVE if name in rows and name not in (over, _leaf(over))]
     parts = [name for name in parts if name == "model" or rows[name].nunique() > 1]
     return rows[parts].astype(str).agg(" ".join, axis=1).map(study_table.short_name)
 
 
 def _moving_along(rows: pd.DataFrame, over: str) -> list[str]:
-    """The settings that have another value at each value of the swept one.
+    """The settings that change with the swept one.
 
     Raises:
-        UserError: a setting that differs at one and the same value, or two runs that differ in nothing the table shows.
+        UserError: a setting differs among runs with the same value, or two runs differ in nothing that the table shows.
     """
     moving = []
     for name in (name for name in HELD if name in rows and name not in (over, _leaf(over))):
         if (rows.groupby(["curve", "value"])[name].nunique() > 1).any():
             known = ", ".join(map(str, sorted(rows[name].unique())))
-            raise UserError(f"runs of one curve differ in {name} too: {known}; keep one with --where {name}={rows[name].iloc[0]}")
+            raise UserError(f"runs of one curve also differ in {name}: {known}; keep one with --where {name}={rows[name].iloc[0]}")
         if (rows.groupby("curve")[name].nunique() > 1).any():
             moving.append(name)
     twice = rows[rows.duplicated(["curve", "value", "seed"], keep=False)]
     if len(twice):
         a, b = twice["run_id"].iloc[:2]
-        raise UserError(f"two scores for {over} {twice['value'].iloc[0]} and seed {twice['seed'].iloc[0]}, of {a} and {b}: they differ in "
-                        "more than the table shows; keep one with --where run_id=")
+        raise UserError(f"two scores for {over} {twice['value'].iloc[0]} and seed {twice['seed'].iloc[0]}, from {a} and {b}: they differ in "
+                        "something that the table does not show; keep one with --where run_id=")
     return moving
 
 

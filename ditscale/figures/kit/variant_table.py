@@ -1,6 +1,6 @@
-"""The numbers of training variants of one model, at equal images and at equal training FLOPs.
+"""Training variants of one model compared at equal images and at equal training FLOPs.
 
-Equal images: the largest count at which every variant of the model was evaluated. Equal FLOPs: the most that every
+Equal images: the largest count at which every variant of the model was evaluated. Equal FLOPs: the largest amount that every
 variant of the model reached; a score there is interpolated between a run's evaluations in logarithms, not extrapolated.
 """
 
@@ -21,9 +21,9 @@ OUTSIDE = "outside its range"
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one variant of a model stands at the common amount. ``score`` is the geometric mean over seeds; None where
-    no run of the variant has the amount in its range. ``difference`` is to the baseline, None where there is none; ``without`` is that
-    without outliers, None where no run counted here is one."""
+    """One variant of a model at the common amount. ``score`` is the geometric mean over seeds; None if
+    no run of the variant has the amount in its range. ``difference`` is to the baseline, None without one; ``without`` is the same
+    without outliers, None if no run counted here is one."""
 
     at: float
     score: float | None
@@ -50,7 +50,7 @@ class VariantComparison:
 
 
 def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The scored rows of each model that has two variants or more, and a sentence on rows without a score.
+    """The scored rows of each model with two variants or more, and a sentence on rows without a score.
 
     Raises:
         UserError: the scores differ in more than the variant, or no model has two variants.
@@ -63,7 +63,7 @@ def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def compare(table: pd.DataFrame) -> list[VariantComparison]:
-    """Each variant of each model that has two or more, by model and then variant, the baseline first.
+    """Each variant of each model with two or more, sorted by model, then variant, the baseline first.
 
     Raises:
         UserError: as ``comparable``.
@@ -76,19 +76,19 @@ def compare(table: pd.DataFrame) -> list[VariantComparison]:
 
 
 def variants_in_order(table: pd.DataFrame) -> list[str]:
-    """The variants of a table, baseline first, an unknown one last."""
+    """The variants of a table, baseline first, unknown ones last."""
     found = table["variant"].unique()
     return [*(v for v in VARIANTS if v in found), *sorted(set(found) - set(VARIANTS))]
 
 
 def main_variant(table: pd.DataFrame) -> str:
-    """The variant whose scaling a study shows: the baseline, or else the one of most runs."""
+    """The variant used for a study's scaling laws: the baseline, or else the one with the most runs."""
     runs = table.groupby("variant")["run_id"].nunique()
     return BASELINE if BASELINE in runs else runs.idxmax()
 
 
 def as_frame(comparisons: list[VariantComparison]) -> pd.DataFrame:
-    """One row a comparison, for CSV; what is not known is empty."""
+    """One row per comparison, for CSV; unknown values are empty."""
     def standing(name: str, place: Standing) -> dict:
         difference = place.difference
         interval = difference.interval if difference else None
@@ -107,26 +107,26 @@ def as_frame(comparisons: list[VariantComparison]) -> pd.DataFrame:
 
 
 def reason(place: Standing) -> str:
-    """What the verdict rests on, or why there is none."""
+    """The basis of the verdict, or why there is none."""
     if place.score is None:
         return OUTSIDE
     return place.difference.reason if place.difference else ""
 
 
 def outlier_words(rows: list[VariantComparison]) -> str:
-    """Each outlier once, and what is left of each comparison without them, after a space; an empty string where there are none."""
+    """Each outlier once, and each comparison without them, after a space; "" if there are none."""
     far = {one.run: one for row in rows for one in row.outliers.found}
     if not far:
         return ""
     named = replace(next(row.outliers for row in rows if row.outliers.found), found=tuple(far.values()))
-    told = [f"{study_table.short_name(row.model)} {row.variant} at {words}: {without.change:+.1%}, {without.verdict} ({without.reason})"
+    parts = [f"{study_table.short_name(row.model)} {row.variant} at {words}: {without.change:+.1%}, {without.verdict} ({without.reason})"
             for row in rows for words, without in (("equal images", row.images.without), ("equal training FLOPs", row.flops.without))
             if without]
-    return f" {named.sentence}. Without {named.them}: {'; '.join(told) if told else 'nothing is left to compare'}."
+    return f" {named.sentence}. Without {named.them}: {'; '.join(parts) if parts else 'nothing is left to compare'}."
 
 
 def score_at(flops, scores, at: float) -> float:
-    """A run's score at so many training FLOPs, linear in logarithms between its evaluations; NaN outside them."""
+    """A run's score at this many training FLOPs, interpolated linearly in logarithms between its evaluations; NaN outside them."""
     order = np.argsort(flops)
     x, y = np.log(np.asarray(flops, float)[order]), np.log(np.asarray(scores, float)[order])
     return float(np.exp(np.interp(np.log(at), x, y, left=np.nan, right=np.nan)))
@@ -150,7 +150,7 @@ def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[VariantComparison]
 
 
 def _scores_at(own: pd.DataFrame, flops: float) -> pd.Series:
-    """The score, by run, of each run of a variant that has this compute within its evaluations."""
+    """The scores, by run id, of a variant's runs whose evaluations span this compute."""
     scores = pd.Series({name: score_at(run["train_flops"], run["score"], flops) for name, run in own.groupby("run_id")}, dtype=float)
     return scores[np.isfinite(scores)]
 
@@ -159,8 +159,8 @@ def _standing(variant: str, at: float, scores: dict[str, pd.Series], far: Outlie
     own, baseline = scores[variant], scores.get(BASELINE, pd.Series(dtype=float))
     if not len(own):
         return Standing(at, None, 0, None)
-    told = variant != BASELINE and len(baseline)
+    compared = variant != BASELINE and len(baseline)
     left = [side[~side.index.isin(far.runs)] for side in (own, baseline)]
-    changed = told and len(left[0]) + len(left[1]) < len(own) + len(baseline) and len(left[0]) and len(left[1])
-    return Standing(at, float(np.exp(np.log(own).mean())), len(own), compare_scores(own, baseline) if told else None,
+    changed = compared and len(left[0]) + len(left[1]) < len(own) + len(baseline) and len(left[0]) and len(left[1])
+    return Standing(at, float(np.exp(np.log(own).mean())), len(own), compare_scores(own, baseline) if compared else None,
                     compare_scores(*left) if changed else None)

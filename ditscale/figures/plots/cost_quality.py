@@ -1,8 +1,8 @@
 """Score against training cost, with arrows that show how many times cheaper a variant is, with intervals.
 
-One curve a model and variant; an arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
-scores that both passed, or where the difference turns at the middle of each part in which it is REAL. Of published
-results, each a recipe of its own, the points are drawn and nothing is read off between them.
+One curve per model and variant. An arrow goes from what the baseline paid for a score to what the variant paid, at the middle of the
+scores that both passed; if the difference changes sign, at the middle of each part in which it is REAL. Published results, each with
+its own recipe, are drawn as points, and nothing is read off between them.
 """
 
 import math
@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import beside as published_beside, costs, labels, panels, published, script, seeds, study_table, style, variant_table
-from ditscale.figures.kit.beside import Beside
+from ditscale.figures.kit import costs, labels, overlay as published_overlay, panels, published, script, seeds, study_table, style, variant_table
+from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.course import IN_PART, Part
 from ditscale.scaling.differences import REAL
 from ditscale.scaling.estimate import AtTarget
@@ -33,7 +33,7 @@ NO_ARROWS = ("Each published point is a paper's own recipe (batch, sampler, form
              "interpolated between different papers' recipes.")
 
 
-def draw(table: pd.DataFrame, options: SimpleNamespace, beside: Beside | None = None) -> style.Drawing:
+def draw(table: pd.DataFrame, options: SimpleNamespace, overlay: Overlay | None = None) -> style.Drawing:
     """The figure, its points, its caption and a card with every multiplier.
 
     Raises:
@@ -45,29 +45,29 @@ def draw(table: pd.DataFrame, options: SimpleNamespace, beside: Beside | None = 
     usable, unknown = costs.known(usable, options.cost)
     usable = usable.assign(cost=costs.values(usable, options.cost, options.price))
     found = [] if papers else multipliers(usable, options)
-    if beside is not None:
-        beside = beside.known(costs.column_of(options.cost), costs.LABELS[options.cost].split(" (")[0].lower())
-        beside = Beside(beside.rows.assign(cost=costs.values(beside.rows, options.cost, options.price)), beside.left_out)
+    if overlay is not None:
+        overlay = overlay.known(costs.column_of(options.cost), costs.LABELS[options.cost].split(" (")[0].lower())
+        overlay = Overlay(overlay.rows.assign(cost=costs.values(overlay.rows, options.cost, options.price)), overlay.left_out)
     lines = style.model_lines(list(usable["model"].unique()))
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _curves(axes, usable, lines, papers)
-        drawn = published_beside.shown(usable, beside)
+        drawn = published_overlay.shown(usable, overlay)
         costs.axis(axes, drawn["cost"], options.cost)
         panels.score_axis([axes], style.score_label(usable), drawn["score"])
         handles, kinds = _handles(usable, lines, papers)
-        published_beside.curves(axes, beside, "cost")
-        panels.legend(figure, handles + published_beside.handles(beside), columns=4, break_after=kinds)
+        published_overlay.curves(axes, overlay, "cost")
+        panels.legend(figure, handles + published_overlay.handles(overlay), columns=4, break_after=kinds)
         arrows = _arrows(axes, found)
-        _words(axes, usable, arrows, [run for one in found for run in one.outliers.runs], papers, beside)
-    caption = _caption(usable, found, arrows, options, papers) + left_out + alone + unknown + published_beside.caption(beside)
+        _words(axes, usable, arrows, [run for one in found for run in one.outliers.runs], papers, overlay)
+    caption = _caption(usable, found, arrows, options, papers) + left_out + alone + unknown + published_overlay.caption(overlay)
     card = {"cost": costs.words(options.cost, options.price), "multipliers": [one.card() for one in found]} if found else None
     columns = [*COLUMNS, "source"] if papers else COLUMNS
-    return style.Drawing(NAME, figure, published_beside.points(usable, beside, columns), caption, card)
+    return style.Drawing(NAME, figure, published_overlay.points(usable, overlay, columns), caption, card)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """As ``study_table.read``; of a folder of published tables all that ditscale carries."""
+    """As ``study_table.read``; for a folder of published tables, all that ditscale includes."""
     if Path(path).is_dir() and not list(Path(path).glob("*/run.json")) and (Path(path) / published.TABLES["dit"]).exists():
         rows = published.load(list(published.TABLES))
         return rows[rows["verified"] == published.VERIFIED].reset_index(drop=True)
@@ -75,7 +75,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multiplier]:
-    """That of each variant over ``options.over``, of models that both have; none where there is nothing to compare."""
+    """The multiplier of each variant over ``options.over``, for models that both have; empty if there is nothing to compare."""
     variants = variant_table.variants_in_order(usable)
     if options.over not in variants:
         if options.over != variant_table.BASELINE:
@@ -85,7 +85,7 @@ def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multipli
     for (model, variant), own in usable.groupby(["model", "variant"], sort=False):
         if own["recipe"].nunique() > 1:
             raise UserError(f"{model} {variant} was trained by {own['recipe'].nunique()} recipes, which are not repetitions: keep one with "
-                            f"--where recipe={own['recipe'].iloc[0]} (and the other variants' recipes in a table of their own), or draw "
+                            f"--where recipe={own['recipe'].iloc[0]} (and the other variants' recipes in a separate table), or draw "
                             "frontier.py, where each is a cell")
     of_model = {variant: set(usable.loc[usable["variant"] == variant, "model"]) for variant in variants}
     study = Study(options.study, usable)
@@ -94,16 +94,16 @@ def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multipli
 
 
 def _with_rivals(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The models of two variants or more, where there are any, and a sentence on the others."""
+    """The models with two variants or more, if there are any, and a sentence on the others."""
     rivals = usable.groupby("model")["variant"].transform("nunique") > 1
     if rivals.all() or not rivals.any():
         return usable, ""
     alone = ", ".join(dict.fromkeys(usable.loc[~rivals, "model"].map(study_table.short_name)))
-    return usable[rivals].reset_index(drop=True), f" Left out, trained in one variant alone: {alone}."
+    return usable[rivals].reset_index(drop=True), f" Left out, trained with only one variant: {alone}."
 
 
 def _of_papers(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The most published results of one resolution, guidance and number of samples; other differences are said, not hidden."""
+    """The largest set of published results with one resolution, guidance and number of samples; the caption names other differences."""
     kinds = table.groupby(["resolution", "guidance_scale", "samples", "block"], sort=False, dropna=False).ngroup()
     kept = table[(kinds == kinds.value_counts(sort=False).idxmax()) & table["model"].str.fullmatch(FAMILIES)].reset_index(drop=True)
     if kept.empty:
@@ -121,7 +121,7 @@ def _curves(axes, usable: pd.DataFrame, lines: dict, papers: bool) -> None:
             for _, run in own.groupby("run_id"):
                 run = run.sort_values("cost")
                 axes.plot(run["cost"], run["score"], color=look.colour, linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
-                axes.plot(run["cost"], run["score"], linestyle="", marker=published_beside.MARKER, markersize=10, color=look.colour, zorder=3,
+                axes.plot(run["cost"], run["score"], linestyle="", marker=published_overlay.MARKER, markersize=10, color=look.colour, zorder=3,
                           markeredgecolor=style.PAPER, markeredgewidth=0.5)
         elif own["run_id"].nunique() == 1:
             panels.run_curve(axes, own.sort_values("cost"), "cost", "score", look)
@@ -130,7 +130,7 @@ def _curves(axes, usable: pd.DataFrame, lines: dict, papers: bool) -> None:
 
 
 def _seeds(axes, own: pd.DataFrame, look: panels.Look) -> None:
-    """Seeds as light points; their geometric mean at each number of images, and from three seeds the interval of that mean."""
+    """Seeds as light points, their geometric mean at each number of images, and with three seeds or more the interval of that mean."""
     axes.plot(own["cost"], own["score"], linestyle="", marker=look.marker, markersize=3.2, color=look.colour, alpha=0.35, markeredgewidth=0,
               zorder=2)
     mean = seeds.over_seeds(own, "images_seen")
@@ -148,7 +148,7 @@ def _handles(usable: pd.DataFrame, lines: dict, papers: bool) -> tuple[list[Line
 
 @dataclass(frozen=True)
 class Arrow:
-    """One arrow at a score: of a verdict on the whole range, or of one part of it."""
+    """One arrow at a score: for a verdict on the whole range, or on one part of it."""
 
     one: Multiplier
     at: AtTarget
@@ -164,12 +164,12 @@ class Arrow:
 
     @property
     def text(self) -> str:
-        """``masked: 1.8 × cheaper (1.6 to 2.0)``, then where it is so, or the word INCONCLUSIVE."""
-        told = self.at if self.part is None else self.part.mean
-        cheaper = told.value >= 1
-        value, ends = (told.value, told.interval) if cheaper else (1 / told.value, None)
-        if not cheaper and told.interval:
-            ends = type(told.interval)(1 / told.interval.high, 1 / told.interval.low)
+        """``masked: 1.8 × cheaper (1.6 to 2.0)``, then the scores where it holds, or the word INCONCLUSIVE."""
+        estimate = self.at if self.part is None else self.part.mean
+        cheaper = estimate.value >= 1
+        value, ends = (estimate.value, estimate.interval) if cheaper else (1 / estimate.value, None)
+        if not cheaper and estimate.interval:
+            ends = type(estimate.interval)(1 / estimate.interval.high, 1 / estimate.interval.low)
         between = f" ({ends.low:#.2g} to {ends.high:#.2g})" if ends else ""
         return f"{self.one.variant}: {value:#.2g} × {'cheaper' if cheaper else 'dearer'}{between}{self._below}"
 
@@ -182,7 +182,7 @@ class Arrow:
 
 
 def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
-    """Draws each multiplier's arrows at the middle of their scores, or the nearest that keeps off the arrows above and below."""
+    """Draws each multiplier's arrows at the middle of their scores, or at the nearest score away from the arrows above and below."""
     low, high = np.log(axes.get_ylim())
     taken: list[float] = []
     arrows: list[Arrow] = []
@@ -200,7 +200,7 @@ def _arrows(axes, found: list[Multiplier]) -> list[Arrow]:
 
 
 def _places(one: Multiplier) -> list[tuple[Part | None, list[AtTarget]]]:
-    """The scores at which an arrow may stand: of the whole, or of each part that is REAL."""
+    """The scores at which an arrow may be drawn: those of the whole range, or of each part that is REAL."""
     if one.in_parts:
         return [(part, [at for at in one.course.points if min(part.scores) <= at.target <= max(part.scores)])
                 for part in one.course.real_parts]
@@ -208,7 +208,7 @@ def _places(one: Multiplier) -> list[tuple[Part | None, list[AtTarget]]]:
     return [(None, usable)] if usable else []
 
 
-def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str], papers: bool, beside: Beside | None) -> None:
+def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str], papers: bool, overlay: Overlay | None) -> None:
     """The arrows' texts, the names of outlying runs at their ends, and the names of published models."""
     places = [arrow.at for arrow in arrows]
     points = [(math.sqrt(at.variant_cost * at.baseline_cost), at.target) for at in places]
@@ -223,9 +223,9 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
         last = usable.sort_values("cost").groupby("model", sort=False).tail(1)
         points, texts = points + list(zip(last["cost"], last["score"])), texts + list(last["model"])
         radii, colours = radii + [5.0] * len(last), colours + [style.INK] * len(last)
-    others = published_beside.names(beside, "cost")
+    others = published_overlay.names(overlay, "cost")
     points, texts, radii = points + others[0], texts + others[1], radii + others[2]
-    colours, markers = colours + [style.INK] * len(others[0]), markers + published_beside.markers(beside, "cost")
+    colours, markers = colours + [style.INK] * len(others[0]), markers + published_overlay.markers(overlay, "cost")
     if points:
         labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colours=colours)
 
@@ -260,8 +260,8 @@ def _seed_words(counts: pd.Series) -> str:
         return "One seed per curve: no difference here is distinguishable from seed noise."
     band = "bands are Student's 95 % intervals of that mean." if counts.max() >= 3 else "two seeds give no interval."
     each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    return f"Light points are seeds, {each} a curve, the line is their geometric mean; {band}"
+    return f"Light points are seeds, {each} per curve, the line is their geometric mean; {band}"
 
 
-SCRIPT = script.figure(__doc__, draw, beside=True, options=OPTIONS, rows=read)
+SCRIPT = script.figure(__doc__, draw, overlay=True, options=OPTIONS, rows=read)
 main = SCRIPT.main

@@ -1,6 +1,6 @@
-"""The cost-score frontier: models, variants and training lengths that no other beats in both, with probabilities.
+"""The cost-score frontier: models, variants and training lengths that no other beats in both cost and score, with probabilities.
 
-A cell is a model, a variant and a number of images; its seeds count as their geometric mean. Filled points are on the frontier.
+A cell is one model, variant and number of images, scored as the geometric mean over its seeds. Filled points are on the frontier.
 """
 
 import math
@@ -21,7 +21,7 @@ MOST_NAMES = 7
 
 
 def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
-    """The figure, a point a cell, its caption and the frontier's card.
+    """The figure with one point per cell, its caption and the frontier's card.
 
     Raises:
         UserError: the scores are not comparable, the cost is not known, or ``options.price`` is missing.
@@ -79,7 +79,7 @@ def _handles(found: Frontier) -> list[Line2D]:
 
 
 def _names(axes, found: Frontier) -> None:
-    """The frontier's cells with their probabilities; evenly chosen ones, both ends among them, where they are many."""
+    """Names the frontier's cells with their probabilities; if there are many, an even selection that includes both ends."""
     cells = list(found.points)
     if len(cells) > MOST_NAMES:
         cells = [cells[round(i * (len(cells) - 1) / (MOST_NAMES - 1))] for i in range(MOST_NAMES)]
@@ -101,7 +101,7 @@ def short_name(cell: Cell) -> str:
 
 
 def _rival(found: Frontier, cell: Cell) -> tuple[str, float]:
-    """Which cell most probably beats this one, and that probability; "" and NaN where none could."""
+    """The cell that most probably beats this one, and that probability; "" and NaN if none could."""
     able = [(found.dominance(other.name, cell.name), other.name) for other in found.cells if other is not cell and other.cost <= cell.cost]
     able = [pair for pair in able if math.isfinite(pair[0])]
     chance, name = max(able, default=(math.nan, ""))
@@ -122,12 +122,12 @@ def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
 def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) -> str:
     parts = [
         f"{style.metric_name(usable)} against {costs.words(options.cost, options.price)} of every model, variant and evaluated length of "
-        "training: points on the step line are not beaten by any that costs no more; crosses are. " + found.sentence[0].upper()
+        "training: no other point beats a point on the step line at the same or a lower cost; crosses are beaten. " + found.sentence[0].upper()
         + found.sentence[1:] + ".",
     ]
     if found.noise.status.ok:
         parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.words}; bars are 95 % intervals of the "
-                     "score. The CSV has, for each cell, its strongest rival and the probability that this one truly beats it.")
+                     "score. The CSV has, for each cell, its strongest rival and the probability that the rival truly beats it.")
     else:
         parts.append("Without two seeds of one recipe there is no probability: hollow points may be seed noise.")
     parts.append(f"Seeds per cell: {_counts(found)}. Scores have passport {usable['passport'].iloc[0]}.")

@@ -1,15 +1,15 @@
-"""Score against the model's forward compute, one bubble per model: DiT's Figure 8 (arXiv 2212.09748).
+"""Score against the model's forward compute, one bubble per model, as in DiT's Figure 8 (arXiv 2212.09748).
 
-The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one count of images
-seen where they share one.
+The paper's "Gflops" are multiply-adds counted once; here they are called MACs. Finished runs only, all at one number of images
+seen if they share one.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import beside as published_beside, labels, panels, script, study_table, style
-from ditscale.figures.kit.beside import Beside
+from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, study_table, style
+from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 
 NAME = "gflops"
@@ -18,19 +18,19 @@ COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "parameters", "macs"
 
 
 def correlation(table: pd.DataFrame) -> Correlation:
-    """Pearson's r of log MACs with the score over the points of the figure; of one's own runs alone."""
+    """Pearson's r of log MACs with the score over the figure's points, published results excluded."""
     return _correlation(_points(table)[0])
 
 
-def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
+def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
     """The figure, its points and its caption.
 
     Raises:
-        UserError: the scores are not comparable, or no run has finished, or ``beside`` holds nothing at this count of images.
+        UserError: the scores are not comparable, or no run has finished, or ``overlay`` has nothing at this number of images.
     """
     final, note = _points(table)
-    if beside is not None:
-        beside = beside.known("macs", "forward compute").at(final["images_seen"].max())
+    if overlay is not None:
+        overlay = overlay.known("macs", "forward compute").at(final["images_seen"].max())
     r = _correlation(final)
     unit, symbol, words = style.macs_unit(final["macs"])
     with style.paper():
@@ -39,19 +39,19 @@ def draw(table: pd.DataFrame, beside: Beside | None = None) -> style.Drawing:
         colours = [style.patch_colour(p) for p in final["patch_size"]]
         axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colours, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
-        shown = published_beside.shown(final, beside)
+        shown = published_overlay.shown(final, overlay)
         style.log_axis(axes.xaxis, shown["macs"] / unit, style.macs_axis_label(symbol), pad=0.10)
         style.log_axis(axes.yaxis, shown["score"], style.score_label(final), pad=0.12)
-        published_beside.curves(axes, beside, "macs", unit, zorder=5)
-        _legends(figure, axes, final, beside)
+        published_overlay.curves(axes, overlay, "macs", unit, zorder=5)
+        _legends(figure, axes, final, overlay)
         _print_correlation(axes, r)
-        _label_models(axes, final, unit, areas, beside)
-    return style.Drawing(NAME, figure, published_beside.points(final, beside, COLUMNS),
-                         _caption(final, r, words, note) + published_beside.caption(beside))
+        _label_models(axes, final, unit, areas, overlay)
+    return style.Drawing(NAME, figure, published_overlay.points(final, overlay, COLUMNS),
+                         _caption(final, r, words, note) + published_overlay.caption(overlay))
 
 
 def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """One row a run, and sentences on what was left out or chosen."""
+    """One row per run, and sentences on what was left out or chosen."""
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, "macs", "forward compute")
     usable, nameless = study_table.known(usable, "parameters", "number of parameters")
@@ -63,9 +63,9 @@ def _correlation(final: pd.DataFrame) -> Correlation:
     return pearson_log_x(final["macs"], final["score"])
 
 
-def _legends(figure, axes, final: pd.DataFrame, beside: Beside | None) -> None:
-    """Above the axes, where no model can be: colour by patch size, and area by parameters."""
-    panels.patch_legend(figure, final, published_beside.handles(beside))
+def _legends(figure, axes, final: pd.DataFrame, overlay: Overlay | None) -> None:
+    """Legends above the axes, where no model can be: color by patch size, and area by parameters."""
+    panels.patch_legend(figure, final, published_overlay.handles(overlay))
     largest = final["parameters"].max()
     parameters = final.groupby("size")["parameters"].median()
     bubbles = [Line2D([], [], linestyle="", marker="o", markerfacecolor=style.GRID,
@@ -84,12 +84,12 @@ def _print_correlation(axes, r: Correlation) -> None:
               bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 2})
 
 
-def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series, beside: Beside | None) -> None:
-    """One label a model, at the first of its seeds."""
+def _label_models(axes, final: pd.DataFrame, unit: float, areas: pd.Series, overlay: Overlay | None) -> None:
+    """One label per model, at the first of its seeds."""
     first = final.drop_duplicates("model")
     all_radii = np.sqrt(areas / np.pi)
-    points, names, radii = published_beside.names(beside, "macs", unit)
-    markers = list(zip(final["macs"] / unit, final["score"], all_radii)) + published_beside.markers(beside, "macs", unit)
+    points, names, radii = published_overlay.names(overlay, "macs", unit)
+    markers = list(zip(final["macs"] / unit, final["score"], all_radii)) + published_overlay.markers(overlay, "macs", unit)
     labels.place(axes, list(zip(first["macs"] / unit, first["score"])) + points, list(map(study_table.short_name, first["model"])) + names,
                  list(all_radii[first.index]) + radii, markers=markers)
 
@@ -98,7 +98,7 @@ def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
     value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
     return (
         f"{style.metric_name(final)} {study_table.when(final)} against the model's forward compute in {words} per image, "
-        f"after the layout of DiT's Figure 8. One bubble per run, its area in proportion to the parameters. "
+        f"in the layout of DiT's Figure 8. One bubble per run, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
         f"{_samples(final)}{note}"
     )
@@ -109,5 +109,5 @@ def _samples(final: pd.DataFrame) -> str:
     return f"Scores use {counts} generated images." if counts else "The number of images per score is not stated."
 
 
-SCRIPT = script.figure(__doc__, draw, beside=True)
+SCRIPT = script.figure(__doc__, draw, overlay=True)
 main = SCRIPT.main

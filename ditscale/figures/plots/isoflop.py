@@ -1,8 +1,8 @@
-"""Score against model size at each budget of training compute, its optimum by curves and by a surface, and N*(C).
+"""Score against model size at each budget of training compute, the optimal size by curves and by a surface, and N*(C).
 
-Approach 2 of Hoffmann et al. (arXiv 2203.15556) beside approach 3: at each budget a parabola of the score in ln N, or Akima's curve
-through the points, and the form E + A N^-alpha + B D^-beta through all points. Where a parabola and the surface disagree, trust the
-surface: a parabola's vertex is biased. Akima's is hardly biased, and follows noise.
+Approaches 2 and 3 of Hoffmann et al. (arXiv 2203.15556): at each budget a parabola of the score in ln N, or Akima's curve
+through the points, and the form E + A N^-alpha + B D^-beta through all points. If a parabola and the surface disagree, trust the
+surface: a parabola's vertex is biased. Akima's curve has little bias but follows noise.
 """
 
 from dataclasses import dataclass
@@ -29,30 +29,30 @@ NAME = "isoflop"
 LEAST_SIZES, LEAST_BUDGETS = 3, 2
 COLUMNS = ["run", "model", "N", "D", "C", "score"]
 STEPS, RESAMPLES = 120, 500
-NEAR, FAR = 1.6, 5.0                            # times a side of a grid should reach from the optimum: 2 to 4, and a quarter's slack
-APART = 0.018                                   # of the axis's length, from a budget to each of its two marks
+NEAR, FAR = 1.6, 5.0                            # how many times from the optimum each side of a grid should reach: 2 to 4, with 25 % slack
+APART = 0.018                                   # share of the axis's length, from a budget to each of its two marks
 
 
 def _budget_list(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"'{text}' is no list of FLOPs; give numbers, for example 1e18,3e18") from None
+        raise click.BadParameter(f"'{text}' is not a list of FLOPs; give numbers, for example 1e18,3e18") from None
 
 
 OPTIONS = {
-    "curve": {"type": click.Choice(METHODS), "default": METHODS[0], "show_default": True, "help": "What is drawn through a budget's points."},
+    "curve": {"type": click.Choice(METHODS), "default": METHODS[0], "show_default": True, "help": "The curve drawn through a budget's points."},
     "budgets": {"type": _budget_list, "metavar": "C[,C]",
-                "help": "The budgets in FLOPs: a run joins the nearest within 10 %.  [default: the column budget, or else clusters]"},
+                "help": "The budgets in FLOPs: each run goes to the nearest within 10 %.  [default: the column budget, otherwise clusters]"},
     "width": {"type": float, "default": 100 * WIDTH, "show_default": True, "metavar": "PERCENT",
-              "help": "Of clusters: how much larger than its smallest compute the largest of a budget may be."},
+              "help": "For clusters, in percent: how far the largest compute of a budget may exceed its smallest."},
 }
 PLAIN = SimpleNamespace(**{name: option.get("default") for name, option in OPTIONS.items()})
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget's points, and its optimum where a curve has one; ``interval`` is Fieller's, of a parabola alone."""
+    """One budget's points, and its optimum if the curve has one; ``interval`` is Fieller's, for a parabola only."""
 
     compute: float
     rows: pd.DataFrame
@@ -66,10 +66,10 @@ class Budget:
 
     @property
     def warning(self) -> str:
-        """What is wrong with where the grid of sizes lies, or with the budget; "" where nothing is."""
+        """What is wrong with the position of the grid of sizes, or with the budget; "" if nothing."""
         name = style.power_of_ten(self.compute)
         if self.valley is None:
-            return f"{name}: {self.sizes} sizes, {MIN_SIZES} are needed for a curve"
+            return f"{name}: {self.sizes} sizes; a curve needs {MIN_SIZES}"
         if not self.valley.centred:
             return f"{name}: the optimum is not inside the grid"
         if self.spread > 1 + WIDTH * 1.001:
@@ -83,10 +83,10 @@ class Budget:
 
 
 def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
-    """The figure, its points (those of no curve with the reason in ``left_out``), its caption and a card with all approaches' numbers.
+    """The figure, its points (with a reason in ``left_out`` if they are in no curve), its caption and a card with the numbers of all approaches.
 
     Raises:
-        UserError: the scores are not comparable, no run has finished, there are too few budgets or sizes a budget, or a budget is not positive.
+        UserError: the scores are not comparable, no run has finished, there are too few budgets or too few sizes per budget, or a budget is not positive.
     """
     points = law_points.choose(table)
     kept, dropped, rest = find(points, options)
@@ -111,7 +111,7 @@ def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
 
 
 def binning(points: LawPoints, options) -> dict:
-    """How points are put into budgets: those of the command line, else of the column, else by width."""
+    """How points are grouped into budgets: by those of the command line, else by the column, else by width."""
     if options.budgets:
         return {"budgets": options.budgets}
     if points.states_budgets:
@@ -120,10 +120,10 @@ def binning(points: LawPoints, options) -> dict:
 
 
 def find(points: LawPoints, options=PLAIN) -> tuple[list[Budget], list[Dropped], pd.DataFrame]:
-    """The budgets that have three sizes or more, what was dropped, and its rows with columns ``budget`` and ``left_out``.
+    """The budgets with three sizes or more, the dropped ones, and the rows with columns ``budget`` and ``left_out``.
 
     Raises:
-        UserError: there are fewer than two such budgets; says what was found.
+        UserError: there are fewer than two of these budgets; the message lists what was found.
     """
     rows = points.rows
     found, dropped = find_budgets(rows["C"], **binning(points, options))
@@ -142,9 +142,9 @@ def find(points: LawPoints, options=PLAIN) -> tuple[list[Budget], list[Dropped],
     if len(kept) < LEAST_BUDGETS:
         there = ", ".join(f"{style.power_of_ten(own.compute)} ({study_table.count(rows.iloc[own.at]['N'].nunique(), 'size')})"
                           for own in found[:8]) + (", ..." if len(found) > 8 else "")
-        raise UserError(f"{study_table.count(len(kept), 'budget')} of training FLOPs with {LEAST_SIZES} sizes or more, and {LEAST_BUDGETS} are "
-                        f"needed; {words.binned(points, options)}. There are: {there or 'none'}. A sweep with `isoflop:` makes such a study; "
-                        "--budgets and --width put other runs together")
+        raise UserError(f"{study_table.count(len(kept), 'budget')} of training FLOPs with {LEAST_SIZES} sizes or more; {LEAST_BUDGETS} are "
+                        f"needed; {words.binned(points, options)}. Found: {there or 'none'}. A sweep with `isoflop:` makes a study with budgets; "
+                        "--budgets and --width group other runs")
     return kept, dropped, pd.concat(rest) if rest else rows.iloc[:0].assign(budget=np.nan, left_out="")
 
 
@@ -157,9 +157,9 @@ def _budget(compute: float, rows: pd.DataFrame, spread: float, curve: str) -> Bu
 
 
 def _surface_optima(surface: Fit, kept: list[Budget], rule: Spending) -> dict:
-    """N* of each budget by the surface with intervals over resampled runs, and its exponent's; empty where none stands."""
+    """N* of each budget by the surface, and its exponent, with intervals over resampled runs; empty if there is no usable surface."""
     law = surface.law
-    if not isinstance(law, Chinchilla) or not surface.drawable or not rule.stands:
+    if not isinstance(law, Chinchilla) or not surface.drawable or not rule.usable:
         return {}
     optima = {"sizes": [float(rule.optimal_size(law, budget.compute)) for budget in kept], "exponent": rule.exponent(law)}
     if surface.n_runs < MIN_RUNS:
@@ -182,7 +182,7 @@ def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours:
             if budget.valley.centred:
                 axes.plot(budget.valley.size, budget.valley.score, marker="D", markersize=6.5, color=colour,
                           markeredgecolor=style.INK, zorder=4)
-        if surface.drawable and points.spending.stands:
+        if surface.drawable and points.spending.usable:
             cut = surface.law.evaluate({"N": at, "D": points.spending.data(at, budget.compute)})
             axes.plot(at, cut, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
     panels.flops_axis(axes, [n for budget in kept for n in budget.rows["N"]], points.size_label.replace(" (", "\n("))
@@ -190,7 +190,7 @@ def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours:
 
 
 def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
-    """The score of a budget's curve at these sizes."""
+    """The score on a budget's curve at these sizes."""
     if curve == "akima":
         ends = np.log(own["N"].min()), np.log(own["N"].max())
         return np.exp(akima_curve(own["N"], own["score"])(np.clip(np.log(at), *ends)))
@@ -200,7 +200,7 @@ def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
 
 def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, points: LawPoints,
              colours: list[str]) -> None:
-    """N* against the budget, by curves a little left of it and by the surface a little right, so that intervals are seen."""
+    """N* against the budget: from the curves slightly to the left and from the surface slightly to the right, so that both intervals show."""
     computes = np.array([budget.compute for budget in kept])
     limits, shown, text = style.log_limits(computes, pad=0.12), [], []
     span, apart = np.array([computes.min(), computes.max()]), (limits[1] / limits[0]) ** APART
@@ -226,7 +226,7 @@ def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: 
 
 
 def _mark(axes, x: float, size: float, interval: Interval | None, marker: str, colour: str, fill: str) -> list[float]:
-    """One optimum with its interval; returns what the axis must hold."""
+    """Draws one optimum with its interval; returns the values that the axis must include."""
     if interval is not None:
         axes.plot([x, x], [interval.low, interval.high], color=style.INK, linewidth=1.1, zorder=3, solid_capstyle="butt")
     axes.plot(x, size, marker=marker, markersize=5.0, color=fill, markeredgecolor=style.INK if fill != style.PAPER else colour,

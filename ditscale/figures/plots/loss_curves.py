@@ -1,4 +1,4 @@
-"""Training loss of each run, each logged term separately, over the whole run and its early part: DiT's Figure 13 (arXiv 2212.09748).
+"""Training loss of each run, each logged term separately, over the whole run and its early part, as in DiT's Figure 13 (arXiv 2212.09748).
 
 A logged value is the mean over its log interval. The smooth curve is the mean of the values in a window around each point.
 """
@@ -17,14 +17,14 @@ from ditscale.studies.table import ledger
 NAME = "loss_curves"
 PREFIX = "loss/"
 WINDOW_SHARE = 0.02                     # of the longest run, for the smooth curve
-EARLY_SHARE, EARLY_LINES = 0.1, 5       # the early part: this share of the longest run, or what holds so many log lines
-SETTLED_SHARE = 0.02                    # of a run: what comes before it does not stretch the axis of the whole run
+EARLY_SHARE, EARLY_LINES = 0.1, 5       # the early part: this share of the longest run, but at least this many log lines
+SETTLED_SHARE = 0.02                    # of a run: the axis of the whole run ignores values before it
 RUN_COLUMNS = ["run_id", "model", "size", "patch_size", "variant", "block", "seed", "parameters"]
 COLUMNS = [*RUN_COLUMNS, "images_seen", "term", "loss", "smooth"]
 
 
 def read(study: Path, runs: pd.DataFrame) -> pd.DataFrame:
-    """Every logged loss term of these runs, one row a line and term: ``RUN_COLUMNS``, images_seen, term, loss.
+    """Every logged loss term of these runs, one row per log line and term: ``RUN_COLUMNS``, images_seen, term, loss.
 
     Raises:
         UserError: no run has logged one.
@@ -43,7 +43,7 @@ def draw(lines: pd.DataFrame, window: float | None = None) -> style.Drawing:
     """The figure, its points and its caption.
 
     Args:
-        lines: as ``read`` gives them.
+        lines: as ``read`` returns them.
         window: of the smooth curve, in images; default 2 % of the longest run.
     """
     lines, left_out = _compared(lines)
@@ -76,7 +76,7 @@ def _early_end(seen: pd.Series) -> float:
 
 
 def smoothed(own: pd.DataFrame, window: float) -> np.ndarray:
-    """The mean of the losses within half a window of images at either side of each line, ``(n,)``; ends have less."""
+    """The mean of the losses within half a window of images on each side of each line, ``(n,)``; windows at the ends are shorter."""
     seen, loss = own["images_seen"].to_numpy(float), own["loss"].to_numpy(float)
     sums = np.concatenate([[0.0], np.cumsum(loss)])
     first, past = np.searchsorted(seen, seen - window / 2), np.searchsorted(seen, seen + window / 2, side="right")
@@ -84,28 +84,28 @@ def smoothed(own: pd.DataFrame, window: float) -> np.ndarray:
 
 
 def _compared(lines: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Each run's lines in order. Where there are several variants, the models that have more than one, for others say nothing
-    of them."""
+    """Each run's lines in order. If there are several variants, only the models that have more than one, as other models do not
+    compare variants."""
     left_out = ""
     if lines["variant"].nunique() > 1:
         kept = lines[lines.groupby("model")["variant"].transform("nunique") > 1]
         if 0 < len(kept) < len(lines):
             gone = sorted(set(lines["model"]) - set(kept["model"]))
-            lines, left_out = kept, f" Left out, they have one variant alone: {', '.join(gone)}."
+            lines, left_out = kept, f" Left out, with only one variant: {', '.join(gone)}."
     order = {term: i for i, term in enumerate(dict.fromkeys(lines["term"]))}
     keys = lines.assign(_term=lines["term"].map(order)).sort_values(["parameters", "run_id", "_term", "images_seen"])
     return keys.drop(columns="_term").reset_index(drop=True), left_out
 
 
 def _curve(axes, run: pd.DataFrame, look: panels.Look) -> None:
-    """The logged values light, the smooth curve over them; one curve where they are the same."""
+    """Draws the logged values in a light color and the smooth curve over them; one curve if they are equal."""
     if not np.allclose(run["loss"], run["smooth"]):
         axes.plot(run["images_seen"], run["loss"], color=look.colour, linewidth=0.5, alpha=0.3, zorder=1)
     axes.plot(run["images_seen"], run["smooth"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
 
 
 def _loss_axis(axes, own: pd.DataFrame) -> None:
-    """Limits by the smooth curves: a spike leaves the panel. Logarithmic where they span a factor of ten."""
+    """Limits set by the smooth curves, so a spike leaves the panel. Logarithmic if they span a factor of ten."""
     if not own.empty:
         panels.value_axis(axes, own["smooth"], panels.log_or_linear(own["smooth"]), pad=0.06, apart=0.12, bins=6)
 
@@ -119,10 +119,10 @@ def _images_axis(axes, end: float, label: str) -> None:
 def _caption(lines: pd.DataFrame, terms: list[str], looks: panels.Looks, window: float, early_end: float) -> str:
     smooth = (f"Light lines are the values as logged, each the mean of its log interval; the others their mean in a window of "
               f"{style.short_count(window)} images" if not np.allclose(lines["loss"], lines["smooth"]) else
-              f"Values as logged, each the mean of its log interval: a window of {style.short_count(window)} images holds no two")
+              f"Values as logged, each the mean of its log interval: a window of {style.short_count(window)} images never holds two")
     apart = "each logged term in its own row" if len(terms) > 1 else f"term {terms[0]}"
-    return (f"Training loss, {apart}, over the whole run at the left and its first {style.short_count(early_end)} images at the right, after the "
-            f"layout of DiT's Figure 13: one curve per run, {looks.words}. {smooth}. Losses are as weighted in training, on the training images; terms of "
+    return (f"Training loss, {apart}, over the whole run at the left and its first {style.short_count(early_end)} images at the right, in the "
+            f"layout of DiT's Figure 13: one curve per run, {looks.words}. {smooth}. Losses are weighted as in training, on training images; terms of "
             "different variants are not the same task.")
 
 

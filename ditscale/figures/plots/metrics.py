@@ -1,6 +1,6 @@
-"""The same trend in every metric of an evaluation, FID to recall: DiT's Figure 12 (arXiv 2212.09748).
+"""Every metric of an evaluation, from FID to recall, in one figure, as in DiT's Figure 12 (arXiv 2212.09748).
 
-A row a metric: at the left each run against its training compute, at the right the ends of runs against model MACs.
+One row per metric: left, each run against its training compute; right, the ends of runs against model MACs.
 """
 
 import pandas as pd
@@ -15,14 +15,14 @@ COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "fina
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The figure, its points and its caption. A metric that no evaluation holds has no row.
+    """The figure, its points and its caption. A metric that no evaluation has gets no row.
 
     Raises:
         UserError: the scores are not comparable, or no run has finished.
     """
     rows, left_out = study_table.scored(table)
-    for column, told in (("train_flops", "training compute"), ("macs", "forward compute")):
-        rows, unknown = study_table.known(rows, column, told)
+    for column, words in (("train_flops", "training compute"), ("macs", "forward compute")):
+        rows, unknown = study_table.known(rows, column, words)
         left_out += unknown
     final, held = study_table.finished(rows), held_by(rows)
     looks = panels.run_looks(rows)
@@ -45,7 +45,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
 
 
 def held_by(rows: pd.DataFrame) -> dict[str, tuple[str, bool, bool]]:
-    """The metrics that the rows hold, by column: the score first; a logarithmic axis only where all values are positive."""
+    """The metrics in the rows, by column, the score first; the axis is logarithmic only if all values are positive."""
     found = {"score": (style.metric_name(rows), False, True)}
     for value in values():
         column = VALUES + value.name
@@ -61,22 +61,22 @@ def _ends(axes, final: pd.DataFrame, column: str, unit: float, looks: panels.Loo
         axes.plot(run.macs / unit, final.loc[run.Index, column], linestyle="", marker=look.marker, markersize=4.5 + look.width,
                   markerfacecolor=look.colour, markeredgecolor=style.INK, markeredgewidth=0.5)
     r = pearson_log_x(final["macs"], final[column])
-    axes.set_title(_told(r), loc="right", fontsize=9, pad=3)
+    axes.set_title(_correlation_text(r), loc="right", fontsize=9, pad=3)
     return r
 
 
-def _told(r: Correlation) -> str:
+def _correlation_text(r: Correlation) -> str:
     return f"r = {style.signed(r.value, 2)}, n = {r.n}" if r.status.ok else f"no r, n = {r.n}"
 
 
 def _caption(rows: pd.DataFrame, final: pd.DataFrame, correlations: dict, looks: panels.Looks, words: str) -> str:
-    told = ", ".join(f"{label} {style.signed(r.value)}" if r.status.ok else f"{label} not computed" for label, r in correlations.items())
+    values = ", ".join(f"{label} {style.signed(r.value)}" if r.status.ok else f"{label} not computed" for label, r in correlations.items())
     seen = " or ".join(f"{int(n):,}" for n in sorted(final["images_seen"].unique()))
-    text = (f"Every metric of the evaluations, after the layout of DiT's Figure 12: at the left against training compute (2 FLOPs a "
+    text = (f"Every metric of the evaluations, in the layout of DiT's Figure 12: at the left against training compute (2 FLOPs per "
             f"multiply-add), {_curves(rows)}, {looks.words}; at the right the ends of the finished runs, after {seen} images, against "
             f"the model's forward compute in {words} per image. Pearson's r of log MACs with each metric over "
-            f"{study_table.count(len(final), 'run')}: {told}.")
-    return text if len(correlations) > 1 else text + " The evaluations hold no further metric: set evaluation.also."
+            f"{study_table.count(len(final), 'run')}: {values}.")
+    return text if len(correlations) > 1 else text + " The evaluations have no other metric: set evaluation.also."
 
 
 def _curves(rows: pd.DataFrame) -> str:

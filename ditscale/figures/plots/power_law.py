@@ -1,7 +1,7 @@
 """The study's power laws as fit cards: power_law.json, score against model MACs and against training FLOPs.
 
-One point a finished run, its last evaluation. Earlier checkpoints are not fitted: they share the luck of their run, and
-where the learning rate decays they are runs cut short, not runs of a smaller budget.
+One point per finished run, its last evaluation. Earlier checkpoints are not fitted: their errors are correlated within a run, and
+if the learning rate decays they are runs cut short, not runs with a smaller budget.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ GRID_POINTS = 40
 
 @dataclass(frozen=True)
 class StudyLaw:
-    """A fit with its intervals, how its points were chosen, in words, and the column that is its x."""
+    """A fit with its intervals, a description of how its points were chosen, and the name of its x column."""
 
     cost: str
     fit: Fit
@@ -36,7 +36,7 @@ class StudyLaw:
 
     @property
     def law(self) -> PowerLaw | None:
-        """The law of ``fit``, None where there is none."""
+        """The law of ``fit``, or None."""
         return cast(PowerLaw | None, self.fit.law)
 
     def card(self) -> dict:
@@ -44,8 +44,8 @@ class StudyLaw:
 
 
 def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
-    """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their span. Against MACs
-    all runs count at one length of training where they share one.
+    """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their range. Against MACs
+    all runs are taken at one training length if they share one.
 
     Raises:
         UserError: the scores are not comparable, or no run has finished.
@@ -75,7 +75,7 @@ def fit_laws(table: pd.DataFrame) -> dict[str, StudyLaw]:
 
 
 def write(laws: dict[str, StudyLaw], out: Path) -> list[Path]:
-    """Writes ``power_law.json`` with one card a cost."""
+    """Writes ``power_law.json`` with one card per cost."""
     return [style.write_json(out / "power_law.json", {f"score_vs_{cost}": law.card() for cost, law in laws.items()})]
 
 

@@ -1,6 +1,6 @@
 """Sample images, one row per model and one column per class, with the same noise in a column: DiT's Figure 7 (arXiv 2212.09748).
 
-Sheets are in ADM's format: ``arr_0`` uint8 (N, H, W, C), ``arr_1`` class labels (N,). Image i of every sheet of a study
+Sheets are in ADM's format: ``arr_0`` uint8 (N, H, W, C), ``arr_1`` class labels (N,). In all sheets of a study, image i
 comes from the same noise and the same class.
 """
 
@@ -16,15 +16,15 @@ from ditscale.figures.kit import script, study_table, style
 
 NAME = "samples"
 MAX_COLUMNS = 10
-TILE_PX = 96                            # each image is brought to this: 12 pixels a pixel at 8 x 8
+TILE_PX = 96                            # each image is resized to this: 12 x 12 pixels for each pixel of an 8 x 8 image
 GAP, GROUP_GAP = 0.06, 0.30             # between tiles and between sizes, in tiles
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The grid of the finished runs; a run without a sheet keeps its row and says so.
+    """The grid of the finished runs; the row of a run without a sheet says so.
 
     Raises:
-        UserError: no run has finished, no run has a sheet, or two sheets are not of the same classes.
+        UserError: no run has finished, no run has a sheet, or two sheets have different classes.
     """
     usable, left_out = study_table.scored(table)
     rows = study_table.finished(usable).sort_values("seed", kind="stable").drop_duplicates("model")
@@ -39,10 +39,10 @@ def draw(table: pd.DataFrame) -> style.Drawing:
 
 
 def load_sheet(path: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images (N, H, W, C) and labels (N,), or None where there is no such file.
+    """Images (N, H, W, C) and labels (N,), or None if the file does not exist.
 
     Raises:
-        UserError: the file is there and is not a sheet.
+        UserError: the file is not a sheet.
     """
     if not isinstance(path, str) or not path or not Path(path).is_file():
         return None
@@ -52,7 +52,7 @@ def load_sheet(path: str) -> tuple[np.ndarray, np.ndarray] | None:
         images, labels = arrays["arr_0"], arrays["arr_1"]
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
         raise UserError(f"sample sheet '{path}': arr_0 is {images.dtype} {images.shape} with {len(labels)} labels; "
-                        "it needs uint8 (N, H, W, C) and a label each")
+                        "it needs uint8 (N, H, W, C) and one label per image")
     return images, labels
 
 
@@ -77,7 +77,7 @@ def choose_columns(rows: pd.DataFrame, sheets: list) -> tuple[list[int], list[in
 
 
 def _grid(rows: pd.DataFrame, sheets: list, classes: list[int], columns: list[int]) -> Figure:
-    """One image holds all tiles, clear between them; the axes' unit is a tile, row 0 at the top."""
+    """Draws all tiles as one image, transparent between them. The axes' unit is one tile; row 0 is at the top."""
     new_size = (rows["size"] != rows["size"].shift()).cumsum() - 1
     tops = np.arange(len(rows)) * (1 + GAP) + new_size.to_numpy() * GROUP_GAP
     lefts = np.arange(len(classes)) * (1 + GAP)
@@ -102,7 +102,7 @@ def _grid(rows: pd.DataFrame, sheets: list, classes: list[int], columns: list[in
 
 
 def _mosaic(sheets: list, columns: list[int], lefts: np.ndarray, tops: np.ndarray) -> np.ndarray:
-    """All tiles in one RGBA image (H, W, 4), ``TILE_PX`` a tile; places in tiles."""
+    """All tiles in one RGBA image (H, W, 4), ``TILE_PX`` pixels per tile; positions are in tiles."""
     x, y = (lefts * TILE_PX).round().astype(int), (tops * TILE_PX).round().astype(int)
     canvas = np.zeros((y[-1] + TILE_PX, x[-1] + TILE_PX, 4), np.uint8)
     for top, sheet in zip(y, sheets):
@@ -112,7 +112,7 @@ def _mosaic(sheets: list, columns: list[int], lefts: np.ndarray, tops: np.ndarra
 
 
 def _tile(image: np.ndarray) -> np.ndarray:
-    """(H, W, 1 or 3) to (TILE_PX, TILE_PX, 4): small images stay blocks, large ones are filtered."""
+    """(H, W, 1 or 3) to (TILE_PX, TILE_PX, 4): pixels of small images become squares, large images are filtered."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).convert("RGBA")
     rule = Image.Resampling.NEAREST if max(image.shape) <= TILE_PX else Image.Resampling.LANCZOS
     return np.asarray(picture.resize((TILE_PX, TILE_PX), rule))
@@ -122,7 +122,7 @@ def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
     missing = sum(sheet is None for sheet in sheets)
     without = f" {study_table.count(missing, 'model')} without a sheet." if missing else ""
     return (
-        "Samples after the layout of DiT's Figure 7: models in rows, size by size with compute growing downward; "
+        "Samples in the layout of DiT's Figure 7: models in rows, grouped by size, with compute growing downward; "
         f"one class per column, all its images from the same noise. The number at the right is the model's final "
         f"{rows['metric'].iloc[0]}, lower is better. Not picked: the first image of each class.{without}{left_out}"
     )

@@ -1,7 +1,7 @@
 """Score against sampling compute, one curve per model over the number of sampling steps: DiT's Figure 10 (arXiv 2212.09748).
 
-Sampling compute of one image is 2 x MACs x NFE FLOPs, and twice that with guidance, which runs the model with and without the
-label. The paper counts multiply-adds once and has half of it.
+Sampling compute per image is 2 x MACs x NFE FLOPs, and twice that with guidance, which runs the model with and without the
+label. The paper counts each multiply-add once, so its numbers are half as large.
 """
 
 import json
@@ -18,21 +18,21 @@ from ditscale.models.macs import FLOPS_PER_MAC
 NAME = "sampling_compute"
 COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "macs", "images_seen", "guidance_scale", "nfe", "sampling_flops", "metric",
            "score"]
-STEPS = ("sampling_steps", "nfe")                                       # the passport fields that this figure varies
-EVERYWHERE = (None, "all")                                              # a guidance interval that leaves no step out
+STEPS = ("sampling_steps", "nfe")                                       # the passport fields that vary in this figure
+EVERYWHERE = (None, "all")                                              # guidance intervals that include every step
 
 
 def sampling_flops(macs, nfe, guidance_scale):
-    """FLOPs of the model for one image; arrays or numbers. NFE counts guidance once; a scale of 1 is no guidance."""
+    """FLOPs of the model for one image; arrays or numbers. NFE counts a guided evaluation once; a scale of 1 means no guidance."""
     return FLOPS_PER_MAC * np.asarray(macs, np.float64) * nfe * np.where(np.asarray(guidance_scale) == 1, 1, 2)
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The figure, its points and its caption: the last checkpoint of each finished run at every NFE that it was scored at.
+    """The figure, its points and its caption: the last checkpoint of each finished run at every NFE at which it was scored.
 
     Raises:
-        UserError: the scores differ in more than their steps, no run has finished, every score has the same NFE, or guidance acts
-            on a part of the steps only.
+        UserError: the scores differ in more than their steps, no run has finished, every score has the same NFE, or guidance is used
+            in some steps only.
     """
     rows, note = _points(table)
     with style.paper():
@@ -50,22 +50,22 @@ def draw(table: pd.DataFrame) -> style.Drawing:
 
 
 def ignoring_steps(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with passports that say nothing of the number of steps: equal ones differ in that alone, if in anything."""
+    """The table with the number of steps removed from its passports: equal passports then differ at most in that number."""
     stated = [{name: value for name, value in json.loads(fields).items() if name not in STEPS} for fields in table["passport_fields"]]
     passports = [digest(kept) if kept else own for kept, own in zip(stated, table["passport"])]
     return table.assign(passport=passports, passport_fields=[json.dumps(kept, sort_keys=True) for kept in stated])
 
 
 def larger_wins(rows: pd.DataFrame) -> tuple[int, int]:
-    """Of all pairs of points in which the smaller model spends at least as much sampling compute as the larger one: in how many
-    the larger one scores better, and how many there are."""
+    """Among pairs of points in which the smaller model spends at least as much sampling compute as the larger one: the number in which
+    the larger one scores better, and the number of pairs."""
     macs, flops, score = (rows[name].to_numpy(float) for name in ("macs", "sampling_flops", "score"))
     spends = (macs[:, None] < macs) & (flops[:, None] >= flops)         # [smaller, larger]
     return int((spends & (score[:, None] > score)).sum()), int(spends.sum())
 
 
 def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """One row a run and an NFE, and sentences on what was left out or chosen."""
+    """One row per run and NFE, and sentences on what was left out or chosen."""
     usable, left_out = study_table.scored(ignoring_steps(table))
     for column, words in (("macs", "forward compute"), ("nfe", "number of model evaluations"), ("guidance_scale", "guidance scale")):
         usable, unknown = study_table.known(usable, column, words)
@@ -73,7 +73,7 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     _require_whole_guidance(usable)
     final = study_table.finished(usable)
     if final["nfe"].nunique() == 1:
-        raise UserError(f"every score is of {final['nfe'].iloc[0]:g} model evaluations per image: there is nothing to compare. Score the "
+        raise UserError(f"every score has {final['nfe'].iloc[0]:g} model evaluations per image: there is nothing to compare. Score the "
                         "checkpoints at other numbers of steps with `ditscale evaluate RUN sampling_steps=[4,8,16,32]`")
     flops = sampling_flops(final["macs"], final["nfe"], final["guidance_scale"])
     place = {model: i for i, model in enumerate(dict.fromkeys(final["model"]))}
@@ -85,8 +85,8 @@ def _require_whole_guidance(usable: pd.DataFrame) -> None:
     for fields, scale in zip(usable["passport_fields"], usable["guidance_scale"]):
         interval = json.loads(fields).get("guidance_interval")
         if scale != 1 and interval not in EVERYWHERE:
-            raise UserError(f"guidance acts on the noise levels {interval} only: the steps that run the model twice are not in this table, "
-                            "so sampling compute is not known; use scores that are guided throughout or not at all")
+            raise UserError(f"guidance is used only at the noise levels {interval}: this table does not say how many steps run the model twice, "
+                            "so sampling compute is not known; use scores with guidance in all steps or in none")
 
 
 def _legend(figure, rows: pd.DataFrame) -> None:
@@ -96,7 +96,7 @@ def _legend(figure, rows: pd.DataFrame) -> None:
 
 
 def _label_ends(axes, rows: pd.DataFrame) -> None:
-    """Each model's name at the most steps of its first run."""
+    """Writes each model's name at the largest number of steps of its first run."""
     ends = rows.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
     along = [style.between(run[["sampling_flops", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
     names = [study_table.short_name(model) for model in ends["model"]]
@@ -107,11 +107,11 @@ def _caption(rows: pd.DataFrame, note: str) -> str:
     numbers = ", ".join(f"{n:g}" for n in sorted(rows["nfe"].unique()))
     guided = rows["guidance_scale"].iloc[0] != 1
     wins, pairs = larger_wins(rows)
-    verdict = (f" Where a smaller model spends at least as much sampling compute as a larger one ({study_table.count(pairs, 'pair')} of "
+    verdict = (f" When a smaller model spends at least as much sampling compute as a larger one ({study_table.count(pairs, 'pair')} of "
                f"points), the larger one scores better in {wins}." if pairs else "")
-    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, after the layout of DiT's Figure 10: one curve per run "
+    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, in the layout of DiT's Figure 10: one curve per run "
             f"over {numbers} model evaluations (NFE) per image; 2 FLOPs per multiply-add"
-            f"{', two passes a guided evaluation' if guided else ''}; the decoder is not counted. Thicker lines are larger models.{verdict}"
+            f"{', two passes per guided evaluation' if guided else ''}; the decoder is not counted. Thicker lines are larger models.{verdict}"
             f"{note}")
 
 

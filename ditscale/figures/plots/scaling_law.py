@@ -1,7 +1,7 @@
-"""Score against model compute or training compute with the law of any form, its band, its hold-out, and the fit card.
+"""Score against model compute or training compute with a law of any form, its band, its hold-out, and the fit card.
 
-One point a finished run. The curve is solid within the data and dashed beyond; where the points speak against the law, or cannot
-carry one, there is no curve and the reason stands in its place.
+One point per finished run. The curve is solid within the data and dashed beyond. If the points contradict the law, or do not
+determine one, there is no curve, and the figure gives the reason.
 """
 
 import textwrap
@@ -29,10 +29,10 @@ STEPS, BAND_STEPS, MOST_BANDS, MOST_CURVES = 120, 16, 3, 6
 BAND_PLACES = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)      # of a curve's steps, where its band is computed
 OPTIONS = {
     "form": {"type": click.Choice(tuple(FORMS)), "default": "power_law", "show_default": True, "help": "The law."},
-    "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of a form that has one."},
+    "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of forms with one variable."},
     "checkpoints": {"is_flag": True, "help": "Fit every evaluation, not only each run's last: for a constant learning rate."},
     "extrapolate": {"type": float, "default": FARTHEST, "show_default": True, "metavar": "TIMES",
-                    "help": "Draw the curve, dashed, as far as this many times beyond the data."},
+                    "help": "Draw the curve, dashed, up to this many times beyond the data."},
 }
 
 
@@ -43,7 +43,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
         UserError: the scores are not comparable, no run has finished, or ``extrapolate`` is below 1.
     """
     if not options.extrapolate >= 1:
-        raise UserError(f"--extrapolate {options.extrapolate:g}: how many times beyond the data the curve goes, 1 or more")
+        raise UserError(f"--extrapolate {options.extrapolate:g} must be 1 or more: how many times beyond the data the curve goes")
     form = form_of(options.form)
     one = form.VARIABLES == ("x",)
     points = law_points.choose(table, options.checkpoints, at_one_length=one and options.x == "macs")
@@ -77,7 +77,7 @@ def _units(form, x: str):
 
 
 def _held_out(rows: pd.DataFrame, found: Fit) -> np.ndarray:
-    """Which points the hold-out left out: of the largest size, or of the largest x."""
+    """Which points the hold-out left out: those of the largest size, or of the largest x."""
     if found.hold_out is None:
         return np.zeros(len(rows), bool)
     columns = found.points.columns
@@ -86,7 +86,7 @@ def _held_out(rows: pd.DataFrame, found: Fit) -> np.ndarray:
 
 
 def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float) -> list[dict]:
-    """The curve of a law of one variable, or one a size: x on the axis, the law's variables, y, and where the data end."""
+    """The curve of a law of one variable, or one per size: x on the axis, the law's variables, y, and where the data end."""
     if not found.drawable:
         return []
     form, times = type(found.law), 1.0 if found.no_extension else times
@@ -97,7 +97,7 @@ def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float)
     lines, inside = [], {name: (rows[name].min(), rows[name].max()) for name in ("D", "C")}
     for size in _drawn_sizes(rows):
         low, high = (pick(amount, rule.data(size, compute)) for pick, amount, compute in zip((max, min), inside["D"], inside["C"]))
-        if low > high:                                                  # of this size no amount lies within both
+        if low > high:                                                  # for this size no amount lies within both limits
             continue
         amount = np.geomspace(low, high * times, STEPS)
         known = {"N": np.full(STEPS, size), "D": amount, "C": rule.compute(size, amount), "M": amount / size}
@@ -107,13 +107,13 @@ def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float)
 
 
 def _drawn_sizes(rows: pd.DataFrame) -> list[float]:
-    """Sizes with a curve and a name: all where they are few, else the smallest, the middle and the largest."""
+    """Sizes with a curve and a name: all if there are few, otherwise the smallest, the middle and the largest."""
     sizes = sorted(rows["N"].unique())
     return sizes if len(sizes) <= MOST_CURVES else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
 
 
 def _band_at(form, lines: list[dict]):
-    """The x of the band; None where there are more curves than bands are told apart."""
+    """The x of the band; None if there are too many curves to distinguish their bands."""
     if len(lines) > MOST_BANDS:
         return None
     at = {name: np.concatenate([line["columns"][name][BAND_PLACES] for line in lines]) for name in form.VARIABLES}
@@ -126,7 +126,7 @@ def _colours(rows: pd.DataFrame) -> dict[float, str]:
 
 
 def _points(axes, rows: pd.DataFrame, found: Fit, x: str, one: bool) -> list[Line2D]:
-    """A marker a run, hollow where it was held out; returns what the legend says of them."""
+    """Draws one marker per run, hollow if it was held out; returns their legend entries."""
     colours, out = _colours(rows), _held_out(rows, found)
     column = x if one and x == "macs" else "C"
     for (at, score, size, patch), hollow in zip(rows[[column, "score", "N", "patch_size"]].itertuples(index=False), out):
@@ -194,7 +194,7 @@ def _axes(axes, points: LawPoints, rows: pd.DataFrame, x: str, lines: list[dict]
 
 
 def _say(axes, found: Fit) -> None:
-    """The reason why no curve is drawn."""
+    """Writes the reason why no curve is drawn."""
     if not found.drawable:
         axes.set_title(textwrap.fill(f"No curve: {found.words}.", 78), fontsize=9, color=style.INK, loc="left")
 
@@ -215,8 +215,8 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
         parts.append(f"No curve is drawn: {found.words}.")
     else:
         parts.append(f"The law is {found.law.formula()}" + ("" if found.status.ok else f", but {found.words}") + ".")
-        beyond = f"dashed as far as {options.extrapolate:g} times beyond"
-        parts.append("The curve ends with the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
+        beyond = f"dashed up to {options.extrapolate:g} times beyond"
+        parts.append("The curve ends at the limits of the data." if found.no_extension else f"The curve is solid within the data and {beyond}" + (
             ", farther than these points support." if options.extrapolate > FARTHEST else "."))
         parts.append(_bounds(intervals))
     if found.outliers.found:
@@ -231,7 +231,7 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
                      f"there is {style.signed(100 * of.error, 1)} % off ({style.score_text(of.predicted)} for {style.score_text(of.observed)}), "
                      f"root mean square {style.percent(of.rms)} over {study_table.count(of.points, 'point')}.")
     elif found.drawable:
-        parts.append("Nothing could be held out: without the largest, too few remain for a law.")
+        parts.append("Nothing could be held out: without the largest points, too few remain for a law.")
     if found.hold_out_in_time is not None:
         ends = found.hold_out_in_time
         parts.append(f"Fitted on the first half of each run it is {style.signed(100 * ends.error, 1)} % off at the runs' ends, root mean square "

@@ -1,6 +1,6 @@
 """Score against one swept setting at equal images: mask ratio, guidance scale, learning rate or any other key of a run.
 
-One curve a model, variant and block design, its lowest mean marked. In a guidance sweep the passports differ in that field alone.
+One curve per model, variant and block design, with its lowest mean marked. In a guidance sweep the passports differ only in guidance.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def draw(table: pd.DataFrame, over: str, at: int | None = None, study: Path | No
     Args:
         over: a column of the table, a field of its passports, or a key of the runs' configs, as ``objective.cls_weight``.
         at: images seen; default the largest count at which every run was evaluated.
-        study: where the runs are, for a config key.
+        study: the runs' directory, needed for a config key.
 
     Raises:
         UserError: scores or runs of a curve differ in more than the setting, or there is no sweep of it.
@@ -52,7 +52,7 @@ def _is_number(rows: pd.DataFrame) -> bool:
 
 
 def _looks(rows: pd.DataFrame) -> dict[str, panels.Look]:
-    """Where there are several variants, their own colours and a line and marker for each model; else a look for each curve."""
+    """With several variants, a color per variant and a line and marker per model; otherwise a look per curve."""
     first = rows.drop_duplicates("curve").set_index("curve")
     if first["variant"].nunique() > 1:
         lines = style.model_lines(list(first["model"].unique()))
@@ -62,7 +62,7 @@ def _looks(rows: pd.DataFrame) -> dict[str, panels.Look]:
 
 
 def _curve(axes, own: pd.DataFrame, look: panels.Look, joined: bool) -> pd.DataFrame:
-    """The means at each value with their band, the seeds as points, a ring at the lowest mean; returns the means, lowest first."""
+    """Draws the means at each value with their band, the seeds as points, and a ring at the lowest mean; returns the means, lowest first."""
     means = pd.DataFrame([(x, rows["value"].iloc[0], *seeds.mean_and_interval(rows["score"].to_numpy()), len(rows))
                           for x, rows in own.groupby("x")], columns=["x", "value", *seeds.COLUMNS[1:]])
     axes.plot(means["x"], means["mean"], color=look.colour, linestyle=look.dashes if joined else "", linewidth=look.width, zorder=3,
@@ -78,7 +78,7 @@ def _curve(axes, own: pd.DataFrame, look: panels.Look, joined: bool) -> pd.DataF
 
 
 def _shown(scores: pd.Series, means) -> list[float]:
-    """What the score axis holds: all scores, and the bands as far as a quarter beyond them."""
+    """The range of the score axis: all scores, and the bands up to 25 % beyond them."""
     bands = pd.concat(means)[["low", "high"]].to_numpy().ravel()
     return [*scores, *np.clip(bands[np.isfinite(bands)], scores.min() / 1.25, scores.max() * 1.25)]
 
@@ -99,7 +99,7 @@ def _x_axis(axes, values: list, over: str, number: bool) -> None:
 
 
 def _spread(values: list[float]) -> list[float]:
-    """The values that lie far enough from the last tick on a log axis for both to be read, the first always."""
+    """The values far enough from the previous tick on a log axis for both to be readable; always the first."""
     ticks = values[:1]
     for value in values[1:]:
         if value / ticks[-1] >= (values[-1] / values[0]) ** 0.09:
@@ -112,24 +112,24 @@ def _caption(rows: pd.DataFrame, over: str, best: dict[str, pd.DataFrame], movin
     parts = [f"{style.metric_name(rows)} against {over} after {rows['images_seen'].iloc[0]:,} images: one curve per model and variant, a ring "
              "at its lowest mean.", *(_lowest(curve, means, rows) for curve, means in best.items()), seeds.sentence(n, "Small points")]
     if moving:
-        parts.append(f"With {over} moves: {', '.join(moving)}. The curve shows both.")
+        parts.append(f"These change with {over}: {', '.join(moving)}. The curve shows the joint effect.")
     if rows.groupby("curve")["train_flops"].nunique().max() > 1:
         parts.append("Equal images are not equal training FLOPs here.")
     return " ".join(parts)
 
 
 def _lowest(curve: str, means: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Where a curve is lowest, whether that is the end of the sweep, and which values are not told apart from it."""
+    """Where a curve is lowest, whether that is the end of the sweep, and which values cannot be distinguished from it."""
     lowest, own = means.iloc[0], rows[rows["curve"] == curve]
-    told = f"{curve}: lowest at {lowest['value']} ({style.score_text(lowest['mean'])})"
+    text = f"{curve}: lowest at {lowest['value']} ({style.score_text(lowest['mean'])})"
     if pd.api.types.is_number(lowest["value"]) and lowest["x"] in (means["x"].min(), means["x"].max()):
-        told += ", the end of the sweep: the best may lie beyond"
+        text += ", the end of the sweep: the best value may lie beyond it"
     scores = {value: group["score"].to_numpy() for value, group in own.groupby("value")}
     open_ = [value for value in scores if value != lowest["value"]
              and compare_scores(scores[lowest["value"]], scores[value]).verdict != REAL]
     if open_ and means["seeds"].min() >= seeds.MIN_SEEDS:
-        told += f", INCONCLUSIVE against {', '.join(map(str, open_))}"
-    return told + "."
+        text += f", INCONCLUSIVE against {', '.join(map(str, open_))}"
+    return text + "."
 
 
 OPTIONS = {"over": {"required": True, "metavar": "KEY", "help": "What was swept: mask_ratio, guidance_scale, lr, or a config key."},

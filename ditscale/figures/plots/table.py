@@ -1,6 +1,6 @@
 """The study as one table: table.csv, one row per evaluation, every column of the ledger.
 
-Mixed metrics and passports are kept: this is the file in which to see them.
+Mixed metrics and passports are kept, so that they can be seen here.
 """
 
 from pathlib import Path

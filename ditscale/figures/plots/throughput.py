@@ -1,6 +1,6 @@
-"""Measured training speed and peak memory of an accelerator, one bar per model and variant: after MaskDiT's (arXiv 2306.09305).
+"""Measured training speed and peak memory per accelerator, one bar per model and variant, as in MaskDiT's figure (arXiv 2306.09305).
 
-Only what runs logged; nothing is forecast. Runs that differ in seed alone share a bar.
+Only values that runs logged; nothing is forecast. Runs that differ only in seed share a bar.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ditscale.figures.kit import panels, script, study_table, style, variant_tab
 
 NAME = "throughput"
 BAR = ["model", "variant"]
-# Told apart in a bar's label where runs of one model and variant differ in them: (column, how a value reads).
+# Added to a bar's label if runs of one model and variant differ in them: {column: how to write a value}.
 SETTINGS: dict[str, Callable[[Any], str]] = {"block": lambda v: panels.BLOCK_NAMES.get(v, v), "mask_ratio": lambda v: f"mask {v:g}",
             "accelerators": lambda v: study_table.count(v, "accelerator"), "global_batch": lambda v: f"batch {v}",
             "micro_batch": lambda v: f"micro batch {v:g}", "precision": str, "strategy": str}
@@ -27,11 +27,11 @@ BAR_INCHES = 0.21
 
 
 def bars(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a bar, smallest model first: ``COLUMNS`` and ``label``. Speed is per accelerator; medians over the runs of a bar,
-    memory their largest.
+    """One row per bar, smallest model first: ``COLUMNS`` and ``label``. Speed is per accelerator and the median over the runs of a bar;
+    memory is their maximum.
 
     Raises:
-        UserError: runs are of several devices, or none has logged its speed.
+        UserError: runs used several kinds of device, or none has logged its speed.
     """
     study_table.require_comparable(runs, ("device",))
     measured = runs[runs["images_per_second"] > 0]
@@ -74,7 +74,7 @@ def draw(runs: pd.DataFrame) -> style.Drawing:
 
 
 def _places(found: pd.DataFrame) -> tuple[np.ndarray, dict[str, float]]:
-    """Where each bar stands, a gap between labels, and the middle of each label's bars."""
+    """The position of each bar, with gaps between labels, and the middle of each label's bars."""
     group = (found["label"] != found["label"].shift()).cumsum() - 1
     gap = 0.5 if found["variant"].nunique() > 1 else 0.15
     places = np.arange(len(found)) + gap * group.to_numpy()
@@ -82,7 +82,7 @@ def _places(found: pd.DataFrame) -> tuple[np.ndarray, dict[str, float]]:
 
 
 def _bars(axes, found: pd.DataFrame, places: np.ndarray, values: pd.Series, mfu: pd.Series | None, label: str) -> None:
-    """Bars with their values at the ends, MFU in brackets where it is known."""
+    """Draws bars with their values at the ends, MFU in brackets if known."""
     colours = [style.variant_colour(variant) for variant in found["variant"]]
     axes.barh(places, values.fillna(0.0), height=0.82, color=colours, zorder=2)
     for i, (place, value) in enumerate(zip(places, values)):
@@ -102,16 +102,16 @@ def _three_digits(value: float) -> str:
 
 
 def _caption(found: pd.DataFrame) -> str:
-    def told(name: str) -> str:
+    def summary(name: str) -> str:
         values = found[name].dropna().unique()
         return " or ".join(SETTINGS[name](value) for value in sorted(values)) if len(values) <= 3 else f"{name.replace('_', ' ')} varies"
 
-    how = ", ".join(filter(None, (told(name) for name in ("accelerators", "global_batch", "micro_batch", "precision", "strategy"))))
+    how = ", ".join(filter(None, (summary(name) for name in ("accelerators", "global_batch", "micro_batch", "precision", "strategy"))))
     known = found["mfu"] > 0
     mfu = " In brackets: model FLOPs utilization of the dense bf16 peak." if known.any() else ""
     seeds = f"; bars of several runs ({', '.join(map(str, sorted(found['runs'].unique())))}) are their median" if (found["runs"] > 1).any() else ""
     return (f"Training speed and peak memory as measured on {found['device'].iloc[0] or 'a device that was not recorded'} ({how}): images/s "
-            f"is the median over the last half of a run's log, divided by its accelerators{seeds}. Memory is the most that rank 0 allocated on "
+            f"is the median over the last half of a run's log, divided by its accelerators{seeds}. Memory is the peak that rank 0 allocated on "
             f"its accelerator, or on a CPU the resident memory of its process.{mfu}")
 
 

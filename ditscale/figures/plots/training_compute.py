@@ -1,17 +1,17 @@
-"""Score against total training compute, one curve per model: DiT's Figure 9 (arXiv 2212.09748), and the law of the ends.
+"""Score against total training compute, one curve per model, as in DiT's Figure 9 (arXiv 2212.09748), with a power law.
 
-Runs that differ in seed alone are thin lines around their geometric mean, with its 95 % interval from three seeds on.
+Runs that differ only in seed are thin lines around their geometric mean, with its 95 % interval if there are three seeds or more.
 
-The law goes through final evaluations, one a run, not along the lower envelope: the envelope picks the luckiest point
-at each compute, and its slope changes with the spacing of the checkpoints.
+The law is fitted to final evaluations, one per run, not to the lower envelope: the envelope picks the luckiest point
+at each amount of compute, and its slope changes with the spacing of the checkpoints.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import beside as published_beside, labels, overtaking, panels, script, seeds, study_table, style
-from ditscale.figures.kit.beside import Beside
+from ditscale.figures.kit import labels, overlay as published_overlay, overtaking, panels, script, seeds, study_table, style
+from ditscale.figures.kit.overlay import Overlay
 from ditscale.figures.plots import power_law
 from ditscale.scaling.correlations import spearman
 
@@ -21,29 +21,29 @@ COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "images_seen", "trai
 FLOOR_LABEL = "train vs held-out (floor)"
 
 
-def draw(table: pd.DataFrame, beside: Beside | None = None, law: power_law.StudyLaw | None = None) -> style.Drawing:
-    """The figure, its points and its caption; fits the law where none is handed in.
+def draw(table: pd.DataFrame, overlay: Overlay | None = None, law: power_law.StudyLaw | None = None) -> style.Drawing:
+    """The figure, its points and its caption. Fits the law if none is given.
 
     Raises:
-        UserError: the scores are not comparable, no run has finished, or of no row the training compute is known.
+        UserError: the scores are not comparable, no run has finished, or no row has a known training compute.
     """
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, "train_flops", "training compute")
-    if beside is not None:
-        beside = beside.known("train_flops", "training compute")
+    if overlay is not None:
+        overlay = overlay.known("train_flops", "training compute")
     law = law or power_law.fit_law(table, "train_flops")
     final, chosen = study_table.law_ends(usable)
     floor = study_table.floor_of(usable)
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _curves(axes, usable)
-        _axes(axes, published_beside.shown(usable, beside), law, floor)
+        _axes(axes, published_overlay.shown(usable, overlay), law, floor)
         handles = [*_law(axes, law), *_floor_line(axes, floor)]
-        published_beside.curves(axes, beside, "train_flops")
-        _legends(figure, handles + published_beside.handles(beside), usable)
-        _label_ends(axes, usable, law, beside)
-    caption = _caption(usable, final, law, floor, chosen + left_out + unknown) + published_beside.caption(beside)
-    return style.Drawing(NAME, figure, published_beside.points(usable, beside, COLUMNS), caption)
+        published_overlay.curves(axes, overlay, "train_flops")
+        _legends(figure, handles + published_overlay.handles(overlay), usable)
+        _label_ends(axes, usable, law, overlay)
+    caption = _caption(usable, final, law, floor, chosen + left_out + unknown) + published_overlay.caption(overlay)
+    return style.Drawing(NAME, figure, published_overlay.points(usable, overlay, COLUMNS), caption)
 
 
 def _curves(axes, usable: pd.DataFrame) -> None:
@@ -51,14 +51,14 @@ def _curves(axes, usable: pd.DataFrame) -> None:
     for own in panels.seed_groups(usable):
         look = looks[own["run_id"].iloc[0]]
         panels.seed_curves(axes, own, "train_flops", look)
-        if own["run_id"].nunique() > 1:                                 # the law goes through each run's end
+        if own["run_id"].nunique() > 1:                                 # the law is fitted to each run's end
             ends = own[own["final"].astype(bool)]
             axes.plot(ends["train_flops"], ends["score"], linestyle="", marker=look.marker, markersize=2.6, color=look.colour, alpha=0.6,
                       markeredgewidth=0, zorder=3)
 
 
 def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | None) -> None:
-    """Limits that hold the curves, the floor, the law, and its band as far as half as much again beyond the scores."""
+    """Limits that hold the curves, the floor, the law, and its band up to 1.5 times beyond the scores."""
     shown = [*usable["score"], *([floor] if floor else [])]
     if law.fit.drawable:
         shown += list(law.fit.law.evaluate(law.fit.x_range))
@@ -72,7 +72,7 @@ def _axes(axes, usable: pd.DataFrame, law: power_law.StudyLaw, floor: float | No
 
 
 def _law(axes, law: power_law.StudyLaw) -> list:
-    """The fitted line over the span of its points, and its band; nothing where none stands."""
+    """The fitted line over the range of its points, and its band; nothing if there is no fit."""
     if not law.fit.drawable:
         return []
     grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
@@ -93,7 +93,7 @@ def _floor_line(axes, floor: float | None) -> list:
 
 
 def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
-    """Above the axes: the patch sizes, then the law and the floor. Sizes are named at the curves' ends."""
+    """Legends above the axes: the patch sizes, then the law and the floor. Sizes are named at the curves' ends."""
     patches = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=6, linewidth=1.8,
                       markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
                for p in sorted(usable["patch_size"].unique())]
@@ -103,17 +103,17 @@ def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
     figure.legend(handles=columns, loc="outside upper left", ncols=2, columnspacing=2.0)
 
 
-def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, beside: Beside | None) -> None:
-    """Each model's name at the end of its first curve; names keep off every curve and off the law."""
+def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, overlay: Overlay | None) -> None:
+    """Writes each model's name at the end of its first curve, away from the curves and the law."""
     curves = panels.mean_curves(usable, "train_flops")
     along = [style.between(curve) for _, curve in curves]
     ends = {model: tuple(curve[-1]) for model, curve in reversed(curves)}
     if law.fit.drawable:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
         along.append(np.column_stack([grid, law.fit.law.evaluate(grid)]))
-    points, names, radii = published_beside.names(beside, "train_flops")
+    points, names, radii = published_overlay.names(overlay, "train_flops")
     labels.place(axes, list(ends.values()) + points, list(map(study_table.short_name, ends)) + names, [4.2] * len(ends) + radii,
-                 markers=published_beside.markers(beside, "train_flops"), crossed=np.vstack(along))
+                 markers=published_overlay.markers(overlay, "train_flops"), crossed=np.vstack(along))
 
 
 def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_out: str) -> str:
@@ -129,7 +129,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
         f"{law.fit.outlier_sentence}." if law.fit.outliers.found else "",
     ]
     if same_length:
-        parts.append("The law's points saw equally many images, so their compute differs by model alone: this is the law "
+        parts.append("The law's points saw the same number of images, so their compute differs only by model: this is the law "
                      "of model compute on another scale.")
     if ranks.status.ok:
         parts.append(f"Spearman's rank correlation of compute with score over the {len(final)} ends is "
@@ -142,7 +142,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
 
 
 def law_sentence(law: power_law.StudyLaw) -> str:
-    """The law in words, with its interval and what that rests on; or why there is none."""
+    """The law in words, with its interval and the basis of that interval; or why there is none."""
     if not law.fit.drawable:
         return f"No power law: {law.fit.words}."
     fitted = (f"The dashed line is the least-squares power law through the {law.fit.n_points} ends, score "
@@ -155,5 +155,5 @@ def law_sentence(law: power_law.StudyLaw) -> str:
             f"{law.intervals.basis}), R² = {law.fit.r2:.3f} in logarithms.")
 
 
-SCRIPT = script.figure(__doc__, draw, beside=True)
+SCRIPT = script.figure(__doc__, draw, overlay=True)
 main = SCRIPT.main

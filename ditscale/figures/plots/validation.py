@@ -1,4 +1,4 @@
-"""Validation loss of each run: over training, and by tenth of the noise levels at the end, as each tenth follows a law of its own
+"""Validation loss of each run: over training, and by tenth of the noise levels at the end, as each tenth follows its own law
 (Abra, arXiv 2608.17286)."""
 
 import pandas as pd
@@ -9,7 +9,7 @@ from ditscale.figures.kit import panels, script, seeds, study_table, style
 from ditscale.studies.table.ledger import VALUES
 
 NAME = "validation"
-ONE_OF_EACH = ("metric", "passport", "formulation")                            # a variant's loss is the same quantity as another's
+ONE_OF_EACH = ("metric", "passport", "formulation")                            # the loss is the same quantity for all variants
 IN_BUCKET = [VALUES + name for name in IN_BUCKETS]
 COLUMNS = ["run_id", "model", "size", "patch_size", "variant", "seed", "images_seen", "train_flops", "final", "metric", "score"]
 
@@ -18,7 +18,7 @@ def losses(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of validation losses.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     kept = table[table["metric"] == LOSS].reset_index(drop=True)
     if kept.empty:
@@ -56,7 +56,7 @@ def _caption(rows: pd.DataFrame, looks: panels.Looks) -> str:
     draws = " or ".join(f"{count:,}" for count in study_table.sample_counts(rows))
     counts = [own["run_id"].nunique() for own in panels.seed_groups(rows)]
     return (f"Validation loss of averaged weights on {draws} frozen draws of held-out images (the same image, flip, noise and noise level "
-            f"for every run), {looks.words}. Left: over images seen. Right: each run's last, by tenth of the noise levels, cleanest at the "
+            f"for every run), {looks.words}. Left: over images seen. Right: each run's last, by tenth of the noise levels, least noise at the "
             f"left. {seeds.sentence(counts)}")
 
 

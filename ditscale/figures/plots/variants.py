@@ -1,6 +1,6 @@
-"""Training variants against each other: score against images seen and against training FLOPs, and who leads where.
+"""Training variants compared: score against images seen and against training FLOPs.
 
-Each model with two variants or more. Writes the figure, and variant_comparison.csv with the numbers at equal images and
+For each model with two variants or more. Writes the figure, and variant_comparison.csv with the numbers at equal images and
 at equal training FLOPs.
 """
 
@@ -51,7 +51,7 @@ def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
 
 
 def _rulers(axes, comparisons: list[variant_table.VariantComparison], standing: str) -> None:
-    """A thin upright line through the scores that are compared, a model each."""
+    """A thin vertical line through the scores that are compared, one per model."""
     for model in dict.fromkeys(row.model for row in comparisons):
         places = [getattr(row, standing) for row in comparisons if row.model == model]
         scores = [place.score for place in places if place.score is not None]
@@ -61,7 +61,7 @@ def _rulers(axes, comparisons: list[variant_table.VariantComparison], standing: 
 
 
 def _legends(figure, rows: pd.DataFrame, lines: dict, floor: float | None) -> None:
-    """Above both panels: colours for the variants; in a new row lines and markers for the models, and the rest."""
+    """The legend above both panels: colors for the variants; in a new row, lines and markers for the models, and the rest."""
     variants = panels.variant_handles(rows)
     others = [panels.handle(panels.Look(style.MUTED, dashes, marker, 1.5), study_table.short_name(model))
               for model, (dashes, marker) in lines.items()]
@@ -83,7 +83,7 @@ def _caption(rows: pd.DataFrame, comparisons: list[variant_table.VariantComparis
 
 
 def seeds_sentence(comparisons: list[variant_table.VariantComparison]) -> str:
-    """What the number of seeds allows to say."""
+    """What can be concluded with this number of seeds."""
     seeds = [min(row.images.seeds, row.flops.seeds) for row in comparisons if row.images.seeds and row.flops.seeds]
     if max(seeds, default=1) == 1:
         return "One seed per variant: no difference here is distinguishable from seed noise."

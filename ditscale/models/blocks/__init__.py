@@ -1,7 +1,7 @@
 """The block designs of the DiT paper (Sec. 3.2, Fig. 3): how conditioning enters a transformer block. No torch here.
 
-``DESIGNS`` is the one list. An entry says what a design is called and drawn in, how its blocks take the condition, what one
-block computes and keeps, and where its class is. To add one: its class in this folder, its entry in the list.
+``DESIGNS`` is the list. An entry has a design's name and color, how its blocks take the condition, what one
+block computes and keeps, and where its class is. To add one, add its class to this folder and an entry to the list.
 """
 
 from ditscale.models.blocks.design import BlockDesign, CrossAttending
@@ -14,4 +14,4 @@ DESIGNS = {design.name: design for design in (
     CrossAttending("cross_attention", "cross-attention", "#3a8ac8", "#62aeea", f"{MODULES}:CrossAttentionBlock", condition="sequence"),
     BlockDesign("in_context", "in-context", "#dd9b22", "#f0bd55", f"{MODULES}:InContextBlock", condition="tokens"),
 )}
-DEFAULT_DESIGN = "adaln_zero"                                                  # of the released models; names leave it unsaid
+DEFAULT_DESIGN = "adaln_zero"                                                  # of the released models; left out of names

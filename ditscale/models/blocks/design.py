@@ -4,24 +4,24 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Literal
 
-CONDITION_TOKENS = 2                                                           # time and class, where they are not summed
+CONDITION_TOKENS = 2                                                           # time and class, if they are not summed
 
 
 @dataclass(frozen=True)
 class BlockDesign:
     """A design of blocks, with the closed forms of a plain or modulated pre-norm block with an MLP four times as wide.
 
-    A design that computes something else overrides ``macs``, ``parameters`` and ``kept_bytes``; tests count all three in PyTorch.
+    A design that computes something else overrides ``macs``, ``parameters`` and ``kept_bytes``; tests compare all three with PyTorch.
 
     Args:
         name: in a config's ``model.block``.
         label: in figures and on the report.
-        color, dark_color: on light and on dark paper.
+        color, dark_color: on light and on dark background.
         path: ``package.module:Class`` of the block, imported when a model is built; its arguments and its call: ``modules.py``.
         condition: how blocks take time and class: their ``sum`` (B, E), a ``sequence`` (B, 2, E), or two more ``tokens``.
-        modulation_vectors: how many a block makes of the condition, and then norms without affine are modulated; 0: affine norms.
+        modulation_vectors: how many a block computes from the condition to modulate its norms without affine; 0: affine norms.
         gates: branches that are multiplied by a modulation vector before they are added.
-        norms, attentions: how many a block has.
+        norms, attentions: number per block.
     """
 
     name: str
@@ -47,32 +47,32 @@ class BlockDesign:
 
     @property
     def added_tokens(self) -> int:
-        """Tokens that blocks process besides the image's."""
+        """Tokens that blocks process in addition to the image's."""
         return CONDITION_TOKENS if self.condition == "tokens" else 0
 
     def macs(self, width: int, condition_width: int, tokens: int) -> dict[str, int]:
-        """MACs of one block over ``tokens`` tokens, added ones included, by part.
+        """MACs of one block over ``tokens`` tokens, including added ones, by part.
 
         With W width and C condition width a block over T tokens takes 12 W^2 T for its matrices and 2 T^2 W for attention, and
-        V C W, once an image, for V modulation vectors.
+        V C W, once per image, for V modulation vectors.
         """
         return {"conditioning": self.modulation_vectors * condition_width * width,
                 "attention": 4 * width**2 * tokens + 2 * tokens * tokens * width,
                 "mlp": 8 * width**2 * tokens}
 
     def parameters(self, width: int, condition_width: int, heads: int, qk_norm: bool) -> int:
-        """Of one block."""
+        """Parameters of one block."""
         affine = 0 if self.modulated else self.norms
         return (12 * width**2 + 9 * width                                      # qkv, proj, fc1, fc2 and their biases
                 + self.modulation_vectors * width * (condition_width + 1) + affine * 2 * width
                 + qk_norm * self.attentions * 2 * width // heads)
 
     def kept_bytes(self, value_bytes: int, width: int, heads: int, tokens: int) -> int:
-        """What one block keeps of one image for the backward, at ``value_bytes`` a value.
+        """Bytes per image that one block keeps for the backward, at ``value_bytes`` per value.
 
         A token keeps, in units of W values: q, k, v and attention's output (4), the MLP's hidden layer before and after GELU (8),
-        input and output of each norm (2 each), and a branch before its gate (1 each). Modulated norms keep their result in fp32
-        besides. Attention keeps one fp32 number a head, a norm two statistics. An image keeps gates (as a view of all vectors),
+        input and output of each norm (2 each), and a branch before its gate (1 each). Modulated norms also keep their result in fp32.
+        Attention keeps one fp32 number per head, a norm two statistics. An image keeps gates (as a view of all vectors),
         1 + scale, and SiLU's output.
         """
         token = value_bytes * (12 + 2 * self.norms + self.gates) * width + 4 * heads * self.attentions
@@ -91,7 +91,7 @@ class CrossAttending(BlockDesign):
     attentions: int = 2
 
     def macs(self, width: int, condition_width: int, tokens: int) -> dict[str, int]:
-        """Besides: 2 W^2 T for queries and projection, 4 C W for two keys and values, 4 T W for the attention itself."""
+        """In addition: 2 W^2 T for queries and projection, 4 C W for two keys and values, 4 T W for the attention itself."""
         cross = (2 * width**2 * tokens + 2 * CONDITION_TOKENS * condition_width * width + 2 * CONDITION_TOKENS * tokens * width)
         return super().macs(width, condition_width, tokens) | {"cross_attention": cross}
 
@@ -100,6 +100,6 @@ class CrossAttending(BlockDesign):
         return super().parameters(width, condition_width, heads, qk_norm) + cross
 
     def kept_bytes(self, value_bytes: int, width: int, heads: int, tokens: int) -> int:
-        """Besides: queries and output (2), and the condition's keys and values."""
+        """In addition: queries and output (2), and the condition's keys and values."""
         cross = value_bytes * 2 * width * (tokens + CONDITION_TOKENS)
         return super().kept_bytes(value_bytes, width, heads, tokens) + cross

@@ -25,7 +25,7 @@ NORM_EPS = 1e-6
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without affine, then ``x * (1 + scale) + shift``; the modulation is done in fp32 whatever x is in.
+    """LayerNorm without affine, then ``x * (1 + scale) + shift``; the modulation is in fp32 for any dtype of x.
 
     Shapes: x (B, T, H), shift and scale (B, H) in fp32.
     """

@@ -22,7 +22,7 @@ class HeadShape(NamedTuple):
     prototypes: int
 
     def macs(self, width: int) -> int:
-        """On one token of this width: three layers and the product with the prototypes."""
+        """MACs for one token of this width: three layers and the product with the prototypes."""
         return width * self.hidden + self.hidden**2 + self.hidden * self.bottleneck + self.bottleneck * self.prototypes
 
     def parameters(self, width: int) -> int:
@@ -31,18 +31,18 @@ class HeadShape(NamedTuple):
 
 
 class DiscriminativeConfig(AddedDecoder):
-    """SD-DiT (arXiv 2403.17004). No code of it is public and its full text could not be had: each tag says what is known.
+    """SD-DiT (arXiv 2403.17004). Its code is not public and its full text was not available: the tags say what is known.
 
     The student encodes the visible tokens of the noisy image, the teacher (an average of the student) all tokens of a cleaner
     point on the same PF-ODE; both are projected to a softmax over prototypes, and the student's is pulled to the teacher's on
-    [CLS] and on the visible tokens [V2: iBOT's paradigm]. The added decoder alone carries the generative loss [V].
+    [CLS] and on the visible tokens [V2: iBOT's paradigm]. Only the added decoder has the generative loss [V].
     """
 
     name: Literal["discriminative"]
     mask_ratio: float = Field(0.2, ge=0, lt=1)                                 # [V2: "about 20 %"]
     teacher_noise: Literal["sigma_min", "same", "uniform_below", "ratio"] = "sigma_min"  # [V2: "t ~ sigma_min"]
     teacher_noise_ratio: float = Field(0.5, gt=0, lt=1)                        # of the student's level, for ``ratio`` [choice]
-    shared_noise: bool = True                                                  # one noise for both views: the PF-ODE of one image [choice]
+    shared_noise: bool = True                                                  # the same noise for both views, so they are on one PF-ODE [choice]
     cls_weight: float = Field(1.0, ge=0)                                       # of the [CLS] term [choice]
     patch_weight: float = Field(1.0, ge=0)                                     # of the visible tokens' term [choice]
     student_temperature: float = Field(0.1, gt=0)                              # DINO [V]
@@ -72,7 +72,7 @@ class DiscriminativeConfig(AddedDecoder):
 
     @property
     def discriminates(self) -> bool:
-        """Whether there is a discriminative loss; without it there is no teacher and no head either."""
+        """Whether there is a discriminative loss; without it there is no teacher and no head."""
         return self.cls_weight > 0 or self.patch_weight > 0
 
     def head(self, dims: Size) -> HeadShape:
@@ -105,7 +105,7 @@ class DiscriminativeConfig(AddedDecoder):
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)
         if not self.decoder(dims).depth:
-            raise UserError("objective.decoder_depth 0: SD-DiT's generative loss is the decoder's; give it blocks")
+            raise UserError("objective.decoder_depth 0: SD-DiT's generative loss needs the decoder; give it blocks")
 
     @property
     def has_teacher(self) -> bool:
@@ -125,9 +125,9 @@ class DiscriminativeConfig(AddedDecoder):
                                    "discriminates": (self.cls_weight > 0, self.patch_weight > 0)}
 
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
-        """MaskDiT's layout with [CLS] and raw tokens in place of the mask token; a teacher that encodes all tokens.
+        """MaskDiT's layout with [CLS] and raw tokens instead of the mask token; a teacher that encodes all tokens.
 
-        ``detach_encoder_for_generation`` is not followed: it saves a few gradients where the decoder takes over, below 0.3 %.
+        ``detach_encoder_for_generation`` is ignored: it saves a few gradients at the decoder's input, below 0.3 %.
         """
         dims, width, tokens = backbone.model.dims, backbone.width, backbone.tokens
         shape, head, kept = self.decoder(dims), self.head(dims), kept_tokens(tokens, self.mask_ratio)

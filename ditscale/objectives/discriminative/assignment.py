@@ -8,7 +8,7 @@ SINKHORN_ROUNDS = 3                                                            #
 
 
 class RunningMean:
-    """What a running mean over rows (of logits, of targets) collects within a step; the mean itself is the caller's tensor."""
+    """Accumulates rows (of logits or targets) within a step for a running mean; the mean itself is the caller's tensor."""
 
     def __init__(self, momentum: float):
         self.momentum = momentum
@@ -16,7 +16,7 @@ class RunningMean:
         self.count = 0
 
     def collect(self, rows: Tensor) -> None:
-        """Count one micro batch (N, P)."""
+        """Adds one micro batch (N, P)."""
         self.total = rows.sum(0) if self.total is None else self.total + rows.sum(0)
         self.count += len(rows)
 
@@ -42,5 +42,5 @@ def sinkhorn(logits: Tensor) -> Tensor:
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Of (..., P), in nats."""
+    """Entropy of (..., P), in nats."""
     return -torch.special.xlogy(probabilities, probabilities).sum(-1)

@@ -1,6 +1,6 @@
-"""SD-DiT (arXiv 2403.17004): a self-supervised loss aligns two noise levels of one image, the decoder alone denoises.
+"""SD-DiT (arXiv 2403.17004): a self-supervised loss aligns two noise levels of one image, and only the decoder denoises.
 
-What of it is confirmed and what is not: ``DiscriminativeConfig``.
+``DiscriminativeConfig`` says which parts are confirmed.
 """
 
 import math
@@ -18,8 +18,8 @@ from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform, whole
 
 SETTLED = 0.1                                                                  # share of training before collapse is judged
-UNIFORM, ONE_PROTOTYPE = 0.99, 0.05                                            # entropies, as shares of the largest possible
-USAGE_MOMENTUM = 0.9                                                           # of the mean target that is watched
+UNIFORM, ONE_PROTOTYPE = 0.99, 0.05                                            # entropies, as fractions of the maximum
+USAGE_MOMENTUM = 0.9                                                           # of the logged mean target
 
 
 class Discriminative(Objective):
@@ -68,14 +68,14 @@ class Discriminative(Objective):
 
     @torch.no_grad()
     def teach(self, batch: CleanBatch, noised: Noised, draws: dict[str, Tensor], kept: Tensor | None):
-        """The teacher's logits: its view lies lower on the same trajectory, and it sees all tokens of it."""
+        """The teacher's logits: its view is at a lower level on the same trajectory, and it sees all tokens."""
         uniform = draws.get("teacher noise level", torch.zeros(len(batch.images), 1, device=batch.images.device))[:, 0]
         t = lower_level(self.formulation, self.options.teacher_noise, noised.t, uniform, self.options.teacher_noise_ratio)
         cleaner = self.formulation.add_noise(batch.images, draws.get("teacher noise", noised.noise), t)
         return self.teacher.discriminate(*self.formulation.model_inputs(cleaner, t), noised.labels, kept)
 
     def compare(self, term: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The cross-entropy of one term, and what to watch of it. Teacher logits (N, P); the student's flatten to the same."""
+        """The cross-entropy of one term, and values to log. Teacher logits (N, P); the student's flatten to the same shape."""
         temperature = self.options.teacher_temperature_at(self.images_seen, self.images)
         with torch.no_grad():
             if self.options.assignment == "centering":
@@ -97,31 +97,31 @@ class Discriminative(Objective):
         return self.options.teacher_momentum_at(images_seen, self.images)
 
     def after_step(self, mean_over_ranks) -> None:
-        """Centres and usage move once a step, by the mean over all its images: neither ranks nor micro batches change them."""
+        """Centers and usage are updated once per step by the mean over all its images, independent of ranks and micro batches."""
         for name, mean in self.means.items():
             mean.update(self.buffers[name], mean_over_ranks)
 
     def warning(self, watched: dict[str, float]) -> str:
-        """The two ways to collapse: every token to one prototype, or to all of them alike."""
+        """Detects the two kinds of collapse: all tokens on one prototype, or uniform targets."""
         if self.images_seen < SETTLED * self.images:
             return ""
         for term in ("cls", "patch"):
             if watched.get(f"prototype_usage_{term}", 1.0) < ONE_PROTOTYPE:
-                return (f"collapse at {self.images_seen} images: the teacher's {term} targets all lie on one prototype (entropy of "
-                        f"their mean {watched[f'prototype_usage_{term}']:.3f} of the largest possible); a stronger centre, "
+                return (f"collapse at {self.images_seen} images: the teacher's {term} targets are all on one prototype (entropy of "
+                        f"their mean {watched[f'prototype_usage_{term}']:.3f} of the maximum); a stronger center, "
                         "sinkhorn, or a higher teacher_temperature would help")
             if watched.get(f"teacher_entropy_{term}", 0.0) > UNIFORM:
                 return (f"collapse at {self.images_seen} images: the teacher's {term} targets are uniform over the prototypes "
-                        f"(entropy {watched[f'teacher_entropy_{term}']:.3f} of the largest possible); a lower teacher_temperature "
+                        f"(entropy {watched[f'teacher_entropy_{term}']:.3f} of the maximum); a lower teacher_temperature "
                         "would help")
         return ""
 
 
 def lower_level(formulation: Formulation, rule: str, t: Tensor, uniform: Tensor, ratio: float) -> Tensor:
-    """Levels (B,) at or below ``t`` for the cleaner view of a pair, in the formulation's own unit.
+    """Levels (B,) at or below ``t`` for the cleaner view of a pair, in the formulation's unit.
 
-    ``sigma_min``: the cleanest level there is; ``same``: t; ``uniform_below``: uniform between 0 and t, from draws (B,);
-    ``ratio``: that share of t. None is cleaner than the cleanest.
+    ``sigma_min``: the lowest level; ``same``: t; ``uniform_below``: uniform between 0 and t, from draws (B,);
+    ``ratio``: that share of t. Never below the lowest level.
     """
     if rule == "same":
         return t

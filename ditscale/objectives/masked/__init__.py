@@ -21,7 +21,7 @@ class MaskedConfig(AddedDecoder):
     mask_power: float = Field(1.0, gt=0)                                       # of the cosine; the released code: 2 to 6 [V]
     mask_token: Literal["learned", "zero"] = "learned"                         # zero: as released without reconstruction [V]
     reconstruction_weight: float = Field(0.1, ge=0)                            # [V]
-    unmasking_images: Count = Field(0, ge=0)                                   # the last so many images are seen whole
+    unmasking_images: Count = Field(0, ge=0)                                   # the last images of training are not masked
     unmasking_lr: float | None = Field(None, gt=0)                             # in that stage; default half of train.lr [V]
 
     color = "#3a8ac8"
@@ -43,7 +43,7 @@ class MaskedConfig(AddedDecoder):
         return kept_tokens(tokens, self.ratio_at(images_seen, images))
 
     def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
-        """Of the last ``unmasking_images``."""
+        """The learning rate of the last ``unmasking_images``."""
         return (self.unmasking_lr or lr / 2) if images_seen >= images - self.unmasking_images else None
 
     @classmethod
@@ -53,14 +53,14 @@ class MaskedConfig(AddedDecoder):
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)
         if self.mask_ratio and not self.decoder(dims).depth:
-            raise UserError(f"objective.mask_ratio {self.mask_ratio} with decoder_depth 0: nothing would bring the masked tokens "
-                            "back; give decoder blocks, or mask_ratio 0, which is the baseline")
+            raise UserError(f"objective.mask_ratio {self.mask_ratio} with decoder_depth 0: nothing would reconstruct the masked tokens; "
+                            "give decoder blocks, or mask_ratio 0, which is the baseline")
         if self.mask_power != 1 and self.mask_schedule != "cosine":
             raise UserError(f"objective.mask_power {self.mask_power} is for mask_schedule cosine; it is {self.mask_schedule}")
         if self.unmasking_images > images:
             raise UserError(f"objective.unmasking_images {self.unmasking_images} is more than train.images {images}")
         if self.unmasking_lr is not None and not self.unmasking_images:
-            raise UserError(f"objective.unmasking_lr {self.unmasking_lr} does nothing without objective.unmasking_images")
+            raise UserError(f"objective.unmasking_lr {self.unmasking_lr} has no effect without objective.unmasking_images")
 
     def objective(self, config):
         from ditscale.objectives.masked.objective import Masked
@@ -68,7 +68,7 @@ class MaskedConfig(AddedDecoder):
         return Masked, {"options": self, "patch_size": parse_model_name(config.model.name).patch_size, "tokens": config.tokens}
 
     def model(self, dims: Size):
-        """The DiT itself where the decoder has no blocks."""
+        """The DiT itself if the decoder has no blocks."""
         from ditscale.models.dit import DiT
         from ditscale.models.masked import MaskedDiT
 
@@ -81,7 +81,7 @@ class MaskedConfig(AddedDecoder):
         return self.mask_ratio > 0 and self.mask_token == "learned"
 
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
-        """The whole DiT encodes, an added decoder follows."""
+        """The whole DiT is the encoder, followed by an added decoder."""
         kept = kept_tokens(backbone.tokens, self.mask_ratio) if kept is None else kept
         shape = self.decoder(backbone.model.dims)
         if not shape.depth:

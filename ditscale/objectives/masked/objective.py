@@ -1,4 +1,4 @@
-"""MaskDiT (arXiv 2306.09305): the generative loss on visible patches, a little reconstruction of the masked ones."""
+"""MaskDiT (arXiv 2306.09305): the generative loss on visible patches, and a weighted reconstruction of the masked ones."""
 
 from torch import Tensor
 
@@ -14,9 +14,9 @@ from ditscale.randomness import Uniform
 class Masked(Objective):
     """``L = mean over visible patches + reconstruction_weight * mean over masked patches``.
 
-    The reconstruction's target is the noisy patch, normalised (mean 0, variance 1 over its values). What is held against it is
+    The reconstruction's target is the noisy patch, normalized (mean 0, variance 1 over its values). It is compared with
     the signal part of the model's clean estimate, ``signal(t) x_0``: under edm that is D itself, as in the released code; under
-    ddpm and flow the factor keeps it finite where almost all is noise.
+    ddpm and flow the factor keeps it finite at almost pure noise.
     """
 
     def __init__(self, *args, options: MaskedConfig, patch_size: int, tokens: int, **settings):

@@ -10,18 +10,18 @@ from ditscale.models.sizes import Size
 from ditscale.objectives.variant import Variant, check_can_mask, kept_tokens
 from ditscale.section import Count
 
-FORWARDS = 2                                                                   # a step passes all tokens, and some
+FORWARDS = 2                                                                   # per step: one over all tokens, one masked
 
 
 class MdtConfig(Variant):
-    """MDT (arXiv 2303.14389): a full and a masked pass, the model's own last blocks as decoder."""
+    """MDT (arXiv 2303.14389): a full and a masked pass, with the model's last blocks as decoder."""
 
     name: Literal["mdt"]
     mask_ratio: float = Field(0.3, gt=0, lt=1)                                 # [V]
-    mask_ratio_max: float | None = Field(None, gt=0, lt=1)                     # drawn a step from mask_ratio to this; MDTv2: 0.5 [V]
+    mask_ratio_max: float | None = Field(None, gt=0, lt=1)                     # drawn per step from mask_ratio to this; MDTv2: 0.5 [V]
     decoder_depth: Count = Field(2, gt=0)                                      # [V]; MDTv2: 6 at S/2, 4 at XL/2 [V]
     long_skips: bool = False                                                   # MDTv2 [V]
-    shared_draws: bool = False                                                 # one noise and label drop for both passes; two [V]
+    shared_draws: bool = False                                                 # same noise and label drop for both passes; MDT draws two [V]
 
     color = "#dd9b22"
     dark_color = "#f0bd55"
@@ -50,7 +50,7 @@ class MdtConfig(Variant):
         return Mdt, {"decoder_depth": self.decoder_depth, "long_skips": self.long_skips}
 
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
-        """A pass over all tokens and a masked one, through the side block, each with its own embedding and final layer."""
+        """A pass over all tokens and a masked pass through the side block, each with its own embedding and final layer."""
         width, tokens, depth = backbone.width, backbone.tokens, self.decoder_depth
         encoder, decoder, side = backbone.blocks(backbone.model.dims.depth - depth), backbone.blocks(depth), backbone.blocks(1)
         side_block = {"side_block": sum(side.macs(tokens).values())}
@@ -70,12 +70,12 @@ class MdtConfig(Variant):
         return ComputeCard(tokens, parameters, used, forward(tokens), added(forward(tokens), masked, side_block))
 
     def own_decoder_macs(self, backbone: Backbone) -> int:
-        """The model's own last blocks over all tokens, with their long skips, in both passes."""
+        """The model's last blocks over all tokens, with their long skips, in both passes."""
         macs = sum(backbone.blocks(self.decoder_depth).macs(backbone.tokens).values())
         return FORWARDS * (macs + (_skip_macs(backbone, self.decoder_depth, backbone.tokens) if self.long_skips else 0))
 
     def kept_shares(self, tokens: int) -> dict[int, float]:
-        """How often how many tokens are kept: the one number of a fixed ratio, or those of a ratio drawn uniformly."""
+        """The distribution of the number of kept tokens: a single number for a fixed ratio, several for a ratio drawn uniformly."""
         low, high = self.mask_ratio, self.mask_ratio_max
         most = kept_tokens(tokens, low)
         if high is None:
@@ -88,10 +88,10 @@ class MdtConfig(Variant):
 
 
 def _skip_macs(backbone: Backbone, skips: int, tokens: int) -> int:
-    """Long skips: each a linear layer from twice the width, over the tokens and those that the block design adds."""
+    """Long skips: each is a linear layer from twice the width, over the tokens including those added by the block design."""
     return 2 * backbone.width**2 * skips * (tokens + backbone.added_tokens)
 
 
 def _mean(weighted: list[tuple[float, Parts]]) -> Parts:
-    """The weighted mean, part by part, in whole MACs."""
+    """The weighted mean per part, in whole MACs."""
     return {name: round(sum(share * parts[name] for share, parts in weighted)) for name in weighted[0][1]}

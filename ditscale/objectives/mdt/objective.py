@@ -10,16 +10,16 @@ from ditscale.objectives.objective import CleanBatch, Objective, Terms
 from ditscale.objectives.variant import kept_tokens
 from ditscale.randomness import Normal, Uniform
 
-OWN = " of the masked pass"                                                    # streams that only the second pass reads
+OWN = " of the masked pass"                                                    # suffix of streams that only the second pass reads
 
 
 class MaskedDiffusion(Objective):
-    """Both passes see the same images at the same levels, each under its own noise and label drops; both losses are over all
+    """Both passes see the same images at the same levels, each with its own noise and label drops; both losses are over all
     tokens.
 
-    The released code draws both anew for the masked pass, which makes the gradient less noisy; ``shared_draws`` gives it those of
-    the full pass, which are every variant's. With ``mask_ratio_max`` (MDTv2) the ratio is drawn once a step, by the images seen
-    before it: the same on every rank.
+    The released code draws both again for the masked pass, which makes the gradient less noisy; ``shared_draws`` reuses those of
+    the full pass, which are the same for every variant. With ``mask_ratio_max`` (MDTv2) the ratio is drawn once per step, by the images
+    seen before it, so it is the same on every rank.
     """
 
     def __init__(self, *args, options: MdtConfig, tokens: int, seed: int, **settings):

@@ -1,4 +1,4 @@
-"""A study's lines in W&B, Trackio or MLflow, after the fact. ``MIRRORS`` is the list; each is a module here, with a package and an extra
+"""Copies a study's lines to W&B, Trackio or MLflow. ``MIRRORS`` is the list; each is a module here, with a package and an extra
 of setup.cfg of the same name."""
 
 MIRRORS = ("wandb", "trackio", "mlflow")

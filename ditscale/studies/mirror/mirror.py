@@ -1,9 +1,9 @@
 """``ditscale mirror``: copies each run's metrics.jsonl and evals.jsonl to an experiment tracker, every line once.
 
-``mirror.json`` in the run's folder remembers, for each place, how many lines of each file were sent and their hash. It is written
-before lines are sent and after: where a mirror was ended in between, or lines that were sent have been taken back (a run that went
-back to a checkpoint writes them anew), the run is sent whole under a new name, and a line says which copy is void. Trackers cannot
-take lines back.
+``mirror.json`` in the run's folder records, for each destination, how many lines of each file were sent and their hash. It is written
+before and after lines are sent: if a mirror was interrupted in between, or sent lines were withdrawn (a run that went
+back to a checkpoint writes them again), the whole run is sent under a new name, and a line says which copy is void. Trackers cannot
+withdraw lines.
 """
 
 import hashlib
@@ -23,42 +23,42 @@ from ditscale.training.trackers.tracker import evaluation_scalars, metric_scalar
 
 @dataclass(frozen=True)
 class Point:
-    """The numbers of one line, among them ``images_seen``, which is the step."""
+    """The numbers of one line, including ``images_seen``, which is the step."""
 
     images_seen: int
     values: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a tracker is told of a run beside its lines."""
+class RunFacts:
+    """Facts about a run that a tracker gets in addition to its lines."""
 
-    config: dict                                                               # resolved, as in run.json; run_id and study too
-    passports: dict[str, dict]                                                 # by the id that ends the name of a score
+    config: dict                                                               # resolved, as in run.json, with run_id and study
+    passports: dict[str, dict]                                                 # by the id at the end of a score's name
     state: str                                                                 # of status.json
 
 
 class Mirror(Protocol):
-    """One tracker. ``ERRORS`` are what its package raises where a server or a file does not serve."""
+    """One tracker. ``ERRORS`` are the errors that its package raises if a server or a file fails."""
 
     ERRORS: tuple[type[Exception], ...]
-    place: str                                                                 # where it keeps what it gets
-    hint: str                                                                  # how to look at it
+    place: str                                                                 # where it stores data
+    hint: str                                                                  # how to view the data
 
     def __init__(self, study: str): ...
 
     def has(self, name: str) -> bool | None:
-        """Whether it has a run of this name; None where only its server knows."""
+        """Whether it has a run of this name; None if only its server knows."""
 
-    def send(self, name: str, told: Told, points: list[Point], sent: int) -> None:
-        """Add lines to a run, which is made where it is not there; ``sent`` went there before. Returns when they are kept."""
+    def send(self, name: str, facts: RunFacts, points: list[Point], sent: int) -> None:
+        """Adds lines to a run, which is created if missing; ``sent`` were sent before. Returns once they are stored."""
 
 
 def mirror_study(folder: Path, to: str, say: Callable[[str], None]) -> None:
-    """Bring a tracker up to date with every run of a study, a line each.
+    """Brings a tracker up to date with every run of a study; returns a line per run.
 
     Raises:
-        UserError: the package is not installed, there is no run, or the tracker or a run's folder does not take lines.
+        UserError: the package is not installed, there is no run, or the tracker or a run's folder cannot be written.
     """
     runs, kind = run_dirs(folder), load(to)
     with _alone(folder), _in_one_line(to, kind.ERRORS):
@@ -70,7 +70,7 @@ def mirror_study(folder: Path, to: str, say: Callable[[str], None]) -> None:
 
 
 def _damage(run: RunDir) -> list[str]:
-    """Why a run cannot be told of, in words; the others are sent all the same."""
+    """Why a run cannot be sent; the other runs are still sent."""
     try:
         run.read_record()
     except UserError as error:
@@ -79,7 +79,7 @@ def _damage(run: RunDir) -> list[str]:
 
 
 def load(to: str) -> type[Mirror]:
-    """The class of a tracker. Raises UserError where its package is not installed."""
+    """The class of a tracker. Raises UserError if its package is not installed."""
     try:
         return importlib.import_module(f"ditscale.studies.mirror.{to}").Mirror
     except ModuleNotFoundError as error:
@@ -89,45 +89,45 @@ def load(to: str) -> type[Mirror]:
 
 
 def mirror_run(run: RunDir, mirror: Mirror, to: str) -> list[str]:
-    """Send what is new of one run; what was done, in words."""
+    """Sends the new lines of one run; returns a description."""
     lines = {"metrics": read_lines(run.metrics), "evals": read_lines(run.evals, "images_seen", "passport_id", *EVALUATION)}
     memory = _read_memory(run)
     before = memory.get(f"{to} {mirror.place}")
     name, why = before["name"] if before else run.run_id, _void(before, lines, mirror, run.run_id)
-    told = [f"{run.run_id}: {why}"] if why else []
+    notes = [f"{run.run_id}: {why}"] if why else []
     if why:
         if mirror.has(name) is not False:
             void, name = name, _new_name(run.run_id, name, mirror)
-            told = [f"{run.run_id}: {why}; {void} is void there and may be deleted, all lines go to {name}"]
+            notes = [f"{run.run_id}: {why}; {void} there is void and can be deleted, all lines go to {name}"]
         before = None
     counts = {file: before[file]["lines"] if before else 0 for file in lines}
     new = {file: lines[file][counts[file]:] for file in lines}
     if not any(new.values()):
-        return [*told, f"{run.run_id}: nothing new"]
-    about = _told(run, lines["evals"])
+        return [*notes, f"{run.run_id}: nothing new"]
+    about = _run_facts(run, lines["evals"])
     after = {"name": name, **{file: {"lines": len(of), "sha256": _digest(of)} for file, of in lines.items()}}
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": False}})
     mirror.send(name, about, _points(**new), sum(counts.values()))
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": True}})
-    return [*told, f"{run.run_id}: {len(new['metrics'])} line(s) of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
+    return [*notes, f"{run.run_id}: {len(new['metrics'])} line(s) of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
 
 
 def _void(before: dict | None, lines: dict[str, list], mirror: Mirror, run_id: str) -> str:
-    """Why what the tracker has of a run cannot be added to; empty where it can."""
+    """Why lines cannot be added to the tracker's copy of a run; "" if they can."""
     if before is None:
-        return f"{mirror.place} has a run of this name that was not made from here" if mirror.has(run_id) else ""
+        return f"{mirror.place} has a run of this name that was not sent from here" if mirror.has(run_id) else ""
     if mirror.has(before["name"]) is False:
         return f"{before['name']} is gone from {mirror.place}, so all lines are sent again"
     if not before["whole"]:
-        return "an earlier mirror was ended while it sent lines"
+        return "an earlier mirror was interrupted while it sent lines"
     for file, of in lines.items():
         if _digest(of[:before[file]["lines"]]) != before[file]["sha256"]:
-            return f"lines of {file}.jsonl that were sent have since been taken back or changed: the run went back to a checkpoint"
+            return f"lines of {file}.jsonl that were sent have since been dropped or changed: the run went back to a checkpoint"
     return ""
 
 
 def _new_name(run_id: str, name: str, mirror: Mirror) -> str:
-    """``run-id-2``, ``run-id-3``, ...: the next that the tracker does not have."""
+    """``run-id-2``, ``run-id-3``, ...: the next name that the tracker does not have."""
     number = int(name.removeprefix(f"{run_id}-")) if name != run_id else 1
     while True:
         number += 1
@@ -135,13 +135,13 @@ def _new_name(run_id: str, name: str, mirror: Mirror) -> str:
             return f"{run_id}-{number}"
 
 
-def _told(run: RunDir, evals: list[dict]) -> Told:
+def _run_facts(run: RunDir, evals: list[dict]) -> RunFacts:
     config = {"run_id": run.run_id, "study": run.path.resolve().parent.name, **run.read_record()["config"]}
-    return Told(config, {line["passport_id"]: line["passport"] for line in evals}, run.status()["state"])
+    return RunFacts(config, {line["passport_id"]: line["passport"] for line in evals}, run.status()["state"])
 
 
 def _points(metrics: list[dict], evals: list[dict]) -> list[Point]:
-    """In the order of images seen: what a run logs first, then its scores."""
+    """In order of images seen: a run's log lines first, then its scores."""
     points = [Point(line["images_seen"], metric_scalars(line)) for line in metrics]
     points += [Point(line["images_seen"], {"images_seen": line["images_seen"], **evaluation_scalars(line)}) for line in evals]
     return sorted(points, key=lambda point: point.images_seen)
@@ -173,14 +173,14 @@ def _write_memory(run: RunDir, memory: dict) -> None:
 
 @contextmanager
 def _alone(folder: Path):
-    """Raises UserError where another mirror of the study is at work, or the folder cannot be written."""
+    """Raises UserError if another process is mirroring the study, or the folder cannot be written."""
     try:
         with hold(folder / ".mirror.lock") as mine:
             if not mine:
                 raise UserError(f"{folder} is being mirrored by another process")
             yield
     except PermissionError as error:
-        raise UserError(f"{folder} cannot be written, and mirror.json in each run's folder remembers what was sent: {error.strerror}") from None
+        raise UserError(f"{folder} cannot be written, and mirror.json in each run's folder records what was sent: {error.strerror}") from None
 
 
 @contextmanager

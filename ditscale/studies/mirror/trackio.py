@@ -1,4 +1,4 @@
-"""Trackio, in its SQLite file (``TRACKIO_DIR``), or where ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` say."""
+"""Trackio, in its SQLite file (``TRACKIO_DIR``), or at ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL``."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ import warnings
 import trackio
 
 from ditscale.errors import UserError
-from ditscale.studies.mirror.mirror import Point, Told
+from ditscale.studies.mirror.mirror import Point, RunFacts
 
 
 class Mirror:
@@ -29,11 +29,11 @@ class Mirror:
         except ValueError:                                                     # the project does not exist
             return False
 
-    def send(self, name: str, told: Told, points: list[Point], sent: int) -> None:
-        # It says what it could not keep in warnings alone.
+    def send(self, name: str, facts: RunFacts, points: list[Point], sent: int) -> None:
+        # It reports what it could not store only in warnings.
         with warnings.catch_warnings(record=True) as problems, contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("always")
-            trackio.init(project=self.study, name=name, config={**told.config, "passports": told.passports},
+            trackio.init(project=self.study, name=name, config={**facts.config, "passports": facts.passports},
                          resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False)
             for point in points:
                 trackio.log(point.values, step=point.images_seen)

@@ -1,12 +1,12 @@
-"""Weights & Biases, as offline runs in ``wandb/`` (or ``WANDB_DIR``): ``wandb sync`` uploads them, from wherever there is a network.
+"""Weights & Biases, as offline runs in ``wandb/`` (or ``WANDB_DIR``): ``wandb sync`` uploads them from any machine with a network.
 
-A call that adds lines makes one more offline run of the same id, which ``wandb sync`` joins to the first.
+A call that adds lines makes another offline run with the same id, which ``wandb sync`` joins to the first.
 """
 
 import wandb
 
 from ditscale.rundir import FAILED
-from ditscale.studies.mirror.mirror import Point, Told
+from ditscale.studies.mirror.mirror import Point, RunFacts
 
 
 class Mirror:
@@ -20,14 +20,14 @@ class Mirror:
     def has(self, name: str) -> None:
         return None
 
-    def send(self, name: str, told: Told, points: list[Point], sent: int) -> None:
-        # Of this machine nothing is told: the runs were trained elsewhere.
+    def send(self, name: str, facts: RunFacts, points: list[Point], sent: int) -> None:
+        # Facts about this machine are not sent: the runs were trained elsewhere.
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True)
         run = wandb.init(project=self.study, id=name, name=name, resume="allow", mode="offline", settings=quiet,
-                         config={**told.config, "passports": told.passports})
+                         config={**facts.config, "passports": facts.passports})
         run.define_metric("images_seen")
         run.define_metric("*", step_metric="images_seen")
-        for step, point in enumerate(points, start=sent):                      # W&B's own step only counts the lines
+        for step, point in enumerate(points, start=sent):                      # W&B's step only counts lines
             run.log(point.values, step=step)
-        run.finish(exit_code=1 if told.state == FAILED else 0)
-        wandb.teardown()                                                       # finish alone comes back before the file is written
+        run.finish(exit_code=1 if facts.state == FAILED else 0)
+        wandb.teardown()                                                       # finish() returns before the file is written

@@ -1,1 +1,1 @@
-"""The cost of a study before it runs."""
+"""Forecasts the cost of a study before it runs."""

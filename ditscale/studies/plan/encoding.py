@@ -1,4 +1,4 @@
-"""The one-time cost of a study's latents: each image is encoded as it is and mirrored."""
+"""The one-time cost of a study's latents: each image is encoded unchanged and mirrored."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,17 @@ from ditscale.data.manifest import Manifest, read_manifest
 from ditscale.errors import UserError
 from ditscale.studies.spec.spec import PlannedRun
 
-WAYS = {"stored": (2, "as it is and mirrored"), "none": (1, "as it is"), "random": (1, "as it is or mirrored")}     # by the flips stored
-# Configs that make the encoder whose MACs are counted here: Stable Diffusion's, of 83.7 M parameters with the decoder.
+WAYS = {"stored": (2, "unchanged and mirrored"), "none": (1, "unchanged"), "random": (1, "unchanged or mirrored")}     # by the flips stored
+# Names of the encoder with the MACs below: Stable Diffusion's, with 83.7 M parameters including the decoder.
 STABLE_DIFFUSION = {"_class_name": "AutoencoderKL", "in_channels": 3, "latent_channels": 4, "block_out_channels": [128, 256, 512, 512],
                     "layers_per_block": 2}
-NAMES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema")            # on the hub; a folder says it in its config.json
+NAMES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema")            # on the hub; a folder has the name in its config.json
 MACS_PER_CELL = 132_116_544                                                    # convolutions and projections
-ATTENTION_WIDTH = 512                                                          # of the one attention over all cells
+ATTENTION_WIDTH = 512                                                          # of the single attention over all cells
 
 
 def encoding_lines(runs: list[PlannedRun], machine: Machine) -> list[str]:
-    """A line for each file of latents that these runs read, there or not; none for pixels."""
+    """A line for each file of latents that these runs read, whether it exists or not; none for pixels."""
     files = {(config.data.path, config.evaluation and config.evaluation.vae): config for config in (planned.config for planned in runs)}
     return [line for config in files.values() if (line := _line(config, machine))]
 
@@ -34,34 +34,34 @@ def _line(config: RunConfig, machine: Machine) -> str:
     begins = f"Latents of {data.path}, once for all runs: "
     macs = encoder_macs(vae, data.resolution**2)
     if macs is None:
-        return f"{begins}what their encoder costs is not known; Stable Diffusion's (evaluation.vae) is."
+        return f"{begins}the cost of their encoder is unknown; only Stable Diffusion's (evaluation.vae) is known."
     ways, words = WAYS[manifest.encoder.get("flips", "stored") if manifest and manifest.encoder else "stored"]
     one = f"{ways} x {macs / 1e9:.4g} GMACs (each image is encoded {words})"
     if manifest is None:
-        return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs per image; the file is not there yet."
+        return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs per image; the file does not exist yet."
     flops = 2 * ways * macs * manifest.samples
     hours = flops / (ASSUMED[machine.kind].sample_utilisation * machine.peak_flops) / 3600
     return (f"{begins}{manifest.samples:,} images x {one} = {flops:.3g} FLOPs, about {hours:,.3g} accelerator-hours; "
-            "the file is there, so they are spent.")
+            "the file exists, so this is already spent.")
 
 
 def _manifest(path: str) -> Manifest | None:
     try:
         return read_manifest(path)
     except UserError:
-        return None                                                            # launch says what is wrong with a file
+        return None                                                            # launch reports what is wrong with a file
 
 
 def stable_diffusion_macs(cells: int) -> int:
-    """MACs of Stable Diffusion's encoder for one image of so many latent cells (256 px: 32 x 32), counted like a DiT's.
+    """MACs of Stable Diffusion's encoder for one image with this number of latent cells (256 px: 32 x 32), counted as for a DiT.
 
-    136.4 G at 256 px, 558.3 G at 512 px: more than a forward of DiT-XL/2 (118.6 G and 524.6 G). A test counts them anew.
+    136.4 G at 256 px, 558.3 G at 512 px: more than a forward of DiT-XL/2 (118.6 G and 524.6 G). A test recounts them.
     """
     return MACS_PER_CELL * cells + 2 * ATTENTION_WIDTH * cells**2
 
 
 def encoder_macs(vae: str | None, cells: int) -> int | None:
-    """MACs of the encoder that a name on the hub, or a folder, stands for; None where they are not known."""
+    """MACs of the encoder with this hub name or folder; None if unknown."""
     return stable_diffusion_macs(cells) if vae in NAMES or (vae and _is_stable_diffusion(Path(vae))) else None
 
 

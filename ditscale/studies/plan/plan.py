@@ -1,4 +1,4 @@
-"""The cost of a study before it runs: one row per run, measured if the run has started, then probed, otherwise forecast."""
+"""The cost of a study before it runs: one row per run, measured if the run has started, else probed, else forecast."""
 
 import csv
 import functools
@@ -23,15 +23,15 @@ from ditscale.training.schedule import due_images, validated_images
 from ditscale.training.zero.strategy import sharding
 
 MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
-STAGES = (1, 2, 3)                                                             # stage 0 is for fp32, and shares nothing out
+STAGES = (1, 2, 3)                                                             # stage 0 is for fp32 and partitions nothing
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One run: its size, its compute, what it needs of a device, what is left to do and how long that takes.
+    """One run: its size, its compute, its needs per device, the remaining work and its duration.
 
-    ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images a forward, ``memory_bytes`` what a device then
-    holds; both None where nothing fits or the device's memory is not known. ``basis`` is what the time rests on: the run's own
+    ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images per forward, ``memory_bytes`` the memory of a device
+    then; both None if nothing fits or the device's memory is unknown. ``basis`` is the basis of the time: the run's own
     speed, a probe's, or assumptions.
     """
 
@@ -42,7 +42,7 @@ class PlanRow:
     tokens: int
     macs: int
     train_flops: int
-    evaluation_flops: int                                                      # of sampling, all evaluations together
+    evaluation_flops: int                                                      # of sampling, for all evaluations
     images: int
     tokens_per_parameter: float                                                # at the end, by a plain DiT's parameters
     images_seen: int
@@ -50,12 +50,12 @@ class PlanRow:
     micro_batch: int | None
     zero_stage: int | None
     memory_bytes: int | None
-    probed_memory_bytes: int | None                                            # of a rank, under the run's own strategy
+    probed_memory_bytes: int | None                                            # per rank, with the run's own strategy
     images_per_second: float                                                   # in training
     seconds_left: float
     basis: str
-    step: StepForecast | None                                                  # forecast, of what is left; None: nothing is
-    strategy_stage: int                                                        # ZeRO stage of the strategy file, which it is for
+    step: StepForecast | None                                                  # forecast of the remaining steps; None: none remain
+    strategy_stage: int                                                        # the forecast is for the strategy file's ZeRO stage
     phase: str | None
     recipe: str                                                                # runs of one recipe differ in the seed alone
     runs_per_accelerator: int                                                  # that share the ranks' devices
@@ -68,7 +68,7 @@ class PlanRow:
 
 def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
     """A row for each run; ``probes`` by shape, see probe.py."""
-    read = functools.cache(sharding)                                           # thousands of runs share a strategy file
+    read = functools.cache(sharding)                                           # thousands of runs may share a strategy file
     return [_row(planned, machine, read, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
 
 
@@ -106,7 +106,7 @@ def _tokens_per_parameter(config: RunConfig) -> float:
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
-    """What a run's time rests on, the first there is of its own speed, a probe's and the forecast, and the seconds of a step by it."""
+    """The basis of a run's time (the first available of its own speed, a probe and the forecast), and its seconds per step."""
     metrics, batch = read_lines(planned.run.metrics, "images_seen", "seconds"), planned.config.train.global_batch
     if metrics:
         return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, metrics[-1]["images_seen"]) * batch
@@ -116,7 +116,7 @@ def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast |
 
 
 def fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, int | None]:
-    """Micro batch, the smallest ZeRO stage that fits with it, and the bytes of a device. ``auto`` is the largest at that stage."""
+    """Micro batch, the smallest ZeRO stage that fits with it, and the bytes per device. ``auto`` is the largest at that stage."""
     usable = int(USABLE * machine.memory_bytes)
     sizes = micro_batches(config) if config.resources.micro_batch == "auto" else [config.micro_batch]
     for stage in STAGES:
@@ -128,7 +128,7 @@ def fit(config: RunConfig, machine: Machine) -> tuple[int | None, int | None, in
 
 
 def makespan(rows: list[PlanRow], slots: int) -> float:
-    """Seconds until all runs end when ``slots`` run at once, the longest first."""
+    """Seconds until all runs end if ``slots`` run at once, longest first."""
     ends = [0.0] * slots
     for seconds in sorted((row.seconds_left for row in rows), reverse=True):
         ends[ends.index(min(ends))] += seconds
@@ -136,7 +136,7 @@ def makespan(rows: list[PlanRow], slots: int) -> float:
 
 
 def write_rows(path, rows: list[PlanRow], form: str) -> None:
-    """Write the plan as ``csv`` or ``json``, a row a run.
+    """Writes the plan as ``csv`` or ``json``, one row per run.
 
     Raises:
         UserError: the file cannot be written.
@@ -155,7 +155,7 @@ def write_rows(path, rows: list[PlanRow], form: str) -> None:
 
 
 def _flat(row: PlanRow) -> dict:
-    """A row's values, those of its step with names of their own."""
+    """A row's values; those of its step have separate names."""
     names = {"compute_seconds": "step_compute_seconds", "communication_seconds": "step_communication_seconds",
              "exposed_seconds": "step_exposed_seconds", "sent_bytes": "step_sent_bytes"}
     values = {**asdict(row), "accelerator_hours": row.accelerator_hours}
@@ -164,28 +164,28 @@ def _flat(row: PlanRow) -> dict:
 
 
 def assumption_line(machine: Machine, slots: int) -> str:
-    """What the forecast rests on, in one sentence."""
+    """The basis of the forecast, in one sentence."""
     assumed = ASSUMED[machine.kind]
     return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
-            f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms a step beside the model, "
-            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 steps.")
+            f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
+            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 measured steps.")
 
 
 def link_lines(machine: Machine) -> list[str]:
-    """What the forecast of communication rests on."""
+    """The assumptions behind the forecast of communication."""
     links, hides = machine.links, ASSUMED[machine.kind].hides
     if machine.kind == "cpu":
-        return [f"Ranks of one host talk over gloo at {links.node_bandwidth / 1e9:g} GB/s each, and nothing hides that."]
-    return [f"Nodes of {links.per_node}: {links.node_bandwidth / 1e9:g} GB/s a GPU within (one direction), "
-            f"{links.network_bandwidth * 8e-9:g} Gb/s a GPU between; {links.reached:.0%} of that is reached. NCCL's rings are flat and use "
+        return [f"Ranks of one host communicate over gloo at {links.node_bandwidth / 1e9:g} GB/s each, not overlapped with computation."]
+    return [f"Nodes of {links.per_node}: {links.node_bandwidth / 1e9:g} GB/s per GPU within a node (one direction), "
+            f"{links.network_bandwidth * 8e-9:g} Gb/s per GPU between nodes; {links.reached:.0%} of that is reached. NCCL's rings are flat and use "
             "all adapters of a node;",
-            f"a hop takes {links.node_hop_seconds * 1e6:g} us within, {links.network_hop_seconds * 1e6:g} us between. Sending hides only "
-            f"with DeepSpeed's overlap_comm (on by default at stage 3 alone): full buckets,",
-            f"behind {hides:.0%} of the backward (stage 3: of all computing)."]
+            f"a hop takes {links.node_hop_seconds * 1e6:g} us within a node, {links.network_hop_seconds * 1e6:g} us between nodes. Sending overlaps only "
+            f"with DeepSpeed's overlap_comm (on by default only at stage 3): full buckets,",
+            f"with {hides:.0%} of the backward pass (stage 3: of all computation)."]
 
 
 def excess(spec: Spec, rows: list[PlanRow]) -> str:
-    """Which of the study's limits its plan passes, in words; empty where none is. Only what is still to be spent counts."""
+    """Which of the study's limits its plan exceeds, in words; "" if none. Only remaining cost counts."""
     if spec.limits is None:
         return ""
     hours = sum(row.accelerator_hours for row in rows)
@@ -195,7 +195,7 @@ def excess(spec: Spec, rows: list[PlanRow]) -> str:
 
 
 def check_limits(spec: Spec, rows: list[PlanRow]) -> None:
-    """Raise UserError where the plan passes a limit."""
+    """Raises UserError if the plan exceeds a limit."""
     if over := excess(spec, rows):
         raise UserError(f"{spec.name} exceeds its limits: {over}; narrow it with KEY=VALUE, raise limits in its file, or launch "
                         "with --over-limits")

@@ -1,8 +1,8 @@
-"""Measures twenty real steps of each distinct shape of a study on this machine, for a plan before any run has started.
+"""Measures twenty real steps of each distinct shape of a study on this machine, to plan before any run has started.
 
-Runs that differ in seed, length, learning rate or scoring alone have one shape, and are probed once. What was measured is kept
-in ``probes.json`` in the study's directory, by machine. A probe runs in every place at once where a launch would, so that what
-neighbours cost each other is in it.
+Runs that differ only in seed, length, learning rate or scoring have one shape and are probed once. Results are stored
+in ``probes.json`` in the study's directory, by machine. A probe runs as many copies at once as a launch would, so that it
+includes the slowdown by concurrent runs.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
 from ditscale.studies.spec.spec import PlannedRun
 
-LEAST_STEPS = 12                                                               # a run with fewer is over before it is probed
-RESULT = "probe.json"                                                          # probe_worker writes it; torch is not loaded here
+LEAST_STEPS = 12                                                               # shorter runs are too short to probe
+RESULT = "probe.json"                                                          # written by probe_worker; torch is not loaded here
 SAME_SPEED: dict[str, bool | set[str]] = {
     "seed": True, "evaluation": True,
     "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "betas", "weight_decay"},
@@ -34,26 +34,26 @@ SAME_SPEED: dict[str, bool | set[str]] = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What one rank of a run took: seconds a step, and bytes at the peak."""
+    """The cost of one rank of a run: seconds per step, and peak bytes."""
 
     step_seconds: float
     memory_bytes: int
     micro_batch: int
     steps: int
-    at_once: int                                                               # copies that ran beside each other
+    at_once: int                                                               # copies that ran at the same time
 
 
 def read_probes(spec: Spec, machine: Machine) -> dict[str, Probe]:
-    """What was measured for this study on such a machine, by ``shape_of``.
+    """The probes of this study on this kind of machine, by ``shape_of``.
 
     Raises:
-        UserError: the file with it is damaged.
+        UserError: the file is damaged.
     """
     path = spec.directory / "probes.json"
     try:
         return {shape: Probe(**values) for shape, values in _read(path).get(machine.name, {}).items()}
     except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; remove it, and --probe measures again") from None
+        raise UserError(f"{path} is damaged; remove it and measure again with --probe") from None
 
 
 def shape_of(config: RunConfig) -> str:
@@ -66,12 +66,12 @@ def shape_of(config: RunConfig) -> str:
 
 
 def probe_missing(spec: Spec, runs: list[PlannedRun], machine: Machine, console: Console) -> None:
-    """Measure each shape of these runs that was not measured on such a machine; each is kept as soon as it is known.
+    """Measures each shape of these runs that was not measured on this kind of machine; each result is stored at once.
 
-    What keeps one from being measured is said, and the rest go on.
+    A failure is printed, and the others continue.
 
     Raises:
-        UserError: nothing could be kept, as the study's folder cannot be written.
+        UserError: the study's folder cannot be written.
     """
     known, launcher = read_probes(spec, machine), ThisMachine(machine, runs)
     shapes = {shape_of(planned.config): planned for planned in runs if _steps(planned.config) >= LEAST_STEPS}
@@ -85,7 +85,7 @@ def probe_missing(spec: Spec, runs: list[PlannedRun], machine: Machine, console:
         except UserError as error:
             console.print(f"failed: {error}", markup=False, soft_wrap=True)
             continue
-        console.print(f"{found.step_seconds * 1e3:,.3g} ms a step, {found.memory_bytes / 2**30:.2f} GiB a rank")
+        console.print(f"{found.step_seconds * 1e3:,.3g} ms per step, {found.memory_bytes / 2**30:.2f} GiB per rank")
         _keep(spec.directory / "probes.json", machine.name, shape, found)
 
 
@@ -94,10 +94,10 @@ def _steps(config: RunConfig) -> int:
 
 
 def _probe(planned: PlannedRun, launcher: ThisMachine) -> Probe:
-    """The mean over all places, without scores or checkpoints.
+    """The mean over all copies, without scores or checkpoints.
 
     Raises:
-        UserError: a file that the run reads is wrong, or a probe failed: its log's own word.
+        UserError: a file that the run reads is wrong, or a probe failed (the message is from its log).
     """
     config = planned.config
     last = _steps(config) * config.train.global_batch

@@ -1,7 +1,7 @@
 """One rank of a probe, started by the ``deepspeed`` launcher: ``deepspeed --module ditscale.studies.plan.probe_worker RUN_DIR``.
 
-It is ``train()`` itself that is timed: loader, randomness, telemetry and all. Past the last step that counts it is left by an
-exception, before it would write a checkpoint. Rank 0 writes RUN_DIR/probe.json.
+It times ``train()`` itself, including loader, randomness and telemetry. After the last timed step an
+exception ends it before it would write a checkpoint. Rank 0 writes RUN_DIR/probe.json.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from ditscale.training.distributed import join_world
 from ditscale.training.fit import fit_micro_batch
 from ditscale.training.loop import train
 
-WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps counts
+WARM_UP_STEPS, STEPS, BLOCK = 3, 20, 5                                         # the median block of five steps is used
 
 
 class _Enough(Exception):
-    """All steps that count are done."""
+    """All timed steps are done."""
 
 
 class _Clock:
-    """The stop hook of ``train()``: takes the time of each block of steps, then ends the training."""
+    """The stop hook of ``train()``: times each block of steps, then ends the training."""
 
     def __init__(self, device: torch.device, steps: int):
         self.device, self.left, self.calls = device, WARM_UP_STEPS + steps, 0
@@ -72,7 +72,7 @@ def main(run_path: str) -> int:
 
 
 def _smallest(config: RunConfig) -> RunConfig:
-    """The same run with the smallest model there is, where its variant's options allow that; else as it is."""
+    """The same run with the smallest model, if its variant's options allow that; otherwise unchanged."""
     values, patch = config.model_dump(mode="json"), config.model.name.rpartition("/")[2]
     values["model"]["name"] = f"DiT-atto/{patch}"
     try:
@@ -91,15 +91,15 @@ def _train(config: RunConfig, run: RunDir, world: World, steps: int) -> _Clock:
 
 
 def _peak_memory(config: RunConfig, run: RunDir, world: World) -> int:
-    """Bytes of tensors at the peak of a step: of the accelerator, or what this process grows by where there is none.
+    """Peak bytes of tensors during a step: of the accelerator, or without one, the growth of this process.
 
-    There, what is freed goes back to the kernel at once, as what the heap would keep for later is not what training needs. That
-    costs time, so that steps are timed afterwards, with the heap as training has it.
+    On a CPU, freed memory is returned to the kernel at once, so that memory cached by the heap does not count. That
+    costs time, so steps are timed afterwards, with the usual heap settings.
     """
     on_cpu = not is_accelerator(world.device)
     if on_cpu:
         heap.give_back_freed()
-    _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # whatever is loaded once is loaded now
+    _train(_smallest(config), RunDir(run.path / "warm"), world, BLOCK)         # load everything that is loaded only once
     gc.collect()
     if not on_cpu:
         forget_peak_memory(world.device)

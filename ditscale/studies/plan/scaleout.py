@@ -12,12 +12,12 @@ from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.zero.strategy import sharding
 
 RANKS = (8, 16, 32, 64, 128, 256, 512)
-PAYS = 1.5                                                                     # speed that twice the accelerators must give
+PAYS = 1.5                                                                     # the speedup that twice the accelerators must give
 
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """A run on so many accelerators, with the largest micro batch that fits."""
+    """A run on a number of accelerators, with the largest micro batch that fits."""
 
     ranks: int
     micro_batch: int
@@ -27,17 +27,17 @@ class ScalingPoint:
 
 @dataclass(frozen=True)
 class ScalingCurve:
-    """One shape of run over accelerators; ``points`` lack the numbers that do not divide the batch, or on which nothing fits."""
+    """One shape of run over numbers of accelerators; ``points`` omit numbers that do not divide the batch or on which nothing fits."""
 
     name: str
-    runs: int                                                                  # of the study, of this shape
+    runs: int                                                                  # number of runs with this shape
     global_batch: int
     stage: int
     points: list[ScalingPoint]
 
     @property
     def pays_to(self) -> int | None:
-        """The most accelerators up to which each doubling gave at least ``PAYS`` times the speed."""
+        """The largest number of accelerators up to which each doubling gives at least ``PAYS`` times the speed."""
         best = None
         for before, point in zip([None, *self.points], self.points):
             if before and point.images_per_second < PAYS ** math.log2(point.ranks / before.ranks) * before.images_per_second:
@@ -47,7 +47,7 @@ class ScalingCurve:
 
 
 def scaling_curves(runs: list[PlannedRun], machine: Machine) -> list[ScalingCurve]:
-    """A curve for each shape of run: those that differ in the seed or the learning rate alone are one."""
+    """A curve for each shape of run: runs that differ only in seed or learning rate have one shape."""
     shapes: dict[tuple, list[RunConfig]] = {}
     for planned in runs:
         config = planned.config

@@ -15,8 +15,8 @@ from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.published_optima import disagreement
 
-NARROW = 120                                                                   # columns that most terminals have, or can have
-LONG = 2 * 86400                                                               # seconds; a study of more is not for a CPU
+NARROW = 120                                                                   # columns that most terminals can show
+LONG = 2 * 86400                                                               # seconds; longer studies are not for a CPU
 HASH = re.compile(r"-[0-9a-f]{8}$")
 SEED = re.compile(r"-s\d+-[0-9a-f]{8}$")                                       # the end of a run's name
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
@@ -24,12 +24,12 @@ MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, price: float | None = None,
               scaling: Sequence[ScalingCurve] = (), encoding: Sequence[str] = (), *, wide: bool = False) -> None:
-    """Print the runs and the totals, and what the study asks for besides.
+    """Prints the runs, the totals, and the study's other requirements.
 
     Args:
-        price: of one accelerator for one hour.
-        encoding: what the data cost once, see encoding.py.
-        wide: a row a run with every column; else runs that differ in the seed alone share a row, and the table fits ``NARROW`` columns.
+        price: per accelerator-hour.
+        encoding: one-time cost of the data, see encoding.py.
+        wide: one row per run with every column; otherwise runs that differ only in the seed share a row, and the table fits ``NARROW`` columns.
     """
     phases: dict[str | None, list[PlanRow]] = {}
     for row in rows:
@@ -40,12 +40,12 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(f"No GPU here: this is a forecast for this CPU ({machine.name}). For GPUs: ditscale plan SPEC --on H100:8 --price 2.5")
     console.print(_every_run(spec, rows) if wide else _grouped(spec, rows))
     hours = sum(row.accelerator_hours for row in rows)
-    money = f", {hours * price:,.2f} at {price:g} an hour" if price else ""
+    money = f", {hours * price:,.2f} at {price:g} per hour" if price else ""
     console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
     console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
     console.print("tok/par: tokens that a model sees per parameter (of a plain DiT, adaLN included).")
-    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p one from a probe.")
+    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p a forecast from a probe.")
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
         console.print(_phase(name, phases.get(name, []), at_once))
@@ -76,7 +76,7 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
 
 
 def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
-    """A row for the runs of one recipe, length and state, which differ in the seed alone."""
+    """A row for the runs of one recipe, length and state, which differ only in the seed."""
     groups, states = _groups(rows), {row.state for row in rows}
     title = f"{spec.name}: {len(rows)} runs" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -93,8 +93,8 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
 
 
 def names(groups: Sequence[Sequence]) -> list[str]:
-    """A name of each group of runs that differ in the seed alone, which have ``run_id`` and ``recipe``; where groups of several recipes
-    would have one name, with the recipe."""
+    """A name for each group of runs (with ``run_id`` and ``recipe``) that differ only in the seed; if groups with several recipes
+    would have the same name, it includes the recipe."""
     short = [SEED.sub("", group[0].run_id) for group in groups]
     recipes: dict[str, set[str]] = {}
     for name, group in zip(short, groups):
@@ -105,7 +105,7 @@ def names(groups: Sequence[Sequence]) -> list[str]:
 def _groups(rows: list[PlanRow]) -> list[list[PlanRow]]:
     groups: dict[tuple, list[PlanRow]] = {}
     for row in rows:
-        # Where a run stands is its own: only what has not begun or has ended is one row.
+        # The progress of active runs differs: only runs that have not begun or have ended share a row.
         begun = row.run_id if row.images_seen not in (0, row.images) else ""
         groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
     return list(groups.values())
@@ -125,7 +125,7 @@ def short_count(count: int) -> str:
 
 
 def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
-    """What one phase takes, in a line."""
+    """The cost of one phase, in one line."""
     if not rows:
         return f"Phase {name}: no runs"
     return (f"Phase {name}: {len(rows)} runs, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
@@ -133,7 +133,7 @@ def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
 
 
 def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
-    """Where each budget's models lie around the size that is expected to be best."""
+    """The sizes of each budget's models relative to the expected optimum."""
     table = Table(title="isoFLOP curves: models, and their size to the expected optimum", title_justify="left")
     for name in ("FLOPs", "optimum N*", "models", "check"):
         table.add_column(name, justify="right" if name in ("FLOPs", "optimum N*") else "left")
@@ -141,12 +141,12 @@ def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
         models = "  ".join(f"{name.removeprefix('DiT-')} {size / curve.optimum:.2g}x" for name, size in curve.models.items())
         table.add_row(f"{curve.flops:g}", f"{curve.optimum / 1e6:.3g} M", models, curve.warning or "centered")
     console.print(table)
-    console.print("N: training FLOPs of an image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: further out, the "
+    console.print("N: training FLOPs per image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: farther out, the "
                   "parabola's minimum is biased.")
 
 
 def _show_steps(rows: dict[str, PlanRow], console: Console) -> None:
-    """Where the time of a step goes in runs of several ranks, by name."""
+    """The parts of a step's time in runs with several ranks, by name."""
     table = Table(title="A step of runs on several ranks (forecast)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("run", "ranks", "ZeRO", "model", "overhead", "communication", "exposed", "sent per rank", "efficiency"):
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=name == "run")
@@ -159,8 +159,8 @@ def _show_steps(rows: dict[str, PlanRow], console: Console) -> None:
 
 
 def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Console) -> None:
-    """Print a row a shape of run: images/s and efficiency on more and more accelerators, and where to stop."""
-    table = Table(title=f"images/s, and efficiency, on so many {machine.name}", title_justify="left")
+    """Prints a row per shape of run: images/s and efficiency on increasing numbers of accelerators, and where to stop."""
+    table = Table(title=f"images/s and efficiency by number of {machine.name}", title_justify="left")
     for name in ("runs", "batch", "ZeRO", *map(str, RANKS), "pays to"):
         table.add_column(name, justify="left" if name == "runs" else "right", no_wrap=name == "runs")
     for curve in found:
@@ -168,10 +168,10 @@ def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Cons
         table.add_row(f"{curve.name} ({curve.runs})", f"{curve.global_batch:,}", str(curve.stage),
                       *(points.get(ranks, "") for ranks in RANKS), f"{curve.pays_to or '-'}")
     console.print(table)
-    console.print(f"Pays to: while twice the accelerators give at least {PAYS:g} times the images/s. Efficiency: the share of a step in "
+    console.print(f"Pays to: up to here, twice the accelerators give at least {PAYS:g} times the images/s. Efficiency: the share of a step in "
                   "which the model computes. Empty: the batch does not divide, or nothing fits.")
-    console.print("Micro batch: the largest that fits. The share of peak is taken to be the same at every micro batch, which flatters "
-                  "small ones: measure before you believe it.")
+    console.print("Micro batch: the largest that fits. The share of peak is assumed to be the same at every micro batch, which is optimistic for "
+                  "small ones: measure before you rely on it.")
 
 
 def _ms(seconds: float) -> str:
@@ -191,7 +191,7 @@ def _bytes(count: int) -> str:
 
 
 def as_time(seconds: float) -> str:
-    """``4:05``, ``1:23:45``, from two days on ``12.3 days``, from two years on ``39.8 years``."""
+    """``4:05``, ``1:23:45``; from two days ``12.3 days``, from two years ``39.8 years``."""
     days = seconds / 86400
     if days >= 2:
         return f"{days / 365.25:,.1f} years" if days >= 2 * 365.25 else f"{days:,.1f} days" if days < 100 else f"{days:,.0f} days"
@@ -206,12 +206,12 @@ def as_speed(images_per_second: float) -> str:
 
 
 def narrow_console() -> Console:
-    """A terminal's own width; ``NARROW`` columns where the output is a pipe."""
+    """The terminal's width, or ``NARROW`` columns if the output is a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=NARROW)
 
 
 def wide_console() -> Console:
-    """A terminal's own width; wide enough for whole tables where the output is a pipe."""
+    """The terminal's width, or wide enough for whole tables if the output is a pipe."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,8 +1,8 @@
-"""A prediction from a study's folder: which rows are its rungs, what the target is, and what goes on record.
+"""A prediction from a study's folder: selects its rungs and its target, and makes the record.
 
-Rungs are the runs of one variant whose models have fewer forward FLOPs than the target, of one formulation, data set, resolution, block
-design and passport. The size in a law is forward FLOPs per image and the data are images: a patch size changes the first and not the
-parameters.
+Rungs are the runs of one variant with models of fewer forward FLOPs than the target, and of one formulation, data set, resolution, block
+design and passport. The size in a law is forward FLOPs per image and the data are images: the patch size changes the former but not the
+number of parameters.
 """
 
 import math
@@ -29,14 +29,14 @@ from ditscale.studies.table import ledger
 from ditscale.studies.table.comparable import require_one
 
 ALIKE = ("formulation", "data", "resolution", "block", "passport")
-SEED = "sample_seed"                                                           # of the draws of a validation loss: other draws are another loss
+SEED = "sample_seed"                                                           # of the draws of a validation loss: losses with other draws are not comparable
 
-WIDEST = 1000.0                                                                # highest to lowest value of an interval that says something
+WIDEST = 1000.0                                                                # largest useful ratio of an interval's ends
 
 
 @dataclass(frozen=True)
 class Target:
-    """The run that is predicted. ``forward_flops`` is of one image."""
+    """The predicted run. ``forward_flops`` is per image."""
 
     model: str
     variant: str
@@ -49,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A prediction and the line to put on record; ``loss`` or ``score`` is None where the study has none."""
+    """A prediction and the line to record; ``loss`` or ``score`` is None if the study has none."""
 
     target: Target
     loss: Forecast | None
@@ -60,17 +60,17 @@ class Made:
 
 def predict(study: Path, model: str, *, images: int | None = None, flops: float | None = None, metric: str | None = None,
             variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None) -> Made:
-    """The prediction of a run of ``model`` from the study's smaller runs.
+    """Predicts a run of ``model`` from the study's smaller runs.
 
     Args:
-        images, flops: how long the target trains; without either the length that all rungs share.
-        metric: of the score, or "loss" for the loss alone; without it the study's only one.
-        rungs: models to predict from; without it all that are smaller than the target.
+        images, flops: how long the target trains; default the length that all rungs share.
+        metric: of the score, or "loss" for only the loss; default the study's only metric.
+        rungs: models to predict from; default all that are smaller than the target.
         pinned: coefficients of the loss's law, see ``forecast``.
 
     Raises:
-        UserError: no such model, variant or metric; rows that are not comparable; too few sizes; no way with an interval, or an interval
-            that says nothing.
+        UserError: an unknown model, variant or metric; rows that are not comparable; too few sizes; no way with an interval, or an interval
+            too wide to be useful.
     """
     name = str(parse_model_name(model))
     table = ledger.collect(study)
@@ -89,8 +89,8 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     score = predict_score(_points(score_rows), target.forward_flops, target.images, losses, loss) if score_rows is not None else None
     for what, found in (("loss", loss), (metric, score)):
         if found and not found.interval.high < WIDEST * found.interval.low:
-            raise UserError(f"the 95 % interval of the {what} of {name} would reach from {found.interval.low:.3g} to {found.interval.high:.3g}: a "
-                            "prediction that cannot be wrong is not recorded; train longer or larger rungs, or predict a shorter run")
+            raise UserError(f"the 95 % interval of the {what} of {name} would be {found.interval.low:.3g} to {found.interval.high:.3g}: a "
+                            "prediction this wide is not recorded; train longer or larger rungs, or predict a shorter run")
     used = [part for part in (loss_rows, score_rows) if part is not None]
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,
@@ -103,7 +103,7 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
 
 
 def has_started(study: Path, model: str, variant: str) -> bool:
-    """Whether the study holds a run of this model and variant that has trained, of whatever length: what it did is known then."""
+    """Whether the study has a trained run of this model and variant, of any length: its result is then known."""
     facts = ledger.collect_runs(study)
     own = [RunDir(study / run_id) for run_id in facts[(facts["model"] == model) & (facts["variant"] == variant)]["run_id"]]
     return any(run.status()["state"] != QUEUED or (run.metrics.exists() and run.metrics.stat().st_size > 0) for run in own)
@@ -125,19 +125,19 @@ def _rungs(rows: pd.DataFrame, target: str, rungs: tuple[str, ...], study: Path)
     if rungs:
         others = others[others["model"].isin([str(parse_model_name(rung)) for rung in rungs])]
     if others.empty:
-        raise UserError(f"{study} has no evaluated run of another model than {target}: there is nothing to predict it from")
+        raise UserError(f"{study} has no evaluated run of a model other than {target}: there is nothing to predict it from")
     return others
 
 
 def _length(rows: pd.DataFrame, images: int | None, flops: float | None) -> int | None:
-    """The target's images; None where ``flops`` decides."""
+    """The target's images; None if ``flops`` decides."""
     if images is not None and flops is not None:
         raise UserError("give --images or --flops, not both")
     if images is not None or flops is not None:
         return images
     ends = rows.groupby("run_id")["images_seen"].max()
     if ends.nunique() > 1:
-        raise UserError(f"the rungs train for {ends.min():,} to {ends.max():,} images: say how long the target trains with --images or --flops")
+        raise UserError(f"the rungs train for {ends.min():,} to {ends.max():,} images: choose the target's length with --images or --flops")
     return int(ends.iloc[0])
 
 
@@ -156,7 +156,7 @@ def _target(base: RunConfig, model: str, images: int | None, flops: float | None
 
 
 def _metric(rows: pd.DataFrame, metric: str | None) -> str:
-    """The metric of the score; "loss" where there is nothing else."""
+    """The metric of the score; "loss" if there is no other."""
     there = list(rows["metric"].unique())
     if metric is not None:
         if metric not in there:
@@ -164,23 +164,23 @@ def _metric(rows: pd.DataFrame, metric: str | None) -> str:
         return metric
     scores = [name for name in there if name != LOSS]
     if len(scores) > 1:
-        raise UserError(f"the rungs have {', '.join(scores)}: say which with --metric")
+        raise UserError(f"the rungs have {', '.join(scores)}: choose one with --metric")
     return scores[0] if scores else LOSS
 
 
 def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
-    """A metric's rows, one a checkpoint, sets of several sample seeds as their mean; None where there are none."""
+    """A metric's rows, one per checkpoint, with several sample seeds averaged; None if there are none."""
     own = rows[rows["metric"] == metric]
     if own.empty:
         return None
-    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"runs of one {column} in a study's folder of their own")
+    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"runs of one {column} in a separate study folder")
     own = own.assign(score=own["score"].astype(float))
     own["score"] = own.groupby(["run_id", "images_seen"])["score"].transform("mean")
     own = own.drop_duplicates(["run_id", "images_seen"], ignore_index=True)
     bad = own[~own["score"].map(lambda score: math.isfinite(score) and score > 0)]
     if len(bad):
         raise UserError(f"run '{bad['run_id'].iloc[0]}' has a {metric} of {bad['score'].iloc[0]:g} at {bad['images_seen'].iloc[0]:,} images: "
-                        "a diverged run is no rung; leave its model out with --rung")
+                        "a diverged run cannot be a rung; leave its model out with --rung")
     return own
 
 
@@ -189,7 +189,7 @@ def _points(rows: pd.DataFrame) -> Rungs:
 
 
 def _draws(rows: pd.DataFrame) -> dict:
-    """The seed of a validation loss's draws, where its passport says it."""
+    """The seed of a validation loss's draws, if its passport has it."""
     seed = rows[SEED].iloc[0]
     return {} if pd.isna(seed) else {"seed": int(seed)}
 

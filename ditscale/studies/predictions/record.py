@@ -1,7 +1,7 @@
-"""``predictions.jsonl`` of a study: one line a prediction, only ever added to. Each has the SHA-256 of what it says.
+"""``predictions.jsonl`` of a study: one line per prediction, append-only. Each has the SHA-256 of its content.
 
-The hash is of the line's JSON with sorted keys, without ``format`` and ``sha256`` themselves: a prediction that was edited after the
-fact no longer has its hash, and every table says so. What it cannot show is a line that was deleted: keep the file in version control.
+The hash is of the line's JSON with sorted keys, without ``format`` and ``sha256`` themselves: an edited prediction
+no longer matches its hash, and every table says so. It cannot detect a deleted line: keep the file in version control.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ NEEDED = ("sha256", "date", "target", "rungs", "predicted")
 
 
 def content_sha256(record: dict) -> str:
-    """The hash that the line of a prediction has if it is as it was written."""
+    """The hash of a prediction's line if it is unaltered."""
     content = {name: value for name, value in record.items() if name not in (KEY, "sha256")}
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def add(study: Path, record: dict) -> dict:
-    """Add a prediction to a study's file; returns it with its hash.
+    """Adds a prediction to a study's file; returns it with its hash.
 
     Raises:
         UserError: the file cannot be written.
@@ -37,5 +37,5 @@ def add(study: Path, record: dict) -> dict:
 
 
 def predictions(study: Path) -> list[dict]:
-    """All predictions of a study, in the order in which they were made; a damaged line is left out with a warning."""
+    """All predictions of a study, in order of date; a damaged line is left out with a warning."""
     return read_lines(Path(study) / NAME, *NEEDED)

@@ -1,4 +1,4 @@
-"""Predictions as text: one that was just made, and all of a study against what became of them."""
+"""Predictions as text: one that was just made, and all of a study against actual results."""
 
 import pandas as pd
 from rich.console import Console
@@ -10,7 +10,7 @@ from ditscale.studies.predictions.make import Made
 
 
 def pinned_of(pins: tuple[str, ...]) -> dict[str, float]:
-    """``("E=1.6",)`` as ``{"E": 1.6}``. Raises UserError for what is no NAME=NUMBER."""
+    """``("E=1.6",)`` as ``{"E": 1.6}``. Raises UserError for text that is not NAME=NUMBER."""
     found = {}
     for pin in pins:
         name, equals, value = pin.partition("=")
@@ -24,14 +24,14 @@ def pinned_of(pins: tuple[str, ...]) -> dict[str, float]:
 
 
 def show_prediction(made: Made, record: dict, path: str, console: Console) -> None:
-    """What was predicted, how, from what, and where it was put."""
+    """Prints what was predicted, how, from what, and where it was recorded."""
     target = made.target
     console.print(f"{target.model} {target.variant} after {target.images:,} images ({target.train_flops:.3g} training FLOPs, "
                   f"{target.tokens_per_parameter:.3g} tokens per parameter)")
     if made.loss:
         _show_value("loss", made.loss.value, made.loss.interval, console)
         console.print(f"  by {made.loss.way}: {made.loss.fit.form}; {made.loss.fit.n_runs} runs, {made.loss.freedom} degrees of freedom; "
-                      f"the target lies {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
+                      f"the target is {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
         _show_hold_out(made.loss.last_rung.error if made.loss.last_rung else None, console)
     if made.score:
         _show_value(made.metric, made.score.value, made.score.interval, console)
@@ -45,8 +45,8 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
     models = list(dict.fromkeys(rung["model"] for rung in record["rungs"]))
     console.print(f"from {len(record['rungs'])} runs of {', '.join(models)}")
     if record["after"]:
-        console.print(f"{target.model} has run already: this is no prediction, and is marked so")
-    console.print(f"on record: {path}, sha256 {record['sha256'][:12]}, {record['date']}", soft_wrap=True)
+        console.print(f"{target.model} has already run: this is marked and does not count as a prediction")
+    console.print(f"recorded: {path}, sha256 {record['sha256'][:12]}, {record['date']}", soft_wrap=True)
 
 
 def _show_value(name: str, value: float, interval, console: Console) -> None:
@@ -55,21 +55,21 @@ def _show_value(name: str, value: float, interval, console: Console) -> None:
 
 
 def _show_hold_out(error: float | None, console: Console) -> None:
-    console.print("  hold-out: too few runs stay without the largest rung" if error is None else
+    console.print("  hold-out: too few runs remain without the largest rung" if error is None else
                   f"  hold-out: predicted from the others, the largest rung is {error:+.1%} off")
 
 
 def show_outcomes(records: list[dict], ledger: pd.DataFrame, console: Console) -> None:
-    """A line for each predicted value and run of its target, and how many held."""
+    """Prints a line for each predicted value and run of its target, and how many held."""
     found = outcomes(records, ledger)
     for outcome in found:
         console.print(_line(outcome), soft_wrap=True)
-    console.print(tally(found) if found else "no prediction on record")
+    console.print(tally(found) if found else "no recorded prediction")
 
 
 def _line(outcome: Outcome) -> str:
-    said = (f"{outcome.date[:10]} {outcome.model} {outcome.variant} {outcome.images:,} images: {outcome.metric} {outcome.predicted:.5g} "
+    text = (f"{outcome.date[:10]} {outcome.model} {outcome.variant} {outcome.images:,} images: {outcome.metric} {outcome.predicted:.5g} "
             f"({outcome.low:.5g} to {outcome.high:.5g}, {outcome.how}), ")
     met = "not run yet" if outcome.state == PENDING else (f"actual {outcome.actual:.5g} of {outcome.run_id}, {outcome.error:+.1%}: "
                                                           f"{outcome.state.upper() if outcome.state == OUTSIDE else outcome.state}")
-    return said + met + (f" ({outcome.remark})" if outcome.remark else "")
+    return text + met + (f" ({outcome.remark})" if outcome.remark else "")

@@ -1,12 +1,12 @@
-"""IsoFLOP designs: for each budget of training compute, models around the size that is expected to be best.
+"""IsoFLOP designs: for each budget of training compute, models around the expected optimal size.
 
-A model's size is its compute in parameters of a plain transformer, N = training FLOPs of an image / (6 T), with T tokens of the input
-at patch size 2: what "C = 6 N D" calls N, whatever the patch size, and adaLN's vectors, which run once an image, count by what they
-compute. The expected optimum is a power law N* = a C^b; its default is that of Liang et al. (arXiv 2410.08184), fitted on isoFLOP
+A model's size is its compute in parameters of a plain transformer, N = training FLOPs per image / (6 T), with T tokens of the input
+at patch size 2. This is the N of "C = 6 N D" at any patch size; adaLN's vectors, computed once per image, count by their
+compute. The expected optimum is a power law N* = a C^b; the default is from Liang et al. (arXiv 2410.08184), fitted to isoFLOP
 curves of in-context DiTs with rectified flow, from 1e17 to 6e18 FLOPs. Abra's (arXiv 2608.17286) is another: see published_optima.py.
 
-Models are made to measure, of one patch size and of the proportions of S, B, L and XL, whose width is 32 to 64 times their depth. Or
-they are chosen from a list. Patch sizes should not be mixed without thought: in DiT's Table 4, S/2 and B/4 have FID 68.4 at 6.1 and 5.6
+Models are generated with one patch size and proportions between S, B, L and XL (width 32 to 64 times depth), or
+chosen from a list. Do not mix patch sizes carelessly: in DiT's Table 4, S/2 and B/4 have FID 68.4 at 6.1 and 5.6
 GMACs, but L/8 has 118.9 at 5.0.
 """
 
@@ -25,9 +25,9 @@ from ditscale.objectives import BASELINE
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budgets import Positive
 
-NARROWEST, WIDEST = 2.0, 4.0                                                   # times to each side: less does not bend, more is biased
+NARROWEST, WIDEST = 2.0, 4.0                                                   # times to each side: narrower shows no curvature, wider is biased
 RECOMMENDED = "2 to 4 is recommended"
-SLACK = 1.25                                                                   # named sizes need not meet the grid
+SLACK = 1.25                                                                   # named sizes need not match the grid exactly
 
 
 class Center(Section):
@@ -41,7 +41,7 @@ class Center(Section):
 
 
 class IsoFlop(Section):
-    """``sizes`` models a budget, in equal steps from N*/span to N* x span."""
+    """``sizes`` models per budget, in equal steps of ln N from N*/span to N* x span."""
 
     older_keys = {"centre": "center"}
 
@@ -67,7 +67,7 @@ class IsoFlop(Section):
 
 @dataclass(frozen=True)
 class IsoFlopCurve:
-    """One budget's models, small to large, with their sizes; and the size that is expected to be best."""
+    """One budget's models, small to large, with their sizes, and the expected optimal size."""
 
     flops: float
     optimum: float
@@ -75,7 +75,7 @@ class IsoFlopCurve:
 
     @property
     def warning(self) -> str:
-        """What is wrong with where the grid lies; empty where nothing is."""
+        """What is wrong with the grid's position; "" if nothing."""
         below, above = self.optimum / min(self.models.values()), max(self.models.values()) / self.optimum
         side = "larger" if above < below else "smaller"
         if min(below, above) < 1:
@@ -88,14 +88,14 @@ class IsoFlopCurve:
 
 
 def isoflop_curves(design: IsoFlop, config: dict, source: str) -> list[IsoFlopCurve]:
-    """The models of each budget. Their sizes are those of plain DiTs, so that all variants of a study get the same models.
+    """The models of each budget. Their sizes are computed as for plain DiTs, so that all variants of a study get the same models.
 
     Raises:
         UserError: the config is wrong, a patch size does not divide the input, or there are too few models.
     """
     names = [parse_model_name(name) for name in design.models] if design.models else _shapes(design.patch_size)
     if len(names) < design.sizes:
-        raise UserError(f"{source}: isoflop.sizes is {design.sizes}, but isoflop.models are {len(names)}")
+        raise UserError(f"{source}: isoflop.sizes is {design.sizes}, but isoflop.models has {len(names)} entries")
     sizes = _sizes(names, config, source)
     found = []
     for flops in design.budgets:
@@ -109,24 +109,24 @@ def isoflop_curves(design: IsoFlop, config: dict, source: str) -> list[IsoFlopCu
 
 
 def _shapes(patch_size: int) -> list[ModelName]:
-    """All sizes between the proportions of S (a width of 32 times the depth) and B (64 times), up to 10 billion parameters."""
+    """All sizes with proportions between S (width 32 times depth) and B (64 times), up to 10 billion parameters."""
     return [ModelName(f"{depth}x{width}", patch_size) for width in range(HEAD_WIDTH, 4097, HEAD_WIDTH)
             for depth in range(math.ceil(width / 64), width // 32 + 1)]
 
 
 def _oddness(name: ModelName) -> float:
-    """What a size may miss the grid by for proportions nearer to L's and XL's; 0 for the sizes that have a name."""
+    """The penalty of a size for proportions far from L's and XL's; 0 for named sizes."""
     return 0.0 if "x" not in name.size else 0.1 * abs(math.log(name.dims.hidden_size / name.dims.depth / 42))
 
 
 def _sizes(names: list[ModelName], config: dict, source: str) -> dict[ModelName, float]:
-    """N of each model on the inputs of a study's base config."""
+    """N of each model with the inputs of a study's base config."""
     batch = config.get("train", {}).get("global_batch", 256)
     train = {"images": batch, "global_batch": batch, "checkpoint_every_images": batch}
     values = {**config, "train": train, "objective": {"name": BASELINE}, "evaluation": None, "resources": {}}
     backbones, sizes = {}, {}
     for name in names:
-        if name.patch_size not in backbones:                                   # the rest of it is the same for all sizes
+        if name.patch_size not in backbones:                                   # the rest of the backbone is the same for all sizes
             model = {**config.get("model", {}), "name": str(name)}
             backbones[name.patch_size] = run_backbone(resolve({**values, "model": model}, source))
         backbone = replace(backbones[name.patch_size], model=name)

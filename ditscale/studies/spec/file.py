@@ -1,4 +1,4 @@
-"""The study file: a base run config, the parameters that vary (as in W&B), what to leave out, what to add, where runs go.
+"""The study file: a base run config, the parameters that vary (as in W&B), runs to leave out, runs to add.
 
 ::
 
@@ -9,7 +9,7 @@
     parameters:
       model.name: {values: [DiT-nano/2, DiT-nano/4]}
       seed: {value: 0}
-    bundles:                                     # values that move together: one more axis of the grid, with names
+    bundles:                                     # settings that change together: one more axis of the grid, with names
       variant: {plain: {objective.name: baseline}, mdt: {objective.name: mdt, train.lr: 3e-4}}
     budgets: {flops: [1e18, 3e18]}               # one more axis: train.flops (or images), see budgets.py
     isoflop: {budgets: [1e18, 3e18]}             # or models and lengths by budget, see budget_grid.py
@@ -32,10 +32,10 @@ from ditscale.section import Count, Section
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves
 from ditscale.studies.spec.budgets import Budgets
 from ditscale.studies.spec.ladder import KEYS, Ladder, steps
-from ditscale.studies.spec.provenance import Settings, Source, said_at
+from ditscale.studies.spec.provenance import Settings, Source, settings_at
 
-PAIR = ("model.name", "train.flops")                                           # what an isoFLOP design sets together
-DRAWN = ("distribution", "min", "max", "mu", "sigma", "q", "probabilities")    # W&B's, of distributions
+PAIR = ("model.name", "train.flops")                                           # set together by an isoFLOP design
+DRAWN = ("distribution", "min", "max", "mu", "sigma", "q", "probabilities")    # W&B's keys for distributions
 
 
 class MetricGoal(Section):
@@ -58,21 +58,21 @@ class Parameter(Section):
         return self
 
     def choices(self, place: tuple) -> list[tuple[object, Source]]:
-        """Its values with their sources; ``place`` is its own."""
+        """Its values with their sources; ``place`` is the parameter's location."""
         if self.values is None:
             return [(self.value, Source((*place, "value")))]
         return [(value, Source((*place, "values", number))) for number, value in enumerate(self.values)]
 
 
 def _check_parameter(key: str, setting) -> None:
-    """Say what to write in place of W&B's other forms of a parameter."""
+    """Raises UserError for W&B's other forms of a parameter, with what to write instead."""
     if not isinstance(setting, dict):
         shown = setting if isinstance(setting, list) else [setting]
         raise UserError(f"'parameters.{key}' is {setting!r}; write {key}: {{values: {shown}}}")
     inner = setting.get("parameters", setting)
     if isinstance(inner, dict) and not {"value", "values"} & setting.keys() and any(isinstance(one, dict) for one in inner.values()):
         first = next(name for name, one in inner.items() if isinstance(one, dict))
-        raise UserError(f"parameters: {key} is nested; write a dotted key for each, as {key}.{first}: {{values: [...]}}")
+        raise UserError(f"parameters: {key} is nested; write a dotted key for each, for example {key}.{first}: {{values: [...]}}")
     if drawn := [name for name in DRAWN if name in setting]:
         ends = [setting[name] for name in ("min", "max") if name in setting] or ["..."]
         values = setting.get("values", ends)
@@ -81,7 +81,7 @@ def _check_parameter(key: str, setting) -> None:
 
 
 def _current_spelling(study: dict) -> dict:
-    """A study's values with older spellings of the config's keys and values replaced, wherever it sets them."""
+    """A study's values with older spellings of config keys and values replaced everywhere."""
     study = dict(study)
     for part in ("config", "include", "exclude", "phases", "bundles"):
         if part in study:
@@ -95,7 +95,7 @@ def _current_spelling(study: dict) -> dict:
 
 
 def _current_settings(values, depth: int):
-    """Settings, or ``depth`` levels of lists or mappings of them; what is something else is left to the validation."""
+    """Settings, or ``depth`` levels of lists or mappings of them; anything else is left to the validation."""
     if depth and isinstance(values, list):
         return [_current_settings(one, depth - 1) for one in values]
     if not isinstance(values, dict):
@@ -104,15 +104,15 @@ def _current_settings(values, depth: int):
 
 
 class Limits(Section):
-    """What a study may take at most; see plan/plan.py."""
+    """The maximum cost of a study; see plan/plan.py."""
 
     runs: Count | None = Field(default=None, gt=0)
-    accelerator_hours: float | None = Field(default=None, gt=0)                # as forecast for where it is launched
+    accelerator_hours: float | None = Field(default=None, gt=0)                # as forecast for the machine of the launch
     train_flops: float | None = Field(default=None, gt=0)
 
 
 class Spec(Section):
-    """A study as its file says it."""
+    """A study as written in its file."""
 
     version: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -128,8 +128,8 @@ class Spec(Section):
     phases: dict[str, dict[str, object]] = {}
     limits: Limits | None = None
     runs_dir: str = "runs"
-    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may have no runs then
-    _said: dict = PrivateAttr({})                                              # the sources of config, in their place
+    _is_narrowed: bool = PrivateAttr(False)                                    # by key=value: a phase may then have no runs
+    _config_sources: dict = PrivateAttr({})                                    # the sources of config, with the same nesting
 
     @model_validator(mode="before")
     @classmethod
@@ -164,7 +164,7 @@ class Spec(Section):
         return Path(self.runs_dir) / self.name
 
     def axes(self) -> dict[str, list[tuple[object, Source]]]:
-        """What the grid runs over: keys of the config, and names of bundles, with their choices and where each stands."""
+        """The axes of the grid: config keys and names of bundles, with their choices and the location of each."""
         axes = {key: parameter.choices(("parameters", key)) for key, parameter in self.parameters.items()}
         axes |= {name: [(choice, Source(("bundles", name, choice))) for choice in choices] for name, choices in self.bundles.items()}
         if self.budgets:
@@ -173,12 +173,12 @@ class Spec(Section):
         return axes
 
     def included(self) -> list[Settings]:
-        """The runs of ``include``; those that ``key=value`` left bring their sources."""
-        return [settings if isinstance(settings, Settings) else said_at(settings, Source(("include", number)))
+        """The runs of ``include``; those kept by ``key=value`` have their own sources."""
+        return [settings if isinstance(settings, Settings) else settings_at(settings, Source(("include", number)))
                 for number, settings in enumerate(self.include)]
 
     def varied(self) -> set[str]:
-        """The keys in which runs may differ: the axes, what bundles, an isoFLOP design and included runs set, and lengths."""
+        """The keys in which runs may differ: the axes, keys set by bundles, an isoFLOP design and included runs, and lengths."""
         keys = {*self.axes(), *self.pair, *(key for settings in self.include for key in settings)}
         keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
         return keys | ({"train.images"} if "train.flops" in keys else set())
@@ -189,7 +189,7 @@ class Spec(Section):
         return PAIR if self.isoflop else KEYS if self.ladder else ()
 
     def pairs(self, source: str) -> list[Settings]:
-        """Model and length of each run of an isoFLOP design or a ladder, which is one more axis; of none, one that says nothing."""
+        """Model and length of each run of an isoFLOP design or a ladder, which is one more axis; without one, a single empty setting."""
         if self.ladder:
             return [Settings(dict(zip(KEYS, (step.model, step.images))), dict.fromkeys(KEYS, Source(("ladder",))))
                     for step in steps(self.ladder, self.config, source)]

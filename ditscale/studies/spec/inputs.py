@@ -1,4 +1,4 @@
-"""Checks of everything a study reads and writes, before anything starts."""
+"""Checks everything that a study reads and writes, before anything starts."""
 
 import os
 from collections.abc import Callable, Hashable, Iterable
@@ -14,7 +14,7 @@ from ditscale.training.zero.strategy import deepspeed_config
 
 
 def check_inputs(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first file that is missing, damaged or of another shape."""
+    """Raises UserError for the first file that is missing, damaged or has another shape."""
     _check_strategies(runs)
     for config in _distinct(runs, lambda config: (config.data, config.evaluation)):
         _check_files(config)
@@ -28,14 +28,14 @@ def check_plan(runs: list[PlannedRun]) -> None:
             try:
                 file = BetonFile(data.path)
                 kind_of(file)
-            except UserError:                                                  # told when it is launched
+            except UserError:                                                  # reported at launch
                 continue
             check_shape("data.path", file, data)
             check_classes("data.path", file, data)
 
 
 def check_writable(folder: Path) -> None:
-    """Raise UserError where runs cannot be made in a study's folder."""
+    """Raises UserError if runs cannot be created in a study's folder."""
     probe = folder / f".write-check-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,11 +47,11 @@ def check_writable(folder: Path) -> None:
 
 def _check_strategies(runs: list[PlannedRun]) -> None:
     for config in _distinct(runs, lambda config: (config.train, config.resources)):
-        deepspeed_config(config, config.resources.accelerators_per_run)        # depends on precision, batch and ranks too
+        deepspeed_config(config, config.resources.accelerators_per_run)        # also depends on precision, batch and ranks
 
 
 def _distinct(runs: list[PlannedRun], part: Callable[[RunConfig], Hashable]) -> Iterable[RunConfig]:
-    """The first config with each value of a part of it."""
+    """The first config for each value of a part of it."""
     found: dict[Hashable, RunConfig] = {}
     for planned in runs:
         found.setdefault(part(planned.config), planned.config)
@@ -68,13 +68,13 @@ def _check_validation(config: RunConfig, kind: str, path: str) -> None:
     if (held_out := _check_data("evaluation.validation.path", path, config)) != kind:
         raise UserError(f"evaluation.validation.path: {path} holds {held_out}, but {config.data.path} holds {kind}")
     if os.path.samefile(path, config.data.path):
-        raise UserError(f"evaluation.validation.path {path} is the file that the runs train on (data.path); give images that were held out")
+        raise UserError(f"evaluation.validation.path {path} is the file that the runs train on (data.path); give held-out images")
 
 
 def _check_evaluation(config: RunConfig, kind: str) -> None:
     settings = config.evaluation
     if kind == "latents" and settings.vae is None:
-        raise UserError(f"data.path: {config.data.path} holds latents, so that samples must be decoded; give evaluation.vae, the "
+        raise UserError(f"data.path: {config.data.path} holds latents, so samples must be decoded; give evaluation.vae, the "
                         "autoencoder that made them")
     if kind == "pixels" and settings.vae is not None:
         raise UserError(f"evaluation.vae decodes latents, but {config.data.path} holds pixels; leave it out")
@@ -85,7 +85,7 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
     if settings.validation:
         _check_validation(config, kind, settings.validation.path)
     if extractor_name(settings.metric) not in EXTRACTORS:
-        return                                                                 # a network of the user's own may need no file
+        return                                                                 # a user-defined network may need no file
     if settings.extractor_path is None:
         raise UserError(f"evaluation.extractor_path is missing: the weights of the feature network of {settings.metric}")
     if not os.path.isfile(settings.extractor_path):
@@ -94,12 +94,12 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
 
 
 def _check_data(key: str, path: str, config: RunConfig) -> str:
-    """What the file holds, "pixels" or "latents"; it must be what the config says."""
+    """The kind of the file's content, "pixels" or "latents"; it must match the config."""
     try:
         file = BetonFile(path)
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     check_data(key, file, config.data)
-    if key == "data.path":                                                     # a reference is scored against whatever its classes
+    if key == "data.path":                                                     # the classes of a reference do not matter
         check_classes(key, file, config.data)
     return kind_of(file)

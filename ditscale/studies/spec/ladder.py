@@ -1,7 +1,7 @@
 """A ladder: smaller models trained at several lengths, to predict a larger one before it starts (``ditscale predict``).
 
-Lengths are in tokens per parameter, so that every model is trained as far for its size: ``lengths`` times ``tokens_per_parameter``
-for the rungs, ``tokens_per_parameter`` for the target. Parameters are all of a plain DiT's, adaLN's included, as papers count them;
+Lengths are in tokens per parameter, so that every model is trained equally long for its size: ``lengths`` times ``tokens_per_parameter``
+for the rungs, ``tokens_per_parameter`` for the target. Parameters are all those of a plain DiT, including adaLN's, as papers count them;
 variants of a model get the same lengths. The two phases are ``rungs`` and ``target``: the second starts when the first is done, and
 the prediction belongs between them (``ditscale launch SPEC --phase rungs``, ``ditscale predict SPEC``, ``ditscale launch SPEC``).
 """
@@ -21,11 +21,11 @@ from ditscale.scaling.tokens import images_for
 from ditscale.section import Section
 from ditscale.studies.spec.budgets import Positive
 
-KEYS = ("model.name", "train.images")                                          # what a ladder sets together
+KEYS = ("model.name", "train.images")                                          # set together by a ladder
 
 
 class Ladder(Section):
-    """Three rungs or more, by rising size or not, and the target."""
+    """Three rungs or more, in any order, and the target."""
 
     rungs: list[str] = Field(min_length=3)
     target: str
@@ -43,7 +43,7 @@ class Ladder(Section):
 
     @property
     def phases(self) -> dict[str, dict]:
-        """The study's, where it names none itself."""
+        """The ladder's phases, if the study names none."""
         return {"rungs": {"model.name": list(self.rungs)}, "target": {}}
 
 
@@ -69,7 +69,7 @@ def steps(ladder: Ladder, config: dict, source: str) -> list[Step]:
     for rung in ladder.rungs:
         if cards[rung].flops >= cards[ladder.target].flops:
             raise UserError(f"{source}: ladder.rungs: {rung} takes {cards[rung].flops:.3g} FLOPs per image, the target {ladder.target} "
-                            f"{cards[ladder.target].flops:.3g}; a rung is smaller than the target")
+                            f"{cards[ladder.target].flops:.3g}; a rung must be smaller than the target")
 
     def step(name: str, length: float) -> Step:
         images = images_for(ladder.tokens_per_parameter * length, cards[name].tokens, cards[name].parameters)

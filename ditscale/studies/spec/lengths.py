@@ -1,6 +1,6 @@
-"""Derived lengths: ``train.flops`` decides ``train.images``, and a count decides the distance of checkpoints.
+"""Derived lengths: ``train.flops`` determines ``train.images``, and ``train.checkpoints`` the distance of checkpoints.
 
-Both are keys of a study's file alone. A run's config holds what was derived, in images seen.
+Both are keys only of a study's file. A run's config has the derived values, in images seen.
 """
 
 import math
@@ -18,10 +18,10 @@ def derive(values: dict, source: str) -> dict:
     """The values of a run's config with ``train.flops`` and ``train.checkpoints`` replaced by images.
 
     ``train.flops`` is the training compute of the model's own variant; the run is as long as it allows, in whole batches.
-    ``train.checkpoints`` is how many there are, evenly apart, the last at the end.
+    ``train.checkpoints`` is their number, evenly spaced, the last at the end.
 
     Raises:
-        UserError: the key stands beside what it decides, is no number above zero, or is too small for the shortest run.
+        UserError: the key and the one that it determines are both given, it is not a number above zero, or it is too small for the shortest run.
     """
     train = values.get("train")
     if not isinstance(train, dict) or not DECIDES.keys() & train.keys():
@@ -33,23 +33,23 @@ def derive(values: dict, source: str) -> dict:
     values = {**values, "train": train}
     if flops is not None:
         train[DECIDES[FLOPS]] = _images(values, flops, source)
-    if checkpoints is not None and isinstance(train.get("images"), (int, float)):  # else resolve says what is wrong with it
+    if checkpoints is not None and isinstance(train.get("images"), (int, float)):  # otherwise resolve reports the error
         batch = train.get("global_batch", 256)
         train[DECIDES[CHECKPOINTS]] = max(1, math.ceil(train["images"] / checkpoints / batch)) * batch
     return values
 
 
-def derived_sources(said: dict) -> dict:
-    """The sources of a config's values with those of ``train.flops`` and ``train.checkpoints`` at what they decide."""
-    train = said.get("train")
+def derived_sources(sources: dict) -> dict:
+    """The sources of a config's values, with those of ``train.flops`` and ``train.checkpoints`` at the keys that they determine."""
+    train = sources.get("train")
     if not isinstance(train, dict):
-        return said
+        return sources
     train = dict(train)
     for key, decided in DECIDES.items():
         if key in train:
             source = train.pop(key)
-            train.setdefault(decided, source.deciding(f"train.{key}"))         # it stands itself where the other is null
-    return {**said, "train": train}
+            train.setdefault(decided, source.deciding(f"train.{key}"))         # the other key has its own source if this one is null
+    return {**sources, "train": train}
 
 
 def _check(source: str, train: dict, key: str, value) -> None:
@@ -62,7 +62,7 @@ def _check(source: str, train: dict, key: str, value) -> None:
 
 
 def _images(values: dict, flops: float, source: str) -> int:
-    """The most images, in whole batches, whose training takes no more than ``flops``."""
+    """The largest number of images, in whole batches, with training of at most ``flops``."""
     def cost(batches: int) -> int:
         train = {"checkpoint_every_images": 1, **values["train"], "images": batches * batch}
         config = resolve({**values, "train": train, "evaluation": None}, source)
@@ -72,7 +72,7 @@ def _images(values: dict, flops: float, source: str) -> int:
     objective = values.get("objective")
     variant = VARIANTS.get(str(objective.get("name"))) if isinstance(objective, dict) else None
     whole = variant.least_images(objective) if variant else 0
-    low = max(1, math.ceil(whole / batch))                                     # a run is no shorter than its last stage
+    low = max(1, math.ceil(whole / batch))                                     # a run must include its last stage
     least = cost(low)
     if least > flops:
         raise UserError(f"{source}: train.flops {flops:g} is too small for {low * batch} images, which take {least:.3g}")

@@ -4,9 +4,9 @@
 
     phases:
       pilot: {train.flops: [1e16, 3e16]}         # the runs with one of these values
-      main: {}                                   # what is left
+      main: {}                                   # the remaining runs
 
-A run is of the first phase whose keys all have a value of its own.
+A run belongs to the first phase with values that all match its own.
 """
 
 from ditscale.config import RunConfig, dotted_keys
@@ -14,12 +14,12 @@ from ditscale.errors import UserError, did_you_mean
 
 
 def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunConfig, run_id: str, source: str) -> str:
-    """The phase of a run; ``settings`` are the keys that its study sets in it, on a ``base``.
+    """The phase of a run; ``settings`` are the keys that its study sets on top of ``base``.
 
     Raises:
-        UserError: a phase names a key that there is not, or none takes the run.
+        UserError: a phase names an unknown key, or no phase matches the run.
     """
-    # A length that others are derived from, as train.flops, is in the base or the settings alone.
+    # A length from which others are derived, such as train.flops, is only in the base or the settings.
     values = dotted_keys(base) | dotted_keys(config.model_dump(mode="json")) | settings
     for name, wanted in phases.items():
         for key in wanted:
@@ -27,28 +27,28 @@ def phase_of(phases: dict[str, dict], settings: dict, base: dict, config: RunCon
                 raise UserError(f"{source}: phases: {name}: '{key}' is not a key of the config{did_you_mean(key, values) or '.'}")
         if all(values[key] == value or isinstance(value, list) and values[key] in value for key, value in wanted.items()):
             return name
-    raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one take the rest: rest: {{}}")
+    raise UserError(f"{source}: phases: {run_id} is in none of {', '.join(phases)}; let the last one match all others: rest: {{}}")
 
 
 def check_used(phases: dict[str, dict], used: set[str], source: str) -> None:
-    """Raises UserError for a phase without runs: a value of it is misspelt, or a phase before it takes them."""
+    """Raises UserError for a phase without runs: a value is misspelled, or an earlier phase matches them all."""
     for name, wanted in phases.items():
         if name not in used:
-            raise UserError(f"{source}: phases: '{name}' has no runs: none has {wanted or 'been left'} by then")
+            raise UserError(f"{source}: phases: '{name}' has no runs: after the earlier phases, none has {wanted or 'been left'}")
 
 
 def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
-    """(phase, its runs) of those phases that have any of these runs, first things first."""
+    """(phase, its runs) for the phases with any of these runs, in order."""
     groups = {name: [planned for planned in runs if planned.phase == name] for name in spec.phases or [None]}
     return [(name, group) for name, group in groups.items() if group]
 
 
 def runs_of_phase(spec, runs: list, name: str, source: str) -> list:
-    """The runs of one phase. Raises UserError where there is no such phase."""
+    """The runs of one phase. Raises UserError if the phase does not exist."""
     if name not in spec.phases:
         there = f"Phases: {', '.join(spec.phases)}" if spec.phases else "The study has no phases"
         raise UserError(f"{source}: there is no phase '{name}'{did_you_mean(name, spec.phases) or '.'} {there}")
     chosen = [planned for planned in runs if planned.phase == name]
     if not chosen:
-        raise UserError(f"{source}: phase '{name}' has no runs left by KEY=VALUE")
+        raise UserError(f"{source}: KEY=VALUE leaves no runs in phase '{name}'")
     return chosen

@@ -11,7 +11,7 @@ from ditscale.yamlfile import line_numbers
 
 
 def config_lines(spec: Spec, runs: list[PlannedRun], path: str) -> list[str]:
-    """One YAML document a run; read back, each is the run's config."""
+    """One YAML document per run; read back, each is the run's config."""
     numbers, lines = {_current(place): line for place, line in line_numbers(path).items()}, []
     for planned in runs:
         lines += ["---", f"# {planned.run_id}"] if len(runs) > 1 else [f"# {planned.run_id}"]
@@ -20,7 +20,7 @@ def config_lines(spec: Spec, runs: list[PlannedRun], path: str) -> list[str]:
 
 
 def run_of_id(runs: list[PlannedRun], run_id: str, path: str) -> list[PlannedRun]:
-    """The run of this name. Raises UserError where there is none."""
+    """The run of this name. Raises UserError if there is none."""
     chosen = [planned for planned in runs if planned.run_id == run_id]
     if not chosen:
         names = [planned.run_id for planned in runs]
@@ -44,7 +44,7 @@ def _document(spec: Spec, planned: PlannedRun, path: str, numbers: dict[tuple, i
 
 
 def describe(source: Source | None, path: str, numbers: dict[tuple, int]) -> str:
-    """``default``, or the file, the line and the part of the study that says the value, or the ``key=value`` that overrides it."""
+    """``default``, or the file, line and part of the study that sets the value, or the ``key=value`` that overrides it."""
     if source is None:
         return "default"
     derived = f"from {source.derived_from}, " if source.derived_from else ""
@@ -56,7 +56,7 @@ def describe(source: Source | None, path: str, numbers: dict[tuple, int]) -> str
 
 
 def _current(place: tuple) -> tuple:
-    """A place in the file with the config's keys in their current spelling, as a loaded study has them."""
+    """A location in the file with config keys in their current spelling, as in a loaded study."""
     parts: list = []
     for part in place:
         if isinstance(part, str):

@@ -1,6 +1,6 @@
 """The runs of a study: its grid without exclude, plus include, as narrowed by ``key=value`` on the command line.
 
-``key=value`` keeps the runs that have this value; where none has, it is set in every run.
+``key=value`` keeps the runs that have this value; if none has it, it is set in every run.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from ditscale.section import validate
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
-from ditscale.studies.spec.provenance import Settings, Source, leaves, said_at, source_at
+from ditscale.studies.spec.provenance import Settings, Source, leaves, settings_at, source_at
 from ditscale.yamlfile import read_yaml
 
 
@@ -26,7 +26,7 @@ class PlannedRun:
     config: RunConfig
     run: RunDir
     phase: str | None = None                                                   # None: the study has none
-    point: Settings | None = field(default=None, compare=False, repr=False)    # what the study sets in it, see sources_of
+    point: Settings | None = field(default=None, compare=False, repr=False)    # the settings made by the study, see sources_of
 
     @property
     def run_id(self) -> str:
@@ -34,46 +34,46 @@ class PlannedRun:
 
 
 def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
-    """Read a study as ``key=value`` overrides leave it: each keeps the runs that have its value, or sets it in every run.
+    """Reads a study and applies ``key=value`` overrides: each keeps the runs that have its value, or sets it in every run.
 
-    For a key that the study varies, a list means several values. Where overrides touch such keys the runs that are left stand
-    in ``include``, and the grid is empty.
+    For a key that the study varies, a list means several values. If overrides affect varied keys, the remaining runs are
+    in ``include`` and the grid is empty.
 
     Raises:
-        UserError: the key, the value and what would work.
+        UserError: an override is wrong; the message has the key, the value and what would work.
     """
     spec = validate(Spec, read_yaml(path), str(path))
     changes = [(*parse_override(text), Source(override=text)) for text in overrides]
     varied = spec.varied()
-    chosen, config, said = [], _copied(spec.config), leaves(spec.config, Source(("config",)))
+    chosen, config, sources = [], _copied(spec.config), leaves(spec.config, Source(("config",)))
     for key, value, source in changes:
         if any(_within(key, other) or _within(other, key) for other in varied):
             chosen.append((key, value, source))
         else:
             set_key(config, key, value)
-            set_key(said, key, leaves(value, source))
+            set_key(sources, key, leaves(value, source))
     spec = spec.model_copy(update={"config": config})
-    spec._is_narrowed, spec._said = bool(changes), said
+    spec._is_narrowed, spec._config_sources = bool(changes), sources
     if not chosen:
         return spec
     points = [*_grid(spec, str(path)), *spec.included()]
     for key, value, source in chosen:
         values = value if isinstance(value, list) else [value]
         if not values:
-            raise UserError(f"'{key}=[]' chooses no value; give one, or a list of some")
+            raise UserError(f"'{key}=[]' has no value; give one value or a list of values")
         points = [point for one in values for point in _choose(spec, points, Settings({key: one}, {key: source}), str(path))]
     settings = [_settings(spec, point, str(path)) for point in points]
     return spec.model_copy(update={"parameters": {}, "bundles": {}, "budgets": None, "isoflop": None, "ladder": None, "exclude": [], "include": settings})
 
 
 def expand(spec: Spec, source: str) -> list[PlannedRun]:
-    """Every run of the grid, in order, then every included one, each validated.
+    """Every run of the grid, in order, then every included run, each validated.
 
     Raises:
-        UserError: a config is wrong, an exclude rule names no parameter, two runs are the same, or one is in no phase.
+        UserError: a config is wrong, an exclude rule names an unknown parameter, two runs are the same, or one is in no phase.
     """
     planned: dict[str, PlannedRun] = {}
-    # Each point with its source: a grid's mistakes are those of the whole study, an included run's are its own.
+    # Each point with its source: an error in the grid concerns the whole study, an error in an included run only that run.
     points = [(point, source) for point in _grid(spec, source)]
     points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.included()]
     for point, place in points:
@@ -91,14 +91,14 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
 
 
 def sources_of(spec: Spec, planned: PlannedRun, source: str) -> dict[str, Source | None]:
-    """Where each value of a run's config was said, by dotted key; None: nowhere, it is the default."""
-    said = derived_sources(_merged(spec._said, _settings(spec, planned.point, source).leaves()))
-    return {key: source_at(said, key) for key in dotted_keys(planned.config.model_dump(mode="json"))}
+    """The source of each value of a run's config, by dotted key; None for a default."""
+    sources = derived_sources(_merged(spec._config_sources, _settings(spec, planned.point, source).leaves()))
+    return {key: source_at(sources, key) for key in dotted_keys(planned.config.model_dump(mode="json"))}
 
 
 def _grid(spec: Spec, source: str) -> list[Settings]:
-    """The points of the grid that exclude leaves: dotted keys with their values. Without parameters the grid is the base
-    config alone, or nothing where the study says its runs with include."""
+    """The points of the grid without the excluded ones: dotted keys with their values. Without parameters the grid is the base
+    config only, or empty if the study lists its runs with include."""
     axes = spec.axes()
     known = [*axes, *spec.pair]
     for rule in spec.exclude:
@@ -120,12 +120,12 @@ def _point(axes, chosen: tuple[tuple[object, Source], ...]) -> Settings:
 
 
 def _leaves_out(rule: dict, point: dict) -> bool:
-    """Whether a rule of exclude has the point's value of each of its keys; a list is any of its values, as in phases."""
+    """Whether an exclude rule matches the point in each of its keys; a list matches any of its values, as in phases."""
     return all(point[key] == value or isinstance(value, list) and point[key] in value for key, value in rule.items())
 
 
 def _check_rule(rule: dict, points: list[Settings], source: str) -> None:
-    """Raises UserError for a rule that leaves nothing out, or names a value that no run has: it is misspelt."""
+    """Raises UserError for a rule that excludes nothing or names a value that no run has (probably a typo)."""
     for key, value in rule.items():
         there = [point[key] for point in points]
         for one in value if isinstance(value, list) and value not in there else [value]:
@@ -139,7 +139,7 @@ def _check_rule(rule: dict, points: list[Settings], source: str) -> None:
 
 
 def _choose(spec: Spec, points: list[Settings], wanted: Settings, source: str) -> list[Settings]:
-    """The points with this value at its key; where none has it, all points with it set, each kept once."""
+    """The points with this value at its key; if none has it, all points with it set, without duplicates."""
     [(key, value)] = wanted.items()
     matching = [point for point in points if _value_at(spec, point, key, source) == value]
     if matching:
@@ -147,16 +147,16 @@ def _choose(spec: Spec, points: list[Settings], wanted: Settings, source: str) -
     changed: dict[str, Settings] = {}
     for point in points:
         point = wanted.above(point.without([other for other in point if _within(other, key)]))
-        changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ in name alone
+        changed.setdefault(repr(_settings(spec, point, source)), point)        # bundles may now differ only in name
     return list(changed.values())
 
 
 def _value_at(spec: Spec, point: Settings, key: str, source: str):
-    """What the run at a point has at a key, its default where nothing says; None where there is nothing."""
+    """The value at a key of the run at a point, or its default; None if there is neither."""
     if key in point:
         return point[key]
     values = _at(spec, point, source)
-    with suppress(UserError):                                                  # told, with its place, when the run is made
+    with suppress(UserError):                                                  # reported with its location when the run is made
         values = resolve(values, source).model_dump(mode="json")
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
@@ -173,7 +173,7 @@ def _at(spec: Spec, point: Settings, source: str) -> dict:
 
 
 def _merged(base: dict, settings: dict) -> dict:
-    """The base with dotted keys set, one after the other: of values, and in the same way of their sources."""
+    """The base with dotted keys set in order; used for values and for their sources."""
     values = _copied(base)
     for key, value in settings.items():
         set_key(values, key, _copied(value))
@@ -181,30 +181,30 @@ def _merged(base: dict, settings: dict) -> dict:
 
 
 def _settings(spec: Spec, point: Settings, source: str) -> Settings:
-    """The keys of the config that a point sets: those of its bundles, then its own."""
+    """The config keys that a point sets: those of its bundles, then its own."""
     settings = Settings({}, {})
     for name in (name for name in spec.bundles if name in point):
         choices = spec.bundles[name]
         if point[name] not in choices:
             raise UserError(f"{source}: {name} is '{point[name]}'{did_you_mean(point[name], choices) or '.'} "
                             f"Choices: {', '.join(choices)}")
-        settings = said_at(choices[point[name]], Source(("bundles", name, point[name]))).above(settings)
+        settings = settings_at(choices[point[name]], Source(("bundles", name, point[name]))).above(settings)
     return point.without(spec.bundles).above(settings)
 
 
 def _copied(value):
-    """Plain YAML values copied; ``copy.deepcopy`` takes five times as long, and a study may have thousands of runs."""
+    """Copies plain YAML values; ``copy.deepcopy`` takes five times as long, and a study may have thousands of runs."""
     if isinstance(value, dict):
         return {key: _copied(inner) for key, inner in value.items()}
     return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _within(key: str, section: str) -> bool:
-    """Whether a dotted key is this section or lies in it."""
+    """Whether a dotted key is this section or is in it."""
     return key == section or key.startswith(section + ".")
 
 
 def slug(config: RunConfig) -> str:
-    """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``; a block design of its own is named too."""
+    """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``; a non-default block design is included."""
     design = "" if config.model.block == DEFAULT_DESIGN else f"-{config.model.block}"
     return f"{config.model.name.replace('/', '-')}{design}-{config.objective.name}-{config.formulation.name}-s{config.seed}"

@@ -1,4 +1,4 @@
-"""Example studies and sites that ``ditscale init`` copies: the files of ``sweeps/``, which the wheel holds as package data."""
+"""Example studies and sites that ``ditscale init`` copies: the files of ``sweeps/``, which the wheel contains as package data."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ NEXT = "# Next:"                                                               #
 
 
 def templates() -> dict[str, Path]:
-    """Every file of ``sweeps/`` by the name to ask for it, the usual first ones first, sites last."""
+    """Every file of ``sweeps/`` by its template name, the most common first, sites last."""
     files = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("sites/*.yaml")], key=lambda path: (path.parent != FOLDER, path.stem not in SHORT, path.stem))
     return {SHORT.get(path.stem, path.stem.removesuffix("_example").replace("_", "-")): path for path in files}
 
@@ -27,7 +27,7 @@ def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
     """Write a template, by its name or its file's, into ``folder``: its path, and the commands that come next, to be run from there.
 
     Raises:
-        UserError: there is no such template, its file is there already, or it cannot be written.
+        UserError: the template is unknown, its file already exists, or it cannot be written.
     """
     files = templates()
     name = {path.name: short for short, path in files.items()}.get(name, name)
@@ -38,20 +38,20 @@ def write_template(name: str, folder: Path) -> tuple[Path, list[str]]:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"{path} exists already; move it, or run ditscale init in another folder") from None
+        raise UserError(f"{path} already exists; move it, or run ditscale init in another folder") from None
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
     return path, _next(text)
 
 
 def _text(file: Path) -> str:
-    """A template as it reads in the folder it is copied to."""
+    """A template's text, adapted to the folder it is copied to."""
     return file.read_text(encoding="utf-8").replace("sweeps/sites/", "").replace("sweeps/", "")
 
 
 def _next(text: str) -> list[str]:
     lines = iter(text.splitlines())
-    if NEXT not in lines:                                                      # moves the iterator behind it
+    if NEXT not in lines:                                                      # advances the iterator past it
         return []
     commands = []
     for line in lines:

@@ -1,1 +1,1 @@
-"""A study as one table: the ledger and what reads it."""
+"""A study as one table: the ledger and its readers."""

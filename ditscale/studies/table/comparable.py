@@ -11,19 +11,19 @@ from ditscale.evaluation.passport import differences
 
 
 def scores_alone(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows without validation losses, where there are scores too: a figure is of scores unless ``metric=loss`` is asked for."""
+    """The rows without validation losses if there are also scores: figures show scores unless ``metric=loss`` is given."""
     is_score = table["metric"] != LOSS
     return table[is_score].reset_index(drop=True) if is_score.any() else table
 
 
 def require_one(table: pd.DataFrame, columns: tuple[str, ...], keep: Callable[[str, object], str]) -> None:
-    """Refuse a table of the ledger that has more than one value in one of these columns.
+    """Refuses a table of the ledger with more than one value in one of these columns.
 
     Args:
-        keep: from a column and one of its values to what the user would write to keep only that.
+        keep: returns what a user would write to keep only one value, given the column and the value.
 
     Raises:
-        UserError: the values with their counts, for passports what differs in them, and the way out.
+        UserError: the message has the values with their counts, for passports the differing fields, and how to keep one.
     """
     for column in columns:
         if table[column].nunique() > 1:

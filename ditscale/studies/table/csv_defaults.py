@@ -1,6 +1,6 @@
-"""Missing columns of a plain CSV: derived from the columns that it has, or unknown.
+"""Fills in missing columns of a plain CSV: derived from other columns, or unknown.
 
-Nothing is made up: a cost that does not follow from other columns is NaN, and what needs it says so.
+Nothing is guessed: a cost that does not follow from other columns is NaN, and what needs it says so.
 """
 
 import json
@@ -22,27 +22,27 @@ WORDS = {"variant": BASELINE, "formulation": NOT_STATED, "block": NOT_STATED, "m
          "sample_sheet": ""}
 UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "floor", "samples", "guidance_scale", "nfe",
            "train_seconds", "accelerator_hours")
-SETTINGS = ("formulation", "block", "mask_ratio", "data", "resolution", "lr", "global_batch", "precision")    # runs that differ here are no seeds
+SETTINGS = ("formulation", "block", "mask_ratio", "data", "resolution", "lr", "global_batch", "precision")    # seeds of one recipe agree in these
 NAME = re.compile(r"(?:.*-)?(?P<size>[^-/]+)/(?P<patch>\d+)")                                       # DiT-S/2
 
 
 def require(path: Path, columns) -> None:
-    """Refuse a header without what nothing can stand in for.
+    """Refuses a header without the required columns.
 
     Raises:
-        UserError: names what is missing.
+        UserError: a column is missing; the message names it.
     """
     missing = [name for name in NEEDED if name not in columns]
     if not any(set(names) <= set(columns) for names in PROGRESS):
         missing.append("images_seen")
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(map(repr, missing))} of a table of runs: model, score and images_seen (or steps and "
-                        "global_batch) are needed; and it is no table of published results either (those have source, model, gflops, fid, "
+                        "global_batch) are needed; and it is not a table of published results either (those have source, model, gflops, fid, "
                         f"verified, ...). It has {words(columns)}")
 
 
 def words(columns) -> str:
-    """Column names as they may be printed: a file that is no table has bytes there, and thousands of them."""
+    """Column names, shortened for printing: a file that is not a table may have thousands of arbitrary bytes."""
     names = [name if name.isprintable() else repr(name) for name in map(str, columns)]
     text = ", ".join(names) or "no column"
     return text if len(text) <= 1000 else text[:1000] + " ..."
@@ -52,10 +52,10 @@ def complete(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with every column that studies and figures read.
 
     Args:
-        rows: numbers as numbers, what is not known NaN or "".
+        rows: numbers as numbers, unknown values NaN or "".
 
     Raises:
-        UserError: two rows are one evaluation of one run, so that seeds or runs are not told apart.
+        UserError: two rows are the same evaluation of the same run, so seeds or runs cannot be distinguished.
     """
     rows = rows.copy()
     _progress(path, rows)
@@ -85,12 +85,12 @@ def _progress(path: Path, rows: pd.DataFrame) -> None:
         rows["images_seen"] = a * b if names[0] == "steps" else a / b
         missing = np.flatnonzero(rows["images_seen"].isna())
         if missing.size:
-            raise UserError(f"{path}, line {missing[0] + 2}: {' or '.join(names)} is empty, so the images seen are not known")
+            raise UserError(f"{path}, line {missing[0] + 2}: {' or '.join(names)} is empty, so the images seen are unknown")
     rows["images_seen"] = rows["images_seen"].round().astype("int64")
 
 
 def _names(rows: pd.DataFrame) -> None:
-    """Size and patch size from names such as DiT-S/2; another name is a size of its own, and patch size 0 says not known."""
+    """Size and patch size from names such as DiT-S/2; any other name is its own size, with patch size 0 for unknown."""
     found = rows["model"].str.extract(NAME)
     size, patch = found["size"].fillna(rows["model"]), pd.to_numeric(found["patch"]).fillna(0).astype("int64")
     rows["size"] = rows["size"].where(rows["size"] != "", size) if "size" in rows else size
@@ -98,7 +98,7 @@ def _names(rows: pd.DataFrame) -> None:
 
 
 def _costs(rows: pd.DataFrame) -> None:
-    """Training FLOPs and those of an image from each other, or of plain training from MACs."""
+    """Derives training FLOPs and FLOPs per image from each other, or for plain training from MACs."""
     plain = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * rows["macs"].where(rows["variant"] == BASELINE)
     own = rows["train_flops"] / rows["images_seen"]
     rows["train_flops_per_image"] = rows["train_flops_per_image"].astype(float).fillna(own).fillna(plain)
@@ -106,7 +106,7 @@ def _costs(rows: pd.DataFrame) -> None:
 
 
 def _identity(path: Path, rows: pd.DataFrame) -> None:
-    """Which rows are one run, which runs one recipe, and a number for each run of a recipe."""
+    """Assigns rows to runs, runs to recipes, and a number to each run of a recipe."""
     if "recipe" not in rows:
         varied = [name for name in SETTINGS if name in rows and rows[name].nunique(dropna=False) > 1]
         parts = [rows["model"], rows["variant"], *(f"{name}=" + rows[name].astype(str) for name in varied)]
@@ -128,4 +128,4 @@ def _refuse_twice(path: Path, rows: pd.DataFrame, one: list[str]) -> None:
         row = rows.iloc[again[0]]
         first = np.flatnonzero((rows[one] == row[one]).all(axis=1))[0]
         raise UserError(f"{path}, lines {first + 2} and {again[0] + 2}: two scores of '{row['run_id']}' at {row['images_seen']:,} images; a column "
-                        "seed or run_id tells runs apart, sample_seed repeated scorings")
+                        "seed or run_id distinguishes runs, a column sample_seed repeated scorings")

@@ -1,6 +1,6 @@
-"""A CSV as rows of the ledger: written by ``ditscale collect`` or ``analysis/table.py``, or a user's own.
+"""Reads a CSV as rows of the ledger: from ``ditscale collect`` or ``analysis/table.py``, or a user's own.
 
-A plain CSV has a row an evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
+A plain CSV has one row per evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
 """
 
 import json
@@ -32,18 +32,18 @@ def columns_of(path: Path) -> list[str]:
 
 
 def read(path: Path, columns: dict[str, str] | None = None, constants: dict | None = None) -> pd.DataFrame:
-    """All rows, with a value or a default in every column that figures and studies use; text that is missing is "", a number NaN.
+    """All rows, with a value or a default in every column that figures and studies use; missing text is "", missing numbers are NaN.
 
     Args:
-        columns: the CSV's own names, ``{"fid": "score"}``. constants: columns of one value, ``{"metric": "fid"}``.
+        columns: renames columns, ``{"fid": "score"}``. constants: columns with one value, ``{"metric": "fid"}``.
 
     Raises:
-        UserError: a column or a value that is needed is missing, a field is no number or not positive, or there is no row.
+        UserError: a required column or value is missing, a field is not a number or not positive, or there is no row.
     """
     raw = _renamed(path, _read(path), columns or {}, constants or {})
     csv_defaults.require(path, raw.columns)
     if raw.empty:
-        raise UserError(f"{path} holds no evaluation")
+        raise UserError(f"{path} has no evaluation")
     for name in raw.columns.difference(TEXT):
         raw[name] = _truth(path, raw[name]) if name == "final" else _numbers(path, raw[name], name in NUMBERS)
     for name in ("model", "run_id"):
@@ -51,12 +51,12 @@ def read(path: Path, columns: dict[str, str] | None = None, constants: dict | No
             _refuse(path, raw[name], raw[name].str.strip() == "", "is empty: each row needs one")
     if "passport_fields" in raw:
         raw["passport_fields"] = raw["passport_fields"].mask(raw["passport_fields"].isin(EMPTY), "{}")
-        _refuse(path, raw["passport_fields"], ~raw["passport_fields"].map(_is_object), "is no JSON object")
+        _refuse(path, raw["passport_fields"], ~raw["passport_fields"].map(_is_object), "is not a JSON object")
     return csv_defaults.complete(path, raw)
 
 
 def _read(path: Path, **options) -> pd.DataFrame:
-    """Every field as text: a passport of digits alone is no number."""
+    """Every field as text: a passport of only digits is not a number."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, **options)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -68,7 +68,7 @@ def _renamed(path: Path, raw: pd.DataFrame, columns: dict[str, str], constants: 
         if old not in raw:
             raise UserError(f"{path} has no column '{old}'{did_you_mean(old, raw.columns) or '.'} It has {csv_defaults.words(raw.columns)}")
         if new in raw and new not in columns:
-            raise UserError(f"{path} has a column '{new}' already: '{old}' cannot be named so")
+            raise UserError(f"{path} already has a column '{new}': '{old}' cannot get that name")
     raw = raw.rename(columns=columns)
     twice = raw.columns[raw.columns.duplicated()]
     if len(twice):
@@ -82,7 +82,7 @@ def _truth(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
-    """The column as numbers, whole ones as integers; one that we do not know stays text where it holds any."""
+    """The column as numbers, whole ones as integers; an unknown column stays text if it has any text."""
     empty = column.isin(EMPTY)
     numbers = pd.to_numeric(column.mask(empty), errors="coerce")
     wrong = numbers.isna() & ~(empty & (column.name not in NEVER_EMPTY))
@@ -90,12 +90,12 @@ def _numbers(path: Path, column: pd.Series, strict: bool) -> pd.Series:
         return column
     _refuse(path, column, wrong, "is not a number")
     if column.name in POSITIVE:
-        _refuse(path, column, ~empty & ~((numbers > 0) & np.isfinite(numbers)), "must be above 0; leave the field empty where it is not known")
+        _refuse(path, column, ~empty & ~((numbers > 0) & np.isfinite(numbers)), "must be above 0; leave the field empty if it is unknown")
     return numbers
 
 
 def _refuse(path: Path, column: pd.Series, wrong: pd.Series, why: str) -> None:
-    """One line on the first row that is wrong; line 1 is the header."""
+    """Raises UserError with the first wrong row; line 1 is the header."""
     places = np.flatnonzero(wrong)
     if places.size:
         more = f" ({places.size - 1} more like it)" if places.size > 1 else ""

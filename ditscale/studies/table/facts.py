@@ -1,6 +1,6 @@
-"""A run's own files as one flat row: how it was trained, how fast, and with how much memory.
+"""A run's files as one flat row: how it was trained, how fast, and with how much memory.
 
-What an old run did not write down is NaN for a number and "" for a word.
+Values that an old run did not record are NaN for numbers and "" for text.
 """
 
 import math
@@ -15,15 +15,15 @@ from ditscale.rundir import RunDir
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "mask_ratio", "data", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
-OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # the numbers that a record's cost must have
+OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
 
 
 def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> dict:
     """A value for each of ``COLUMNS``.
 
-    ``mask_ratio`` is the nominal one, 0 where the variant masks nothing. ``images_per_second`` and ``mfu`` are medians over
-    the last half of the run's log lines, all accelerators together; ``peak_memory_bytes`` is the most that rank 0 ever used:
-    of its accelerator or, on a CPU, of its process.
+    ``mask_ratio`` is the nominal one, 0 if the variant masks nothing. ``images_per_second`` and ``mfu`` are medians over
+    the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
+    on its accelerator or, on a CPU, in its process.
     """
     name, cost, train, resources = parse_model_name(config.model.name), record["cost"], config.train, config.resources
     late = metrics[len(metrics) // 2:]

@@ -1,8 +1,8 @@
 """The ledger: a study's run directories as one table with one row per evaluation. Nothing is stored here.
 
-Column ``passport`` stands for all of a passport but the seed of the samples: equal ones are repetitions of one score. Column
-``recipe`` stands for all of a run's science but its seed and how it is scored: runs of equal recipes differ by luck alone. The
-further metrics of an evaluation are columns ``values.<name>``, those that any evaluation of the study holds.
+Column ``passport`` is a hash of a passport without the seed of the samples: equal ones are repetitions of one score. Column
+``recipe`` is a hash of a run's science without its seed and scoring: runs of equal recipes differ only by chance. The
+further metrics are columns ``values.<name>``, one for each that any evaluation of the study has.
 """
 
 import json
@@ -25,7 +25,7 @@ VALUES = "values."
 EVALUATED = ("images_seen", "final", "train_flops", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
              "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
              "evaluation_flops", "sample_sheet")
-LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # what a line needs to be of use
+LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
 
 
@@ -33,7 +33,7 @@ def collect(study) -> pd.DataFrame:
     """Every evaluation of a study directory, sorted by training compute.
 
     Raises:
-        UserError: there is no such directory, or it holds no run.
+        UserError: the directory does not exist or has no run.
     """
     rows = [row for read in _readable(Path(study)) for row in _rows(*read)]
     values = dict.fromkeys(name for row in rows for name in row if name.startswith(VALUES))
@@ -42,7 +42,7 @@ def collect(study) -> pd.DataFrame:
 
 
 def collect_runs(study) -> pd.DataFrame:
-    """What each run's files say of it, one row a run, evaluated or not: ``facts.COLUMNS``.
+    """The facts in each run's files, one row per run, evaluated or not: ``facts.COLUMNS``.
 
     Raises:
         UserError: as ``collect``.
@@ -59,12 +59,12 @@ def run_dirs(study: Path) -> list[RunDir]:
         raise UserError(f"{study} is not a study directory; `ditscale launch` makes one under runs/")
     runs = [RunDir(record.parent) for record in sorted(study.glob("*/run.json"))]
     if not runs:
-        raise UserError(f"{study} holds no run (no */run.json)")
+        raise UserError(f"{study} has no run (no */run.json)")
     return runs
 
 
 def left_out(study) -> list[str]:
-    """The damaged files of a study and how many of their lines count for nothing, in words; empty where all are whole."""
+    """The damaged files of a study and how many of their lines are ignored, in words; empty if none is damaged."""
     found = []
     for run in run_dirs(Path(study)):
         try:
@@ -81,10 +81,10 @@ def left_out(study) -> list[str]:
 
 
 def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
-    """Each run with its record, its config and the lines that it logged; one whose record is damaged is left out with a warning.
+    """Each run with its record, its config and its log lines; one with a damaged record is left out with a warning.
 
     Raises:
-        UserError: as ``run_dirs``, or no record serves.
+        UserError: as ``run_dirs``, or no record is usable.
     """
     found = []
     for run in run_dirs(study):
@@ -101,7 +101,7 @@ def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
 
 
 def _record(run: RunDir) -> tuple[dict, RunConfig]:
-    """A run's record and its config. Raises UserError where they are not whole."""
+    """A run's record and its config. Raises UserError if they are incomplete."""
     record = run.read_record()
     if record["config"].get("imported"):
         raise UserError(f"{run.path} holds imported weights: what their training cost is not known; `ditscale compare` takes it")
@@ -122,9 +122,9 @@ def _rows(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> 
 
 
 def spent(metrics: list[dict], totals, images_seen: int) -> float:
-    """What training up to ``images_seen`` took, from the running totals at each line of metrics.jsonl; NaN where they do not say.
+    """The cost of training up to ``images_seen``, from the running totals in each line of metrics.jsonl; NaN if they are missing.
 
-    Each checkpoint ends a line; where runs of former versions have one between two lines, the time is shared out by images.
+    Each checkpoint has its own line; runs of earlier versions may have one between two lines, and the time is then interpolated by images.
     """
     if not metrics or images_seen > metrics[-1]["images_seen"]:
         return math.nan
@@ -132,7 +132,7 @@ def spent(metrics: list[dict], totals, images_seen: int) -> float:
 
 
 def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
-    """What one line of evals.jsonl says."""
+    """The values of one line of evals.jsonl."""
     images_seen, passport = line["images_seen"], line["passport"]
     sheet = run.samples / f"images-{images_seen:012d}.npz"
     return {

@@ -1,4 +1,4 @@
-"""A study for notebooks: its table, and frontiers, multipliers and times to a quality over its columns.
+"""A study for notebooks: its table, and frontiers, multipliers and times to quality computed from it.
 
     study = Study.load("runs/digits-demo")                    # or Study.from_csv("runs.csv", columns={"fid": "score"})
     print(study.multiplier("masked", over="baseline", cost="accelerator_hours").sentence)
@@ -29,11 +29,11 @@ ONE_OF_EACH = ("metric", "passport", "formulation")
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study's rows, or some of them. ``Study(path, rows)`` makes one of any rows of ``table()``.
+    """A study's rows, or some of them. ``Study(path, rows)`` makes one from any rows of ``table()``.
 
-    Costs are ``train_flops``, ``accelerator_hours``, ``images_seen``, or ``money`` with ``price`` for one accelerator and
-    one hour. All are of training: what evaluations cost is not in them. Of a study with scores and validation losses, scores are
-    compared; ``where(metric="loss")`` is the study of its losses.
+    Costs are ``train_flops``, ``accelerator_hours``, ``images_seen``, or ``money`` with ``price`` per
+    accelerator-hour. All exclude the cost of evaluations. If a study has scores and validation losses, scores are
+    compared; ``where(metric="loss")`` is the study with only its losses.
     """
 
     path: Path
@@ -41,35 +41,35 @@ class Study:
 
     @classmethod
     def load(cls, path) -> "Study":
-        """Read a study's folder, as it stands now.
+        """Reads the current state of a study's folder.
 
         Raises:
-            UserError: there is no such folder, or it holds no run.
+            UserError: the folder does not exist or has no run.
         """
         return cls(Path(path), ledger.collect(path))
 
     @classmethod
     def from_csv(cls, path, columns: dict[str, str] | None = None, **constants) -> "Study":
-        """A study from a CSV with a row an evaluation: one of `ditscale collect`, or a plain one (docs/csv.md).
+        """A study from a CSV with one row per evaluation: from `ditscale collect`, or a plain one (docs/csv.md).
 
         Args:
-            columns: names that the CSV calls otherwise, ``{"fid": "score", "flops": "train_flops"}``.
-            constants: columns of one value that it lacks, ``metric="fid"``.
+            columns: renames the CSV's columns, ``{"fid": "score", "flops": "train_flops"}``.
+            constants: missing columns with one value, ``metric="fid"``.
 
         Raises:
-            UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is not a number, or rows are not told apart.
+            UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is not a number, or rows cannot be distinguished.
         """
         return cls(Path(path), csv_table.read(Path(path), columns, constants))
 
     def table(self) -> pd.DataFrame:
-        """The ledger's rows, one an evaluation: a copy, to be changed at will."""
+        """A copy of the ledger's rows, one per evaluation."""
         return self.rows.copy()
 
     def where(self, **values) -> "Study":
         """The study's rows with these values: ``where(metric="fid", model=["DiT-S/2", "DiT-B/2"])``.
 
         Raises:
-            UserError: no such column, or no row left.
+            UserError: the column does not exist, or no row is left.
         """
         rows = self.rows
         for column, wanted in values.items():
@@ -83,7 +83,7 @@ class Study:
         return Study(self.path, rows.reset_index(drop=True))
 
     def noise(self) -> Noise:
-        """Seed noise of the score, pooled over all cells of the study: recipes at a number of images."""
+        """Seed noise of the score, pooled over all cells of the study (a recipe at a number of images)."""
         rows = self._scored()
         return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), rows["run_id"])
 
@@ -91,7 +91,7 @@ class Study:
         """The frontier over every model, variant and checkpoint of the study; seeds of a recipe are one cell.
 
         Raises:
-            UserError: the scores are not comparable, or the cost is not known.
+            UserError: the scores are not comparable, or the cost is unknown.
         """
         rows = self._scored()
         names = (rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format))
@@ -102,13 +102,13 @@ class Study:
 
     def multiplier(self, variant: str, *, over: str = BASELINE, cost: str = "train_flops", targets: Sequence[float] | None = None,
                    price: float | None = None, pool_noise: bool = False, lower_is_better: bool = True) -> Multiplier:
-        """How many times cheaper ``variant`` reaches a score than ``over``, at each target by the cheapest of its models.
+        """How many times cheaper ``variant`` reaches a score than ``over``, at each target with the cheapest of its models.
 
-        Only models that both variants have are taken. ``pool_noise`` takes the noise of the whole study in place of that of the
-        runs compared.
+        Only models that both variants have are used. ``pool_noise`` uses the noise of the whole study instead of that of the
+        compared runs.
 
         Raises:
-            UserError: no such variant, no model in common, scores that are not comparable, or the cost is not known.
+            UserError: an unknown variant, no model in common, scores that are not comparable, or an unknown cost.
         """
         if targets is not None and not all(target > 0 for target in targets):
             raise UserError(f"targets are {list(targets)}; give scores above 0")
@@ -123,10 +123,10 @@ class Study:
 
     def time_to_quality(self, target: float, *, model: str, variant: str = BASELINE, cost: str = "accelerator_hours",
                         price: float | None = None, lower_is_better: bool = True) -> TimeToQuality:
-        """What the runs of one model and variant cost when they first reach a score.
+        """The cost at which the runs of one model and variant first reach a score.
 
         Raises:
-            UserError: no such model or variant, scores that are not comparable, or the cost is not known.
+            UserError: an unknown model or variant, scores that are not comparable, or an unknown cost.
         """
         if not target > 0:
             raise UserError(f"target is {target!r}; give a score above 0")
@@ -134,9 +134,9 @@ class Study:
         return time_to_quality(self._runs(rows, cost, price, lower_is_better), target, cost_unit=COSTS[cost])
 
     def _scored(self) -> pd.DataFrame:
-        """The rows, one an evaluated checkpoint: sets of samples of several seeds count as their mean."""
+        """The rows, one per evaluated checkpoint; several sample seeds are averaged."""
         if self.rows.empty:
-            raise UserError(f"study '{self.path}' holds no evaluation yet")
+            raise UserError(f"study '{self.path}' has no evaluation yet")
         rows = scores_alone(self.rows)
         require_one(rows, ONE_OF_EACH, lambda column, value: f"where({column}={value!r})")
         rows = rows.astype({"score": float})
@@ -151,28 +151,28 @@ class Study:
                     rows["images_seen"])
 
     def _refuse_recipes(self, model: str, rows: pd.DataFrame) -> None:
-        """Two recipes under one name are not repetitions: say in what they differ."""
+        """Raises UserError if two recipes have one name, as they are not repetitions; the message says how they differ."""
         two = rows.drop_duplicates("recipe").iloc[:2]
-        values = ", ".join(f"{key} {one} and {other}" for key, one, other in _differences(self.path, two)) or "not told apart by their columns"
-        raise UserError(f"{model} {rows['variant'].iloc[0]} was trained by {rows['recipe'].nunique()} recipes ({values}): these are no "
-                        f"repetitions; keep one with where(recipe=[...]), {', '.join(map(repr, rows['recipe'].unique()))} are there")
+        values = ", ".join(f"{key} {one} and {other}" for key, one, other in _differences(self.path, two)) or "their columns do not show the difference"
+        raise UserError(f"{model} {rows['variant'].iloc[0]} was trained by {rows['recipe'].nunique()} recipes ({values}), which are not "
+                        f"repetitions; keep one of {', '.join(map(repr, rows['recipe'].unique()))} with where(recipe=[...])")
 
 
 def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:
     if cost not in COSTS:
         raise UserError(f"no cost '{cost}'{did_you_mean(cost, COSTS) or '.'} Costs: {', '.join(COSTS)}")
     if cost == "money" and not (price and price > 0):
-        raise UserError(f"cost='money' with price={price!r}; give price=, the money for one accelerator and one hour, above 0")
+        raise UserError(f"cost='money' with price={price!r}; give price=, the price of one accelerator-hour, above 0")
     column = "accelerator_hours" if cost == "money" else cost
     values = rows[column].to_numpy(float)
     if not np.isfinite(values).all():
         run = rows["run_id"][~np.isfinite(values)].iloc[0]
-        raise UserError(f"{column} is not known for run '{run}': its metrics.jsonl, or the CSV, does not say it at each evaluation")
+        raise UserError(f"{column} is not known for run '{run}': its metrics.jsonl, or the CSV, does not have it for each evaluation")
     return values * price if cost == "money" else values
 
 
 def _differences(path: Path, two: pd.DataFrame) -> list[tuple]:
-    """In what two runs differ, beside seed, resources and scoring: by their configs, or of a CSV by its settings."""
+    """How two runs differ, apart from seed, resources and scoring: by their configs, or for a CSV by its settings."""
     runs = [RunDir(path / run_id) for run_id in two["run_id"]] if path.is_dir() else []
     if runs and all(run.record.is_file() for run in runs):
         one, other = (dotted_keys(run.read_record()["config"]) for run in runs)

@@ -1,1 +1,1 @@
-"""Checkpoints: written completely, read back, skipped if damaged."""
+"""Checkpoints: written completely, verified by reading back, skipped if damaged."""

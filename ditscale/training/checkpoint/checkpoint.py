@@ -5,11 +5,11 @@
     checkpoints/images-000001280000/
       masters.safetensors    fp32 weights by parameter name
       optimizer.safetensors  the optimizer's state, as ``exp_avg.<name>``, ``exp_avg_sq.<name>``
-      ema*.safetensors       averaged weights by parameter name, one file an average: all that sampling needs
-      teacher.safetensors    the teacher's fp32 weights by parameter name, where there is a teacher
-      objective.safetensors  the objective's buffers, where it has any
+      ema*.safetensors       averaged weights by parameter name, one file per average: all that sampling needs
+      teacher.safetensors    the teacher's fp32 weights by parameter name, if there is a teacher
+      objective.safetensors  the objective's buffers, if it has any
       state.json             images seen, steps, the optimizer's steps, and the sha256 of each file
-    checkpoints/latest       the newest name, moved only after that directory is whole and verified (folders.py, tensorfile.py)
+    checkpoints/latest       the newest name, updated only after its directory is complete and verified (folders.py, tensorfile.py)
 
 Only safetensors and JSON are read: loading never unpickles anything.
 """
@@ -44,14 +44,14 @@ MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("ma
 
 @dataclass
 class TrainingState:
-    """What a run needs back to go on as if it had never stopped."""
+    """The state that a run restores to continue as if it had never stopped."""
 
     engine: Any                                                                # DeepSpeed's
     optimizer: Optimizer
     layout: Layout
     averages: Averages
     teacher: Teacher | None
-    buffers: dict[str, Tensor]                                                 # the objective's own; entries are replaced
+    buffers: dict[str, Tensor]                                                 # of the objective; entries are replaced
 
     @property
     def files(self) -> list[str]:
@@ -61,15 +61,15 @@ class TrainingState:
 
     @property
     def optimizer_steps(self) -> dict[str, int]:
-        """The optimizer's own count, as for a bias correction, where it has one: without the steps that were passed over."""
+        """The optimizer's step count (for bias correction), if it has one; it excludes skipped steps."""
         return {"optimizer_steps": int(self.flat_states()[0]["step"].item())} if self.optimizer.counts_steps else {}
 
     def flat_states(self) -> list[dict]:
-        """The optimizer's state of each flat."""
+        """The optimizer state of each flat."""
         return zero.optimizer_state(self.engine, self.layout, self.optimizer)
 
     def tensors(self):
-        """Each file's name with its whole tensors by name, on rank 0; one file in memory at a time. Collective."""
+        """Each file's name with its full tensors by name, on rank 0; one file in memory at a time. Collective."""
         gather, flats = self.layout.gather, self.flat_states()
         yield MASTERS, gather(self.layout.masters)
         yield OPTIMIZER, {f"{kind}.{name}": value for kind in self.optimizer.states
@@ -83,10 +83,10 @@ class TrainingState:
 
 
 def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, steps: int) -> None:
-    """Write one checkpoint. Collective.
+    """Writes one checkpoint. Collective.
 
     Raises:
-        TrainingFailed: it could not be written, or on the disk it is not what it was in memory. Those before it stand.
+        TrainingFailed: it could not be written, or differs from memory when read back. Earlier checkpoints are kept.
     """
     if world.is_main:
         counts = {"images_seen": images_seen, "steps": steps, **state.optimizer_steps}
@@ -94,18 +94,18 @@ def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, s
             _write(run, state.tensors(), counts)
         except OSError as error:
             raise TrainingFailed(f"the checkpoint at {images_seen:,} images could not be saved in {run.checkpoints}: {error}. "
-                                 "Those before it stand") from error
+                                 "Earlier checkpoints are kept") from error
     else:
-        for _ in state.tensors():                                              # its share of what rank 0 collects
+        for _ in state.tensors():                                              # takes part in rank 0's gathering
             pass
     dist.barrier()
 
 
 def drop_outdated(run: RunDir, world: World, config: RunConfig, images_seen: int) -> None:
-    """Drop all but the averages of old checkpoints: all but the last ``keep_checkpoints`` and the ones to keep for good. What a
-    stop has saved where an undisturbed run saves nothing goes whole: a run that is often stopped would fill the disk.
+    """Removes all but the averages of old checkpoints: all except the last ``keep_checkpoints`` and the ones to keep permanently. A
+    checkpoint saved by a stop, where an undisturbed run saves none, is removed completely, as a run stopped often would fill the disk.
 
-    The last is the one at ``images_seen``: any that stand after it were damaged, and passed over.
+    The last is the one at ``images_seen``: any after it were damaged and skipped.
     """
     keep, every, batch = config.resources.keep_checkpoints, config.resources.keep_every_images, config.train.global_batch
     saved = [path for path in list_checkpoints(run) if images_of(path) <= images_seen] if world.is_main else []
@@ -124,15 +124,15 @@ def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
     with new_folder(run, counts["images_seen"]) as folder:
         for name, values in tensors:
             sha256[name] = write_verified(folder / name, values)
-            del values                                                         # before the next file's tensors are gathered
+            del values                                                         # free memory before the next file's tensors are gathered
         write_json(folder / "state.json", stamped(STATE, {**counts, "sha256": sha256}))
 
 
 def restore(run: RunDir, state: TrainingState, world: World, last_good_images: int | None = None) -> tuple[int, int]:
-    """Put the newest whole checkpoint back, if there is one; returns (images seen, steps), zeros for a fresh start. Collective.
+    """Restores the newest undamaged checkpoint, if there is one; returns (images seen, steps), zeros for a fresh start. Collective.
 
-    A checkpoint that is damaged is passed over with a warning, and the one before it is used; so is one that has seen more than
-    ``last_good_images``, and all that was made after these is removed.
+    A damaged checkpoint is skipped with a warning, and the one before it is used. One that has seen more than
+    ``last_good_images`` is also skipped, and everything after these images is removed.
     """
     found = [_newest_whole(run, state.files, last_good_images) if world.is_main else None]
     if world.is_main and last_good_images is not None:
@@ -141,15 +141,15 @@ def restore(run: RunDir, state: TrainingState, world: World, last_good_images: i
     if found[0] is None:
         return 0, 0
     counts = json.loads((found[0] / "state.json").read_text())
-    _load(state, found[0], counts.get("optimizer_steps", counts["steps"]))      # older checkpoints have no count of their own
+    _load(state, found[0], counts.get("optimizer_steps", counts["steps"]))      # older checkpoints have no separate count
     return counts["images_seen"], counts["steps"]
 
 
 def abandon(run: RunDir, last_good_images: int, taken_up: Path | None) -> None:
-    """Remove the checkpoints, scores and sample sheets after ``last_good_images``, before the run goes on from ``taken_up``, or
-    anew. Otherwise a later start would go on from one of them, and the checkpoints to come would count as scored.
+    """Removes the checkpoints, scores and sample sheets after ``last_good_images``, before the run continues from ``taken_up`` or
+    restarts. Otherwise a later start would continue from one of them, and new checkpoints would count as already scored.
 
-    Scores go first, then the newest checkpoint: after a kill in here the run goes on from the newest that is left.
+    Scores are removed first, then the newest checkpoint: if killed here, the run continues from the newest that is left.
     """
     newer = [path for path in list_checkpoints(run) if images_of(path) > last_good_images]
     scores = [line for line in read_lines(run.evals) if line["images_seen"] > last_good_images]
@@ -166,15 +166,15 @@ def abandon(run: RunDir, last_good_images: int, taken_up: Path | None) -> None:
 
 
 def _words(last_good_images: int, taken_up: Path | None, newer: list[Path], scores: int) -> str:
-    start = f"goes on from the checkpoint at {images_of(taken_up):,} images" if taken_up else \
-        f"restarts from 0 images: there is no whole training state at or before {last_good_images:,} images"
+    start = f"continues from the checkpoint at {images_of(taken_up):,} images" if taken_up else \
+        f"restarts from 0 images: there is no complete training state at or before {last_good_images:,} images"
     removed = [f"the checkpoint(s) at {' and '.join(f'{images_of(path):,}' for path in newer)} images"] if newer else []
     removed += [f"{scores} line(s) of evals.jsonl"] if scores else []
     return f"Training {start}; removed: {', '.join(removed) or 'nothing'}"
 
 
 def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
-    """Put a checkpoint's files back, one at a time."""
+    """Restores a checkpoint's files, one at a time."""
     layout, flats = state.layout, state.flat_states()
     for name, track in state.averages.tracks.items():
         layout.scatter(load_file(folder / average_file(name)), track.flats)
@@ -207,7 +207,7 @@ def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -
         if last_good_images is not None and images_of(checkpoint) > last_good_images:
             continue
         if not (checkpoint / MASTERS).exists() and not (checkpoint / OPTIMIZER).exists():
-            continue                                                           # only its averages were to be kept
+            continue                                                           # only its averages were kept
         problem = damage(checkpoint, files)
         if not problem:
             return checkpoint

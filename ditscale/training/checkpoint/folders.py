@@ -1,4 +1,4 @@
-"""The folders of a run's checkpoints: list, add and remove them. A folder is complete or absent, even after a kill."""
+"""Lists, adds and removes the folders of a run's checkpoints. A folder is complete or absent, even after a kill."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from ditscale.rundir import RunDir, sync_folder, write_atomically
 
 
 def list_checkpoints(run: RunDir) -> list[Path]:
-    """All checkpoint directories, oldest first; a copy of one under another name is none."""
+    """All checkpoint directories, oldest first; a copy under another name is not included."""
     return sorted(path for path in run.checkpoints.glob("images-*") if path.name.removeprefix("images-").isdecimal())
 
 
@@ -20,7 +20,7 @@ def images_of(checkpoint: Path) -> int:
 
 @contextmanager
 def new_folder(run: RunDir, images_seen: int):
-    """Yields a folder to write to; when the block ends well it gets its name, and then ``latest`` names it."""
+    """Yields a folder to write to; if the block succeeds, the folder gets its name, and then ``latest`` names it."""
     final = run.checkpoints / f"images-{images_seen:012d}"
     aside = run.checkpoints / f".{final.name}.{os.getpid()}"
     sweep(run)
@@ -28,7 +28,7 @@ def new_folder(run: RunDir, images_seen: int):
         aside.mkdir(parents=True)
         yield aside
         sync_folder(aside)
-        if final.exists():                                                     # damaged, or without its training state
+        if final.exists():                                                     # damaged or without training state
             remove(final)
         os.rename(aside, final)
     finally:
@@ -38,7 +38,7 @@ def new_folder(run: RunDir, images_seen: int):
 
 
 def point_latest(run: RunDir, checkpoint: Path | None) -> None:
-    """Let ``latest`` name a checkpoint, or be gone."""
+    """Makes ``latest`` name a checkpoint, or removes it."""
     if checkpoint:
         write_atomically(run.checkpoints / "latest", (checkpoint.name + "\n").encode())
     else:
@@ -46,7 +46,7 @@ def point_latest(run: RunDir, checkpoint: Path | None) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Take a checkpoint away, its name first."""
+    """Removes a checkpoint, its name first."""
     gone = checkpoint.with_name(f".{checkpoint.name}.gone")
     os.rename(checkpoint, gone)
     sync_folder(checkpoint.parent)
@@ -54,6 +54,6 @@ def remove(checkpoint: Path) -> None:
 
 
 def sweep(run: RunDir) -> None:
-    """Clear away what a killed process was writing or removing."""
+    """Removes what a killed process was writing or removing."""
     for stale in run.checkpoints.glob(".images-*"):
         shutil.rmtree(stale)

@@ -19,19 +19,19 @@ from ditscale.training.checkpoint.checkpoint import average_file, images_of, lis
 from ditscale.training.checkpoint.whole import damage, was_saved
 from ditscale.training.ema.profiles import LONGEST, MAIN, Profile, combine, gamma_of, track_name
 
-ENOUGH = 0.12                                                                  # relative error of a profile that still serves
+ENOUGH = 0.12                                                                  # largest acceptable relative error of a profile
 
 
 class NoSuchAverage(UserError):
-    """A checkpoint has no file of that name; the message lists what it has."""
+    """A checkpoint has no file of that name; the message lists its files."""
 
 
 def pick_checkpoint(run: RunDir, images: int | None, average: str = MAIN) -> Path:
-    """The checkpoint at so many images seen; for None the newest in which ``average`` is what was saved. Those after it, which
-    are damaged, are passed over with a warning.
+    """The checkpoint at this number of images seen; for None the newest with an undamaged ``average``. Later ones, which
+    are damaged, are skipped with a warning.
 
     Raises:
-        UserError: there is none; the message lists those that there are.
+        UserError: there is none; the message lists the existing ones.
     """
     found = {images_of(path): path for path in list_checkpoints(run)}
     if not found:
@@ -39,15 +39,15 @@ def pick_checkpoint(run: RunDir, images: int | None, average: str = MAIN) -> Pat
     if images is not None:
         if images not in found:
             raise UserError(f"{run.path} has no checkpoint at {images} images; it has {', '.join(map(str, found))}")
-        return found[images]                                                   # where it is damaged, loading refuses it
+        return found[images]                                                   # if it is damaged, loading refuses it
     for checkpoint in reversed(found.values()):
         if not is_passed_over(checkpoint, average):
             return checkpoint
-    raise UserError(f"{run.path} has no checkpoint whose {average} is whole; train on from here, or take another average")
+    raise UserError(f"{run.path} has no checkpoint with an undamaged {average}; continue training, or choose another average")
 
 
 def is_passed_over(checkpoint: Path, average: str) -> bool:
-    """Whether the file of an average is not what was saved, or is gone, which a warning then says."""
+    """Whether the file of an average is damaged or missing; warns if it is."""
     file = average_file(average)
     problem = damage(checkpoint, [file]) if was_saved(checkpoint, file) else ""
     if problem:
@@ -56,7 +56,7 @@ def is_passed_over(checkpoint: Path, average: str) -> bool:
 
 
 def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]:
-    """An average's weights by name, as they were saved.
+    """An average's weights by name, as saved.
 
     Raises:
         NoSuchAverage: the checkpoint has no such file.
@@ -82,7 +82,7 @@ def check_weights(model, weights: dict[str, Tensor], config: RunConfig) -> None:
     """Whether weights are those of a model built from a run's config; it may be on the meta device.
 
     Raises:
-        UserError: a parameter is not among them, or has another shape: run.json is of another model than the checkpoint.
+        UserError: a parameter is missing or has another shape: run.json and the checkpoint belong to different models.
     """
     is_what = f"the weights are not those of {config.model.name} as {config.objective.name}"
     absent = [name for name, _ in model.named_parameters() if name not in weights]
@@ -94,17 +94,17 @@ def check_weights(model, weights: dict[str, Tensor], config: RunConfig) -> None:
 
 
 def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor], float]:
-    """The average of relative length ``length`` at ``images``, from all snapshots of the run's tracks up to there; and what its
-    profile misses, relative to the one asked for.
+    """The average of relative length ``length`` at ``images``, from all snapshots of the run's tracks up to there; and the relative
+    error of its profile.
 
     Raises:
-        UserError: no tracks were kept, the length has no profile, or what was kept cannot give it.
+        UserError: no tracks were kept, the length has no profile, or the kept tracks cannot give it.
     """
     lengths = run_config(run).train.ema_lengths
     if not lengths:
         raise UserError(f"{run.path} kept no tracks; train with train.ema_lengths=[0.05, 0.1] to rebuild other lengths later")
     if not 0 < length < LONGEST:
-        raise UserError(f"--length {length} has no profile; lengths lie above 0 and below {LONGEST:.3f}")
+        raise UserError(f"--length {length} has no profile; give a length above 0 and below {LONGEST:.3f}")
     snapshots = [(path, track) for path in list_checkpoints(run) if images_of(path) <= images for track in lengths
                  if was_saved(path, average_file(track_name(track))) and not is_passed_over(path, track_name(track))]
     if not snapshots:
@@ -112,14 +112,14 @@ def rebuild(run: RunDir, length: float, images: int) -> tuple[dict[str, Tensor],
     weights, missed = combine([Profile(images_of(path), gamma_of(track)) for path, track in snapshots],
                               Profile(images, gamma_of(length)))
     if missed > ENOUGH:
-        raise UserError(f"a length of {length} at {images} images cannot be rebuilt: its profile is missed by {missed:.0%} with "
-                        f"{len(snapshots)} snapshots of the lengths {', '.join(map(str, lengths))}; take a length between "
+        raise UserError(f"a length of {length} at {images} images cannot be rebuilt: its profile has an error of {missed:.0%} with "
+                        f"{len(snapshots)} snapshots of the lengths {', '.join(map(str, lengths))}; choose a length between "
                         "them, or checkpoints closer together (train.checkpoint_every_images)")
     return _weighted_sum(snapshots, weights), missed
 
 
 def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> dict[str, Tensor]:
-    """In float64, as the weights are of both signs; one snapshot in memory at a time."""
+    """Combines snapshots in float64, as the coefficients have both signs; one snapshot in memory at a time."""
     total: dict[str, Tensor] = {}
     for (path, track), weight in zip(snapshots, weights, strict=True):
         with safe_open(path / average_file(track_name(track)), framework="pt") as file:
@@ -132,7 +132,7 @@ def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> d
 def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:
     """Write weights for inference with what made them in the file's header; returns the number of parameters.
 
-    What only training calls is left out. A baseline's file is read by ``ditscale convert``.
+    Training-only parts are left out. A baseline's file can be read by ``ditscale convert``.
 
     Args:
         config: for the header, in place of the run's own with its paths.
@@ -141,7 +141,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
         UserError: the target exists or its folder does not.
     """
     if target.exists():
-        raise UserError(f"{target} exists already; give another name")
+        raise UserError(f"{target} already exists; give another name")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
     own = run_config(run)

@@ -1,4 +1,4 @@
-"""Verifies the files of a checkpoint against what was saved; everything that loads weights calls it first."""
+"""Verifies the files of a checkpoint against their recorded hashes; everything that loads weights calls it first."""
 
 import json
 from functools import lru_cache
@@ -12,12 +12,12 @@ def was_saved(checkpoint: Path, file: str) -> bool:
     """Whether the checkpoint has, or once had, this file."""
     try:
         return (checkpoint / file).exists() or file in json.loads((checkpoint / "state.json").read_text())["sha256"]
-    except (OSError, ValueError, TypeError, KeyError):                         # a state.json that is damaged says nothing
+    except (OSError, ValueError, TypeError, KeyError):                         # a damaged state.json lists nothing
         return False
 
 
 def damage(checkpoint: Path, files: list[str]) -> str:
-    """What is wrong with these files of a checkpoint, by the sha256 in its state.json; empty where nothing is.
+    """What is wrong with these files of a checkpoint, by the sha256 in its state.json; "" if nothing.
 
     Raises:
         NewerFormat: a later ditscale saved it.
@@ -51,5 +51,5 @@ def _sha256(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _sha256_as_it_stands(path: Path, size: int, changed_ns: int) -> str:
-    """A file is read once by a process, unless it changes: that of a large model takes seconds."""
+    """A file is hashed once per process unless it changes, as that takes seconds for a large model."""
     return file_sha256(path)

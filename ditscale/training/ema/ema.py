@@ -1,4 +1,4 @@
-"""Moving averages of the fp32 masters, sharded like the optimizer: a rank averages what it owns. One that runs forward is a teacher."""
+"""Moving averages of the fp32 masters, sharded like the optimizer: each rank averages its own part. An average used in forward passes is a teacher."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from ditscale.training.zero.zero import SecondModel
 
 
 class ShardedEma:
-    """``ema <- decay * ema + (1 - decay) * master`` over this rank's flats. It starts as the masters are."""
+    """``ema <- decay * ema + (1 - decay) * master`` over this rank's flats. It starts equal to the masters."""
 
     def __init__(self, layout: Layout):
         self.masters = layout.masters
@@ -22,13 +22,13 @@ class ShardedEma:
 
 
 class Teacher(ShardedEma):
-    """A sharded fp32 average, and ``model``, whose weights are that average rounded to the training precision.
+    """A sharded fp32 average, and ``model`` with weights that are the average rounded to the training precision.
 
-    DeepSpeed never sees the teacher: no gradient, no optimizer state, no hook. Each rank averages what it owns; then the ranks
-    exchange the rounded weights, as ZeRO does with the student's. It starts as the student is.
+    The teacher is not part of DeepSpeed: it has no gradient, no optimizer state, no hook. Each rank averages its own part; then the ranks
+    exchange the rounded weights, as ZeRO does with the student's. It starts equal to the student.
 
     Args:
-        model: one of the student's architecture that nothing else uses; its weights are replaced.
+        model: has the student's architecture and is not used elsewhere; its weights are replaced.
     """
 
     def __init__(self, layout: Layout, model: nn.Module, dtype: torch.dtype):
@@ -42,22 +42,22 @@ class Teacher(ShardedEma):
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring the forward weights in line with the average. Collective; needed wherever ``flats`` are set from outside."""
+        """Updates the forward weights from the average. Collective; needed after ``flats`` are set from outside."""
         self.weights.set(self.flats)
 
 
 class Averages:
-    """All the averages that a run keeps, by name: ``train.ema_decay``, further decays, power-function tracks."""
+    """All averages of a run, by name: ``train.ema_decay``, further decays, power-function tracks."""
 
     def __init__(self, layout: Layout, train: TrainConfig):
         self.layout, self.decays = layout, decays(train)
         self.tracks = {name: ShardedEma(layout) for name in self.decays}
 
     def gather(self) -> dict[str, torch.Tensor]:
-        """The main average's weights by parameter name, whole, on rank 0; empty on the others. Collective."""
+        """The main average's full weights by parameter name on rank 0; empty on the others. Collective."""
         return self.layout.gather(self.tracks[MAIN].flats)
 
     def update(self, before: int, after: int) -> None:
-        """After the step that leads from ``before`` images seen to ``after``."""
+        """Updates all averages after the step from ``before`` images seen to ``after``."""
         for name, track in self.tracks.items():
             track.update(self.decays[name](before, after))

@@ -1,6 +1,6 @@
-"""Trackers: where a run's log lines go. ``TRACKERS`` is the list; to add one, add a file here and its name.
+"""Trackers: destinations of a run's log lines. ``TRACKERS`` is the list; to add one, add a file here and its name.
 
-W&B, MLflow and Trackio are no trackers: ``ditscale mirror`` replays the files to them afterwards, so that no service can hold up a step.
+W&B, MLflow and Trackio are not trackers: ``ditscale mirror`` sends the files to them later, so that no service can delay a step.
 """
 
 from ditscale.rundir import RunDir
@@ -8,11 +8,11 @@ from ditscale.training.trackers.jsonl import Jsonl
 from ditscale.training.trackers.tensorboard import TensorBoard
 from ditscale.training.trackers.tracker import Tracker
 
-TRACKERS: tuple[type[Tracker], ...] = (Jsonl, TensorBoard)                     # the files first: the others may read them
+TRACKERS: tuple[type[Tracker], ...] = (Jsonl, TensorBoard)                     # files first, as the others may read them
 
 
 class Trackers:
-    """All of ``TRACKERS`` as one, for a run. Made by rank 0 alone."""
+    """All of ``TRACKERS`` as one, for a run. Created only on rank 0."""
 
     def __init__(self, run: RunDir):
         self._trackers = [tracker(run) for tracker in TRACKERS]

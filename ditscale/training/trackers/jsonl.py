@@ -1,4 +1,4 @@
-"""The run's own files, metrics.jsonl and evals.jsonl, from which everything else can be rebuilt."""
+"""The run's files metrics.jsonl and evals.jsonl, from which everything else can be rebuilt."""
 
 from ditscale.rundir import RunDir, append_line
 
@@ -8,7 +8,7 @@ class Jsonl:
         self.run = run
 
     def start_training(self) -> None:
-        """What is void was taken out when the run went back (``keep_lines``)."""
+        """Nothing to do: void lines were removed when the run went back (``keep_lines``)."""
 
     def log_metrics(self, line: dict) -> None:
         append_line(self.run.metrics, line)
@@ -17,4 +17,4 @@ class Jsonl:
         append_line(self.run.evals, line)
 
     def close(self) -> None:
-        """Each line is in its file already."""
+        """Nothing to do: each line is already in its file."""

@@ -1,7 +1,7 @@
 """TensorBoard: losses and speed in ``tb/``, scores in ``tb/evals/``, both over images seen.
 
-Scores have a folder of their own: other processes write them too (``ditscale evaluate``, a job that only scores), and TensorBoard
-follows one writer a folder. They are drawn anew from evals.jsonl at each score, as a run that goes back drops lines there.
+Scores have a separate folder, as other processes also write them (``ditscale evaluate``, a job that only scores), and TensorBoard
+follows one writer per folder. They are rewritten from evals.jsonl at each score, as a run that goes back drops lines there.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ class TensorBoard:
         self._draw_evaluations()
 
     def _draw_evaluations(self) -> None:
-        """One event file with every line of evals.jsonl takes the place of those before it; it voids what they said."""
+        """Replaces earlier event files by one with every line of evals.jsonl."""
         folder = self.run.tensorboard / "evals"
         lines, before = read_lines(self.run.evals, "images_seen", "passport_id", *EVALUATION), list(folder.glob("events.*"))
         if not lines and not before:
@@ -43,7 +43,7 @@ class TensorBoard:
                 writer.add_scalar(name, value, line["images_seen"])
         writer.close()
         for path in before:
-            path.unlink(missing_ok=True)                                       # another process may draw them too
+            path.unlink(missing_ok=True)                                       # another process may also do this
 
     def close(self) -> None:
         if self.losses:
@@ -51,7 +51,7 @@ class TensorBoard:
 
 
 def _writer(folder: Path, purge_step: int):
-    """A writer; what it loads takes a second, so it is loaded here."""
+    """A writer; imported here, as the import takes a second."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=purge_step)

@@ -1,1 +1,1 @@
-"""DeepSpeed: strategies, and where ZeRO keeps weights, gradients and optimizer state."""
+"""DeepSpeed: strategies, and where ZeRO stores weights, gradients and optimizer state."""

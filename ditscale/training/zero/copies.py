@@ -1,6 +1,6 @@
-"""Removes the copies of all parameters that DeepSpeed's ZeRO 1 and 2 make in every step.
+"""Avoids the copies of all parameters that DeepSpeed's ZeRO 1 and 2 make in every step.
 
-Nothing of DeepSpeed is replaced: tensors are laid where it finds them done. Where they lie otherwise it copies as ever.
+DeepSpeed's code is not replaced: tensors are placed where it expects the copies. If they are elsewhere, it copies as usual.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from ditscale.training.zero.layout import Layout, Piece, weights_of
 
 
 class _Run(list):
-    """Gradients that lie end to end, under the name by which DeepSpeed asks for them flat."""
+    """Contiguous gradients, with the attribute through which DeepSpeed reads them flat."""
 
     def __init__(self, parts: list[Tensor], flat: Tensor):
         super().__init__(parts)
@@ -22,9 +22,9 @@ class _Run(list):
 
 
 def share_weights(engine) -> None:
-    """In fp32 a rank's masters and its part of the forward's weights are the same numbers: let them be the same memory.
+    """In fp32 a rank's masters and its part of the forward weights are equal, so this makes them share memory.
 
-    Saves 4 bytes a parameter, shared out over the ranks, and the copy after each step.
+    Saves 4 bytes per parameter, divided by the number of ranks, and the copy after each step.
     """
     if not private.has(engine, private.RELINK):
         return
@@ -33,13 +33,13 @@ def share_weights(engine) -> None:
         mine = weights_of(parameters, master, dist.get_world_size()).view(dist.get_world_size(), -1)[dist.get_rank()]
         if mine.dtype == master.dtype and mine.device == master.device:
             master.data = mine
-    private.forget_former_masters(engine)                                      # else they stay alive in its views
+    private.forget_former_masters(engine)                                      # otherwise they stay alive in its views
 
 
 def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
-    """Before ``engine.step()``, on the only rank at stage 1: the gradients, moved from the parameters to where the step reads them.
+    """Before ``engine.step()``, on a single rank at stage 1: moves the gradients from the parameters to where the step reads them.
 
-    In place of a reduction with nobody, which takes three copies. Each comes out as soon as it lies there, still in the cache.
+    This replaces a reduction over one rank, which takes three copies. Each gradient is yielded right after it is moved, still in the cache.
     """
     flats = [torch.empty_like(weights_of(parameters, master, 1)) for parameters, master in zip(engine.made.groups, layout.masters)]
     parts: list[list[Tensor]] = [[] for _ in flats]
@@ -47,7 +47,7 @@ def lay_end_to_end(engine, layout: Layout) -> Iterator[tuple[Piece, Tensor]]:
     for piece in layout.mine:
         p, group, end = layout.parameters[piece.name], piece.group, piece.offset + piece.numel
         if piece.offset > ends[group]:
-            flats[group][ends[group]:piece.offset].zero_()                     # padding, where parameters are aligned
+            flats[group][ends[group]:piece.offset].zero_()                     # padding, if parameters are aligned
         part = flats[group][piece.offset:end]
         part.zero_() if p.grad is None else part.copy_(p.grad.view(-1))
         p.grad = None

@@ -1,12 +1,12 @@
 """The partition of the fp32 masters over ranks; converts shards to full tensors by name.
 
 ZeRO keeps, on each rank, flat fp32 tensors (*flats*): its share of all parameters. Optimizer moments and EMA have the same
-shape. Stages differ only in where a parameter's numbers lie; this file is the one that knows. ``gather`` and ``scatter`` move
-bits and round nothing, so what is saved depends on neither world size nor stage.
+shape. Stages differ only in where a parameter's numbers are stored; only this file depends on it. ``gather`` and ``scatter`` move
+bits without rounding, so saved files depend on neither world size nor stage.
 
-    stage 0      every rank has all: a flat is a parameter
-    stage 1, 2   the parameters of a group end to end, cut into equal parts, a part a rank
-    stage 3      each parameter cut into equal parts, the parts of a rank end to end
+    stage 0      every rank has everything: a flat is a parameter
+    stage 1, 2   the parameters of a group are concatenated and cut into equal parts, one per rank
+    stage 3      each parameter is cut into equal parts, and the parts of a rank are concatenated
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ditscale.training.zero import private
 
 @dataclass(frozen=True)
 class Piece:
-    """``numel`` numbers of parameter ``name``, from its element ``start`` on, at ``offset`` of the rank's flat ``group``."""
+    """``numel`` numbers of parameter ``name``, starting at its element ``start``, at ``offset`` in the rank's flat ``group``."""
 
     name: str
     group: int
@@ -33,19 +33,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Made:
-    """What was handed to DeepSpeed, as it was before: it takes the parameters apart, and their groups."""
+    """The parameters before they were passed to DeepSpeed, which splits them and their groups."""
 
     optimizer: torch.optim.Optimizer
     groups: list[list[Tensor]]                                                 # the optimizer's parameters
-    shapes: dict[str, torch.Size]                                              # of what is trained, by name
-    offloads: bool                                                             # masters to the host
-    hands_out_fragments: bool                                                  # DeepSpeed, of reduced gradients
+    shapes: dict[str, torch.Size]                                              # of trained parameters, by name
+    offloads: bool                                                             # masters are offloaded to the host
+    hands_out_fragments: bool                                                  # whether DeepSpeed gives access to parts of reduced gradients
 
 
 class Layout:
     """The pieces of every rank for one engine, and this rank's flats.
 
-    ``shards`` is the number of ranks that share the masters: 1 where every rank has all.
+    ``shards`` is the number of ranks that share the masters: 1 if every rank has all.
     """
 
     def __init__(self, engine):
@@ -92,7 +92,7 @@ class Layout:
         return pieces
 
     def gather(self, flats: list[Tensor]) -> dict[str, Tensor]:
-        """Whole fp32 tensors by name, on the CPU of rank 0; nothing on the others. Collective."""
+        """Full fp32 tensors by name, on the CPU of rank 0; empty on the others. Collective."""
         whole = {name: torch.empty(shape) for name, shape in self.shapes.items()} if dist.get_rank() == 0 else {}
         for rank, pieces in enumerate(self.pieces):
             for group, flat in enumerate(flats):
@@ -104,7 +104,7 @@ class Layout:
         return whole
 
     def _from_rank(self, rank: int, flat: Tensor) -> Tensor:
-        """That rank's flat, on the CPU; the flats of a group are of one size. Collective."""
+        """The flat of the given rank, on the CPU; the flats of a group have one size. Collective."""
         if self.shards == 1 or rank == 0:
             return flat.detach().cpu() if dist.get_rank() == 0 else flat.detach()
         if dist.get_rank() == rank:
@@ -117,7 +117,7 @@ class Layout:
 
     @torch.no_grad()
     def scatter(self, whole: dict[str, Tensor], flats: list[Tensor]) -> None:
-        """Fill this rank's flats from whole named tensors; padding becomes zero. The inverse of ``gather``; not collective."""
+        """Fills this rank's flats from full named tensors; padding becomes zero. The inverse of ``gather``; not collective."""
         for flat in flats:
             if self.stage:
                 flat.zero_()
@@ -127,17 +127,17 @@ class Layout:
 
 
 def _masters(engine, stage: int) -> list[Tensor]:
-    """This rank's flats: what the optimizer updates."""
-    if stage == 3:                                                             # it shows the optimizer one at a time
+    """This rank's flats, which the optimizer updates."""
+    if stage == 3:                                                             # the optimizer sees them one at a time
         return private.flats(engine)
     return [p for group in engine.made.optimizer.param_groups for p in group["params"]]
 
 
 def weights_of(parameters: list[Tensor], master: Tensor, shards: int) -> Tensor:
-    """At stages 1 and 2: the forward's weights of a group, end to end with their padding, as one flat tensor.
+    """At stages 1 and 2: the forward weights of a group, with padding, as one flat tensor.
 
     Raises:
-        UserError: they do not lie so.
+        UserError: they are not contiguous.
     """
     first = min(parameters, key=lambda p: p.storage_offset())
     end = max(p.storage_offset() + p.numel() for p in parameters) - first.storage_offset()
@@ -145,12 +145,12 @@ def weights_of(parameters: list[Tensor], master: Tensor, shards: int) -> Tensor:
     is_one = all(p.untyped_storage().data_ptr() == storage.data_ptr() for p in parameters)
     whole, there_are = shards * master.numel(), storage.nbytes() // first.element_size() - first.storage_offset()
     if not is_one or not end <= whole <= there_are:
-        raise UserError(f"DeepSpeed {private.version()} does not keep a group's weights end to end, as stages 1 and 2 did; "
+        raise UserError(f"DeepSpeed {private.version()} does not store a group's weights contiguously, as stages 1 and 2 did before; "
                         f"{private.PINNED} does")
     return first.detach().as_strided((whole,), (1,))
 
 
 def _on_wire(flat: Tensor) -> Tensor:
-    """A tensor that the process group can send: offloaded ones go through the accelerator where the group needs that."""
+    """A tensor that the process group can send: offloaded ones go through the accelerator if the group needs that."""
     flat = flat.detach()
     return flat.to(local_device()) if dist.get_backend() != "gloo" and flat.device.type == "cpu" else flat

@@ -1,7 +1,7 @@
 """The only access to DeepSpeed's private names: each with its purpose and its replacement.
 
-Everything else asks DeepSpeed's public functions, torch, or what we handed over ourselves. Where a name is gone in a new DeepSpeed
-the public way takes over: slower, never wrong, said once in one line at the start. Where there is none the start is refused.
+Everything else uses DeepSpeed's public functions, torch, or objects that we passed in. If a new DeepSpeed lacks a name,
+a public replacement is used: slower but correct, and reported in one line at the start. Without a replacement the start is refused.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ditscale.errors import UserError
 
-TESTED = "0.19"                                                                # the series that the tests ran on, as 0.19.8
+TESTED = "0.19"                                                                # the tested series, for example 0.19.8
 PINNED = f"pip install 'deepspeed=={TESTED}.*'"
 
 
@@ -25,9 +25,9 @@ class Name:
 
     Args:
         name: the attribute.
-        stages: the ZeRO stages that ask for it, on the optimizer (``on`` "optimizer") or on a parameter.
+        stages: the ZeRO stages that need it, on the optimizer (``on`` "optimizer") or on a parameter.
         purpose: what it is for.
-        instead: what happens without it; an empty text where nothing can take its place.
+        instead: what happens without it; "" if there is no replacement.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Name:
     on: str = "optimizer"
 
 
-GRADIENTS = Name("averaged_gradients", (1,), "where one rank puts its gradients, by group", "one rank reduces them, three copies a step")
+GRADIENTS = Name("averaged_gradients", (1,), "where one rank puts its gradients, by group", "one rank reduces them, three copies per step")
 PREFLATTENED = Name("_get_preflattened_grad_partition", (1,), "takes a group's gradients flat, if they have flat_partition",
-                    "gradients are flattened, a copy a step")
+                    "gradients are flattened, one copy per step")
 RELINK = Name("_link_all_hp_params", (1, 2), "lets parameters forget the former masters",
-              "fp32 masters are kept beside the weights")
+              "fp32 masters are kept in addition to the weights")
 FRAGMENT = Name("_hp_mapping", (1, 2), "this rank's part of one parameter's gradient, offloaded too",
-                "each is gathered whole by safe_get_full_grad", on="parameter")
-FLATS = Name("fp32_partitioned_groups_flat", (3,), "this rank's masters, by which the optimizer's state is known", "")
+                "each full gradient is gathered by safe_get_full_grad", on="parameter")
+FLATS = Name("fp32_partitioned_groups_flat", (3,), "this rank's masters, the keys of the optimizer's state", "")
 MEMBERS = Name("fp16_groups", (3,), "the parameters of each flat, in their order", "they are found by safe_get_local_fp32_param")
-SHARE = Name("ds_tensor", (3,), "how many numbers of a parameter each rank has", "they are counted by safe_get_local_fp32_param",
+SHARE = Name("ds_tensor", (3,), "the numbers per parameter on each rank", "they are counted by safe_get_local_fp32_param",
              on="parameter")
 PARTITIONS = Name("get_fp32_grad_partitions", (3,), "this rank's reduced gradients", "each is fetched by safe_get_local_grad")
 NAMES = ("GRADIENTS", "PREFLATTENED", "RELINK", "FRAGMENT", "FLATS", "MEMBERS", "SHARE", "PARTITIONS")
@@ -58,10 +58,10 @@ def version() -> str:
 
 
 def version_note(installed: str) -> str:
-    """One line where a version is outside the tested series, else an empty text."""
+    """One line if a version is outside the tested series, else ""."""
     if installed.split(".")[:2] == TESTED.split("."):
         return ""
-    return f"DeepSpeed {installed} has not been tested here, {TESTED} has: losses may differ. {PINNED} installs that"
+    return f"DeepSpeed {installed} has not been tested, and losses may differ; {PINNED} installs the tested {TESTED}"
 
 
 def has(engine, name: Name) -> bool:
@@ -71,10 +71,10 @@ def has(engine, name: Name) -> bool:
 
 
 def check(engine) -> str:
-    """One line about the names that are gone, and what is done instead; empty where all are there.
+    """One line about missing names and their replacements; "" if none is missing.
 
     Raises:
-        UserError: a name is gone that has no public way.
+        UserError: a missing name has no replacement.
     """
     stage, gone = engine.zero_optimization_stage(), []
     for name in (globals()[word] for word in NAMES):
@@ -82,8 +82,8 @@ def check(engine) -> str:
             continue
         where = type(engine.optimizer).__name__ if name.on == "optimizer" else "a parameter"
         if not name.instead:
-            raise UserError(f"DeepSpeed {version()} has no {name.name} on {where}, {name.purpose}, and ZeRO stage {stage} cannot "
-                            f"do without; {PINNED} has it, or take stage 1 or 2")
+            raise UserError(f"DeepSpeed {version()} has no {name.name} on {where}, {name.purpose}, which ZeRO stage {stage} "
+                            f"needs; {PINNED} has it, or use stage 1 or 2")
         gone.append(f"no {name.name} on {where}: {name.instead}")
     return f"DeepSpeed {version()} has {'; '.join(gone)}. This is slower; {PINNED} has all" if gone else ""
 
@@ -91,22 +91,22 @@ def check(engine) -> str:
 # Stages 1 and 2
 
 def averaged(engine) -> dict[int, list[Tensor]]:
-    """The gradients that ``engine.step()`` takes, by group, on one rank; to be set."""
+    """The gradients that ``engine.step()`` reads, by group, on one rank; to be set."""
     return getattr(engine.optimizer, GRADIENTS.name)
 
 
 def takes_flat_gradients(engine) -> bool:
-    """Whether ``averaged`` may hold lists with a ``flat_partition``, which the step then takes as it is."""
+    """Whether ``averaged`` may hold lists with a ``flat_partition``, which the step then uses directly."""
     return has(engine, GRADIENTS) and has(engine, PREFLATTENED)
 
 
 def forget_former_masters(engine) -> None:
-    """After masters were moved: parameters refer to where they are now, and the old memory is freed."""
+    """After masters were moved: makes parameters refer to the new location and frees the old memory."""
     getattr(engine.optimizer, RELINK.name)()
 
 
 def hands_out_fragments(engine) -> bool:
-    """Whether ``fragment_of_gradient`` can be asked on every rank: the other way needs them all. Collective."""
+    """Whether ``fragment_of_gradient`` works on every rank, as the replacement needs all ranks. Collective."""
     mine = [p for p in engine.module.parameters() if p.requires_grad and getattr(p, FRAGMENT.name, None) is not None]
     can = has(engine, FRAGMENT) and all(
         hasattr(getattr(p, FRAGMENT.name), "get_lp_grad_fragment") and hasattr(p, "_index_in_param_group") for p in mine)
@@ -116,7 +116,7 @@ def hands_out_fragments(engine) -> bool:
 
 
 def fragment_of_gradient(p) -> Tensor:
-    """This rank's part of a parameter's reduced gradient, for a parameter that it has a part of."""
+    """This rank's part of a parameter's reduced gradient, for a parameter of which it has a part."""
     return getattr(p, FRAGMENT.name).get_lp_grad_fragment(p._index_in_param_group)
 
 
@@ -135,7 +135,7 @@ def members(engine) -> list[list[Tensor]]:
 
 
 def share(p) -> int:
-    """How many numbers of a parameter each rank has, padding included."""
+    """The numbers per parameter on each rank, including padding."""
     from deepspeed.utils import safe_get_local_fp32_param
 
     numel = getattr(getattr(p, SHARE.name, None), "ds_numel", None)
@@ -153,10 +153,10 @@ def partitions(engine) -> dict[Tensor, Tensor]:
 
 
 def _located(engine) -> list[list[Tensor]]:
-    """``members`` by where a parameter's masters lie in memory.
+    """``members`` found by the memory location of a parameter's masters.
 
     Raises:
-        UserError: they lie in no flat, as where offloaded masters are handed out as copies.
+        UserError: they are in no flat, for example because offloaded masters are returned as copies.
     """
     from deepspeed.utils import safe_get_local_fp32_param
 
@@ -169,20 +169,20 @@ def _located(engine) -> list[list[Tensor]]:
                 break
         else:
             raise UserError(f"DeepSpeed {version()} has no {MEMBERS.name}, and offloaded masters cannot be found without it; "
-                            f"{PINNED} has it, or take a strategy without offload")
+                            f"{PINNED} has it, or use a strategy without offload")
     return [[p for _, p in sorted(group, key=lambda pair: pair[0])] for group in found]
 
 
-# Before there is an engine
+# Before the engine is created
 
 def build_no_ops() -> str:
-    """Tell DeepSpeed that none of its ops can be compiled here: a run needs none. Call before the process group is made.
+    """Tells DeepSpeed that none of its ops can be compiled here, as a run needs none. Call before the process group is created.
 
-    On a CPU DeepSpeed compiles an all-reduce over shared memory at the first start, minutes of it, with whatever ninja and compiler
-    come first in PATH. It is for inference alone: training sums gradients by torch's own collectives, on one rank and on many.
-    It spares the look for compilers too, which DeepSpeed takes when it is first asked what it could compile.
+    On a CPU DeepSpeed compiles an all-reduce over shared memory at the first start, for minutes, with whatever ninja and compiler
+    come first in PATH. It is only for inference: training sums gradients with torch's collectives.
+    This also skips DeepSpeed's search for compilers when it first checks what it could compile.
 
-    Returns one line where this DeepSpeed asks elsewhere, and may compile, else an empty text.
+    Returns one line if this DeepSpeed decides elsewhere and may compile, else "".
     """
     import deepspeed.ops
 

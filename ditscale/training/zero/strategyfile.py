@@ -1,4 +1,4 @@
-"""Reads a DeepSpeed JSON: every key and its type are checked before anything starts. No torch and no DeepSpeed needed."""
+"""Reads a DeepSpeed JSON: every key and its type are checked before anything starts. Needs neither torch nor DeepSpeed."""
 
 import json
 import os
@@ -9,19 +9,19 @@ from typing import Any
 from ditscale.errors import UserError, did_you_mean
 from ditscale.training.zero.deepspeed_keys import ALLOWED, BOOL, COUNT, IDLE, LIST, POSITIVE, REFUSED, SECTION, SHARE, TEXT, TOP, Key
 
-STRATEGIES = Path(__file__).parent / "strategies"                              # a link to ds_configs/ of the checkout; the wheel holds copies
+STRATEGIES = Path(__file__).parent / "strategies"                              # a link to ds_configs/ in the checkout; the wheel contains copies
 AUTO = "auto"
 LARGEST = 2**63
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A DeepSpeed JSON that was checked.
+    """A checked DeepSpeed JSON.
 
     Args:
-        allowed: what is handed to DeepSpeed; "auto" is left to its defaults.
-        run: what the run config decides, by dotted key, as the file has it: to be compared.
-        idle: what is left out as it has no effect here, with the reason.
+        allowed: values passed to DeepSpeed; "auto" is left to its defaults.
+        run: the file's values that the run config decides, by dotted key, for comparison.
+        idle: keys that are left out as they have no effect here, with the reason.
     """
 
     path: Path
@@ -43,9 +43,9 @@ class Strategy:
 
 
 def strategy_path(named: str | Path) -> Path:
-    """The file of a strategy: a path, or the name of one that comes with ditscale, as ``zero1``.
+    """The file of a strategy: a path, or the name of one included in ditscale, such as ``zero1``.
 
-    ``ds_configs/zero1.json`` is the name too where there is no such file: runs recorded by version 0.1 call it so.
+    Without a file ``ds_configs/zero1.json``, this path also means the included one, as version 0.1 recorded it in runs.
     """
     path = Path(named)
     own = STRATEGIES / f"{path.stem}.json"
@@ -55,10 +55,10 @@ def strategy_path(named: str | Path) -> Path:
 
 
 def read_strategy(path: str | Path) -> Strategy:
-    """Read and check a strategy, given by its name or as a file, whatever the run.
+    """Reads and checks a strategy, given by name or file, independent of the run.
 
     Raises:
-        UserError: it cannot be read, or the first key that is unknown, of another type, or refused; with what would work.
+        UserError: it cannot be read, or a key is unknown, of another type, or refused; the message says what would work.
     """
     path = Path(path)
     values = _read(path)
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict:
 
 
 def _once(pairs: list[tuple], where: str) -> dict:
-    """A JSON object; a key that stands twice would be taken from its second place without a word."""
+    """A JSON object; a repeated key is an error, as JSON readers would silently use the second one."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -95,7 +95,7 @@ def _once(pairs: list[tuple], where: str) -> dict:
 
 
 def _sort(values: dict, table: dict[str, Key], prefix: str, strategy: Strategy) -> dict:
-    """What is allowed of a section; the rest goes into the strategy's other parts, or is refused."""
+    """The allowed part of a section; other keys go to the strategy's other parts or are refused."""
     allowed: dict[str, Any] = {}
     for name, value in values.items():
         full, key = prefix + name, table.get(name)
@@ -126,7 +126,7 @@ def _sort(values: dict, table: dict[str, Key], prefix: str, strategy: Strategy) 
 
 
 def _is_off(key: Key, value) -> bool:
-    """Whether a refused key has a value that says nothing."""
+    """Whether a refused key has a value without effect."""
     if key.switch and isinstance(value, dict):
         return value.get(key.switch, False) in (False, AUTO)
     return value == AUTO or any(type(value) is type(off) and value == off for off in key.off)
@@ -138,7 +138,7 @@ def _check_type(value, key: Key, full: str, strategy: Strategy) -> None:
     if full == "zero_optimization.stage":
         raise UserError(f"{strategy.where} asks for ZeRO stage {value!r}; stages are 0, 1, 2 and 3")
     wanted = key.type if isinstance(key.type, str) else " or ".join(map(json.dumps, key.type))
-    kind = ", which is a text" if isinstance(value, str) and key.type != TEXT and isinstance(key.type, str) else ""
+    kind = ", which is a string" if isinstance(value, str) and key.type != TEXT and isinstance(key.type, str) else ""
     raise UserError(f"{strategy.where} has {full} = {json.dumps(value)[:60]}{kind}; give {wanted}{_example(value, key)}")
 
 
@@ -153,10 +153,10 @@ def _is_of(value, kind) -> bool:
 
 
 def _example(value, key: Key) -> str:
-    """What the text of a number would be as a number; and where a device stands."""
+    """An example for the error message: a quoted number as a number, or the object for a device."""
     if key.type in (COUNT, POSITIVE, "a number") and isinstance(value, str):
         try:
             return f", {float(value):g} without quotes"
         except ValueError:
             return ""
-    return ', as {"device": "cpu"}' if key.keys and "device" in key.keys else ""
+    return ', for example {"device": "cpu"}' if key.keys and "device" in key.keys else ""

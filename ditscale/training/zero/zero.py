@@ -1,4 +1,4 @@
-"""The DeepSpeed engine and its internals that training needs. ``layout.py`` decides where things are; here they are moved."""
+"""The DeepSpeed engine and the internals that training needs. ``layout.py`` describes where data is; this file moves it."""
 
 import warnings
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from ditscale.training.zero.layout import Layout, Made, Piece, weights_of
 from ditscale.training.zero.strategy import deepspeed_config, offloads
 
 LINEAR = torch.nn.functional.linear
-GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor     # its name from torch 2.13 on, and before
+GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor     # its name since torch 2.13, and before
 
 
 def make_engine(model: nn.Module, config: RunConfig, world_size: int):
-    """A DeepSpeed engine with the run's optimizer (no JIT-compiled one is needed on any device).
+    """A DeepSpeed engine with the run's optimizer (which never needs JIT compilation).
 
     Raises:
-        UserError: DeepSpeed refuses the strategy, or lacks something that nothing can take the place of.
+        UserError: DeepSpeed refuses the strategy, or lacks something without a replacement.
     """
     import deepspeed
 
@@ -31,7 +31,7 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     optimizer = config.train.optimizer.build(config.train.optimizer.groups(named), config.train)
     groups, shapes = [group["params"] for group in optimizer.param_groups], {name: p.shape for name, p in named.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed, not ours to mend
+        warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed that we cannot fix
         settings = _accepted(deepspeed_config(config, world_size), config.resources.deepspeed)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     flat = engine.zero_optimization_stage() in (1, 2)
@@ -44,16 +44,16 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
 
 
 def _accepted(settings: dict, path: str) -> dict:
-    """The settings, if DeepSpeed takes them.
+    """The settings, if DeepSpeed accepts them.
 
     Raises:
-        UserError: it does not, in one line; what is known to be wrong with a file was said before.
+        UserError: it does not; known problems with a file were reported before.
     """
     import deepspeed
 
     try:
         deepspeed.DeepSpeedConfig(settings)
-    except Exception as error:                                                 # pydantic's, assertions, DeepSpeed's own
+    except Exception as error:                                                 # pydantic's errors, assertions, DeepSpeed's errors
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if hasattr(error, "errors"):
             first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
@@ -62,13 +62,13 @@ def _accepted(settings: dict, path: str) -> dict:
 
 
 def _keeps_flats(engine) -> bool:
-    """Whether masters and reduced gradients lie flat on the accelerator: stages 1 and 2 without offload."""
+    """Whether masters and reduced gradients are flat on the accelerator: stages 1 and 2 without offload."""
     return engine.zero_optimization_stage() in (1, 2) and not engine.made.offloads
 
 
 def destroy(engine) -> None:
-    """Free what the engine holds, and put back what stage 3 leaves behind: its linear function in all of torch, and the model on
-    a list of DeepSpeed's own, which would keep it and its optimizer in memory."""
+    """Frees the engine's memory, and undoes what stage 3 leaves behind: its replacement of torch's linear function, and the model in
+    a list inside DeepSpeed, which would keep it and its optimizer in memory."""
     from deepspeed.runtime.zero import parameter_offload
 
     engine.destroy()
@@ -78,12 +78,12 @@ def destroy(engine) -> None:
 
 
 def forward_dtype(config: RunConfig) -> torch.dtype:
-    """The precision that the forward's weights are in."""
+    """The precision of the forward weights."""
     return torch.bfloat16 if config.train.precision == "bf16" else torch.float32
 
 
 def optimizer_state(engine, layout: Layout, options: Optimizer) -> list[dict]:
-    """The optimizer's state of each flat, made where no step has been taken yet: zeros."""
+    """The optimizer state of each flat; created as zeros if no step has been taken yet."""
     state = engine.made.optimizer.state
     for master in layout.masters:
         if not state[master]:
@@ -94,7 +94,7 @@ def optimizer_state(engine, layout: Layout, options: Optimizer) -> list[dict]:
 
 @torch.no_grad()
 def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
-    """Set the fp32 masters from whole named tensors, and the weights that the forward uses from them. Collective."""
+    """Sets the fp32 masters from full named tensors, and the forward weights from the masters. Collective."""
     layout.scatter(whole, layout.masters)
     if layout.stage in (1, 2):
         for parameters, master in zip(engine.made.groups, layout.masters, strict=True):
@@ -113,21 +113,21 @@ def set_masters(engine, layout: Layout, whole: dict[str, Tensor]) -> None:
 
 
 def _reduces_with_nobody(engine) -> bool:
-    """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is whole."""
+    """Whether this is the only rank, at a stage that leaves gradients with their parameters until the batch is complete."""
     return (engine.zero_optimization_stage() == 1 and _keeps_flats(engine) and dist.get_world_size() == 1
             and private.takes_flat_gradients(engine))
 
 
 def backward(engine, loss: Tensor) -> None:
-    """Add the loss's gradient, over the accumulation steps, and at the end of a batch reduce it over the ranks."""
+    """Accumulates the loss's gradient, and at the end of a batch reduces it over the ranks."""
     with engine.no_sync() if _reduces_with_nobody(engine) else nullcontext():
         engine.backward(loss)
 
 
 def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
-    """This rank's part of the reduced gradient before ``engine.step()`` at the end of accumulation; each with its piece.
+    """This rank's parts of the reduced gradient before ``engine.step()`` at the end of accumulation, each with its piece.
 
-    The only rank at stage 1 lays it end to end on the way, so that DeepSpeed has nothing to flatten. To be walked through once a step.
+    A single rank at stage 1 makes it contiguous on the way, so that DeepSpeed has nothing to flatten. Iterate exactly once per step.
     """
     if _reduces_with_nobody(engine):
         return copies.lay_end_to_end(engine, layout)
@@ -142,7 +142,7 @@ def gradients(engine, layout: Layout) -> Iterable[tuple[Piece, Tensor]]:
 
 
 def _parts_of_whole_gradients(layout: Layout) -> list[tuple[Piece, Tensor]]:
-    """This rank's parts of gradients that all ranks put together, one after another. Collective."""
+    """This rank's parts of gradients that all ranks gather, one after another. Collective."""
     from deepspeed.utils import safe_get_full_grad
 
     mine, found = {piece.name: piece for piece in layout.mine}, []
@@ -154,10 +154,10 @@ def _parts_of_whole_gradients(layout: Layout) -> list[tuple[Piece, Tensor]]:
 
 
 class SecondModel:
-    """The forward weights of a model beside the engine's, of the same architecture, set from flats in the engine's layout.
+    """The forward weights of a second model next to the engine's, with the same architecture, set from flats in the engine's layout.
 
-    The weights are in the precision of training and whole on every rank, also at stage 3. Where a stage keeps parameters
-    end to end they are views into the buffer that the ranks' parts arrive in.
+    The weights have the training precision and are complete on every rank, also at stage 3. If a stage stores parameters
+    contiguously, they are views into the buffer that receives the ranks' parts.
     """
 
     def __init__(self, layout: Layout, model: nn.Module, dtype: torch.dtype):
@@ -165,7 +165,7 @@ class SecondModel:
         self.parameters = {name: p for name, p in model.named_parameters() if name in layout.shapes}
         device = next(model.parameters()).device
         self.buffers = [torch.empty(layout.shards * flat.numel(), dtype=dtype, device=device) for flat in layout.masters]
-        self.copies: list[tuple[Tensor, Tensor]] = []                          # (part of a weight, its place in a buffer)
+        self.copies: list[tuple[Tensor, Tensor]] = []                          # (part of a weight, its position in a buffer)
         found: dict[str, list[tuple[Piece, int]]] = {name: [] for name in self.parameters}
         for rank, pieces in enumerate(layout.pieces):
             for piece in pieces:
@@ -188,7 +188,7 @@ class SecondModel:
 
     @torch.no_grad()
     def set(self, flats: list[Tensor]) -> None:
-        """Round this rank's flats into the weights, and fetch the other ranks' parts. Collective."""
+        """Rounds this rank's flats into the weights and fetches the other ranks' parts. Collective."""
         for flat, buffer in zip(flats, self.buffers, strict=True):
             mine = buffer.view(self.layout.shards, -1)[self.layout.rank]
             mine.copy_(flat.view(-1))

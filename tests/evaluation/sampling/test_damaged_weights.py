@@ -124,7 +124,7 @@ def test_nothing_whole_is_one_line(run, tmp_path):
     for checkpoint in list_checkpoints(run):
         DAMAGES["empty"](checkpoint / "ema.safetensors")
     done = export(run, tmp_path / "x.safetensors")
-    assert done.exit_code == 2 and "has no checkpoint whose ema is whole" in done.stderr.splitlines()[-1]
+    assert done.exit_code == 2 and "has no checkpoint with an undamaged ema" in done.stderr.splitlines()[-1]
     assert export(run, tmp_path / "m.safetensors", "--average", "masters").exit_code == 0
     assert call("evaluate", run.path, "--all").exit_code == 2
 

@@ -92,7 +92,7 @@ def test_the_recorded_autoencoder_alone_will_do(imported, latent_values, vae_fol
     out = imported("edm2", load_vae=lambda: load_vae(vae_folders["kl"], "cpu"))
     data = resolve(latent_values, "test").data
     assert make_decoder(data, vae_folders["kl"], "cpu")
-    with pytest.raises(UserError, match=r"has weights of sha256 \w{12}, but .* was encoded by those of sha256 \w{12}"):
+    with pytest.raises(UserError, match=r"has weights with sha256 \w{12}, but .* was encoded with sha256 \w{12}"):
         make_decoder(data, vae_folders["tiny"], "cpu")
     with pytest.raises(UserError, match="its weights are not those that made"):
         save_grid(out, tmp_path / "grid.png", load_vae(vae_folders["tiny"], "cpu"))
@@ -104,7 +104,7 @@ def test_where_none_is_recorded_the_channels_must_fit(imported, latent_values, v
     with pytest.raises(UserError, match=r"give vae=FOLDER, the autoencoder \(not recorded\) that made them \(stabilityai/sd-vae-ft-mse unless"):
         make_decoder(data, None, "cpu")
     diffusers.AutoencoderKL(latent_channels=8, block_out_channels=(8,), norm_num_groups=4).save_pretrained(tmp_path / "wide")
-    with pytest.raises(UserError, match=r"has latents of 8 channels, but .*out.beton of 4; give the one that made them"):
+    with pytest.raises(UserError, match=r"has latents with 8 channels, but .*out.beton has 4; give the one that made them"):
         make_decoder(data, str(tmp_path / "wide"), "cpu")
 
 

@@ -105,7 +105,7 @@ def test_labels(pixel_values, maker_of):
     assert torch.equal(maker_of({"labels": "balanced"}).labels(positions, 3), positions % 5)
     one = maker_of({"labels": 2})
     assert one.labels(positions, 3).unique().tolist() == [2] and one.passport()["labels"] == "class 2"
-    with pytest.raises(UserError, match="labels 5 is not a class; those of the run are 0 to 4"):
+    with pytest.raises(UserError, match="labels 5 is not a class of the run; give 0 to 4"):
         maker_of({"labels": 5})
 
 
@@ -130,7 +130,7 @@ def test_latents_are_decoded_as_by_hand(latent_values, vae_folders, maker_of):
 def test_only_the_vae_that_made_the_latents_will_do(latent_values, vae_folders, latents, maker_of, tmp_path):
     with pytest.raises(UserError, match=f"{latents} holds latents; give vae=FOLDER, the AutoencoderKL"):
         maker_of({"vae": None})
-    with pytest.raises(UserError, match=r"has weights of sha256 \w{12}, but .* was encoded by those of sha256 \w{12}"):
+    with pytest.raises(UserError, match=r"has weights with sha256 \w{12}, but .* was encoded with sha256 \w{12}"):
         maker_of({"vae": vae_folders["tiny"]})
     with pytest.raises(UserError, match="data.path of the run: .*gone.beton: no such file.*gone.json alone"):
         maker_of({}, {"data.path": str(tmp_path / "gone.beton")})

@@ -153,9 +153,9 @@ def test_a_stopped_set_goes_on(run, tmp_path, monkeypatch, out):
     note.write_text(json.dumps(older))                                         # made before there were these options
     assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already there\n"
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "rounding=floor")
-    assert refused.exit_code == 2 and "holds images made with other settings: rounding nearest, now floor" in refused.stderr
+    assert refused.exit_code == 2 and "contains images made with other settings: rounding nearest, now floor" in refused.stderr
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "batch=9", "--seed", 1)
-    assert refused.exit_code == 2 and "holds images made with other settings: seed 4, now 1; batch 8, now 9" in refused.stderr
+    assert refused.exit_code == 2 and "contains images made with other settings: seed 4, now 1; batch 8, now 9" in refused.stderr
 
 
 RANKS = ["torchrun", "--standalone", "--nproc_per_node", "2", "--no-python", "ditscale", "sample"]
@@ -184,17 +184,17 @@ def test_latents_are_decoded(latent_values, hand_run, vae_folders, tmp_path):
     assert read(tmp_path / "x.npz")[0].shape == (3, 32, 32, 3)
     assert json.loads((tmp_path / "x.npz.json").read_text())["decoder"].startswith("AutoencoderKL ")
     refused = ditscale(run.path, tmp_path / "y.npz", "--images", 3, f"vae={vae_folders['tiny']}")
-    assert refused.exit_code == 2 and "was encoded by those of sha256" in refused.stderr
+    assert refused.exit_code == 2 and "was encoded with sha256" in refused.stderr
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["guidance_scal=2"], "unknown key 'guidance_scal'; did you mean 'guidance_scale'?"),
-    (["labels=5"], "labels 5 is not a class; those of the run are 0 to 4"),
-    (["sampler=ddpm"], "does not go with formulation 'flow'"),
+    (["labels=5"], "labels 5 is not a class of the run; give 0 to 4"),
+    (["sampler=ddpm"], "does not work with formulation 'flow'"),
     (["sampling_steps"], "key=value"),
     (["average=ema-decay-0.9"], "it has ema, masters"),
     (["--checkpoint", 5], "no checkpoint at 5 images; it has 320, 640"),
-    (["--format", "npz"], "a file whose name ends in .npz"),
+    (["--format", "npz"], "needs a name that ends in .npz"),
     (["--images", 0], "0 is not in the range x>=1"),
 ])
 def test_mistakes_are_named(run, tmp_path, arguments, words):
@@ -209,7 +209,7 @@ def test_what_stands_in_the_way_is_left_alone(run, tmp_path):
     (tmp_path / "x.npz").touch()
     for out in ("x", "x.npz"):
         done = ditscale(run.path, tmp_path / out, "--images", 4)
-        assert done.exit_code == 2 and f"{tmp_path / out}: exists already and is not a set of images" in done.stderr
+        assert done.exit_code == 2 and f"{tmp_path / out}: already exists and is not a set of images" in done.stderr
     assert os.listdir(tmp_path / "x") == ["holiday.png"] and "cannot be written" in ditscale(
         run.path, tmp_path / "x.npz" / "y", "--images", 4).stderr
     assert "is not a run directory" in ditscale(tmp_path, tmp_path / "y", "--images", 4).stderr

@@ -45,11 +45,11 @@ def refused(tmp_path, spec, *arguments, command="plan"):
 
 
 @pytest.mark.parametrize("text, words", [
-    (HEAD + "config: &a {model: *a}\n", "does an anchor hold itself"),
-    (HEAD + "config: {}\nparameters: {seed: {values: &a [*a]}}\n", "does an anchor hold itself"),
-    (HEAD + "config: {}\ninclude: [&a {seed: *a}]\n", "does an anchor hold itself"),
-    ("&a [*a]", "does an anchor hold itself"),
-    (LAUGHS, "holds more than 1,000,000 values"),
+    (HEAD + "config: &a {model: *a}\n", "does an anchor contain itself"),
+    (HEAD + "config: {}\nparameters: {seed: {values: &a [*a]}}\n", "does an anchor contain itself"),
+    (HEAD + "config: {}\ninclude: [&a {seed: *a}]\n", "does an anchor contain itself"),
+    ("&a [*a]", "does an anchor contain itself"),
+    (LAUGHS, "has more than 1,000,000 values"),
     ("[" * 3000, "nested too deeply"),
     ("!!python/object/apply:os.system ['touch gone']", "could not determine a constructor"),
     ("a: !!int x", "a value that its tag does not allow"), ("a: !!bool x", "a value that its tag does not allow"),

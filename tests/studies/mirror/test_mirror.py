@@ -160,8 +160,8 @@ def test_a_run_that_went_back_is_sent_anew_and_the_void_copy_is_named(tracker):
     mirror(tracker)
     keep_lines(run.metrics, lambda line: line["images_seen"] <= 64)
     [told, nothing] = mirror(tracker)[:2]
-    assert told == (f"{RUN}: lines of metrics.jsonl that were sent have since been taken back or changed: the run went back to a "
-                    f"checkpoint; {RUN} is void there and may be deleted, all lines go to {RUN}-2")
+    assert told == (f"{RUN}: lines of metrics.jsonl that were sent have since been dropped or changed: the run went back to a "
+                    f"checkpoint; {RUN} there is void and can be deleted, all lines go to {RUN}-2")
     assert nothing == f"{RUN}: 1 line(s) of metrics.jsonl and 0 of evals.jsonl" and same(tracker, f"{RUN}-2")
     log(run, 100, 200)
     assert len(mirror(tracker)) == 1 and same(tracker, f"{RUN}-2")
@@ -182,7 +182,7 @@ def test_a_mirror_that_was_killed_leaves_no_line_twice(tracker, monkeypatch):
         patch.setattr(kind, "send", dying)
         mirror(tracker)
     assert not same(tracker)
-    assert "was ended while it sent lines" in mirror(tracker)[0] and same(tracker, f"{RUN}-2")
+    assert "was interrupted while it sent lines" in mirror(tracker)[0] and same(tracker, f"{RUN}-2")
 
 
 def test_a_run_deleted_in_the_tracker_is_sent_again(tracker):
@@ -210,7 +210,7 @@ def test_a_run_that_the_tracker_has_from_elsewhere_is_not_added_to(tracker):
     log(run, 64)
     mirror(tracker)
     run.mirror.unlink()
-    assert f"not made from here; {RUN} is void there" in mirror(tracker)[0] and same(tracker, f"{RUN}-2")
+    assert f"not sent from here; {RUN} there is void" in mirror(tracker)[0] and same(tracker, f"{RUN}-2")
 
 
 @pytest.mark.parametrize("name", MIRRORS)

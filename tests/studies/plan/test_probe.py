@@ -48,7 +48,7 @@ def times_of(said):
 def test_a_shape_is_measured_once(study):
     spec, folder = study
     said = plan(spec, "--probe")
-    assert said.count("probe 1 of 1: DiT-atto-8-baseline-flow-s") == 1 and "ms a step" in said
+    assert said.count("probe 1 of 1: DiT-atto-8-baseline-flow-s") == 1 and "ms per step" in said
     [shapes] = json.loads((folder / "probes.json").read_text()).values()
     [probe] = shapes.values()
     assert 0 < probe["step_seconds"] < 5 and probe["memory_bytes"] > 2**16 and probe["micro_batch"] == 64

@@ -81,7 +81,7 @@ def test_a_prediction_is_on_record_before_the_target_runs_and_holds_after(ladder
     table = collect(ladder)
     found = outcomes(predictions(ladder), table)
     assert [o.metric for o in found] == ["loss"] * 3 + ["fd_digits_cnn"] * 3 and {o.state for o in found} == {"inside"}
-    assert tally(found) == "6 of 6 predicted values lie inside their 95 % interval"
+    assert tally(found) == "6 of 6 predicted values are inside their 95 % interval"
     checked = run(ladder, "--check")
     assert checked.exit_code == 0 and "6 of 6" in checked.output
 
@@ -92,16 +92,16 @@ def test_wrong_and_altered_predictions_are_shown_and_late_ones_count_for_nothing
     add(ladder, {**made.record, "predicted": {"loss": low, "score": None}})
     make_run(ladder, values, TARGET, 0)
     late = run(ladder, "--target", TARGET)
-    assert "has run already: this is no prediction, and is marked so" in late.output
+    assert "has already run: this is marked and does not count as a prediction" in late.output
     path = ladder / NAME
     lines = path.read_text().splitlines()
     altered = {**json.loads(lines[0]), "date": "2020-01-01T00:00:00+00:00"}
     path.write_text("\n".join([*lines, json.dumps(altered)]) + "\n")
     found = outcomes(predictions(ladder), collect(ladder))
     assert [(o.state, o.remark) for o in found] == [
-        ("outside", ""), ("inside", "made after the target had run: no prediction"), ("inside", "made after the target had run: no prediction"),
+        ("outside", ""), ("inside", "made after the target had run: does not count"), ("inside", "made after the target had run: does not count"),
         ("outside", "altered: its hash does not match")]
-    assert tally(found) == "0 of 1 predicted values lie inside their 95 % interval"
+    assert tally(found) == "0 of 1 predicted values are inside their 95 % interval"
     output = run(ladder, "--check").output
     assert "OUTSIDE" in output and "0 of 1" in output
 
@@ -175,16 +175,16 @@ def test_the_report_shows_every_prediction_and_its_tally(ladder, values):
 
     assert section(ladder, collect(ladder)) == "" and section(None, collect(ladder)) == ""
     add(ladder, predict(ladder, TARGET).record)
-    assert "2 wait for their target" in section(ladder, collect(ladder))
+    assert "2 not run yet" in section(ladder, collect(ladder))
     make_run(ladder, values, TARGET, 0)
     html = section(ladder, collect(ladder))
     assert section(ladder, study_table.read(ladder)) == html                   # as the report's table is
-    assert "2 of 2 predicted values lie inside" in html and "DiT-tiny/2 baseline" in html and html.count("<tr>") == 3
+    assert "2 of 2 predicted values are inside" in html and "DiT-tiny/2 baseline" in html and html.count("<tr>") == 3
 
 
 def test_an_interval_that_says_nothing_is_not_recorded(ladder, monkeypatch):
     monkeypatch.setattr("ditscale.studies.predictions.make.WIDEST", 1.001)
-    with pytest.raises(UserError, match="a prediction that cannot be wrong is not recorded"):
+    with pytest.raises(UserError, match="a prediction this wide is not recorded"):
         predict(ladder, TARGET)
 
 
@@ -225,4 +225,4 @@ def test_a_ladders_target_and_length_are_the_specs(tmp_path, values):
     assert record["target"]["model"] == TARGET and record["target"]["images"] == planned[-1].config.train.images
     assert record["target"]["tokens_per_parameter"] == pytest.approx(0.5, rel=0.01) and record["predicted"]["loss"]["way"] == "surface"
     make_run(tmp_path / "ladder", planned[-1].config.model_dump(mode="json"), TARGET, 0, length=planned[-1].config.train.images)
-    assert "2 of 2 predicted values lie inside" in run(path, "--check").output
+    assert "2 of 2 predicted values are inside" in run(path, "--check").output

@@ -109,7 +109,7 @@ def test_budgets_in_hours_and_money_are_the_same_on_every_machine(runs_of):
     assert [run.run_id for run in hours] == [run.run_id for run in money] == [run.run_id for run in flops]
     assert Budgets(**HOURS).derivation() == ["budget: 10 H100-hours of training x 0.35 of 989 TFLOP/s = 1.246e+19 FLOPs"]
     [line] = Budgets(**{**HOURS, "accelerator_hours": None, "money": [25], "price": 2.5}).derivation()
-    assert line.startswith("budget: 25 at 2.5 an hour = 10 H100-hours")
+    assert line.startswith("budget: 25 at 2.5 per hour = 10 H100-hours")
 
 
 def test_checkpoints_by_number(runs_of):

@@ -44,7 +44,7 @@ def test_key_value_keeps_runs_and_phases(tmp_path, values):
 
 @pytest.mark.parametrize("change, more, message", [
     ({"target": "DiT-femto/2"}, {}, "have a model twice"),
-    ({"rungs": ["DiT-atto/2", "DiT-femto/2", "DiT-tiny/2"]}, {}, "DiT-tiny/2 takes .* a rung is smaller than the target"),
+    ({"rungs": ["DiT-atto/2", "DiT-femto/2", "DiT-tiny/2"]}, {}, "DiT-tiny/2 takes .* a rung must be smaller than the target"),
     ({"rungs": ["DiT-atto/2", "DiT-femto/2"]}, {}, "rungs"),
     ({"lengths": [1, 1]}, {}, "lengths has an entry twice"),
     ({"lenghts": [1]}, {}, "did you mean 'lengths'"),

@@ -74,9 +74,9 @@ def test_a_key_that_no_run_varies_may_be_changed_by_hand(write_spec, digits_valu
     ({"pilot": {"model.nam": "DiT-atto/4"}, "main": {}},
      "phases: pilot: 'model.nam' is not a key of the config; did you mean 'model.name'"),
     ({"pilot": {"train.copy": 1}, "main": {}}, "phases: pilot: 'train.copy' is not a key of the config"),
-    ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one take the rest: rest: {}"),
-    ({"pilot": {"seed": 7}, "main": {}}, r"phases: 'pilot' has no runs: none has {'seed': 7}"),
-    ({"all": {}, "main": {}}, "phases: 'main' has no runs: none has been left by then"),
+    ({"pilot": {"seed": 0}}, "is in none of pilot; let the last one match all others: rest: {}"),
+    ({"pilot": {"seed": 7}, "main": {}}, r"phases: 'pilot' has no runs: after the earlier phases, none has {'seed': 7}"),
+    ({"all": {}, "main": {}}, "phases: 'main' has no runs: after the earlier phases, none has been left"),
     ({"pilot": ["seed"]}, "phases.pilot")])
 def test_wrong_phases(write_spec, phases, words):
     with pytest.raises(UserError, match=words):
@@ -91,7 +91,7 @@ def test_only_one_phase(write_spec):
     with pytest.raises(UserError, match="no phase 'pilots'; did you mean 'pilot'. Phases: pilot, main"):
         runs_of_phase(spec, runs, "pilots", path)
     narrowed = load_spec(path, ("seed=2",))
-    with pytest.raises(UserError, match="phase 'pilot' has no runs left by KEY=VALUE"):
+    with pytest.raises(UserError, match="KEY=VALUE leaves no runs in phase 'pilot'"):
         runs_of_phase(narrowed, expand(narrowed, path), "pilot", path)
     with pytest.raises(UserError, match="The study has no phases"):
         runs_of_phase(load_spec(write_spec({})), runs, "pilot", path)

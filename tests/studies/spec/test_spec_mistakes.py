@@ -65,7 +65,7 @@ def test_a_value_that_is_a_list_is_one_value(plan):
     ({"distribution": "categorical", "values": [1, 2]}, "write train.lr: {values: [1, 2]}"),
     ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "'parameters.train.lr' is 0.001; write train.lr: {values: [0.001]}"),
     ([1e-3, 2e-3], "write train.lr: {values: [0.001, 0.002]}"), (None, "'parameters.train.lr' is None"),
-    ({"parameters": {"a": {"values": [1]}}}, "train.lr is nested; write a dotted key for each, as train.lr.a: {values: [...]}"),
+    ({"parameters": {"a": {"values": [1]}}}, "train.lr is nested; write a dotted key for each, for example train.lr.a: {values: [...]}"),
     ({"a": {"values": [1]}}, "as train.lr.a: {values: [...]}"), ({"values": [1], "value": 2}, "either 'value: x' or 'values: [x, y]'"),
 ])
 def test_parameters_in_other_forms(plan, setting, words):
@@ -75,7 +75,7 @@ def test_parameters_in_other_forms(plan, setting, words):
 @pytest.mark.parametrize("place", ["config:\n  <<: {seed: 3}\n", "x: &x {a: 1}\ny:\n  <<: *x\n", "<<: {name: s}\n"])
 def test_merge_keys_say_what_to_write(plan, place):
     said = refused(plan("version: 1\n" + place))
-    assert "merge keys (<<) are not taken; write the keys out in their place" in said and " line " in said
+    assert "merge keys (<<) are not supported; write the keys out instead" in said and " line " in said
 
 
 @pytest.mark.parametrize("key, value, words", [

@@ -56,7 +56,7 @@ LINES = [("metrics", '{"images_seen": 512}', "it has no "), ("metrics", "[]", "n
          ("metrics", '{"images_seen": "many", "seconds": 1, "images_per_second": 2}', "images_seen is 'many', which is no whole number"),
          ("metrics", '{"images_seen": 512, "seconds": NaN, "images_per_second": 2}', "seconds is 'nan'"),
          ("metrics", '{"images_seen": 512, "seconds": 1, "images_per_second": 2, "loss/mse": []}', "loss/mse"),
-         ("metrics", '{"images_seen": 512, "sec', "cut short, or not JSON"),
+         ("metrics", '{"images_seen": 512, "sec', "incomplete, or not JSON"),
          ("evals", '{"images_seen": 512, "metric": "fd_digits_cnn", "score": 1.0}', "it has no passport"),
          ("evals", '{"images_seen": null, "metric": "fd_digits_cnn", "score": 1.0, "passport": {}, "passport_id": ""}', "no images_seen"),
          ("evals", '{"images_seen": 1, "metric": "x", "score": "low", "passport": {}, "passport_id": ""}', "score is 'low'"),

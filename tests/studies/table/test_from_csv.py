@@ -79,7 +79,7 @@ def test_runs_without_seeds_are_numbered(load):
     (lambda t: pd.concat([t, t]), {}, "lines 2 and 20: two scores of 'DiT-S/2 baseline s0' at 10,000 images"),
     (lambda t: t.assign(images_seen=0), {}, "line 2: images_seen '0' must be above 0"),
     (lambda t: t.assign(train_flops="1e18 FLOPs"), {}, "line 2: train_flops '1e18 FLOPs' is not a number"),
-    (lambda t: t.head(0), {}, "holds no evaluation"),
+    (lambda t: t.head(0), {}, "has no evaluation"),
     (lambda t: t, {"samples": "many"}, "line 2: samples 'many' is not a number"),
 ])
 def test_what_means_nothing_is_one_line(load, change, given, message):

@@ -81,7 +81,7 @@ def test_rebuilt_is_as_good_as_tracked_at_every_step(length, error):
 
 
 def test_four_snapshots_give_lengths_a_little_beyond_their_tracks():
-    """0.15 from tracks of 0.05 and 0.1: its profile is missed by 11 %, the average itself by a thousandth (the test above)."""
+    """0.15 from tracks of 0.05 and 0.1: its profile has an error of 11 %, the average itself one of 0.1 % (the test above)."""
     snapshots = [Profile(at, gamma_of(known)) for at in (1, 2, 3, 4) for known in (0.05, 0.1)]
     assert combine(snapshots, Profile(4, gamma_of(0.15)))[1] < ENOUGH < combine(snapshots, Profile(4, gamma_of(0.2)))[1]
 
@@ -136,7 +136,7 @@ def test_at_an_earlier_point_too(tracked):
     assert missed < 1e-6 and distance(found, saved) < 1e-4
 
 
-@pytest.mark.parametrize("length, words", [(0.3, "lengths lie above 0 and below 0.289"), (0.001, "cannot be rebuilt: its profile")])
+@pytest.mark.parametrize("length, words", [(0.3, "give a length above 0 and below 0.289"), (0.001, "cannot be rebuilt: its profile")])
 def test_lengths_that_cannot_be_had_are_refused(tracked, length, words):
     with pytest.raises(UserError, match=words):
         rebuild(tracked, length, 20 * 64)

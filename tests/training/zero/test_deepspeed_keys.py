@@ -169,13 +169,13 @@ def test_every_key_says_why(made):
 
 @pytest.mark.parametrize("settings, words", [
     ({"gradient_allreduce_op": "sum"}, "the gradient is the mean"),
-    ({"gradient_predivide_factor": 2.0}, "the run id does not say so"),
-    ({"prescale_gradients": True}, "the run id does not say so"),
+    ({"gradient_predivide_factor": 2.0}, "the run id does not show that"),
+    ({"prescale_gradients": True}, "the run id does not show that"),
     ({"communication_data_type": "fp32"}, 'communication_data_type = "fp32" but the run config makes it "bf16"'),
     ({"communication_data_type": "fp16"}, 'makes it "bf16"'),
     ({"data_types": {"grad_accum_dtype": "fp32"}}, "train.grad_sums decides, at stage 2 or 3"),
     ({"data_types": {"grad_acum_dtype": "fp32"}}, "did you mean 'grad_accum_dtype'?"),
-    ({"bf16": {"enabled": True, "bf16_master_weights_and_grads": True}}, "averages and checkpoints are of fp32 masters"),
+    ({"bf16": {"enabled": True, "bf16_master_weights_and_grads": True}}, "averages and checkpoints need fp32 masters"),
     ({"bf16": {"enabled": False}}, "bf16.enabled = false but the run config makes it true"),
     ({"optimizer": {"type": "AdamW", "params": {"lr": 0.5}}}, "optimizer.params.lr = 0.5 but the run config makes it 0.001"),
     ({"optimizer": {"type": "AdamW", "params": {"amsgrad": True}}}, "it has no such option"),
@@ -235,7 +235,7 @@ def test_sums_in_fp32_are_the_runs_own_and_part_of_its_identity(made, refused, v
     found = made({"zero_optimization": {"stage": 2}, "data_types": {"grad_accum_dtype": "float32"}}, {"train.grad_sums": "fp32"})
     assert found["data_types"] == {"grad_accum_dtype": "fp32"}
     assert resolve(values, "test").science_hash() != before
-    assert "take stage 2" in refused({"zero_optimization": {"stage": 1}})
+    assert "use stage 2" in refused({"zero_optimization": {"stage": 1}})
     with pytest.raises(UserError, match="train.grad_sums fp32 is for train.precision bf16"):
         made({"zero_optimization": {"stage": 2}}, {"train.precision": "fp32"})
 
@@ -243,7 +243,7 @@ def test_sums_in_fp32_are_the_runs_own_and_part_of_its_identity(made, refused, v
 @pytest.mark.parametrize("name, words", [
     ("ds_bf16_auto.json", ""), ("ds_bucket_text.json", "zero_optimization.allgather_bucket_size = \"5e8\""),
     ("ds_unknown_key.json", "unknown key 'zero_optimization.no_such_key'"),
-    ("ds_offload_text.json", 'offload_optimizer = "cpu", which is a text; give an object, as {"device": "cpu"}')])
+    ("ds_offload_text.json", 'offload_optimizer = "cpu", which is a string; give an object, for example {"device": "cpu"}')])
 def test_given_files(shared_folder, made, refused, name, words):
     text = (shared_folder("inputs") / name).read_text()
     if words:

@@ -83,7 +83,7 @@ def test_the_masters_of_stage_3_have_no_public_way(make_run, world, monkeypatch)
     """The optimizer's state is known by them, and it shows them one at a time, within a step."""
     remove(monkeypatch, "FLATS")
     config, _ = make_run(changes={"resources.deepspeed": "ds_configs/zero3.json"})
-    with pytest.raises(UserError, match=f"has no {GONE} on .*; pip install .* or take stage 1 or 2") as said:
+    with pytest.raises(UserError, match=f"has no {GONE} on .*; pip install .* or use stage 1 or 2") as said:
         zero.make_engine(build_model(config), config, 1)
     torch.nn.functional.linear = zero.LINEAR                                   # stage 3 had put its own there
     assert "\n" not in str(said.value)

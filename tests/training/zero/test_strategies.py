@@ -251,7 +251,7 @@ def test_a_run_continues_on_other_ranks_and_another_stage(make_run, world, on_ra
     *(({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": word}}, "train.grad_sums decides, at stage 2 or 3")
       for word in ("fp32", "float32", "torch.float32")),
     ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, 'offload_param.device = "nvme"; give "none" or "cpu"'),
-    ({"zero_optimization": {"stage": 1}, "managed_gradient_accumulation": False}, "every micro batch would be a step of its own"),
+    ({"zero_optimization": {"stage": 1}, "managed_gradient_accumulation": False}, "every micro batch would be a separate step"),
     ([1], "expected a JSON object"),
 ])
 def test_strategies_that_do_not_fit_are_refused(make_run, tmp_path, settings, words):

@@ -19,6 +19,8 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.schedule import due_images
 
+SHOWN_SECONDS, LOOK_SECONDS = 0.2, 0.02                                        # between updates of the display, and looks at processes
+
 
 def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machine, console: Console, watch=Bars) -> bool:
     """Run everything that is not done and not in a queue's hands, the longest first; True when all runs are done.
@@ -91,7 +93,15 @@ def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown
             if not run.evaluates and run.run.status()["state"] == DONE and not is_complete(run.planned):
                 waiting.insert(0, run.planned)                                 # to be scored, by a job of its own
         shown.update(active)
-        time.sleep(0.2)
+        _pause(active)
+
+
+def _pause(active: list[ActiveRun]) -> None:
+    """Until a run ends, so that the next need not wait, but no longer than the display may be old."""
+    ends = time.monotonic() + SHOWN_SECONDS
+    time.sleep(LOOK_SECONDS)
+    while time.monotonic() < ends and not any(run.needs_a_look for run in active):
+        time.sleep(LOOK_SECONDS)
 
 
 def _interrupt(number, frame):

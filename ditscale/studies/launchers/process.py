@@ -83,6 +83,11 @@ class ActiveRun:
             self.run.settle(self.process.returncode, since=self.since, was_asked=self.was_asked)
         return True
 
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether its process has ended, so that ``poll`` may have something to say."""
+        return self.process is not None and self.process.poll() is not None
+
     def stop(self) -> None:
         """Ask the run to save a checkpoint and end. Runs of another launcher are left alone."""
         if self.process and self.process.poll() is None:

@@ -22,6 +22,7 @@ from ditscale.models.peers.backbone import sizes
 from ditscale.models.peers.recognize import number_of_heads
 from ditscale.models.weights_file import read_weights
 
+RUN_KEY = "run"                                                                # in that of an export: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
 
@@ -55,12 +56,16 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
     return _build(translated.weights, translated.model, str(path))
 
 
-def save_model(model: DiT, path) -> None:
-    """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name)."""
+def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
+    """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name).
+
+    Args:
+        header: further words for the header of a ``.safetensors`` file.
+    """
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     if path.suffix == ".safetensors":
-        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model))})
+        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
     elif path.suffix == ".pt":
         _refuse_other_designs(model, "the released layout")
         torch.save(state, path)

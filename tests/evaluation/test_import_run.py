@@ -220,6 +220,15 @@ def test_a_bare_file_is_sampled_and_scored(saved, tmp_path, digits):
     assert "--like and --heads are for a file of weights" in refused("sample", tmp_path / "run", "x.npz", "--images", 4, "--like", "dit")
 
 
+def test_ditscales_own_files_are_of_a_run(hand_run, tmp_path):
+    for objective in ("baseline", "mdt"):
+        run = hand_run({"objective.name": objective}, name=objective)
+        assert ditscale("export", run.path, tmp_path / f"{objective}.safetensors").exit_code == 0
+        assert "exported by ditscale from a run" in refused("sample", tmp_path / f"{objective}.safetensors", "x.npz", "--images", 2, "--like", "sit")
+        file = run.checkpoints / "images-000000000640" / "ema.safetensors"
+        assert f"give its run, {run.path}" in refused("sample", file, "x.npz", "--images", 2)
+
+
 def test_convert_takes_what_train_scripts_wrote(saved, tmp_path):
     path = saved({"model": {}, "ema": {f"module.{key}": value for key, value in network().items()}, "args": argparse.Namespace(lr=1.0)})
     assert ditscale("convert", path, tmp_path / "as-is.safetensors", "--heads", 3).exit_code == 0

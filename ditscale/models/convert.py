@@ -45,7 +45,7 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
         return from_diffusers(load_diffusers(path))
     file = read_weights(path)
     if CONFIG_KEY in file.header:
-        return _build(file.state, json.loads(file.header[CONFIG_KEY]), str(path))
+        return _build(file.state, _stated(path, file.header[CONFIG_KEY], file.state), str(path))
     options = describe(file.state, str(path), file.args, heads)
     if like is None or like == "dit":
         return _build(file.state, options, str(path))
@@ -54,6 +54,19 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
         raise UserError(f"{path}: a {LIKES[like].title} is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {like}`, "
                         "then `ditscale export`")
     return _build(translated.weights, translated.model, str(path))
+
+
+def _stated(path: Path, header: str, state: dict[str, Tensor]) -> dict:
+    """The constructor's keywords in a file's header. Raises UserError where they are damaged, or of another depth than the weights."""
+    try:
+        options = json.loads(header)
+        depth = options["depth"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: its header is damaged: {CONFIG_KEY} is {header[:40]!r}") from None
+    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    if depth != blocks:
+        raise UserError(f"{path}: its header says {str(depth)[:20]} blocks, but it holds {blocks}")
+    return options
 
 
 def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
@@ -199,8 +212,11 @@ def _refuse_other_designs(model: DiT, what: str) -> None:
 
 
 def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:
-    with torch.device("meta"):
-        model = DiT(**options)
+    try:
+        with torch.device("meta"):
+            model = DiT(**options)
+    except TypeError as error:
+        raise UserError(f"{source}: its header is damaged: {first_line(error)}") from None
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

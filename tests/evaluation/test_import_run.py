@@ -148,6 +148,7 @@ def test_what_does_not_go_together(saved, tmp_path, options, words):
     ({"a": torch.zeros(3)}, "there is no 'x_embedder.proj.weight'"),
     ({"epoch": 3, "lr": 0.1}, "holds no state dict; it has epoch, lr"),
     ({"x_embedder.proj.weight": torch.tensor(1.0)}, "weights"),
+    ({"x_embedder.proj.weight": torch.zeros(1).expand(10**9, 4, 2, 2)}, "is not stored as the 16,000,000,000 numbers of its shape"),
     ({"x_embedder.proj.weight": torch.zeros(0, 0, 0, 0), "pos_embed": torch.zeros(1, 0, 0), "y_embedder.embedding_table.weight": torch.zeros(0, 0),
       "final_layer.linear.weight": torch.zeros(0, 0)}, "are empty"),
 ])

@@ -22,6 +22,7 @@ from ditscale.models.peers.backbone import sizes
 from ditscale.models.peers.recognize import number_of_heads
 from ditscale.models.weights_file import read_weights
 
+RUN_KEY = "run"                                                                # in that of an export: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
 
@@ -44,7 +45,7 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
         return from_diffusers(load_diffusers(path))
     file = read_weights(path)
     if CONFIG_KEY in file.header:
-        return _build(file.state, json.loads(file.header[CONFIG_KEY]), str(path))
+        return _build(file.state, _stated(path, file.header[CONFIG_KEY], file.state), str(path))
     options = describe(file.state, str(path), file.args, heads)
     if like is None or like == "dit":
         return _build(file.state, options, str(path))
@@ -55,12 +56,29 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
     return _build(translated.weights, translated.model, str(path))
 
 
-def save_model(model: DiT, path) -> None:
-    """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name)."""
+def _stated(path: Path, header: str, state: dict[str, Tensor]) -> dict:
+    """The constructor's keywords in a file's header. Raises UserError where they are damaged, or of another depth than the weights."""
+    try:
+        options = json.loads(header)
+        depth = options["depth"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: its header is damaged: {CONFIG_KEY} is {header[:40]!r}") from None
+    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    if depth != blocks:
+        raise UserError(f"{path}: its header says {str(depth)[:20]} blocks, but it holds {blocks}")
+    return options
+
+
+def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
+    """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name).
+
+    Args:
+        header: further words for the header of a ``.safetensors`` file.
+    """
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     if path.suffix == ".safetensors":
-        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model))})
+        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
     elif path.suffix == ".pt":
         _refuse_other_designs(model, "the released layout")
         torch.save(state, path)
@@ -194,8 +212,11 @@ def _refuse_other_designs(model: DiT, what: str) -> None:
 
 
 def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:
-    with torch.device("meta"):
-        model = DiT(**options)
+    try:
+        with torch.device("meta"):
+            model = DiT(**options)
+    except TypeError as error:
+        raise UserError(f"{source}: its header is damaged: {first_line(error)}") from None
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

@@ -48,7 +48,7 @@ def read_weights(path, part: str | None = None) -> WeightsFile:
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path}: a folder; give the file of weights in it")
+        raise UserError(f"{path}: a folder; give a file of weights. Of a folder of diffusers `ditscale convert {path} FILE.pt` makes one")
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.suffix == ".safetensors":
@@ -58,6 +58,8 @@ def read_weights(path, part: str | None = None) -> WeightsFile:
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: holds no state dict, but a {type(loaded).__name__}")
     found, state = _state_of(path, loaded, part)
+    if repeated := [key for key, value in state.items() if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes]:
+        raise UserError(f"{path}: {repeated[0]} is not stored as the {state[repeated[0]].numel():,} numbers of its shape")
     args: Any = next((loaded[name] for name in ARGUMENTS if name in loaded), {})
     args = vars(args) if isinstance(args, argparse.Namespace) else args
     return WeightsFile(bare_names(state, str(path)), found, args if isinstance(args, dict) else {}, {})

@@ -148,6 +148,7 @@ def test_what_does_not_go_together(saved, tmp_path, options, words):
     ({"a": torch.zeros(3)}, "there is no 'x_embedder.proj.weight'"),
     ({"epoch": 3, "lr": 0.1}, "holds no state dict; it has epoch, lr"),
     ({"x_embedder.proj.weight": torch.tensor(1.0)}, "weights"),
+    ({"x_embedder.proj.weight": torch.zeros(1).expand(10**9, 4, 2, 2)}, "is not stored as the 16,000,000,000 numbers of its shape"),
     ({"x_embedder.proj.weight": torch.zeros(0, 0, 0, 0), "pos_embed": torch.zeros(1, 0, 0), "y_embedder.embedding_table.weight": torch.zeros(0, 0),
       "final_layer.linear.weight": torch.zeros(0, 0)}, "are empty"),
 ])
@@ -218,6 +219,15 @@ def test_a_bare_file_is_sampled_and_scored(saved, tmp_path, digits):
     done = ditscale("evaluate", path, *more, *scoring)
     assert done.exit_code == 0 and len(read_lines(tmp_path / "weights.pt.evals.jsonl", "score")) == 1, done.output
     assert "--like and --heads are for a file of weights" in refused("sample", tmp_path / "run", "x.npz", "--images", 4, "--like", "dit")
+
+
+def test_ditscales_own_files_are_of_a_run(hand_run, tmp_path):
+    for objective in ("baseline", "mdt"):
+        run = hand_run({"objective.name": objective}, name=objective)
+        assert ditscale("export", run.path, tmp_path / f"{objective}.safetensors").exit_code == 0
+        assert "exported by ditscale from a run" in refused("sample", tmp_path / f"{objective}.safetensors", "x.npz", "--images", 2, "--like", "sit")
+        file = run.checkpoints / "images-000000000640" / "ema.safetensors"
+        assert f"give its run, {run.path}" in refused("sample", file, "x.npz", "--images", 2)
 
 
 def test_convert_takes_what_train_scripts_wrote(saved, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ditscale.errors import UserError
 from ditscale.models.convert import describe, from_diffusers, load_diffusers, load_model, options_of, save_model, to_diffusers
@@ -124,6 +125,14 @@ def test_bad_files(tmp_path, capsys, content, words):
         load_model(path)
     assert words in str(error.value) and "bad.pt" in str(error.value) and "\n" not in str(error.value)
     assert "owned" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("header", ["nonsense", "[]", "{}", '{"depth": 1000000000}', '{"depth": 4}', '{"depth": 4, "owner": 1}'])
+def test_a_damaged_header_is_one_line(tmp_path, header):
+    save_file(random_model().state_dict(), tmp_path / "m.safetensors", metadata={"ditscale.config": header})
+    with pytest.raises(UserError, match="its header") as error:
+        load_model(tmp_path / "m.safetensors")
+    assert "\n" not in str(error.value)
 
 
 def test_missing_file():

@@ -21,6 +21,7 @@ from ditscale.cost.runs import run_card
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError, did_you_mean
 from ditscale.formats import STATE, stamped
+from ditscale.models.convert import RUN_KEY
 from ditscale.models.peers import LATENT_CHANNELS, LATENT_SCALE, LIKES, Translated
 from ditscale.models.peers.recognize import number_of_heads, recognize, stated_path
 from ditscale.models.sizes import Size, name_of
@@ -78,6 +79,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
         UserError: the file is not read, is not said and not seen to be of a project, or what is asked does not go with it.
     """
     file, source = read_weights(path, asked.part), str(path)
+    _refuse_own(Path(path), file)
     like, like_by = recognize(source, file.state, file.args, asked.like, command)
     peer = LIKES[like]
     if wrong := [name for name in asked.options if name not in peer.options]:
@@ -133,6 +135,14 @@ def write_run(imported: Imported, out) -> RunDir:
 def images_known(config: RunConfig, checkpoint: Path) -> int | None:
     """The images seen at a checkpoint; None for imported weights of which nobody said it."""
     return None if config.imported and config.imported.images_seen is None else images_of(checkpoint)
+
+
+def _refuse_own(path: Path, file: WeightsFile) -> None:
+    """Our own weights are no project's in ``LIKES``: their time and outputs are those of their run."""
+    if (path.parent / "state.json").exists() and path.absolute().parent.parent.name == "checkpoints":
+        raise UserError(f"{path}: a file of a checkpoint of ditscale's; give its run, {path.absolute().parents[2]}")
+    if RUN_KEY in file.header:
+        raise UserError(f"{path}: exported by ditscale from a run; give that run's directory, which says how it samples")
 
 
 def _is_kept(name: str, value) -> bool:

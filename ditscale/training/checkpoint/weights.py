@@ -12,7 +12,7 @@ from torch import Tensor
 from ditscale.config import RunConfig, resolve
 from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
-from ditscale.models.convert import save_model
+from ditscale.models.convert import RUN_KEY, save_model
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
@@ -147,11 +147,11 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
     own = run_config(run)
     model = build_model(own)
     load_into(model, weights, own)
+    header = {RUN_KEY: json.dumps(config or run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
     if own.objective.plain_dit:
-        save_model(model, target)
+        save_model(model, target, header)
         return sum(p.numel() for p in model.parameters())
     kept = {name: p for name, p in weights.items() if name.split(".")[0] not in model.training_only}
-    header = {"run": json.dumps(config or run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
     save_file({name: p.contiguous() for name, p in kept.items()}, target, metadata=header)
     return sum(p.numel() for p in kept.values())
 

@@ -95,8 +95,8 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), evaluation_flops, config.train.images, _tokens_per_parameter(config), images_seen, ranks, *fitted,
-                   probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   training_flops(config, config.train.images), evaluation_flops, config.train.images, _tokens_per_parameter(config), images_seen,
+                   ranks, *fitted, probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase, config.recipe(), config.resources.runs_per_accelerator)
 
 

@@ -45,7 +45,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
     console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
     console.print("tok/par: tokens that a model sees per parameter (of a plain DiT, adaLN included).")
-    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~ is a forecast, p a forecast from a probe.")
+    console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
         console.print(_phase(name, phases.get(name, []), at_once))
@@ -70,8 +70,8 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
                  "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
-        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}", f"{row.tokens_per_parameter:.3g}",
-                      f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
+                      f"{row.tokens_per_parameter:.3g}", f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
     return table
 
 

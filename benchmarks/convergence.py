@@ -23,8 +23,8 @@ from ditscale.diffusion.gaussian import COVARIANCE, gaussian_network, ode_map
 from ditscale.diffusion.nfe import evaluations
 from ditscale.figures.kit.style import GRID, INK, MUTED, RC
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; markers and dashes say the same again.
-COLOURS = {"ddpm": "#0072B2", "edm": "#D55E00", "flow, linear": "#009E73", "flow, cosine": "#CC79A7"}
+# Okabe and Ito's colors, which color-blind readers tell apart; markers and dashes say the same again.
+COLORS = {"ddpm": "#0072B2", "edm": "#D55E00", "flow, linear": "#009E73", "flow, cosine": "#CC79A7"}
 MAKE = {"ddpm": Ddpm, "edm": lambda: Edm(sigma_min=1e-4), "flow, linear": Flow, "flow, cosine": lambda: Flow("cosine")}
 ODE = [(name, sampler) for sampler in ("euler", "heun") for name in MAKE]
 LAST = {"sde_last_step": 0.01}
@@ -96,11 +96,11 @@ def draw(results: dict, steps: list[int], out: Path) -> None:
         left, right = figure.subplots(1, 2)
         for key, errors in results["ode"].items():
             sampler, name = key.split(", ", 1)
-            left.plot([evaluations(sampler, n) for n in steps], errors, color=COLOURS[name], label=key,
+            left.plot([evaluations(sampler, n) for n in steps], errors, color=COLORS[name], label=key,
                       marker="o" if sampler == "euler" else "s", linestyle="--" if sampler == "euler" else "-", markersize=4)
         for i, (key, errors) in enumerate(results["stochastic"].items()):
-            name, sampler = next(c for c in COLOURS if key.endswith(c)), key.split(" ")[0].split(",")[0]
-            right.plot([evaluations(sampler, n) for n in steps], errors, color=COLOURS[name], label=key, marker="osD^vP"[i],
+            name, sampler = next(c for c in COLORS if key.endswith(c)), key.split(" ")[0].split(",")[0]
+            right.plot([evaluations(sampler, n) for n in steps], errors, color=COLORS[name], label=key, marker="osD^vP"[i],
                        linestyle=["-", "--"][i % 2], markersize=4)
         for axes, what, title in ((left, "Largest error of a pixel", "ODE samplers: Euler order 1, Heun order 2"),
                                   (right, "Largest error of the covariance", "Stochastic samplers")):

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from scipy.optimize import minimize
+from scipy import optimize
 from tiny import parse
 
 from ditscale.scaling.fitting import gather, refit
 from ditscale.scaling.laws import Chinchilla
-from ditscale.scaling.solver import Loss, minimise, minimise_from_grid
+from ditscale.scaling.solver import Loss, minimize, minimize_from_grid
 from ditscale.scaling.starts import hoffmann_grid
 
 LOSS = Loss(1e-3)
@@ -48,12 +48,12 @@ def main() -> None:
 def one_round(points, options) -> dict:
     """Seconds and shares of one pass over everything."""
     model = points.model
-    grid = model.to_centred(hoffmann_grid()[::options.every])
-    grid_seconds, found = timed(lambda: minimise_from_grid(model, points.y, grid, LOSS))
-    polished = minimise(model, points.y, found.theta[[found.best]], LOSS, iterations=5000, tolerance=1e-14)
+    grid = model.to_centered(hoffmann_grid()[::options.every])
+    grid_seconds, found = timed(lambda: minimize_from_grid(model, points.y, grid, LOSS))
+    polished = minimize(model, points.y, found.theta[[found.best]], LOSS, iterations=5000, tolerance=1e-14)
     best = float(polished.objective[0])
     drawn = np.random.default_rng(0).multinomial(len(points.y), np.full(len(points.y), 1 / len(points.y)), options.bootstraps).astype(float)
-    bootstrap_seconds, _ = timed(lambda: refit(points, model.from_centred(polished.theta)[0], LOSS, drawn))
+    bootstrap_seconds, _ = timed(lambda: refit(points, model.from_centered(polished.theta)[0], LOSS, drawn))
     lbfgs_seconds, values = timed(lambda: [by_lbfgs(model, points.y, start) for start in grid[::EVERY]])
     result = {**grid_seconds.named("grid"), **bootstrap_seconds.named("bootstrap"), "share_at_optimum": float(np.mean(found.objective <= AGREES * best)),
               "best_objective": best, "lbfgs_cpu_seconds_a_start": lbfgs_seconds.cpu / len(values),
@@ -73,8 +73,8 @@ def by_lbfgs(model, y: np.ndarray, start: np.ndarray) -> float:
         slope = -model.jacobian(theta[None], shares)[0] @ (r[0] * LOSS.influence(r)[0])
         return 1e3 * float(LOSS.value(r, np.ones_like(r))[0]), 1e3 * slope
 
-    return minimize(objective, start, jac=True, method="L-BFGS-B",
-                    options={"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 20000}).fun / 1e3
+    return optimize.minimize(objective, start, jac=True, method="L-BFGS-B",
+                             options={"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 20000}).fun / 1e3
 
 
 def read(path: str):

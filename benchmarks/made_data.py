@@ -22,14 +22,14 @@ def write_latents(path: Path, samples: int = 512, classes: int = 1000, shape: tu
 
 
 def write_pictures(path: Path, samples: int = 50_000) -> None:
-    """uint8 (3, 32, 32) in 10 classes, as CIFAR-10 is: waves whose direction and colour tell the class, under noise."""
+    """uint8 (3, 32, 32) in 10 classes, as CIFAR-10 is: waves whose direction and color tell the class, under noise."""
     random, classes = np.random.default_rng(0), 10
     labels = np.arange(samples) % classes
     y, x = np.mgrid[0:32, 0:32] / 32
     angle = labels[:, None, None] * np.pi / classes
     waves = np.sin(2 * np.pi * (3 * (x * np.cos(angle) + y * np.sin(angle)) + random.random((samples, 1, 1))))
-    colours = np.random.default_rng(1).uniform(0.2, 1.0, (classes, 3))[labels]
-    pictures = 128 + 90 * waves[:, None].astype(np.float32) * colours[:, :, None, None].astype(np.float32)
+    colors = np.random.default_rng(1).uniform(0.2, 1.0, (classes, 3))[labels]
+    pictures = 128 + 90 * waves[:, None].astype(np.float32) * colors[:, :, None, None].astype(np.float32)
     pictures += random.normal(scale=8, size=pictures.shape).astype(np.float32)
     _write(path, "image", pictures.clip(0, 255).astype(np.uint8), classes, (3, 32, 32))
 

@@ -145,6 +145,6 @@ from ditscale.studies.spec.spec import expand, load_spec
 [config] = [run.config for run in expand(load_spec(sys.argv[1], ()), sys.argv[1]) if run.config.model.block == "parallel"]
 model = build_model(config)
 assert type(model.blocks[0]).__name__ == "ParallelBlock"
-print(run_card(config).parameters, sum(p.numel() for p in model.parameters()), panels.BLOCK_NAMES["parallel"], style.BLOCK_COLOURS["parallel"])
+print(run_card(config).parameters, sum(p.numel() for p in model.parameters()), panels.BLOCK_NAMES["parallel"], style.BLOCK_COLORS["parallel"])
 """).split()
     assert counted[0] == counted[1] and counted[2:] == ["parallel", "#2e7d4f"]

@@ -40,7 +40,7 @@ def test_any_split_and_order_draws_the_same():
         assert torch.equal(torch.cat([part[name] for part in parts]), values[shuffled])
 
 
-def test_a_stream_does_not_depend_on_its_neighbours():
+def test_a_stream_does_not_depend_on_its_neighbors():
     positions = torch.arange(4)
     alone = draw(5, positions, {"mask": Uniform(7)})["mask"]
     assert torch.equal(alone, draw(5, positions, STREAMS)["mask"])

@@ -33,7 +33,7 @@ class Latents:
     """Moments, int16 (B, 2, c, h, w), or a sample, (B, 1, c, h, w), to what a model sees: (mean + std * noise - shift) * scale.
 
     Args:
-        shift, scale: see ``stored_normalisation``; the released DiT: 0 and 0.18215.
+        shift, scale: see ``stored_normalization``; the released DiT: 0 and 0.18215.
         drawn: False where the encoder has no std or a sample is stored; then the mean or the sample is taken.
         flip: True: half of the images are their stored flip; "mirror": half are mirrored here.
     """
@@ -77,11 +77,11 @@ def make_prepare(data) -> Pixels | Latents:
     if kind_of(file) == "pixels":
         return Pixels(flip=data.flip)
     encoder = read_manifest(data.path).encoder
-    shift, scale = stored_normalisation(data, encoder)
+    shift, scale = stored_normalization(data, encoder)
     return Latents(image_shape(file), bits=encoder["bits"], shift=shift, scale=scale, drawn=encoder["has_std"], flip=data.flip)
 
 
-def normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
+def normalization(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """Shift and scale of the latents that a model sees, (latent - shift) * scale: the section's own, else the encoder's.
 
     Both are one number, or one per channel: fp32 (1 or c, 1, 1).
@@ -90,7 +90,7 @@ def normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     return shift.float(), scale.float()
 
 
-def stored_normalisation(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
+def stored_normalization(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """The same for the numbers as they are stored: (stored - shift) * scale. They may have been through the encoder's already."""
     shift, scale = _wanted(data, encoder)
     if encoder.get("applied"):

@@ -85,7 +85,7 @@ class DiscriminativeDiT(MaskedDiT):
 
 
 class ProjectionHead(nn.Module):
-    """DINO's head (arXiv 2104.14294). Tokens (..., H) to logits (..., prototypes): three linear layers with GELU between, L2 normalisation, and a product with
+    """DINO's head (arXiv 2104.14294). Tokens (..., H) to logits (..., prototypes): three linear layers with GELU between, L2 normalization, and a product with
     prototypes of unit length. A logit is the cosine between a token and a prototype, so temperatures do not depend on the width.
 
     A plain layer norm comes first: DINO's head follows ViT's last norm, but a DiT's encoder ends without one.

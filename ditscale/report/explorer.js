@@ -40,7 +40,7 @@
     D: (x, y, r) => `M${x},${y - 1.3 * r}L${x + 1.3 * r},${y}L${x},${y + 1.3 * r}L${x - 1.3 * r},${y}z`,
   };
   const marker = (look, x, y, r, full) => shape("path", {
-    d: (MARKERS[look.marker] || MARKERS.o)(x, y, r), fill: full ? look.colour : "var(--paper)", stroke: look.colour,
+    d: (MARKERS[look.marker] || MARKERS.o)(x, y, r), fill: full ? look.color : "var(--paper)", stroke: look.color,
   });
 
   // Numbers as text.
@@ -146,7 +146,7 @@
     const at = points.map((point) => [x(costOf(point)), y(point[SCORE])]);
     const group = shape("g", { class: "run", "data-run": run.id });
     group.append(shape("path", {
-      d: "M" + at.map((place) => place.map((value) => value.toFixed(1)).join(",")).join("L"), fill: "none", stroke: run.look.colour,
+      d: "M" + at.map((place) => place.map((value) => value.toFixed(1)).join(",")).join("L"), fill: "none", stroke: run.look.color,
       "stroke-width": run.look.width,
     }));
     at.forEach(([left, top], i) => {
@@ -201,7 +201,7 @@
   // The controls.
   const swatch = (look, lined) => {
     const image = shape("svg", { width: 26, height: 12, "aria-hidden": "true" },
-      shape("path", { d: "M1,6H25", stroke: look.colour, fill: "none", "stroke-width": lined ? look.width : 4 }));
+      shape("path", { d: "M1,6H25", stroke: look.color, fill: "none", "stroke-width": lined ? look.width : 4 }));
     if (lined) image.append(marker(look, 13, 6, 3, true));
     return image;
   };
@@ -210,14 +210,14 @@
     if (values.length < 2) return "";
     if (kind === "seed") values.sort((a, b) => a - b);
     if (kind === "variant") values.sort((a, b) => data.variants.indexOf(a) - data.variants.indexOf(b));
-    const coloured = ["variant", "block"].find((name) => new Set(data.runs.map((run) => run[name])).size > 1);
+    const colored = ["variant", "block"].find((name) => new Set(data.runs.map((run) => run[name])).size > 1);
     const field = make("fieldset", {}, make("legend", {}, title));
     for (const value of values) {
       const box = make("input", { type: "checkbox", "data-kind": kind, value, checked: "" });
       box.addEventListener("change", () => { state.hidden[kind][box.checked ? "delete" : "add"](value); draw(); });
       const { look } = data.runs.find((run) => String(run[kind]) === value);
-      const sign = kind === coloured ? [swatch(look, false)] : [];
-      if (kind === "model") sign.push(swatch(coloured ? { ...look, colour: "var(--muted)" } : look, true));
+      const sign = kind === colored ? [swatch(look, false)] : [];
+      if (kind === "model") sign.push(swatch(colored ? { ...look, color: "var(--muted)" } : look, true));
       field.append(make("label", {}, box, ...sign, kind === "model" ? value.replace(/^DiT-/, "") : value));
     }
     return field;

@@ -61,11 +61,11 @@ def _plain(value):
 
 def _looks(usable: pd.DataFrame) -> dict[str, dict]:
     """Marker by patch size and width by size; color by variant or block design if there are several, else by patch size."""
-    colours = {}
-    for column, known in (("variant", style.VARIANT_COLOURS), ("block", style.BLOCK_COLOURS)):
+    colors = {}
+    for column, known in (("variant", style.VARIANT_COLORS), ("block", style.BLOCK_COLORS)):
         if column in usable and usable[column].nunique() > 1:
-            colours = {run_id: known.get(value, style.MUTED) for run_id, value in zip(usable["run_id"], usable[column])}
+            colors = {run_id: known.get(value, style.MUTED) for run_id, value in zip(usable["run_id"], usable[column])}
             break
-    return {run_id: {"colour": page.css_colour(colours.get(run_id, look.colour)), "marker": look.marker,
+    return {run_id: {"color": page.css_color(colors.get(run_id, look.color)), "marker": look.marker,
                      "width": round(float(look.width), 2)}
             for run_id, look in panels.size_looks(usable).runs.items()}

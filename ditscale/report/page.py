@@ -25,9 +25,9 @@ THEME = [
     ("line", style.GRID, "#343a44"),
     ("paper", style.PAPER, "#15181d"),
     ("band", style.BAND, "#7d8794"),
-    ("patch2", style.PATCH_COLOURS[2], "#6ea8ea"),
-    ("patch4", style.PATCH_COLOURS[4], "#e5735a"),
-    ("patch8", style.PATCH_COLOURS[8], "#f3c44f"),
+    ("patch2", style.PATCH_COLORS[2], "#6ea8ea"),
+    ("patch4", style.PATCH_COLORS[4], "#e5735a"),
+    ("patch8", style.PATCH_COLORS[8], "#f3c44f"),
 ]
 _kinds: list[tuple[str, type[Variant] | BlockDesign]] = [*VARIANTS.items(), *DESIGNS.items()]
 for _name, _kind in _kinds:                     # a design may share a variant's color, or the ink color
@@ -60,8 +60,8 @@ def prose(text: str) -> str:
 
 def render(title: str, eyebrow: str, body: str, footer: str, scripts: Sequence[str] = ()) -> str:
     """The whole page. ``body`` is HTML and ``scripts`` are JavaScript; the other texts are escaped here."""
-    light = "".join(f"--{name}:{colour};" for name, colour, _ in THEME)
-    dark = "".join(f"--{name}:{colour};" for name, _, colour in THEME)
+    light = "".join(f"--{name}:{color};" for name, color, _ in THEME)
+    dark = "".join(f"--{name}:{color};" for name, _, color in THEME)
     variables = (f":root{{color-scheme:light dark;{light}}}\n"
                  f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}")
     run = "".join(f"<script>\n{script}</script>\n" for script in scripts)
@@ -119,8 +119,8 @@ def inline_svg(svg: str, name: str, label: str) -> str:
     svg = svg[svg.index("<svg"):].strip()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for variable, colour, _ in THEME:
-        svg = re.sub(rf"{colour}\b", f"var(--{variable})", svg, flags=re.IGNORECASE)
+    for variable, color, _ in THEME:
+        svg = re.sub(rf"{color}\b", f"var(--{variable})", svg, flags=re.IGNORECASE)
     view_box = re.search(r'viewBox="([^"]+)"', svg)[1]
     return re.sub(r"<svg[^>]*>", f'<svg viewBox="{view_box}" role="img" aria-label="{label}">', svg, count=1)
 
@@ -159,9 +159,9 @@ def embedded_json(value, element_id: str) -> str:
     return f'<script type="application/json" id="{element_id}">{text}</script>'
 
 
-def css_colour(colour: str) -> str:
+def css_color(color: str) -> str:
     """The CSS variable for a color of the figures, which follows the theme."""
-    return next((f"var(--{name})" for name, light, _ in THEME if light.lower() == colour.lower()), colour)
+    return next((f"var(--{name})" for name, light, _ in THEME if light.lower() == color.lower()), color)
 
 
 def folded(summary: str, content: str, element_id: str = "", is_open: bool = False) -> str:

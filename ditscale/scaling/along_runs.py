@@ -67,7 +67,7 @@ class Bend:
     """
 
     time: str
-    centre: float                # mean ln t of the points
+    center: float                # mean ln t of the points
     span: tuple[float, float]    # of t
     low: float
     high: float
@@ -76,14 +76,14 @@ class Bend:
     unseen: float = 0.0          # of ln y per doubling of t beyond the points: the bend that cannot be detected without seeds
 
     def card(self) -> dict:
-        return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.centre,
+        return {"form": "law * exp(c (ln t - centre)^2)", "t": self.time, "centre": self.center,
                 "c_low": float(self.low), "c_high": float(self.high),
                 "freedom": float(self.freedom), "unseen_at_each_doubling": self.unseen}
 
     def widened(self, low: np.ndarray, high: np.ndarray, at: dict[str, np.ndarray],
                 gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ln ends ``(k,)`` widened by the bend; ``gradient`` of ln y in the centered coefficients ``(k, p)``."""
-        shift = (np.log(at[self.time]) - self.centre) ** 2 - gradient @ self.give
+        shift = (np.log(at[self.time]) - self.center) ** 2 - gradient @ self.give
         moves = np.stack([self.low * shift, self.high * shift, np.zeros_like(shift)])
         farther = self.unseen * np.log2(np.maximum(np.maximum(at[self.time] / self.span[1], self.span[0] / at[self.time]), 1.0))
         return low + moves.min(axis=0) - farther, high + moves.max(axis=0) + farther
@@ -214,8 +214,8 @@ class Runs:
     def bend(self, columns: dict[str, np.ndarray], time: str, scale: np.ndarray, level: float) -> Bend | None:
         """``scale`` ``(n,)`` converts ln y to a residual; None if the law itself can follow the bend."""
         log_t, inside = np.log(columns[time]), self.compared
-        centre = float(log_t.mean())
-        curve = np.where(inside, scale * (log_t - centre) ** 2, 0.0)
+        center = float(log_t.mean())
+        curve = np.where(inside, scale * (log_t - center) ** 2, 0.0)
         law = np.where(inside[:, None], self.jacobian, 0.0)
         give = np.linalg.pinv(law, rcond=DEAD) @ curve
         rest = curve - law @ give
@@ -224,7 +224,7 @@ class Runs:
         c, error, freedom = self.contrast(rest / (rest @ rest))
         reach = stats.t.ppf(0.5 + level / 2, freedom) * error
         span = float(columns[time].min()), float(columns[time].max())
-        return Bend(time, centre, span, c - reach, c + reach, give, freedom, 0.0 if self.seeded else UNSEEN)
+        return Bend(time, center, span, c - reach, c + reach, give, freedom, 0.0 if self.seeded else UNSEEN)
 
 
 def _rank(jacobian: np.ndarray) -> int:

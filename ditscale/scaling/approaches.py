@@ -39,7 +39,7 @@ class Valley:
     compute: float
     size: float
     score: float
-    centred: bool
+    centered: bool
     sizes: int
     spread: float = 1.0
 
@@ -73,9 +73,9 @@ class OptimalLine:
         return self.spending.data(self.size(compute), compute)
 
     @property
-    def off_centre(self) -> tuple[float, ...]:
+    def off_center(self) -> tuple[float, ...]:
         """Budgets with their optimum outside the grid; the line leaves them out."""
-        return tuple(v.compute for v in self.valleys if not v.centred)
+        return tuple(v.compute for v in self.valleys if not v.centered)
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def valley_of(sizes, scores, compute: float, method: str = "parabola", spread: f
         ends = curve.derivative().roots(extrapolate=False)
         grid = np.concatenate([curve.x, ends[np.isfinite(ends)]])
         at, score = grid[np.argmin(curve(grid))], float(np.exp(curve(grid).min()))
-    centred = bool(log_n.min() < at < log_n.max())
-    return Valley(compute, float(np.exp(at)), float(score), centred, distinct, spread)
+    centered = bool(log_n.min() < at < log_n.max())
+    return Valley(compute, float(np.exp(at)), float(score), centered, distinct, spread)
 
 
 def akima_curve(sizes, scores) -> Akima1DInterpolator:
@@ -191,7 +191,7 @@ def approach2(size, data, score, *, k: float = 6.0, method: str = "parabola", co
             valleys.append(valley_of(size[own.at], score[own.at], own.compute, method, own.spread))
         else:
             dropped.append(Dropped(own.compute, len(own.at), sizes, f"fewer than {MIN_SIZES} sizes"))
-    inside = [v for v in valleys if v.centred]
+    inside = [v for v in valleys if v.centered]
     if len(inside) < 2:
         return OptimalLine(math.nan, math.nan, rule, tuple(valleys), method, tuple(dropped))
     logs = np.log([v.compute for v in inside])

@@ -72,11 +72,11 @@ def draw_curves(ax, found) -> None:
     """Draws one line per run, and an arrow at the middle usable target with the multiplier next to it."""
     variant, baseline = found.data
     ax.set(xscale="log", yscale="log", xlabel=found.cost_unit, ylabel=_directed(found.score_unit, variant.lower_is_better))
-    for runs, colour, marker in ((baseline, INK, "o"), (variant, VARIANT, "s")):
+    for runs, color, marker in ((baseline, INK, "o"), (variant, VARIANT, "s")):
         for i, run in enumerate(np.unique(runs.runs)):
             own = np.flatnonzero(runs.runs == run)
             own = own[np.argsort(runs.cost[own])]
-            ax.plot(runs.cost[own], runs.score[own], color=colour, linewidth=1.1, marker=marker, markersize=3.5,
+            ax.plot(runs.cost[own], runs.score[own], color=color, linewidth=1.1, marker=marker, markersize=3.5,
                     label=runs.name if i == 0 else "_")
     _plain_ticks(ax.yaxis, min(runs.score.min() for runs in found.data), max(runs.score.max() for runs in found.data))
     _cost_ticks(ax, min(runs.cost.min() for runs in found.data), max(runs.cost.max() for runs in found.data))

@@ -15,7 +15,7 @@ from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
 from ditscale.scaling.laws import Law, as_columns, form_of
 from ditscale.scaling.result import Fit, Points, Search
-from ditscale.scaling.solver import Loss, Solutions, minimise, minimise_from_grid
+from ditscale.scaling.solver import Loss, Solutions, minimize, minimize_from_grid
 from ditscale.scaling.status import MIN_DISTINCT_X, Status, first_bad
 from ditscale.scaling.terms import DEAD_SHARE
 from ditscale.scaling.varpro import best_on_grid
@@ -91,17 +91,17 @@ def search(points: Points, loss: Loss, solver: str = "lm", starts: np.ndarray | 
     if solver == "varpro":
         if loss.delta is not None or loss.in_log:
             raise UserError("solver 'varpro' is for loss='square' with residuals='y'; use solver='lm'")
-        grid, kind = best_on_grid(points.form, points.columns, points.centre, points.y, points.weights)[None], "variable projection"
+        grid, kind = best_on_grid(points.form, points.columns, points.center, points.y, points.weights)[None], "variable projection"
     elif starts is not None:
-        grid, kind = model.to_centred(starts), "given"
+        grid, kind = model.to_centered(starts), "given"
     else:
         grid, kind = start_grids.from_data(points.form, points.columns, points.y), "exponents x floors, from the data"
-    rough = minimise_from_grid(model, points.y, grid, loss, weights=points.weights)
-    polished = minimise(model, points.y, rough.theta[[rough.best]], loss, weights=points.weights, **POLISH)
+    rough = minimize_from_grid(model, points.y, grid, loss, weights=points.weights)
+    polished = minimize(model, points.y, rough.theta[[rough.best]], loss, weights=points.weights, **POLISH)
     best = polished.objective[0]
     nothing = 1e-16 * points.weights.sum() * (1.0 if loss.in_log else np.median(points.y) ** 2)
     return Search(
-        theta=model.from_centred(polished.theta)[0], objective=float(best), starts=len(grid), start_grid=kind, solver=solver,
+        theta=model.from_centered(polished.theta)[0], objective=float(best), starts=len(grid), start_grid=kind, solver=solver,
         agreeing=int(np.sum(rough.objective <= best * (1.0 + AGREES) + nothing)), converged=bool(polished.converged[0]),
         moved=bool(best <= nothing or not np.allclose(polished.theta[0], grid[rough.best], rtol=0, atol=1e-10)))
 
@@ -109,9 +109,9 @@ def search(points: Points, loss: Loss, solver: str = "lm", starts: np.ndarray | 
 def refit(points: Points, theta: np.ndarray, loss: Loss, weights: np.ndarray, **options) -> Solutions:
     """Many refits from one optimum, one per row of ``weights`` ``(s, n)``; theta is uncentered, in and out."""
     model = points.model
-    begin = np.repeat(model.to_centred(theta[None]), len(weights), axis=0)
-    done = minimise(model, points.y, begin, loss, weights=weights, **options)
-    return Solutions(model.from_centred(done.theta), done.objective, done.converged)
+    begin = np.repeat(model.to_centered(theta[None]), len(weights), axis=0)
+    done = minimize(model, points.y, begin, loss, weights=weights, **options)
+    return Solutions(model.from_centered(done.theta), done.objective, done.converged)
 
 
 def check(points: Points) -> tuple[Status, str]:
@@ -192,9 +192,9 @@ def _lack_of_fit(points: Points, theta: np.ndarray, loss: Loss) -> LackOfFit:
 def residual_curves(points: Points, theta: np.ndarray, loss: Loss) -> Runs:
     """The residuals of a least-squares fit by run; theta is uncentered."""
     model = points.model
-    log_y, shares = model.evaluate(model.to_centred(theta[None]))
+    log_y, shares = model.evaluate(model.to_centered(theta[None]))
     scale = np.sqrt(points.weights) * (1.0 if loss.in_log else np.exp(log_y[0]))
-    jacobian = (model.jacobian(model.to_centred(theta[None]), shares)[0] * scale).T
+    jacobian = (model.jacobian(model.to_centered(theta[None]), shares)[0] * scale).T
     return Runs(points.columns, points.groups, _residuals(points, theta, loss) * np.sqrt(points.weights), jacobian)
 
 
@@ -258,7 +258,7 @@ def _hold_out_in_time(points: Points, loss: Loss, theta: np.ndarray) -> TimeHold
 
 def _refitted(kept: Points, loss: Loss, theta: np.ndarray) -> Law:
     """The law of fewer points, started from the law of all points and from the grid."""
-    starts = np.vstack([theta, kept.model.from_centred(start_grids.from_data(kept.form, kept.columns, kept.y))])
+    starts = np.vstack([theta, kept.model.from_centered(start_grids.from_data(kept.form, kept.columns, kept.y))])
     return kept.form.from_theta(search(kept, loss, starts=starts).theta)
 
 
@@ -277,12 +277,12 @@ def _quality(points: Points, law: Law, found: Search) -> dict:
     r = log_y - np.log(law.evaluate(points.columns))
     total = np.sum((log_y - log_y.mean()) ** 2)
     model = points.model
-    theta = model.to_centred(found.theta[None])
+    theta = model.to_centered(found.theta[None])
     jacobian = model.jacobian(theta, model.evaluate(theta)[1])[0]
     spread = np.sqrt(np.sum(jacobian**2, axis=1, keepdims=True))
     scaled = jacobian / np.maximum(spread, 1e-300)
     covariance = np.linalg.pinv(jacobian @ jacobian.T, rcond=1e-12, hermitian=True)
-    back = model.from_centred(np.eye(len(theta[0]))).T - model.from_centred(np.zeros_like(theta)).T
+    back = model.from_centered(np.eye(len(theta[0]))).T - model.from_centered(np.zeros_like(theta)).T
     covariance = back @ covariance @ back.T
     sigma = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
     return {"r2": float(1.0 - np.sum(r**2) / total) if total > 0 else math.nan,

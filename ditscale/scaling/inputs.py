@@ -15,7 +15,7 @@ def numbers(name: str, values) -> np.ndarray:
         UserError: a value is not a number; the message names the first.
     """
     try:
-        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan) if _labelled(values) else values, dtype=np.float64)
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan) if _labeled(values) else values, dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{name} must be numbers: {_first_wrong(values)}") from None
 
@@ -42,8 +42,8 @@ def require_one_table(**columns) -> None:
     Raises:
         UserError: the labels differ; the message names the two series and one label of each.
     """
-    labelled = [(name, column.index) for name, column in columns.items() if _labelled(column)]
-    for (first, one), (second, other) in zip(labelled, labelled[1:]):
+    labeled = [(name, column.index) for name, column in columns.items() if _labeled(column)]
+    for (first, one), (second, other) in zip(labeled, labeled[1:]):
         if len(one) == len(other) and not one.equals(other):
             at = next(i for i in range(len(one)) if one[i] != other[i])
             raise UserError(f"{first} and {second} are series with different labels ({one[at]!r} and {other[at]!r} at index {at}): take both from "
@@ -57,7 +57,7 @@ def require_positive(name: str, values: np.ndarray) -> None:
         raise UserError(f"{name} is {values[wrong[0]]:g} at index {wrong[0]}; it must be above 0")
 
 
-def _labelled(values) -> bool:
+def _labeled(values) -> bool:
     return hasattr(values, "to_numpy") and hasattr(values, "index")
 
 

@@ -71,9 +71,9 @@ class Law:
         return tuple(term.amplitude for term in cls.TERMS)
 
     @classmethod
-    def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]):
-        """The solver's model for the points' ``columns``; ``centre`` is the mean of each ln x."""
-        return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, centre)
+    def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]):
+        """The solver's model for the points' ``columns``; ``center`` is the mean of each ln x."""
+        return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, center)
 
     @classmethod
     def from_theta(cls, theta: np.ndarray) -> Self:
@@ -241,8 +241,8 @@ class BrokenPowerLaw(Law):
         return ("E", "A", "d", "f")
 
     @classmethod
-    def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]) -> OneBreak:
-        return OneBreak(np.log(columns["x"]), centre["x"])
+    def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]) -> OneBreak:
+        return OneBreak(np.log(columns["x"]), center["x"])
 
 
 FORMS: dict[str, type[Law]] = {

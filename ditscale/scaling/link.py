@@ -208,9 +208,9 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
     names, run = np.unique(run, return_inverse=True)
     means = np.bincount(run, residuals) / np.bincount(run)
     of_run = np.array([size[run == one][0] for one in range(len(names))])
-    centres = np.bincount(of_run, means) / np.bincount(of_run)
-    spread = float(np.std(centres, ddof=1))
-    freedom = len(centres) - 1.0, float(len(names) - len(centres))
+    centers = np.bincount(of_run, means) / np.bincount(of_run)
+    spread = float(np.std(centers, ddof=1))
+    freedom = len(centers) - 1.0, float(len(names) - len(centers))
     if freedom[1] < 2:
         return OneLine(spread=spread, reason="too few sizes have a second run, so seed noise cannot be separated from size")
     f = _of_runs(means, of_run)
@@ -220,7 +220,7 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
 def _of_runs(means: np.ndarray, size: np.ndarray) -> float:
     """F of a one-way analysis of variance of the runs' mean residuals."""
     counts = np.bincount(size)
-    centres = np.bincount(size, means) / counts
-    between = np.sum(counts * (centres - means.mean()) ** 2) / (len(counts) - 1)
-    within = np.sum((means - centres[size]) ** 2) / (len(means) - len(counts))
+    centers = np.bincount(size, means) / counts
+    between = np.sum(counts * (centers - means.mean()) ** 2) / (len(counts) - 1)
+    within = np.sum((means - centers[size]) ** 2) / (len(means) - len(counts))
     return float(between / max(within, 1e-30))

@@ -24,12 +24,12 @@ class _Pinned(Law):
         return tuple(name for name in super().names() if name not in cls.PINNED)
 
     @classmethod
-    def model(cls, columns: dict[str, np.ndarray], centre: dict[str, float]) -> "PinnedModel":
+    def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]) -> "PinnedModel":
         whole = tuple(super().names())
         logs = {name: np.log(columns[name]) for name in cls.VARIABLES}
         in_log = cls.amplitudes()
         values = {name: np.log(value) if name in in_log else value for name, value in cls.PINNED.items()}
-        return PinnedModel(SumOfPowers(cls.TERMS, whole, logs, centre), whole, values)
+        return PinnedModel(SumOfPowers(cls.TERMS, whole, logs, center), whole, values)
 
     @classmethod
     def from_theta(cls, theta: np.ndarray):
@@ -59,11 +59,11 @@ class PinnedModel:
         filled[:, self.free] = theta
         return filled
 
-    def to_centred(self, theta: np.ndarray) -> np.ndarray:
-        return self.whole.to_centred(self._filled(theta))[:, self.free]
+    def to_centered(self, theta: np.ndarray) -> np.ndarray:
+        return self.whole.to_centered(self._filled(theta))[:, self.free]
 
-    def from_centred(self, theta: np.ndarray) -> np.ndarray:
-        return self.whole.from_centred(self._filled(theta))[:, self.free]
+    def from_centered(self, theta: np.ndarray) -> np.ndarray:
+        return self.whole.from_centered(self._filled(theta))[:, self.free]
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.whole.evaluate(self._filled(theta))

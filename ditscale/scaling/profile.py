@@ -25,7 +25,7 @@ from ditscale.errors import UserError
 from ditscale.scaling.along_runs import Bend, Runs, time_of
 from ditscale.scaling.interval import LEVEL, Band, Interval
 from ditscale.scaling.laws import as_columns
-from ditscale.scaling.solver import Loss, Pull, minimise
+from ditscale.scaling.solver import Loss, Pull, minimize
 from ditscale.scaling.status import MIN_RUNS, Status
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Profile:
     def __init__(self, fit: "Fit", freedom: int) -> None:
         self.fit, self.points = fit, fit.points
         self.model, self.loss = self.points.model, Loss(None, fit.loss.in_log)
-        self.best = self.model.to_centred(fit.search.theta[None])
+        self.best = self.model.to_centered(fit.search.theta[None])
         self.least = 2.0 * fit.search.objective
         n, p = len(self.points.y), self.best.shape[1]
         self.variance = max(self.least / (n - p), 1e-30)
@@ -131,7 +131,7 @@ class _Profile:
         at = {name: np.atleast_1d(column) for name, column in at.items()}
         for k in range(len(next(iter(at.values())))):
             where = {name: column[[k]] for name, column in at.items()}
-            here = self.points.form.model(where, self.points.centre)
+            here = self.points.form.model(where, self.points.center)
             log_y, shares = here.evaluate(self.best)
             gradient = here.jacobian(self.best, shares)[0, :, 0]
             ends.append(self._ends(_Prediction(self, where, float(log_y[0, 0]), gradient), gradient, None))
@@ -227,7 +227,7 @@ class _Linear:
         """The resting points of the pulls and the sums of squares there."""
         p = self.profile
         pull = Pull(self.direction, aims, STIFFNESS * p.variance / error**2)
-        done = minimise(p.model, p.points.y, p.shifted(aims, self.best, self.direction), p.loss, weights=p.points.weights,
+        done = minimize(p.model, p.points.y, p.shifted(aims, self.best, self.direction), p.loss, weights=p.points.weights,
                         pull=pull, **EFFORT)
         return done.theta @ self.direction, 2.0 * done.objective
 
@@ -238,14 +238,14 @@ class _Prediction:
     def __init__(self, profile: _Profile, where: dict[str, np.ndarray], best: float, gradient: np.ndarray) -> None:
         self.profile, self.best, self.gradient = profile, best, gradient
         columns = {name: np.append(profile.points.columns[name], where[name]) for name in where}
-        self.model = profile.points.form.model(columns, profile.points.centre)
+        self.model = profile.points.form.model(columns, profile.points.center)
 
     def pulled(self, aims: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
         p = self.profile
         y = np.column_stack([np.broadcast_to(p.points.y, (len(aims), len(p.points.y))), np.exp(aims)])
         scale = 1.0 if p.loss.in_log else math.exp(-2.0 * self.best)      # the extra residual is then of y
         weights = np.append(p.points.weights, STIFFNESS * p.variance / error**2 * scale)
-        done = minimise(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, **EFFORT)
+        done = minimize(self.model, y, p.shifted(aims, self.best, self.gradient), p.loss, weights=weights, **EFFORT)
         log_y = self.model.evaluate(done.theta)[0]
         r = (np.log(p.points.y) - log_y[:, :-1]) if p.loss.in_log else p.points.y - np.exp(log_y[:, :-1])
         return log_y[:, -1], np.sum(p.points.weights * r**2, axis=1)

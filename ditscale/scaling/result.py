@@ -28,12 +28,12 @@ class Points:
     weights: np.ndarray
 
     @property
-    def centre(self) -> dict[str, float]:
+    def center(self) -> dict[str, float]:
         return {name: float(np.log(column).mean()) for name, column in self.columns.items()}
 
     @property
     def model(self):
-        return self.form.model(self.columns, self.centre)
+        return self.form.model(self.columns, self.center)
 
     def where(self, keep: np.ndarray) -> "Points":
         return Points(self.form, {name: c[keep] for name, c in self.columns.items()}, self.y[keep], self.groups[keep],

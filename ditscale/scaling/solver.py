@@ -63,7 +63,7 @@ class Solutions:
         return int(np.argmin(self.objective))
 
 
-def minimise(model, y: np.ndarray, starts: np.ndarray, loss: Loss, *, weights: np.ndarray | None = None,
+def minimize(model, y: np.ndarray, starts: np.ndarray, loss: Loss, *, weights: np.ndarray | None = None,
              pull: Pull | None = None, iterations: int = 300, tolerance: float = 1e-7) -> Solutions:
     """Runs every start to its end.
 
@@ -88,8 +88,8 @@ def minimise(model, y: np.ndarray, starts: np.ndarray, loss: Loss, *, weights: n
     return Solutions(*(np.concatenate([getattr(part, name) for part in done]) for name in ("theta", "objective", "converged")))
 
 
-def minimise_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **options) -> Solutions:
-    """``minimise`` for rough starts: least squares first, then terms that vanished are revived once, then the loss.
+def minimize_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **options) -> Solutions:
+    """``minimize`` for rough starts: least squares first, then terms that vanished are revived once, then the loss.
 
     A term with a vanishing share of y everywhere has no gradient left, however much the fit would gain from it:
     a plateau at infinity, not a minimum. Otherwise 3 in 10 of Hoffmann's 4,500 starts on Epoch's points end on it. Starts that
@@ -97,15 +97,15 @@ def minimise_from_grid(model, y: np.ndarray, starts: np.ndarray, loss: Loss, **o
     """
     square = Loss(None, loss.in_log)
     rough_steps: dict[str, Any] = {"iterations": 80, "tolerance": 1e-7}
-    rough = minimise(model, y, starts, square, **rough_steps, **options)
+    rough = minimize(model, y, starts, square, **rough_steps, **options)
     theta = rough.theta.copy()
     again, revived = model.revive(theta, y)
     if again.any():
-        second = minimise(model, y, revived, square, **rough_steps, **options)
+        second = minimize(model, y, revived, square, **rough_steps, **options)
         gain = second.objective < rough.objective[again]
         theta[np.flatnonzero(again)[gain]] = second.theta[gain]
     _, one, place = np.unique(np.round(theta, SAME_PLACE), axis=0, return_index=True, return_inverse=True)
-    done, place = minimise(model, y, theta[one], loss, **options), place.reshape(-1)
+    done, place = minimize(model, y, theta[one], loss, **options), place.reshape(-1)
     return Solutions(done.theta[place], done.objective[place], done.converged[place])
 
 

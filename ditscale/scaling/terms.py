@@ -30,7 +30,7 @@ class SumOfPowers:
     """
 
     def __init__(self, terms: tuple[Term, ...], names: tuple[str, ...], log_x: dict[str, np.ndarray],
-                 centre: dict[str, float]) -> None:
+                 center: dict[str, float]) -> None:
         place = {name: i for i, name in enumerate(names)}
         n = len(next(iter(log_x.values())))
         self.design = np.zeros((len(terms), len(names), n))               # (terms, p, n)
@@ -42,17 +42,17 @@ class SumOfPowers:
             self.design[t, place[term.amplitude]] = 1.0
             self.parts[place[term.amplitude]].append((t, None))
             for variable, exponent, sign in term.powers:
-                row = sign * (log_x[variable] - centre[variable])
+                row = sign * (log_x[variable] - center[variable])
                 self.design[t, place[exponent]] += row
-                self.shift[place[term.amplitude], place[exponent]] += sign * centre[variable]
+                self.shift[place[term.amplitude], place[exponent]] += sign * center[variable]
             for exponent in {exponent for _, exponent, _ in term.powers}:
                 self.parts[place[exponent]].append((t, self.design[t, place[exponent]]))
 
-    def to_centred(self, theta: np.ndarray) -> np.ndarray:
+    def to_centered(self, theta: np.ndarray) -> np.ndarray:
         """Converts ``(s, p)`` of the law to ``(s, p)`` of the centered law."""
         return theta @ self.shift.T
 
-    def from_centred(self, theta: np.ndarray) -> np.ndarray:
+    def from_centered(self, theta: np.ndarray) -> np.ndarray:
         return np.linalg.solve(self.shift, theta.T).T
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,19 +87,19 @@ class SumOfPowers:
 class OneBreak:
     """Model of ``y = E + A x^-c0 (1 + (x/d)^(1/f))^(-c1 f)``; theta is (ln E, ln A, c0, c1, ln d, ln f)."""
 
-    def __init__(self, log_x: np.ndarray, centre: float) -> None:
-        self.log_x, self.centre = log_x - centre, centre
+    def __init__(self, log_x: np.ndarray, center: float) -> None:
+        self.log_x, self.center = log_x - center, center
         self.shift = np.eye(6)
-        self.shift[1, 2] = -centre
+        self.shift[1, 2] = -center
 
-    def to_centred(self, theta: np.ndarray) -> np.ndarray:
+    def to_centered(self, theta: np.ndarray) -> np.ndarray:
         theta = theta @ self.shift.T
-        theta[:, 4] -= self.centre
+        theta[:, 4] -= self.center
         return theta
 
-    def from_centred(self, theta: np.ndarray) -> np.ndarray:
+    def from_centered(self, theta: np.ndarray) -> np.ndarray:
         theta = theta.copy()
-        theta[:, 4] += self.centre
+        theta[:, 4] += self.center
         return np.linalg.solve(self.shift, theta.T).T
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,9 @@ GRID = {1: 512, 2: 48, 3: 16}        # points per exponent, by the number of exp
 RANGE = (0.02, 2.5)
 
 
-def best_on_grid(form: type[Law], columns: dict[str, np.ndarray], centre: dict[str, float], y: np.ndarray,
+def best_on_grid(form: type[Law], columns: dict[str, np.ndarray], center: dict[str, float], y: np.ndarray,
                  weights: np.ndarray) -> np.ndarray:
-    """The best centred theta ``(p,)`` on the grid.
+    """The best centered theta ``(p,)`` on the grid.
 
     Raises:
         UserError: the form has no linear amplitudes to project out.
@@ -26,7 +26,7 @@ def best_on_grid(form: type[Law], columns: dict[str, np.ndarray], centre: dict[s
     if not form.TERMS:
         raise UserError(f"variable projection needs a sum of powers, and {form.NAME} is none; use solver='lm'")
     free = [name for name in form.names() if name not in form.amplitudes()]
-    log_x = {name: np.log(columns[name]) - centre[name] for name in form.VARIABLES}
+    log_x = {name: np.log(columns[name]) - center[name] for name in form.VARIABLES}
     root = np.sqrt(weights)
     best, best_theta = np.inf, None
     for values in itertools.product(np.geomspace(*RANGE, GRID[len(free)]), repeat=len(free)):

@@ -86,7 +86,7 @@ def test_large_images(monkeypatch):
 
 def test_small_images_are_enlarged_and_animations_give_their_first():
     assert decode(encoded(Image.new("RGB", (1, 1), (9, 8, 7))), **OPTIONS)[1] == ["enlarged"]
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     array, handled = decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), **OPTIONS)
     assert "animated" in handled and tuple(array[0, 0]) == (255, 0, 0)
 

@@ -9,14 +9,14 @@ import pytest
 from ditscale.data.sources import archive
 
 
-def labelled(photos):
+def labeled(photos):
     return {name: (content, int(name.startswith("dog"))) for name, content in sorted(photos.items())}
 
 
 def test_a_folder_of_class_folders(photos, tree, opened, contents):
     folder = tree({**photos, ".DS_Store": b"", "cat/._1.png": b"", "notes.txt": b"x", "__MACOSX/cat/1.png": b""})
     source = opened(folder)
-    assert contents(source) == labelled(photos) and source.names == sorted(photos)
+    assert contents(source) == labeled(photos) and source.names == sorted(photos)
     assert source.class_names == ["cat", "dog"] and source.split == "all"
     assert source.notes == ["1 files that are no images are passed over"]
 
@@ -26,9 +26,9 @@ def test_a_folder_of_class_folders(photos, tree, opened, contents):
 def test_archives(photos, tmp_path, name, mode, opened, contents, packed):
     backwards = dict(sorted(photos.items(), reverse=True))
     source = opened(packed(tmp_path / name, backwards, mode))
-    assert contents(source) == labelled(photos) and source.class_names == ["cat", "dog"]
+    assert contents(source) == labeled(photos) and source.class_names == ["cat", "dog"]
     inside = opened(packed(tmp_path / f"inside.{name}", {f"./any/folder/{k}": v for k, v in photos.items()}, mode))
-    assert [value for _, value in sorted(contents(inside).items())] == list(labelled(photos).values())
+    assert [value for _, value in sorted(contents(inside).items())] == list(labeled(photos).values())
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -60,7 +60,7 @@ def test_a_tar_of_tars(photos, tmp_path, opened, contents, packed):
                     archive.addfile(info, io.BytesIO(content))
         inner[f"{kind}.tar"] = buffer.getvalue()
     source = opened(packed(tmp_path / "train.tar", inner))
-    assert contents(source) == labelled(photos) and source.class_names == ["cat", "dog"]
+    assert contents(source) == labeled(photos) and source.class_names == ["cat", "dog"]
 
 
 def test_splits(photos, tree, opened, refused):

@@ -31,8 +31,8 @@ def gaussian_velocity(mean, std):
     def model(x, time, y):
         t = (time / 1000)[:, None, None, None]
         variance = (1 - t) ** 2 * std**2 + t**2
-        centred = x - (1 - t) * mean
-        return centred * (t - (1 - t) * std**2) / variance - mean
+        centered = x - (1 - t) * mean
+        return centered * (t - (1 - t) * std**2) / variance - mean
     return model
 
 

@@ -16,7 +16,7 @@ from ditscale.diffusion.nfe import Sampling, evaluated_levels, forwards
 from ditscale.diffusion.samplers import sample
 
 
-def labelled(x, t, y):
+def labeled(x, t, y):
     """Output of eight channels for four: each depends on the label in its own way."""
     label = y.float()[:, None, None, None]
     return torch.cat([torch.tanh(x + label), torch.cos(x * label)], dim=1)
@@ -24,26 +24,26 @@ def labelled(x, t, y):
 
 def parts():
     x, t, y = torch.randn(3, 4, 2, 2), torch.full((3,), 500.0), torch.tensor([0, 4, 9])
-    return x, t, y, labelled(x, t, y), labelled(x, t, torch.full_like(y, 10))
+    return x, t, y, labeled(x, t, y), labeled(x, t, torch.full_like(y, 10))
 
 
 def test_first3_leaves_the_fourth_channel_and_the_variance_to_the_conditional_pass():
     x, t, y, cond, uncond = parts()
-    out = Guided(labelled, 3.0, 10, channels="first3")(x, t, y)
+    out = Guided(labeled, 3.0, 10, channels="first3")(x, t, y)
     assert torch.allclose(out[:, :3], uncond[:, :3] + 3.0 * (cond[:, :3] - uncond[:, :3]), atol=1e-5)
     assert torch.equal(out[:, 3:], cond[:, 3:])
 
 
 def test_all_guides_the_image_channels_and_never_the_variance():
     x, t, y, cond, uncond = parts()
-    out = Guided(labelled, 3.0, 10)(x, t, y)
+    out = Guided(labeled, 3.0, 10)(x, t, y)
     assert torch.allclose(out[:, :4], uncond[:, :4] + 3.0 * (cond[:, :4] - uncond[:, :4]), atol=1e-5)
     assert torch.equal(out[:, 4:], cond[:, 4:])
 
 
 def test_power_cosine_is_mdts():
     """w_t = 1 + (w - 1) (1 - cos(pi (1 - t / T)^4)) / 2."""
-    guided = Guided(labelled, 3.8, 10, schedule="power_cosine", noise_share=Ddpm().noise_share)
+    guided = Guided(labeled, 3.8, 10, schedule="power_cosine", noise_share=Ddpm().noise_share)
     for t in (0, 100, 500, 900, 999):
         assert guided.scale_at(t) == pytest.approx(1 + 2.8 * (1 - math.cos(math.pi * (1 - t / 1000) ** 4)) / 2, rel=1e-12)
     assert guided.scale_at(0) == 3.8
@@ -85,5 +85,5 @@ def test_outside_the_interval_one_pass_runs(name, sampling, interval):
 
 
 def test_outside_the_interval_the_conditional_model_is_called():
-    guided = Guided(labelled, 2.0, 10, interval=(0.2, 0.7))
-    assert guided.at(0.1) is labelled and guided.at(0.8) is labelled and guided.at(0.7) is not labelled
+    guided = Guided(labeled, 2.0, 10, interval=(0.2, 0.7))
+    assert guided.at(0.1) is labeled and guided.at(0.8) is labeled and guided.at(0.7) is not labeled

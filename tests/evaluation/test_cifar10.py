@@ -37,9 +37,9 @@ def test_equals_sqrtm_on_real_features(halves):
 def test_equals_the_cross_gram_of_few_real_images(halves):
     """20 images in 64 dimensions."""
     x, y = (half[::25].astype(np.float64) for half in halves)
-    centred_x, centred_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
-    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centred_x**2).sum() + (centred_y**2).sum() \
-        - 2 * np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum()
+    centered_x, centered_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
+    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centered_x**2).sum() + (centered_y**2).sum() \
+        - 2 * np.linalg.svd(centered_x @ centered_y.T, compute_uv=False).sum()
     assert moments(x).is_singular and frechet_distance(moments(x), moments(y)) == pytest.approx(truth, rel=1e-10)
 
 

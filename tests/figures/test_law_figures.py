@@ -26,7 +26,7 @@ def options(**given):
 
 @pytest.fixture
 def isoflop_study(study):
-    """Three budgets of five sizes and two seeds on a known surface, 1 % of noise; the grids are centred."""
+    """Three budgets of five sizes and two seeds on a known surface, 1 % of noise; the grids are centered."""
     one, rng, rows = study().iloc[0].to_dict(), np.random.default_rng(0), []
     for budget in (1e12, 4e12, 1.6e13):
         for size in float(TRUE.optimal_size(budget, 3.0)) * np.geomspace(1 / 3, 3, 5):

@@ -85,7 +85,7 @@ def test_ids_are_unique_and_references_resolve(written):
 
 
 def test_figures_follow_the_theme(written):
-    """Every colour of a figure is a variable of the page, so that none stays behind on a dark one."""
+    """Every color of a figure is a variable of the page, so that none stays behind on a dark one."""
     for svg in re.findall(r"<svg.*?</svg>", written[-1].read_text(), flags=re.DOTALL):
         assert not re.findall(r"(?:fill|stroke): ?#[0-9a-f]{6}", svg)
 

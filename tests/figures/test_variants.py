@@ -116,7 +116,7 @@ def test_three_seeds_of_each_reach_the_page(tmp_path):
     found = by_variant(table)["masked"]
     assert found.images.seeds == 3 and found.images.difference.verdict == "REAL"
     page = report.write(table, "s", tmp_path)[-1].read_text()
-    assert not re.findall(r"(?:fill|stroke): ?#[0-9a-f]{6}", page)        # each colour follows the page's theme
+    assert not re.findall(r"(?:fill|stroke): ?#[0-9a-f]{6}", page)        # each color follows the page's theme
     assert "<th class=number>95 % interval</th>" in page and "<td>REAL</td>" in page
     caption = (tmp_path / "variants.txt").read_text()
     assert "Welch" in caption and "One seed" not in caption

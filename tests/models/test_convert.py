@@ -10,7 +10,7 @@ from ditscale.models.dit import create_model
 
 
 def random_model(name="DiT-pico/2", **options):
-    """Every weight random, so that nothing is hidden by zero initialisation."""
+    """Every weight random, so that nothing is hidden by zero initialization."""
     model = create_model(name, seed=0, **{"input_size": 8, "in_channels": 4, "num_classes": 7, **options})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

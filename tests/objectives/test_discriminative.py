@@ -31,7 +31,7 @@ def run(s, **changes):
 @pytest.mark.parametrize("formulation", ["flow", "edm", "ddpm"])
 def test_cross_entropies_by_hand(setting, formulation):
     s = with_teacher(setting({"name": "discriminative", "patch_weight": 0.5}, formulation))
-    s.objective.buffers["centre_cls"].normal_(std=0.05)
+    s.objective.buffers["center_cls"].normal_(std=0.05)
     noised, form = s.objective.noised(s.batch, s.draws), s.objective.formulation
     kept = keep_lowest(s.draws["token mask"], 12)                              # 16 (1 - 0.2), rounded down
     output, student = s.model(*form.model_inputs(noised.noisy, noised.t), noised.labels, kept=kept, with_logits=True)
@@ -39,7 +39,7 @@ def test_cross_entropies_by_hand(setting, formulation):
     view = form.add_noise(s.batch.images, noised.noise, lowest)
     encoded, beside = s.objective.teacher.encode(s.objective.teacher.embed(form.model_inputs(view, lowest)[0]),
                                                  s.objective.teacher.condition(form.model_inputs(view, lowest)[1], noised.labels))
-    cls = F.softmax((s.objective.teacher.head(beside[:, 0]) - s.objective.buffers["centre_cls"]) / 0.04, -1)
+    cls = F.softmax((s.objective.teacher.head(beside[:, 0]) - s.objective.buffers["center_cls"]) / 0.04, -1)
     wanted_cls = -(cls * F.log_softmax(student.cls / 0.1, -1)).sum(-1).mean()
     patch = 0.0
     for i in range(8):
@@ -80,7 +80,7 @@ def test_the_switch_stops_the_generative_loss_at_the_encoder(setting, detach):
     assert reached == decoder if detach else reached > decoder | {"blocks", "x_embedder", "t_embedder"}
 
 
-def test_micro_batches_do_not_change_the_centre(setting):
+def test_micro_batches_do_not_change_the_center(setting):
     one, two = (with_teacher(setting({"name": "discriminative"})) for _ in range(2))
     two.objective.teacher = one.objective.teacher
     run(one)
@@ -89,15 +89,15 @@ def test_micro_batches_do_not_change_the_centre(setting):
                       {name: draws[part] for name, draws in two.draws.items()})
     for s in (one, two):
         s.objective.after_step(lambda mean: mean)
-    for name, centre in one.objective.buffers.items():
-        assert centre.abs().sum() > 0 and torch.allclose(centre, two.objective.buffers[name], atol=1e-6)
+    for name, center in one.objective.buffers.items():
+        assert center.abs().sum() > 0 and torch.allclose(center, two.objective.buffers[name], atol=1e-6)
 
 
-def test_centre_is_the_formula():
-    centre, state = RunningMean(0.9), torch.full((3,), 2.0)
-    centre.collect(torch.tensor([[1.0, 2, 3], [3.0, 2, 1]]))
-    centre.collect(torch.tensor([[5.0, 5, 5]]))
-    centre.update(state, lambda mean: mean + 1)                                # another rank's share moves the mean
+def test_center_is_the_formula():
+    center, state = RunningMean(0.9), torch.full((3,), 2.0)
+    center.collect(torch.tensor([[1.0, 2, 3], [3.0, 2, 1]]))
+    center.collect(torch.tensor([[5.0, 5, 5]]))
+    center.update(state, lambda mean: mean + 1)                                # another rank's share moves the mean
     assert torch.allclose(state, 0.9 * 2 + 0.1 * (torch.tensor([3.0, 3, 3]) + 1))
 
 
@@ -155,15 +155,15 @@ def test_collapse_is_called_by_its_name(setting):
         s.objective.teacher.head.mlp[4].weight.zero_()                         # every token gets the same direction: one prototype
         s.objective.teacher.head.mlp[4].bias.copy_(s.objective.teacher.head.prototypes[3])
     s.objective.options = s.objective.options.model_copy(update={"teacher_temperature": 0.01, "teacher_temperature_start": 0.01})
-    for _ in range(100):                                                       # as if the centre did not follow
+    for _ in range(100):                                                       # as if the center did not follow
         run(s)
-        s.objective.means["centre_cls"].momentum = s.objective.means["centre_patch"].momentum = 1.0
+        s.objective.means["center_cls"].momentum = s.objective.means["center_patch"].momentum = 1.0
         s.objective.after_step(lambda mean: mean)
     collapsed = {name: value.item() for name, value in run(s).watched.items()}
     assert collapsed["prototype_usage_cls"] < 0.05
     assert "are all on one prototype" in s.objective.warning(collapsed) and "320 images" in s.objective.warning(collapsed)
-    s.objective.means["centre_cls"].momentum = s.objective.means["centre_patch"].momentum = 0.9
-    for _ in range(300):                                                       # the centre follows: now all prototypes alike
+    s.objective.means["center_cls"].momentum = s.objective.means["center_patch"].momentum = 0.9
+    for _ in range(300):                                                       # the center follows: now all prototypes alike
         run(s)
         s.objective.after_step(lambda mean: mean)
     uniform = {name: value.item() for name, value in run(s).watched.items()}
@@ -176,6 +176,6 @@ def test_collapse_is_called_by_its_name(setting):
 def test_watched_values_by_hand(setting):
     s = with_teacher(setting({"name": "discriminative", "cls_weight": 0.0}))
     watched, loss = run(s).watched, run(s).losses["discriminative_patch"]
-    assert set(watched) == {"teacher_entropy_patch", "prototype_usage_patch", "kl_patch", "centre_norm_patch"}
+    assert set(watched) == {"teacher_entropy_patch", "prototype_usage_patch", "kl_patch", "center_norm_patch"}
     own = watched["teacher_entropy_patch"] * math.log(s.objective.prototypes)
     assert torch.allclose(watched["kl_patch"] + own, loss, rtol=1e-5) and watched["kl_patch"] > 0

@@ -28,7 +28,7 @@ def test_approach_2_is_biased_where_the_exponents_differ(alpha, beta, exponent, 
     line = approach2(*study(law))
     assert line.exponent == pytest.approx(exponent, abs=1e-9)
     assert 100.0 * (line.size(1e24) / law.optimal_size(1e24, 6.0) - 1.0) == pytest.approx(bias, abs=1e-4)
-    assert not line.off_centre and len(line.valleys) == 5
+    assert not line.off_center and len(line.valleys) == 5
 
 
 def test_surface_beside_it_is_exact_and_shows_the_bias():
@@ -60,7 +60,7 @@ def test_akima_goes_through_the_means_of_the_seeds():
     curve = akima_curve(sizes, scores)
     assert np.exp(curve(np.log([1.0, 4.0]))) == pytest.approx([6.0, 2.0**0.5])
     found = valley_of(sizes, scores, 1.0, "akima")
-    assert found.size == pytest.approx(4.0) and found.score == pytest.approx(2.0**0.5) and found.centred
+    assert found.size == pytest.approx(4.0) and found.score == pytest.approx(2.0**0.5) and found.centered
     with pytest.raises(UserError, match="'spline' is not one of parabola, akima"):
         approach2([1, 2], [1, 2], [1, 2], method="spline")
 
@@ -147,8 +147,8 @@ def test_an_optimum_at_the_edge_is_told():
     size, data, score = study(law)
     keep = size < 0.3 * np.repeat([law.optimal_size(c, 6.0) for c in BUDGETS], 15)
     line = approach2(size[keep], data[keep], score[keep])
-    assert len(line.off_centre) >= 3
-    assert not valley_of([1, 2, 3, 4], [4.0, 3.0, 2.2, 1.6], 1.0).centred
+    assert len(line.off_center) >= 3
+    assert not valley_of([1, 2, 3, 4], [4.0, 3.0, 2.2, 1.6], 1.0).centered
     with pytest.raises(UserError, match="3 sizes"):
         valley_of([1, 2, 3], [3.0, 1.0, 3.0], 1.0)
 

@@ -11,7 +11,7 @@ from ditscale.errors import UserError
 from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit, gather, refit, search
 from ditscale.scaling.laws import FORMS, BrokenPowerLaw, Chinchilla, ChinchillaInteraction, Overtraining, PowerLaw, PowerLawFloor
-from ditscale.scaling.solver import Loss, minimise_from_grid
+from ditscale.scaling.solver import Loss, minimize_from_grid
 from ditscale.scaling.starts import hoffmann_grid
 from ditscale.scaling.status import Status
 
@@ -43,10 +43,10 @@ def test_law_is_recovered_from_its_own_points(law):
 def test_derivatives_against_central_differences(law):
     """The step 1e-5 leaves an error of about 1e-10 in values near 1, well under the tolerance."""
     points = gather(law.NAME, grid_of(law), np.ones(len(next(iter(grid_of(law).values())))))
-    theta = points.model.to_centred(law.theta()[None])
+    theta = points.model.to_centered(law.theta()[None])
     log_y, shares = points.model.evaluate(theta)
     assert log_y[0] == pytest.approx(np.log(law.evaluate(points.columns)), abs=1e-9)
-    assert points.model.from_centred(theta)[0] == pytest.approx(law.theta(), abs=1e-9)
+    assert points.model.from_centered(theta)[0] == pytest.approx(law.theta(), abs=1e-9)
     jacobian = points.model.jacobian(theta, shares)[0]
     for i, step in enumerate(1e-5 * np.eye(theta.shape[1])):
         difference = (points.model.evaluate(theta + step)[0] - points.model.evaluate(theta - step)[0])[0] / 2e-5
@@ -85,7 +85,7 @@ def test_starts_far_away_reach_the_optimum():
     x = grid_of(law)
     y = law.evaluate(x) * np.exp(0.005 * np.random.default_rng(2).standard_normal(64))
     points = gather("chinchilla", x, y)
-    done = minimise_from_grid(points.model, points.y, points.model.to_centred(hoffmann_grid()[::15]), Loss(1e-3))
+    done = minimize_from_grid(points.model, points.y, points.model.to_centered(hoffmann_grid()[::15]), Loss(1e-3))
     assert np.mean(done.objective < 1.001 * done.objective.min()) >= 0.9
 
 

@@ -23,7 +23,7 @@ def test_slices_of_long_runs_find_the_optimum_of_the_surface():
     assert slices.error < 1e-3
     assert np.allclose(slices.score, LAW.evaluate({"N": slices.size, "D": slices.data}), rtol=3e-4)
     line = approach2(slices.size, slices.data, slices.score, k=3.0, budget=slices.level, method="akima")
-    assert not line.off_centre and len(line.valleys) == 4
+    assert not line.off_center and len(line.valleys) == 4
     assert line.exponent == pytest.approx(LAW.a, abs=0.01)
     assert line.size(3e16) == pytest.approx(LAW.optimal_size(3e16, 3.0), rel=0.03)
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ditscale import randomness
 from ditscale.data.loader import StreamLoader
+from ditscale.digest import file_sha256
 from ditscale.objectives.discriminative.objective import Discriminative
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
@@ -100,6 +101,22 @@ def test_equals_a_plain_loop_in_fp32(make_run, world, strategy, variant, stage, 
     if variant == "discriminative":
         assert_near(saved(run, "teacher"), teacher, 2e-5)
         assert_near(saved(run, "objective"), buffers, 1e-6)
+
+
+def test_buffers_under_the_names_of_0_2_0(make_run, world):
+    changes = {"objective": VARIANTS["discriminative"]}
+    config, run = make_run("run", changes)
+    assert not train(config, run, world, stop=stop_after(3))
+    folder = list_checkpoints(run)[-1]
+    buffers = load_file(folder / "objective.safetensors")
+    assert any(name.startswith("center_") for name in buffers)
+    save_file({name.replace("center_", "centre_"): value for name, value in buffers.items()}, folder / "objective.safetensors")
+    state = json.loads((folder / "state.json").read_text())
+    state["sha256"]["objective.safetensors"] = file_sha256(folder / "objective.safetensors")
+    (folder / "state.json").write_text(json.dumps(state))
+    assert train(config, run, world)
+    _, whole = make_run("whole", changes)
+    assert train(config, whole, world) and terms(run) == terms(whole)
 
 
 @pytest.mark.parametrize("variant, precision", [("masked", "bf16"), ("mdt", "bf16"), ("discriminative", "bf16"),

@@ -57,7 +57,7 @@ class Extractor:
             return self.module(images.to(self.device).clone(memory_format=torch.contiguous_format))
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] minus ImageNet's mean, divided by its standard deviation, per channel."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.evaluation.extractors import Extractor, Features, as_rgb, normalised
+from ditscale.evaluation.extractors import Extractor, Features, as_rgb, normalized
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required, state_sha256
 
 ARCHITECTURE = "vit_large_patch14_dinov2.lvd142m"
@@ -44,7 +44,7 @@ class Dinov2(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         images = F.interpolate(as_rgb(images).float(), (SIDE, SIDE), mode="bicubic", antialias=True) / 255
-        return Features(self.network(normalised(images)))
+        return Features(self.network(normalized(images)))
 
 
 def resampled_positions(positions: Tensor, cells: int) -> Tensor:

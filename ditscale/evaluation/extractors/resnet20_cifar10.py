@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditscale.digest import file_sha256
-from ditscale.evaluation.extractors import Extractor, Features, normalised
+from ditscale.evaluation.extractors import Extractor, Features, normalized
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required
 
 HINT = "fetch https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th"
@@ -40,7 +40,7 @@ class ResNet20(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Features:
-        x = F.relu(self.bn1(self.conv1(normalised(images.float() / 255))))
+        x = F.relu(self.bn1(self.conv1(normalized(images.float() / 255))))
         pooled = self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
         return Features(pooled, logits=self.linear(pooled))
 

@@ -87,10 +87,10 @@ class Accumulator:
     def _take_up(self) -> None:
         waiting, self._waiting = self._waiting, []
         if sum(map(len, waiting)):
-            centred = np.concatenate(waiting)
-            mean = centred.mean(axis=0)
-            centred -= mean
-            self._join(len(centred), mean, centred.T @ centred)
+            centered = np.concatenate(waiting)
+            mean = centered.mean(axis=0)
+            centered -= mean
+            self._join(len(centered), mean, centered.T @ centered)
 
     def _join(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
         if count:

@@ -7,7 +7,7 @@ from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import kind_of
 from ditscale.data.latents import signed_pixels
 from ditscale.data.manifest import Encoder, manifest_path, read_manifest
-from ditscale.data.prepare import normalisation
+from ditscale.data.prepare import normalization
 from ditscale.data.vae import Vae, load_vae
 from ditscale.errors import UserError
 
@@ -57,7 +57,7 @@ def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder
                         f"{made_by[:12]}; give that one")
     if made_by and vae.description["class"] != encoder["class"]:               # Wan's and Qwen-Image's weights have the same names
         raise UserError(f"vae {name} is an {vae.description['class']}, but {data.path} was encoded by an {encoder['class']}; give that one")
-    return LatentDecoder(vae, encoder, *normalisation(data, encoder))
+    return LatentDecoder(vae, encoder, *normalization(data, encoder))
 
 
 def _encoder_of_imported(data, imported) -> Encoder | None:

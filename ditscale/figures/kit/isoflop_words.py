@@ -26,7 +26,7 @@ def binned(points, options) -> str:
 
 def caption(points, kept, lines, dropped, surface, optima, options) -> str:
     line, named = lines[options.curve], NAMES[options.curve]
-    inside = sum(budget.valley is not None and budget.valley.centred for budget in kept)
+    inside = sum(budget.valley is not None and budget.valley.centered for budget in kept)
     warnings = [budget.warning for budget in kept if budget.warning]
     more = f"; and {len(warnings) - MOST_WARNINGS} more, in the card" if len(warnings) > MOST_WARNINGS else ""
     curve = ("a parabola in ln N per budget (solid)" if options.curve == "parabola" else
@@ -86,7 +86,7 @@ def card(kept, lines, dropped, surface, optima, points, options) -> dict:
                                 "budgets": _valleys(line)} for method, line in lines.items()}
     drawn[of_curve[options.curve]]["budgets"] = [{
         "compute": budget.compute, "sizes": budget.sizes, "optimum": budget.valley.size if budget.valley else None,
-        "inside_the_grid": bool(budget.valley and budget.valley.centred), "largest_compute_over_smallest": budget.spread,
+        "inside_the_grid": bool(budget.valley and budget.valley.centered), "largest_compute_over_smallest": budget.spread,
         **bounds(budget.interval), "interval": "Fieller" if options.curve == "parabola" else "none", "warning": budget.warning or None}
         for budget in kept]
     found = [{"compute": budget.compute, "optimum": size, **bounds(interval), "interval": "percentiles over resampled runs"}
@@ -97,5 +97,5 @@ def card(kept, lines, dropped, surface, optima, points, options) -> dict:
 
 
 def _valleys(line) -> list[dict]:
-    return [{"compute": one.compute, "sizes": one.sizes, "optimum": one.size, "inside_the_grid": one.centred,
+    return [{"compute": one.compute, "sizes": one.sizes, "optimum": one.size, "inside_the_grid": one.centered,
              "largest_compute_over_smallest": one.spread} for one in line.valleys]

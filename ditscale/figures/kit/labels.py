@@ -26,8 +26,8 @@ STARTS, SWEEPS = 30, 5
 
 def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_pt: list[float],
           markers: Sequence[tuple[float, float, float]] = (), crossed: np.ndarray | None = None,
-          size_pt: float = 8.5, colours: list[str] | None = None) -> None:
-    """Writes each text next to its point, in ``style.INK`` or its color in ``colours``.
+          size_pt: float = 8.5, colors: list[str] | None = None) -> None:
+    """Writes each text next to its point, in ``style.INK`` or its color in ``colors``.
 
     Args:
         axes: limits and layout must be final.
@@ -40,17 +40,17 @@ def place(axes, points: Sequence[tuple[float, float]], texts: list[str], radii_p
     pixel = figure.dpi / 72.0
     discs = np.array([(x, y, radius) for (x, y), radius in zip(points, radii_pt)] + list(markers), dtype=float)
     discs = np.column_stack([axes.transData.transform(discs[:, :2]), discs[:, 2] * pixel])
-    centres, radii = discs[:len(points), :2], discs[:len(points), 2]
+    centers, radii = discs[:len(points), :2], discs[:len(points), 2]
     dots = np.empty((0, 2)) if crossed is None else axes.transData.transform(crossed)
-    places = [_places(centre, radius, _text_size(axes, text, size_pt), pixel)
-              for centre, radius, text in zip(centres, radii, texts)]
-    alone = [_cost_alone(*options, centre, discs, dots, axes) for options, centre in zip(places, centres)]
+    places = [_places(center, radius, _text_size(axes, text, size_pt), pixel)
+              for center, radius, text in zip(centers, radii, texts)]
+    alone = [_cost_alone(*options, center, discs, dots, axes) for options, center in zip(places, centers)]
     best = [np.argsort(cost, kind="stable")[:KEPT] for cost in alone]
     places = [(boxes[kept], leads[kept]) for (boxes, leads), kept in zip(places, best)]
     alone = [cost[kept] for cost, kept in zip(alone, best)]
-    for text, (boxes, leads), choice, centre, colour in zip(texts, places, _settle(places, alone), centres, colours or [style.INK] * len(texts)):
+    for text, (boxes, leads), choice, center, color in zip(texts, places, _settle(places, alone), centers, colors or [style.INK] * len(texts)):
         _lead(axes, leads[choice], pixel)
-        _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, centre, size_pt, pixel, colour=colour)
+        _write(axes, text, (boxes[choice][:2] + boxes[choice][2:]) / 2.0, center, size_pt, pixel, color=color)
 
 
 def stack(axes, points: list[tuple[float, float]], texts: list[str], size_pt: float = 8.5) -> None:
@@ -100,7 +100,7 @@ def _settle(places: list, alone: list[np.ndarray]) -> list[int]:
     return best
 
 
-def _places(centre, radius: float, size, pixel: float) -> tuple[np.ndarray, np.ndarray]:
+def _places(center, radius: float, size, pixel: float) -> tuple[np.ndarray, np.ndarray]:
     """Boxes ``(k, 4)`` around a marker, nearest first, and their leads ``(k, LEAD_SAMPLES, 2)`` from rim to box."""
     half = np.array(size) / 2.0
     boxes, leads = [], []
@@ -108,10 +108,10 @@ def _places(centre, radius: float, size, pixel: float) -> tuple[np.ndarray, np.n
         for angle in ANGLES:
             outward = np.array([math.cos(angle), math.sin(angle)])
             anchored = np.where(abs(outward) < 0.3, 0.0, np.sign(outward))
-            middle = centre + outward * (radius + gap * pixel) + half * anchored
+            middle = center + outward * (radius + gap * pixel) + half * anchored
             box = np.concatenate([middle - half, middle + half])
-            end = np.clip(centre, box[:2], box[2:])
-            start = centre + (end - centre) * min(1.0, radius / max(np.hypot(*(end - centre)), 1e-9))
+            end = np.clip(center, box[:2], box[2:])
+            start = center + (end - center) * min(1.0, radius / max(np.hypot(*(end - center)), 1e-9))
             boxes.append(box)
             leads.append(start + (end - start) * np.linspace(0.0, 1.0, LEAD_SAMPLES)[:, None])
     return np.array(boxes), np.array(leads)
@@ -174,12 +174,12 @@ def _lead(axes, lead, pixel: float) -> None:
         axes.plot(*ends.T, color=style.MUTED, linewidth=0.7, zorder=5, scalex=False, scaley=False)
 
 
-def _write(axes, text: str, where, centre, size_pt: float, pixel: float, align: str = "center",
-           colour: str = style.INK) -> None:
+def _write(axes, text: str, where, center, size_pt: float, pixel: float, align: str = "center",
+           color: str = style.INK) -> None:
     """Writes the text at a pixel, as an offset in points from the marker, so that it is right at any resolution."""
     axes.annotate(
-        text, xy=axes.transData.inverted().transform(centre), xytext=(np.asarray(where) - centre) / pixel,
-        textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=colour, zorder=6,
+        text, xy=axes.transData.inverted().transform(center), xytext=(np.asarray(where) - center) / pixel,
+        textcoords="offset points", ha=align, va="center", fontsize=size_pt, color=color, zorder=6,
         path_effects=[patheffects.withStroke(linewidth=2.2, foreground=style.PAPER)],
     )
 

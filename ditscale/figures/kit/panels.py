@@ -20,7 +20,7 @@ BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}         
 class Look(NamedTuple):
     """How a curve is drawn; ``width`` in points."""
 
-    colour: str
+    color: str
     dashes: object = "-"
     marker: str = "o"
     width: float = 1.6
@@ -95,23 +95,23 @@ def floor_handle() -> Line2D:
 
 def handle(look: Look, label: str) -> Line2D:
     """A legend entry for a curve of this look."""
-    return Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=5.0, label=label)
+    return Line2D([], [], color=look.color, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=5.0, label=label)
 
 
-def colour_handle(colour: str, label: str) -> Line2D:
+def color_handle(color: str, label: str) -> Line2D:
     """A legend entry for a color."""
-    return Line2D([], [], color=colour, linewidth=3.5, label=label)
+    return Line2D([], [], color=color, linewidth=3.5, label=label)
 
 
 def variant_handles(rows: pd.DataFrame) -> list[Line2D]:
-    return [colour_handle(style.variant_colour(name), name) for name in variant_table.variants_in_order(rows)]
+    return [color_handle(style.variant_color(name), name) for name in variant_table.variants_in_order(rows)]
 
 
 def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
     """Draws a run's evaluations as open markers on a line, the last one filled if the run has finished."""
     across, up, ended = run[x].to_numpy(), run[y].to_numpy(), run["final"].to_numpy(bool)
-    axes.plot(across, up, color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
-    for kept, fill, edge, size in ((~ended, style.PAPER, look.colour, 4.2), (ended, look.colour, style.INK, 6.0)):
+    axes.plot(across, up, color=look.color, linestyle=look.dashes, linewidth=look.width, zorder=2)
+    for kept, fill, edge, size in ((~ended, style.PAPER, look.color, 4.2), (ended, look.color, style.INK, 6.0)):
         if kept.any():
             axes.plot(across[kept], up[kept], linestyle="", marker=look.marker, markersize=size, zorder=3, markerfacecolor=fill,
                       markeredgecolor=edge, markeredgewidth=0.9)
@@ -129,11 +129,11 @@ def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", 
             run_curve(axes, run, x, y, look)
         return
     for run in runs:
-        axes.plot(run[x], run[y], color=look.colour, linewidth=0.5, alpha=0.45, zorder=2)
-    axes.plot(mean["x"], mean["mean"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=3,
+        axes.plot(run[x], run[y], color=look.color, linewidth=0.5, alpha=0.45, zorder=2)
+    axes.plot(mean["x"], mean["mean"], color=look.color, linestyle=look.dashes, linewidth=look.width, zorder=3,
               marker=look.marker, markersize=size, markeredgecolor=style.PAPER, markeredgewidth=0.4)
     if mean["low"].notna().any():
-        axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+        axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.color, alpha=0.18, linewidth=0, zorder=1)
 
 
 def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -160,9 +160,9 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
     ``markers=False`` is for curves with many points: no markers, thinner lines.
     """
     first = rows.drop_duplicates("run_id").set_index("run_id")
-    for column, colours, names in (("variant", style.VARIANT_COLOURS, {}), ("block", style.BLOCK_COLOURS, BLOCK_NAMES)):
+    for column, colors, names in (("variant", style.VARIANT_COLORS, {}), ("block", style.BLOCK_COLORS, BLOCK_NAMES)):
         if first[column].nunique() > 1:
-            looks = _by_kind(first, column, colours, names)
+            looks = _by_kind(first, column, colors, names)
             break
     else:
         looks = size_looks(rows)
@@ -173,12 +173,12 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
     return looks._replace(runs={run_id: look._replace(marker="", width=0.65 * look.width) for run_id, look in looks.runs.items()})
 
 
-def _by_kind(first: pd.DataFrame, column: str, colours: dict, names: dict) -> Looks:
+def _by_kind(first: pd.DataFrame, column: str, colors: dict, names: dict) -> Looks:
     """Color for the variant or block design, line and marker for the model."""
     lines = style.model_lines(list(first["model"].unique()))
-    runs = {run_id: Look(colours.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
-    kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colours if name in set(first[column])]
-    handles = [colour_handle(colours.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
+    runs = {run_id: Look(colors.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
+    kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colors if name in set(first[column])]
+    handles = [color_handle(colors.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
     handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
     what = {"variant": "training variant", "block": "block design"}[column]
     return Looks(runs, handles, len(kinds), f"color for the {what}, line for the model")
@@ -189,9 +189,9 @@ def size_looks(rows: pd.DataFrame) -> Looks:
     first = rows.drop_duplicates("run_id").set_index("run_id")
     sizes, patches = study_table.sizes_in_order(first), sorted(first["patch_size"].unique())
     widths = style.widths_by_size(sizes)
-    runs = {run_id: Look(style.patch_colour(row["patch_size"]), "-", style.patch_marker(row["patch_size"]), widths[row["size"]])
+    runs = {run_id: Look(style.patch_color(row["patch_size"]), "-", style.patch_marker(row["patch_size"]), widths[row["size"]])
             for run_id, row in first.iterrows()}
-    handles = [handle(Look(style.patch_colour(p), "-", style.patch_marker(p)), f"patch size {p}") for p in patches]
+    handles = [handle(Look(style.patch_color(p), "-", style.patch_marker(p)), f"patch size {p}") for p in patches]
     handles += [Line2D([], [], color=style.MUTED, linewidth=widths[size], label=size) for size in sizes]
     return Looks(runs, handles, len(patches), "color for the patch size, thicker lines for larger models")
 
@@ -209,7 +209,7 @@ def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | N
 
 def patch_legend(figure, rows: pd.DataFrame, others: list[Line2D]) -> None:
     """A legend in one line above the axes: a dot per patch size, then ``others``."""
-    handles = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_colour(p), markeredgecolor=style.INK,
+    handles = [Line2D([], [], linestyle="", marker="o", markersize=8, markerfacecolor=style.patch_color(p), markeredgecolor=style.INK,
                       markeredgewidth=0.6, label=f"patch size {p}") for p in sorted(rows["patch_size"].unique())] + others
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handletextpad=0.2, columnspacing=0.9)
 

@@ -25,9 +25,9 @@ from ditscale.models.blocks import DESIGNS
 from ditscale.objectives import VARIANTS
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
-PATCH_COLOURS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
-VARIANT_COLOURS = {name: variant.color for name, variant in VARIANTS.items()}
-BLOCK_COLOURS = {name: design.color for name, design in DESIGNS.items()}
+PATCH_COLORS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
+VARIANT_COLORS = {name: variant.color for name, variant in VARIANTS.items()}
+BLOCK_COLORS = {name: design.color for name, design in DESIGNS.items()}
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
 MODEL_LINES = tuple(zip(DASHES * 2, ("o", "s", "^", "D", "v", "P", "X", "*")))
 PATCH_MARKERS = {2: "o", 4: "s", 8: "^"}
@@ -116,21 +116,21 @@ def score_label(table: pd.DataFrame) -> str:
     return f"{metric_name(table)} (lower is better)"
 
 
-def patch_colour(patch_size: int) -> str:
-    return PATCH_COLOURS.get(patch_size, MUTED)
+def patch_color(patch_size: int) -> str:
+    return PATCH_COLORS.get(patch_size, MUTED)
 
 
 def patch_marker(patch_size: int) -> str:
     return PATCH_MARKERS.get(patch_size, "D")
 
 
-def variant_colour(variant: str) -> str:
-    return VARIANT_COLOURS.get(variant, MUTED)
+def variant_color(variant: str) -> str:
+    return VARIANT_COLORS.get(variant, MUTED)
 
 
 def ramp(n: int) -> list[str]:
     """Colors from light to dark for ``n`` ordered values, interpolated through the three patch colors, also ordered in grayscale."""
-    ends = np.array([to_rgb(PATCH_COLOURS[patch]) for patch in (8, 4, 2)])
+    ends = np.array([to_rgb(PATCH_COLORS[patch]) for patch in (8, 4, 2)])
     return [to_hex([np.interp(at, (0.0, 0.5, 1.0), channel) for channel in ends.T]) for at in np.linspace(0.0, 1.0, max(n, 2))[-n:]]
 
 

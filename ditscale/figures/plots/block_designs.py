@@ -23,7 +23,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         there = ", ".join(map(str, rows["block"].unique()))
         raise UserError(f"only one block design, {there}: give a study that varies model.block: {', '.join(panels.BLOCK_NAMES)}")
     floor = study_table.floor_of(rows)
-    looks = {block: panels.Look(style.BLOCK_COLOURS[block], *line)
+    looks = {block: panels.Look(style.BLOCK_COLORS[block], *line)
              for block, line in style.model_lines(list(panels.BLOCK_NAMES)).items()}
     with style.paper():
         figure, [[left, right]] = panels.grid(1, 2, row_height=3.4, sharey=True)

@@ -63,11 +63,11 @@ def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> 
     """Draws small bubbles on top of large ones. A thin line joins the models of a patch size; a vertical one spans a model's seeds."""
     for patch, own in models.groupby("patch_size"):
         own = own.assign(x=[sizes.index(size) for size in own["size"]]).sort_values("x")
-        axes.plot(own["x"], own["score"], color=style.patch_colour(patch), linewidth=0.9, zorder=1)
+        axes.plot(own["x"], own["score"], color=style.patch_color(patch), linewidth=0.9, zorder=1)
         axes.vlines(own["x"], own["lowest"], own["highest"], color=style.MUTED, linewidth=1.5 * (own["seeds"] > 1), zorder=4)
     x = [sizes.index(size) for size in models["size"]]
-    colours = [style.patch_colour(patch) for patch in models["patch_size"]]
-    axes.scatter(x, models["score"], s=areas, c=colours, edgecolors=style.INK, linewidths=0.6, zorder=3)
+    colors = [style.patch_color(patch) for patch in models["patch_size"]]
+    axes.scatter(x, models["score"], s=areas, c=colors, edgecolors=style.INK, linewidths=0.6, zorder=3)
     small = areas < SMALLEST_SEEN_PT2
     axes.scatter(np.array(x)[small], models["score"][small], s=SMALLEST_SEEN_PT2, facecolors="none", edgecolors=style.INK,
                  linewidths=0.6, zorder=3)

@@ -116,12 +116,12 @@ def _of_papers(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def _curves(axes, usable: pd.DataFrame, lines: dict, papers: bool) -> None:
     for (model, variant), own in usable.groupby(["model", "variant"], sort=False):
-        look = panels.Look(style.variant_colour(variant), *lines[model])
+        look = panels.Look(style.variant_color(variant), *lines[model])
         if papers:
             for _, run in own.groupby("run_id"):
                 run = run.sort_values("cost")
-                axes.plot(run["cost"], run["score"], color=look.colour, linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
-                axes.plot(run["cost"], run["score"], linestyle="", marker=published_overlay.MARKER, markersize=10, color=look.colour, zorder=3,
+                axes.plot(run["cost"], run["score"], color=look.color, linewidth=0.9, linestyle=(0, (1, 2)), zorder=2)
+                axes.plot(run["cost"], run["score"], linestyle="", marker=published_overlay.MARKER, markersize=10, color=look.color, zorder=3,
                           markeredgecolor=style.PAPER, markeredgewidth=0.5)
         elif own["run_id"].nunique() == 1:
             panels.run_curve(axes, own.sort_values("cost"), "cost", "score", look)
@@ -131,13 +131,13 @@ def _curves(axes, usable: pd.DataFrame, lines: dict, papers: bool) -> None:
 
 def _seeds(axes, own: pd.DataFrame, look: panels.Look) -> None:
     """Seeds as light points, their geometric mean at each number of images, and with three seeds or more the interval of that mean."""
-    axes.plot(own["cost"], own["score"], linestyle="", marker=look.marker, markersize=3.2, color=look.colour, alpha=0.35, markeredgewidth=0,
+    axes.plot(own["cost"], own["score"], linestyle="", marker=look.marker, markersize=3.2, color=look.color, alpha=0.35, markeredgewidth=0,
               zorder=2)
     mean = seeds.over_seeds(own, "images_seen")
     cost = np.exp(np.log(own["cost"]).groupby(own["images_seen"]).mean())[mean["x"]].to_numpy()
-    axes.plot(cost, mean["mean"], color=look.colour, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=4.0, zorder=3)
+    axes.plot(cost, mean["mean"], color=look.color, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=4.0, zorder=3)
     if mean["low"].notna().any():
-        axes.fill_between(cost, mean["low"], mean["high"], color=look.colour, alpha=0.13, linewidth=0, zorder=1)
+        axes.fill_between(cost, mean["low"], mean["high"], color=look.color, alpha=0.13, linewidth=0, zorder=1)
 
 
 def _handles(usable: pd.DataFrame, lines: dict, papers: bool) -> tuple[list[Line2D], int]:
@@ -212,22 +212,22 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
     """The arrows' texts, the names of outlying runs at their ends, and the names of published models."""
     places = [arrow.at for arrow in arrows]
     points = [(math.sqrt(at.variant_cost * at.baseline_cost), at.target) for at in places]
-    texts, colours, radii = [arrow.text for arrow in arrows], [arrow.ink for arrow in arrows], [2.0] * len(arrows)
+    texts, colors, radii = [arrow.text for arrow in arrows], [arrow.ink for arrow in arrows], [2.0] * len(arrows)
     along = [style.between([(at.variant_cost, at.target), (at.baseline_cost * 1.0001, at.target)]) for at in places]
     along += [style.between(run[["cost", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id")]
     far = usable[usable["run_id"].isin(outliers)].sort_values("cost").groupby("run_id").tail(1)
     points, texts = points + list(zip(far["cost"], far["score"])), texts + [f"outlier {run}" for run in far["run_id"]]
-    radii, colours = radii + [3.0] * len(far), colours + [style.INK] * len(far)
+    radii, colors = radii + [3.0] * len(far), colors + [style.INK] * len(far)
     markers = list(zip(usable["cost"], usable["score"], [4.0] * len(usable)))
     if papers:
         last = usable.sort_values("cost").groupby("model", sort=False).tail(1)
         points, texts = points + list(zip(last["cost"], last["score"])), texts + list(last["model"])
-        radii, colours = radii + [5.0] * len(last), colours + [style.INK] * len(last)
+        radii, colors = radii + [5.0] * len(last), colors + [style.INK] * len(last)
     others = published_overlay.names(overlay, "cost")
     points, texts, radii = points + others[0], texts + others[1], radii + others[2]
-    colours, markers = colours + [style.INK] * len(others[0]), markers + published_overlay.markers(overlay, "cost")
+    colors, markers = colors + [style.INK] * len(others[0]), markers + published_overlay.markers(overlay, "cost")
     if points:
-        labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colours=colours)
+        labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colors=colors)
 
 
 def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow], options: SimpleNamespace, papers: bool) -> str:

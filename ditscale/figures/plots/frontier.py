@@ -51,12 +51,12 @@ def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
 
 def _cells(axes, found: Frontier, variants: dict[str, str]) -> None:
     for cell in found.cells:
-        colour, on = style.variant_colour(variants[cell.name]), cell.on_frontier
+        color, on = style.variant_color(variants[cell.name]), cell.on_frontier
         if cell.interval:
-            axes.plot([cell.cost] * 2, [cell.interval.low, cell.interval.high], color=colour if on else style.BAND, zorder=2,
+            axes.plot([cell.cost] * 2, [cell.interval.low, cell.interval.high], color=color if on else style.BAND, zorder=2,
                       linewidth=1.3 if on else 0.8)
         axes.plot(cell.cost, cell.score, linestyle="", marker="o" if on else "x", markersize=7.0 if on else 4.5, zorder=4 if on else 3,
-                  markerfacecolor=style.PAPER if on and _doubtful(cell) else colour, markeredgecolor=colour, markeredgewidth=1.5 if on else 1.1,
+                  markerfacecolor=style.PAPER if on and _doubtful(cell) else color, markeredgecolor=color, markeredgewidth=1.5 if on else 1.1,
                   alpha=1.0 if on else 0.75)
     ends = [cell.cost for cell in found.points], [cell.score for cell in found.points]
     axes.step([*ends[0], max(cell.cost for cell in found.cells)], [*ends[1], ends[1][-1]], where="post", color=style.INK, linewidth=1.2, zorder=1)

@@ -36,8 +36,8 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
     with style.paper():
         figure, axes = style.new_axes()
         areas = LARGEST_BUBBLE_PT2 * final["parameters"] / final["parameters"].max()
-        colours = [style.patch_colour(p) for p in final["patch_size"]]
-        axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colours, alpha=0.88, edgecolors=style.INK,
+        colors = [style.patch_color(p) for p in final["patch_size"]]
+        axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colors, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
         shown = published_overlay.shown(final, overlay)
         style.log_axis(axes.xaxis, shown["macs"] / unit, style.macs_axis_label(symbol), pad=0.10)

@@ -70,7 +70,7 @@ class Budget:
         name = style.power_of_ten(self.compute)
         if self.valley is None:
             return f"{name}: {self.sizes} sizes; a curve needs {MIN_SIZES}"
-        if not self.valley.centred:
+        if not self.valley.centered:
             return f"{name}: the optimum is not inside the grid"
         if self.spread > 1 + WIDTH * 1.001:
             return f"{name}: its runs' FLOPs differ by {self.spread:.3g} times"
@@ -100,10 +100,10 @@ def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
         for axes in (left, right):
             axes.grid(True, which="major")
-        colours = style.ramp(len(kept))
-        _valleys(left, kept, surface, points, colours, options.curve)
-        _optimal(right, kept, lines[options.curve], surface, optima, points, colours)
-        _legend(figure, kept, surface, colours, options.curve)
+        colors = style.ramp(len(kept))
+        _valleys(left, kept, surface, points, colors, options.curve)
+        _optimal(right, kept, lines[options.curve], surface, optima, points, colors)
+        _legend(figure, kept, surface, colors, options.curve)
     card = words.card(kept, lines, dropped, surface, optima, points, options)
     rows = pd.concat([*(budget.rows.assign(budget=budget.compute, left_out="") for budget in kept), rest], ignore_index=True)
     return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget", "left_out"]],
@@ -152,7 +152,7 @@ def _budget(compute: float, rows: pd.DataFrame, spread: float, curve: str) -> Bu
     if rows["N"].nunique() < MIN_SIZES:
         return Budget(compute, rows, spread, None, None)
     valley = valley_of(rows["N"], rows["score"], compute, curve, spread)
-    interval = vertex_interval(rows["N"], rows["score"]) if valley.centred and curve == "parabola" else None
+    interval = vertex_interval(rows["N"], rows["score"]) if valley.centered and curve == "parabola" else None
     return Budget(compute, rows, spread, valley, interval)
 
 
@@ -169,22 +169,22 @@ def _surface_optima(surface: Fit, kept: list[Budget], rule: Spending) -> dict:
     return {**optima, "intervals": intervals, "exponent_interval": percentiles(np.array([rule.exponent(law) for law in laws]))}
 
 
-def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colours: list[str], curve: str) -> None:
+def _valleys(axes, kept: list[Budget], surface: Fit, points: LawPoints, colors: list[str], curve: str) -> None:
     shown = []
-    for budget, colour in zip(kept, colours):
+    for budget, color in zip(kept, colors):
         own = budget.rows
-        axes.plot(own["N"], own["score"], linestyle="", marker="o", markersize=4.5, color=colour, markeredgecolor=style.PAPER,
+        axes.plot(own["N"], own["score"], linestyle="", marker="o", markersize=4.5, color=color, markeredgecolor=style.PAPER,
                   markeredgewidth=0.4, zorder=3)
         shown += list(own["score"])
         at = np.geomspace(own["N"].min(), own["N"].max(), STEPS)
         if budget.valley is not None:
-            axes.plot(at, _through(own, at, curve), color=colour, linewidth=1.5, zorder=2)
-            if budget.valley.centred:
-                axes.plot(budget.valley.size, budget.valley.score, marker="D", markersize=6.5, color=colour,
+            axes.plot(at, _through(own, at, curve), color=color, linewidth=1.5, zorder=2)
+            if budget.valley.centered:
+                axes.plot(budget.valley.size, budget.valley.score, marker="D", markersize=6.5, color=color,
                           markeredgecolor=style.INK, zorder=4)
         if surface.drawable and points.spending.usable:
             cut = surface.law.evaluate({"N": at, "D": points.spending.data(at, budget.compute)})
-            axes.plot(at, cut, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
+            axes.plot(at, cut, color=color, linewidth=1.2, linestyle=(0, (3, 2)), zorder=2)
     panels.flops_axis(axes, [n for budget in kept for n in budget.rows["N"]], points.size_label.replace(" (", "\n("))
     panels.score_axis([axes], f"{points.metric} (lower is better)", shown)
 
@@ -199,20 +199,20 @@ def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
 
 
 def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, points: LawPoints,
-             colours: list[str]) -> None:
+             colors: list[str]) -> None:
     """N* against the budget: from the curves slightly to the left and from the surface slightly to the right, so that both intervals show."""
     computes = np.array([budget.compute for budget in kept])
     limits, shown, text = style.log_limits(computes, pad=0.12), [], []
     span, apart = np.array([computes.min(), computes.max()]), (limits[1] / limits[0]) ** APART
-    for budget, colour in zip(kept, colours):
-        if budget.valley is not None and budget.valley.centred:
-            shown += _mark(axes, budget.compute / apart, budget.valley.size, budget.interval, "D", colour, colour)
+    for budget, color in zip(kept, colors):
+        if budget.valley is not None and budget.valley.centered:
+            shown += _mark(axes, budget.compute / apart, budget.valley.size, budget.interval, "D", color, color)
     if line.ok:
         axes.plot(span, line.size(span), color=style.INK, linewidth=1.4, zorder=2)
         text.append(f"{words.NAMES[line.method]}: N* ∝ C$^{{{line.exponent:.2f}}}$")
     if optima and isinstance(surface.law, Chinchilla):
-        for budget, size, interval, colour in zip(kept, optima["sizes"], optima["intervals"], colours):
-            shown += _mark(axes, budget.compute * apart, size, interval, "o", colour, style.PAPER)
+        for budget, size, interval, color in zip(kept, optima["sizes"], optima["intervals"], colors):
+            shown += _mark(axes, budget.compute * apart, size, interval, "o", color, style.PAPER)
         axes.plot(span, points.spending.optimal_size(surface.law, span), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
         text.append(f"surface: N* ∝ C$^{{{optima['exponent']:.2f}}}$")
     axes.text(0.04, 0.97, "\n".join(text) or "no optimum inside two grids", transform=axes.transAxes, fontsize=9, va="top", linespacing=1.5,
@@ -225,18 +225,18 @@ def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: 
     style.power_ticks(axes.yaxis, *axes.get_ylim())
 
 
-def _mark(axes, x: float, size: float, interval: Interval | None, marker: str, colour: str, fill: str) -> list[float]:
+def _mark(axes, x: float, size: float, interval: Interval | None, marker: str, color: str, fill: str) -> list[float]:
     """Draws one optimum with its interval; returns the values that the axis must include."""
     if interval is not None:
         axes.plot([x, x], [interval.low, interval.high], color=style.INK, linewidth=1.1, zorder=3, solid_capstyle="butt")
-    axes.plot(x, size, marker=marker, markersize=5.0, color=fill, markeredgecolor=style.INK if fill != style.PAPER else colour,
+    axes.plot(x, size, marker=marker, markersize=5.0, color=fill, markeredgecolor=style.INK if fill != style.PAPER else color,
               markeredgewidth=0.9 if fill != style.PAPER else 1.5, zorder=4)
     return [size] if interval is None else [size, interval.low, interval.high]
 
 
-def _legend(figure, kept: list[Budget], surface: Fit, colours: list[str], curve: str) -> None:
+def _legend(figure, kept: list[Budget], surface: Fit, colors: list[str], curve: str) -> None:
     named = range(len(kept)) if len(kept) <= 6 else (0, len(kept) // 2, len(kept) - 1)
-    handles = [Line2D([], [], color=colours[i], marker="o", markersize=4.5, label=f"{style.power_of_ten(kept[i].compute)} FLOPs")
+    handles = [Line2D([], [], color=colors[i], marker="o", markersize=4.5, label=f"{style.power_of_ten(kept[i].compute)} FLOPs")
                for i in named]
     first = len(handles)
     handles.append(Line2D([], [], color=style.INK, marker="D", markersize=5.5, label="parabola, vertex" if curve == "parabola" else "Akima, lowest"))

@@ -100,8 +100,8 @@ def _compared(lines: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _curve(axes, run: pd.DataFrame, look: panels.Look) -> None:
     """Draws the logged values in a light color and the smooth curve over them; one curve if they are equal."""
     if not np.allclose(run["loss"], run["smooth"]):
-        axes.plot(run["images_seen"], run["loss"], color=look.colour, linewidth=0.5, alpha=0.3, zorder=1)
-    axes.plot(run["images_seen"], run["smooth"], color=look.colour, linestyle=look.dashes, linewidth=look.width, zorder=2)
+        axes.plot(run["images_seen"], run["loss"], color=look.color, linewidth=0.5, alpha=0.3, zorder=1)
+    axes.plot(run["images_seen"], run["smooth"], color=look.color, linestyle=look.dashes, linewidth=look.width, zorder=2)
 
 
 def _loss_axis(axes, own: pd.DataFrame) -> None:

@@ -59,7 +59,7 @@ def _ends(axes, final: pd.DataFrame, column: str, unit: float, looks: panels.Loo
     for run in final.itertuples():
         look = looks.runs[run.run_id]
         axes.plot(run.macs / unit, final.loc[run.Index, column], linestyle="", marker=look.marker, markersize=4.5 + look.width,
-                  markerfacecolor=look.colour, markeredgecolor=style.INK, markeredgewidth=0.5)
+                  markerfacecolor=look.color, markeredgecolor=style.INK, markeredgewidth=0.5)
     r = pearson_log_x(final["macs"], final[column])
     axes.set_title(_correlation_text(r), loc="right", fontsize=9, pad=3)
     return r

@@ -39,9 +39,9 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         figure, axes = style.new_axes(height=4.9)
         widths = style.widths_by_size(study_table.sizes_in_order(rows))
         for _, run in rows.groupby("run_id", sort=False):
-            colour, marker = style.patch_colour(run["patch_size"].iloc[0]), style.patch_marker(run["patch_size"].iloc[0])
-            axes.plot(run["sampling_flops"], run["score"], color=colour, linewidth=widths[run["size"].iloc[0]], marker=marker,
-                      markersize=4.4, markerfacecolor=style.PAPER, markeredgecolor=colour, markeredgewidth=1.0, zorder=2)
+            color, marker = style.patch_color(run["patch_size"].iloc[0]), style.patch_marker(run["patch_size"].iloc[0])
+            axes.plot(run["sampling_flops"], run["score"], color=color, linewidth=widths[run["size"].iloc[0]], marker=marker,
+                      markersize=4.4, markerfacecolor=style.PAPER, markeredgecolor=color, markeredgewidth=1.0, zorder=2)
         style.log_axis(axes.xaxis, rows["sampling_flops"], "Sampling compute (FLOPs per image)", 0.08, style.power_ticks)
         style.log_axis(axes.yaxis, rows["score"], style.score_label(rows), pad=0.08)
         _legend(figure, rows)
@@ -90,7 +90,7 @@ def _require_whole_guidance(usable: pd.DataFrame) -> None:
 
 
 def _legend(figure, rows: pd.DataFrame) -> None:
-    handles = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=5.5, linewidth=1.8,
+    handles = [Line2D([], [], color=style.patch_color(p), marker=style.patch_marker(p), markersize=5.5, linewidth=1.8,
                       markerfacecolor=style.PAPER, label=f"patch size {p}") for p in sorted(rows["patch_size"].unique())]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
 

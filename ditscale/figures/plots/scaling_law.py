@@ -120,26 +120,26 @@ def _band_at(form, lines: list[dict]):
     return at["x"] if list(at) == ["x"] else at
 
 
-def _colours(rows: pd.DataFrame) -> dict[float, str]:
+def _colors(rows: pd.DataFrame) -> dict[float, str]:
     sizes = sorted(rows["N"].unique())
     return dict(zip(sizes, style.ramp(len(sizes))))
 
 
 def _points(axes, rows: pd.DataFrame, found: Fit, x: str, one: bool) -> list[Line2D]:
     """Draws one marker per run, hollow if it was held out; returns their legend entries."""
-    colours, out = _colours(rows), _held_out(rows, found)
+    colors, out = _colors(rows), _held_out(rows, found)
     column = x if one and x == "macs" else "C"
     for (at, score, size, patch), hollow in zip(rows[[column, "score", "N", "patch_size"]].itertuples(index=False), out):
-        colour = style.patch_colour(int(patch)) if one else colours[size]
+        color = style.patch_color(int(patch)) if one else colors[size]
         axes.plot(at, score, linestyle="", marker=style.patch_marker(int(patch)) if one and patch else "o", markersize=6, zorder=4,
-                  markerfacecolor=style.PAPER if hollow else colour, markeredgecolor=colour if hollow else style.PAPER,
+                  markerfacecolor=style.PAPER if hollow else color, markeredgecolor=color if hollow else style.PAPER,
                   markeredgewidth=1.4 if hollow else 0.6, alpha=1.0)
     if one:
-        handles = [Line2D([], [], linestyle="", marker=style.patch_marker(p), color=style.patch_colour(p), label=f"patch size {p}")
+        handles = [Line2D([], [], linestyle="", marker=style.patch_marker(p), color=style.patch_color(p), label=f"patch size {p}")
                    for p in sorted(set(rows["patch_size"].astype(int))) if p]
     else:
         names = rows.drop_duplicates("N").set_index("N")["model"]
-        handles = [Line2D([], [], linestyle="", marker="o", color=colours[size], label=study_table.short_name(names[size]))
+        handles = [Line2D([], [], linestyle="", marker="o", color=colors[size], label=study_table.short_name(names[size]))
                    for size in _drawn_sizes(rows)]
     if out.any():
         handles.append(Line2D([], [], linestyle="", marker="o", color=style.INK, markerfacecolor=style.PAPER, markeredgewidth=1.4,
@@ -153,15 +153,15 @@ def _points(axes, rows: pd.DataFrame, found: Fit, x: str, one: bool) -> list[Lin
 
 
 def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: ProfileIntervals) -> list[Line2D]:
-    colours = {**_colours(rows), None: style.INK}
+    colors = {**_colors(rows), None: style.INK}
     for line in lines:
         inside = line["x"] <= line["end"] * (1 + 1e-9)
-        axes.plot(line["x"][inside], line["y"][inside], color=colours[line["N"]], linewidth=1.6, zorder=3)
+        axes.plot(line["x"][inside], line["y"][inside], color=colors[line["N"]], linewidth=1.6, zorder=3)
         if found.no_extension:
             continue
         beyond = line["x"] >= line["end"] * (1 - 1e-9)
         beyond[max(int(inside.sum()) - 1, 0)] = True
-        axes.plot(line["x"][beyond], line["y"][beyond], color=colours[line["N"]], linewidth=1.4, linestyle=(0, (4, 2.5)), zorder=3)
+        axes.plot(line["x"][beyond], line["y"][beyond], color=colors[line["N"]], linewidth=1.4, linestyle=(0, (4, 2.5)), zorder=3)
     handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", ""))]
     if not found.no_extension:
         handles.append(Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data"))
@@ -170,7 +170,7 @@ def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: 
     for i, line in enumerate(lines):
         own = slice(i * BAND_STEPS, (i + 1) * BAND_STEPS)
         axes.fill_between(line["x"][BAND_PLACES], intervals.band.low[own], intervals.band.high[own], linewidth=0, zorder=1,
-                          color=style.BAND if line["N"] is None else colours[line["N"]], alpha=0.3)
+                          color=style.BAND if line["N"] is None else colors[line["N"]], alpha=0.3)
     handles.append(Line2D([], [], color=style.BAND, linewidth=7, alpha=0.5, label="95 % band (profile)"))
     return handles
 

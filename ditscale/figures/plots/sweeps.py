@@ -15,7 +15,7 @@ from ditscale.scaling.differences import REAL, compare_scores
 NAME = "sweep"
 WORDS = {"mask_ratio": "Mask ratio (share of tokens)", "guidance_scale": "Guidance scale (1: none)", "lr": "Learning rate",
          "global_batch": "Global batch (images)", "nfe": "Model evaluations per image (NFE)"}
-PALETTE = tuple(style.VARIANT_COLOURS.values())
+PALETTE = tuple(style.VARIANT_COLORS.values())
 COLUMNS = ["curve", "run_id", "model", "variant", "seed", "value", "images_seen", "train_flops", "metric", "score"]
 
 
@@ -56,7 +56,7 @@ def _looks(rows: pd.DataFrame) -> dict[str, panels.Look]:
     first = rows.drop_duplicates("curve").set_index("curve")
     if first["variant"].nunique() > 1:
         lines = style.model_lines(list(first["model"].unique()))
-        return {curve: panels.Look(style.variant_colour(run["variant"]), *lines[run["model"]]) for curve, run in first.iterrows()}
+        return {curve: panels.Look(style.variant_color(run["variant"]), *lines[run["model"]]) for curve, run in first.iterrows()}
     n, shapes = len(PALETTE), style.MODEL_LINES
     return {curve: panels.Look(PALETTE[i % n], *shapes[(i + i // n) % len(shapes)]) for i, curve in enumerate(first.index)}
 
@@ -65,15 +65,15 @@ def _curve(axes, own: pd.DataFrame, look: panels.Look, joined: bool) -> pd.DataF
     """Draws the means at each value with their band, the seeds as points, and a ring at the lowest mean; returns the means, lowest first."""
     means = pd.DataFrame([(x, rows["value"].iloc[0], *seeds.mean_and_interval(rows["score"].to_numpy()), len(rows))
                           for x, rows in own.groupby("x")], columns=["x", "value", *seeds.COLUMNS[1:]])
-    axes.plot(means["x"], means["mean"], color=look.colour, linestyle=look.dashes if joined else "", linewidth=look.width, zorder=3,
+    axes.plot(means["x"], means["mean"], color=look.color, linestyle=look.dashes if joined else "", linewidth=look.width, zorder=3,
               marker=look.marker, markersize=5.0)
     if joined and means["low"].notna().any():
-        axes.fill_between(means["x"], means["low"], means["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=1)
+        axes.fill_between(means["x"], means["low"], means["high"], color=look.color, alpha=0.15, linewidth=0, zorder=1)
     if (means["seeds"] > 1).any():
-        axes.plot(own["x"], own["score"], linestyle="", marker=look.marker, markersize=2.8, color=look.colour, alpha=0.6, zorder=2)
+        axes.plot(own["x"], own["score"], linestyle="", marker=look.marker, markersize=2.8, color=look.color, alpha=0.6, zorder=2)
     means = means.sort_values("mean", kind="stable", ignore_index=True)
     axes.plot(means["x"].iloc[:1], means["mean"].iloc[:1], linestyle="", marker="o", markersize=12, markerfacecolor="none",
-              markeredgecolor=look.colour, markeredgewidth=1.3, zorder=4)
+              markeredgecolor=look.color, markeredgewidth=1.3, zorder=4)
     return means
 
 

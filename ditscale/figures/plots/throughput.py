@@ -67,7 +67,7 @@ def draw(runs: pd.DataFrame) -> style.Drawing:
         speed.set_yticks(list(ticks.values()), list(ticks))
         speed.set_ylim(places.max() + 0.7, -0.7)
         kinds = variant_table.variants_in_order(found)
-        handles = [Line2D([], [], linestyle="", marker="s", markersize=8, color=style.variant_colour(kind), label=kind) for kind in kinds]
+        handles = [Line2D([], [], linestyle="", marker="s", markersize=8, color=style.variant_color(kind), label=kind) for kind in kinds]
         if len(kinds) > 1:
             panels.legend(figure, handles)
     return style.Drawing(NAME, figure, found[COLUMNS], _caption(found))
@@ -83,8 +83,8 @@ def _places(found: pd.DataFrame) -> tuple[np.ndarray, dict[str, float]]:
 
 def _bars(axes, found: pd.DataFrame, places: np.ndarray, values: pd.Series, mfu: pd.Series | None, label: str) -> None:
     """Draws bars with their values at the ends, MFU in brackets if known."""
-    colours = [style.variant_colour(variant) for variant in found["variant"]]
-    axes.barh(places, values.fillna(0.0), height=0.82, color=colours, zorder=2)
+    colors = [style.variant_color(variant) for variant in found["variant"]]
+    axes.barh(places, values.fillna(0.0), height=0.82, color=colors, zorder=2)
     for i, (place, value) in enumerate(zip(places, values)):
         share = f" ({100 * mfu.iloc[i]:.0f} %)" if mfu is not None and mfu.iloc[i] > 0 else ""
         text = f"{_three_digits(value)}{share}" if value > 0 else "not logged"

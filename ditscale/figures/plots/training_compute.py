@@ -53,7 +53,7 @@ def _curves(axes, usable: pd.DataFrame) -> None:
         panels.seed_curves(axes, own, "train_flops", look)
         if own["run_id"].nunique() > 1:                                 # the law is fitted to each run's end
             ends = own[own["final"].astype(bool)]
-            axes.plot(ends["train_flops"], ends["score"], linestyle="", marker=look.marker, markersize=2.6, color=look.colour, alpha=0.6,
+            axes.plot(ends["train_flops"], ends["score"], linestyle="", marker=look.marker, markersize=2.6, color=look.color, alpha=0.6,
                       markeredgewidth=0, zorder=3)
 
 
@@ -94,7 +94,7 @@ def _floor_line(axes, floor: float | None) -> list:
 
 def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
     """Legends above the axes: the patch sizes, then the law and the floor. Sizes are named at the curves' ends."""
-    patches = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=6, linewidth=1.8,
+    patches = [Line2D([], [], color=style.patch_color(p), marker=style.patch_marker(p), markersize=6, linewidth=1.8,
                       markeredgecolor=style.INK, markeredgewidth=0.6, label=f"patch size {p}")
                for p in sorted(usable["patch_size"].unique())]
     rows = max(len(patches), len(handles))

@@ -74,20 +74,20 @@ def _curves(axes, rows: pd.DataFrame, widths: dict[str, float]) -> None:
     """One line per run with a marker at each evaluation, filled at the end of a finished run; seeds as thin lines around their mean."""
     for own in panels.seed_groups(rows):
         patch, width = own["patch_size"].iloc[0], widths[own["size"].iloc[0]]
-        look = panels.Look(style.patch_colour(patch), "-", style.patch_marker(patch), width)
+        look = panels.Look(style.patch_color(patch), "-", style.patch_marker(patch), width)
         if own["run_id"].nunique() > 1:
             panels.seed_curves(axes, own, "images_seen", look, size=3.0)
             continue
         images, scores, ended = (own[name].to_numpy() for name in ("images_seen", "score", "final"))
-        axes.plot(images, scores, color=look.colour, linewidth=width, zorder=2)
-        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), look.colour)):
+        axes.plot(images, scores, color=look.color, linewidth=width, zorder=2)
+        for kept, fill in ((~ended.astype(bool), style.PAPER), (ended.astype(bool), look.color)):
             axes.plot(images[kept], scores[kept], linestyle="", marker=look.marker, markersize=3.4, zorder=3, markerfacecolor=fill,
-                      markeredgecolor=look.colour, markeredgewidth=0.9)
+                      markeredgecolor=look.color, markeredgewidth=0.9)
 
 
 def _legend(figure, upper, patches: list[int], widths: dict[str, float], overlay: Overlay | None) -> None:
     """The legend above all panels: color and marker for the patch size, thickness for the model size."""
-    handles = [Line2D([], [], color=style.patch_colour(p), marker=style.patch_marker(p), markersize=5, linewidth=1.6,
+    handles = [Line2D([], [], color=style.patch_color(p), marker=style.patch_marker(p), markersize=5, linewidth=1.6,
                       label=f"patch size {p}") for p in patches]
     handles += [Line2D([], [], color=style.MUTED, linewidth=width, label=size) for size, width in widths.items()]
     others = published_overlay.handles(overlay)

@@ -45,7 +45,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         panels.score_axis([over], style.score_label(rows), rows["score"])
         for run in last.to_dict("records"):
             look = looks.runs[run["run_id"]]
-            by_level.plot([(index + 0.5) / BUCKETS for index in range(BUCKETS)], [run[name] for name in IN_BUCKET], color=look.colour,
+            by_level.plot([(index + 0.5) / BUCKETS for index in range(BUCKETS)], [run[name] for name in IN_BUCKET], color=look.color,
                           linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=3.4)
         by_level.set(xlabel="Noise level (quantile in training)", ylabel="Validation loss at the end", xlim=(0, 1), ylim=(0, None))
         panels.legend(figure, looks.handles, break_after=looks.kinds)

@@ -46,7 +46,7 @@ def write_comparison(table: pd.DataFrame, out: Path) -> Path:
 
 def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
     for _, run in rows.groupby("run_id", sort=False):
-        look = panels.Look(style.variant_colour(run["variant"].iloc[0]), *lines[run["model"].iloc[0]])
+        look = panels.Look(style.variant_color(run["variant"].iloc[0]), *lines[run["model"].iloc[0]])
         panels.run_curve(axes, run, column, "score", look)
 
 

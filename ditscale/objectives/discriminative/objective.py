@@ -25,7 +25,7 @@ USAGE_MOMENTUM = 0.9                                                           #
 class Discriminative(Objective):
     """``L = generative + cls_weight * CE(teacher, student at [CLS]) + patch_weight * CE(... at visible tokens)``.
 
-    Logits are cosines; teacher ``softmax((z - centre) / teacher_temperature)``, or Sinkhorn-Knopp; student
+    Logits are cosines; teacher ``softmax((z - center) / teacher_temperature)``, or Sinkhorn-Knopp; student
     ``softmax(z / student_temperature)``. The generative loss is over all tokens.
     """
 
@@ -45,8 +45,8 @@ class Discriminative(Objective):
         self.means = {f"usage_{term}": RunningMean(USAGE_MOMENTUM) for term in terms}
         self.buffers = {name: torch.full((prototypes,), 1 / prototypes) for name in self.means}
         if options.assignment == "centering":
-            self.means |= {f"centre_{term}": RunningMean(options.center_momentum) for term in terms}
-            self.buffers |= {f"centre_{term}": torch.zeros(prototypes) for term in terms}
+            self.means |= {f"center_{term}": RunningMean(options.center_momentum) for term in terms}
+            self.buffers |= {f"center_{term}": torch.zeros(prototypes) for term in terms}
         self.images_seen = 0
 
     def __call__(self, model, batch: CleanBatch, draws: dict[str, Tensor]) -> Terms:
@@ -79,8 +79,8 @@ class Discriminative(Objective):
         temperature = self.options.teacher_temperature_at(self.images_seen, self.images)
         with torch.no_grad():
             if self.options.assignment == "centering":
-                target = F.softmax((teacher - self.buffers[f"centre_{term}"]) / temperature, dim=-1)
-                self.means[f"centre_{term}"].collect(teacher)
+                target = F.softmax((teacher - self.buffers[f"center_{term}"]) / temperature, dim=-1)
+                self.means[f"center_{term}"].collect(teacher)
             else:
                 target = sinkhorn(teacher / temperature)
             self.means[f"usage_{term}"].collect(target)
@@ -90,7 +90,7 @@ class Discriminative(Objective):
         watched = {f"teacher_entropy_{term}": own / largest, f"kl_{term}": loss.detach() - own,
                    f"prototype_usage_{term}": entropy(self.buffers[f"usage_{term}"]) / largest}
         if self.options.assignment == "centering":
-            watched[f"centre_norm_{term}"] = self.buffers[f"centre_{term}"].norm()
+            watched[f"center_norm_{term}"] = self.buffers[f"center_{term}"].norm()
         return loss, watched
 
     def teacher_momentum_at(self, images_seen: int) -> float:

@@ -49,8 +49,8 @@ class Masked(Objective):
         signal, _ = self.formulation.coefficients(noised.t)
         estimate, _ = self.formulation.predictions(output, noised.noisy, noised.t)
         target, predicted = (gather(self.patches(x), missing) for x in (noised.noisy, per_image(signal) * estimate))
-        normalised = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        return (predicted - normalised).square().mean()
+        normalized = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        return (predicted - normalized).square().mean()
 
     def patches(self, x: Tensor) -> Tensor:
         """(B, C, S, S) to (B, T, C * p * p)."""

@@ -170,7 +170,7 @@ def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Cons
     console.print(table)
     console.print(f"Pays to: up to here, twice the accelerators give at least {PAYS:g} times the images/s. Efficiency: the share of a step in "
                   "which the model computes. Empty: the batch does not divide, or nothing fits.")
-    console.print("Micro batch: the largest that fits. The share of peak is assumed to be the same at every micro batch, which is optimistic for "
+    console.print("Micro batch: the largest that fits. The share of peak is assumed to be the same at every micro batch, which is optimiztic for "
                   "small ones: measure before you rely on it.")
 
 

@@ -184,7 +184,8 @@ def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
     if state.buffers:
         saved = load_file(folder / OBJECTIVE)
         for name, value in state.buffers.items():
-            state.buffers[name] = saved[name].to(value.device)
+            older = name.replace("center_", "centre_")                         # as versions up to 0.2.0 wrote it
+            state.buffers[name] = saved[name if name in saved else older].to(value.device)
     saved = load_file(folder / OPTIMIZER)
     for kind in state.optimizer.states:
         layout.scatter({name: saved[f"{kind}.{name}"] for name in layout.shapes}, [flat[kind] for flat in flats])

@@ -28,12 +28,12 @@ def test_closed_form_of_commuting_gaussians():
 
 
 def test_fewer_samples_than_dimensions():
-    """Singular covariances; the truth is the SVD of the centred cross-Gram."""
+    """Singular covariances; the truth is the SVD of the centered cross-Gram."""
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(20, 64)), 2 * rng.normal(size=(30, 64)) + 1
-    centred_x, centred_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
-    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centred_x**2).sum() + (centred_y**2).sum() \
-        - 2 * np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum()
+    centered_x, centered_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
+    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centered_x**2).sum() + (centered_y**2).sum() \
+        - 2 * np.linalg.svd(centered_x @ centered_y.T, compute_uv=False).sum()
     assert frechet_distance(moments(x), moments(y)) == pytest.approx(truth, rel=1e-10)
 
 
@@ -53,9 +53,9 @@ def test_wide_singular_covariances():
     """512 dimensions, 200 rows, scales from 1 to 1e-6, and a feature that is always 0, as a dead ReLU's."""
     rng = np.random.default_rng(4)
     x, y = (rng.normal(size=(rows, 512)) * np.geomspace(1, 1e-6, 512) * (np.arange(512) != 7) for rows in (200, 250))
-    centred_x, centred_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
-    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centred_x**2).sum() + (centred_y**2).sum() \
-        - 2 * np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum()
+    centered_x, centered_y = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
+    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (centered_x**2).sum() + (centered_y**2).sum() \
+        - 2 * np.linalg.svd(centered_x @ centered_y.T, compute_uv=False).sum()
     assert frechet_distance(moments(x), moments(y)) == pytest.approx(truth, rel=1e-9)
 
 

@@ -13,8 +13,8 @@ from ditscale.evaluation.metrics.moments import Accumulator, merge_over_ranks, m
 def exact(features):
     """Mean and covariance in 80-bit floats."""
     wide = features.astype(np.longdouble)
-    centred = wide - wide.mean(0)
-    return wide.mean(0), centred.T @ centred / (len(wide) - 1)
+    centered = wide - wide.mean(0)
+    return wide.mean(0), centered.T @ centered / (len(wide) - 1)
 
 
 @pytest.fixture(scope="module", params=[0, 1000])

@@ -99,7 +99,7 @@ def tracked(make_run, world):
 
 
 def test_all_averages_follow_the_same_weights(tracked):
-    """Two neighbours of an average give the weights between them; every average of the run must give the same."""
+    """Two neighbors of an average give the weights between them; every average of the run must give the same."""
     steps = list(range(64, 20 * 64 + 1, 64))
     assert len(list_checkpoints(tracked)) == len(steps)
     for name, decay in (("ema-power-0.1", lambda before, after: (before / after) ** (gamma_of(0.1) + 1)),

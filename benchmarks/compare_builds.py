@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200, help="of the part launch (200)")
     parser.add_argument("--seeds", type=int, default=10, help="of the part report (10)")
     parser.add_argument("--rounds", type=int, default=2, help="of every part (2)")
-    options = parse(parser, parts="help,plan", rounds=1, runs=2, seeds=1)
+    options = parse(parser, parts="help", rounds=1, runs=2, seeds=1)
     with tempfile.TemporaryDirectory(prefix="ditscale-builds-") as folder:
         builds = {"old": Build(options.old.resolve(), Path(folder) / "old"), "new": Build(HERE, Path(folder) / "new")}
         measured = {part: [one_round(part, builds, options) for _ in range(options.rounds)] for part in options.parts.split(",")}

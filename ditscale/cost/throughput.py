@@ -17,10 +17,11 @@ class Assumptions:
     sample_utilisation: float
     step_overhead_seconds: float                                               # engine, optimizer, EMA, Python
     start_seconds: float                                                       # imports, launcher, first batch
+    forked_seconds: float                                                      # the same of one rank, forked with all that in place
     hides: float = 0.7                                                         # share of computation that communication can overlap with
 
 
-ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 0.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0)}
+ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 2.0, 0.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0, 40.0)}
 BACKWARD = 2 / 3                                                               # share of a step's computation
 
 
@@ -83,6 +84,7 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, ut
     return flops / ((utilisation or assumed.sample_utilisation) * machine.peak_flops * config.resources.accelerators_per_run)
 
 
-def start_seconds(machine: Machine) -> float:
+def start_seconds(machine: Machine, ranks: int) -> float:
     """Forecast seconds from launch to the first step."""
-    return ASSUMED[machine.kind].start_seconds
+    assumed = ASSUMED[machine.kind]
+    return assumed.forked_seconds if ranks == 1 else assumed.start_seconds

@@ -90,7 +90,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
         losses = sum(mark > images_seen for mark in validated)
-        seconds = start_seconds(machine) + evaluation_seconds(config, machine, waiting, measured, losses) + training
+        seconds = start_seconds(machine, ranks) + evaluation_seconds(config, machine, waiting, measured, losses) + training
     evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
@@ -166,9 +166,10 @@ def _flat(row: PlanRow) -> dict:
 def assumption_line(machine: Machine, slots: int) -> str:
     """The basis of the forecast, in one sentence."""
     assumed = ASSUMED[machine.kind]
+    alone = f" ({assumed.forked_seconds:.0f} of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""
     return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
             f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
-            f"{assumed.start_seconds:.0f} s to start; runs already begun use their own measured speed, probed shapes (p) that of 20 measured steps.")
+            f"{assumed.start_seconds:.0f} s to start{alone}; runs already begun use their own measured speed, probed shapes (p) that of 20 measured steps.")
 
 
 def link_lines(machine: Machine) -> list[str]:

@@ -10,11 +10,11 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.cost.hardware import named_machine
+from ditscale.cost.hardware import Machine, named_machine
 from ditscale.cost.runs import run_memory_card, sampling_flops, validation_flops
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, last_line
-from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.plan.plan import assumption_line, plan_rows
 from ditscale.studies.plan.show import as_speed, as_time, short_count
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.training.schedule import validated_images
@@ -34,6 +34,17 @@ def plan(*arguments, code=0):
     done = CliRunner().invoke(main, ["plan", *map(str, arguments)])
     assert done.exit_code == code, done.output
     return done.output
+
+
+def test_a_start_on_a_cpu_is_a_fork_for_one_rank_alone(in_repository):
+    """It has what takes long, imports and DeepSpeed's launcher, behind it; two ranks have not."""
+    cpu = Machine("cpu", "test", 4, 1e12, 2**33)
+    spec = load_spec("sweeps/digits_demo.yaml", ("train.images=32", "train.checkpoint_every_images=32", "evaluation=null"))
+    [one, *_] = plan_rows(expand(spec, "digits_demo"), cpu)
+    assert one.seconds_left < 3 and "30 s to start (2 of one rank)" in assumption_line(cpu, 4)
+    spec = load_spec("sweeps/digits_demo.yaml", ("train.images=32", "train.checkpoint_every_images=32", "evaluation=null", "resources.accelerators_per_run=2"))
+    assert plan_rows(expand(spec, "digits_demo"), cpu)[0].seconds_left > 30
+    assert "40 s to start;" in assumption_line(named_machine("H100:8"), 8)
 
 
 def test_the_smallest_stage_that_fits(in_repository):

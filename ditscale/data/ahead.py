@@ -5,7 +5,7 @@ import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from torch import Tensor
+import numpy as np
 
 AHEAD = 3                                                                      # batches that are read before they are needed
 
@@ -31,7 +31,7 @@ class Behind:
             self._pending.pop(0).result()
 
 
-def read_ahead(batches: Iterator[Tensor]) -> Generator[Tensor, None, None]:
+def read_ahead(batches: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
     """Yields the same, read by a thread of its own. An error there is raised here; it ends when this is closed."""
     ready: queue.Queue = queue.Queue(AHEAD)
     stopped = threading.Event()

@@ -1,6 +1,6 @@
 """Others' latents into a .beton file, as they are: neither drawn, nor scaled, nor held in memory together.
 
-One thread reads ahead, this one rounds to 16 bits and writes, a third hashes. A stopped import goes on where it was, as a build does:
+One thread reads ahead and rounds to 16 bits, this one writes, a third hashes. A stopped import goes on where it was, as a build does:
 see ``begun``.
 """
 
@@ -160,11 +160,15 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
 def _stored(begun: Begun, source: LatentSource, bits: str) -> Iterator[np.ndarray]:
     """All latents as they are stored, int16 (n, flips, moments, c, h, w): those of the try before, then the source's."""
     yield from begun.batches()
-    with closing(read_ahead(source.batches(begun.rows))) as ahead:
-        done = begun.rows
-        for batch in ahead:
-            yield _to_bits(batch, bits, source, done).numpy()
-            done += len(batch)
+    with closing(read_ahead(_rounded(source, bits, begun.rows))) as ahead:
+        yield from ahead
+
+
+def _rounded(source: LatentSource, bits: str, start: int) -> Iterator[np.ndarray]:
+    done = start
+    for batch in source.batches(start):
+        yield _to_bits(batch, bits, source, done).numpy()
+        done += len(batch)
 
 
 def _plan(manifest: Manifest, path: Path, source: LatentSource) -> str:
@@ -204,13 +208,11 @@ def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
                 one, other = one.get(name), other.get(name)
             raise UserError(f"{out}: exists already and is something else: {name} {str(one)[:80]}, not {str(other)[:80]}; remove it or give "
                             "another name")
-    content, done = new_digest(), 0
-    with Progress("latents checked", wanted.samples) as progress, Behind() as behind, closing(read_ahead(source.batches(0))) as ahead:
-        for batch in ahead:
-            behind.do(content.update, _to_bits(batch, there.encoder["bits"], source, done).numpy().data)
-            done += len(batch)
-            progress.advance(len(batch))
-        behind.wait()
+    content, rounded = new_digest(), _rounded(source, there.encoder["bits"], 0)
+    with Progress("latents checked", wanted.samples) as progress, closing(read_ahead(rounded)) as ahead:
+        for stored in ahead:
+            content.update(stored.data)
+            progress.advance(len(stored))
     content.update(source.labels.astype("<i8").data)
     if content.hexdigest() != there.content_blake2b:
         raise UserError(f"{out}: exists already and is of other latents or labels; remove it or give another name")

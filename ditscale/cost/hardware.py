@@ -13,6 +13,11 @@ from ditscale.errors import UserError, did_you_mean
 # Dense bf16 peak in FLOP/s by a part of the device's name (from vendors' data sheets, never the sparse number).
 DENSE_BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "B200": 2.25e15,
                     "L40S": 362e12, "H20": 148e12}
+# The same in fp32 without tensor cores, and the memory's speed in bytes/s; TF32 is half of bf16 on all of them.
+FP32_FLOPS = {"H200": 67e12, "H100 NVL": 60e12, "H100 PCIe": 51e12, "H100": 67e12, "A100": 19.5e12, "B200": 75e12, "L40S": 91.6e12,
+              "H20": 44e12}
+MEMORY_BANDWIDTH = {"H200": 4.8e12, "H100 NVL": 3.9e12, "H100 PCIe": 2.0e12, "H100": 3.35e12, "A100": 2.039e12, "B200": 8e12,
+                    "L40S": 0.864e12, "H20": 4e12}
 # GB/s per GPU within a node, one direction (data sheets: NVLink, or PCIe if NVLink joins only pairs or none), and Gb/s of
 # network per GPU in common clusters.
 LINKS = {"H200": (450, 400), "H100 NVL": (64, 400), "H100 PCIe": (64, 200), "H100": (450, 400), "A100": (300, 200),
@@ -55,6 +60,17 @@ class Machine:
     peak_flops: float
     memory_bytes: int = 0                                                      # 0: unknown
     links: Links = Links()
+
+    @property
+    def memory_bandwidth(self) -> float:
+        """Bytes/s of a GPU's memory, by its name; 0: not known."""
+        return _by_name(MEMORY_BANDWIDTH, self.name.upper(), 0.0) if self.kind == "gpu" else 0.0
+
+    def peak(self, precision: str) -> float:
+        """FLOP/s in bf16 (as in fp16), tf32 or fp32."""
+        if precision == "fp32":
+            return _by_name(FP32_FLOPS, self.name.upper(), self.peak_flops)
+        return self.peak_flops / (2 if precision == "tf32" else 1)
 
     @property
     def threads_per_device(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding, communication, step_collectives
 from ditscale.cost.hardware import Machine
+from ditscale.cost.roofline import Roofline, roofline
 from ditscale.cost.runs import run_card, sampling_flops, training_flops, validation_flops
 from ditscale.models.sizes import parse_model_name
 
@@ -19,9 +20,13 @@ class Assumptions:
     start_seconds: float                                                       # imports, launcher, first batch
     forked_seconds: float                                                      # the same of one rank, forked with all that in place
     hides: float = 0.7                                                         # share of computation that communication can overlap with
+    bound_reached: float = 0.0                                                 # share of a step's roofline; 0: no roofline
 
 
-ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 2.0, 0.0), "gpu": Assumptions(0.30, 0.30, 0.015, 40.0, 40.0)}
+# The median share of their bound that published loops reach on GPUs in half precision, ``benchmarks/peers.py``: none was measured here.
+PEERS_REACH = 0.31
+ASSUMED = {"cpu": Assumptions(0.35, 0.35, 0.012, 30.0, 2.0, 0.0),
+           "gpu": Assumptions(0.30, 0.30, 0.015, 40.0, 40.0, bound_reached=PEERS_REACH)}
 BACKWARD = 2 / 3                                                               # share of a step's computation
 
 
@@ -35,6 +40,7 @@ class StepForecast:
     communication_seconds: float
     exposed_seconds: float
     sent_bytes: float
+    roofline: Roofline | None = None                                           # where the speed of the device's memory is known
 
     @property
     def seconds(self) -> float:
@@ -57,14 +63,17 @@ def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, image
     assumed, ranks = ASSUMED[machine.kind], config.resources.accelerators_per_run
     flops = training_flops(config, config.train.images) - (training_flops(config, images_seen) if images_seen else 0)
     steps = (config.train.images - images_seen) / config.train.global_batch
-    compute = flops / steps / (assumed.train_utilisation * machine.peak_flops * ranks)
+    compute, bound = flops / steps / (assumed.train_utilisation * machine.peak_flops * ranks), None
+    if assumed.bound_reached and machine.memory_bandwidth:
+        bound = roofline(config, machine, sharding, images_seen, micro_batch)
+        compute = bound.device_seconds / assumed.bound_reached
     micro_steps = config.train.global_batch // ranks // (micro_batch or config.micro_batch)
     sent = communication(
         step_collectives(run_card(config).parameters, sharding, precision=config.train.precision, micro_steps=micro_steps,
                          blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher), ranks, machine.links)
     window = {0: 0.0, 1: BACKWARD / micro_steps, 2: BACKWARD, 3: 1.0}[sharding.stage] * compute
     hidden = min(sent.hideable_seconds, assumed.hides * window)
-    return StepForecast(compute, assumed.step_overhead_seconds, sent.seconds, sent.seconds - hidden, sent.bytes)
+    return StepForecast(compute, assumed.step_overhead_seconds, sent.seconds, sent.seconds - hidden, sent.bytes, bound)
 
 
 def training_seconds(config: RunConfig, machine: Machine, images_seen: int, sharding: Sharding = Sharding()) -> float:

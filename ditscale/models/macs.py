@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.blocks.design import BlockDesign
 from ditscale.models.sizes import ModelName, token_grid
 
 FLOPS_PER_MAC = 2
@@ -111,9 +112,13 @@ class Backbone:
         return self.grid**2
 
     @property
+    def block_design(self) -> BlockDesign:
+        return DESIGNS[self.design]
+
+    @property
     def added_tokens(self) -> int:
         """Tokens that the blocks process in addition to the image's."""
-        return DESIGNS[self.design].added_tokens
+        return self.block_design.added_tokens
 
     def blocks(self, depth: int | None = None, width: int | None = None, heads: int | None = None) -> Blocks:
         """Blocks with this model's condition; by default with its depth, width and heads."""

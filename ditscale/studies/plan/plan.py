@@ -160,15 +160,20 @@ def _flat(row: PlanRow) -> dict:
              "exposed_seconds": "step_exposed_seconds", "sent_bytes": "step_sent_bytes"}
     values = {**asdict(row), "accelerator_hours": row.accelerator_hours}
     del values["step"]
-    return values | {name: getattr(row.step, key, None) for key, name in names.items()}
+    bound = row.step.roofline if row.step else None
+    return values | {name: getattr(row.step, key, None) for key, name in names.items()} | {
+        "step_bound_seconds": bound and bound.bound_seconds, "step_limit": bound and bound.limit}
 
 
 def assumption_line(machine: Machine, slots: int) -> str:
     """The basis of the forecast, in one sentence."""
     assumed = ASSUMED[machine.kind]
+    share = f"{assumed.train_utilisation:.0%} of peak"
+    if assumed.bound_reached and machine.memory_bandwidth:
+        share = f"{assumed.bound_reached:.0%} of a step's bound, the median of published loops (no measurement; docs/roofline.md)"
     alone = f" ({assumed.forked_seconds:.0f} of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""
     return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
-            f"{assumed.train_utilisation:.0%} of peak, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
+            f"{share}, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
             f"{assumed.start_seconds:.0f} s to start{alone}; runs already begun use their own measured speed, probed shapes (p) that of 20 measured steps.")
 
 

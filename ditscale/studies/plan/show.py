@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
+from ditscale.cost.roofline import ATTENTION, AVERAGES, ELEMENTWISE, MEMORY, NETWORK, OPTIMIZER, PRODUCTS, TEACHER, Kind
 from ditscale.studies.plan.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
 from ditscale.studies.plan.scaleout import PAYS, RANKS, ScalingCurve
 from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
@@ -19,6 +20,8 @@ NARROW = 120                                                                   #
 LONG = 2 * 86400                                                               # seconds; longer studies are not for a CPU
 HASH = re.compile(r"-[0-9a-f]{8}$")
 SEED = re.compile(r"-s\d+-[0-9a-f]{8}$")                                       # the end of a run's name
+BOUND_COLUMNS = {"products": (PRODUCTS,), "attention": (ATTENTION,), "elementwise": (ELEMENTWISE,), "update": (OPTIMIZER, AVERAGES),
+                 "teacher": (TEACHER,), "network": (NETWORK,)}
 MARKS = {MEASURED: "", PROBED: " p", ASSUMED_SPEED: " ~"}
 
 
@@ -54,6 +57,10 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     if spec.isoflop:
         _show_curves(isoflop_curves(spec.isoflop, spec.config, spec.name), console)
         console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
+    bounded = [row for row in rows if row.step and row.step.roofline]
+    if bounded:
+        groups = [[row] for row in bounded] if wide else _groups(bounded)
+        _show_bounds(dict(zip([row.run_id for row in bounded] if wide else names(groups), (group[0] for group in groups))), console)
     steps = [row for row in rows if row.ranks > 1 and row.step]
     if steps:
         groups = [[row] for row in steps] if wide else _groups(steps)
@@ -143,6 +150,29 @@ def _show_curves(found: list[IsoFlopCurve], console: Console) -> None:
     console.print(table)
     console.print("N: training FLOPs per image / (6 x tokens at patch 2). 2 to 4 times to each side is recommended: farther out, the "
                   "parabola's minimum is biased.")
+
+
+def _show_bounds(rows: dict[str, PlanRow], console: Console) -> None:
+    """The least time of a step by what it computes, what limits it, and the time that is expected, by name."""
+    table = Table(title="The least time of a step in ms: its operations at the device's peaks (forecast)", title_justify="left",
+                  box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("run", "bound", "limit", "expected", *BOUND_COLUMNS):
+        table.add_column(name, justify="left" if name in ("run", "limit") else "right", no_wrap=name == "run")
+    for name, row in rows.items():
+        bound = row.step.roofline
+        kinds = {kind.name: kind for kind in (*bound.kinds, *bound.beside)}
+        cells = [[kinds[kind] for kind in column if kind in kinds] for column in BOUND_COLUMNS.values()]
+        table.add_row(name, f"{1e3 * bound.bound_seconds:.3g}", bound.limit, f"{1e3 * row.step.seconds:.3g}", *map(_least, cells))
+    console.print(table)
+    console.print("m: limited by the memory's speed, else by computing. The network is used next to the computing. docs/roofline.md")
+
+
+def _least(kinds: list[Kind]) -> str:
+    """The least milliseconds of some kinds, marked where their slowest is limited by the memory."""
+    if not kinds:
+        return ""
+    slowest = max(kinds, key=lambda kind: kind.seconds)
+    return f"{1e3 * sum(kind.seconds for kind in kinds):.3g}{' m' if slowest.limit == MEMORY else ''}"
 
 
 def _show_steps(rows: dict[str, PlanRow], console: Console) -> None:

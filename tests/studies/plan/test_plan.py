@@ -65,7 +65,9 @@ def test_time_and_money(in_repository, tmp_path):
                 tmp_path / "plan.csv", "--json", tmp_path / "plan.json")
     [row] = json.loads((tmp_path / "plan.json").read_text())
     steps = row["images"] / 256
-    seconds = (row["train_flops"] + row["evaluation_flops"]) / (0.3 * 989e12) + 8 * steps * (0.015 + row["step_exposed_seconds"])
+    training = 8 * steps * (row["step_compute_seconds"] + 0.015 + row["step_exposed_seconds"])
+    seconds = row["evaluation_flops"] / (0.3 * 989e12) + training
+    assert (row["step_limit"], row["step_bound_seconds"]) == ("compute", pytest.approx(0.31 * row["step_compute_seconds"]))
     assert row["accelerator_hours"] == pytest.approx(seconds / 3600, rel=0.01)   # and the start
     assert f"{2.5 * row['accelerator_hours']:,.2f} at 2.5 an hour" in said and "ZeRO-1, 32: " in said
     [line] = csv.DictReader((tmp_path / "plan.csv").open())
@@ -180,7 +182,7 @@ def test_recipes_of_one_name_are_told_apart(in_repository, tmp_path):
     said = plan(tmp_path / "rates.yaml", "model.name=DiT-XL/2", "--on", "H100:8")
     named = [line.split(" x 2")[0].strip() for line in said.splitlines() if " x 2 " in line]
     assert len(set(named)) == 2 and all(name.startswith("DiT-XL-2-baseline-ddpm (") for name in named)
-    assert all(said.count(name) == 2 for name in named)                        # and of steps on several ranks
+    assert all(said.count(name) == 3 for name in named)                        # and of bounds, and of steps on several ranks
 
 
 @pytest.mark.parametrize("count, words", [(999936, "1 M"), (999, "999"), (32858896, "32.9 M"), (675129632, "675 M"), (89300, "89.3 k")])

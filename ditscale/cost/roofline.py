@@ -1,0 +1,230 @@
+"""The least time of a training step on a device: FLOPs and bytes of each kind of operation, against the device's peaks. Closed forms.
+
+Each operation takes at least its FLOPs at the peak of its precision, and at least its bytes at the speed of the memory. Operations follow one
+another on a device, so a step takes at least the sum of the larger ones. Counted are the bytes that no fusion spares:
+
+=============  ====================================================================================================================
+products       operands and result of each matrix product once, by shape; the backward has two for each: of its inputs and of its weights
+attention      q, k, v and the result, as a fused kernel moves them, never the T x T weights; in the backward twice as many FLOPs
+elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU and a sum without a gate cost nothing, as a
+               product's kernel takes them along
+optimizer      gradient, master and states read; master, states and the forward's weights written; once more the gradient, for its norm
+averages       each average and the master read, the average written; the teacher's, and its weights in the forward's precision
+teacher        its forward
+loader         a batch to the device, over PCIe, and from the disk: next to the computing, so it counts only where it is slower than that
+network        what DeepSpeed's ranks send, ``communication.py``, at the full speed of the links and all hidden: as the loader
+=============  ====================================================================================================================
+
+A variant's operations are the plain DiT's in the ratio of their MACs, as in ``memory.py``: FLOPs are exact, bytes near.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ditscale.config import RunConfig
+from ditscale.cost.communication import Sharding, step_collectives
+from ditscale.cost.hardware import Machine
+from ditscale.cost.memory import VALUE_BYTES
+from ditscale.cost.runs import run_backbone, run_card, training_flops
+from ditscale.models.blocks.design import CONDITION_TOKENS
+from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, FREQUENCIES, Backbone, plain_card
+from ditscale.models.sizes import parse_model_name
+
+PRODUCTS, ATTENTION, ELEMENTWISE, OPTIMIZER, AVERAGES, TEACHER = "products", "attention", "elementwise", "optimizer", "averages", "teacher"
+LOADER, NETWORK = "loader", "network"
+COMPUTE, MEMORY = "compute", "memory"
+PCIE = 64e9                                                                    # bytes/s to a device: PCIe 5 with 16 lanes, one way
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation, or many of one shape; ``precision`` is what its products are in: bf16, tf32 or fp32."""
+
+    kind: str
+    flops: float
+    bytes: float
+    precision: str
+
+    def times(self, factor: float) -> "Operation":
+        return replace(self, flops=factor * self.flops, bytes=factor * self.bytes)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All operations of a kind in one step of one rank: FLOPs, bytes, the least seconds, and what limits most of those."""
+
+    name: str
+    flops: float
+    bytes: float
+    seconds: float
+    limit: str
+
+    def times(self, factor: float, name: str = "") -> "Kind":
+        return Kind(name or self.name, factor * self.flops, factor * self.bytes, factor * self.seconds, self.limit)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """One optimizer step of one rank. ``beside`` are the kinds that run next to the computing: loader and network."""
+
+    kinds: tuple[Kind, ...]
+    beside: tuple[Kind, ...] = ()
+
+    @property
+    def device_seconds(self) -> float:
+        """The least seconds of what the device computes, one operation after another."""
+        return sum(kind.seconds for kind in self.kinds)
+
+    @property
+    def bound_seconds(self) -> float:
+        """No step is faster."""
+        return max(self.device_seconds, *(kind.seconds for kind in self.beside), 0.0)
+
+    @property
+    def limit(self) -> str:
+        """What the bound rests on: compute, memory, loader or network."""
+        slowest = max(self.beside, key=lambda kind: kind.seconds, default=None)
+        if slowest and slowest.seconds > self.device_seconds:
+            return slowest.name
+        computing = sum(kind.seconds for kind in self.kinds if kind.limit == COMPUTE)
+        return COMPUTE if computing >= self.device_seconds / 2 else MEMORY
+
+
+def bound_of(operations: Sequence[Operation], machine: Machine) -> tuple[Kind, ...]:
+    """Operations on a device by kind, in the order in which kinds first come."""
+    found: dict[str, list[tuple[Operation, float, float]]] = {}
+    for one in operations:
+        computing, moving = one.flops / machine.peak(one.precision), one.bytes / machine.memory_bandwidth
+        found.setdefault(one.kind, []).append((one, computing, moving))
+    return tuple(_kind(name, ones) for name, ones in found.items())
+
+
+def _kind(name: str, ones: list[tuple[Operation, float, float]]) -> Kind:
+    seconds = sum(max(computing, moving) for _, computing, moving in ones)
+    computing = sum(computing for _, computing, moving in ones if computing >= moving)
+    return Kind(name, sum(one.flops for one, _, _ in ones), sum(one.bytes for one, _, _ in ones), seconds,
+                COMPUTE if computing >= seconds / 2 else MEMORY)
+
+
+def model_operations(backbone: Backbone, images: int, precision: str, backward: bool = True, recomputed: bool = False) -> tuple[Operation, ...]:
+    """Of a plain DiT on so many images at once: a forward, and the backward.
+
+    Args:
+        recomputed: blocks are computed again in the backward (activation checkpointing).
+    """
+    blocks = _blocks(backbone, images, precision)
+    ends = _ends(backbone, images, precision)
+    forward = [one for one, _ in (*blocks, *ends)] + ([one for one, _ in blocks] if recomputed and backward else [])
+    return (*forward, *(following for _, following in (*blocks, *ends))) if backward else tuple(forward)
+
+
+def _blocks(backbone: Backbone, images: int, precision: str) -> list[tuple[Operation, Operation]]:
+    """Each operation of all blocks in the forward, with what follows from it in the backward."""
+    blocks, a = backbone.blocks(), _bytes(precision)
+    design, width, tokens = backbone.block_design, backbone.width, images * (backbone.tokens + backbone.added_tokens)
+    shapes = [(tokens, width, 3 * width), (tokens, width, width), (tokens, width, 4 * width), (tokens, 4 * width, width)]
+    if design.modulation_vectors:
+        shapes.append((images, width, design.modulation_vectors * width))
+    per_image = tokens // images
+    numbers, rows = tokens * width, [_attention(images, per_image, per_image, width, precision)]
+    if design.attentions > 1:
+        shapes += [(tokens, width, width)] * 2 + [(CONDITION_TOKENS * images, width, 2 * width)]
+        rows.append(_attention(images, per_image, CONDITION_TOKENS, width, precision))
+    rows += [_product(m, k, n, precision) for m, k, n in shapes]
+    norm = (Operation(ELEMENTWISE, 0, 2 * a * numbers, precision), Operation(ELEMENTWISE, 0, 3 * a * numbers, precision))
+    gate = (Operation(ELEMENTWISE, 0, 3 * a * numbers, precision),) * 2
+    rows += [norm] * design.norms + [gate] * design.gates
+    return [(there.times(blocks.depth), back.times(blocks.depth)) for there, back in rows]
+
+
+def _ends(backbone: Backbone, images: int, precision: str) -> list[tuple[Operation, Operation]]:
+    """Patches in, the timestep's MLP, the final layer, and the loss in fp32 over what goes in and comes out."""
+    width, tokens, a = backbone.width, images * backbone.tokens, _bytes(precision)
+    shapes = [(tokens, backbone.patch_values, width), (images, FREQUENCIES, width), (images, width, width), (tokens, width, backbone.outputs)]
+    if backbone.block_design.modulated:
+        shapes.append((images, width, 2 * width))
+    values = 4 * tokens * (3 * backbone.patch_values + backbone.outputs)       # image, noise, what the model sees; its output
+    norm = (Operation(ELEMENTWISE, 0, 2 * a * tokens * width + values, precision),
+            Operation(ELEMENTWISE, 0, 3 * a * tokens * width + 4 * tokens * backbone.outputs, precision))
+    return [norm, *(_product(m, k, n, precision) for m, k, n in shapes)]
+
+
+def _product(m: int, k: int, n: int, precision: str) -> tuple[Operation, Operation]:
+    moved = _bytes(precision) * (m * k + k * n + m * n)
+    return (Operation(PRODUCTS, FLOPS_PER_MAC * m * k * n, moved, precision),
+            Operation(PRODUCTS, 2 * FLOPS_PER_MAC * m * k * n, 2 * moved, precision))
+
+
+def _attention(images: int, queries: int, keys: int, width: int, precision: str) -> tuple[Operation, Operation]:
+    """Two products over all heads, their weights kept on the chip. In the backward eight tensors are moved, not four."""
+    flops, moved = 2 * FLOPS_PER_MAC * images * queries * keys * width, 2 * _bytes(precision) * images * (queries + keys) * width
+    return Operation(ATTENTION, flops, moved, precision), Operation(ATTENTION, 2 * flops, 2 * moved, precision)
+
+
+def update_operations(parameters: float, precision: str, *, state_bytes: int, averages: int, teacher: bool = False,
+                      micro_steps: int = 1, shards: int = 1) -> list[Operation]:
+    """What a step does to the parameters after the backward, and to their gradients between micro steps."""
+    a, own = _bytes(precision), parameters / shards
+    copies = a if a < 4 else 0                                                 # the forward's weights, apart from the masters
+    found = [Operation(OPTIMIZER, 0, own * (2 * a + 8 + 2 * state_bytes + copies), precision),
+             Operation(AVERAGES, 0, 12 * own * averages, precision)]
+    if micro_steps > 1:
+        found.append(Operation(OPTIMIZER, 0, 2 * a * parameters * (micro_steps - 1), precision))
+    if teacher:
+        found.append(Operation(AVERAGES, 0, 12 * own + a * parameters, precision))
+    return found
+
+
+def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(), images_seen: int = 0,
+             micro_batch: int | None = None) -> Roofline:
+    """The average step from ``images_seen`` to the end of a run that is not at its end; ``micro_batch`` stands for ``auto``.
+
+    ``machine`` is one whose memory's speed is known.
+    """
+    backbone, card, resources, train = run_backbone(config), run_card(config), config.resources, config.train
+    ranks, images = resources.accelerators_per_run, micro_batch or config.micro_batch
+    micro_steps = train.global_batch // ranks // images
+    plain, forward_only = plain_card(backbone).macs, sum(card.forward_only_macs_by_part.values())
+    left = training_flops(config, train.images) - (training_flops(config, images_seen) if images_seen else 0)
+    per_image = left / (train.images - images_seen) / FLOPS_PER_MAC
+    trained = (per_image - forward_only) / FORWARDS_PER_TRAINED_STEP / plain   # in plain forwards
+    model = _model_kinds(backbone, images, train.precision, True, resources.checkpoint_activations, machine)
+    kinds = [kind.times(trained * micro_steps) for kind in model]
+    kinds += bound_of(update_operations(card.parameters, train.precision, state_bytes=train.optimizer.state_bytes,
+                                        averages=1 + len(train.ema_decays) + len(train.ema_lengths), teacher=config.objective.has_teacher,
+                                        micro_steps=micro_steps, shards=ranks if sharding.stage else 1), machine)
+    if forward_only:
+        teacher = _sum(TEACHER, _model_kinds(backbone, images, train.precision, False, False, machine))
+        kinds.append(teacher.times(forward_only / plain * micro_steps))
+    sent = step_collectives(card.parameters, sharding, precision=train.precision, micro_steps=micro_steps,
+                            blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher)
+    return Roofline(tuple(kinds), (_loader(config, train.global_batch // ranks), _network(sent, ranks, machine)))
+
+
+@functools.lru_cache(maxsize=1024)                                             # a plan asks for each shape thousands of times
+def _model_kinds(backbone: Backbone, images: int, precision: str, backward: bool, recomputed: bool, machine: Machine) -> tuple[Kind, ...]:
+    return bound_of(model_operations(backbone, images, precision, backward, recomputed), machine)
+
+
+def _sum(name: str, kinds: tuple[Kind, ...]) -> Kind:
+    return Kind(name, sum(kind.flops for kind in kinds), sum(kind.bytes for kind in kinds), sum(kind.seconds for kind in kinds),
+                max(kinds, key=lambda kind: kind.seconds).limit)
+
+
+def _loader(config: RunConfig, images: int) -> Kind:
+    """A rank's images as they are stored: pixels in uint8; of latents a mean and a std in 16 bits."""
+    values = config.data.channels * config.data.resolution**2
+    is_latents = bool(config.data.latent_scale or config.evaluation and config.evaluation.vae)
+    moved = images * values * (4 if is_latents else 1)
+    return Kind(LOADER, 0, moved, moved / PCIE, LOADER)
+
+
+def _network(collectives: list, ranks: int, machine: Machine) -> Kind:
+    links = replace(machine.links, reached=1.0)
+    sent = sum(one.sent(ranks) for one in collectives) if ranks > 1 else 0.0
+    return Kind(NETWORK, 0, sent, sent / links.ring_bandwidth(-(-ranks // links.per_node), ranks), NETWORK)
+
+
+def _bytes(precision: str) -> int:
+    return VALUE_BYTES.get(precision, 4)                                       # of tf32: it is kept in fp32

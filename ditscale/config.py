@@ -206,7 +206,7 @@ class ImportedConfig(Section):
 class ResourcesConfig(Section):
     accelerators_per_run: Count = Field(default=1, gt=0, le=1_000_000)         # ranks: GPUs, or CPU processes
     runs_per_accelerator: Count = Field(default=1, gt=0, le=1_000)             # runs that share a GPU, or the GPUs of a run, at a time
-    micro_batch: Literal["auto"] | Count | None = None                         # images a forward on one rank; default: all;
+    micro_batch: Literal["auto"] | Count | None = None                         # images per forward on one rank; default: all;
                                                                                # auto: what fits, by the memory model
     deepspeed: str = "zero1"                                                   # the strategy: zero0 to zero3, or a DeepSpeed JSON
     loader: Literal["auto", "ffcv", "mmap"] = "auto"
@@ -266,7 +266,7 @@ class RunConfig(Section):
         every, saved = self.evaluation and self.evaluation.every_images, self.train.checkpoint_every_images
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
-                            "checkpoints are what is scored")
+                            "only checkpoints are scored")
         if self.imported:
             self.imported.sampling.check(self)
         if self.evaluation:

@@ -1,7 +1,7 @@
 """The versions of the files that ditscale writes. A file has its version under ``format``; without one it is the first.
 
-A version goes up when older code would misread the file; a field that older code can ignore does not need it. Older files are
-read, newer ones refused in one line. The field is in no hash: not in a run's id, a passport or a data set's content.
+A version increases if older code would misread the file; a new field that older code can ignore does not need it. Older files are
+read, newer ones refused in one line. The field is not part of any hash (run id, passport, data content).
 
 Data manifests are of version 2 where ditscale 0.2.0 would misread them: latents with facts that it does not know. Others stay of version 1.
 """
@@ -10,7 +10,7 @@ from ditscale.errors import UserError
 
 KEY = "format"
 RECORD, STATUS, STATE, MANIFEST, LINE, JOB = "run.json", "status.json", "state.json", "data manifest", "JSON lines", "job record"
-VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1}                 # LINE: of metrics.jsonl and evals.jsonl, each line
+VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1}                 # LINE: each line of metrics.jsonl and evals.jsonl
 
 
 class NewerFormat(UserError):

@@ -4,8 +4,8 @@
 
     runs/<study>/<run-id>/
       run.json       identity and resolved config, cost card, environment
-      status.json    state, images seen, host, process, reason, warning; how often it failed and the log's last lines then
-      metrics.jsonl  one line a log interval, and at each checkpoint     evals.jsonl  one line an evaluation
+      status.json    state, images seen, host, process, reason, warning; number of failures and the log's last lines
+      metrics.jsonl  one line per log interval and checkpoint     evals.jsonl  one line per evaluation
       data.json      the manifest of the training data, so that images can be made where the data is not
       checkpoints/   samples/   tb/   log.txt   lock   mirror.json (what ``ditscale mirror`` sent)
 """

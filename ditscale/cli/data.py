@@ -104,7 +104,7 @@ class ChannelNumbers(click.ParamType):
         except ValueError:
             numbers = []
         if not numbers or not all(map(isfinite, numbers)):
-            self.fail(f"{value}: give one number, or one per channel with commas between, as 0.18215")
+            self.fail(f"{value}: give one number, or one per channel separated by commas, for example 0.18215")
         if self._above_0 and min(numbers) <= 0:
             self.fail(f"{value}: is not above 0; Stable Diffusion's is 0.18215")
         return numbers[0] if len(numbers) == 1 else numbers
@@ -150,13 +150,13 @@ def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, dev
               help="The number of the first class in SOURCE.")
 @click.option("--empty-classes", is_flag=True, help="Allow classes without latents.")
 @click.option("--holds", type=click.Choice(["samples", "mean-std", "mean-logvar"]),
-              help="What the channels are: one sample, or the mean and then as many of its std (or log variance).")
+              help="What the channels are: one sample, or the means followed by as many stds (or log variances).")
 @click.option("--scale", metavar="S", type=ChannelNumbers(above_0=True), help="A model sees (latent - shift) x scale; one number, or one per channel.")
 @click.option("--shift", metavar="S", type=ChannelNumbers(), help="See --scale.")
-@click.option("--applied/--not-applied", default=None, help="Whether the numbers in SOURCE have been through shift and scale already.")
-@click.option("--pixel-range", type=click.Choice(["-1..1", "0..1"]), help="Of the images that were encoded.  [default: -1..1]")
-@click.option("--key", metavar="NAME", help="The tensor, array or column that holds the latents, where that is not clear.")
-@click.option("--count", metavar="N", type=click.IntRange(min=1), help="How many latents there should be; another number is an error.")
+@click.option("--applied/--not-applied", default=None, help="Whether shift and scale have already been applied to the numbers in SOURCE.")
+@click.option("--pixel-range", type=click.Choice(["-1..1", "0..1"]), help="Range of the encoded images.  [default: -1..1]")
+@click.option("--key", metavar="NAME", help="The tensor, array or column with the latents, if there are several.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Expected number of latents; another number is an error.")
 @click.option("--vae", "vae_name", metavar="NAME", help="The autoencoder that made them, to be recorded: as in data encode.")
 @click.option("--bits", default="fp16", show_default=True, type=click.Choice(["fp16", "bf16"]), help="How numbers are stored.")
 def data_import(source, out, vae_name, **options):

@@ -17,7 +17,7 @@ from ditscale.cli.weights import as_run, heads_option, like_option
 @click.option("--checkpoint", metavar="IMAGES", type=int, help="The checkpoint at this number of images seen.  [default: the newest]")
 @like_option
 @heads_option
-@click.option("--format", "form", type=click.Choice(["png", "npz"]), help="[default: npz where OUT ends in .npz, else png]")
+@click.option("--format", "form", type=click.Choice(["png", "npz"]), help="Format of the images.  [default: npz if OUT ends in .npz, else png]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model on a CPU too. Pays from some hundred images.  [default: as the run]")
 def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, compiled):
     """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. A stopped command continues where it was.

@@ -24,13 +24,13 @@ from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint
 
 
 def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
-    """Score checkpoints of a run; the lines that stand for them then, on rank 0. Lines that stood before are taken as they are.
+    """Scores checkpoints of a run; returns their lines on rank 0. Existing lines are reused.
 
     Raises:
         UserError: a setting or checkpoint does not exist, or settings contradict each other.
     """
     configs = sweep(*placed(run_config(run), overrides))
-    pick_checkpoint(run, images)                                               # an error where there is none
+    pick_checkpoint(run, images)                                               # an error if there is none
     scorers: dict[tuple, Scorer] = {}
     lines = []
     with join_ranks() as world:

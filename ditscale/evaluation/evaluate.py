@@ -79,13 +79,13 @@ class Evaluator:
             not is_passed_over(checkpoint, self.settings.average)
 
     def line(self, run: RunDir, images_seen: int | None) -> dict | None:
-        """The newest line in evals.jsonl for the checkpoint under this passport that has all metrics asked for, or None."""
+        """The newest line in evals.jsonl for the checkpoint with this passport and all requested metrics, or None."""
         found = run.evaluations(images_seen, self.passport.digest())
         return next((line for line in reversed(found) if has_all(line, self.settings.also)), None)
 
     def evaluate(self, run: RunDir, checkpoint: Path, stop=lambda: False) -> bool:
-        """Score a checkpoint and write its line, whether or not there is one. ``stop()`` is asked before each batch of images;
-        where it ends the scoring nothing is written, and the answer is False. Collective."""
+        """Scores a checkpoint and writes its line, even if there is one. ``stop()`` is called before each batch of images;
+        if it ends the scoring, nothing is written and the result is False. Collective."""
         started, images_seen, settings = time.perf_counter(), images_known(self.config, checkpoint), self.settings
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()

@@ -7,7 +7,7 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.training.checkpoint.weights import with_data
 
 DATA_PATH = "data.path"                                                        # of a run that is not where its data is
-# Keys whose values are single, so that a list of them is a sweep.
+# Keys with a single value, so that a list of values is a sweep.
 SWEPT = ("seed", "guidance_scale", "guidance_power", "guidance_schedule", "guidance_channels", "sampler", "sampling_steps", "eta",
          "churn", "sde_diffusion", "sde_norm", "sde_last", "heun_last", "rounding", "average", "samples", "labels")
 

@@ -77,16 +77,16 @@ class Validation:
                             "validation loss needs held-out images: `ditscale data build ... --split val` makes a file of them")
 
     def missing(self, run: RunDir) -> list[Path]:
-        """Checkpoints without a line of this passport, as rank 0 sees them. Collective."""
+        """Checkpoints without a line with this passport, as seen by rank 0. Collective."""
         return self.world.agree([path for path in list_checkpoints(run) if self.line(run, images_known(self.config, path)) is None
                                  and not is_passed_over(path, self.config.evaluation.average)] if self.world.is_main else None)
 
     def line(self, run: RunDir, images_seen: int | None) -> dict | None:
-        """The newest line in evals.jsonl at so many images under this passport, or None."""
+        """The newest line in evals.jsonl at this number of images with this passport, or None."""
         return next(reversed(run.evaluations(images_seen, self.passport.digest())), None)
 
     def evaluate(self, run: RunDir, checkpoint: Path) -> None:
-        """Add the line of one checkpoint: the average's loss, and that of the raw weights where they were kept. Collective."""
+        """Adds the line of one checkpoint: the average's loss, and that of the raw weights if they were kept. Collective."""
         self.log(run, images_known(self.config, checkpoint), self._weights(run, checkpoint))
 
     def between(self, run: RunDir, images_seen: int, weights) -> None:
@@ -101,7 +101,7 @@ class Validation:
         self.log(run, images_seen, [("average", self.world.share(weights()))])
 
     def log(self, run: RunDir, images_seen: int | None, weights: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
-        """Add a line at ``images_seen`` from weights by parameter name: first the average's, then any others'. Collective."""
+        """Adds a line at ``images_seen`` from weights by parameter name: first the average's, then any others'. Collective."""
         started, series = time.perf_counter(), {}
         for name, tensors in weights:
             series[name] = self.losses(tensors)

@@ -28,7 +28,7 @@ class LatentDecoder:
 
 
 def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder | None:
-    """The decoder for a config's section ``data``; None where that is pixels.
+    """The decoder for a config's section ``data``; None for pixels.
 
     Args:
         name: of the autoencoder: a folder, or a name on the hub (``SamplingConfig.vae``).
@@ -76,7 +76,7 @@ def _encoder_of(data) -> Encoder | None:
     try:
         kind = kind_of(BetonFile(data.path))
     except UserError as error:
-        raise UserError(f"data.path of the run: {error}. Sampling needs the file, or {manifest_path(data.path)} alone, to know "
+        raise UserError(f"data.path of the run: {error}. Sampling needs the file, or only {manifest_path(data.path)}, to know "
                         "whether the model makes pixels or latents; give data.path=FILE, where either of them is") from None
     if kind == "latents":
         raise UserError(f"{manifest_path(data.path)}: no such file; it states which encoder made the latents of {data.path}")

@@ -80,7 +80,7 @@ class ImageMaker:
         """``positions`` (N,), followed by those that a larger set has there.
 
         Parts after the first are filled to ``batch``; for a compiled model the first too, as another shape would be compiled again; else a set
-        smaller than ``batch`` costs at most ``FEWEST`` images.
+        smaller than ``batch`` takes at most ``FEWEST`` images.
         """
         if not len(positions):                                                 # a rank without a share of a small set
             return positions

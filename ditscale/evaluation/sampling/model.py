@@ -28,7 +28,7 @@ def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.de
     model = build_model(config)
     load_into(model, weights, config)
     model = model.to(device).eval().requires_grad_(False)
-    if compiles(config, device):                                               # a batch size has one kernel, whichever came first
+    if compiles(config, device):                                               # so that a batch size has one kernel, whichever size came first
         return torch.compile(model, dynamic=False)
     return model
 

@@ -41,14 +41,14 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
 
 def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed: int, checkpoint: int | None = None,
                form: str | None = None, compiled: bool = False, config: RunConfig | None = None, say=print) -> list[int]:
-    """Write images 0 to ``images`` - 1 of a seed to ``out``; does nothing where they are there already.
+    """Writes images 0 to ``images`` - 1 of a seed to ``out``; does nothing if they exist.
 
     Called on every rank; only rank 0 prints. The run is only read.
 
     Args:
-        checkpoint: the one at this number of images seen; the newest for None.
+        checkpoint: the one at this number of images seen; None: the newest.
         compiled: compile the model on a CPU too; on a GPU it always is.
-        form: ``png`` or ``npz``; None: what the name of ``out`` says.
+        form: ``png`` or ``npz``; None: by the name of ``out``.
         config: default: the run's own.
 
     Returns:

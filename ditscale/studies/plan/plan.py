@@ -57,12 +57,12 @@ class PlanRow:
     step: StepForecast | None                                                  # forecast of the remaining steps; None: none remain
     strategy_stage: int                                                        # the forecast is for the strategy file's ZeRO stage
     phase: str | None
-    recipe: str                                                                # runs of one recipe differ in the seed alone
+    recipe: str                                                                # runs of one recipe differ only in the seed
     runs_per_accelerator: int                                                  # that share the ranks' devices
 
     @property
     def accelerator_hours(self) -> float:
-        """That are left to be spent."""
+        """Accelerator-hours that remain."""
         return self.seconds_left * self.ranks / self.runs_per_accelerator / 3600
 
 

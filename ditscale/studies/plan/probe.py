@@ -57,7 +57,7 @@ def read_probes(spec: Spec, machine: Machine) -> dict[str, Probe]:
 
 
 def shape_of(config: RunConfig) -> str:
-    """8 hex of all that a step's time and memory depend on."""
+    """8 hex digits of all settings that affect a step's time and memory."""
     seen = config.model_dump(mode="json", exclude=SAME_SPEED)
     if config.resources.runs_per_accelerator == 1:                             # so that what was measured before it existed is found
         del seen["resources"]["runs_per_accelerator"]

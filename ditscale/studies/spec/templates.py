@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ditscale.errors import UserError, did_you_mean
 
-FOLDER = Path(__file__).parent / "templates"                                   # a link to sweeps/ of the checkout; the wheel holds copies
+FOLDER = Path(__file__).parent / "templates"                                   # a link to sweeps/ in the checkout; the wheel contains copies
 CHECKOUT = FOLDER.is_symlink()
-SHORT = {"digits_demo": "digits", "cifar10_variants": "cifar10", "imagenet256_models": "imagenet256"}   # names of the usual first ones
-NEXT = "# Next:"                                                               # in a file's head, before the commands that use it
+SHORT = {"digits_demo": "digits", "cifar10_variants": "cifar10", "imagenet256_models": "imagenet256"}   # short names of the most common ones
+NEXT = "# Next:"                                                               # in a file's header, before the commands that use it
 
 
 def templates() -> dict[str, Path]:

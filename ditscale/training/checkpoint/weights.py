@@ -73,9 +73,9 @@ def saved_average(run: RunDir, checkpoint: Path, name: str) -> dict[str, Tensor]
 
 
 def load_into(model, weights: dict[str, Tensor], config: RunConfig) -> None:
-    """Put weights by name into a model built from a run's config. Raises UserError as ``check_weights``."""
+    """Loads weights by name into a model built from a run's config. Raises UserError as ``check_weights``."""
     check_weights(model, weights, config)
-    model.load_state_dict(weights, strict=False)                               # the position table is not a parameter
+    model.load_state_dict(weights, strict=False)                               # the position embedding is not a parameter
 
 
 def check_weights(model, weights: dict[str, Tensor], config: RunConfig) -> None:
@@ -130,7 +130,7 @@ def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> d
 
 
 def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:
-    """Write weights for inference with what made them in the file's header; returns the number of parameters.
+    """Writes weights for inference, with their origin in the file's header; returns the number of parameters.
 
     Training-only parts are left out. A baseline's file can be read by ``ditscale convert``.
 

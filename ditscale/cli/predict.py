@@ -14,8 +14,9 @@ from ditscale.cli.group import main
 @click.option("--variant", help="Variant of the rungs and the target.  [default: baseline]")
 @click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict only from these models; can be repeated.")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="Fix a coefficient to a known value: E, alpha or beta of the loss's law.")
+@click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE", help="Use only evaluations with this value, as guidance_scale=1.5.")
 @click.option("--check", is_flag=True, help="Predict nothing: compare every recorded prediction with the target's actual result.")
-def predict(study, target, images, flops, metric, variant, rungs, pins, check):
+def predict(study, target, images, flops, metric, variant, rungs, pins, conditions, check):
     """Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl.
 
     Run it before the target starts: later predictions are marked and do not count.
@@ -44,5 +45,6 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, check):
         target, images = last.model, images if images or flops else last.images
     if target is None:
         raise UserError("--target is missing: the model to predict, for example --target DiT-XL/2")
-    made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant or BASELINE, rungs=rungs, pinned=pinned_of(pins))
+    made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant or BASELINE, rungs=rungs, pinned=pinned_of(pins),
+                conditions=conditions)
     show_prediction(made, add(folder, made.record), str(folder / NAME), console)

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import conditions, labels, study_table, style
+from ditscale.figures.kit import labels, study_table, style
 from ditscale.figures.plots import bubbles, sampling_compute, training_curves
 from ditscale.models.macs import make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
+from ditscale.studies.table import conditions
 
 NFES = (4, 16, 64)
 

@@ -11,9 +11,10 @@ from ditscale.cli import main as cli
 from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.throughput import training_seconds
-from ditscale.figures.kit import conditions, study_table
+from ditscale.figures.kit import study_table
 from ditscale.report import cards, forecast, passports, report, sources, verdicts
 from ditscale.studies.plan.probe import shape_of
+from ditscale.studies.table import conditions
 from ditscale.studies.table.study import Study
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")

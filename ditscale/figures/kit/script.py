@@ -16,8 +16,8 @@ import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.figures.kit import overlay as overlays, published, study_table, style
-from ditscale.figures.kit.conditions import where
 from ditscale.studies.table.comparable import scores_alone
+from ditscale.studies.table.conditions import where
 
 STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is the output of `ditscale collect`, or published results, "
               "for example analysis/published/dit_table4_all_models.csv.")

@@ -27,6 +27,7 @@ from ditscale.scaling.tokens import tokens_per_parameter
 from ditscale.studies.spec.lengths import derive
 from ditscale.studies.table import ledger
 from ditscale.studies.table.comparable import require_one
+from ditscale.studies.table.conditions import where
 
 ALIKE = ("formulation", "data", "resolution", "block", "passport")
 SEED = "sample_seed"                                                           # of the draws of a validation loss: losses with other draws are not comparable
@@ -59,7 +60,7 @@ class Made:
 
 
 def predict(study: Path, model: str, *, images: int | None = None, flops: float | None = None, metric: str | None = None,
-            variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None) -> Made:
+            variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None, conditions: tuple[str, ...] = ()) -> Made:
     """Predicts a run of ``model`` from the study's smaller runs.
 
     Args:
@@ -67,6 +68,7 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
         metric: of the score, or "loss" for only the loss; default the study's only metric.
         rungs: models to predict from; default all that are smaller than the target.
         pinned: coefficients of the loss's law, see ``forecast``.
+        conditions: ``column=value`` or ``passport field=value``: rows to predict from; others are left out, those without the field are not.
 
     Raises:
         UserError: an unknown model, variant or metric; rows that are not comparable; too few sizes; no way with an interval, or an interval
@@ -74,11 +76,14 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     """
     name = str(parse_model_name(model))
     table = ledger.collect(study)
-    rows = _of_variant(table, variant)
+    rows = where(_of_variant(table, variant), conditions, unstated=True)
     smaller = _rungs(rows, name, rungs, study)
     base = resolve(RunDir(study / smaller.sort_values("macs")["run_id"].iloc[-1]).read_record()["config"], str(study))
     target = _target(base, name, _length(smaller, images, flops), flops, variant)
-    smaller = smaller[smaller["macs"] < target.forward_flops / 2]
+    is_smaller = smaller["macs"] < target.forward_flops / 2
+    if rungs and not is_smaller.all():
+        raise UserError(f"rung {smaller[~is_smaller]['model'].iloc[0]} is not smaller than {name} in forward FLOPs; leave it out")
+    smaller = smaller[is_smaller]
     if smaller["model"].nunique() < LEAST_SIZES:
         there = ", ".join(smaller["model"].unique()) or "none"
         raise UserError(f"{study} has {smaller['model'].nunique()} models smaller than {name} ({there}); {LEAST_SIZES} are needed to predict it")
@@ -173,7 +178,7 @@ def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
     own = rows[rows["metric"] == metric]
     if own.empty:
         return None
-    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"runs of one {column} in a separate study folder")
+    require_one(own, (*ALIKE, SEED) if metric == LOSS else ALIKE, lambda column, value: f"--where FIELD=VALUE, for example --where {column}={value}")
     own = own.assign(score=own["score"].astype(float))
     own["score"] = own.groupby(["run_id", "images_seen"])["score"].transform("mean")
     own = own.drop_duplicates(["run_id", "images_seen"], ignore_index=True)

@@ -147,6 +147,7 @@ def test_a_study_without_loss_or_without_score_is_predicted_as_far_as_it_goes(la
     (["--target", TARGET, "--variant", "maskd"], "no evaluated run of variant 'maskd'"),
     (["--target", TARGET, "--rung", "DiT-S/2"], "rung DiT-S/2 has no evaluated run"),
     (["--target", TARGET, "--rung", "DiT-atto/2", "--rung", "DiT-pico/2"], "has 2 models smaller than DiT-tiny/2"),
+    (["--target", "DiT-nano/4", *(word for model in RUNGS for word in ("--rung", model))], "is not smaller than DiT-nano/4"),
     (["--target", TARGET, "--pin", "E"], "give NAME=X"),
     (["--target", TARGET, "--pin", "A=3"], "'A' of the form chinchilla cannot be pinned"),
 ])
@@ -161,6 +162,10 @@ def test_other_passports_are_not_mixed(ladder, values):
     evals.write_text(evals.read_text().replace('"samples": 512', '"samples": 64'))
     shown = run(ladder, "--target", TARGET)
     assert shown.exit_code == 2 and "the table mixes passport" in shown.output
+    assert run(ladder, "--target", TARGET, "--where", "samples=512").exit_code == 0   # losses have no samples, and stay
+    line = json.loads((ladder / NAME).read_text())
+    assert line["predicted"]["loss"] and line["predicted"]["score"]
+    assert "samples is one of: 512 (176 rows), 64 (16 rows)" in run(ladder, "--target", TARGET, "--where", "samples=5").output
 
 
 def test_length_by_flops_is_whole_batches(ladder, values):

@@ -1,14 +1,18 @@
-"""``--where column=value``: selects the rows that a figure uses."""
+"""``--where column=value``: selects the rows that a figure or a prediction uses."""
 
 import json
+from collections.abc import Sequence
 
 import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
 
 
-def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
+def where(table: pd.DataFrame, conditions: Sequence[str], unstated: bool = False) -> pd.DataFrame:
     """The rows that meet each ``column=value``, compared as text; ``column`` may also be a field of the passports.
+
+    Args:
+        unstated: keep rows whose passport does not have the field, as a validation loss has no sampler.
 
     Raises:
         UserError: a condition has another form, a column is unknown, or no row is left.
@@ -21,6 +25,8 @@ def where(table: pd.DataFrame, conditions: list[str]) -> pd.DataFrame:
         if values is None:
             raise UserError(f"--where '{condition}': no column '{column}'{did_you_mean(column, table.columns)}")
         kept = table[(values.astype(str) == value) | (values.map(_short) == value)]
+        if unstated and len(kept):
+            kept = table[table.index.isin(kept.index) | values.isna()]
         if kept.empty:
             raise UserError(f"--where '{condition}' keeps no row; {column} is one of: {_counts(values)}")
         table = kept

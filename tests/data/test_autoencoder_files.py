@@ -201,28 +201,37 @@ def hub_cache(home, repository, content):
     shutil.copytree(content, place / "snapshots" / ("0" * 40))
 
 
-def test_names_on_the_hub(pixels, pipeline, vae_folders, tmp_path):
+ASKS = """
+import json, sys
+from ditscale.data.vae import load_vae
+from ditscale.errors import UserError
+for name, subfolder in json.loads(sys.argv[1]):
+    print(name, file=sys.stderr)
+    try:
+        print(load_vae(name, "cpu", subfolder=subfolder).description["weights_sha256"])
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_names_on_the_hub(pipeline, vae_folders, tmp_path):
     """By what its client keeps: no network is needed. That it is asked is said first; a pipeline's folder vae is found."""
     diffusers.AutoencoderKL.from_pretrained(vae_folders["kl"]).half().save_pretrained(pipeline / "half", variant="fp16")
     hub_cache(tmp_path / "home", "someone/pipe", pipeline)
     hub_cache(tmp_path / "home", "someone/plain", vae_folders["kl"])
-    names = {"someone/pipe": [], "someone/pipe/vae": [], "someone/plain": [], "someone/pipe/half": [], "someone/pipe ": ["--subfolder", "half"],
-             "someone/other": []}
-    program = "import sys, json\nfrom click.testing import CliRunner\nfrom ditscale.cli import main\nfor words in json.loads(sys.argv[1]):\n" \
-              "    done = CliRunner().invoke(main, words)\n    print(json.dumps([done.exit_code, done.stderr]))\n"
-    commands = [["data", "encode", str(pixels), str(tmp_path / f"{number}.beton"), "--vae", name.strip(), "--device", "cpu", *more]
-                for number, (name, more) in enumerate(names.items())]
-    done = subprocess.run([sys.executable, "-c", program, json.dumps(commands)], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    names = [("someone/pipe", None), ("someone/pipe/vae", None), ("someone/plain", None), ("someone/pipe/half", None), ("someone/pipe", "half"),
+             ("someone/other", None)]
+    done = subprocess.run([sys.executable, "-c", ASKS, json.dumps(names)], capture_output=True, text=True, timeout=120, cwd=tmp_path,
                           env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"})
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [code for code, _ in results] == [0, 0, 0, 0, 0, 2], done.stdout + done.stderr
-    for name, (_, said) in zip(names, results):
-        repository = "/".join(name.strip().split("/")[:2])
-        assert f": no such file or folder here; asking the Hugging Face hub for {repository}\n" in said
-        assert ("no autoencoder that can be read, neither here nor on the hub" in said) == ("other" in name)
-    hashes = [read_manifest(tmp_path / f"{number}.beton").encoder["weights_sha256"] for number in range(5)]
+    said = [line for line in done.stderr.splitlines() if line.startswith(("someone", "--vae"))]
+    assert said[::2] == [name for name, _ in names], done.stderr               # each is followed by what is said before anything else
+    for line, (name, subfolder) in zip(said[1::2], names):
+        whole = f"{name}/{subfolder}" if subfolder else name
+        assert line == f"--vae {whole}: no such file or folder here; asking the Hugging Face hub for {'/'.join(name.split('/')[:2])}"
+    *found, refusal = done.stdout.splitlines()
     whole = loaded(vae_folders["kl"]).description["weights_sha256"]
-    assert hashes[:3] == [whole] * 3 and hashes[3] == hashes[4] != whole
+    assert found[:3] == [whole] * 3 and found[3] == found[4] != whole
+    assert "--vae someone/other: no autoencoder that can be read, neither here nor on the hub" in refusal
 
 
 def test_a_run_is_scored_and_planned_with_the_pipelines_folder(latents, pipeline):

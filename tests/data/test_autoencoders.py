@@ -246,7 +246,7 @@ def test_autoencoders_are_told_apart(folders, pictures, tmp_path):
     model.save_pretrained(tmp_path / "moved")
     names = {make_decoder(section(out, "flux2"), folders("flux2"), "cpu").name, load_vae(str(tmp_path / "moved"), "cpu").description["weights_sha256"][:12]}
     assert len(names) == 2
-    with pytest.raises(UserError, match="has weights of sha256"):
+    with pytest.raises(UserError, match="has weights with sha256"):
         make_decoder(section(out, "flux2"), str(tmp_path / "moved"), "cpu")
     wan, qwen = theirs(folders("wan")), diffusers.AutoencoderKLQwenImage(**VIDEO)
     qwen.load_state_dict(wan.state_dict())
@@ -299,4 +299,4 @@ def test_a_model_of_many_channels_is_planned_and_its_patch_must_divide(folders, 
     study["parameters"]["model.name"]["values"] = ["DiT-atto/8"]
     for command in ("plan", "train"):
         done = planned(command, channels=128, resolution=4)
-        assert done.exit_code == 2 and "patch size 8 does not divide the input's 4 pixels a side; patch sizes that do: 2, 4" in done.stderr
+        assert done.exit_code == 2 and "patch size 8 does not divide the input's 4 pixels" in done.stderr

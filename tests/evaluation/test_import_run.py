@@ -174,6 +174,15 @@ def test_latents_of_an_unknown_scale(saved, tmp_path):
     assert "scale 1.5305, shift 0.0609" in result.output
 
 
+def test_latents_are_decoded_by_the_autoencoder_that_is_given(saved, tmp_path, vae_folders):
+    path = saved(network(in_channels=4, input_size=4, patch_size=2))
+    ditscale("import-run", path, tmp_path / "run", "--like", "dit", "--heads", 3, "sampling_steps=4")
+    sampled = ["sample", tmp_path / "run", tmp_path / "x.npz", "--images", 2]
+    assert "the imported model makes latents; give vae=FOLDER, the AutoencoderKL that made them" in refused(*sampled)
+    assert ditscale(*sampled, f"vae={vae_folders['kl']}").exit_code == 0
+    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 32, 32, 3)
+
+
 def test_from_file_to_a_comparison(saved, tmp_path, digits):
     """Sampled, scored twice (the second time taken as it is), compared; and left out of a study's table, with the reason."""
     for seed, name in enumerate(("a", "b")):

@@ -19,18 +19,31 @@ from ditscale.training.checkpoint.weights import run_config
 DDIM = {"sampler": "ddim", "sampling_steps": 10, "respacing": "ddim", "guidance_channels": "first3"}
 SIT_ODE = {"sampler": "euler", "sampling_steps": 12, "sde_norm": 0.5, "sde_last": "velocity"}
 ODE = {"sampler": "euler", "sampling_steps": 10, "sde_norm": 0.5, "sde_last": "velocity", "guidance_interval": None}
-SDE = {"sde_norm": 1.0, "sde_last": "mean"}
 NO, CFG = {"guidance_scale": 1.0}, {"guidance_scale": "cfg_scale"}
+LAST = {"Mean": "mean", "Euler": "velocity", "Tweedie": "tweedie"}
+
+
+def sdes(path):
+    """SiT's Euler-Maruyama in each form that the file holds; of form sigma, norm 1 and last step Mean the run has all."""
+    kinds = [(form, norm, last) for form in ("sigma", "sin2") for norm in (1.0, 0.5) for last in LAST if norm == 1 or last != "Tweedie"]
+    changed = {f"{path}_sde_{form}_norm{norm}_last{last}": {"sde_diffusion": form, "sde_norm": norm, "sde_last": LAST[last]} for form, norm, last in kinds}
+    changed[f"{path}_sde_sigma_norm1.0_lastMean"] = {}
+    return {name: {"sampling_steps": 12, **NO, **changes} for name, changes in changed.items()}
+
+
 # npz, its options of import-run, and each sampler's result with what differs from the peer's own sampling, which the run has
 CASES = {
     "dit_a": (["--like", "dit"], {"ddpm10": {"sampling_steps": 10, **NO}, "ddpm10_cfg_first3": {"sampling_steps": 10, **CFG},
-                                  "ddim10_cfg_first3": {**DDIM, **CFG}, "ddim10_eta0.6": {**DDIM, **NO, "eta": 0.6}}),
+                                  "ddim10_cfg_first3": {**DDIM, **CFG}, "ddim10_eta0.6": {**DDIM, **NO, "eta": 0.6},
+                                  "ddim250_even_cfg_first3": {**DDIM, **CFG, "sampling_steps": 250, "respacing": "even"},
+                                  "ddpm250_cfg_first3_no_step_noise": CFG}),
     "sit_a": (["--like", "sit"], {"linear_ode_euler": {**SIT_ODE, **NO}, "linear_ode_euler_cfg": {**SIT_ODE, **CFG},
                                   "linear_ode_heun2": {**SIT_ODE, **NO, "sampler": "heun", "heun_last": "heun"},
-                                  "linear_sde_sigma_norm1.0_lastMean": {"sampling_steps": 12, **NO}}),
+                                  **sdes("linear")}),
     "sit_a gvp": (["--like", "sit", "formulation.interpolant=cosine"], {"gvp_ode_euler_cfg": {**SIT_ODE, **CFG},
-                                                                         "gvp_sde_sigma_norm1.0_lastMean": {"sampling_steps": 12, **NO}}),
-    "repa_a": ([], {"euler": {**ODE, **NO}, "euler_cfg_interval": {**ODE, **CFG, "guidance_interval": "guidance_high"},
+                                                                         **sdes("gvp")}),
+    "repa_a": ([], {"euler": {**ODE, **NO}, "euler_heun": {**ODE, **NO, "sampler": "heun"},
+                    "euler_cfg_interval": {**ODE, **CFG, "guidance_interval": "guidance_high"},
                     "sde": {"sampling_steps": 10, **NO}, "sde_cfg_interval": {"sampling_steps": 10, **CFG, "guidance_interval": "guidance_high"}}),
     "maskdit_a": (["--decoder-heads", "DECODER_HEADS"], {"sample_heun18": {"sampling_steps": 18, **NO},
                                                          "sample_heun18_cfg": {"sampling_steps": 18, **CFG}}),
@@ -84,7 +97,8 @@ def test_the_peers_samples(imported, vae_folders, case, name):
     maker = ImageMaker(config, settings, "cpu")
     maker.load(choose_weights(run, None, settings.average)[0])
     labels = file["sample_labels"]
-    with given_noise(file.get("step_noise")):
+    noise = file.get("step_noise")
+    with given_noise(noise.new_zeros(250, *labels.shape, *noise.shape[2:]) if "no_step_noise" in name else noise):
         made = maker.from_noise(file["start_noise"], labels, 0, labels)
     assert relative(made, file[name]) < (LOOSE if "ddpm" in name else TIGHT)
 

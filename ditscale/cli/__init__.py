@@ -1,6 +1,5 @@
-"""The command line. Each command is a few lines that call one part; heavy imports wait until they are needed."""
+"""The command line. Each command is a few lines that call one part; ``group.py`` lists them. Heavy imports wait until they are needed."""
 
-from ditscale.cli import data, figure, models, predict, sample, scores, stats, studies  # noqa: F401  (each adds its commands to the group)
 from ditscale.cli.group import main
 
 __all__ = ["main"]

@@ -1,9 +1,7 @@
 """Errors that a user can fix: one clear line, no stack trace."""
 
-import difflib
 import os
 import re
-import socket
 
 LOST = re.compile(r"\bgloo/|ncclRemoteError")                                  # in a process group's message if a rank is lost
 NETWORK = {"DistNetworkError", "DistStoreError"}                               # torch's errors, by name, as a command may not have loaded torch
@@ -15,6 +13,8 @@ class UserError(ValueError):
 
 def did_you_mean(word: str, options) -> str:
     """``"; did you mean 'nano'?"`` for the nearest option, or "" if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(str(word), [str(o) for o in options], n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -33,6 +33,8 @@ def lost_rank(error: BaseException) -> str:
     kinds, size = {kind.__name__ for kind in type(error).__mro__}, os.environ.get("WORLD_SIZE", "1")
     if size == "1" or not (kinds & NETWORK or "RuntimeError" in kinds and LOST.search(str(error))):
         return ""
+    import socket
+
     detail = re.sub(r"^\[[^]]*\] ", "", first_line(error))                     # without gloo's source file and guesses
     return (f"rank {os.environ.get('RANK', '?')} of {size} (on {socket.gethostname()}) ends: another rank has ended or cannot be "
             f"reached ({detail.split('. This is ')[0].rstrip('.')}); if it failed, its error is in the log")

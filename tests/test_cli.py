@@ -1,10 +1,16 @@
 """The command line: light to start, kind to mistakes."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 import time
 
 import pytest
+
+import ditscale.cli
+from ditscale.cli import main
+from ditscale.cli.group import COMMANDS
 
 
 def run(repository, *arguments):
@@ -25,6 +31,14 @@ def test_import_and_help_are_light(repository):
     assert time.monotonic() - started < 1.5
     for command in ("data", "plan", "config", "launch", "train", "status", "mirror", "figure", "sample", "doctor"):
         assert command in done.stdout
+
+
+def test_the_list_of_commands_is_theirs():
+    """Every command of every file is listed, by its own file and first sentence."""
+    for module in pkgutil.iter_modules(ditscale.cli.__path__, "ditscale.cli."):
+        importlib.import_module(module.name)
+    wanted = {name: (command.callback.__module__.rpartition(".")[2], command.get_short_help_str(10**4)) for name, command in main.commands.items()}
+    assert wanted == COMMANDS
 
 
 def test_plan_prints_every_run_and_its_price(repository):

@@ -1,13 +1,43 @@
-"""The command group ``ditscale`` itself."""
+"""The command group ``ditscale`` itself, and the list of its commands: each is loaded when it is asked for."""
 
 import os
 import sys
 import warnings
+from importlib import import_module
 
 import click
+from click.utils import make_default_short_help
 
 import ditscale
 from ditscale.errors import UserError, lost_rank
+
+# Each command's file here, and the first sentence of its help, which the list of commands shows without loading it; a test compares them.
+COMMANDS = {
+    "collect": ("studies", "Write every score of a study as a table; STUDY is its folder under runs/."),
+    "compare": ("scores", "List the settings in which two scores differ, and test whether the gap between them is more than noise."),
+    "config": ("studies", "Show the resolved config of each run of the study SPEC as YAML, with the source of each value."),
+    "convert": ("models", "Convert a DiT's weights: a released .pt, .safetensors, or a diffusers folder, to any of the three."),
+    "data": ("data", "Build, encode, import and inspect training data."),
+    "doctor": ("group", "Show what this machine can do, what is missing, and the command that fixes it."),
+    "ema": ("models", "Rebuild an average of any length after training, from the tracks of RUN (train.ema_lengths), as in EDM2."),
+    "evaluate": ("scores", "Score TARGET: a run's directory, or images (a folder, .zip, .npz or .beton)."),
+    "export": ("models", "Write a run's averaged weights for inference into TARGET.safetensors; training-only parts are left out."),
+    "figure": ("figure", "Draw one figure of a study, or of a CSV of scores; `ditscale figure NAME --help` lists its options."),
+    "init": ("studies", "Write the example study or site TEMPLATE into this folder, to be changed."),
+    "launch": ("studies", "Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."),
+    "mirror": ("studies", "Copy the metrics and scores of a study's runs to W&B, Trackio or MLflow; call it again to add new ones."),
+    "models": ("models", "List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations."),
+    "plan": ("studies", "Show what the study SPEC will run and what it will cost."),
+    "predict": ("predict", "Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl."),
+    "report": ("figure", "Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."),
+    "retry": ("studies", "Launch the failed runs of the study SPEC again."),
+    "sample": ("sample", "Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs."),
+    "stats": ("stats", "Compute mean and covariance of the features of SOURCE's images, and write them to OUT.npz as a reference for scores."),
+    "status": ("studies", "Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."),
+    "stop": ("studies", "Ask the running runs of the study SPEC to save a checkpoint and end; `launch` resumes them."),
+    "train": ("studies", "Train one run of the study SPEC in the foreground, with its log on the terminal."),
+    "validate": ("scores", "The validation loss of RUN's checkpoints: the training loss of held-out images, under the same draws for every run."),
+}
 
 
 class Commands(click.Group):
@@ -30,6 +60,29 @@ class Commands(click.Group):
                 sys.exit(130)
 
 
+class Listed(Commands):
+    """Commands of ``COMMANDS``, besides those that were added."""
+
+    def list_commands(self, context) -> list[str]:
+        return sorted({*COMMANDS, *self.commands})
+
+    def get_command(self, context, name: str) -> click.Command | None:
+        if name in COMMANDS and name not in self.commands:
+            import_module(f"ditscale.cli.{COMMANDS[name][0]}")
+        return super().get_command(context, name)
+
+    def format_commands(self, context, formatter) -> None:
+        names = self.list_commands(context)
+        width = formatter.width - 6 - max(map(len, names))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._short_help(context, name, width)) for name in names])
+
+    def _short_help(self, context, name: str, width: int) -> str:
+        if name in COMMANDS:
+            return make_default_short_help(COMMANDS[name][1], width)
+        return self.get_command(context, name).get_short_help_str(width)
+
+
 def _show(message, category, filename, lineno, file=None, line=None) -> None:
     """Prints our warnings as text only, and others' with their location."""
     ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
@@ -41,7 +94,7 @@ def _printable(message) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(message))  # a name may contain any character
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Listed, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(ditscale.__version__)
 def main():
     """Scaling studies of diffusion transformers: plan, launch, score and compare."""

@@ -246,7 +246,7 @@ def test_autoencoders_are_told_apart(folders, pictures, tmp_path):
     model.save_pretrained(tmp_path / "moved")
     names = {make_decoder(section(out, "flux2"), folders("flux2"), "cpu").name, load_vae(str(tmp_path / "moved"), "cpu").description["weights_sha256"][:12]}
     assert len(names) == 2
-    with pytest.raises(UserError, match="has weights of sha256"):
+    with pytest.raises(UserError, match="has weights with sha256"):
         make_decoder(section(out, "flux2"), str(tmp_path / "moved"), "cpu")
     wan, qwen = theirs(folders("wan")), diffusers.AutoencoderKLQwenImage(**VIDEO)
     qwen.load_state_dict(wan.state_dict())

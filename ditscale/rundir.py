@@ -33,7 +33,7 @@ KINDS: dict[str, type] = {"images_seen": int, "seconds": float, "images_per_seco
 RECORD_KINDS: dict[str, type] = {"config": dict, "cost": dict, "environment": dict}
 EVALUATION = ("metric", "score", "passport")                                   # fields that every line of evals.jsonl needs
 NEVER_NULL = ("accelerator_hours", "peak_memory_gib")                            # fields that are numbers or absent, never null
-WORDS = {int: "whole number", float: "number", str: "text", dict: "object"}
+WORDS = {int: "a whole number", float: "a number", str: "text", dict: "an object"}
 STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
 CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that are not used to stop a run
 BEFORE_FIRST = "before the first"                                              # step or checkpoint: for a stop with nothing to save
@@ -265,7 +265,7 @@ def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> s
         good = (value is None and name not in NEVER_NULL) or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
                                                  and math.isfinite(value))
         if not good:
-            return f"{name} is {str(value)[:40]!r}, which is not of type {WORDS[kind]}"
+            return f"{name} is {str(value)[:40]!r}, which is not {WORDS[kind]}"
     return ""
 
 

@@ -104,7 +104,7 @@ def test_lines_of_another_form(trained, here):
                              + json.dumps(line)[:300])
     done = call("collect", "tiny.yaml", "--out", "t.csv")
     assert done.stdout.startswith("1 rows: t.csv\n") and f"2 lines of {trained.evals} left out" in done.stdout
-    assert "line 2 is left out: it has no passport" in done.stderr and "line 3 is left out: cut short" in done.stderr
+    assert "line 2 is left out: it has no passport" in done.stderr and "line 3 is left out: incomplete" in done.stderr
     done = call("report", trained.path.parent)
     assert done.exit_code == 0 and "line 3 is left out" in done.stderr
     assert "2 lines of" in (trained.path.parent / "analysis" / "report.html").read_text()

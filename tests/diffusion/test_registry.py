@@ -95,7 +95,7 @@ def test_a_made_up_formulation_in_one_file_trains_and_samples(tmp_path):
     assert done.returncode == 0, done.stderr
     sampler, interval, option, churn, name = done.stdout.splitlines()
     assert "'sde' does not work with formulation 'tilted': heun, euler would" in sampler
-    assert "leaves tilted's levels: tilt, from 0 to 1" in interval
+    assert "is outside tilted's levels: tilt, from 0 to 1" in interval
     assert "'formulation.tilt' for formulation tilted" in option or "unknown key 'formulation.tilt'" in option
     assert "evaluation.churn is for formulation edm; it has no effect with formulation tilted" in churn
     assert "did you mean 'tilted'" in name and "ddpm, edm, flow, tilted" in name

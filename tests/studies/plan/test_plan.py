@@ -69,7 +69,7 @@ def test_time_and_money(in_repository, tmp_path):
     seconds = row["evaluation_flops"] / (0.3 * 989e12) + training
     assert (row["step_limit"], row["step_bound_seconds"]) == ("compute", pytest.approx(0.31 * row["step_compute_seconds"]))
     assert row["accelerator_hours"] == pytest.approx(seconds / 3600, rel=0.01)   # and the start
-    assert f"{2.5 * row['accelerator_hours']:,.2f} at 2.5 an hour" in said and "ZeRO-1, 32: " in said
+    assert f"{2.5 * row['accelerator_hours']:,.2f} at 2.5 per hour" in said and "ZeRO-1, 32: " in said
     [line] = csv.DictReader((tmp_path / "plan.csv").open())
     assert int(line["train_flops"]) == row["train_flops"] and line["model"] == "DiT-XL/2"
 
@@ -152,7 +152,7 @@ def test_seeds_share_a_row_and_tables_fit_120_columns(in_repository):
     assert max(map(len, said.splitlines())) <= 120
     assert "DiT-XL-2-baseline-edm x 3" in said and "-s1-" not in said and "all queued" in said
     [total] = [line for line in said.splitlines() if line.startswith("Total: ")]
-    assert "accelerator-hours, " in total and "at 2.5 an hour" in total and total.split("; ")[2].endswith(" days ~")
+    assert "accelerator-hours, " in total and "at 2.5 per hour" in total and total.split("; ")[2].endswith(" days ~")
     wide = plan("sweeps/imagenet256_variants.yaml", "--on", "H100:8", "--wide")
     assert wide.count("│ DiT-XL-2-baseline-edm-s") == 3 and "102,400,000" in wide
 

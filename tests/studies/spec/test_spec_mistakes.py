@@ -66,7 +66,7 @@ def test_a_value_that_is_a_list_is_one_value(plan):
     ({"min": 1, "max": 2}, "train.lr has min, max"), (1e-3, "'parameters.train.lr' is 0.001; write train.lr: {values: [0.001]}"),
     ([1e-3, 2e-3], "write train.lr: {values: [0.001, 0.002]}"), (None, "'parameters.train.lr' is None"),
     ({"parameters": {"a": {"values": [1]}}}, "train.lr is nested; write a dotted key for each, for example train.lr.a: {values: [...]}"),
-    ({"a": {"values": [1]}}, "as train.lr.a: {values: [...]}"), ({"values": [1], "value": 2}, "either 'value: x' or 'values: [x, y]'"),
+    ({"a": {"values": [1]}}, "for example train.lr.a: {values: [...]}"), ({"values": [1], "value": 2}, "either 'value: x' or 'values: [x, y]'"),
 ])
 def test_parameters_in_other_forms(plan, setting, words):
     assert words in refused(plan({"parameters": {"train.lr": setting}}))

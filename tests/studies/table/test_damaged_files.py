@@ -53,7 +53,7 @@ def test_a_whole_study_says_nothing(study, tmp_path):
 
 
 LINES = [("metrics", '{"images_seen": 512}', "it has no "), ("metrics", "[]", "not an object"), ("metrics", "3", "not an object"),
-         ("metrics", '{"images_seen": "many", "seconds": 1, "images_per_second": 2}', "images_seen is 'many', which is no whole number"),
+         ("metrics", '{"images_seen": "many", "seconds": 1, "images_per_second": 2}', "images_seen is 'many', which is not a whole number"),
          ("metrics", '{"images_seen": 512, "seconds": NaN, "images_per_second": 2}', "seconds is 'nan'"),
          ("metrics", '{"images_seen": 512, "seconds": 1, "images_per_second": 2, "loss/mse": []}', "loss/mse"),
          ("metrics", '{"images_seen": 512, "sec', "incomplete, or not JSON"),
@@ -97,7 +97,7 @@ def test_the_report_says_how_many_lines_are_left_out(study, tmp_path):
     runs[1].evals.write_text(runs[1].evals.read_text()[:-100])
     done = call("report", runs[0].path.parent, "--out", tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert done.exit_code == 0 and f"{runs[1].evals} line 2 is left out: cut short" in done.stderr
+    assert done.exit_code == 0 and f"{runs[1].evals} line 2 is left out: incomplete" in done.stderr
     assert f"1 line of {runs[1].evals} left out" in page
 
 

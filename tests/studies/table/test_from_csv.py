@@ -73,7 +73,7 @@ def test_runs_without_seeds_are_numbered(load):
 @pytest.mark.parametrize("change, given, message", [
     (lambda t: t.drop(columns="score"), {}, "lacks the columns 'score'"),
     (lambda t: t.drop(columns="score").assign(fids=t["score"]), {"columns": {"fid": "score"}}, "no column 'fid'; did you mean 'fids'"),
-    (lambda t: t.assign(fid=t["score"]), {"columns": {"fid": "score"}}, "has a column 'score' already"),
+    (lambda t: t.assign(fid=t["score"]), {"columns": {"fid": "score"}}, "already has a column 'score'"),
     (lambda t: t.drop(columns=["images_seen", "train_flops"]), {}, "lacks the columns 'images_seen'"),
     (lambda t: t.drop(columns="seed"), {}, "lines 2 and 5: two scores of 'DiT-S/2 baseline s0' at 10,000 images; a column seed or run_id"),
     (lambda t: pd.concat([t, t]), {}, "lines 2 and 20: two scores of 'DiT-S/2 baseline s0' at 10,000 images"),

@@ -115,7 +115,7 @@ def test_mixed_passports_are_refused(study, values):
 def test_two_recipes_are_no_repetitions(study, values):
     make_run(study.path, values, "masked", 3, lr=5e-4)
     mixed = Study.load(study.path)
-    with pytest.raises(UserError, match=r"DiT-femto/2 masked was trained by 2 recipes \(train.lr .*\): .*where\(recipe="):
+    with pytest.raises(UserError, match=r"DiT-femto/2 masked was trained by 2 recipes \(train.lr .*\), .*where\(recipe="):
         mixed.multiplier("masked")
     assert len(mixed.frontier().cells) == 12                                   # the other recipe's checkpoints are cells of their own
 

@@ -4,9 +4,9 @@ import os
 import sys
 import warnings
 from importlib import import_module
+from textwrap import shorten
 
 import click
-from click.utils import make_default_short_help
 
 import ditscale
 from ditscale.errors import UserError, lost_rank
@@ -16,19 +16,22 @@ COMMANDS = {
     "collect": ("studies", "Write every score of a study as a table; STUDY is its folder under runs/."),
     "compare": ("scores", "List the settings in which two scores differ, and test whether the gap between them is more than noise."),
     "config": ("studies", "Show the resolved config of each run of the study SPEC as YAML, with the source of each value."),
-    "convert": ("models", "Convert a DiT's weights: a released .pt, .safetensors, or a diffusers folder, to any of the three."),
+    "convert": ("models", "Convert a DiT's weights: a .pt of train.py or a bare one, .safetensors, or a diffusers folder, to any of the three."),
     "data": ("data", "Build, encode, import and inspect training data."),
     "doctor": ("group", "Show what this machine can do, what is missing, and the command that fixes it."),
     "ema": ("models", "Rebuild an average of any length after training, from the tracks of RUN (train.ema_lengths), as in EDM2."),
-    "evaluate": ("scores", "Score TARGET: a run's directory, or images (a folder, .zip, .npz or .beton)."),
-    "export": ("models", "Write a run's averaged weights for inference into TARGET.safetensors; training-only parts are left out."),
+    "evaluate": ("scores", "Score TARGET: a run's directory, images (a folder, .zip, .npz or .beton), or a file of others' weights (see import-run)."),
+    "export": ("models", "Write a run's averaged weights for inference into TARGET; training-only parts are left out."),
     "figure": ("figure", "Draw one figure of a study, or of a CSV of scores; `ditscale figure NAME --help` lists its options."),
-    "init": ("studies", "Write the example study or site TEMPLATE into this folder, to be changed."),
+    "import-run": ("weights", "Make a run directory OUT of others' WEIGHTS, which sample, evaluate, export and compare take."),
+    "init": ("studies", "Write the example study or site TEMPLATE into this folder for editing."),
     "launch": ("studies", "Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."),
     "mirror": ("studies", "Copy the metrics and scores of a study's runs to W&B, Trackio or MLflow; call it again to add new ones."),
     "models": ("models", "List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations."),
     "plan": ("studies", "Show what the study SPEC will run and what it will cost."),
     "predict": ("predict", "Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl."),
+    "push": ("models", "Export a run with its model card and send it to REPO (OWNER/NAME) on the Hugging Face hub; without --send only list what "
+                       "would be sent."),
     "report": ("figure", "Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."),
     "retry": ("studies", "Launch the failed runs of the study SPEC again."),
     "sample": ("sample", "Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs."),
@@ -36,7 +39,7 @@ COMMANDS = {
     "status": ("studies", "Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."),
     "stop": ("studies", "Ask the running runs of the study SPEC to save a checkpoint and end; `launch` resumes them."),
     "train": ("studies", "Train one run of the study SPEC in the foreground, with its log on the terminal."),
-    "validate": ("scores", "The validation loss of RUN's checkpoints: the training loss of held-out images, under the same draws for every run."),
+    "validate": ("scores", "Compute the validation loss of RUN's checkpoints: the training loss on held-out images, with the same draws for every run."),
 }
 
 
@@ -79,8 +82,8 @@ class Listed(Commands):
 
     def _short_help(self, context, name: str, width: int) -> str:
         if name in COMMANDS:
-            return make_default_short_help(COMMANDS[name][1], width)
-        return self.get_command(context, name).get_short_help_str(width)
+            return shorten(COMMANDS[name][1], width, placeholder="...")
+        return self.commands[name].get_short_help_str(width)
 
 
 def _show(message, category, filename, lineno, file=None, line=None) -> None:

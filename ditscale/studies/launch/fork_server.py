@@ -1,14 +1,15 @@
 """The process that runs are forked from: ``python -m ditscale.studies.launch.fork_server DESCRIPTOR``, started by launchers/warm.py.
 
 It imports what any run imports, and then does nothing but fork, tell the launcher who has ended, and end when the launcher does. It
-computes nothing, starts no thread and touches no device, so a child is what a fresh process is after its imports: what a run leaves
-behind (random numbers, threads, process groups, handlers, open files, compiled code, memory) is its own and ends with it.
+computes nothing, starts no thread (OpenBLAS does on import, and ends its own before a fork) and touches no device, so a child is what a
+fresh process is after its imports: what a run leaves behind (random numbers, threads, process groups, handlers, open files, compiled
+code, memory) is its own and ends with it.
 
 Over the socket, a message each: from the launcher, with the run's open log,
 
     {"said": the command that does the same, "words": the worker's, "devices": [0]}
 
-and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork, ``{"ended": 17, "code": 0}`` after each end.
+and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork (null where there is none), ``{"ended": 17, "code": 0}`` after each end.
 """
 
 import atexit
@@ -109,19 +110,27 @@ def serve(channel: socket.socket) -> dict | None:
             message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 1)
             if not message:
                 return None
-            pid = os.fork()
-            if not pid:
+            pid = _fork()
+            if pid == 0:
                 channel.close()
                 become(request := json.loads(message), descriptors[0], parent)
                 return request
             os.close(descriptors[0])
-            children.add(pid)
+            children |= {pid} if pid else set()
             channel.send(json.dumps({"pid": pid}).encode())
         for pid in tuple(children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 children.remove(pid)
                 channel.send(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}).encode())
+
+
+def _fork() -> int | None:
+    """As ``os.fork``; None where the system has no process or memory for one, which the runs that go on must not suffer for."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def become(request: dict, log: int, parent: int) -> None:

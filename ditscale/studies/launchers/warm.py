@@ -49,7 +49,7 @@ class ForkServer:
         except OSError:
             self.is_lost = True
             return None
-        return Forked(self, said["pid"])
+        return Forked(self, said["pid"]) if said["pid"] else None
 
     def look(self) -> None:
         """Take in which runs have ended since."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -191,6 +192,11 @@ def test_what_is_not_forked(study, server, monkeypatch, tmp_path):
     fork(server, tmp_path / "nowhere", tmp_path / "first")                     # it is there, and has its variables
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert "fresh" in started(server)
+    full, (ours, theirs) = ForkServer(), socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    full.process, full.channel, full.environment = server.process, ours, warm.environment_of({})
+    with ours, theirs:                                                         # the system has no process left: this run alone is fresh
+        theirs.send(json.dumps({"pid": None}).encode())
+        assert "fresh" in started(full) and not full.is_lost
     monkeypatch.setattr(warm, "MODULE", "no.such.module")
     with closing(ForkServer()) as broken:
         assert started(broken).endswith("fresh\n") and broken.is_lost

@@ -161,16 +161,24 @@ def _labels(shards: list[Shard], name: str, count: int) -> list:
     found: list = []
     with Progress("labels", count) as progress:
         for shard in shards:
-            for number, content in enumerate(Values(shard, name)):
-                if array:
-                    value = array.read(content, f"{shard.path}: sample {number}")
-                    if value.size != 1 or value.dtype.kind not in "iu":
-                        raise UserError(f"{shard.path}: sample {number}: column '{name}' holds {shown(value.dtype, value.shape)}; one whole "
-                                        "number is needed")
-                    found.append(value.item())
-                elif encoding in INTS:
-                    found.append(np.frombuffer(content, INTS[encoding])[0].item())
-                else:
-                    found.append(bytes(content).decode("utf-8", "replace"))
+            found += _labels_of(shard, name, encoding, array)
             progress.advance(shard.samples)
+    return found
+
+
+def _labels_of(shard: Shard, name: str, encoding: str, array: Column | None) -> list:
+    values = Values(shard, name)
+    if encoding in INTS:
+        numbers = values.numbers(INTS[encoding])
+        if numbers is None:
+            raise UserError(f"{shard.path}: damaged: column '{name}' is {encoding}, but has another size in a sample")
+        return numbers.tolist()
+    if array is None:
+        return [bytes(content).decode("utf-8", "replace") for content in values]
+    found = []
+    for number in range(shard.samples):
+        value = values.array(array, number)
+        if value.size != 1 or value.dtype.kind not in "iu":
+            raise UserError(f"{shard.path}: sample {number}: column '{name}' holds {shown(value.dtype, value.shape)}; one whole number is needed")
+        found.append(value.item())
     return found

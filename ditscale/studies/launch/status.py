@@ -114,7 +114,7 @@ def show_status(spec: Spec, runs: list[PlannedRun], *, wide: bool = False) -> No
 
 
 def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
-    """The table anew every so many seconds, what moves first, until all runs are done or Ctrl-C; a pipe gets the last one alone."""
+    """Updates the table every ``seconds``, active runs first, until all runs are done or Ctrl-C; a pipe gets only the last one."""
     console = wide_console()
     rows = max(1, console.height - ROWS_BESIDE) if console.is_terminal else None
     with Live(console=console, auto_refresh=False) as live:

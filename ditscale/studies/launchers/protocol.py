@@ -86,7 +86,7 @@ def check_margin(margin_seconds: float, minutes: int | None) -> None:
 
 
 def steps(planned: "PlannedRun") -> tuple[str, ...]:
-    """What the worker is told in a job of its own, one word a start; see launch/worker.py."""
+    """The worker's arguments in a separate job, one word per start; see launch/worker.py."""
     if planned.config.resources.evaluate != "separately":
         return ("",)
     return ("evaluate",) if planned.run.status()["state"] == DONE else ("", "evaluate")
@@ -162,19 +162,19 @@ class Queue(Protocol):
         """Every script and command, as text for a shell. Writes nothing."""
 
 
-def ask(label: str, *command: str, folder: Path | None = None, told: str | None = None) -> str:
-    """What a command of a queue prints; ``told`` is what it reads.
+def ask(label: str, *command: str, folder: Path | None = None, text: str | None = None) -> str:
+    """The output of a queue's command; ``text`` is its standard input.
 
     Raises:
         UserError: it is not installed here, or refuses (with its message).
     """
-    told_how: dict[str, Any] = {"stdin": subprocess.DEVNULL} if told is None else {"input": told}
+    stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **told_how)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **stdin)
     except FileNotFoundError:
         raise UserError(f"the '{command[0]}' command is not found; {label} is not installed here. "
                         "--launcher print shows what would be submitted") from None
     if done.returncode:
-        said = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
-        raise UserError(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
+        message = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
+        raise UserError(f"{command[0]} failed: {message or f'exit code {done.returncode}'}")
     return done.stdout

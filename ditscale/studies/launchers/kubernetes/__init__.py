@@ -41,7 +41,7 @@ class Launcher:
             if name in there:                                                  # it has ended: what has not is not missing
                 ask(LABEL, *_kubectl(site.context, site.namespace), "delete", "jobset", name, "--ignore-not-found",
                     "--cascade=foreground")
-            ask(LABEL, *_kubectl(site.context, site.namespace), "apply", "-f", "-", told=text)
+            ask(LABEL, *_kubectl(site.context, site.namespace), "apply", "-f", "-", text=text)
             yield f"submitted {planned.run_id} as job {_job_id(site.context, site.namespace, name)}: {folder / name}.yaml"
 
     def live(self, spec) -> dict[str, Job]:

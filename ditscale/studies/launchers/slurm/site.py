@@ -43,7 +43,7 @@ class SlurmSite(SiteSettings):
     extra_sbatch: list[Annotated[str, AfterValidator(_sbatch_option)]] = []    # such as --constraint=a100
     setup: list[str] = []                                                      # shell lines before a run: modules, activation
     environment: dict[Variable, str | int | float] = {}
-    container: Annotated[str, AfterValidator(is_command)] = ""                 # what stands before python: apptainer exec x.sif
+    container: Annotated[str, AfterValidator(is_command)] = ""                 # prefix of python: apptainer exec x.sif
     python: str | None = None                                                  # default: the one that runs ditscale launch
 
     @property

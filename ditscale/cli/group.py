@@ -64,7 +64,7 @@ class Commands(click.Group):
 
 
 class Listed(Commands):
-    """Commands of ``COMMANDS``, besides those that were added."""
+    """Commands of ``COMMANDS``, in addition to those that were added."""
 
     def list_commands(self, context) -> list[str]:
         return sorted({*COMMANDS, *self.commands})

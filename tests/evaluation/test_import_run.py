@@ -134,7 +134,7 @@ def test_images_seen_as_the_user_says(saved, tmp_path):
     (["--heads", "3", "--classes", "7"], "the label table is for 10 classes and a null class, or 11 classes without one; not for 7"),
     (["--heads", "3", "--decoder-depth", "2"], "--decoder-depth is not for weights of DiT"),
     (["--heads", "3", "sampling_stepz=3"], "'sampling_stepz' is not a key of sampling; did you mean 'sampling_steps'"),
-    (["--heads", "3", "sampler=sde"], "'sde' does not go with formulation 'ddpm'"),
+    (["--heads", "3", "sampler=sde"], "'sde' does not work with formulation 'ddpm'"),
     (["--heads", "3", "model.name=DiT-S/4"], "the weights are not those of DiT-S/4"),
 ])
 def test_what_does_not_go_together(saved, tmp_path, options, words):

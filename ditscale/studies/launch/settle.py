@@ -1,7 +1,7 @@
 """The last step of a job, after its ranks: ``python -m ditscale.studies.launch.settle RUN_DIR EXIT_CODE STARTED``.
 
-Keeps ``status.json`` true where the worker was killed, and ends with 75 where the run saved a checkpoint and is to go on. With
-several ranks the exit code alone does not say it: the first that leaves has the others ended, and the largest code wins.
+Corrects ``status.json`` if the worker was killed, and ends with 75 if the run saved a checkpoint and should continue. With
+several ranks the exit code is not enough: the first rank that leaves ends the others, and the largest code wins.
 """
 
 import sys
@@ -11,7 +11,7 @@ from ditscale.training.preemption import EXIT_CODE
 
 
 def main(run_path: str, exit_code: str, started: str) -> int:
-    """``started`` is the second, since 1970, in which the ranks began: an older word about being stopped is not theirs."""
+    """``started`` is the Unix time at which the ranks began: an older status about a stop is not from them."""
     run, code = RunDir(run_path), int(exit_code)
     if code in (0, EXIT_CODE):
         return code

@@ -22,7 +22,7 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
     """The only run.
 
     Raises:
-        UserError: there are more; the message says in what they differ and which words choose one.
+        UserError: there are more; the message says how they differ and how to choose one.
     """
     if len(runs) == 1:
         return runs[0]
@@ -35,7 +35,7 @@ def the_one(spec: Spec, runs: list[PlannedRun], source: str) -> PlannedRun:
             differing[key] = values
     choice = " ".join(f"{key}={configs[0][key]}" for key in differing if key in configs[0])
     listed = "; ".join(f"{key}: {', '.join(values)}" for key, values in differing.items())
-    raise UserError(f"{source} leaves {len(runs)} runs and train takes one. They differ in {listed}. "
+    raise UserError(f"{source} has {len(runs)} runs and train takes one. They differ in {listed}. "
                     f"Choose one, for example {choice}")
 
 

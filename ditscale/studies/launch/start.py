@@ -28,10 +28,10 @@ Phases = list[tuple[str | None, list[PlannedRun]]]                             #
 
 
 def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: str | None, console: Console, fresh: bool = False) -> bool:
-    """Start what is missing; False when a run that was started here did not end well.
+    """Starts what is missing; False if a run that was started here failed.
 
     Args:
-        launcher: a name of launchers.MODULES, or print; None for the site's, or this machine where no site is given.
+        launcher: a name of launchers.MODULES, or print; None for the site's, or without a site this machine.
         site_path: the site's file, None for none.
         fresh: whether no run is forked from a warm process.
     """
@@ -53,10 +53,10 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
             _print(spec, group, site, chosen, machine, console)
         return True
     is_queue = hasattr(chosen, "submit")
-    where = [] if is_queue else [chosen.places(site, group, machine) for _, group in phases]  # what is wrong with a later phase is said now
+    where = [] if is_queue else [chosen.places(site, group, machine) for _, group in phases]  # errors in a later phase are reported now
     check_writable(spec.directory)
     for planned in runs:
-        if planned.run.has_damaged_record():                                   # of finished runs too, which are not started
+        if planned.run.has_damaged_record():                                   # also of finished runs, which are not started
             planned.run.create(run_record(spec, planned))
     if is_queue:
         _submit_phase(spec, phases, chosen, site, machine, console)
@@ -68,7 +68,7 @@ def start(spec: Spec, runs: list[PlannedRun], launcher: str | None, site_path: s
 
 
 def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console) -> list[PlannedRun]:
-    """The failed runs that have no job already, without those that have failed ``limit`` times, which are named."""
+    """The failed runs without a job, except those that failed ``limit`` times, which are printed."""
     jobs, again = live_jobs(spec), []
     for planned in runs:
         status = planned.run.status()
@@ -84,11 +84,11 @@ def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console
 
 
 def load_site(path) -> "Site":
-    """Read a site's file, as the section of its ``launcher``; ``sweeps/sites/`` has an example of each. Nothing of it is part of a run's
+    """Reads a site's file as the section of its ``launcher``; ``sweeps/sites/`` has an example of each. It is not part of a run's
     identity.
 
     Raises:
-        UserError: the key, the value and what would work.
+        UserError: the message has the key, the value and what would work.
     """
     values = read_yaml(path)
     sections = {name: section for name in MODULES if (section := launcher_of(name).settings)}
@@ -116,7 +116,7 @@ def _run_phases(spec: Spec, phases: Phases, where: list[Places], machine: Machin
 
 
 def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, machine: Machine, console: Console) -> None:
-    """The first phase that is not done: a queue knows no phases."""
+    """The first phase that is not done, as queues have no phases."""
     now = next((number for number, (_, runs) in enumerate(phases) if not all(map(is_complete, runs))), len(phases) - 1)
     _submit(spec, phases[now][1], queue, site, machine, console)
     if waiting := phases[now + 1:]:
@@ -125,10 +125,10 @@ def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, 
 
 
 def _submit(spec: Spec, runs: list[PlannedRun], queue: Queue, site: SiteSettings, machine: Machine, console: Console) -> None:
-    """Submit every run that is not done, has no job and is not being worked on here, and say which jobs they are.
+    """Submits every run that is not done, has no job and is not active here, and prints the jobs.
 
     Raises:
-        UserError: the queue refuses, in its own words; or another launch of this study is at it.
+        UserError: the queue refuses (with its message), or another launch of this study is submitting.
     """
     folder = spec.directory / queue.folder
     folder.mkdir(exist_ok=True)
@@ -147,8 +147,8 @@ def _check_choice(launcher: str | None, site: SiteSettings | None, kind: str, si
     if launcher in (None, "print", kind):
         return
     if site is None:
-        raise UserError(f"--launcher {launcher} needs --site FILE, which says how; sweeps/sites/ has examples")
-    raise UserError(f"--launcher {launcher} does not go with {site_path}, whose launcher is {kind}")
+        raise UserError(f"--launcher {launcher} needs --site FILE; sweeps/sites/ has examples")
+    raise UserError(f"--launcher {launcher} does not fit {site_path}, which has launcher: {kind}")
 
 
 def _print(spec: Spec, runs: list[PlannedRun], site: SiteSettings | None, launcher, machine: Machine, console: Console) -> None:
@@ -160,12 +160,12 @@ def _print(spec: Spec, runs: list[PlannedRun], site: SiteSettings | None, launch
 
 
 def _price(missing: list[PlannedRun], site: SiteSettings | None) -> str:
-    """What the plan forecasts for a site's GPUs, where it names one that the table of cost/hardware.py knows."""
+    """The plan's forecast for a site's GPUs, if it names one in the table of cost/hardware.py."""
     name = site.gpu_name if site else None
     peak = dense_bf16_flops(name.upper()) if name else None
     if not peak:
         return ""
     machine = Machine("gpu", name, site.gpus_per_node, peak, links=gpu_links(name))
     hours = sum(row.accelerator_hours for row in plan_rows(missing, machine))
-    price = f", {hours * site.price_per_gpu_hour:,.2f} at {site.price_per_gpu_hour:g} an hour" if site.price_per_gpu_hour else ""
+    price = f", {hours * site.price_per_gpu_hour:,.2f} at {site.price_per_gpu_hour:g} per hour" if site.price_per_gpu_hour else ""
     return f", about {hours:,.1f} GPU-hours{price}"

@@ -1,6 +1,6 @@
 """The status of each run of a study, once or live, from the run directories and from a queue if one is used.
 
-No time of another machine's clock is compared with this one's: what is left follows from a run's own speed.
+Clocks of different machines are never compared: the time left follows from a run's own speed.
 """
 
 import statistics
@@ -22,14 +22,14 @@ from ditscale.studies.plan.show import as_speed, as_time, names, wide_console
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
-INTERRUPTED = "interrupted"                                                    # its process died without a word
+INTERRUPTED = "interrupted"                                                    # its process died without a final status
 AT_REST = (INTERRUPTED, FAILED, PREEMPTED, QUEUED, DONE)                       # in this order behind what moves
 ROWS_BESIDE = 6                                                                # of a terminal: title, heading, frame, caption
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One run now, as its row says it; texts are empty where there is nothing to say."""
+    """The current state of one run, as in its row; empty texts are unknown."""
 
     run_id: str
     state: str
@@ -40,7 +40,7 @@ class Standing:
     loss: str                                                                  # of validation, the last
     where: str                                                                 # its job in a queue, the host that wrote last
     why: str
-    recipe: str                                                                # runs of one recipe differ in the seed alone
+    recipe: str                                                                # runs of one recipe differ only in the seed
 
 
 def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
@@ -82,7 +82,7 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None, cou
 
 
 def together(found: list[Standing]) -> list[Standing]:
-    """Runs that differ in the seed alone as one, where all are queued or all are done with nothing to say: mean scores, of their own
+    """Merges runs that differ only in the seed, if all are queued, or all are done without remarks: mean scores, with their own
     number of digits."""
     groups: dict[tuple, list[Standing]] = {}
     for one in found:
@@ -103,18 +103,18 @@ def _mean(group: list[Standing], column: str, digits: int) -> str:
 
 
 def _rank(state: str) -> int:
-    """Where a state stands: what moves, then what went wrong or waits, then what is done."""
+    """The order of a state: active, then failed or waiting, then done."""
     return AT_REST.index(state) if state in AT_REST else -1
 
 
 def show_status(spec: Spec, runs: list[PlannedRun], *, wide: bool = False) -> None:
-    """Print the table; runs that differ in the seed alone share a row, but for ``wide``."""
+    """Prints the table; runs that differ only in the seed share a row, unless ``wide``."""
     found = standings(spec, runs)
     wide_console().print(status_table(spec, found if wide else together(found), counted=found))
 
 
 def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
-    """The table anew every so many seconds, what moves first, until all runs are done or Ctrl-C; a pipe gets the last one alone."""
+    """Updates the table every ``seconds``, active runs first, until all runs are done or Ctrl-C; a pipe gets only the last one."""
     console = wide_console()
     rows = max(1, console.height - ROWS_BESIDE) if console.is_terminal else None
     with Live(console=console, auto_refresh=False) as live:
@@ -122,7 +122,7 @@ def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
             while True:
                 try:
                     found = sorted(standings(spec, runs), key=lambda one: _rank(one.state))
-                except UserError as error:                                     # a queue that does not answer for once
+                except UserError as error:                                     # a queue that temporarily does not answer
                     console.print(f"{error}; retrying in {seconds:g} s", markup=False)
                 else:
                     live.update(status_table(spec, found, rows), refresh=True)

@@ -17,9 +17,9 @@ from ditscale.training.preemption import LAUNCHER_PID
 
 
 def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) -> bool:
-    """Ask each of these runs that is running or waits in a queue; False where one is out of reach. Returns at once.
+    """Asks each of these runs that is running or queued to stop; False if one cannot be reached. Returns at once.
 
-    With ``all_of_it`` a launcher on this host is asked to end too; else it goes on with the runs that wait.
+    With ``all_of_it`` a launcher on this host is also asked to end; otherwise it continues with waiting runs.
     """
     jobs, reached, processes = live_jobs(spec), True, set()
     for planned in runs:
@@ -29,9 +29,9 @@ def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) 
             say(console, f"{planned.run_id}: {job.queue.stop(job)}")
         elif status["state"] == RUNNING and status["host"] != socket.gethostname():
             reached = False
-            say(console, f"{planned.run_id}: runs on {status['host']}, if it still does; call ditscale stop there")
+            say(console, f"{planned.run_id}: was last running on {status['host']}; call ditscale stop there")
         elif status["state"] == RUNNING and planned.run.is_locked():
-            processes.add(all_of_it and _launcher_of(status["pid"]) or status["pid"])  # rank 0 tells the others
+            processes.add(all_of_it and _launcher_of(status["pid"]) or status["pid"])  # rank 0 informs the others
             say(console, f"{planned.run_id}: process {status['pid']} saves a checkpoint and ends")
     for process in processes:
         _terminate(process)
@@ -56,4 +56,4 @@ def _terminate(process: int) -> None:
     except ProcessLookupError:
         pass                                                                   # it has just ended
     except PermissionError:
-        raise UserError(f"process {process} is another user's; only they can stop it") from None
+        raise UserError(f"process {process} belongs to another user; only they can stop it") from None

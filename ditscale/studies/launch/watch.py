@@ -1,6 +1,6 @@
 """The terminal output while runs are active: bars for a study, the log itself for one run.
 
-A watcher is a context manager; within it ``started``, ``update`` and ``ended`` tell it of runs.
+A watcher is a context manager; within it, call ``started``, ``update`` and ``ended``.
 """
 
 import sys
@@ -14,12 +14,12 @@ from ditscale.studies.launchers.process import ActiveRun
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
-LINE_SECONDS = 30                                                              # between progress lines where there is no terminal
+LINE_SECONDS = 30                                                              # between progress lines without a terminal
 LAUNCHER_CHATTER = "] [INFO] ["                                                # in DeepSpeed's own lines that only inform
 
 
 class Bars:
-    """A bar for all runs and one for each active run; plain lines where there is no terminal."""
+    """A bar for all runs and one for each active run; plain lines without a terminal."""
 
     def __init__(self, console: Console, spec: Spec, runs: list[PlannedRun], at_once: int):
         done = sum(planned.run.status()["state"] == DONE for planned in runs)
@@ -53,7 +53,7 @@ class Bars:
                                         f"/{run.planned.config.train.images:,} images" for run, status in seen.items()))
 
     def _wait(self, run_id: str, status: dict) -> None:
-        """Say what a run that has not begun waits for, each time that it says so itself."""
+        """Prints what a starting run waits for, each time it reports that."""
         reason = status.get("reason", "") if status["state"] == RUNNING else ""
         if reason and reason != self.said.get(run_id):
             say(self.console, f"{run_id}: {reason}")
@@ -70,7 +70,7 @@ class Bars:
 
 
 class Log:
-    """The lines of one run's log as they come, from where the log stands now; DeepSpeed's own INFO lines stay in the file."""
+    """The new lines of one run's log, from its current end; DeepSpeed's INFO lines are only in the file."""
 
     def __init__(self, console: Console, spec: Spec, runs: list[PlannedRun], at_once: int):
         self.console, [planned] = console, runs
@@ -102,7 +102,7 @@ class Log:
 
 
 def say(console: Console, line: str) -> None:
-    """Print one line, as it is: not wrapped, no markup."""
+    """Prints one line unchanged: not wrapped, no markup."""
     console.print(line, markup=False, soft_wrap=True)
 
 
@@ -111,7 +111,7 @@ def _beginning(active: ActiveRun) -> str:
         return "already running elsewhere:"
     if active.evaluates:
         return "scoring"
-    return "going on with" if active.run.status()["images_seen"] else "starting"
+    return "continuing" if active.run.status()["images_seen"] else "starting"
 
 
 def _progress(console: Console) -> Progress:

@@ -49,10 +49,10 @@ class Launcher:
 
 
 class Hosts:
-    """One place, all hosts: a run gets as many of them as it needs, the first ones of the file.
+    """A single place with all hosts: a run uses the first hosts of the file, as many as it needs.
 
     Raises:
-        UserError: the hostfile cannot be read, a run needs more than it has, or a folder's name means something to a shell.
+        UserError: the hostfile cannot be read, a run needs more than it has, or a folder's name has special characters of a shell.
     """
 
     def __init__(self, site: HostsSite, runs: list[PlannedRun]):
@@ -84,7 +84,7 @@ def read_hostfile(path: str) -> list[int]:
     """The slots of each host, in order.
 
     Raises:
-        UserError: it cannot be read, a line is no host, or hosts differ in their slots: a run has equal shares on all.
+        UserError: it cannot be read, a line is not a host, or hosts differ in their slots (a run needs equal shares on all).
     """
     try:
         lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]

@@ -25,7 +25,7 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 def one_word(where: str) -> Callable[[str], str]:
-    """A check of text that goes into some place as it is: one printable word without quotes."""
+    """A check for text that is inserted unchanged somewhere: one printable word without quotes."""
     def check(text: str) -> str:
         if not text or any(sign.isspace() or not sign.isprintable() or sign in "'\"\\" for sign in text):
             raise UserError(f"{text!r} goes into {where}; give one word without spaces or quotes")
@@ -43,7 +43,7 @@ def is_command(text: str) -> str:
 
 
 class SiteSettings(Section):
-    """The keys that every site may have; a launcher adds its own, and says in ``launcher`` which it is."""
+    """The keys of every site; a launcher adds its own, and has its name in ``launcher``."""
 
     elsewhere: ClassVar[str] = ""                                              # what to say after a key of another launcher's
 
@@ -59,14 +59,14 @@ class SiteSettings(Section):
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """What one run asks for: so many nodes, with so many ranks on each."""
+    """The resources of one run: number of nodes, and ranks per node."""
 
     nodes: int
     ranks_per_node: int
 
 
 def shape_of(config: RunConfig, per_node: int) -> Shape:
-    """The fewest nodes of ``per_node`` ranks that hold a run, filled evenly; 0 stands for one node that holds any number.
+    """The smallest number of nodes with ``per_node`` ranks for a run, filled evenly; 0 means one node with any number of ranks.
 
     Raises:
         UserError: the ranks do not fill the nodes evenly.
@@ -80,13 +80,13 @@ def shape_of(config: RunConfig, per_node: int) -> Shape:
 
 
 def check_margin(margin_seconds: float, minutes: int | None) -> None:
-    """Raises UserError where a run would have to stop before it begins; ``minutes`` is the site's limit of one start."""
+    """Raises UserError if a run would have to stop before it begins; ``minutes`` is the site's limit per start."""
     if minutes is not None and margin_seconds >= 60 * minutes:
         raise UserError(f"resources.time_margin_minutes {margin_seconds / 60:g} leaves no time of the site's time {minutes}")
 
 
 def steps(planned: "PlannedRun") -> tuple[str, ...]:
-    """What the worker is told in a job of its own, one word a start; see launch/worker.py."""
+    """The worker's arguments in a separate job, one word per start; see launch/worker.py."""
     if planned.config.resources.evaluate != "separately":
         return ("",)
     return ("evaluate",) if planned.run.status()["state"] == DONE else ("", "evaluate")
@@ -110,7 +110,7 @@ class Places(Protocol):
 
 
 class Foreground(Protocol):
-    """A launcher whose runs are commands of this process."""
+    """A launcher that runs commands as children of this process."""
 
     @property
     def settings(self) -> type[SiteSettings] | None:
@@ -118,10 +118,10 @@ class Foreground(Protocol):
 
     @property
     def tool(self) -> tuple[str, str] | None:
-        """A command that it needs, and what doctor calls it."""
+        """A command that it needs, and its name in ``ditscale doctor``."""
 
     def places(self, site: SiteSettings | None, runs: "list[PlannedRun]", machine: "Machine") -> Places:
-        """Raises UserError where one of the runs cannot be put there."""
+        """Raises UserError if one of the runs does not fit there."""
 
     def show(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings | None, machine: "Machine") -> Iterator[str]:
         """Every command, as text for a shell. Writes nothing."""
@@ -144,37 +144,37 @@ class Queue(Protocol):
 
     def submit(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings,
                prepare: "Callable[[PlannedRun], None]") -> Iterator[str]:
-        """Hand the runs over, and say a line for each job.
+        """Submits the runs; yields a line for each job.
 
-        ``prepare`` is called for a run before the queue has it: then its directory stands.
+        ``prepare`` is called for a run before it is submitted, to create its directory.
 
         Raises:
-            UserError: the queue refuses, in its own words.
+            UserError: the queue refuses (with its message).
         """
 
     def live(self, spec: "Spec") -> dict[str, Job]:
-        """The runs that wait or are at work, by run id. Nothing is asked where nothing was submitted, or the queue is not here."""
+        """The waiting and running runs, by run id. Does not call the queue if nothing was submitted or the queue is not available here."""
 
     def stop(self, job: Job) -> str:
-        """Take a job that waits from the queue, have one at work save a checkpoint and end; says which."""
+        """Removes a waiting job from the queue, or makes a running one save a checkpoint and end; returns which."""
 
     def show(self, spec: "Spec", missing: "list[PlannedRun]", site: SiteSettings, machine: "Machine") -> Iterator[str]:
         """Every script and command, as text for a shell. Writes nothing."""
 
 
-def ask(label: str, *command: str, folder: Path | None = None, told: str | None = None) -> str:
-    """What a command of a queue prints; ``told`` is what it reads.
+def ask(label: str, *command: str, folder: Path | None = None, text: str | None = None) -> str:
+    """The output of a queue's command; ``text`` is its standard input.
 
     Raises:
-        UserError: it is not installed here, or refuses; its own words.
+        UserError: it is not installed here, or refuses (with its message).
     """
-    told_how: dict[str, Any] = {"stdin": subprocess.DEVNULL} if told is None else {"input": told}
+    stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **told_how)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **stdin)
     except FileNotFoundError:
         raise UserError(f"the '{command[0]}' command is not found; {label} is not installed here. "
                         "--launcher print shows what would be submitted") from None
     if done.returncode:
-        said = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
-        raise UserError(f"{command[0]} failed: {said or f'exit code {done.returncode}'}")
+        message = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
+        raise UserError(f"{command[0]} failed: {message or f'exit code {done.returncode}'}")
     return done.stdout

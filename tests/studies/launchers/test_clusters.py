@@ -96,7 +96,7 @@ def test_print_shows_all_and_touches_nothing(study, write, tmp_path, notes):
                  "#SBATCH --gres=gpu:h100:8", "#SBATCH --time=60", "#SBATCH --signal=USR1@180", "#SBATCH --open-mode=append",
                  "#SBATCH --mem=0", "module load cuda", "python=(apptainer exec 'my image.sif' python3)"):
         assert f"\n{line}\n" in shown
-    assert "GPU-hours" in shown and "at 2.5 an hour" in shown and "3 to start" in shown
+    assert "GPU-hours" in shown and "at 2.5 per hour" in shown and "3 to start" in shown
     assert all(run.run_id in shown for run in runs)
     here = ditscale("launch", spec, "--launcher", "print", "seed=1")
     assert re.search(r"deepspeed .*--module ditscale.studies.launch.worker \S+" + runs[1].run_id + "\n", here)
@@ -209,12 +209,12 @@ def test_stop_asks_jobs_and_processes(study, write, notes):
 
     shown = ditscale("stop", spec)
     assert f"{running}: job 7_0 saves a checkpoint and ends\n" in shown
-    assert f"{pending}: job 7_1 is taken from the queue\n" in shown
+    assert f"{pending}: job 7_1 is removed from the queue\n" in shown
     assert set((notes / "calls").read_text().splitlines()) == {"scontrol update JobId=7_0 Requeue=0", "scancel --signal=USR1 7_0",
                                                                "scancel 7_1"}
     assert process.wait(10) == -signal.SIGTERM and f"{here}: process {process.pid} saves a checkpoint and ends\n" in shown
     (run.path / "status.json").write_text(json.dumps({**status, "host": "elsewhere"}))
-    assert "runs on elsewhere, if it still does; call ditscale stop there" in ditscale("stop", spec, code=1)
+    assert "was last running on elsewhere; call ditscale stop there" in ditscale("stop", spec, code=1)
 
 
 def test_retry_launches_failed_runs_until_the_limit(study, write, notes):

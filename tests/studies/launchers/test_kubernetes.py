@@ -213,7 +213,7 @@ def test_the_check_finds_faults(study, site):
 def test_print_shows_all_and_touches_nothing(study, site, store, tmp_path):
     spec, runs = study
     shown = ditscale("launch", spec, "--site", site(gpus_per_node=8, gpu="H100", price_per_gpu_hour=2, context="far/cluster"), "--launcher", "print")
-    assert "GPU-hours" in shown and "at 2 an hour" in shown and "2 to start" in shown
+    assert "GPU-hours" in shown and "at 2 per hour" in shown and "2 to start" in shown
     printed = [yaml.safe_load(text) for text in re.findall(r"^apiVersion: .*?(?=^kubectl)", shown, re.MULTILINE | re.DOTALL)]
     assert [one["metadata"]["annotations"]["ditscale/run"] for one in printed] == [run.run_id for run in runs]
     assert shown.count("\nkubectl --context far/cluster --namespace default apply -f ") == 2
@@ -255,8 +255,8 @@ def test_stop_deletes_and_launch_waits_until_it_is_gone(study, site, store):
     store.write_text(json.dumps(objects))
     shown = ditscale("stop", spec)
     assert f"{runs[0].run_id}: job {at_work} saves a checkpoint and ends\n" in shown
-    assert f"{runs[1].run_id}: job {waits} is taken from the queue\n" in shown
-    assert "is ending already" in ditscale("stop", spec)
+    assert f"{runs[1].run_id}: job {waits} is removed from the queue\n" in shown
+    assert "is already ending" in ditscale("stop", spec)
     assert "2 waiting or running, 0 submitted" in ditscale("launch", spec, "--site", site())  # its pods still save
 
 

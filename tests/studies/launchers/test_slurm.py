@@ -210,7 +210,7 @@ def test_a_study_on_slurm_is_the_study_on_this_machine(cluster, study, site, rep
     job = {seed: ids[seed] for seed in runs}
 
     wait_for(lambda: losses(runs[0]) and losses(runs[1]))                      # on two cores, so that the third waits
-    assert f"job {job[2]} is taken from the queue" in cluster.ditscale(repository, "stop", spec, "seed=2")
+    assert f"job {job[2]} is removed from the queue" in cluster.ditscale(repository, "stop", spec, "seed=2")
     cluster.said("scancel", "--signal=USR1", job[0])                           # as --signal does before the time limit
     assert f"job {job[1]} saves a checkpoint and ends" in cluster.ditscale(repository, "stop", spec, "seed=1")
     wait_for(lambda: cluster.queue().keys() == {job[0]})

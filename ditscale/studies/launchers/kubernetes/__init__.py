@@ -1,7 +1,7 @@
 """Runs as JobSets of a Kubernetes cluster, one per run, through ``kubectl``.
 
 ``<study>/kubernetes/`` has a manifest and a record for each run that was submitted. A run's JobSet has the same name each time, so that
-it cannot stand twice. It is deleted with its pods before it: as long as they save a checkpoint it is there, and no other is submitted.
+it cannot exist twice. A JobSet is deleted only after its pods: it exists while they save a checkpoint, and no other is submitted meanwhile.
 """
 
 import json
@@ -41,7 +41,7 @@ class Launcher:
             if name in there:                                                  # it has ended: what has not is not missing
                 ask(LABEL, *_kubectl(site.context, site.namespace), "delete", "jobset", name, "--ignore-not-found",
                     "--cascade=foreground")
-            ask(LABEL, *_kubectl(site.context, site.namespace), "apply", "-f", "-", told=text)
+            ask(LABEL, *_kubectl(site.context, site.namespace), "apply", "-f", "-", text=text)
             yield f"submitted {planned.run_id} as job {_job_id(site.context, site.namespace, name)}: {folder / name}.yaml"
 
     def live(self, spec) -> dict[str, Job]:
@@ -59,11 +59,11 @@ class Launcher:
 
     def stop(self, job: Job) -> str:
         if job.state == TERMINATING:
-            return f"job {job.id} is ending already"
+            return f"job {job.id} is already ending"
         *context, namespace, name = job.id.rsplit("/", 2)
         ask(LABEL, *_kubectl(context[0] if context else None, namespace), "delete", "jobset", name, "--ignore-not-found",
             "--cascade=foreground", "--wait=false")
-        return f"job {job.id} saves a checkpoint and ends" if job.state == RUNNING else f"job {job.id} is taken from the queue"
+        return f"job {job.id} saves a checkpoint and ends" if job.state == RUNNING else f"job {job.id} is removed from the queue"
 
     def show(self, spec, missing, site, machine):
         folder = spec.directory / FOLDER
@@ -74,7 +74,7 @@ class Launcher:
 
 
 def _manifests(spec: Spec, missing: list[PlannedRun], site: KubernetesSite) -> list[tuple[PlannedRun, str]]:
-    """Each run's, as YAML. What is wrong with one of them is said before any is submitted."""
+    """Each run's manifest, as YAML. An error in one is reported before any is submitted."""
     for folder in (spec.directory.absolute(), Path.cwd()):
         site.check_reaches(folder)
     for planned in missing:
@@ -88,7 +88,7 @@ def _jobsets(spec: Spec, context: str | None, namespace: str) -> list[dict]:
 
 
 def _state(jobset: dict) -> str | None:
-    """A word for where a JobSet stands; None where it has ended."""
+    """The state of a JobSet; None if it has ended."""
     status = jobset.get("status", {})
     if jobset["metadata"].get("deletionTimestamp"):
         return TERMINATING
@@ -96,7 +96,7 @@ def _state(jobset: dict) -> str | None:
     if status.get("terminalState") or ended:
         return None
     if jobset["spec"].get("suspend"):
-        return SUSPENDED                                                       # Kueue's word for a run that waits
+        return SUSPENDED                                                       # Kueue's word for a waiting run
     return RUNNING if any(one.get("ready") for one in status.get("replicatedJobsStatus", [])) else PENDING
 
 

@@ -3,7 +3,7 @@
 The JobSet controller makes the headless service; the first pod is ``<jobset>-ranks-0-0.<jobset>`` in it. A run that ends with exit code
 75 has saved a checkpoint and is to go on: the pod failure policy fails its Job at once, for a reason that the JobSet's failure policy
 answers with a restart, however many there were. So does a pod that a drain, a preemption or a lost node took, and the time limit. Any
-other exit code fails the JobSet, and the next ``launch`` starts it anew. Leaving 75 to ``launch`` too would have a preempted study stand
+other exit code fails the JobSet, and the next ``launch`` starts it again. Leaving 75 to ``launch`` too would have a preempted study stand
 still until somebody looks; counting such restarts would end a long run after so many time limits.
 
 Fields: the JobSet API, jobset.x-k8s.io/v1alpha2, and batch/v1 Job.

@@ -1,8 +1,8 @@
 """Runs as SLURM job arrays: one script for all runs with the same resources, and no run submitted twice.
 
-The guard against submitting a run twice: locks may not reach across the nodes of a cluster, the queue does. A job is found by its
+Submitting a run twice is prevented through the queue, as locks may not work across the nodes of a cluster. A job is found by its
 name, and its script's name leads to the record of what was submitted: ``<study>/slurm/<script>.json`` has the runs of an array,
-in the order of its indices. The record is written before sbatch is called, so that no moment is without it.
+in the order of its indices. The record is written before sbatch is called, so that it always exists.
 """
 
 import json
@@ -48,7 +48,7 @@ class Launcher:
         for line in ask(LABEL, "squeue", "--noheader", "--array", f"--name={job_name(spec)}", "--format=%i|%T|%o").splitlines():
             job, state, script = line.split("|", 2)
             record = spec.directory / FOLDER / Path(script).with_suffix(".json").name
-            if record.exists():                                                # else of a study of this name elsewhere
+            if record.exists():                                                # otherwise it is of a study with this name elsewhere
                 array = json.loads(record.read_text())
                 check_format(JOB, array, record)
                 jobs[array["runs"][int(job.split("_")[1])]] = Job(job, state, self)
@@ -57,8 +57,8 @@ class Launcher:
     def stop(self, job: Job) -> str:
         if job.state == "PENDING":
             ask(LABEL, "scancel", job.id)
-            return f"job {job.id} is taken from the queue"
-        ask(LABEL, "scontrol", "update", f"JobId={job.id}", "Requeue=0")       # or its script would put it into the queue again
+            return f"job {job.id} is removed from the queue"
+        ask(LABEL, "scontrol", "update", f"JobId={job.id}", "Requeue=0")       # otherwise its script would requeue it
         ask(LABEL, "scancel", "--signal=USR1", job.id)
         return f"job {job.id} saves a checkpoint and ends"
 
@@ -74,7 +74,7 @@ def job_name(spec: Spec) -> str:
 
 
 def arrays(spec: Spec, missing: list[PlannedRun], site: SlurmSite) -> list[Array]:
-    """The job arrays of these runs: those that ask for the same together, no array over the site's limit."""
+    """The job arrays of these runs: one per set of equal resources, none over the site's limit."""
     groups: dict[tuple, list[str]] = {}
     for planned in missing:
         resources = planned.config.resources
@@ -92,7 +92,7 @@ def arrays(spec: Spec, missing: list[PlannedRun], site: SlurmSite) -> list[Array
 
 
 def _submit(array: Array, site: SlurmSite, folder: Path) -> str:
-    """The job's id. Script and record stand before SLURM knows of them, so that what it knows is always found."""
+    """Submits an array; returns the job's id. Script and record are written before, so that every job has them."""
     (folder / f"{array.name}.sh").write_text(render(array, site, Path.cwd()))
     record = {"runs": array.run_ids, "site": site.name, "submitted": time.time()}
     write_json(folder / f"{array.name}.json", stamped(JOB, record))

@@ -65,7 +65,7 @@ class Array:
 
     Args:
         steps: what each does, words for the worker: ``("",)``, ``("", "evaluate")`` or ``("evaluate",)``.
-        margin_seconds: how long before its time limit a run is told to stop.
+        margin_seconds: how long before its time limit a run is asked to stop.
     """
 
     name: str

@@ -8,7 +8,7 @@ from ditscale.errors import UserError
 from ditscale.section import Count
 from ditscale.studies.launchers.protocol import SiteSettings, Variable, is_command, one_word
 
-# Options of sbatch that other keys say, or that the script's working rests on.
+# Options of sbatch set by other keys, or required by the script.
 OURS = ("job-name", "array", "nodes", "ntasks", "ntasks-per-node", "gres", "cpus-per-task", "time", "signal", "requeue",
         "no-requeue", "open-mode", "output", "partition", "account", "qos", "chdir")
 
@@ -26,9 +26,9 @@ Word = Annotated[str, AfterValidator(one_word("an #SBATCH line"))]
 
 
 class SlurmSite(SiteSettings):
-    """A cluster as its file says it. Keys are left out where the cluster's default is right."""
+    """A cluster as described in its file. Leave out keys to use the cluster's default."""
 
-    elsewhere: ClassVar[str] = "; SLURM says itself which hosts a run has"
+    elsewhere: ClassVar[str] = "; SLURM itself chooses the hosts of a run"
 
     name: Word
     launcher: Literal["slurm"] = "slurm"
@@ -43,7 +43,7 @@ class SlurmSite(SiteSettings):
     extra_sbatch: list[Annotated[str, AfterValidator(_sbatch_option)]] = []    # such as --constraint=a100
     setup: list[str] = []                                                      # shell lines before a run: modules, activation
     environment: dict[Variable, str | int | float] = {}
-    container: Annotated[str, AfterValidator(is_command)] = ""                 # what stands before python: apptainer exec x.sif
+    container: Annotated[str, AfterValidator(is_command)] = ""                 # prefix of python: apptainer exec x.sif
     python: str | None = None                                                  # default: the one that runs ditscale launch
 
     @property

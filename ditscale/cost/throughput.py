@@ -14,8 +14,8 @@ from ditscale.models.sizes import parse_model_name
 class Assumptions:
     """The assumptions of an analytic forecast; printed with it."""
 
-    train_utilisation: float                                                   # share of the device's peak in forward and backward
-    sample_utilisation: float
+    train_utilization: float                                                   # share of the device's peak in forward and backward
+    sample_utilization: float
     step_overhead_seconds: float                                               # engine, optimizer, EMA, Python
     start_seconds: float                                                       # imports, launcher, first batch
     forked_seconds: float                                                      # the same of one rank, forked with all that in place
@@ -52,7 +52,7 @@ class StepForecast:
         return self.compute_seconds / self.seconds
 
 
-def utilisation(train_flops_per_image: float, images_per_second: float, devices: int, peak_flops: float) -> float:
+def utilization(train_flops_per_image: float, images_per_second: float, devices: int, peak_flops: float) -> float:
     """MFU: the training FLOPs that a model needs, divided by what the devices could compute at their dense peak in the same time."""
     return train_flops_per_image * images_per_second / (devices * peak_flops)
 
@@ -63,7 +63,7 @@ def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, image
     assumed, ranks = ASSUMED[machine.kind], config.resources.accelerators_per_run
     flops = training_flops(config, config.train.images) - (training_flops(config, images_seen) if images_seen else 0)
     steps = (config.train.images - images_seen) / config.train.global_batch
-    compute, bound = flops / steps / (assumed.train_utilisation * machine.peak_flops * ranks), None
+    compute, bound = flops / steps / (assumed.train_utilization * machine.peak_flops * ranks), None
     if assumed.bound_reached and machine.memory_bandwidth:
         bound = roofline(config, machine, sharding, images_seen, micro_batch)
         compute = bound.device_seconds / assumed.bound_reached
@@ -82,7 +82,7 @@ def training_seconds(config: RunConfig, machine: Machine, images_seen: int, shar
     return steps * step_forecast(config, machine, sharding, images_seen).seconds if steps else 0.0
 
 
-def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilisation: float | None = None, validations: int = 0) -> float:
+def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, utilization: float | None = None, validations: int = 0) -> float:
     """Forecast seconds to sample and score these numbers of checkpoints and validation losses, at the utilization measured in
     training, if it was measured."""
     if config.evaluation is None:
@@ -90,7 +90,7 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, ut
     assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints
     if config.evaluation.validation:
         flops += validation_flops(config) * config.evaluation.validation.images * validations
-    return flops / ((utilisation or assumed.sample_utilisation) * machine.peak_flops * config.resources.accelerators_per_run)
+    return flops / ((utilization or assumed.sample_utilization) * machine.peak_flops * config.resources.accelerators_per_run)
 
 
 def start_seconds(machine: Machine, ranks: int) -> float:

@@ -1,6 +1,6 @@
 """Decodes any image to an array of pixels: color modes, rotated photos, 16 bits, then the crop.
 
-The crop is the centre crop of ADM (guided-diffusion), which DiT and its descendants train on, bit for bit: an image whose short side is
+The crop is the center crop of ADM (guided-diffusion), which DiT and its descendants train on, bit for bit: an image whose short side is
 at least twice the wanted size is halved with a box filter, again and again; then a bicubic resize brings the short side to the size;
 then the middle square is cut out. Images that are smaller are enlarged.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ditscale.config import RunConfig
 from ditscale.cost.hardware import dense_bf16_flops
 from ditscale.cost.runs import run_card
-from ditscale.cost.throughput import utilisation
+from ditscale.cost.throughput import utilization
 from ditscale.data.progress import duration
 from ditscale.device import accelerator_name, is_accelerator, peak_memory
 from ditscale.objectives.objective import Terms
@@ -94,7 +94,7 @@ class Telemetry:
                  "peak_memory_gib": _peak_memory_gib(self.world.device)}
         peak = dense_bf16_flops(accelerator_name(self.world.device)) if is_accelerator(self.world.device) else None
         if peak:
-            speed["mfu"] = utilisation(run_card(self.config).train_flops_per_image, self.images / elapsed, self.world.size, peak)
+            speed["mfu"] = utilization(run_card(self.config).train_flops_per_image, self.images / elapsed, self.world.size, peak)
         return speed
 
     def _write(self, images_seen: int, means: dict[str, float], more: dict[str, float], found: Found) -> None:

@@ -1,10 +1,10 @@
-"""Published numbers that the planner's closed forms must give: utilisation of 216 measured runs of language models."""
+"""Published numbers that the planner's closed forms must give: utilization of 216 measured runs of language models."""
 
 import csv
 
 import pytest
 
-from ditscale.cost.throughput import utilisation
+from ditscale.cost.throughput import utilization
 
 # mosaicml/llm-foundry's table (Apache-2.0): layers, width, parameters, sequence, GPUs, peak FLOP/s, checkpointing, tokens/s, MFU %, HFU %
 ROWS = [
@@ -19,7 +19,7 @@ def both(layers, width, parameters, sequence, gpus, peak, recomputes, tokens_per
     """MFU and HFU in per cent. A sequence is an "image" here: 6 P T FLOPs for its weights and 12 L d T^2 for attention; what
     recomputes takes a third more."""
     flops = 6 * parameters * sequence + 12 * layers * width * sequence**2
-    mfu = 100 * utilisation(flops, tokens_per_second / sequence, gpus, peak)
+    mfu = 100 * utilization(flops, tokens_per_second / sequence, gpus, peak)
     return mfu, mfu * (4 / 3 if recomputes else 1)
 
 

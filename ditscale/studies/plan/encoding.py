@@ -40,7 +40,7 @@ def _line(config: RunConfig, machine: Machine) -> str:
     if manifest is None:
         return f"{begins}{one} = {2 * ways * macs:.3g} FLOPs per image; the file does not exist yet."
     flops = 2 * ways * macs * manifest.samples
-    hours = flops / (ASSUMED[machine.kind].sample_utilisation * machine.peak_flops) / 3600
+    hours = flops / (ASSUMED[machine.kind].sample_utilization * machine.peak_flops) / 3600
     return (f"{begins}{manifest.samples:,} images x {one} = {flops:.3g} FLOPs, about {hours:,.3g} accelerator-hours; "
             "the file exists, so this is already spent.")
 

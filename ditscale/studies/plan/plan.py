@@ -10,7 +10,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import run_backbone, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
-from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilisation
+from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
 from ditscale.errors import UserError
 from ditscale.models.macs import plain_card
 from ditscale.rundir import DONE, read_lines
@@ -85,7 +85,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     training = step_seconds * left / config.train.global_batch
     measured = None
     if probe:
-        measured = utilisation(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
+        measured = utilization(card.train_flops_per_image, config.train.global_batch / probe.step_seconds, ranks, machine.peak_flops)
     due, validated, seconds = due_images(config), validated_images(config), 0.0
     if status["state"] != DONE:
         waiting = sum(mark > images_seen for mark in due)
@@ -168,7 +168,7 @@ def _flat(row: PlanRow) -> dict:
 def assumption_line(machine: Machine, slots: int) -> str:
     """The basis of the forecast, in one sentence."""
     assumed = ASSUMED[machine.kind]
-    share = f"{assumed.train_utilisation:.0%} of peak"
+    share = f"{assumed.train_utilization:.0%} of peak"
     if assumed.bound_reached and machine.memory_bandwidth:
         share = f"{assumed.bound_reached:.0%} of a step's bound, the median of published loops (no measurement; docs/roofline.md)"
     alone = f" ({assumed.forked_seconds:.0f} of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""

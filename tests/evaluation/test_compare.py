@@ -35,7 +35,7 @@ def verdict(a, b):
 def test_repetitions_decide(evals):
     text = verdict(evals("a", 10.0, 10.2, 9.9, 10.1), evals("b", 8.0, 8.1, 8.2))
     assert "the passports agree" in text and "REAL" in text and "INCONCLUSIVE" not in text and "mean of 4 sets" in text
-    assert "INCONCLUSIVE (the interval holds zero)" in verdict(evals("c", 10.0, 11.0, 9.0), evals("d", 10.1, 9.4, 10.4))
+    assert "INCONCLUSIVE (the interval contains zero)" in verdict(evals("c", 10.0, 11.0, 9.0), evals("d", 10.1, 9.4, 10.4))
 
 
 def test_one_score_each_is_inconclusive_but_for_its_error(evals):
@@ -63,7 +63,7 @@ def test_checkpoints_and_kinds_are_chosen(evals):
     evals("a", 7.0, 7.2, images=2000)
     assert read_side(path).scores == [7.0, 7.2] and read_side(path + "@1000").scores == [10.0]
     evals("a", 6.0, images=2000, guidance_scale=4.0)
-    with pytest.raises(UserError, match="2 kinds of evaluation at 2000 images, as guidance_scale 1.5 or 4.0"):
+    with pytest.raises(UserError, match="2 kinds of evaluation at 2000 images, with guidance_scale 1.5 or 4.0"):
         read_side(path)
     assert read_side(path, {"guidance_scale": "4.0"}).scores == [6.0]
     evals("a", 5.5, images=2000, guidance_scale=4.0)                           # the same again replaces the line before

@@ -191,7 +191,7 @@ def test_wrong_images(digits, own_module, images):
         extractor(images)
     with pytest.raises(UserError, match=r"1 or 3 channels"):
         make_extractor("mine:Own")(images[:, :2])
-    with pytest.raises(UserError, match="gives .* for 3 images"):
+    with pytest.raises(UserError, match="returns .* for 3 images"):
         make_extractor("mine:Wrong")(images)
 
 

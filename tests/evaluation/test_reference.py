@@ -152,7 +152,7 @@ def test_the_command_takes_class_folders_and_splits(digits, tmp_path):
     (("none.npz", "out.npz", "--extractor", "mine:Net"), "no such file"),
     (("stats.npz", "out.npz", "--extractor", "mine:Net"), "contains statistics"),
     (("one.npz", "out.npz", "--extractor", "mine:Net"), "at least 2"),
-    (("one.npz", "out", "--extractor", "mine:Net"), "call it out.npz"),
+    (("one.npz", "out", "--extractor", "mine:Net"), "name it out.npz"),
     (("one.npz", "out.npz", "--extractor", "inception"), "needs the path of its weights"),
 ])
 def test_wrong_use_of_the_command(words, said, images, tmp_path, monkeypatch):

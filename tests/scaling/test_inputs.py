@@ -65,7 +65,7 @@ def test_numbers_written_as_text_are_numbers(table):
     (lambda t: (t.train_flops, t.score.to_numpy(), t.run.sort_index()), "x and groups are series with different labels"),
     (lambda t: (t.train_flops, t.score.astype(object).mask(t.score > 6, "n/a"), None), "y must be numbers: 'n/a' at index .* is not"),
     (lambda t: (t.run, t.score, None), "x must be numbers: '.*' at index 0 is not"),
-    (lambda t: ("train_flops", t.score, None), "x must be numbers: given was 'train_flops'"),
+    (lambda t: ("train_flops", t.score, None), "x must be numbers: got 'train_flops'"),
     (lambda t: (t.train_flops, t.score[:5], None), "points must be flat and of equal length"),
     (lambda t: (t.train_flops, 3.0, None), "points must be flat and of equal length"),
     (lambda t: (t.train_flops, t.score, t.run.where(t.N > 1e6)), "groups has no value at index"),

@@ -15,6 +15,7 @@ from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.models.convert import save_model, to_diffusers
 from ditscale.models.dit import DiT
+from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.weights import load_into, pick_checkpoint, run_config, write_weights
@@ -81,7 +82,7 @@ def _check(config: RunConfig, form: str) -> None:
     if form == SAFETENSORS:
         return
     what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
-    if not config.objective.plain_dit:
+    if config.objective.model(parse_model_name(config.model.name).dims) != (DiT, {}):
         raise UserError(f"{what}, and this run's model is that of objective {config.objective.name}; --format safetensors holds it")
     if config.model.block != "adaln_zero" or config.model.qk_norm:
         raise UserError(f"{what}, and this run's model has {'QK-norm' if config.model.qk_norm else f'blocks {config.model.block}'}; "

@@ -58,7 +58,7 @@ def import_run(weights, out, overrides, like, heads, classes, images_seen, part,
     options = {name: value for name, value in (("decoder_heads", decoder_heads), ("decoder_depth", decoder_depth)) if value is not None}
     asked = Asked(like, heads, classes, images_seen, part, options, dict(map(parse_override, overrides)))
     if Path(out).exists():
-        raise UserError(f"{out} exists already; give another name")
+        raise UserError(f"{out} already exists; give another name")
     imported = read_import(weights, asked, f"ditscale import-run {weights} {out}")
     write_run(imported, out)
     click.echo("\n".join([*imported.lines, f"{out}: a run directory, for sample, evaluate, export and compare"]))

@@ -45,7 +45,7 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
     form = form or next((name for name, suffix in FORMATS.items() if suffix and target.suffix == suffix), DIFFUSERS)
     config = run_config(run)
     if target.exists():
-        raise UserError(f"{target} exists already; give another name")
+        raise UserError(f"{target} already exists; give another name")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
     if vae and form != DIFFUSERS:
@@ -161,5 +161,5 @@ def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
 def copy_to(folder: Path, target: Path) -> None:
     """An exported folder to a place that must not exist yet."""
     if target.exists():
-        raise UserError(f"{target} exists already; give another name")
+        raise UserError(f"{target} already exists; give another name")
     shutil.copytree(folder, target)

@@ -187,5 +187,5 @@ def test_push_takes_any_model_and_fails_in_one_line(hand_run, tmp_path, monkeypa
     assert json.loads((tmp_path / "copy" / "config.json").read_text())["objective"]["name"] == "mdt"
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(RuntimeError("401 Client Error\nlog in first")))
     for words, said in ((["a/b", "--send"], "a/b: not sent: 401 Client Error"), (["no-owner"], "is not the name of a repository"),
-                        (["a/b", "--send", "--to-folder", "x"], "give one of them"), (["a/b", "--to-folder", tmp_path], "exists already")):
+                        (["a/b", "--send", "--to-folder", "x"], "give one of them"), (["a/b", "--to-folder", tmp_path], "already exists")):
         assert said in refused("push", run.path, *words)

@@ -111,7 +111,7 @@ def write_run(imported: Imported, out) -> RunDir:
     """
     out, seen = Path(out), imported.config.imported.images_seen
     if out.exists():
-        raise UserError(f"{out} exists already; give another name")
+        raise UserError(f"{out} already exists; give another name")
     aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         run = RunDir(aside)

@@ -94,6 +94,16 @@ def forget_peak_memory(device: torch.device) -> None:
     module_of(device).reset_peak_memory_stats(device)
 
 
+def may_fork() -> bool:
+    """Whether runs may be forked from a process that has PyTorch loaded. Forks with other kinds were not tried."""
+    return kind_here() in ("cuda", "cpu")
+
+
+def is_bad_fork() -> bool:
+    """Whether this process was forked from one that had used a GPU: it then cannot use one."""
+    return getattr(torch.cuda, "_is_in_bad_fork", bool)()
+
+
 @contextmanager
 def full_fp32():
     """Disables TF32 in matrix products and convolutions; restores the settings afterwards."""

@@ -12,6 +12,7 @@ PACKAGE = Path(ditscale.__file__).parent
 MAY_NAME = {                                                                   # outside a formulation's own files
     "config.py": "the sampler that is called ddpm", "diffusion/nfe.py": "the sampler that is called ddpm",
     "diffusion/samplers.py": "the sampler that is called ddpm", "figures/kit/published.py": "samplers as papers print them",
+    "evaluation/export.py": "what diffusers' pipeline samples", "evaluation/model_card.py": "what diffusers' pipeline samples",
     "models/peers": "which formulation a peer's weights were trained under",
 }
 MADE_UP = '''

@@ -11,7 +11,8 @@ from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.objectives import BASELINE, VARIANTS
 
 PAPERS = {"figures/kit/published.py": {"masked", "mdt"},                       # papers' tables and families
-          "models/peers/__init__.py": {"mdt"},                                 # the peers' own names
+          "evaluation/export.py": {"adaln_zero"},                              # the only design that diffusers has
+          "models/peers/__init__.py": {"mdt"}, "models/peers/recognize.py": {"mdt"},  # the peers' own names
           "models/peers/maskdit.py": {"masked"}, "models/peers/mdt.py": {"mdt"},  # configs that reproduce a released model
           "scaling/cards.py": {"baseline"}, "scaling/multiplier.py": {"baseline"}}  # a key of a multiplier's card, whatever it compares
 

@@ -32,6 +32,7 @@ from typing import NoReturn
 import numpy as np
 
 from ditscale.data.beton import BetonFile, write_beton
+from ditscale.device import is_bad_fork, may_fork
 from ditscale.studies.launch import worker
 from ditscale.studies.launchers import queues
 from ditscale.studies.launchers.process import die_with_parent
@@ -52,6 +53,8 @@ def main(descriptor: str, blank: str) -> int:
     worker.outlive_readers()
     worker.quiet_torch()
     with socket.socket(fileno=int(descriptor)) as channel:
+        if not may_fork():
+            return 1
         load()
         channel.send(json.dumps({"loaded": True}).encode())
         request = serve(channel)
@@ -135,7 +138,6 @@ def _fork() -> int | None:
 
 def become(request: dict, log: int, parent: int) -> None:
     """In a child: what a fresh process is that the ``deepspeed`` command has started for a run of one rank."""
-    import torch
     from deepspeed.accelerator import get_accelerator
 
     os.setsid()
@@ -153,7 +155,7 @@ def become(request: dict, log: int, parent: int) -> None:
     accelerator.set_visible_devices_envs(os.environ, request["devices"])
     random.seed()                                                              # all children would draw the same
     np.random.seed()
-    if accelerator.device_name() == "cuda" and getattr(torch.cuda, "_is_in_bad_fork", bool)():
+    if is_bad_fork():
         print(f"$ {request['said']}\na fresh process, as a GPU was touched in process {parent}", flush=True)
         os.execv(sys.executable, [sys.executable, "-u", "-m", worker.__name__, *request["words"]])
     print(f"$ {request['said']}\nforked from process {parent}, which has PyTorch and DeepSpeed loaded", flush=True)

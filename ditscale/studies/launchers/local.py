@@ -9,7 +9,7 @@ from ditscale.rundir import DONE
 from ditscale.studies.launchers.process import Command, deepspeed, worker_arguments, worker_words
 from ditscale.studies.launchers.protocol import Places
 from ditscale.studies.launchers.sharing import runs_per_accelerator
-from ditscale.studies.launchers.warm import ForkServer, WarmCommand, can_fork
+from ditscale.studies.launchers.warm import ForkServer, WarmCommand
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
 
@@ -55,7 +55,7 @@ class ThisMachine:
         """For a run on these devices."""
         ranks = planned.config.resources.accelerators_per_run
         cold = self.command_of(worker_words(planned, evaluates), devices, ranks)
-        if self.server is None or ranks > 1 or not can_fork(cold.environment):
+        if self.server is None or ranks > 1:
             return cold
         return WarmCommand(self.server, cold, worker_arguments(planned, evaluates), devices[:1])
 

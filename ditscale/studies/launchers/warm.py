@@ -6,7 +6,6 @@ open files and end are its own, and nothing passes from one run to the next. The
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from ditscale.studies.launchers.process import Command, Process, die_with_parent
 
 MODULE = "ditscale.studies.launch.fork_server"
 MESSAGE = 1 << 16                                                              # bytes of one, at most: the words of one run
-FORKABLE = ("cpu", "cuda")                                                     # DeepSpeed's accelerators; a fork of others was not tried
 TITLE = 256                                                                    # letters that ps may show of a run's command
 NVML = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}                                  # PyTorch looks for GPUs without making a context
 
@@ -138,8 +136,3 @@ class WarmCommand:
             request = {"said": str(self), "words": self.worker, "devices": self.devices}
             forked = self.server.fork(request, environment_of(self.cold.environment), file.fileno())
         return forked or self.cold.start(log)
-
-
-def can_fork(environment: dict[str, str]) -> bool:
-    """Whether runs with these variables, beside those that stand, may be forked."""
-    return {**os.environ, **environment}.get("DS_ACCELERATOR", "cuda") in FORKABLE

@@ -193,7 +193,7 @@ def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
     """What was found, and what was taken from the project's code, in words."""
     data, sampling, formulation = config.data, config.imported.sampling, config.formulation
     what = {True: "averaged weights", False: "the last weights: the file holds no average", None: "one set of weights, averaged or not"}
-    time = {"flow": "time_scale", "edm": "c_noise_scale"}.get(formulation.name)
+    time = next((key for key in ("time_scale", "c_noise_scale") if hasattr(formulation, key)), None)
     stated = formulation.model_dump(exclude_defaults=True, exclude={"name"})
     options = "".join(f", {name} {value:g}" if isinstance(value, float) else f", {name} {value}" for name, value in stated.items())
     chosen = sampling.model_dump(mode="json", exclude_defaults=True, exclude={"sampler", "sampling_steps"})

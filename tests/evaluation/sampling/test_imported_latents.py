@@ -128,9 +128,9 @@ def test_a_grid_of_them(form, imported, vae_folders, latent_files, tmp_path):
     assert (np.abs(corner.astype(int) - wanted.numpy().astype(int)) <= 1).all()
 
 
-@pytest.mark.parametrize("form, words", [("fast-dit", "1 x 2.114 GMACs (each image is encoded as it is or mirrored)"),
-                                         ("edm2", "1 x 2.114 GMACs (each image is encoded as it is)"),
-                                         ("lightningdit", "2 x 2.114 GMACs (each image is encoded as it is and mirrored)")])
+@pytest.mark.parametrize("form, words", [("fast-dit", "1 x 2.114 GMACs (each image is encoded unchanged or mirrored)"),
+                                         ("edm2", "1 x 2.114 GMACs (each image is encoded unchanged)"),
+                                         ("lightningdit", "2 x 2.114 GMACs (each image is encoded unchanged and mirrored)")])
 def test_a_plan_counts_the_ways_that_are_stored(form, words, imported, latent_values):
     imported(form)
     latent_values["evaluation"]["vae"] = "stabilityai/sd-vae-ft-mse"

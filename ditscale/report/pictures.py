@@ -1,7 +1,7 @@
 """The figures of the report page, in order. To add one, add a line to ``PICTURES``."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -88,20 +88,26 @@ PICTURES = (
 )
 
 
-def sections(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
-    """A section for each figure that applies, and the files written; at the end, what could not be drawn and why."""
+def jobs(shown: Shown, out: Path) -> dict[str, Callable[[], tuple[str, list[Path]]]]:
+    """What draws each figure that applies, by its heading."""
+    def job(picture: Picture) -> Callable[[], tuple[str, list[Path]]]:
+        return lambda: figure(picture.draw, shown, out, picture.of_scaling)
+    return {picture.heading: job(picture) for picture in PICTURES if picture.applies(shown)}
+
+
+def sections(headings: Iterable[str], drawn: Callable[[str], tuple[str, list[Path]]]) -> tuple[list[str], list[Path]]:
+    """A section for each heading, with the figure that ``drawn`` gives of it, and the files written; at the end, what could not be drawn
+    and why."""
     parts: list[str] = []
     paths: list[Path] = []
     refused: dict[str, list[str]] = {}
-    for picture in PICTURES:
-        if not picture.applies(shown):
-            continue
+    for heading in headings:
         try:
-            part, written = figure(picture.draw, shown, out, picture.of_scaling)
+            part, written = drawn(heading)
         except UserError as error:
-            refused.setdefault(str(error), []).append(picture.heading)
+            refused.setdefault(str(error), []).append(heading)
             continue
-        parts.append(page.section(picture.heading, part))
+        parts.append(page.section(heading, part))
         paths += written
     if refused:
         notes = [page.note(f"{', '.join(headings)}: {why}.") for why, headings in refused.items()]

@@ -6,7 +6,7 @@ The page contains its figures and data, so it can be sent by mail. Its path is t
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +17,14 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
-from ditscale.report import cards, explorer, findings, forecast, page, passports, pictures, predictions, sources, tables, variant_page, verdicts
+from ditscale.report import ahead, cards, explorer, findings, forecast, page, passports, pictures, predictions, sources, tables, variant_page, verdicts
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
 from ditscale.studies.spec.templates import CHECKOUT, templates
 from ditscale.studies.table.comparable import scores_alone
 
+STATIC, VARIANTS = "training compute", "variants"                              # figures that no line of PICTURES draws
+Drawn = Callable[[str], tuple[str, list[Path]]]                                # a figure by its name, as HTML, and its files
 CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files embedded in the page
 SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
 
@@ -46,12 +48,14 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     usable, _ = study_table.scored(table, variant_table.SHARED)
     shown = Shown(table, *_scaling(table, usable), files, whole)
     paths = table_csv.write(whole, out)
-    verdict = verdicts.read(table, files.path or Path("."))
-    paths.append(style.write_json(out / "verdicts.json", verdict.cards))
     title, found, laws, law_paths = _laws(shown, study, out)
-    static, static_paths = _static(shown, laws, out)
-    compared, compared_paths = _variants(shown, out)
-    figures, figure_paths = pictures.sections(shown, out)
+    named = pictures.jobs(shown, out)
+    with ahead.drawn(_figures(shown, laws, out) | named) as drawn:
+        verdict = verdicts.read(table, files.path or Path("."))
+        paths.append(style.write_json(out / "verdicts.json", verdict.cards))
+        compared, compared_paths = _variants(shown, out, drawn)
+        static, static_paths = _static(drawn)
+        figures, figure_paths = pictures.sections(named, drawn)
     body = "\n".join(filter(None, [
         page.verdicts(verdict.rows), found, *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
@@ -88,27 +92,35 @@ def _laws(shown: Shown, study: str, out: Path) -> tuple[str, str, dict[str, powe
     return findings.title(final, laws["train_flops"]), page.findings([*note, *sentences]), laws, power_law.write(laws, out)
 
 
-def _static(shown: Shown, laws: dict[str, power_law.StudyLaw], out: Path) -> tuple[str, list[Path]]:
+def _figures(shown: Shown, laws: dict[str, power_law.StudyLaw], out: Path) -> dict[str, Callable[[], tuple[str, list[Path]]]]:
+    """What draws the figures that no line of PICTURES names."""
+    found = {STATIC: lambda: pictures.figure(lambda own: training_compute.draw(own.scaling, law=laws.get("train_flops")), shown, out)}
+    if shown.table["variant"].nunique() > 1:
+        found[VARIANTS] = lambda: pictures.figure(lambda own: variants.draw(own.table), shown, out, of_scaling=False)
+    return found
+
+
+def _static(drawn: Drawn) -> tuple[str, list[Path]]:
     """The figure of training compute, shown instead of the explorer in print and without scripts."""
     try:
-        return pictures.figure(lambda own: training_compute.draw(own.scaling, law=laws.get("train_flops")), shown, out)
+        return drawn(STATIC)
     except UserError as error:
         return page.note(f"Not drawn: {error}."), []
 
 
-def _variants(shown: Shown, out: Path) -> tuple[list[str], list[Path]]:
+def _variants(shown: Shown, out: Path, drawn: Drawn) -> tuple[list[str], list[Path]]:
     """The section on the variants and its files; empty if there is only one variant."""
     if shown.table["variant"].nunique() == 1:
         return [], []
     try:
-        part, paths = pictures.figure(lambda own: variants.draw(own.table), shown, out, of_scaling=False)
+        comparisons = variant_table.compare(shown.table)
+        part, paths = drawn(VARIANTS)
     except UserError as error:
         return [page.section("Variants", page.note(f"Not drawn: {error}."))], []
-    comparisons = variant_table.compare(shown.table)
     terms = variant_page.terms(shown.sources.terms) if shown.sources.terms is not None else []
     logged = [page.folded("Loss of each variant, first and last logged", "\n".join(terms))] if terms else []
     section = page.section("Variants", page.findings(variant_page.sentences(comparisons)), part, *variant_page.tables(comparisons), *logged)
-    return [section], [*paths, variants.write_comparison(shown.table, out)]
+    return [section], [*paths, variants.write_comparison(shown.table, out, comparisons)]
 
 
 def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:

@@ -37,10 +37,10 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
 
 
-def write_comparison(table: pd.DataFrame, out: Path) -> Path:
-    """``variant_comparison.csv``."""
+def write_comparison(table: pd.DataFrame, out: Path, comparisons: list[variant_table.VariantComparison] | None = None) -> Path:
+    """``variant_comparison.csv``, of comparisons that were made already or of the table's."""
     path = out / "variant_comparison.csv"
-    variant_table.as_frame(variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
+    variant_table.as_frame(comparisons or variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
     return path
 
 

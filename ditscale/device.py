@@ -13,6 +13,7 @@ from ditscale.errors import UserError
 
 KINDS = ("cuda", "xpu", "hpu", "cpu")                                          # ROCm's name in torch is cuda
 WORDS = "cuda (NVIDIA, and AMD by ROCm), xpu (Intel), hpu (Gaudi), cpu"
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"                                  # PyTorch then looks for GPUs without making a context
 CHOSEN = "DS_ACCELERATOR"                                                      # DeepSpeed's environment variable, which overrides the kind that it finds
 
 
@@ -95,7 +96,8 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def may_fork() -> bool:
-    """Whether runs may be forked from a process that has PyTorch loaded. Forks with other kinds were not tried."""
+    """Whether runs may be forked from this process, which has PyTorch loaded. Forks with other kinds were not tried."""
+    os.environ[NVML_CHECK] = "1"
     return kind_here() in ("cuda", "cpu")
 
 

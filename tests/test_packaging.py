@@ -112,7 +112,7 @@ def test_init_refuses_in_one_line(tmp_path, monkeypatch):
     assert "imagenet256-isoflop" in CliRunner().invoke(main, ["init"]).output
     assert CliRunner().invoke(main, ["init", "digits"]).exit_code == 0
     before = (tmp_path / "digits_demo.yaml").read_bytes()
-    for words, said in ((["digits"], "digits_demo.yaml exists already"), (["digits_demo.yaml"], "digits_demo.yaml exists already"),
+    for words, said in ((["digits"], "digits_demo.yaml already exists"), (["digits_demo.yaml"], "digits_demo.yaml already exists"),
                         (["digit"], "no template 'digit'; did you mean 'digits'?"),
                         (["gpu"], "there are cifar10, digits")):
         done = CliRunner().invoke(main, ["init", *words])

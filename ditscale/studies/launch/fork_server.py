@@ -32,11 +32,11 @@ from typing import NoReturn
 import numpy as np
 
 from ditscale.data.beton import BetonFile, write_beton
-from ditscale.device import is_bad_fork, may_fork
+from ditscale.device import NVML_CHECK, is_bad_fork, may_fork
 from ditscale.studies.launch import worker
 from ditscale.studies.launchers import queues
 from ditscale.studies.launchers.process import die_with_parent
-from ditscale.studies.launchers.warm import MESSAGE, NVML
+from ditscale.studies.launchers.warm import MESSAGE
 from ditscale.training.ports import free_port
 
 OURS = ("ditscale.evaluation.evaluate", "ditscale.evaluation.extractors.digits_cnn", "ditscale.training.agreement",
@@ -148,8 +148,7 @@ def become(request: dict, log: int, parent: int) -> None:
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
         os.dup2(log, descriptor)
     os.close(log)
-    for name in NVML:
-        del os.environ[name]
+    del os.environ[NVML_CHECK]
     os.environ.update({**ALONE, "MASTER_PORT": str(free_port())})
     accelerator = get_accelerator()
     accelerator.set_visible_devices_envs(os.environ, request["devices"])

@@ -18,7 +18,6 @@ from ditscale.studies.launchers.process import Command, Process, die_with_parent
 MODULE = "ditscale.studies.launch.fork_server"
 MESSAGE = 1 << 16                                                              # bytes of one, at most: the words of one run
 TITLE = 256                                                                    # letters that ps may show of a run's command
-NVML = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}                                  # PyTorch looks for GPUs without making a context
 
 
 class ForkServer:
@@ -74,7 +73,7 @@ class ForkServer:
         with other:
             self.process = subprocess.Popen([sys.executable, "-u", "-m", MODULE, str(other.fileno()), " " * TITLE], pass_fds=(other.fileno(),),
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                            env={**environment, **NVML}, start_new_session=True, preexec_fn=die_with_parent)
+                                            env=environment, start_new_session=True, preexec_fn=die_with_parent)
         try:
             self._receive()                                                    # its word that all is loaded
         except OSError:

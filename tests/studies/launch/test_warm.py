@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from ditscale.cost.hardware import Machine
+from ditscale.device import NVML_CHECK
 from ditscale.rundir import FAILED, PREEMPTED, RUNNING, read_lines
 from ditscale.studies.launch.launch import launch, run_record
 from ditscale.studies.launchers import warm
@@ -120,11 +121,11 @@ def test_nothing_that_a_fork_would_break_is_in_it(server, tmp_path):
               "    import random, numpy\n"
               "    print(json.dumps([os.getpgid(0) == os.getpid(), {**os.environ}, random.random(), numpy.random.rand()]), flush=True); os._exit(0)\n"
               "os.wait(); import random, numpy; print(json.dumps([random.random(), numpy.random.rand()]))")
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "child"], env={**os.environ, **warm.NVML, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "4"},
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "child"], env={**os.environ, NVML_CHECK: "1", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "4"},
                           capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     leads, variables, *drawn = json.loads((tmp_path / "child").read_text().splitlines()[-1])
-    assert leads and variables["WORLD_SIZE"] == "1" and variables["CUDA_VISIBLE_DEVICES"] == "3" and not warm.NVML.keys() & variables.keys()
+    assert leads and variables["WORLD_SIZE"] == "1" and variables["CUDA_VISIBLE_DEVICES"] == "3" and NVML_CHECK not in variables
     assert drawn != json.loads(done.stdout.splitlines()[-1])
 
 

@@ -101,9 +101,12 @@ def may_fork() -> bool:
     return kind_here() in ("cuda", "cpu")
 
 
-def is_bad_fork() -> bool:
-    """Whether this process was forked from one that had used a GPU: it then cannot use one."""
-    return getattr(torch.cuda, "_is_in_bad_fork", bool)()
+def is_bad_fork(kind: str) -> bool:
+    """Whether this process was forked from one that had used a GPU, and so cannot use one, which it is to do.
+
+    Where there is no GPU, looking for one without NVML counts as use (FFCV does on import), and does no harm to the kind "cpu".
+    """
+    return kind == "cuda" and getattr(torch.cuda, "_is_in_bad_fork", bool)()
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def become(request: dict, log: int, parent: int) -> None:
     accelerator.set_visible_devices_envs(os.environ, request["devices"])
     random.seed()                                                              # all children would draw the same
     np.random.seed()
-    if is_bad_fork():
+    if is_bad_fork(accelerator.device_name()):
         print(f"$ {request['said']}\na fresh process, as a GPU was touched in process {parent}", flush=True)
         os.execv(sys.executable, [sys.executable, "-u", "-m", worker.__name__, *request["words"]])
     print(f"$ {request['said']}\nforked from process {parent}, which has PyTorch and DeepSpeed loaded", flush=True)

@@ -177,9 +177,11 @@ def test_what_is_not_forked(study, server, monkeypatch, tmp_path):
     """Several ranks, a kind of accelerator that was not tried, other variables than its own, and where it cannot be started."""
     _, [one] = study("one", {"seed": [0]})
     _, [two] = study("two", {"resources.accelerators_per_run": [2]})
-    for planned, kind, which in ((one, "cpu", WarmCommand), (one, "xpu", Command), (two, "cpu", Command)):
-        monkeypatch.setenv("DS_ACCELERATOR", kind)
+    for planned, which in ((one, WarmCommand), (two, Command)):
         assert type(ThisMachine(CORES, [planned], server).command(planned, (0, 1), False)) is which
+    with closing(ForkServer()) as other:
+        monkeypatch.setenv("DS_ACCELERATOR", "xpu")
+        assert other.fork({}, warm.environment_of({}), 1) is None and other.is_lost
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     assert type(ThisMachine(CORES, [one]).command(one, (0,), False)) is Command
     cold = Command((sys.executable, "-c", "print('fresh')"), {})

@@ -121,8 +121,8 @@ def test_nothing_that_a_fork_would_break_is_in_it(server, tmp_path):
               "    import random, numpy\n"
               "    print(json.dumps([os.getpgid(0) == os.getpid(), {**os.environ}, random.random(), numpy.random.rand()]), flush=True); os._exit(0)\n"
               "os.wait(); import random, numpy; print(json.dumps([random.random(), numpy.random.rand()]))")
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "child"], env={**os.environ, NVML_CHECK: "1", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "4"},
-                          capture_output=True, text=True, timeout=200)
+    variables = {**os.environ, NVML_CHECK: "1", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "child"], env=variables, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     leads, variables, *drawn = json.loads((tmp_path / "child").read_text().splitlines()[-1])
     assert leads and variables["WORLD_SIZE"] == "1" and variables["CUDA_VISIBLE_DEVICES"] == "3" and NVML_CHECK not in variables

@@ -101,7 +101,7 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
         known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
         owners = [name for name, options in kinds.items() if chosen and loc[-1] in options.model_fields]
         foreign = f" for {section} {chosen}; it is an option of {', '.join(owners)}." if owners else ""
-        return f"unknown key '{key}'{foreign or did_you_mean(loc[-1], known)} Keys here: {', '.join(known)}"
+        return f"unknown key '{key}'{foreign or did_you_mean(loc[-1], known) or '.'} Keys here: {', '.join(known)}"
     if item["type"] == "missing" or item["type"] == "union_tag_not_found":
         return f"'{key}{'.name' if item['type'] == 'union_tag_not_found' else ''}' is missing"
     if item["type"] == "union_tag_invalid":

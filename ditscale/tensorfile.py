@@ -13,6 +13,14 @@ from ditscale.digest import file_sha256
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by size: bits are compared, so NaN equals NaN
 
 
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """``save_file``, with the permissions of any new file: safetensors writes files that only their owner can read."""
+    save_file(tensors, path, metadata) if metadata else save_file(tensors, path)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
     """Writes tensors (CPU, contiguous), flushes, reads them back from disk and compares each bit; returns the file's sha256.
 
@@ -22,7 +30,7 @@ def write_verified(path: Path, tensors: dict[str, Tensor]) -> str:
         OSError: it could not be written, or the data read back differ.
     """
     try:
-        save_file(tensors, path)
+        save_tensors(tensors, path)
     except SafetensorError as error:
         raise OSError(f"{path.name} cannot be written: {error}") from None
     _flush(path)

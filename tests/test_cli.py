@@ -52,6 +52,7 @@ def test_plan_prints_every_run_and_its_price(repository):
     (("plan", "nowhere.yaml"), "nowhere.yaml: no such file"),
     (("figure", "bubbles", "nowhere.csv"), "nowhere.csv: no such file"),
     (("report", "nowhere.csv"), "nowhere.csv: no such file"),
+    (("plan", "sweeps/digits_demo.yaml", "--on", "H1000:8"), "no accelerator 'H1000'; did you mean 'H100'?"),
     (("plan", "README.md"), "README.md"),
     (("plan", "sweeps/digits_demo.yaml", "train.lr"), "key=value"),
     (("plan", "sweeps/digits_demo.yaml", "model.name=DiT-XS/2"), "no size 'XS'"),
@@ -62,6 +63,17 @@ def test_mistakes_are_one_line(repository, arguments, words):
     done = run(repository, *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert words in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+
+
+def test_a_csv_of_scores_alone_has_a_report_and_its_figures_leave_nothing_when_refused(repository, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("model,score,images_seen\n" + "".join(f"DiT-{size}/2,{score},1000000\n" for size, score in (("S", 60), ("B", 40), ("L", 30))))
+    done = run(repository, "report", str(path), "--out", str(tmp_path / "page"))
+    assert done.returncode == 0 and "unknown" in (tmp_path / "page/report.html").read_text()
+    done = run(repository, "figure", "gflops", str(path), "--out", str(path))
+    assert done.returncode == 2 and done.stderr == f"error: --out {path}: is not a folder; give another\n"
+    done = run(repository, "figure", "bubbles", str(path), "--out", str(tmp_path / "new"), "--published", "no-such-paper")
+    assert done.returncode == 2 and not (tmp_path / "new").exists()
 
 
 def test_unknown_command(repository):
@@ -162,7 +174,7 @@ def test_data_inspect(repository, digits, tmp_path):
 @pytest.mark.parametrize("arguments, words", [
     (("inspect", "nowhere.beton"), "nowhere.beton: no such file"),
     (("inspect", "README.md", "--verify"), "README.md: not a .beton file"),
-    (("encode", "nowhere.beton", "out.beton", "--vae", "tests"), "--vae tests: no autoencoder that can be read"),
+    (("encode", "nowhere.beton", "out.beton", "--vae", "tests"), "nowhere.beton: no such file; build it first"),
 ])
 def test_data_mistakes_are_one_line(repository, arguments, words):
     done = run(repository, "data", *arguments)

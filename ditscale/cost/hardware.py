@@ -99,7 +99,7 @@ def named_machine(text: str) -> Machine:
         UserError: the name is unknown, or the number is invalid.
     """
     name, _, count = text.partition(":")
-    flops = dense_bf16_flops(name.upper())
+    flops = DENSE_BF16_FLOPS.get(name.upper())                                 # not a part of the name: an A1000 is no A100
     if flops is None:
         raise UserError(f"--on {text}: no accelerator '{name}'{did_you_mean(name.upper(), DENSE_BF16_FLOPS) or '.'} "
                         f"There are {', '.join(DENSE_BF16_FLOPS)}")

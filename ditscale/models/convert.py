@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ditscale.errors import UserError, first_line
@@ -21,6 +20,7 @@ from ditscale.models.peers import LIKES
 from ditscale.models.peers.backbone import sizes
 from ditscale.models.peers.recognize import number_of_heads
 from ditscale.models.weights_file import read_weights
+from ditscale.tensorfile import save_tensors
 
 RUN_KEY = "run"                                                                # in that of an export: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
@@ -78,7 +78,7 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     if path.suffix == ".safetensors":
-        save_file(state, path, metadata={CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
+        save_tensors(state, path, {CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
     elif path.suffix == ".pt":
         _refuse_other_designs(model, "the released layout")
         torch.save(state, path)

@@ -74,7 +74,7 @@ class DiT(nn.Module):
         if hidden_size % num_heads or hidden_size % 4:
             raise UserError(f"hidden_size {hidden_size} must be a multiple of num_heads {num_heads} and of 4")
         if block not in DESIGNS:
-            raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
+            raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS) or '.'} Designs: {', '.join(DESIGNS)}")
         self.patch_size, self.num_classes, self.block, self.design = patch_size, num_classes, block, DESIGNS[block]
         self.hidden_size, self.num_heads, self.mlp_ratio, self.qk_norm = hidden_size, num_heads, mlp_ratio, qk_norm
         self.relative_grid = self.grid if relative_bias else 0

@@ -158,7 +158,7 @@ def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: 
         UserError: the patch size does not divide the resolution, or the block design is unknown.
     """
     if block not in DESIGNS:
-        raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS)} Designs: {', '.join(DESIGNS)}")
+        raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS) or '.'} Designs: {', '.join(DESIGNS)}")
     patch_values = model.patch_size**2 * channels
     return Backbone(model, token_grid(resolution, model.patch_size), patch_values, patch_values * (2 if learn_sigma else 1),
                     classes + (class_dropout_prob > 0), block, qk_norm)

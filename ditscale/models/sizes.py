@@ -77,7 +77,7 @@ def parse_model_name(name: str) -> ModelName:
             raise UserError(f"model name '{name}': width {width} is not a multiple of {HEAD_WIDTH}, the width of a head; "
                             f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would work")
     elif size not in SIZES:
-        raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES)} Sizes: {', '.join(SIZES)}")
+        raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES) or '.'} Sizes: {', '.join(SIZES)}")
     if patch_size not in PATCH_SIZES:
         raise UserError(f"model name '{name}': no patch size {patch_size}. Patch sizes: 2, 4, 8")
     return ModelName(size, patch_size)

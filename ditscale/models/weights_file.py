@@ -5,6 +5,7 @@ REPA and MaskDiT keep their arguments in one.
 """
 
 import argparse
+import errno
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,15 +96,18 @@ def _load(path: Path):
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:                                                 # torch raises a dozen kinds for a bad file
-        raise UserError(f"{path}: not weights that can be loaded safely: {_reason(error)}") from None
+        raise UserError(f"{path}: {_reason(error, path)}") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: Path) -> str:
     """The class that would have had to be loaded, where that is why; torch's own text would tell users to load it."""
     for line in str(error).splitlines():
         if "Unsupported global: GLOBAL" in line:
-            return f"it holds a {line.split('GLOBAL ')[1].split()[0]}, and nothing but tensors, numbers and text is loaded"
-    return first_line(error)
+            kind = line.split("GLOBAL ")[1].split()[0]
+            return f"not weights that can be loaded safely: it holds a {kind}, and nothing but tensors, numbers and text is loaded"
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:             # mmap's word for a file that is too short
+        return first_line(error)
+    return "damaged or incomplete" if zipfile.is_zipfile(path) or path.read_bytes()[:4] == b"PK\x03\x04" else "not a file of weights"
 
 
 def _state_of(path: Path, loaded: dict, part: str | None) -> tuple[str, dict[str, Tensor]]:

@@ -84,7 +84,7 @@ class Frontier:
     def at(self, cost: float) -> Cell | None:
         """The best cell at this cost: the frontier cell with the highest cost not above it; None if no cell is this cheap.
 
-        Its interval is that of the frontier's score there, which is optimiztic if many cells are almost equal.
+        Its interval is that of the frontier's score there, which is optimistic if many cells are almost equal.
         """
         affordable = [cell for cell in self.points if cell.cost <= cost]
         return affordable[-1] if affordable else None

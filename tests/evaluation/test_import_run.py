@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import os
 
 import numpy as np
 import pytest
@@ -50,6 +51,21 @@ def refused(*words):
     result = ditscale(*words)
     assert result.exit_code == 2 and isinstance(result.exception, SystemExit) and len(result.output.splitlines()) == 1, result.output
     return result.output
+
+
+def test_weights_of_a_training_that_diverged_are_refused(saved, tmp_path):
+    state = network()
+    state["final_layer.linear.bias"][0] = float("nan")
+    text = refused("import-run", saved(state), tmp_path / "run", "--like", "dit", "--heads", 3)
+    assert "final_layer.linear.bias (and 0 more) has values that are not finite" in text and not (tmp_path / "run").exists()
+
+
+def test_what_is_no_file_of_weights(saved, tmp_path):
+    (tmp_path / "study.yaml").write_text("version: 1\n")
+    assert refused("import-run", tmp_path / "study.yaml", tmp_path / "run") == f"error: {tmp_path / 'study.yaml'}: not a file of weights\n"
+    path = saved(network())
+    os.truncate(path, os.path.getsize(path) // 2)
+    assert refused("import-run", path, tmp_path / "run", "--like", "dit") == f"error: {path}: damaged or incomplete\n"
 
 
 def test_dit_sit_and_repa_are_never_guessed_between(saved, tmp_path):
@@ -144,7 +160,7 @@ def test_what_does_not_go_together(saved, tmp_path, options, words):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"nonsense", "not weights that can be loaded safely"),
+    (b"nonsense", "not a file of weights"),
     ({"a": torch.zeros(3)}, "there is no 'x_embedder.proj.weight'"),
     ({"epoch": 3, "lr": 0.1}, "holds no state dict; it has epoch, lr"),
     ({"x_embedder.proj.weight": torch.tensor(1.0)}, "weights"),

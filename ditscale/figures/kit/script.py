@@ -7,6 +7,7 @@ results if it can show them, and its own options.
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,9 +69,19 @@ class Script:
         table = where((self.rows or study_table.read)(study), arguments.where)
         if not self.every_metric and "metric" in table and not any(condition.startswith("metric=") for condition in arguments.where):
             table = scores_alone(table)
-        out.mkdir(parents=True, exist_ok=True)
-        for path in self.make(table, arguments, out):
-            click.echo(path)
+        is_new = not out.exists()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out}: {'is not a folder' if out.exists() else error.strerror}; give another") from None
+        try:
+            for path in self.make(table, arguments, out):
+                click.echo(path)
+        except UserError:
+            if is_new:
+                with suppress(OSError):                                        # not empty: something was drawn
+                    out.rmdir()
+            raise
 
     def main(self, argv: list[str] | None = None) -> int:
         """The body of a script in ``analysis/``; returns the exit code: 2 for a user's mistake, which is printed in one line."""

@@ -7,6 +7,7 @@ grayscale and for color-blind readers.
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,9 @@ def score_text(score: float) -> str:
 
 
 def power_of_ten(value: float) -> str:
-    """``1.0173e14`` -> ``1.02 × 10¹⁴``."""
+    """``1.0173e14`` -> ``1.02 × 10¹⁴``; "unknown" if it is not a number, as the cost of a row of a plain CSV may be."""
+    if not math.isfinite(value):
+        return "unknown"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 

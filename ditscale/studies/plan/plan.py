@@ -165,16 +165,20 @@ def _flat(row: PlanRow) -> dict:
         "step_bound_seconds": bound and bound.bound_seconds, "step_limit": bound and bound.limit}
 
 
+def _peak(flops: float) -> str:
+    return f"{flops / 1e12:,.0f} TFLOP/s" if flops >= 1e13 else f"{flops / 1e9:,.0f} GFLOP/s"
+
+
 def assumption_line(machine: Machine, slots: int) -> str:
     """The basis of the forecast, in one sentence."""
     assumed = ASSUMED[machine.kind]
     share = f"{assumed.train_utilization:.0%} of peak"
     if assumed.bound_reached and machine.memory_bandwidth:
         share = f"{assumed.bound_reached:.0%} of a step's bound, the median of published loops (no measurement; docs/roofline.md)"
-    alone = f" ({assumed.forked_seconds:.0f} of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""
-    return (f"Forecast for {machine.devices} x {machine.name} ({machine.peak_flops / 1e9:.0f} GFLOP/s each), {slots} run(s) at once: "
+    alone = f" ({assumed.forked_seconds:.0f} s for runs of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""
+    return (f"Forecast for {machine.devices} x {machine.name} ({_peak(machine.peak_flops)} each), {slots} run{'s' * (slots > 1)} at a time: "
             f"{share}, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
-            f"{assumed.start_seconds:.0f} s to start{alone}; runs already begun use their own measured speed, probed shapes (p) that of 20 measured steps.")
+            f"{assumed.start_seconds:.0f} s to start{alone}; runs already started use their own speed, probed shapes (p) the speed of 20 measured steps.")
 
 
 def link_lines(machine: Machine) -> list[str]:

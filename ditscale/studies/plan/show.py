@@ -46,8 +46,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     money = f", {hours * price:,.2f} at {price:g} per hour" if price else ""
     console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
-    console.print("Fits at: the smallest ZeRO stage for the micro batch, and the memory of an accelerator.")
-    console.print("tok/par: tokens that a model sees per parameter (of a plain DiT, adaLN included).")
+    console.print("Fits at: the smallest ZeRO stage that fits, the micro batch, and the memory per accelerator.")
+    console.print("tok/par: training tokens per parameter of the plain model, counting adaLN.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
@@ -164,7 +164,7 @@ def _show_bounds(rows: dict[str, PlanRow], console: Console) -> None:
         cells = [[kinds[kind] for kind in column if kind in kinds] for column in BOUND_COLUMNS.values()]
         table.add_row(name, f"{1e3 * bound.bound_seconds:.3g}", bound.limit, f"{1e3 * row.step.seconds:.3g}", *map(_least, cells))
     console.print(table)
-    console.print("m: limited by the memory's speed, else by computing. The network is used next to the computing. docs/roofline.md")
+    console.print("m: limited by the memory's speed, else by computing. Communication overlaps with computation. docs/roofline.md")
 
 
 def _least(kinds: list[Kind]) -> str:
@@ -200,7 +200,7 @@ def _show_scaling(found: Sequence[ScalingCurve], machine: Machine, console: Cons
     console.print(table)
     console.print(f"Pays to: up to here, twice the accelerators give at least {PAYS:g} times the images/s. Efficiency: the share of a step in "
                   "which the model computes. Empty: the batch does not divide, or nothing fits.")
-    console.print("Micro batch: the largest that fits. The share of peak is assumed to be the same at every micro batch, which is optimiztic for "
+    console.print("Micro batch: the largest that fits. The share of peak is assumed to be the same at every micro batch, which is optimistic for "
                   "small ones: measure before you rely on it.")
 
 

@@ -105,7 +105,7 @@ def _grid(spec: Spec, source: str) -> list[Settings]:
         for key in rule:
             if key not in known:
                 raise UserError(f"{source}: exclude names '{key}', which is not a parameter"
-                                f"{did_you_mean(key, known)} Parameters: {', '.join(known)}")
+                                f"{did_you_mean(key, known) or '.'} Parameters: {', '.join(known)}")
     if spec.include and not known:
         return []
     points = [_point(axes, chosen).above(pair) for pair in spec.pairs(source) for chosen in itertools.product(*axes.values())]

@@ -94,6 +94,8 @@ def read_import(path, asked: Asked, command: str) -> Imported:
     values = _values(source, like, translated, asked, stated_path(source, like, file.args))
     config = resolve(values, source)
     weights = {name: value.detach().float().contiguous().clone() for name, value in translated.weights.items()}
+    if bad := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
+        raise UserError(f"{source}: {bad[0]} (and {len(bad) - 1} more) has values that are not finite numbers: this training had diverged")
     with torch.device("meta"):                                                 # names and shapes, without the numbers
         check_weights(build_model(config), weights, config)
     facts = {"like": like, "like_by": like_by, "heads_by": heads_by, "file": Path(path).name, "file_sha256": file_sha256(Path(path)),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ditscale.config import RunConfig, resolve
@@ -15,6 +14,7 @@ from ditscale.errors import UserError
 from ditscale.models.convert import RUN_KEY, save_model
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
+from ditscale.tensorfile import save_tensors
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
 from ditscale.training.checkpoint.whole import damage, was_saved
 from ditscale.training.ema.profiles import LONGEST, MAIN, Profile, combine, gamma_of, track_name
@@ -152,7 +152,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
         save_model(model, target, header)
         return sum(p.numel() for p in model.parameters())
     kept = {name: p for name, p in weights.items() if name.split(".")[0] not in model.training_only}
-    save_file({name: p.contiguous() for name, p in kept.items()}, target, metadata=header)
+    save_tensors({name: p.contiguous() for name, p in kept.items()}, target, header)
     return sum(p.numel() for p in kept.values())
 
 

@@ -46,6 +46,15 @@ def fill(path):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_others_may_read_it(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_verified(tmp_path / "x.safetensors", TENSORS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.fixture
 def damaged(monkeypatch):
     """``damaged(damage, "masters.safetensors", 2)``: the second file of that name is damaged on its way to the disk."""

@@ -179,7 +179,8 @@ def plain_log_ticks(axis, low: float, high: float) -> None:
 
 def power_ticks(axis, low: float, high: float) -> None:
     """Log-axis ticks at powers of ten, and between them if there would be fewer than three; for FLOPs."""
-    axis.set_major_locator(ticker.FixedLocator(_ticks(low, high, 3, range(30), range(1, 10))))
+    ticks = _ticks(low, high, 3, range(30), (1, 2, 3, 5, 7))                    # all nine would overlap
+    axis.set_major_locator(ticker.FixedLocator(ticks if len(ticks) > 2 else _ticks(low, high, 3, range(30), range(1, 10))))
     axis.set_major_formatter(ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     axis.set_minor_locator(ticker.NullLocator())
 

@@ -220,6 +220,22 @@ def test_from_file_to_a_comparison(saved, tmp_path, digits):
         collect(tmp_path / "runs")
 
 
+def test_another_sampler_than_the_projects(saved, tmp_path, digits):
+    """What only SiT's own sampler reads (sde_norm, sde_last) is dropped; what the user says is kept, and then refused."""
+    path, few = saved(network()), ["--like", "sit", "--heads", "3"]
+    done = ditscale("import-run", path, tmp_path / "heun", *few, "sampler=heun", "heun_last=heun", "sampling_steps=2")
+    assert done.exit_code == 0 and "sampling: heun, 2 steps, heun_last heun" in done.output, done.output
+    assert run_config(RunDir(tmp_path / "heun")).imported.sampling.guidance_scale == 1.5
+    done = ditscale("sample", path, tmp_path / "x.npz", "--images", 4, *few, "sampler=euler", "sampling_steps=2")
+    assert done.exit_code == 0, done.output
+    ditscale("import-run", path, tmp_path / "sde", *few, "sampling_steps=2")
+    scoring = [f"extractor_path={digits / 'digits_cnn.safetensors'}", f"reference_path={digits / 'heldout.beton'}", "samples=16"]
+    done = ditscale("evaluate", tmp_path / "sde", "sampler=[sde,euler]", *scoring)
+    lines = read_lines(tmp_path / "sde" / "evals.jsonl", "score")
+    assert [json.loads(line["passport"]["sampler_options"] or "{}") for line in lines] == [{"sde_norm": 1.0, "sde_last": "mean"}, {}], done.output
+    assert "evaluation.sde_norm is for sampler sde" in refused("sample", tmp_path / "sde", tmp_path / "y.npz", "--images", 4, "sampler=euler", "sde_norm=1")
+
+
 def test_the_validation_loss_of_imported_weights(saved, tmp_path, digits):
     ditscale("import-run", saved(network()), tmp_path / "run", "--like", "sit", "--heads", 3)
     for _ in range(2):

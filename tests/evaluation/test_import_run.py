@@ -271,6 +271,49 @@ def test_ditscales_own_files_are_of_a_run(hand_run, tmp_path):
         assert f"give its run, {run.path}" in refused("sample", file, "x.npz", "--images", 2)
 
 
+def test_what_ditscale_wrote_is_not_turned_twice(saved, hand_run, tmp_path):
+    path, few = saved(network()), ["--like", "sit", "--heads", 3]
+    run = hand_run()                                                           # of flow
+    words = {}
+    for name in ("turned.safetensors", "turned.pt"):
+        assert ditscale("convert", path, tmp_path / name, *few).exit_code == 0
+        words[name] = "not a project's any more (sit, turned by convert)"
+        ditscale("convert", tmp_path / name, tmp_path / f"again-{name}.pt", "--heads", 3)
+        words[f"again-{name}.pt"] = words[name]
+    for name in ("run.pt", "run.safetensors"):
+        said = ditscale("export", run.path, tmp_path / name).output
+        words[name] = "(formulation flow)" if name == "run.pt" else "exported by ditscale"
+        assert name != "run.pt" or "but time and outputs are those of formulation flow" in said
+    ditscale("convert", path, tmp_path / "as-is.safetensors", "--heads", 3)
+    ditscale("convert", tmp_path / "run.safetensors", tmp_path / "of-run.pt")
+    words |= {"as-is.safetensors": "give the file that was converted", "of-run.pt": "(formulation flow)"}
+    for name, said in words.items():
+        assert said in refused("import-run", tmp_path / name, tmp_path / "no", *few)
+        assert "written by ditscale" in refused("convert", tmp_path / name, tmp_path / "no.pt", *few)
+    assert torch.load(tmp_path / "turned.pt", weights_only=True).keys() == network().keys()   # the released layout, strictly
+    DiT(**SIZES, learn_sigma=False).load_state_dict(torch.load(tmp_path / "turned.pt", weights_only=True))
+    ditscale("convert", path, tmp_path / "as-is.pt", "--heads", 3)
+    assert ditscale("import-run", tmp_path / "as-is.pt", tmp_path / "again", *few).exit_code == 0
+
+
+def test_convert_says_what_it_takes_a_file_for(saved, tmp_path):
+    path = saved(network())
+    said = ditscale("convert", path, tmp_path / "x.pt", "--heads", 3).output
+    assert "taken as DiT's, numbers as they are" in said and "--like sit or --like repa" in said
+    path = saved({"ema": network(), "args": argparse.Namespace(model="DiT-S/4")})
+    assert "taken as" not in ditscale("convert", path, tmp_path / "y.pt", "--heads", 3).output
+
+
+@pytest.mark.parametrize("key, words", [
+    ("blocks.0.attn.rel_pos_bias.relative_position_bias_table", "a MDT is no plain DiT; make a run of it with `ditscale import-run {0} RUN --like mdt`"),
+    ("en_inblocks.0.attn.qkv.bias", "a MDTv2 is no plain DiT"), ("decoder_layer.linear.weight", "a MaskDiT is no plain DiT"),
+    ("projectors.0.0.weight", "these are weights of REPA, by their keys; give --like repa")])
+def test_convert_knows_others_by_their_keys(saved, tmp_path, key, words):
+    path = saved({**network(), key: torch.zeros(3, 3)})
+    for like in ([], ["--like", "dit"]):
+        assert words.format(path) in refused("convert", path, tmp_path / "x.safetensors", *like)
+
+
 def test_convert_takes_what_train_scripts_wrote(saved, tmp_path):
     path = saved({"model": {}, "ema": {f"module.{key}": value for key, value in network().items()}, "args": argparse.Namespace(lr=1.0)})
     assert ditscale("convert", path, tmp_path / "as-is.safetensors", "--heads", 3).exit_code == 0

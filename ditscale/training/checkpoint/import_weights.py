@@ -22,7 +22,7 @@ from ditscale.diffusion.nfe import without_others
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError, did_you_mean
 from ditscale.formats import STATE, stamped
-from ditscale.models.convert import RUN_KEY
+from ditscale.models.convert import CONFIG_KEY, OUTPUTS_KEY, RUN_KEY
 from ditscale.models.peers import LATENT_CHANNELS, LATENT_SCALE, LIKES, Translated
 from ditscale.models.peers.recognize import number_of_heads, recognize, stated_path
 from ditscale.models.sizes import Size, name_of
@@ -146,6 +146,12 @@ def _refuse_own(path: Path, file: WeightsFile) -> None:
         raise UserError(f"{path}: a file of a checkpoint of ditscale's; give its run, {path.absolute().parents[2]}")
     if RUN_KEY in file.header:
         raise UserError(f"{path}: exported by ditscale from a run; give that run's directory, which says how it samples")
+    if OUTPUTS_KEY in file.header:
+        raise UserError(f"{path}: written by ditscale, its time and outputs are not a project's any more ({file.header[OUTPUTS_KEY][:80]}); give the "
+                        "file that was converted, or the directory of the run that was exported")
+    if CONFIG_KEY in file.header:
+        raise UserError(f"{path}: written by `ditscale convert`, and it does not say whose time and outputs it has; give the file that was "
+                        "converted (a folder of diffusers: convert it to FILE.pt)")
 
 
 def _is_kept(name: str, value) -> bool:

@@ -63,7 +63,7 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
         folder = Path(aside) / "model"
         folder.mkdir()
         lines = _fill(run, config, weights, folder, form, origin, vae)
-        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines))
+        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines, [path.name for path in folder.iterdir()]))
         folder.rename(target)
     return [f"{target}: {average} of {checkpoint.name}, with a model card", *lines]
 
@@ -108,7 +108,7 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
         save_model(model, folder / "model.pt", outputs_of(config.formulation.name))
         return _other_outputs(config)
     to_diffusers(model).save_pretrained(folder / "transformer")
-    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading, as the card shows"]
+    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading (README.md, section Use)"]
     reason = _why_no_pipeline(config)
     if reason and vae:
         raise UserError(f"--vae {vae}: there is no DiTPipeline of this run, as {reason}; leave it out for the transformer alone")

@@ -101,7 +101,7 @@ def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> Non
     if name == "repa" and name != like:
         raise UserError(f"{path}: these are weights of {LIKES[name].title}, by their keys; give --like {name}")
     if name and name not in PLAIN:
-        raise UserError(f"{path}: a {LIKES[name].title} is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {name}`, "
+        raise UserError(f"{path}: {LIKES[name].title}'s model is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {name}`, "
                         "then `ditscale export`")
 
 

@@ -305,8 +305,8 @@ def test_convert_says_what_it_takes_a_file_for(saved, tmp_path):
 
 
 @pytest.mark.parametrize("key, words", [
-    ("blocks.0.attn.rel_pos_bias.relative_position_bias_table", "a MDT is no plain DiT; make a run of it with `ditscale import-run {0} RUN --like mdt`"),
-    ("en_inblocks.0.attn.qkv.bias", "a MDTv2 is no plain DiT"), ("decoder_layer.linear.weight", "a MaskDiT is no plain DiT"),
+    ("blocks.0.attn.rel_pos_bias.relative_position_bias_table", "MDT's model is no plain DiT; make a run of it with `ditscale import-run {0} RUN --like mdt`"),
+    ("en_inblocks.0.attn.qkv.bias", "MDTv2's model is no plain DiT"), ("decoder_layer.linear.weight", "MaskDiT's model is no plain DiT"),
     ("projectors.0.0.weight", "these are weights of REPA, by their keys; give --like repa")])
 def test_convert_knows_others_by_their_keys(saved, tmp_path, key, words):
     path = saved({**network(), key: torch.zeros(3, 3)})

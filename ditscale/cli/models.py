@@ -59,14 +59,16 @@ def convert(source, target, like, heads):
     """
     from pathlib import Path
 
-    from ditscale.models.convert import load_model, save_model
+    from ditscale.models.convert import load, save_model
 
     if Path(target).exists():
         raise UserError(f"{target} already exists; give another name")
     if not Path(target).absolute().parent.is_dir():
         raise UserError(f"{target}: its folder does not exist")
-    model = load_model(source, like=like, heads=heads)
-    save_model(model, target)
+    model, header, notes = load(source, like=like, heads=heads)
+    for note in notes:
+        click.echo(note, err=True)
+    save_model(model, target, header)
     click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 

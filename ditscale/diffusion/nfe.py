@@ -73,6 +73,12 @@ def sampling_of(evaluation) -> Sampling:
     return Sampling(evaluation.sampler, evaluation.sampling_steps, **{name: getattr(evaluation, name) for name in names})
 
 
+def without_others(preset: dict, chosen: dict) -> dict:
+    """A preset's keys of sampling without those that only its own sampler reads, where ``chosen`` names another sampler."""
+    sampler = chosen.get("sampler", preset.get("sampler"))
+    return {key: value for key, value in preset.items() if sampler == preset.get("sampler") or SAMPLER_OPTIONS.get(key, sampler) == sampler}
+
+
 def churned(level: float, sampling: Sampling) -> float:
     """EDM Alg. 2, lines 4 to 6: the raised level at which a step starts after fresh noise was added."""
     low, high = sampling.churn_interval

@@ -13,7 +13,7 @@ from ditscale.diffusion.ddpm_options import DdpmConfig
 from ditscale.errors import UserError, first_line
 from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
-from ditscale.models.convert import save_model, to_diffusers
+from ditscale.models.convert import outputs_of, save_model, to_diffusers
 from ditscale.models.dit import DiT
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
@@ -57,13 +57,13 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
         count = write_weights(run, weights, target, origin)
         return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
     if form == RELEASED and target.suffix == FORMATS[form]:
-        save_model(_model(config, weights), target)
-        return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}"]
+        save_model(_model(config, weights), target, outputs_of(config.formulation.name))
+        return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}", *_other_outputs(config)]
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as aside:
         folder = Path(aside) / "model"
         folder.mkdir()
         lines = _fill(run, config, weights, folder, form, origin, vae)
-        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines))
+        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines, [path.name for path in folder.iterdir()]))
         folder.rename(target)
     return [f"{target}: {average} of {checkpoint.name}, with a model card", *lines]
 
@@ -105,10 +105,10 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
         return []
     model = _model(config, weights)
     if form == RELEASED:
-        save_model(model, folder / "model.pt")
-        return [] if config.formulation.name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {config.formulation.name}"]
+        save_model(model, folder / "model.pt", outputs_of(config.formulation.name))
+        return _other_outputs(config)
     to_diffusers(model).save_pretrained(folder / "transformer")
-    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading, as the card shows"]
+    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading (README.md, section Use)"]
     reason = _why_no_pipeline(config)
     if reason and vae:
         raise UserError(f"--vae {vae}: there is no DiTPipeline of this run, as {reason}; leave it out for the transformer alone")
@@ -117,6 +117,12 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
     if config.data.classes != PIPELINE_CLASSES:
         lines.append(f"DiTPipeline's null class is always {PIPELINE_CLASSES}, this model's {config.data.classes}: call it with guidance_scale=1")
     return [*lines, _pipeline(config, folder, vae)]
+
+
+def _other_outputs(config: RunConfig) -> list[str]:
+    """What users of the released layout have to know, in lines."""
+    name = config.formulation.name
+    return [] if name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {name}: DiT's and SiT's samplers do not fit them"]
 
 
 def _why_no_pipeline(config: RunConfig) -> str:

@@ -4,6 +4,7 @@ It holds no path and no host: it is made to be published.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from ditscale.models.peers import LIKES
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.training.checkpoint.import_weights import images_known
 
+FOLDER = "path/to/this/folder"                                                 # as examples call it
 FREQUENCIES = """for block in {model}.transformer_blocks:                 # DiT's frequencies, which diffusers does not store
     block.norm1.emb.time_proj.downscale_freq_shift = 0"""
 
@@ -29,14 +31,18 @@ def public_config(config: RunConfig) -> dict:
     return values
 
 
-def model_card(run: RunDir, config: RunConfig, checkpoint: Path, average: str, form: str, notes: list[str]) -> str:
-    """Markdown with the hub's header."""
+def model_card(run: RunDir, config: RunConfig, checkpoint: Path, average: str, form: str, notes: list[str], parts: Collection[str] = ()) -> str:
+    """Markdown with the hub's header.
+
+    Args:
+        parts: names of the files and folders of diffusers' format that are there.
+    """
     seen = images_known(config, checkpoint)
-    parts = [_header(form), f"# {run.run_id}", _what(config), *_bullets(notes), "## Use", _use(config, form),
+    sections = [_header(form), f"# {run.run_id}", _what(config), *_bullets(notes), "## Use", _use(form, parts),
              "## Training", _training(run, config, average, seen), "## Cost", _cost(run, config, seen),
              "## Scores", _scores(run, seen), "## Configuration",
              "```yaml\n" + yaml.safe_dump(public_config(config), sort_keys=False) + "```"]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in sections if part) + "\n"
 
 
 def _header(form: str) -> str:
@@ -55,17 +61,20 @@ def _bullets(notes: list[str]) -> list[str]:
     return ["\n".join(f"- {note}" for note in notes)] if notes else []
 
 
-def _use(config: RunConfig, form: str) -> str:
+def _use(form: str, parts: Collection[str]) -> str:
     if form == "safetensors":
         return "Weights by ditscale's names in `model.safetensors`; `config.json` has the settings that build the model."
     if form == "released":
         return "`model.pt` is the state dict of the DiT repository's model: `model.load_state_dict(torch.load(\"model.pt\", weights_only=True))`."
-    if config.formulation.name == "ddpm":
-        load = ("from diffusers import DiTPipeline\n\npipe = DiTPipeline.from_pretrained(folder)            # vae=... where the folder has none\n"
-                + FREQUENCIES.format(model="pipe.transformer"))
+    if "model_index.json" not in parts:
+        load = ("from diffusers import DiTTransformer2DModel\n\n"
+                f"model = DiTTransformer2DModel.from_pretrained(\"{FOLDER}\", subfolder=\"transformer\")\n" + FREQUENCIES.format(model="model"))
+    elif "vae" in parts:
+        load = f"from diffusers import DiTPipeline\n\npipe = DiTPipeline.from_pretrained(\"{FOLDER}\")\n" + FREQUENCIES.format(model="pipe.transformer")
     else:
-        load = ("from diffusers import DiTTransformer2DModel\n\nmodel = DiTTransformer2DModel.from_pretrained(folder, subfolder=\"transformer\")\n"
-                + FREQUENCIES.format(model="model"))
+        load = ("from diffusers import AutoencoderKL, DiTPipeline\n\n"
+                "vae = AutoencoderKL.from_pretrained(\"path/to/autoencoder\")    # the one that made the latents\n"
+                f"pipe = DiTPipeline.from_pretrained(\"{FOLDER}\", vae=vae)\n" + FREQUENCIES.format(model="pipe.transformer"))
     return f"```python\n{load}\n```"
 
 

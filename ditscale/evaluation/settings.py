@@ -3,6 +3,7 @@
 import itertools
 
 from ditscale.config import EvaluationConfig, RunConfig, parse_override, resolve
+from ditscale.diffusion.nfe import without_others
 from ditscale.errors import UserError, did_you_mean
 from ditscale.training.checkpoint.weights import with_data
 
@@ -19,10 +20,10 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
         UserError: an unknown key, a list for a key that cannot be swept, or contradictory values.
     """
     values = config.model_dump(mode="json")
-    stated = values["evaluation"] or (values["imported"] or {}).get("sampling") or {}
-    axes = read(overrides)
-    return [resolve({**values, "evaluation": {**stated, **dict(zip(axes, chosen))}}, "evaluate")
-            for chosen in itertools.product(*axes.values())]
+    stated, axes = values["evaluation"] or {}, read(overrides)
+    preset = {} if stated else (values["imported"] or {}).get("sampling") or {}
+    combinations = [dict(zip(axes, chosen)) for chosen in itertools.product(*axes.values())]
+    return [resolve({**values, "evaluation": {**stated, **without_others(preset, chosen), **chosen}}, "evaluate") for chosen in combinations]
 
 
 def placed(config: RunConfig, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[str, ...]]:

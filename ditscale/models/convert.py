@@ -9,6 +9,7 @@ store them with a saved folder: load such a folder with ``load_diffusers``, whic
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,16 +19,36 @@ from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.models.dit import DiT
 from ditscale.models.peers import LIKES
 from ditscale.models.peers.backbone import sizes
-from ditscale.models.peers.recognize import number_of_heads
-from ditscale.models.weights_file import read_weights
+from ditscale.models.peers.recognize import by_args, by_keys, number_of_heads
+from ditscale.models.weights_file import read_weights, with_header
 from ditscale.tensorfile import save_tensors
 
 RUN_KEY = "run"                                                                # in that of an export: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
+OUTPUTS_KEY = "ditscale.outputs"                                               # likewise, and in a .pt: whose time and outputs; without: as they were
+PLAIN = ("dit", "sit", "repa")                                                 # of LIKES: those whose model is a plain DiT
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
 
 
+class Loaded(NamedTuple):
+    """A DiT that was read.
+
+    Attributes:
+        header: what a file of it has to say, for ``save_model``: that time and outputs are ditscale's.
+        notes: what was assumed, in lines.
+    """
+
+    model: DiT
+    header: dict[str, str]
+    notes: list[str]
+
+
 def load_model(path, *, like: str | None = None, heads: int | None = None) -> DiT:
+    """The model of ``load``."""
+    return load(path, like=like, heads=heads).model
+
+
+def load(path, *, like: str | None = None, heads: int | None = None) -> Loaded:
     """A DiT from a file of weights (a training script's, a bare state dict, safetensors), or a diffusers folder.
 
     Args:
@@ -42,18 +63,46 @@ def load_model(path, *, like: str | None = None, heads: int | None = None) -> Di
     if path.is_dir():
         if like or heads:
             raise UserError(f"{path}: --like and --heads are for a file of weights, and this is a folder of diffusers, which states both")
-        return from_diffusers(load_diffusers(path))
+        return Loaded(from_diffusers(load_diffusers(path)), {}, [])
     file = read_weights(path)
+    own = _own_outputs(file.header)
+    if like and (own or CONFIG_KEY in file.header):
+        raise UserError(f"{path}: written by ditscale, with its time and outputs; leave --like out, which is for files of other projects")
     if CONFIG_KEY in file.header:
-        return _build(file.state, _stated(path, file.header[CONFIG_KEY], file.state), str(path))
+        return Loaded(_build(file.state, _stated(path, file.header[CONFIG_KEY], file.state), str(path)), own, [])
+    _refuse_no_plain_dit(path, by_keys(file.state), like)
     options = describe(file.state, str(path), file.args, heads)
     if like is None or like == "dit":
-        return _build(file.state, options, str(path))
+        asks = like is None and not own and by_args(file.args) != "dit"
+        return Loaded(_build(file.state, options, str(path)), own,
+                      [f"{path}: taken as DiT's, numbers as they are; SiT's and REPA's have this layout too: for theirs give --like sit or --like repa"] * asks)
     translated = LIKES[like].translate(file.state, options["num_heads"])
-    if translated.kind is not DiT:
-        raise UserError(f"{path}: a {LIKES[like].title} is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {like}`, "
+    return Loaded(_build(translated.weights, translated.model, str(path)), {OUTPUTS_KEY: f"{like}, turned by convert"}, [])
+
+
+def _own_outputs(header: dict[str, str]) -> dict[str, str]:
+    """What a header says of time and outputs; an export's is of its run's formulation."""
+    if OUTPUTS_KEY in header or RUN_KEY not in header:
+        return {OUTPUTS_KEY: header[OUTPUTS_KEY]} if OUTPUTS_KEY in header else {}
+    try:
+        return outputs_of(json.loads(header[RUN_KEY])["formulation"]["name"])
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def outputs_of(formulation: str) -> dict[str, str]:
+    """The header of a file of a run's weights: ddpm's time and outputs are DiT's."""
+    return {} if formulation == "ddpm" else {OUTPUTS_KEY: f"formulation {formulation}"}
+
+
+def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> None:
+    """Raises UserError for weights that are another project's by their keys, or asked to be taken as no plain DiT's."""
+    name = known or like
+    if name == "repa" and name != like:
+        raise UserError(f"{path}: these are weights of {LIKES[name].title}, by their keys; give --like {name}")
+    if name and name not in PLAIN:
+        raise UserError(f"{path}: {LIKES[name].title}'s model is no plain DiT; make a run of it with `ditscale import-run {path} RUN --like {name}`, "
                         "then `ditscale export`")
-    return _build(translated.weights, translated.model, str(path))
 
 
 def _stated(path: Path, header: str, state: dict[str, Tensor]) -> dict:
@@ -73,7 +122,7 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
     """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name).
 
     Args:
-        header: further words for the header of a ``.safetensors`` file.
+        header: further words for the header of a ``.safetensors`` or ``.pt`` file.
     """
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
@@ -81,7 +130,7 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
         save_tensors(state, path, {CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
     elif path.suffix == ".pt":
         _refuse_other_designs(model, "the released layout")
-        torch.save(state, path)
+        torch.save(with_header(state, header) if header else state, path)
     else:
         to_diffusers(model).save_pretrained(path)
 

@@ -7,6 +7,7 @@ REPA and MaskDiT keep their arguments in one.
 import argparse
 import errno
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class WeightsFile(NamedTuple):
     state: dict[str, Tensor]                                                   # by bare names
     part: str                                                                  # where it lay: "ema", "model", ...; "" for a bare one
     args: dict[str, Any]                                                       # the training script's; {} where it keeps none
-    header: dict[str, str]                                                     # safetensors' metadata
+    header: dict[str, str]                                                     # safetensors' metadata; of a .pt what ``saved_header`` reads
 
     @property
     def is_average(self) -> bool | None:
@@ -63,7 +64,21 @@ def read_weights(path, part: str | None = None) -> WeightsFile:
         raise UserError(f"{path}: {repeated[0]} is not stored as the {state[repeated[0]].numel():,} numbers of its shape")
     args: Any = next((loaded[name] for name in ARGUMENTS if name in loaded), {})
     args = vars(args) if isinstance(args, argparse.Namespace) else args
-    return WeightsFile(bare_names(state, str(path)), found, args if isinstance(args, dict) else {}, {})
+    return WeightsFile(bare_names(state, str(path)), found, args if isinstance(args, dict) else {}, saved_header(state))
+
+
+def with_header(state: dict[str, Tensor], header: dict[str, str]) -> dict[str, Tensor]:
+    """A state dict to be saved with these words where torch keeps a module's version: ``load_state_dict`` ignores them."""
+    kept = OrderedDict(state)
+    vars(kept)["_metadata"] = {"": {"version": 1, **header}}
+    return kept
+
+
+def saved_header(state: dict[str, Tensor]) -> dict[str, str]:
+    """The words of ``with_header`` in a state dict that was loaded."""
+    versions = getattr(state, "_metadata", None)
+    first = versions.get("") if isinstance(versions, dict) else None
+    return {key: value for key, value in first.items() if isinstance(key, str) and isinstance(value, str)} if isinstance(first, dict) else {}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -148,6 +148,28 @@ def test_the_card(hand_run, tmp_path):
     assert b"somebody" not in everything and b"secret-host" not in everything and "99" not in card
 
 
+@pytest.mark.parametrize("changes, vae, kind", [({"data.channels": 1}, False, "DiTTransformer2DModel"), ({}, False, "DiTPipeline"), ({}, True, "DiTPipeline"),
+                                                ({"formulation.name": "flow"}, False, "DiTTransformer2DModel")])
+def test_the_cards_code_runs(hand_run, tmp_path, vae_folders, changes, vae, kind):
+    import diffusers
+
+    autoencoder = diffusers.AutoencoderKL.from_pretrained(vae_folders["kl"])
+    autoencoder.register_to_config(shift_factor=None)
+    autoencoder.save_pretrained(tmp_path / "vae")
+    run = hand_run({**LATENT, "formulation.name": "ddpm", **changes})
+    said = done("export", run.path, tmp_path / "dit", "--format", "diffusers", *(["--vae", tmp_path / "vae"] if vae else []))
+    card = (tmp_path / "dit" / "README.md").read_text()
+    assert "as the card" not in card and "README.md, section Use" in said
+    code = card.split("```python\n")[1].split("```")[0]
+    made = {}
+    exec(code.replace("path/to/this/folder", str(tmp_path / "dit")).replace("path/to/autoencoder", str(tmp_path / "vae")), made)
+    loaded = made["pipe" if kind == "DiTPipeline" else "model"]
+    assert type(loaded).__name__ == kind and ("AutoencoderKL" in code) == (kind == "DiTPipeline" and not vae)
+    twin = loaded.transformer if kind == "DiTPipeline" else loaded
+    channels = changes.get("data.channels", 4)
+    assert torch.allclose(outputs(lambda x, t, y: twin(x, timestep=t, class_labels=y).sample, channels), outputs(model_of(run), channels), atol=1e-5)
+
+
 class Hub:
     """The hub that huggingface_hub would speak to."""
 

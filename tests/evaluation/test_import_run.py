@@ -220,6 +220,22 @@ def test_from_file_to_a_comparison(saved, tmp_path, digits):
         collect(tmp_path / "runs")
 
 
+def test_another_sampler_than_the_projects(saved, tmp_path, digits):
+    """What only SiT's own sampler reads (sde_norm, sde_last) is dropped; what the user says is kept, and then refused."""
+    path, few = saved(network()), ["--like", "sit", "--heads", "3"]
+    done = ditscale("import-run", path, tmp_path / "heun", *few, "sampler=heun", "heun_last=heun", "sampling_steps=2")
+    assert done.exit_code == 0 and "sampling: heun, 2 steps, heun_last heun" in done.output, done.output
+    assert run_config(RunDir(tmp_path / "heun")).imported.sampling.guidance_scale == 1.5
+    done = ditscale("sample", path, tmp_path / "x.npz", "--images", 4, *few, "sampler=euler", "sampling_steps=2")
+    assert done.exit_code == 0, done.output
+    ditscale("import-run", path, tmp_path / "sde", *few, "sampling_steps=2")
+    scoring = [f"extractor_path={digits / 'digits_cnn.safetensors'}", f"reference_path={digits / 'heldout.beton'}", "samples=16"]
+    done = ditscale("evaluate", tmp_path / "sde", "sampler=[sde,euler]", *scoring)
+    lines = read_lines(tmp_path / "sde" / "evals.jsonl", "score")
+    assert [json.loads(line["passport"]["sampler_options"] or "{}") for line in lines] == [{"sde_norm": 1.0, "sde_last": "mean"}, {}], done.output
+    assert "evaluation.sde_norm is for sampler sde" in refused("sample", tmp_path / "sde", tmp_path / "y.npz", "--images", 4, "sampler=euler", "sde_norm=1")
+
+
 def test_the_validation_loss_of_imported_weights(saved, tmp_path, digits):
     ditscale("import-run", saved(network()), tmp_path / "run", "--like", "sit", "--heads", 3)
     for _ in range(2):
@@ -253,6 +269,49 @@ def test_ditscales_own_files_are_of_a_run(hand_run, tmp_path):
         assert "exported by ditscale from a run" in refused("sample", tmp_path / f"{objective}.safetensors", "x.npz", "--images", 2, "--like", "sit")
         file = run.checkpoints / "images-000000000640" / "ema.safetensors"
         assert f"give its run, {run.path}" in refused("sample", file, "x.npz", "--images", 2)
+
+
+def test_what_ditscale_wrote_is_not_turned_twice(saved, hand_run, tmp_path):
+    path, few = saved(network()), ["--like", "sit", "--heads", 3]
+    run = hand_run()                                                           # of flow
+    words = {}
+    for name in ("turned.safetensors", "turned.pt"):
+        assert ditscale("convert", path, tmp_path / name, *few).exit_code == 0
+        words[name] = "not a project's any more (sit, turned by convert)"
+        ditscale("convert", tmp_path / name, tmp_path / f"again-{name}.pt", "--heads", 3)
+        words[f"again-{name}.pt"] = words[name]
+    for name in ("run.pt", "run.safetensors"):
+        said = ditscale("export", run.path, tmp_path / name).output
+        words[name] = "(formulation flow)" if name == "run.pt" else "exported by ditscale"
+        assert name != "run.pt" or "but time and outputs are those of formulation flow" in said
+    ditscale("convert", path, tmp_path / "as-is.safetensors", "--heads", 3)
+    ditscale("convert", tmp_path / "run.safetensors", tmp_path / "of-run.pt")
+    words |= {"as-is.safetensors": "give the file that was converted", "of-run.pt": "(formulation flow)"}
+    for name, said in words.items():
+        assert said in refused("import-run", tmp_path / name, tmp_path / "no", *few)
+        assert "written by ditscale" in refused("convert", tmp_path / name, tmp_path / "no.pt", *few)
+    assert torch.load(tmp_path / "turned.pt", weights_only=True).keys() == network().keys()   # the released layout, strictly
+    DiT(**SIZES, learn_sigma=False).load_state_dict(torch.load(tmp_path / "turned.pt", weights_only=True))
+    ditscale("convert", path, tmp_path / "as-is.pt", "--heads", 3)
+    assert ditscale("import-run", tmp_path / "as-is.pt", tmp_path / "again", *few).exit_code == 0
+
+
+def test_convert_says_what_it_takes_a_file_for(saved, tmp_path):
+    path = saved(network())
+    said = ditscale("convert", path, tmp_path / "x.pt", "--heads", 3).output
+    assert "taken as DiT's, numbers as they are" in said and "--like sit or --like repa" in said
+    path = saved({"ema": network(), "args": argparse.Namespace(model="DiT-S/4")})
+    assert "taken as" not in ditscale("convert", path, tmp_path / "y.pt", "--heads", 3).output
+
+
+@pytest.mark.parametrize("key, words", [
+    ("blocks.0.attn.rel_pos_bias.relative_position_bias_table", "MDT's model is no plain DiT; make a run of it with `ditscale import-run {0} RUN --like mdt`"),
+    ("en_inblocks.0.attn.qkv.bias", "MDTv2's model is no plain DiT"), ("decoder_layer.linear.weight", "MaskDiT's model is no plain DiT"),
+    ("projectors.0.0.weight", "these are weights of REPA, by their keys; give --like repa")])
+def test_convert_knows_others_by_their_keys(saved, tmp_path, key, words):
+    path = saved({**network(), key: torch.zeros(3, 3)})
+    for like in ([], ["--like", "dit"]):
+        assert words.format(path) in refused("convert", path, tmp_path / "x.safetensors", *like)
 
 
 def test_convert_takes_what_train_scripts_wrote(saved, tmp_path):

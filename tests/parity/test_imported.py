@@ -17,8 +17,8 @@ from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.weights import run_config
 
 DDIM = {"sampler": "ddim", "sampling_steps": 10, "respacing": "ddim", "guidance_channels": "first3"}
-SIT_ODE = {"sampler": "euler", "sampling_steps": 12, "sde_norm": 0.5, "sde_last": "velocity"}
-ODE = {"sampler": "euler", "sampling_steps": 10, "sde_norm": 0.5, "sde_last": "velocity", "guidance_interval": None}
+SIT_ODE = {"sampler": "euler", "sampling_steps": 12}
+ODE = {"sampler": "euler", "sampling_steps": 10, "guidance_interval": None}
 NO, CFG = {"guidance_scale": 1.0}, {"guidance_scale": "cfg_scale"}
 LAST = {"Mean": "mean", "Euler": "velocity", "Tweedie": "tweedie"}
 

@@ -13,6 +13,7 @@ import torch
 from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.progress import Progress
 from ditscale.device import local_device
+from ditscale.diffusion.nfe import without_others
 from ditscale.environment import environment
 from ditscale.errors import UserError
 from ditscale.evaluation.sampling.imagefiles import form_of
@@ -36,6 +37,8 @@ def settings_of(config: RunConfig, changes: dict, source: str) -> SamplingConfig
     own = {name: getattr(stated, name) for name in SamplingConfig.model_fields} if stated else {}
     if not own and "sampling_steps" not in changes:
         raise UserError(f"{source} has no section evaluation, which defines how to sample; give sampling_steps=50, for example")
+    if config.imported and not config.evaluation:                              # as that project samples: a preset, not the user's words
+        own = without_others(own, changes)
     return validate(SamplingConfig, {**own, **changes}, source)
 
 

@@ -26,15 +26,15 @@ def recognize(source: str, state: dict[str, Tensor], args: dict[str, Any], asked
     """
     if PATCHES not in state:
         raise UserError(f"{source}: these are not the weights of a diffusion transformer: there is no '{PATCHES}'")
-    known = _by_keys(state)
+    known = by_keys(state)
     if asked and known and asked != known:
         raise UserError(f"{source}: these are weights of {LIKES[known].title}, by their keys; give --like {known}")
     if asked in ("maskdit", "mdt", "mdtv2") and not known:
         raise UserError(f"{source}: these are not weights of {LIKES[asked].title}; their layout is that of DiT, SiT and REPA")
     if asked or known:
         return (asked, "as asked") if asked else (known or "", "by its keys")
-    if by_args := _by_args(args):
-        return by_args, "by its training script's arguments"
+    if by_script := by_args(args):
+        return by_script, "by its training script's arguments"
     some = [name for name in ("dit", "sit", "repa") if name != "dit" or _has_variance(state)]
     commands = ", or ".join(f"`{command} --like {name}`" for name in some)
     raise UserError(f"{source}: {_listed([LIKES[name].title for name in some])} have this layout, but other time and outputs, and the "
@@ -84,7 +84,8 @@ def stated_path(source: str, like: str, args: dict[str, Any]) -> dict[str, str]:
     return {"formulation.interpolant": ours}
 
 
-def _by_keys(state: dict[str, Tensor]) -> str | None:
+def by_keys(state: dict[str, Tensor]) -> str | None:
+    """The name in ``LIKES``, where keys alone tell."""
     if maskdit.TABLE in state and f"{maskdit.THEIRS}linear.weight" in state:
         return "maskdit"
     if any(key.startswith(f"{mdt.LISTS[0]}.") for key in state):
@@ -94,7 +95,7 @@ def _by_keys(state: dict[str, Tensor]) -> str | None:
     return "repa" if any(key.startswith(repa.PROJECTORS) for key in state) else None
 
 
-def _by_args(args: dict[str, Any]) -> str | None:
+def by_args(args: dict[str, Any]) -> str | None:
     """DiT's, SiT's and REPA's scripts have arguments of their own."""
     if "proj_coeff" in args or "enc_type" in args:
         return "repa"

@@ -18,10 +18,11 @@ from torch import Tensor
 import ditscale
 from ditscale.config import RunConfig, SamplingConfig, resolve, set_key
 from ditscale.cost.runs import run_card
+from ditscale.diffusion.nfe import without_others
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError, did_you_mean
 from ditscale.formats import STATE, stamped
-from ditscale.models.convert import RUN_KEY
+from ditscale.models.convert import CONFIG_KEY, OUTPUTS_KEY, RUN_KEY
 from ditscale.models.peers import LATENT_CHANNELS, LATENT_SCALE, LIKES, Translated
 from ditscale.models.peers.recognize import number_of_heads, recognize, stated_path
 from ditscale.models.sizes import Size, name_of
@@ -145,6 +146,12 @@ def _refuse_own(path: Path, file: WeightsFile) -> None:
         raise UserError(f"{path}: a file of a checkpoint of ditscale's; give its run, {path.absolute().parents[2]}")
     if RUN_KEY in file.header:
         raise UserError(f"{path}: exported by ditscale from a run; give that run's directory, which says how it samples")
+    if OUTPUTS_KEY in file.header:
+        raise UserError(f"{path}: written by ditscale, its time and outputs are not a project's any more ({file.header[OUTPUTS_KEY][:80]}); give the "
+                        "file that was converted, or the directory of the run that was exported")
+    if CONFIG_KEY in file.header:
+        raise UserError(f"{path}: written by `ditscale convert`, and it does not say whose time and outputs it has; give the file that was "
+                        "converted (a folder of diffusers: convert it to FILE.pt)")
 
 
 def _is_kept(name: str, value) -> bool:
@@ -169,7 +176,8 @@ def _with_classes(translated: Translated, classes: int | None) -> Translated:
 
 def _values(source: str, like: str, translated: Translated, asked: Asked, path: dict[str, str]) -> dict:
     """The config's values, without what is not known."""
-    model, sampling = translated.model, dict(LIKES[like].sampling)
+    model, changes = translated.model, {**translated.config, **path, **asked.changes}
+    sampling = without_others(LIKES[like].sampling, {key.removeprefix("imported.sampling."): value for key, value in asked.changes.items()})
     if model["class_dropout_prob"] == 0:
         sampling.pop("guidance_scale", None)                                   # there is nothing to guide with
     name = name_of(Size(model["depth"], model["hidden_size"], model["num_heads"]), model["patch_size"])
@@ -180,7 +188,7 @@ def _values(source: str, like: str, translated: Translated, asked: Asked, path: 
                     "imported": {"like": like, "images_seen": asked.images_seen, "latents": latents, "sampling": sampling}}
     if latents and model["in_channels"] == LATENT_CHANNELS:
         values["data"] |= {"latent_scale": [LATENT_SCALE], "latent_shift": [0.0]}
-    for key, value in {**translated.config, **path, **asked.changes}.items():
+    for key, value in changes.items():
         if "." not in key and key not in SamplingConfig.model_fields:
             raise UserError(f"'{key}' is not a key of sampling{did_you_mean(key, SamplingConfig.model_fields)}; give one of them, or a key "
                             "of the config as formulation.interpolant")

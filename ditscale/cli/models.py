@@ -60,6 +60,7 @@ def convert(source, target, like, heads):
     from pathlib import Path
 
     from ditscale.models.convert import load, save_model
+    from ditscale.writing import written_whole
 
     if Path(target).exists():
         raise UserError(f"{target} already exists; give another name")
@@ -68,7 +69,8 @@ def convert(source, target, like, heads):
     model, header, notes = load(source, like=like, heads=heads)
     for note in notes:
         click.echo(note, err=True)
-    save_model(model, target, header)
+    with written_whole(target) as aside:
+        save_model(model, aside, header)
     click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
@@ -157,10 +159,13 @@ def ema(run, target, length, images):
 
     from ditscale.rundir import RunDir
     from ditscale.training.checkpoint.checkpoint import images_of
-    from ditscale.training.checkpoint.weights import pick_checkpoint, rebuild, write_weights
+    from ditscale.training.checkpoint.weights import check_new, pick_checkpoint, rebuild, write_weights
+    from ditscale.writing import written_whole
 
     run = RunDir(run)
     at = images_of(pick_checkpoint(run, images))
     weights, missed = rebuild(run, length, at)
-    count = write_weights(run, weights, Path(target), {"length": length, "images": at, "missed": missed})
+    check_new(Path(target))
+    with written_whole(target) as aside:
+        count = write_weights(run, weights, aside, {"length": length, "images": at, "missed": missed})
     click.echo(f"{target}: {count:,} parameters, length {length:g} at {at:,} images, profile error {missed:.2%}")

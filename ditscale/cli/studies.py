@@ -192,15 +192,13 @@ def stop(spec_path, overrides):
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
-    from ditscale.errors import UserError
     from ditscale.studies.table.ledger import collect as collect_study, left_out
+    from ditscale.writing import writing
 
     folder = folder_of(study)
     table = collect_study(folder)
-    try:
+    with writing(f"--out {out}"):
         table.to_csv(out, index=False)
-    except OSError as error:
-        raise UserError(f"--out: {out} cannot be written: {error.strerror or error}") from None
     click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
 
 

@@ -5,7 +5,7 @@ import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
-from ditscale.errors import UserError
+from ditscale.writing import writing
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def written_aside(path, folder: Path | None = None):
     """
     path = Path(path)
     aside = (folder or path.parent) / f".{path.name}.{secrets.token_hex(4)}"   # several processes may build at once
-    try:
+    with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield aside
@@ -30,5 +30,3 @@ def written_aside(path, folder: Path | None = None):
         finally:
             if aside.parent.is_dir():
                 aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -14,7 +14,6 @@ import numpy as np
 
 from ditscale.data.beton import FieldSpec, begun_records
 from ditscale.digest import new_digest
-from ditscale.errors import UserError
 
 NOTED = "*.rows"                                                               # as long as one is there a next try has something to take over
 NOTE_BYTES = 64 << 20                                                          # stored, between two notes
@@ -93,12 +92,3 @@ def finish(begun: Path, path: Path) -> None:
     with open(begun, "rb") as file:
         os.fsync(file.fileno())
     os.replace(begun, path)
-
-
-@contextmanager
-def named_errors(path: Path):
-    """A write that fails is one line about ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -27,6 +27,7 @@ from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
 from ditscale.digest import new_digest
 from ditscale.errors import UserError
+from ditscale.writing import writing
 
 FEW = 5                                                                         # names in a message
 
@@ -106,11 +107,9 @@ def check_paths(path: Path, out: Path) -> None:
 def work_folder(out: Path, kept: str = "*.pixels"):
     """The folder for work in progress, held by this process. It stays after a failure if ``kept`` files are in it, for the next try."""
     folder = out.with_name(f".{out.name}.partial")
-    try:
+    with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "lock", "w")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ from PIL import __version__ as pillow_version
 from ditscale.data.decode import Unreadable, count, decode, unlimited_pillow
 from ditscale.data.sources.base import Reader, Source
 from ditscale.digest import new_digest
-from ditscale.errors import UserError
+from ditscale.writing import writing
 
 RULES = 2                                                                       # raise it when decoding, cropping or hashing changes
 CHUNK_BYTES, CHUNK_IMAGES = 32 << 20, 1024                                      # a chunk holds no more than either
@@ -111,11 +111,9 @@ def make_chunk(task: Task) -> Chunk:
                 used += 1
     stored = pixels[:used].reshape(-1).data
     chunk = Chunk(digests, count(handled), failed, zlib.crc32(stored))
-    try:
+    with writing(task.pixels):
         task.pixels.write_bytes(stored)
         task.record.write_text(json.dumps(vars(chunk)))
-    except OSError as error:
-        raise UserError(f"{task.pixels}: cannot be written: {error.strerror}") from None
     return chunk
 
 

@@ -26,6 +26,7 @@ from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
 from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
+from ditscale.writing import writing
 
 PART_IMAGES = 1024                                                             # about; a part is whole micro batches
 REPORT_SECONDS = 10.0
@@ -90,13 +91,11 @@ class Parts:
     def open(self, plan: dict) -> None:
         """Make the folder, or go on with it. Raises UserError where it belongs to another plan, or cannot be written."""
         note = self.folder / "plan.json"
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not note.exists():
                 write_json(note, plan)
             stands = json.loads(note.read_text())
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from None
         differs = sorted(key for key in plan["encoder"] if stands["encoder"].get(key) != plan["encoder"][key])
         if stands != plan:
             raise UserError(f"{self.folder}: holds parts of another encoding (other {', '.join(differs) or 'pixels'}); go on "

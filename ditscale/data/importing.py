@@ -20,7 +20,7 @@ from torch import Tensor
 
 import ditscale
 from ditscale.data.ahead import Behind, read_ahead
-from ditscale.data.begun import NOTED, Begun, finish, named_errors
+from ditscale.data.begun import NOTED, Begun, finish
 from ditscale.data.beton import BetonFile, FieldSpec, write_stream
 from ditscale.data.build import check_paths, work_folder
 from ditscale.data.latent_sources import guessed_format, open_latents
@@ -31,6 +31,7 @@ from ditscale.data.progress import Progress, outcome
 from ditscale.digest import new_digest
 from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
+from ditscale.writing import writing
 
 UNKNOWN = "autoencoder (not recorded)"                                         # in place of a class
 
@@ -129,7 +130,7 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
     specs = {"moments": FieldSpec(np.dtype("<i2"), (flips, numbers, *source.shape)), "label": FieldSpec(np.dtype("<i8"), ())}
     content, done = new_digest(), 0
     sums = np.empty(manifest.samples if source.check_sums else 0, np.uint32)
-    with named_errors(out):
+    with writing(out):
         begun = Begun(folder, _plan(manifest, path, source), specs, manifest.samples)
         if begun.rows:
             say(f"{folder}: continuing from {begun.rows:,} of {manifest.samples:,} latents")

@@ -14,6 +14,7 @@ from ditscale.errors import UserError, first_line
 from ditscale.formats import MANIFEST, NewerFormat, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.section import in_words
+from ditscale.writing import writing
 
 MOST_CLASSES = 1 << 20                                                         # of any data set; a count of each is held in memory
 
@@ -82,10 +83,8 @@ def manifest_path(beton_path) -> Path:
 
 
 def write_manifest(beton_path, manifest: Manifest) -> None:
-    try:
+    with writing(manifest_path(beton_path)):
         write_json(manifest_path(beton_path), stamped(MANIFEST, asdict(manifest), _version(manifest)))
-    except OSError as error:
-        raise UserError(f"{manifest_path(beton_path)}: cannot be written: {error.strerror}") from None
 
 
 def _version(manifest: Manifest) -> int:

@@ -21,6 +21,7 @@ from ditscale.section import validate
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint, run_config
+from ditscale.writing import writing
 
 
 def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
@@ -126,10 +127,8 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
             "images_sha256": found.sha256, "seconds": seconds, "accelerator_hours": seconds * world.size / 3600}
     if warning := scorer.warning(found.count, scores):
         print(f"warning: {warning}", file=sys.stderr)
-    try:
+    with writing(out):
         append_line(out, line)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     return [line]
 
 

@@ -26,7 +26,8 @@ from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.schedule import is_due
-from ditscale.training.trackers import Trackers
+from ditscale.training.trackers import log_score
+from ditscale.writing import writing
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
@@ -101,7 +102,7 @@ class Evaluator:
             return True
         sheet.write(run.samples / f"{checkpoint.name}.npz")
         seconds = time.perf_counter() - started
-        Trackers(run).log_evaluation({
+        log_score(run, {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
             "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
             "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
@@ -159,5 +160,6 @@ class Sheet:
 
     def write(self, path: Path) -> None:
         """An ADM .npz, images uint8 (N, H, W, C)."""
-        path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(path, arr_0=np.concatenate(self._images).transpose(0, 2, 3, 1), arr_1=np.concatenate(self._labels))
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            np.savez_compressed(path, arr_0=np.concatenate(self._images).transpose(0, 2, 3, 1), arr_1=np.concatenate(self._labels))

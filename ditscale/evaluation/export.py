@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ditscale.config import RunConfig
 from ditscale.data.vae import load_vae
 from ditscale.diffusion.ddpm_options import DdpmConfig
-from ditscale.errors import UserError, first_line
+from ditscale.errors import UserError
 from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.models.convert import outputs_of, save_model, to_diffusers
@@ -18,7 +17,8 @@ from ditscale.models.dit import DiT
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
-from ditscale.training.checkpoint.weights import load_into, pick_checkpoint, run_config, write_weights
+from ditscale.training.checkpoint.weights import check_new, load_into, pick_checkpoint, run_config, write_weights
+from ditscale.writing import writing, written_whole
 
 SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
 FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and how the name of a lone file ends
@@ -44,27 +44,22 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
     target = Path(target)
     form = form or next((name for name, suffix in FORMATS.items() if suffix and target.suffix == suffix), DIFFUSERS)
     config = run_config(run)
-    if target.exists():
-        raise UserError(f"{target} already exists; give another name")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist")
+    check_new(target)
     if vae and form != DIFFUSERS:
         raise UserError(f"--vae {vae} is for --format diffusers, which holds a pipeline; it is {form}")
     _check(config, form)
     checkpoint = pick_checkpoint(run, images, average)
     weights, origin = weights_at(run, checkpoint, average), {"checkpoint": checkpoint.name, "average": average}
-    if form == SAFETENSORS and target.suffix == FORMATS[form]:
-        count = write_weights(run, weights, target, origin)
-        return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
-    if form == RELEASED and target.suffix == FORMATS[form]:
-        save_model(_model(config, weights), target, outputs_of(config.formulation.name))
-        return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}", *_other_outputs(config)]
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as aside:
-        folder = Path(aside) / "model"
-        folder.mkdir()
-        lines = _fill(run, config, weights, folder, form, origin, vae)
-        (folder / CARD).write_text(model_card(run, config, checkpoint, average, form, lines, [path.name for path in folder.iterdir()]))
-        folder.rename(target)
+    with written_whole(target) as aside:
+        if form == SAFETENSORS and target.suffix == FORMATS[form]:
+            count = write_weights(run, weights, aside, origin)
+            return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
+        if form == RELEASED and target.suffix == FORMATS[form]:
+            save_model(_model(config, weights), aside, outputs_of(config.formulation.name))
+            return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}", *_other_outputs(config)]
+        aside.mkdir()
+        lines = _fill(run, config, weights, aside, form, origin, vae)
+        (aside / CARD).write_text(model_card(run, config, checkpoint, average, form, lines, [path.name for path in aside.iterdir()]))
     return [f"{target}: {average} of {checkpoint.name}, with a model card", *lines]
 
 
@@ -154,10 +149,7 @@ def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
             raise UserError(f"--vae {vae}: DiTPipeline takes an AutoencoderKL without a shift_factor; leave it out, and decode yourself")
         if scale:
             model.register_to_config(scaling_factor=scale[0])
-        try:
-            model.save_pretrained(folder / "vae")
-        except OSError as error:
-            raise UserError(f"{folder}: the autoencoder cannot be written: {first_line(error)}") from None
+        model.save_pretrained(folder / "vae")
         parts["vae"], said = ["diffusers", "AutoencoderKL"], "a whole DiTPipeline"
     index = {"_class_name": "DiTPipeline", "_diffusers_version": diffusers.__version__, **parts}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
@@ -168,4 +160,7 @@ def copy_to(folder: Path, target: Path) -> None:
     """An exported folder to a place that must not exist yet."""
     if target.exists():
         raise UserError(f"{target} already exists; give another name")
-    shutil.copytree(folder, target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(target) as aside:
+        shutil.copytree(folder, aside)

@@ -22,6 +22,7 @@ from ditscale.evaluation.reference import load_reference
 from ditscale.evaluation.store import FeatureStore
 from ditscale.ranks import World
 from ditscale.rundir import hold
+from ditscale.writing import writing
 
 FEWEST = 16                                                                    # with fewer images not even the bias is measured
 ENOUGH = 5                                                                     # images per dimension; with fewer, a score is unreliable
@@ -207,7 +208,8 @@ def _scratch_folder(parent: Path | None):
         with suppress(OSError), hold(stale / LOCK) as is_nobodys:              # another process may delete it meanwhile
             if is_nobodys:
                 shutil.rmtree(stale)
-    folder = Path(tempfile.mkdtemp(prefix=f".new{SCRATCH}", dir=parent))
+    with writing(parent or tempfile.gettempdir()):
+        folder = Path(tempfile.mkdtemp(prefix=f".new{SCRATCH}", dir=parent))
     try:
         with hold(folder / LOCK):
             folder = folder.rename(folder.with_name(folder.name.removeprefix(".new")))

@@ -43,7 +43,7 @@ from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
-from ditscale.training.trackers import Trackers
+from ditscale.training.trackers import log_score
 
 RAW = "masters"                                                                # the trained weights, without averaging
 TOGETHER = 32                                                                  # draws computed at once
@@ -120,7 +120,7 @@ class Validation:
         values |= dict(zip(IN_BUCKETS, self.buckets(of_draws)))
         values = {name: value for name, value in values.items() if np.isfinite(value)}   # a tenth may have no draw
         seconds = time.perf_counter() - started
-        Trackers(run).log_evaluation({
+        log_score(run, {
             "images_seen": images_seen, "metric": LOSS, "score": float(of_draws.mean()), "floor": None, "values": values,
             "error": None, "bias": None, "nan_images": 0,
             "passport_id": self.passport.digest(), "passport": asdict(self.passport), "seconds": seconds,

@@ -123,6 +123,9 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
 
     Args:
         header: further words for the header of a ``.safetensors`` or ``.pt`` file.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written; ``writing`` makes one line of them.
     """
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
@@ -130,7 +133,10 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
         save_tensors(state, path, {CONFIG_KEY: json.dumps(options_of(model)), **(header or {})})
     elif path.suffix == ".pt":
         _refuse_other_designs(model, "the released layout")
-        torch.save(with_header(state, header) if header else state, path)
+        try:
+            torch.save(with_header(state, header) if header else state, path)
+        except RuntimeError as error:                                          # torch's own writer, also for a full disk
+            raise OSError(first_line(error)) from None
     else:
         to_diffusers(model).save_pretrained(path)
 

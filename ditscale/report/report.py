@@ -22,6 +22,7 @@ from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
 from ditscale.studies.spec.templates import CHECKOUT, templates
 from ditscale.studies.table.comparable import scores_alone
+from ditscale.writing import writing
 
 STATIC, VARIANTS = "training compute", "variants"                              # figures that no line of PICTURES draws
 Drawn = Callable[[str], tuple[str, list[Path]]]                                # a figure by its name, as HTML, and its files
@@ -66,8 +67,9 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"
-    report.write_text(page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.",
-                                  [explorer.SCRIPT, SORT]), encoding="utf-8")
+    text = page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.", [explorer.SCRIPT, SORT])
+    with writing(report):
+        report.write_text(text, encoding="utf-8")
     return [*paths, *law_paths, *static_paths, *compared_paths, *figure_paths, report]
 
 

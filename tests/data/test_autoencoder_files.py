@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import warnings
 
 import diffusers
 import pytest
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from ditscale.cli import main
 from ditscale.config import DataConfig
+from ditscale.data.autoencoders.files import open_autoencoder
 from ditscale.data.manifest import read_manifest
 from ditscale.data.vae import load_vae
 from ditscale.errors import UserError
@@ -231,7 +234,20 @@ def test_names_on_the_hub(pipeline, vae_folders, tmp_path):
     *found, refusal = done.stdout.splitlines()
     whole = loaded(vae_folders["kl"]).description["weights_sha256"]
     assert found[:3] == [whole] * 3 and found[3] == found[4] != whole
-    assert "--vae someone/other: no autoencoder that can be read, neither here nor on the hub" in refusal
+    assert refusal == ("--vae someone/other: HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked, and no earlier download of "
+                       "someone/other is here")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_at_once(monkeypatch, capfd):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")          # nobody answers there
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    started, said = time.monotonic(), []
+    with warnings.catch_warnings(), pytest.raises(UserError) as refusal:
+        warnings.simplefilter("error")
+        open_autoencoder("someone/other", None, said.append)
+    assert str(refusal.value).startswith("--vae someone/other: the Hugging Face hub could not be reached (")
+    assert str(refusal.value).endswith("), and no earlier download of someone/other is here")
+    assert time.monotonic() - started < 5 and len(said) == 1 and capfd.readouterr() == ("", "")
 
 
 def test_a_run_is_scored_and_planned_with_the_pipelines_folder(latents, pipeline):

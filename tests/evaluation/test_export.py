@@ -170,6 +170,11 @@ def test_the_cards_code_runs(hand_run, tmp_path, vae_folders, changes, vae, kind
     assert torch.allclose(outputs(lambda x, t, y: twin(x, timestep=t, class_labels=y).sample, channels), outputs(model_of(run), channels), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["y", "y.pt", "y.safetensors"])
+def test_a_place_that_cannot_be_written(hand_run, name):
+    assert refused("export", hand_run(LATENT).path, f"/proc/{name}") == f"error: /proc/{name} cannot be written: No such file or directory"
+
+
 class Hub:
     """The hub that huggingface_hub would speak to."""
 
@@ -199,6 +204,7 @@ def test_push(hand_run, tmp_path, monkeypatch):
     assert "nothing was sent" in said and not hub.calls and all(file in said for file in files)
     done("push", run.path, "somebody/my-dit", "--to-folder", tmp_path / "copy")
     assert sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()) == files and not hub.calls
+    assert refused("push", run.path, "somebody/my-dit", "--to-folder", "/proc/y") == "error: /proc/y cannot be written: No such file or directory"
     assert "sent: hub/somebody/my-dit" in done("push", run.path, "somebody/my-dit", "--send", "--private")
     assert hub.calls == [("create", "somebody/my-dit", {"private": True, "exist_ok": True}), ("upload", "somebody/my-dit", files)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ditscale.data.autoencoders.hub import silenced, why_not
 from ditscale.data.autoencoders.kinds import KINDS, class_of
 from ditscale.data.autoencoders.ldm import is_ldm, ldm_config, ldm_renamed, read_tensors
 from ditscale.errors import UserError
@@ -82,26 +83,31 @@ def _from_hub(name: str, say) -> torch.nn.Module:
     owner, *rest = name.split("/", 2)
     repository, inside = "/".join([owner, *rest[:1]]), rest[1] if len(rest) > 1 else None
     say(f"--vae {name}: no such file or folder here; asking the Hugging Face hub for {repository}")
+    problem = why_not()                                                        # an earlier download may still do
+    options: dict[str, Any] = {"local_files_only": True} if problem else {}
     first: Exception | None = None
-    for folder in [inside] if inside else [None, INSIDE]:
-        try:
-            config = _any_config(repository, folder)
-        except (OSError, ValueError) as error:
-            first = first or error
-            continue
-        for variant in (None, HALF):
+    with silenced():
+        for folder in [inside] if inside else [None, INSIDE]:
             try:
-                return _loaded(repository, folder, variant, config)
-            except OSError as error:
-                first = error if variant is None else first
-        break
+                config = _any_config(repository, folder, options)
+            except (OSError, ValueError) as error:
+                first = first or error
+                continue
+            for variant in (None, HALF):
+                try:
+                    return _loaded(repository, folder, variant, config, **options)
+                except OSError as error:
+                    first = error if variant is None else first
+            break
+    if problem:
+        raise UserError(f"--vae {name}: {problem}, and no earlier download of {repository} is here")
     raise UserError(f"--vae {name}: no autoencoder that can be read, neither here nor on the hub: {' '.join(str(first).split())[:160]}")
 
 
-def _any_config(repository: str, folder: str | None) -> dict[str, Any]:
+def _any_config(repository: str, folder: str | None, options: dict[str, Any]) -> dict[str, Any]:
     import diffusers
 
-    config = diffusers.AutoencoderKL.load_config(repository, subfolder=folder)
+    config = diffusers.AutoencoderKL.load_config(repository, subfolder=folder, **options)
     if folder is None and config.get("_class_name") not in KINDS:              # as a pipeline's own config.json
         raise ValueError(f"it is a {config.get('_class_name')}, not one of {', '.join(KINDS)}")
     return config
@@ -118,7 +124,7 @@ def _loaded(place: str, folder: str | None, variant: str | None, config: dict[st
     except (ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"--vae {name}: cannot be read: {' '.join(str(error).split())[:160]}") from None
     except OSError as error:
-        if options.get("local_files_only"):
+        if Path(place).is_dir():
             raise UserError(f"--vae {name}: cannot be read: {' '.join(str(error).split())[:160]}") from None
         raise
     _check_whole(name, report["missing_keys"])

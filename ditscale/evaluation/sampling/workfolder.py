@@ -7,12 +7,12 @@ set.
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 from ditscale.config import SamplingConfig
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
+from ditscale.writing import writing
 
 DEFAULTS = SamplingConfig(sampling_steps=1).model_dump(mode="json", exclude={"sampling_steps"}) | {"compiled": False}
 
@@ -37,13 +37,9 @@ class WorkFolder:
                 write_json(plan_file, plan)
         refuse_other(self.path, read_note(plan_file) or {}, plan)
 
-    @contextmanager
     def writing(self):
         """Turns write errors in this block (a full disk, no permission) into UserError."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        return writing(self.path)
 
     def positions(self, part: int) -> range:
         """The numbers of a part's images."""

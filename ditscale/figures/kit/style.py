@@ -24,6 +24,7 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from ditscale.evaluation.metrics.table import values
 from ditscale.models.blocks import DESIGNS
 from ditscale.objectives import VARIANTS
+from ditscale.writing import writing
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
 PATCH_COLORS = {2: "#12355b", 4: "#c8553d", 8: "#e5a823"}
@@ -81,13 +82,14 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, if
     there is a card, ``.json``. The bytes are the same each time."""
     paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt", *(["json"] if drawing.card else []))]
-    with paper():
+    with paper(), writing(out):
         freeze(drawing.figure)
         for path, kind in zip(paths, formats):
             drawing.figure.savefig(path, dpi=200 if kind == "png" else "figure", metadata=FORMATS[kind])
     points, caption, *card = paths[len(formats):]
-    drawing.points.to_csv(points, index=False, lineterminator="\n")
-    caption.write_text(drawing.caption + "\n", encoding="utf-8")
+    with writing(out):
+        drawing.points.to_csv(points, index=False, lineterminator="\n")
+        caption.write_text(drawing.caption + "\n", encoding="utf-8")
     for path in card:
         write_json(path, drawing.card)
     return paths
@@ -95,7 +97,9 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
 
 def write_json(path: Path, value) -> Path:
     """Writes the value to the file and returns its path."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
     return path
 
 

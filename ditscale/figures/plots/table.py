@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ditscale.figures.kit.script import Script
+from ditscale.writing import writing
 
 ORDER = ["model", "run_id", "images_seen"]
 
@@ -15,7 +16,8 @@ ORDER = ["model", "run_id", "images_seen"]
 def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """Writes ``table.csv``, rows by model, run and progress."""
     path = out / "table.csv"
-    table.sort_values(ORDER).to_csv(path, index=False, lineterminator="\n")
+    with writing(path):
+        table.sort_values(ORDER).to_csv(path, index=False, lineterminator="\n")
     return [path]
 
 

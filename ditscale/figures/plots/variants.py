@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ditscale.figures.kit import panels, script, study_table, style, variant_table
+from ditscale.writing import writing
 
 NAME = "variants"
 COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "train_flops", "metric", "score", "final", "floor"]
@@ -40,7 +41,9 @@ def draw(table: pd.DataFrame) -> style.Drawing:
 def write_comparison(table: pd.DataFrame, out: Path, comparisons: list[variant_table.VariantComparison] | None = None) -> Path:
     """``variant_comparison.csv``, of comparisons that were made already or of the table's."""
     path = out / "variant_comparison.csv"
-    variant_table.as_frame(comparisons or variant_table.compare(table)).to_csv(path, index=False, lineterminator="\n")
+    frame = variant_table.as_frame(comparisons or variant_table.compare(table))
+    with writing(path):
+        frame.to_csv(path, index=False, lineterminator="\n")
     return path
 
 

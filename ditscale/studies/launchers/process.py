@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from ditscale.errors import UserError
 from ditscale.rundir import DONE, RunDir
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.preemption import LAUNCHER_PID
+from ditscale.writing import writing
 
 STOP_SECONDS = 120                                                             # for a checkpoint to be written after SIGTERM
 
@@ -125,15 +126,6 @@ def worker_arguments(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
 def environment_of(more: dict[str, str]) -> dict[str, str]:
     """The variables of a process that works on a run: those that stand, ``more``, and who started it."""
     return {**os.environ, **more, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-
-
-@contextmanager
-def writing(path: Path):
-    """A disk that is full or read-only is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def die_with_parent() -> None:

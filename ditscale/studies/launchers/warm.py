@@ -13,7 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditscale.studies.launchers.process import Command, Process, die_with_parent, environment_of, writing
+from ditscale.studies.launchers.process import Command, Process, die_with_parent, environment_of
+from ditscale.writing import writing
 
 MODULE = "ditscale.studies.launch.fork_server"
 MESSAGE = 1 << 16                                                              # bytes of one, at most: the words of one run

@@ -8,9 +8,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from ditscale.errors import UserError
 from ditscale.formats import KEY
 from ditscale.rundir import append_line, read_lines
+from ditscale.writing import writing
 
 NAME = "predictions.jsonl"
 NEEDED = ("sha256", "date", "target", "rungs", "predicted")
@@ -29,10 +29,8 @@ def add(study: Path, record: dict) -> dict:
         UserError: the file cannot be written.
     """
     hashed = {**record, "sha256": content_sha256(record)}
-    try:
+    with writing(study / NAME):
         append_line(study / NAME, hashed)
-    except OSError as error:
-        raise UserError(f"{study / NAME} cannot be written: {error.strerror}") from None
     return hashed
 
 

@@ -11,6 +11,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.zero.strategy import deepspeed_config
+from ditscale.writing import writing
 
 
 def check_inputs(runs: list[PlannedRun]) -> None:
@@ -37,12 +38,10 @@ def check_plan(runs: list[PlannedRun]) -> None:
 def check_writable(folder: Path) -> None:
     """Raises UserError if runs cannot be created in a study's folder."""
     probe = folder / f".write-check-{os.getpid()}"
-    try:
+    with writing(f"the study folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise UserError(f"the study folder {folder} cannot be written: {error.strerror}") from None
 
 
 def _check_strategies(runs: list[PlannedRun]) -> None:

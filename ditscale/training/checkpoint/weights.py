@@ -129,6 +129,14 @@ def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> d
     return {name: value.float() for name, value in total.items()}
 
 
+def check_new(target: Path) -> None:
+    """Raises UserError if the target exists or its folder does not."""
+    if target.exists():
+        raise UserError(f"{target} already exists; give another name")
+    if not target.absolute().parent.is_dir():
+        raise UserError(f"{target}: its folder does not exist")
+
+
 def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:
     """Writes weights for inference, with their origin in the file's header; returns the number of parameters.
 
@@ -139,11 +147,9 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
 
     Raises:
         UserError: the target exists or its folder does not.
+        OSError, SafetensorError: it cannot be written, see ``writing.written_whole``.
     """
-    if target.exists():
-        raise UserError(f"{target} already exists; give another name")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist")
+    check_new(target)
     own = run_config(run)
     model = build_model(own)
     load_into(model, weights, own)

@@ -7,6 +7,7 @@ from ditscale.rundir import RunDir
 from ditscale.training.trackers.jsonl import Jsonl
 from ditscale.training.trackers.tensorboard import TensorBoard
 from ditscale.training.trackers.tracker import Tracker
+from ditscale.writing import writing
 
 TRACKERS: tuple[type[Tracker], ...] = (Jsonl, TensorBoard)                     # files first, as the others may read them
 
@@ -33,3 +34,9 @@ class Trackers:
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.close()
+
+
+def log_score(run: RunDir, line: dict) -> None:
+    """``log_evaluation`` of all trackers. Raises UserError if the run cannot be written."""
+    with writing(run.evals):
+        Trackers(run).log_evaluation(line)

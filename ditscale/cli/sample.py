@@ -5,7 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
-from ditscale.cli.weights import as_run, heads_option, like_option
+from ditscale.cli.weights import as_run, heads_option, like_option, typed
 
 
 @main.command()
@@ -39,7 +39,8 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     from ditscale.evaluation.settings import placed
     from ditscale.training.checkpoint.weights import run_config
 
-    with as_run(run, like, heads, f"ditscale sample {run} {out} --images {images}") as found:
+    command = typed("sample", run, out, *overrides, images=images, seed=seed, format=form, heads=heads) + " --compile" * compiled
+    with as_run(run, like, heads, command) as found:
         config, overrides = placed(run_config(found), overrides)
         settings = settings_of(config, dict(map(parse_override, overrides)), run)
         if seed is None:

@@ -5,7 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
-from ditscale.cli.weights import as_run, heads_option, is_weights, like_option
+from ditscale.cli.weights import as_run, heads_option, is_weights, like_option, typed
 from ditscale.errors import UserError
 
 
@@ -69,7 +69,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
     elif is_weights(target):
         if images is not None or whole:
             raise UserError(f"--images and --all choose checkpoints, but {target} is a file of weights")
-        with as_run(target, like, heads, f"ditscale evaluate {' '.join([target, *overrides])}") as run:
+        with as_run(target, like, heads, typed("evaluate", target, *overrides, out=out, heads=heads)) as run:
             run.evals = Path(out or f"{target}.evals.jsonl")
             lines = command.evaluate_run(run, overrides, None, False)
     else:

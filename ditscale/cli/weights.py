@@ -1,6 +1,7 @@
 """Commands that take others' weights: import-run; and the options with which others take a file of weights in a run's place."""
 
 import os
+import shlex
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +60,16 @@ def import_run(weights, out, overrides, like, heads, classes, images_seen, part,
     asked = Asked(like, heads, classes, images_seen, part, options, dict(map(parse_override, overrides)))
     if Path(out).exists():
         raise UserError(f"{out} already exists; give another name")
-    imported = read_import(weights, asked, f"ditscale import-run {weights} {out}")
+    given = {"heads": heads, "classes": classes, "images_seen": images_seen, "part": part, **options}
+    imported = read_import(weights, asked, typed("import-run", weights, out, *overrides, **given))
     write_run(imported, out)
     click.echo("\n".join([*imported.lines, f"{out}: a run directory, for sample, evaluate, export and compare"]))
+
+
+def typed(*words, **options) -> str:
+    """A command of ditscale's as a shell takes it, with those of its options that are given."""
+    given = [text for name, value in options.items() if value is not None for text in (f"--{name.replace('_', '-')}", value)]
+    return shlex.join(["ditscale", *map(str, [*words, *given])])
 
 
 @contextmanager

@@ -56,6 +56,11 @@ def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
     path = RunDir(name).evals if Path(name).is_dir() else Path(name)
     if not path.is_file():
         raise UserError(f"{text}: no evaluations found; give a run's directory, an evals.jsonl, or a published.csv:LINE")
+    with open(path, "rb") as file:
+        start = file.read(8)
+        if start and (start[:1] != b"{" or b"\0" in start):                    # a .safetensors may start with any byte
+            raise UserError(f"{name}: not a file of evaluations; images and weights have none before `ditscale evaluate {name} ...`, which writes "
+                            f"them to {name}.evals.jsonl; give that file")
     return _side(text, path, _at(path, images, (conditions or {}).get("metric") == LOSS), conditions or {})
 
 

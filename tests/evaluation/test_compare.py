@@ -101,3 +101,12 @@ def test_seeds_are_repetitions():
     a, b = Passport(**PASSPORT), Passport(**{**PASSPORT, "seed": 3})
     assert a.digest() != b.digest()
     assert digest(vars(a), without=(SEED,)) == digest(vars(b), without=(SEED,)) != digest({**vars(a), "nfe": 5}, without=(SEED,))
+
+
+@pytest.mark.parametrize("name, content", [("sit.pt", b"PK\x03\x04" + b"\n\xff\x00" * 9), ("x.npz", b"\n\n\n"), ("images.png", b"\x89PNG\n"),
+                                           ("w.safetensors", b"{\0\0\0\0\0\0\0{}\n\n\n")])
+def test_what_is_no_file_of_evaluations_is_one_line(evals, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    result = CliRunner().invoke(main, ["compare", str(evals("a", 10.0)), str(tmp_path / name)])
+    assert result.exit_code == 2 and len(result.output.splitlines()) == 1, result.output
+    assert f"`ditscale evaluate {tmp_path / name} ...`, which writes them to {tmp_path / name}.evals.jsonl" in result.output

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ditscale.cli import main
 from ditscale.errors import UserError
 from ditscale.models.dit import DiT
+from ditscale.models.masked import MaskedDiT
 from ditscale.models.weights_file import bare_names, read_weights
 from ditscale.rundir import RunDir, read_lines
 from ditscale.studies.table.ledger import collect
@@ -70,9 +71,9 @@ def test_what_is_no_file_of_weights(saved, tmp_path):
 
 def test_dit_sit_and_repa_are_never_guessed_between(saved, tmp_path):
     path, out = saved(network()), tmp_path / "run"
-    text = refused("import-run", path, out, "--heads", 3)
+    text = refused("import-run", path, out, "--heads", 3, "sampling_steps=9")
     for name in ("dit", "sit", "repa"):
-        assert f"`ditscale import-run {path} {out} --like {name}`" in text
+        assert f"`ditscale import-run {path} {out} sampling_steps=9 --heads 3 --like {name}`" in text
     assert "--like dit" not in refused("import-run", saved(network(learn_sigma=False)), out, "--heads", 3)   # DiT has a variance
     assert not out.exists() and [file.name for file in tmp_path.iterdir()] == ["weights.pt"]
 
@@ -183,6 +184,19 @@ def test_a_table_without_a_null_class(saved, tmp_path):
     assert config.imported.sampling.guidance_scale == 1
 
 
+def test_what_is_assumed_of_a_decoder_is_said(saved, tmp_path):
+    """MaskDiT's decoder of width 64: 2 heads of the published 32 channels, or those that are stated."""
+    torch.manual_seed(0)
+    model = MaskedDiT(**SIZES | {"num_classes": 10}, learn_sigma=False, decoder_depth=1, decoder_width=64, decoder_heads=2, null_class="zero", mask_token=True)
+    state = {f"model.{key.replace('decoder_embed.', 'decoder_layer.')}": value for key, value in model.state_dict().items()}
+    state["model.y_embedder.embedding_table.weight"] = state["model.y_embedder.embedding_table.weight"][:10].T.contiguous()
+    path = saved(state)
+    said = ditscale("import-run", path, tmp_path / "a", "--heads", 3).output
+    assert "decoder: 2 heads (assumed, as the published model has; the weights do not tell: import-run --decoder-heads N)" in said
+    assert "decoder: 4 heads (as asked)" in ditscale("import-run", path, tmp_path / "b", "--heads", 3, "--decoder-heads", 4).output
+    assert [RunDir(tmp_path / name).read_record()["imported"]["decoder_heads_by"] for name in "ab"] == ["assumed", "as asked"]
+
+
 def test_latents_of_an_unknown_scale(saved, tmp_path):
     path = saved(network(in_channels=16))
     assert "add data.latent_scale=NUMBER data.latent_shift=NUMBER" in refused("import-run", path, tmp_path / "run", "--like", "dit", "--heads", 3)
@@ -248,7 +262,8 @@ def test_the_validation_loss_of_imported_weights(saved, tmp_path, digits):
 
 def test_a_bare_file_is_sampled_and_scored(saved, tmp_path, digits):
     path = saved(network())
-    assert f"`ditscale sample {path} x.npz --images 4 --like sit`" in refused("sample", path, "x.npz", "--images", 4, "--heads", 3)
+    assert f"`ditscale sample {path} x.npz vae=X 'labels=[a b]' --images 4 --heads 3 --like sit`" in refused(
+        "sample", path, "x.npz", "--images", 4, "--heads", 3, "vae=X", "labels=[a b]")
     more = ["--like", "sit", "--heads", "3", "sampling_steps=2"]
     assert ditscale("sample", path, tmp_path / "file.npz", "--images", 16, *more).exit_code == 0
     ditscale("import-run", path, tmp_path / "run", *more)
@@ -256,7 +271,7 @@ def test_a_bare_file_is_sampled_and_scored(saved, tmp_path, digits):
     assert np.array_equal(np.load(tmp_path / "file.npz")["arr_0"], np.load(tmp_path / "run.npz")["arr_0"])
     assert "already" in ditscale("sample", path, tmp_path / "file.npz", "--images", 16, *more).output
     scoring = [f"extractor_path={digits / 'digits_cnn.safetensors'}", f"reference_path={digits / 'heldout.beton'}", "samples=20"]
-    assert f"`ditscale evaluate {path} samples=20 --like dit`" in refused("evaluate", path, "samples=20", "--heads", 3)
+    assert f"`ditscale evaluate {path} samples=20 --heads 3 --like dit`" in refused("evaluate", path, "samples=20", "--heads", 3)
     done = ditscale("evaluate", path, *more, *scoring)
     assert done.exit_code == 0 and len(read_lines(tmp_path / "weights.pt.evals.jsonl", "score")) == 1, done.output
     assert "--like and --heads are for a file of weights" in refused("sample", tmp_path / "run", "x.npz", "--images", 4, "--like", "dit")

@@ -109,6 +109,8 @@ def test_what_is_known_and_what_is_not(imported, case):
     record = run.read_record()
     assert "train" not in record["config"] and "path" not in record["config"]["data"] and "train_flops_per_image" not in record["cost"]
     assert "images seen: not known" in said and record["config"]["imported"]["images_seen"] is None
+    decoder = {"maskdit_a": "heads (as asked)", "mdt_v1_a": "blocks (as asked)"}.get(case)
+    assert decoder in said if decoder else "decoder" not in said
     assert record["imported"]["sampling_source"] in said and "/home/somebody" not in json.dumps(record)
     assert [path.name for path in run.checkpoints.iterdir() if path.is_dir()] == ["images-000000000000"]
     assert run.status()["state"] == "done" and "not known" in run.status()["reason"]

@@ -100,6 +100,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
     with torch.device("meta"):                                                 # names and shapes, without the numbers
         check_weights(build_model(config), weights, config)
     facts = {"like": like, "like_by": like_by, "heads_by": heads_by, "file": Path(path).name, "file_sha256": file_sha256(Path(path)),
+             **{f"{name}_by": "as asked" if name in asked.options else "assumed" for name in peer.options},
              "part": file.part or None, "is_average": file.is_average, "sampling_source": peer.source,
              "script": {name: value for name, value in file.args.items() if _is_kept(name, value)},
              "ditscale_version": ditscale.__version__}
@@ -199,6 +200,13 @@ def _values(source: str, like: str, translated: Translated, asked: Asked, path: 
     return values
 
 
+def _decoder(config: RunConfig, facts: dict) -> list[str]:
+    """What of the decoder is not in the weights, and whether anybody said it."""
+    return [f"decoder: {getattr(config.objective, name)} {'blocks' if name == 'decoder_depth' else 'heads'} ({facts[f'{name}_by']}"
+            + (f", as the published model has; the weights do not tell: import-run --{name.replace('_', '-')} N)" if facts[f"{name}_by"] == "assumed" else ")")
+            for name in LIKES[facts["like"]].options]
+
+
 def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
     """What was found, and what was taken from the project's code, in words."""
     data, sampling, formulation = config.data, config.imported.sampling, config.formulation
@@ -211,6 +219,7 @@ def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
     return [f"{LIKES[facts['like']].title} ({facts['like_by']}): {config.model.name}, {heads} heads ({facts['heads_by']}), {what[facts['is_average']]}",
             f"formulation: {formulation.name}{options}" + ("" if time else ", timesteps 0 to 999")
             + (f"; the network is given {'t' if time == 'time_scale' else 'ln(sigma) / 4'} itself" if time and getattr(formulation, time) == 1 else ""),
+            *_decoder(config, facts),
             f"classes: {data.classes:,}" + (", and none for guidance" if config.model.class_dropout_prob == 0 else " and the null class"),
             f"makes {'latents' if config.imported.latents else 'pixels'}: {data.channels} x {data.resolution} x {data.resolution}"
             + (f", scale {data.latent_scale[0]:g}, shift {data.latent_shift[0]:g}; to decode them give vae=FOLDER (released models: "

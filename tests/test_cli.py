@@ -157,7 +157,7 @@ def test_convert(repository, tmp_path):
     done = run(repository, "convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"))
     assert done.returncode == 0 and (tmp_path / "b.safetensors").exists(), done.stderr
     again = run(repository, "convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"))
-    assert again.returncode == 2 and "exists already" in again.stderr
+    assert again.returncode == 2 and "already exists" in again.stderr
     missing = run(repository, "convert", str(tmp_path / "none.pt"), str(tmp_path / "c.safetensors"))
     assert missing.returncode == 2 and "no such file" in missing.stderr
 

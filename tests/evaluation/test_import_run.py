@@ -239,6 +239,7 @@ def test_another_sampler_than_the_projects(saved, tmp_path, digits):
     path, few = saved(network()), ["--like", "sit", "--heads", "3"]
     done = ditscale("import-run", path, tmp_path / "heun", *few, "sampler=heun", "heun_last=heun", "sampling_steps=2")
     assert done.exit_code == 0 and "sampling: heun, 2 steps, heun_last heun" in done.output, done.output
+    assert "; as you say: sampler, heun_last, sampling_steps)" in done.output
     assert run_config(RunDir(tmp_path / "heun")).imported.sampling.guidance_scale == 1.5
     done = ditscale("sample", path, tmp_path / "x.npz", "--images", 4, *few, "sampler=euler", "sampling_steps=2")
     assert done.exit_code == 0, done.output

@@ -101,7 +101,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
         check_weights(build_model(config), weights, config)
     facts = {"like": like, "like_by": like_by, "heads_by": heads_by, "file": Path(path).name, "file_sha256": file_sha256(Path(path)),
              **{f"{name}_by": "as asked" if name in asked.options else "assumed" for name in peer.options},
-             "part": file.part or None, "is_average": file.is_average, "sampling_source": peer.source,
+             "part": file.part or None, "is_average": file.is_average, "sampling_source": peer.source, "changed": list(asked.changes),
              "script": {name: value for name, value in file.args.items() if _is_kept(name, value)},
              "ditscale_version": ditscale.__version__}
     return Imported(weights, config, facts, _lines(config, facts, heads))
@@ -225,5 +225,5 @@ def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
             + (f", scale {data.latent_scale[0]:g}, shift {data.latent_shift[0]:g}; to decode them give vae=FOLDER (released models: "
                "stabilityai/sd-vae-ft-ema)" if config.imported.latents else ""),
             f"sampling: {sampling.sampler}, {sampling.sampling_steps} steps" + "".join(f", {key} {value}" for key, value in chosen.items())
-            + f" ({facts['sampling_source']})",
+            + f" ({facts['sampling_source']}" + (f"; as you say: {', '.join(facts['changed'])})" if facts["changed"] else ")"),
             f"images seen: {f'{seen:,}, as you say' if seen is not None else 'not known (--images-seen N states them)'}; what training cost: not known"]

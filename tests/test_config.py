@@ -68,7 +68,7 @@ FOREIGN = "unknown key 'formulation.%s' for formulation %s; it is an option of %
     ({"name": "ddpm"}, {"sampler": "ddpm", "respacing": [10, 15]}, ["evaluation.sampling_steps=25 would fit"]),
     ({"name": "ddpm"}, {"sampler": "ddpm", "timesteps": [0, 500, 1000]}, ["from 0 to 999"]),
     ({"name": "ddpm"}, {"guidance_interval": [700.0, 300.0]}, ["evaluation.guidance_interval [700.0, 300.0] is reversed"]),
-    ({"name": "flow"}, {"guidance_interval": [0.2, 700.0]}, ["leaves flow's levels: t, from 0 to 1"]),
+    ({"name": "flow"}, {"guidance_interval": [0.2, 700.0]}, ["is outside flow's levels: t, from 0 to 1"]),
     ({"name": "edm"}, {"churn": 2.0, "churn_interval": [5.0, 1.0]}, ["evaluation.churn_interval [5.0, 1.0]", "lower to higher"]),
 ])
 def test_formulation_and_sampling_mistakes_are_named(values, formulation, evaluation, words):

@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ditscale.errors import UserError
@@ -25,11 +26,16 @@ def drawn(jobs: Mapping[str, Callable[[], Any]]) -> Iterator[Callable[[str], Any
         return
     _JOBS.update(jobs)
     executor = ProcessPoolExecutor(min(cores, len(jobs)), multiprocessing.get_context("fork"))
+    futures: dict[str, Future] = {}
     try:
-        futures = {name: executor.submit(_do, name) for name in jobs}
+        with suppress(OSError):                                                # no memory for a copy: drawn here instead
+            futures |= {name: executor.submit(_do, name) for name in jobs}
 
         def wait(name: str) -> Any:
-            result, refused = futures[name].result()
+            try:
+                result, refused = futures[name].result() if futures else _do(name)
+            except BrokenProcessPool:                                          # killed, for memory as a rule
+                result, refused = _do(name)
             if refused is not None:
                 raise UserError(refused)
             return result

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_named(pixels, latents, tmp_path):
 
 @pytest.mark.parametrize("options, words", [
     ({"latent_scale": [1.0, 2.0]}, "data.latent_scale has 2 numbers for data.channels 4; give one number, or one per channel"),
-    ({"latent_scale": 0.0}, "data.latent_scale 0.0 is not above 0"),
+    ({"latent_scale": 0.0}, "data.latent_scale 0.0 must be above 0"),
     ({"latent_shift": "much"}, "'latent_shift' is 'much'"),
     ({"flip": 1}, "'flip' is 1"),
 ])

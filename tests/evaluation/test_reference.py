@@ -222,7 +222,7 @@ def test_one_image_is_refused(images, tmp_path):
     np.savez(tmp_path / "all.npz", images)
     np.savez(tmp_path / "one.npz", images[:1])
     done = score(tmp_path / "one.npz", f"reference_path={tmp_path / 'all.npz'}")
-    assert done.exit_code == 2 and "holds 1 image; a score needs a covariance" in done.stderr and done.stderr.count("\n") == 1
+    assert done.exit_code == 2 and "has 1 image; a score needs a covariance" in done.stderr and done.stderr.count("\n") == 1
     assert "at least 2" in score(tmp_path / "all.npz", f"reference_path={tmp_path / 'one.npz'}").stderr
     assert not list(tmp_path.glob("*.jsonl"))
 
@@ -241,7 +241,7 @@ def test_statistics_of_another_dimension_are_one_line(images, tmp_path):
     np.savez(tmp_path / "all.npz", images)
     np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
     done = score(tmp_path / "all.npz", f"reference_path={tmp_path / 'stats.npz'}")
-    assert done.exit_code == 2 and "its statistics are of 5 features, but mine:Net makes 3" in done.stderr
+    assert done.exit_code == 2 and "its statistics have 5 features, but mine:Net makes 3" in done.stderr
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:0", "gpu", "meta", "cpu:x", ""])

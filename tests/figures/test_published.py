@@ -171,7 +171,7 @@ def test_options_of_the_command_line(tmp_path, capsys):
         ([str(DIT), "--where", "model=DiT-XL/2", "--where", "resolution=512", "--published", "dit_benchmarks", "--where", "guidance_scale=1"],
          None),
         ([str(published.FOLDER / "scaling_law_fits.csv")], "lacks the columns"),
-        ([str(tmp_path / "none.csv")], "is not a study directory"),
+        ([str(tmp_path / "none.csv")], "no such file"),
     ):
         code = gflops.main([*arguments, *to])
         error = capsys.readouterr().err

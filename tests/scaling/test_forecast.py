@@ -69,7 +69,7 @@ def test_far_targets_are_called_far():
 
 
 def test_without_a_way_every_reason_is_said():
-    with pytest.raises(UserError, match="no prediction: surface: .*; equal data: 2 sizes, 3 are needed; .*along runs"):
+    with pytest.raises(UserError, match="no prediction: surface: .*; equal data: 2 sizes; 3 are needed; .*along runs"):
         forecast(rungs(lambda size: [8], sizes=(1, 4)), 16, 8)
     with pytest.raises(UserError, match="way 'slice' is not one of surface"):
         forecast(rungs(lambda size: [8]), 16, 8, way="slice")

@@ -40,7 +40,7 @@ def test_pareto_points_are_those_that_no_cheaper_one_beats():
 
 
 def test_few_points_and_floors_above_are_refused():
-    with pytest.raises(UserError, match="3 points are beaten by no cheaper one; 4 are needed"):
+    with pytest.raises(UserError, match="3 points are beaten by no cheaper one; a law from below needs 4"):
         supporting_hyperplane([1, 2, 3], [3, 2, 1])
     with pytest.raises(UserError, match="floor 2 must be above 0 and below the lowest score, 1"):
         supporting_hyperplane([1, 2, 3, 4], [4, 3, 2, 1], floor=2)

@@ -132,7 +132,7 @@ def test_only_the_vae_that_made_the_latents_will_do(latent_values, vae_folders, 
         maker_of({"vae": None})
     with pytest.raises(UserError, match=r"has weights with sha256 \w{12}, but .* was encoded with sha256 \w{12}"):
         maker_of({"vae": vae_folders["tiny"]})
-    with pytest.raises(UserError, match="data.path of the run: .*gone.beton: no such file.*gone.json alone"):
+    with pytest.raises(UserError, match="data.path of the run: .*gone.beton: no such file.*only .*gone.json"):
         maker_of({}, {"data.path": str(tmp_path / "gone.beton")})
     (tmp_path / "alone.json").write_text(latents.with_suffix(".json").read_text())
     assert maker_of({}, {"data.path": str(tmp_path / "alone.beton")}).decoder  # the manifest is enough
@@ -194,7 +194,7 @@ def test_averages_by_name(hand_run):
 
 @pytest.mark.parametrize("average, words", [
     ("ema-decay-0.9", "it has ema, ema-decay-0.99, ema-power-0.05, ema-power-0.1, masters, and length-0.07"),
-    ("length-long", "what follows length- is not a number"),
+    ("length-long", "length- must be followed by a number"),
     ("length-3", "has no profile"),
 ])
 def test_unknown_averages_are_named(hand_run, average, words):

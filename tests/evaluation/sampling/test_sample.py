@@ -147,11 +147,11 @@ def test_a_stopped_set_goes_on(run, tmp_path, monkeypatch, out):
     else:
         assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
     assert not (tmp_path / f".{out}.partial").exists()
-    assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already there\n"
+    assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already exists\n"
     note = tmp_path / out / "sample.json" if out == "x" else tmp_path / f"{out}.json"
     older = {key: value for key, value in json.loads(note.read_text()).items() if key not in ("rounding", "sde_norm")}
     note.write_text(json.dumps(older))                                         # made before there were these options
-    assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already there\n"
+    assert made(run.path, tmp_path / out, "--images", COUNT) == f"{tmp_path / out}: already exists\n"
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "rounding=floor")
     assert refused.exit_code == 2 and "contains images made with other settings: rounding nearest, now floor" in refused.stderr
     refused = ditscale(run.path, tmp_path / out, "--images", COUNT, "batch=9", "--seed", 1)

@@ -73,7 +73,7 @@ def test_texts(base, tmp_path, text, words):
     ("include", [3], "'include.0' is 3"), ("exclude", [{"seed": 0}, {"seed": 1}], "no runs"), ("exclude", [{}], "no runs"),
     ("config", None, "'config' is None"), ("config.model", "DiT", "'model' is 'DiT'"), ("config.train.lr", "fast", "'train.lr' is 'fast'"),
     ("config.train.lr", float("nan"), "'train.lr' is nan"), ("config.train.images", True, "'train.images' is True"),
-    ("config.train.images", 10**15, "checkpoints; 100000 is the most"), ("config.train.images", 10**30, "less than or equal to 9007199254740992"),
+    ("config.train.images", 10**15, "checkpoints; at most 100000 can be scored"), ("config.train.images", 10**30, "less than or equal to 9007199254740992"),
     ("config.data.resolution", 0, "'data.resolution' is 0"),
     ("limits", {"runs": 0}, "'limits.runs' is 0"), ("runs_dir", 3, "'runs_dir' is 3"), ("version", "1", "'version' is '1'"),
 ])

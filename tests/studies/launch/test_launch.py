@@ -193,7 +193,7 @@ def test_train_takes_one_run(study, repository):
     spec, folder = study({"model.name": {"values": ["DiT-atto/4", "DiT-atto/8"]}, "seed": {"values": [0, 1]}})
     done = ditscale(repository, "train", spec, "seed=1")
     assert done.returncode == 2 and done.stdout == "" and not folder.exists()
-    assert done.stderr == (f"error: {spec} leaves 2 runs and train takes one. They differ in model.name: DiT-atto/4, DiT-atto/8. "
+    assert done.stderr == (f"error: {spec} has 2 runs and train takes one. They differ in model.name: DiT-atto/4, DiT-atto/8. "
                            "Choose one, for example model.name=DiT-atto/4\n")
     wrong = ditscale(repository, "train", spec, "seed=1", "model.name=DiT-atto/4", "data.path=/nowhere/train.beton")
     assert wrong.returncode == 2 and "/nowhere/train.beton" in wrong.stderr and wrong.stderr.count("\n") == 1

@@ -120,7 +120,7 @@ def test_a_name_that_is_no_accelerator():
 
 @pytest.mark.parametrize("strategy, words", [
     ({"zero_optimization": {"stage": 1, "no_such_key": 1}}, "unknown key 'zero_optimization.no_such_key'"),
-    ({"zero_optimization": {"stage": 2}, "train_batch_size": 7}, "says train_batch_size = 7 but the run config makes it 64"),
+    ({"zero_optimization": {"stage": 2}, "train_batch_size": 7}, "has train_batch_size = 7 but the run config makes it 64"),
     (None, "does not exist")])
 def test_plan_launch_and_train_refuse_a_bad_strategy_in_the_same_line(values, tmp_path, strategy, words):
     """Before anything starts, and on one accelerator too: the data need not be there."""

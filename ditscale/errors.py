@@ -19,6 +19,11 @@ def did_you_mean(word: str, options) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def count(n: int, noun: str, nouns: str = "") -> str:
+    """``"1 run"``, ``"2 runs"``, ``"1,000 classes"``; ``nouns`` is the plural where it is not ``noun`` with an s."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """An exception's first line, at most 200 characters; its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

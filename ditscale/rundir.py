@@ -117,7 +117,8 @@ class RunDir:
         try:
             record = json.loads(self.record.read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self.path} is not a run directory: it has no run.json") from None
+            is_there = os.path.lexists(self.path)
+            raise UserError(f"{self.path} is not a run directory: it has no run.json" if is_there else f"{self.path}: no such run") from None
         except OSError as error:
             raise UserError(f"{self.record} cannot be read: {error.strerror}") from None
         except ValueError as error:

@@ -78,6 +78,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def validate(kind: type[Model], values, source: str) -> Model:
     """Makes a pydantic model from plain values, with a one-line error."""
+    if values is None:
+        raise UserError(f"{source} is empty; it should hold keys and values")
     if not isinstance(values, dict):
         raise UserError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
     try:

@@ -46,7 +46,7 @@ def data_build(context, source, out, **options):
       cifar10             CIFAR-10's Python archive; a path to it or to its folder works too
       digits              scikit-learn's 1,797 handwritten digits; then OUT is a folder, and no options
 
-    Images are cropped as DiT's training does: the middle square, scaled to --size. A stopped build continues where it was.
+    Images are cropped as DiT's training does: the middle square, scaled to --size. Rerun an interrupted command to continue where it stopped.
 
     \b
     Examples:
@@ -123,7 +123,7 @@ class ChannelNumbers(click.ParamType):
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
 @click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
 def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, device):
-    """Encode the images of PIXELS, and their flips, to the latent file OUT. A stopped run continues where it was.
+    """Encode the images of PIXELS, and their flips, to the latent file OUT. Rerun an interrupted command to continue where it stopped.
 
     \b
     Classes: AutoencoderKL (Stable Diffusion, SDXL, Stable Diffusion 3, FLUX.1), AutoencoderKLFlux2,

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from functools import partial
 from importlib import import_module
 from textwrap import shorten
 
@@ -48,7 +49,7 @@ class Commands(click.Group):
 
     def invoke(self, context):
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            warnings.showwarning = partial(_show, set())
             try:
                 return super().invoke(context)
             except UserError as error:
@@ -86,11 +87,13 @@ class Listed(Commands):
         return self.commands[name].get_short_help_str(width)
 
 
-def _show(message, category, filename, lineno, file=None, line=None) -> None:
-    """Prints our warnings as text only, and others' with their location."""
+def _show(shown: set[str], message, category, filename, lineno, file=None, line=None) -> None:
+    """Prints our warnings as text only, and others' with their location; each text of a command once."""
     ours = category is UserWarning and filename.startswith(os.path.dirname(ditscale.__file__) + os.sep)
     words = f"warning: {_printable(message)}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
-    click.echo(words, err=True)
+    if words not in shown:
+        shown.add(words)
+        click.echo(words, err=True)
 
 
 def _printable(message) -> str:

@@ -125,7 +125,7 @@ def export(run, target, images, average, form, vae):
 @click.argument("repo")
 @click.option("--send", is_flag=True, help="Send it. Without, what would be sent is listed.")
 @click.option("--to-folder", metavar="DIR", type=click.Path(), help="Write it to this folder instead.")
-@click.option("--private", is_flag=True, help="Of a repository that is made for it.")
+@click.option("--private", is_flag=True, help="If the repository does not exist, create it as private.")
 @at_images
 @of_average
 @click.option("--format", "form", type=Formats(), metavar="NAME",

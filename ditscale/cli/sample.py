@@ -20,9 +20,11 @@ from ditscale.cli.weights import as_run, heads_option, like_option, typed
 @click.option("--format", "form", type=click.Choice(["png", "npz"]), help="Format of the images.  [default: npz if OUT ends in .npz, else png]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model on a CPU too. Pays from some hundred images.  [default: as the run]")
 def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, compiled):
-    """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs. A stopped command continues where it was.
+    """Generate images from the weights of RUN: OUT.npz in ADM's format, or a folder OUT of PNGs.
 
-    RUN may be a file of others' weights: see import-run, which takes it once and for all.
+    Rerun an interrupted command to continue where it stopped.
+
+    RUN may be a file of others' weights; to import it permanently, see import-run.
 
     KEY=VALUE overrides the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
     class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... Exit code 1: some images are not finite numbers.

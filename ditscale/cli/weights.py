@@ -26,7 +26,7 @@ class Likes(click.Choice):
         return tuple(LIKES)
 
 
-like_option = click.option("--like", type=Likes(), metavar="NAME", help="Whose weights: dit, sit, repa, maskdit, mdt, mdtv2.")
+like_option = click.option("--like", type=Likes(), metavar="NAME", help="Project that produced the weights: dit, sit, repa, maskdit, mdt, mdtv2.")
 heads_option = click.option("--heads", metavar="N", type=click.IntRange(min=1), help="Attention heads, where the sizes are of no published model.")
 
 
@@ -36,7 +36,8 @@ heads_option = click.option("--heads", metavar="N", type=click.IntRange(min=1), 
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @like_option
 @heads_option
-@click.option("--classes", metavar="N", type=click.IntRange(min=1), help="Without a null class.  [default: all rows of the label table but one]")
+@click.option("--classes", metavar="N", type=click.IntRange(min=1),
+              help="Number of classes, for a model without a null class.  [default: all rows of the label table but one]")
 @click.option("--images-seen", metavar="N", type=click.IntRange(min=0), help="In training, if you know it.")
 @click.option("--part", metavar="NAME", help="Which state dict of a file that holds several: ema, model, ...  [default: the average]")
 @click.option("--decoder-heads", metavar="N", type=click.IntRange(min=1), help="Of MaskDiT.  [default: its width / 32]")

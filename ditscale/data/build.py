@@ -26,7 +26,7 @@ from ditscale.data.sources import open_source
 from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
 from ditscale.digest import new_digest
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.writing import writing
 
 FEW = 5                                                                         # names in a message
@@ -45,7 +45,7 @@ class BuildSummary:
     def __str__(self) -> str:
         m = self.manifest
         lines = [f"{self.path}: {m.samples:,} images of {m.shape[2]} x {m.shape[1]} pixels, {m.shape[0]} channels, "
-                 f"{m.classes:,} classes, split {m.split} ({outcome(self.seconds, self.built)})", *self.notes]
+                 f"{count(m.classes, 'class', 'classes')}, split {m.split} ({outcome(self.seconds, self.built)})", *self.notes]
         if m.handled:
             lines.append("converted: " + ", ".join(f"{number:,} {name}" for name, number in m.handled.items()))
         if m.handled.get("enlarged"):

@@ -24,12 +24,12 @@ from ditscale.data.begun import NOTED, Begun, finish
 from ditscale.data.beton import BetonFile, FieldSpec, write_stream
 from ditscale.data.build import check_paths, work_folder
 from ditscale.data.latent_sources import guessed_format, open_latents
-from ditscale.data.latent_sources.base import LatentRequest, LatentSource
+from ditscale.data.latent_sources.base import NOT_KNOWN, LatentRequest, LatentSource
 from ditscale.data.latents import BITS
 from ditscale.data.manifest import Encoder, Manifest, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.progress import Progress, outcome
 from ditscale.digest import new_digest
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.formats import NewerFormat
 from ditscale.writing import writing
 
@@ -54,13 +54,13 @@ class ImportSummary:
         low, high = encoder["pixel_range"]
         applied = "which is done already" if encoder["applied"] else "done when they are loaded"
         lines = [f"{self.path}: {m.samples:,} latents of {' x '.join(map(str, m.shape))}, {holds}, {flips}, {encoder['bits']}, "
-                 f"{m.classes:,} classes, format {encoder['format']} "
+                 f"{count(m.classes, 'class', 'classes')}, format {encoder['format']} "
                  f"({outcome(self.seconds, self.made)})",
                  f"a model sees (latent - {encoder['shift_factor']}) x {encoder['scaling_factor']}, {applied}",
                  f"the decoder gives pixels in [{low:g}, {high:g}]", *self.notes]
         if not encoder["weights_sha256"]:
-            lines.append(f"which autoencoder made them is not recorded ({encoder['made_by']}); --vae NAME records it, and scoring then "
-                         "takes no other")
+            usual = "" if encoder["made_by"] == NOT_KNOWN else f" (the format's own script uses {encoder['made_by']})"
+            lines.append(f"their autoencoder is not recorded{usual}; --vae NAME records it, and scoring then takes no other")
         return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import FIELDS, kind_of
 from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.writing import writing
 
 BAR, MOST_CLASSES = 40, 40                                                     # characters of the longest bar; lines
@@ -103,7 +103,7 @@ def _histogram(file: BetonFile, manifest: Manifest | None) -> list[str]:
         return []
     counts = _counts(file, manifest.classes if manifest else 0)
     names = (manifest.class_names if manifest else None) or [str(label) for label in range(len(counts))]
-    lines = [f"{len(counts)} classes, {counts.min():,} to {counts.max():,} samples each"]
+    lines = [f"{count(len(counts), 'class', 'classes')}, {counts.min():,} to {counts.max():,} samples each"]
     width = max(map(len, names[:MOST_CLASSES]))
     lines += [f"  {name:>{width}} {'#' * round(BAR * count / max(counts.max(), 1))} {count:,}"
               for name, count in list(zip(names, counts.tolist()))[:MOST_CLASSES]]

@@ -104,13 +104,14 @@ class Scorer:
         if not self._is_few(count):
             return ""
         dimensions, reference = self.reference.moments.dimensions, self.reference.samples
-        singular = ", not more than dimensions, so the covariance is singular" if count <= dimensions else ""
+        counts = f"{count:,} images is not more than the {dimensions:,} feature dimensions, so the covariance is singular" if count <= dimensions \
+            else f"{count:,} images for {dimensions:,} dimensions"
         expects = f"; the reference has {reference:,}" if reference and count < reference else ""
         if count < FEWEST or scores.bias is None:
             return (f"{count:,} images are too few: for {dimensions:,} dimensions at least {ENOUGH * dimensions:,} are "
                     f"needed{expects}; the score is almost meaningless, and its bias is unknown")
         much = f"by about {scores.bias:.2g}" if scores.bias > 0 else "by less than half of them can show"
-        return (f"{count:,} images for {dimensions:,} dimensions{singular}{expects}: the score is too high {much} for this reason; "
+        return (f"{counts}{expects}: the score is too high {much} for this reason; "
                 "compare it only with scores of the same number of images")
 
     def _is_few(self, count: int) -> bool:

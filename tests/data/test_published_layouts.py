@@ -30,7 +30,7 @@ def test_webdataset_in_one_archive(png, tmp_path, suffix, label, name, opened, c
     path = packed(tmp_path / name, shard(png, range(6), suffix, label), "w:gz" if name.endswith("gz") else "w")
     source = opened(path)
     assert contents(source) == {f"{n:06d}.png": (png[n], n % 3) for n in range(6)}
-    assert source.classes == 3 and source.class_names is None and source.notes == ["6 files that are no images are passed over"]
+    assert source.classes == 3 and source.class_names is None and source.notes == ["Skipped 6 files that are not images"]
 
 
 def test_a_folder_of_shards(png, tmp_path, opened, contents, refused, packed):

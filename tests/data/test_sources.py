@@ -18,7 +18,7 @@ def test_a_folder_of_class_folders(photos, tree, opened, contents):
     source = opened(folder)
     assert contents(source) == labeled(photos) and source.names == sorted(photos)
     assert source.class_names == ["cat", "dog"] and source.split == "all"
-    assert source.notes == ["1 files that are no images are passed over"]
+    assert source.notes == ["Skipped 1 file that is not an image"]
 
 
 @pytest.mark.parametrize("name, mode", [("x.zip", None), ("x.tar", "w"), ("x.tar.gz", "w:gz"), ("x.tar.xz", "w:xz"),

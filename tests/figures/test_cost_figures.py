@@ -91,7 +91,7 @@ def test_costs_in_hours_and_money(variants):
     assert np.allclose(money.points["cost"], 2.5 * hours.points["cost"])
     assert hours.figure.axes[0].get_xlabel() == "Training time (accelerator-hours)" and "money at 2.5" in money.caption
     for draw in (cost_quality.draw, frontier.draw):
-        with pytest.raises(UserError, match="--cost money with --price None"):
+        with pytest.raises(UserError, match="--cost money needs the price"):
             draw(variants, options(cost="money"))
         with pytest.raises(UserError, match="accelerator-hours is not known for any row"):
             draw(variants.assign(accelerator_hours=np.nan), options(cost="accelerator_hours"))

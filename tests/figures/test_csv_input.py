@@ -65,7 +65,7 @@ def test_a_csv_with_a_fault_is_one_line(collected, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     for text in (b"", b"\xff\xfe\x00", b'a,"b\n1,2'):
         path.write_bytes(text)
-        with pytest.raises(UserError, match="cannot be read as a CSV|lacks the columns"):
+        with pytest.raises(UserError, match="is not a CSV of scores|lacks the columns"):
             study_table.read(path)
 
 

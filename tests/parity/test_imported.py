@@ -108,7 +108,7 @@ def test_what_is_known_and_what_is_not(imported, case):
     _, run, said = imported(case)
     record = run.read_record()
     assert "train" not in record["config"] and "path" not in record["config"]["data"] and "train_flops_per_image" not in record["cost"]
-    assert "images seen: not known" in said and record["config"]["imported"]["images_seen"] is None
+    assert "images seen: unknown (set with --images-seen N); training cost: unknown" in said and record["config"]["imported"]["images_seen"] is None
     decoder = {"maskdit_a": "heads (as asked)", "mdt_v1_a": "blocks (as asked)"}.get(case)
     assert decoder in said if decoder else "decoder" not in said
     assert record["imported"]["sampling_source"] in said and "/home/somebody" not in json.dumps(record)

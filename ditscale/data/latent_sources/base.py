@@ -16,6 +16,7 @@ Numbers = float | list[float]                                                  #
 PIXEL_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}                      # as --pixel-range names them
 HOLDS = ("samples", "mean-std", "mean-logvar")
 BATCH_BYTES = 8 << 20                                                          # about, of a batch as read
+NOT_KNOWN = "an autoencoder that is not known"
 STABLE_DIFFUSION = 0.18215                                                     # the scale of its latents
 
 
@@ -38,7 +39,7 @@ class Facts:
     shift: Numbers
     applied: bool
     pixel_range: tuple[float, float]
-    made_by: str = "an autoencoder that is not known"
+    made_by: str = NOT_KNOWN
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def label_array(path: Path) -> np.ndarray:
         raise UserError(f"--labels {path}: labels for arrays are an .npy file of integers")
     try:
         return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"--labels {path}: no such file") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"--labels {path}: not an array of numbers: {first_line(error)}") from None
 

@@ -70,7 +70,7 @@ def _open(request: LatentRequest, path: Path, facts: Facts) -> LatentSource:
         for batch in stacked(files, start):
             yield torch.from_numpy(batch).unflatten(1, (2, channels))[:, None]
 
-    notes = [f"{others} files that are no latents are passed over"] if others > 0 else []
+    notes = [f"Skipped {others:,} files that are not latents" if others > 1 else "Skipped 1 file that is not a latent"] if others > 0 else []
     kind = "folder" if path.is_dir() else "zip archive"
     numbers, class_names = class_labels(request, path, labels, len(names))
     return LatentSource(f"{facts.format} {kind} {path.name}", facts, (channels, *first.shape[1:]), numbers, class_names, files.where,

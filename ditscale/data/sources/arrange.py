@@ -100,7 +100,8 @@ def _in_split(request: Request, found: Table | None, split: Split, shown: list[s
 
 
 def _passed_over(shown: list[str], used: int) -> list[str]:
-    return [f"{len(shown) - used} files that are no images are passed over"] if len(shown) > used else []
+    others = len(shown) - used
+    return [f"Skipped {others:,} files that are not images" if others > 1 else "Skipped 1 file that is not an image"] if others > 0 else []
 
 
 def _shared_folder(images: list[str], root: str = "") -> str:

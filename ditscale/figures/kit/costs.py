@@ -38,8 +38,10 @@ def values(rows: pd.DataFrame, cost: str, price: float | None) -> pd.Series:
     """
     if cost != "money":
         return rows[column_of(cost)].astype(float)
-    if not (price and price > 0):
-        raise UserError(f"--cost money with --price {price}: give the price of one accelerator-hour, above 0")
+    if price is None:
+        raise UserError("--cost money needs the price of one accelerator-hour, for example --price 2.5")
+    if not price > 0:
+        raise UserError(f"--price {price:g}: give the price of one accelerator-hour, above 0, for example 2.5")
     return rows["accelerator_hours"].astype(float) * price
 
 

@@ -61,8 +61,10 @@ def read(path: Path) -> pd.DataFrame:
     """
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} cannot be read as a CSV: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        raise UserError(f"{path} is not a CSV of published results") from None
     missing = [name for name in NEEDED if name not in raw]
     if missing:
         raise UserError(f"{path}: a table of published results needs the columns {', '.join(map(repr, missing))}; it has "

@@ -37,8 +37,8 @@ def recognize(source: str, state: dict[str, Tensor], args: dict[str, Any], asked
         return by_script, "by its training script's arguments"
     some = [name for name in ("dit", "sit", "repa") if name != "dit" or _has_variance(state)]
     commands = ", or ".join(f"`{command} --like {name}`" for name in some)
-    raise UserError(f"{source}: {_listed([LIKES[name].title for name in some])} have this layout, but other time and outputs, and the "
-                    f"file does not say which it is; give {commands}")
+    raise UserError(f"{source}: {_listed([LIKES[name].title for name in some])} checkpoints share this layout but differ in time "
+                    f"convention and outputs; specify one: {commands}")
 
 
 def number_of_heads(source: str, state: dict[str, Tensor], args: dict[str, Any], asked: int | None) -> tuple[int, str]:

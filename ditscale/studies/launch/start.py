@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_machine
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import FAILED, hold
 from ditscale.section import validate
 from ditscale.studies.launch.launch import is_complete, launch, run_record, to_run
@@ -77,7 +77,7 @@ def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console
         if status.get("failures", 1) < limit:
             again.append(planned)
         else:
-            say(console, f"left: {planned.run_id} failed {status.get('failures', 1)} time(s), last: {status['reason']}")
+            say(console, f"left: {planned.run_id} failed {count(status.get('failures', 1), 'time')}, last: {status['reason']}")
     if not again:
         say(console, f"{spec.name}: no failed run to launch again")
     return again
@@ -107,7 +107,7 @@ def _run_phases(spec: Spec, phases: Phases, where: list[Places], machine: Machin
     """One after the other, each at its places, up to one that is not done; whether all are."""
     for number, ((name, group), places) in enumerate(zip(phases, where), start=1):
         if name:
-            say(console, f"phase {name}: {len(group)} runs")
+            say(console, f"phase {name}: {count(len(group), 'run')}")
         if not launch(spec, group, places, machine, console):
             if waiting := phases[number:]:
                 say(console, f"phase {name} is not done; waiting for it: {', '.join(later for later, _ in waiting)}")
@@ -120,7 +120,7 @@ def _submit_phase(spec: Spec, phases: Phases, queue: Queue, site: SiteSettings, 
     now = next((number for number, (_, runs) in enumerate(phases) if not all(map(is_complete, runs))), len(phases) - 1)
     _submit(spec, phases[now][1], queue, site, machine, console)
     if waiting := phases[now + 1:]:
-        later = ", ".join(f"{name} ({len(runs)} runs)" for name, runs in waiting)
+        later = ", ".join(f"{name} ({count(len(runs), 'run')})" for name, runs in waiting)
         say(console, f"phase {phases[now][0]}; {later} to be launched when it is done")
 
 
@@ -140,7 +140,7 @@ def _submit(spec: Spec, runs: list[PlannedRun], queue: Queue, site: SiteSettings
             say(console, line)
         done = sum(is_complete(planned) for planned in runs)
         left = len(runs) - len(missing) - done
-        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {left} waiting or running, {len(missing)} submitted")
+        say(console, f"{spec.name}: {count(len(runs), 'run')}, {done} done, {left} waiting or running, {len(missing)} submitted")
 
 
 def _check_choice(launcher: str | None, site: SiteSettings | None, kind: str, site_path: str | None) -> None:
@@ -156,7 +156,7 @@ def _print(spec: Spec, runs: list[PlannedRun], site: SiteSettings | None, launch
     missing = to_run(spec, runs, machine)
     for text in launcher.show(spec, missing, site, machine) if missing else ():
         say(console, text)
-    say(console, f"# {spec.name}: {len(runs)} runs, {len(missing)} to start{_price(missing, site)}")
+    say(console, f"# {spec.name}: {count(len(runs), 'run')}, {len(missing)} to start{_price(missing, site)}")
 
 
 def _price(missing: list[PlannedRun], site: SiteSettings | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import RUNNING
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import live_jobs
@@ -36,7 +36,7 @@ def stop(spec: Spec, runs: list[PlannedRun], all_of_it: bool, console: Console) 
     for process in processes:
         _terminate(process)
     if reached and not jobs and not processes:
-        say(console, f"{spec.name}: none of {len(runs)} run(s) is running")
+        say(console, f"{spec.name}: none of {count(len(runs), 'run')} is running")
     return reached
 
 

@@ -9,6 +9,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ditscale.errors import count
 from ditscale.rundir import DONE, FAILED, RUNNING
 from ditscale.studies.launchers.process import ActiveRun
 from ditscale.studies.spec.file import Spec
@@ -23,7 +24,7 @@ class Bars:
 
     def __init__(self, console: Console, spec: Spec, runs: list[PlannedRun], at_once: int):
         done = sum(planned.run.status()["state"] == DONE for planned in runs)
-        say(console, f"{spec.name}: {len(runs)} runs, {done} done, {len(runs) - done} to run, {at_once} at once")
+        say(console, f"{spec.name}: {count(len(runs), 'run')}, {done} done, {len(runs) - done} to run, {at_once} at once")
         self.console, self.progress = console, _progress(console)
         self.next_line = time.monotonic() + LINE_SECONDS
         self.total = self.progress.add_task("all runs", total=len(runs), completed=done)

@@ -10,6 +10,7 @@ from rich.table import Table
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.cost.roofline import ATTENTION, AVERAGES, ELEMENTWISE, MEMORY, NETWORK, OPTIMIZER, PRODUCTS, TEACHER, Kind
+from ditscale.errors import count
 from ditscale.studies.plan.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
 from ditscale.studies.plan.scaleout import PAYS, RANKS, ScalingCurve
 from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
@@ -72,7 +73,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
 
 
 def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
-    table = Table(title=f"{spec.name}: {len(rows)} runs", title_justify="left")
+    table = Table(title=f"{spec.name}: {count(len(rows), 'run')}", title_justify="left")
     for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "tokens / param", "training FLOPs", "evaluation FLOPs", "fits at",
                  "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
@@ -85,7 +86,7 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
 def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     """A row for the runs of one recipe, length and state, which differ only in the seed."""
     groups, states = _groups(rows), {row.state for row in rows}
-    title = f"{spec.name}: {len(rows)} runs" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
+    title = f"{spec.name}: {count(len(rows), 'run')}" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
     for name in columns:
@@ -135,7 +136,7 @@ def _phase(name: str, rows: list[PlanRow], at_once: int) -> str:
     """The cost of one phase, in one line."""
     if not rows:
         return f"Phase {name}: no runs"
-    return (f"Phase {name}: {len(rows)} runs, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
+    return (f"Phase {name}: {count(len(rows), 'run')}, {sum(row.train_flops for row in rows):.3g} training FLOPs, "
             f"{sum(row.accelerator_hours for row in rows):,.3g} accelerator-hours left, {as_time(makespan(rows, at_once))}")
 
 

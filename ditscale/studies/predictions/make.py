@@ -15,7 +15,7 @@ import pandas as pd
 import ditscale
 from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card, training_flops
-from ditscale.errors import UserError, did_you_mean
+from ditscale.errors import UserError, count, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import BASELINE
@@ -86,7 +86,7 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     smaller = smaller[is_smaller]
     if smaller["model"].nunique() < LEAST_SIZES:
         there = ", ".join(smaller["model"].unique()) or "none"
-        raise UserError(f"{study} has {smaller['model'].nunique()} models smaller than {name} ({there}); {LEAST_SIZES} are needed to predict it")
+        raise UserError(f"{study} has {count(smaller['model'].nunique(), 'model')} smaller than {name} ({there}); {LEAST_SIZES} are needed to predict it")
     metric = _metric(smaller, metric)
     loss_rows, score_rows = _comparable(smaller, LOSS), _comparable(smaller, metric) if metric != LOSS else None
     losses = _points(loss_rows) if loss_rows is not None else None

@@ -3,7 +3,7 @@
 import pandas as pd
 from rich.console import Console
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling.predict import BY_LOSS
 from ditscale.studies.predictions.check import OUTSIDE, PENDING, Outcome, outcomes, tally
 from ditscale.studies.predictions.make import Made
@@ -30,7 +30,7 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
                   f"{target.tokens_per_parameter:.3g} tokens per parameter)")
     if made.loss:
         _show_value("loss", made.loss.value, made.loss.interval, console)
-        console.print(f"  by {made.loss.way}: {made.loss.fit.form}; {made.loss.fit.n_runs} runs, {made.loss.freedom} degrees of freedom; "
+        console.print(f"  by {made.loss.way}: {made.loss.fit.form}; {count(made.loss.fit.n_runs, 'run')}, {made.loss.freedom} degrees of freedom; "
                       f"the target is {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
         _show_hold_out(made.loss.last_rung.error if made.loss.last_rung else None, console)
     if made.score:
@@ -43,7 +43,7 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
                           f"{made.score.law.fit.form}")
         _show_hold_out(made.score.hold_out, console)
     models = list(dict.fromkeys(rung["model"] for rung in record["rungs"]))
-    console.print(f"from {len(record['rungs'])} runs of {', '.join(models)}")
+    console.print(f"from {count(len(record['rungs']), 'run')} of {', '.join(models)}")
     if record["after"]:
         console.print(f"{target.model} has already run: this is marked and does not count as a prediction")
     console.print(f"recorded: {path}, sha256 {record['sha256'][:12]}, {record['date']}", soft_wrap=True)

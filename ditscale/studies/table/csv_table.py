@@ -59,8 +59,10 @@ def _read(path: Path, **options) -> pd.DataFrame:
     """Every field as text: a passport of only digits is not a number."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, **options)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        raise UserError(f"{path} is not a CSV of scores") from None
 
 
 def _renamed(path: Path, raw: pd.DataFrame, columns: dict[str, str], constants: dict) -> pd.DataFrame:

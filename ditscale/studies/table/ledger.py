@@ -29,6 +29,10 @@ LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
 
 
+class Imported(UserError):
+    """A run of imported weights, which no table of a study has."""
+
+
 def collect(study) -> pd.DataFrame:
     """Every evaluation of a study directory, sorted by training compute.
 
@@ -86,17 +90,20 @@ def _readable(study: Path) -> list[tuple[RunDir, dict, RunConfig, list[dict]]]:
     Raises:
         UserError: as ``run_dirs``, or no record is usable.
     """
-    found = []
+    found, problems = [], []
     for run in run_dirs(study):
         try:
             found.append((run, *_record(run), read_lines(run.metrics, *LOGGED)))
         except NewerFormat:
             raise
         except UserError as error:
-            warnings.warn(f"a run is left out: {error}", stacklevel=1)
-            problem = error
+            problems.append(error)
+    if not found and all(isinstance(problem, Imported) for problem in problems):
+        raise UserError(f"{study} has no run with scores of its own training: it holds imported weights alone; `ditscale compare` takes them")
+    for problem in problems:
+        warnings.warn(f"a run is left out: {problem}", stacklevel=1)
     if not found:
-        raise problem
+        raise problems[-1]
     return found
 
 
@@ -104,7 +111,7 @@ def _record(run: RunDir) -> tuple[dict, RunConfig]:
     """A run's record and its config. Raises UserError if they are incomplete."""
     record = run.read_record()
     if record["config"].get("imported"):
-        raise UserError(f"{run.path} holds imported weights: what their training cost is not known; `ditscale compare` takes it")
+        raise Imported(f"{run.path} holds imported weights, whose training cost is unknown; `ditscale compare` takes it")
     cost = record.get("cost") or {}
     if missing := [name for name in facts.OF_COST if type(cost.get(name)) not in (int, float)]:
         raise UserError(f"{run.record} is damaged: its cost has no number {missing[0]}")

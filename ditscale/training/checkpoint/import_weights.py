@@ -226,4 +226,4 @@ def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
                "stabilityai/sd-vae-ft-ema)" if config.imported.latents else ""),
             f"sampling: {sampling.sampler}, {sampling.sampling_steps} steps" + "".join(f", {key} {value}" for key, value in chosen.items())
             + f" ({facts['sampling_source']}" + (f"; as you say: {', '.join(facts['changed'])})" if facts["changed"] else ")"),
-            f"images seen: {f'{seen:,}, as you say' if seen is not None else 'not known (--images-seen N states them)'}; what training cost: not known"]
+            f"images seen: {f'{seen:,}, as you say' if seen is not None else 'unknown (set with --images-seen N)'}; training cost: unknown"]

@@ -226,7 +226,7 @@ def test_retry_launches_failed_runs_until_the_limit(study, write, notes):
         for _ in range(times):
             run.set_status(FAILED, images_seen=64, reason="no memory")
     shown = ditscale("retry", spec, "--limit", "2", *site)
-    assert f"left: {runs[1].run_id} failed 2 time(s), last: no memory" in shown and "1 runs, 0 done" in shown
+    assert f"left: {runs[1].run_id} failed 2 times, last: no memory" in shown and "1 run, 0 done" in shown
     assert "1 submitted" in shown and "no failed run to launch again" in ditscale("retry", spec, "--limit", "2", *site)
     assert runs[2].status()["state"] == QUEUED
 

@@ -55,7 +55,7 @@ def test_exclude_takes_lists_as_phases_do(plan, exclude, left):
 
 def test_a_value_that_is_a_list_is_one_value(plan):
     parameters = {"train.betas": {"values": [[0.9, 0.95], [0.9, 0.999]]}}
-    assert "s: 1 runs" in plan({"parameters": parameters, "exclude": [{"train.betas": [0.9, 0.95]}]}).stdout
+    assert "s: 1 run" in plan({"parameters": parameters, "exclude": [{"train.betas": [0.9, 0.95]}]}).stdout
     assert "exclude names train.betas: 0.5" in refused(plan({"parameters": parameters, "exclude": [{"train.betas": [0.5, 0.95]}]}))
 
 

@@ -173,7 +173,7 @@ def test_a_variants_training_only_parts_are_left_out(make_run, world, tmp_path):
 @pytest.mark.parametrize("arguments, words", [
     (["export", "{run}", "{out}", "--images", "65"], "no checkpoint at 65 images; it has 64, 128"),
     (["export", "{run}", "{out}", "--average", "ema-decay-0.7"], "has no ema-decay-0.7; it has ema, ema-decay-0.5"),
-    (["export", "{run}/nowhere", "{out}"], "is not a run directory: it has no run.json"),
+    (["export", "{run}/nowhere", "{out}"], "/nowhere: no such run"),
     (["export", "{run}", "{run}/run.json"], "already exists; give another name"),
     (["ema", "{run}", "{out}", "--length", "0"], "--length 0.0 has no profile"),
 ])

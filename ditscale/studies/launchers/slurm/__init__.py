@@ -13,6 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
+from ditscale.errors import count
 from ditscale.formats import JOB, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.studies.launchers.protocol import Job, ask, check_margin, shape_of, steps
@@ -39,7 +40,7 @@ class Launcher:
                 if planned.run_id in array.run_ids:
                     prepare(planned)
             job = _submit(array, site, folder)
-            yield f"submitted {len(array.run_ids)} run(s) as job {job}: {folder / array.name}.sh"
+            yield f"submitted {count(len(array.run_ids), 'run')} as job {job}: {folder / array.name}.sh"
 
     def live(self, spec) -> dict[str, Job]:
         if not (spec.directory / FOLDER).is_dir() or not shutil.which("squeue"):

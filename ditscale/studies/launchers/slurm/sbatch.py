@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ditscale.errors import count
 from ditscale.studies.launchers.protocol import Shape
 from ditscale.studies.launchers.slurm.site import SlurmSite
 
@@ -81,7 +82,7 @@ def render(array: Array, site: SlurmSite, folder: Path) -> str:
     """The script; runs work in ``folder``, as paths in a study are relative to where launch is called."""
     python, shape = [*shlex.split(site.container), site.python or sys.executable], array.shape
     return SCRIPT.format(
-        title=f"{len(array.run_ids)} run(s) on {site.name}, each on {shape.nodes} node(s) with {shape.ranks_per_node} rank(s)",
+        title=f"{count(len(array.run_ids), 'run')} on {site.name}, each on {count(shape.nodes, 'node')} with {count(shape.ranks_per_node, 'rank')}",
         options="\n".join(f"#SBATCH {option}" for option in _options(array, site)),
         runs="\n".join(f"  {shlex.quote(run_id)}" for run_id in array.run_ids), study=shlex.quote(str(array.study.absolute())),
         python=shlex.join(python), folder=shlex.quote(str(folder.absolute())), setup="\n".join(_setup(site)),

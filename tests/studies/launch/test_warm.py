@@ -111,7 +111,7 @@ def test_nothing_that_a_fork_would_break_is_in_it(server, tmp_path):
     """One thread of Python's, whatever a run's number of threads, and no device; a child leads a group, and has its own variables."""
     child = fork(server, tmp_path / "nowhere", tmp_path / "log")
     assert len(os.listdir(f"/proc/{server.process.pid}/task")) == 1
-    assert exit_code(child) == 2 and "is not a run directory" in (tmp_path / "log").read_text()
+    assert exit_code(child) == 2 and "no such run" in (tmp_path / "log").read_text()
     script = ("import os; from ditscale.studies.launch import fork_server, worker; import json, sys, torch\n"
               "fork_server.load()\n"
               "import threading; assert threading.active_count() == 1 and not torch.cuda.is_initialized()\n"

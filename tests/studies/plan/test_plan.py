@@ -41,7 +41,7 @@ def test_a_start_on_a_cpu_is_a_fork_for_one_rank_alone(in_repository):
     cpu = Machine("cpu", "test", 4, 1e12, 2**33)
     spec = load_spec("sweeps/digits_demo.yaml", ("train.images=32", "train.checkpoint_every_images=32", "evaluation=null"))
     [one, *_] = plan_rows(expand(spec, "digits_demo"), cpu)
-    assert one.seconds_left < 3 and "30 s to start (2 of one rank)" in assumption_line(cpu, 4)
+    assert one.seconds_left < 3 and "30 s to start (2 s for runs of one rank)" in assumption_line(cpu, 4)
     spec = load_spec("sweeps/digits_demo.yaml", ("train.images=32", "train.checkpoint_every_images=32", "evaluation=null", "resources.accelerators_per_run=2"))
     assert plan_rows(expand(spec, "digits_demo"), cpu)[0].seconds_left > 30
     assert "40 s to start;" in assumption_line(named_machine("H100:8"), 8)

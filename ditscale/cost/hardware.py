@@ -99,7 +99,7 @@ def named_machine(text: str) -> Machine:
         UserError: the name is unknown, or the number is invalid.
     """
     name, _, count = text.partition(":")
-    flops = DENSE_BF16_FLOPS.get(name.upper())                                 # not a part of the name: an A1000 is no A100
+    flops = {known.upper(): value for known, value in DENSE_BF16_FLOPS.items()}.get(name.upper())   # not by a part: an A1000 is no A100
     if flops is None:
         raise UserError(f"--on {text}: no accelerator '{name}'{did_you_mean(name.upper(), DENSE_BF16_FLOPS) or '.'} "
                         f"There are {', '.join(DENSE_BF16_FLOPS)}")
@@ -122,7 +122,7 @@ def gpu_links(name: str, network_gbps: float | None = None) -> Links:
 
 
 def _by_name(table: dict, name: str, otherwise):
-    return next((value for word, value in table.items() if word in name), otherwise)
+    return next((value for word, value in table.items() if word.upper() in name.upper()), otherwise)
 
 
 def _gpu_names() -> list[str]:

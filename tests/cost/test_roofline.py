@@ -77,6 +77,7 @@ def test_expected_is_the_bound_at_the_share_that_peers_reach(config):
     step = step_forecast(run, machine, Sharding(1))
     assert step.compute_seconds == pytest.approx(roofline(run, machine, Sharding(1)).device_seconds / PEERS_REACH)
     assert step.roofline.bound_seconds < step.seconds and all(named_machine(name).memory_bandwidth for name in MEMORY_BANDWIDTH)
+    assert named_machine("h100 pcie").peak_flops == 756e12 and named_machine("h100 pcie").memory_bandwidth == 2.0e12
 
 
 def test_no_published_loop_is_faster(benchmark_module):

@@ -64,6 +64,19 @@ class Commands(click.Group):
                 sys.exit(130)
 
 
+class LazyChoice(click.Choice):
+    """The names of a registry, given as ``module:NAME`` and loaded only on use: registries need torch or pydantic, which are slow to import."""
+
+    def __init__(self, registry: str):
+        self.registry, self.case_sensitive = registry, True
+
+    def __getattr__(self, name):
+        if name != "choices":
+            raise AttributeError(name)
+        module, _, attribute = self.registry.partition(":")
+        return tuple(getattr(import_module(module), attribute))
+
+
 class Listed(Commands):
     """Commands of ``COMMANDS``, in addition to those that were added."""
 

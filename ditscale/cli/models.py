@@ -2,24 +2,10 @@
 
 import click
 
-from ditscale.cli.group import main
+from ditscale.cli.group import LazyChoice, main
 from ditscale.cli.weights import heads_option, like_option
 from ditscale.errors import UserError
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
-
-
-class Variants(click.Choice):
-    """The names of the training variants, loaded only on use: their options need pydantic, which is slow to import."""
-
-    def __init__(self):
-        self.case_sensitive = True
-
-    def __getattr__(self, name):
-        if name != "choices":
-            raise AttributeError(name)
-        from ditscale.objectives import VARIANTS
-
-        return tuple(VARIANTS)
 
 
 @main.command()
@@ -28,7 +14,7 @@ class Variants(click.Choice):
 @click.option("--channels", default=4, show_default=True, type=click.IntRange(min=1))
 @click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1))
 @click.option("--block", default=DEFAULT_DESIGN, show_default=True, help=" or ".join(", ".join(DESIGNS).rsplit(", ", 1)) + ".")
-@click.option("--variant", type=Variants(), help="The training variant, with its default options.  [default: the baseline]")
+@click.option("--variant", type=LazyChoice("ditscale.objectives:VARIANTS"), help="The training variant, with its default options.  [default: the baseline]")
 @click.option("--format", "form", default="text", show_default=True, type=click.Choice(["text", "csv", "markdown"]))
 def models(resolution, channels, classes, block, variant, form):
     """List every model: parameters, tokens, GMACs and GFLOPs of a forward, activations. 1 MAC = 2 FLOPs.
@@ -74,20 +60,6 @@ def convert(source, target, like, heads):
     click.echo(f"{target}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
-class Formats(click.Choice):
-    """The formats of an export, looked up when one is asked for."""
-
-    def __init__(self):
-        self.case_sensitive = True
-
-    def __getattr__(self, name):
-        if name != "choices":
-            raise AttributeError(name)
-        from ditscale.evaluation.export import FORMATS
-
-        return tuple(FORMATS)
-
-
 at_images = click.option("--images", metavar="N", type=int, help="The checkpoint at this number of images.  [default: the newest]")
 of_average = click.option("--average", metavar="NAME", default="ema", show_default=True,
                           help="ema, ema-decay-0.999, ema-power-0.05 (what the run keeps), length-0.07, or masters: the last weights.")
@@ -99,7 +71,7 @@ with_vae = click.option("--vae", metavar="NAME", help="Of diffusers' format: the
 @click.argument("target", type=click.Path())
 @at_images
 @of_average
-@click.option("--format", "form", type=Formats(), metavar="NAME",
+@click.option("--format", "form", type=LazyChoice("ditscale.evaluation.export:FORMATS"), metavar="NAME",
               help="safetensors, released (DiT's state dict) or diffusers.  [default: by TARGET's name: .safetensors, .pt, or else diffusers]")
 @with_vae
 def export(run, target, images, average, form, vae):
@@ -128,7 +100,7 @@ def export(run, target, images, average, form, vae):
 @click.option("--private", is_flag=True, help="If the repository does not exist, create it as private.")
 @at_images
 @of_average
-@click.option("--format", "form", type=Formats(), metavar="NAME",
+@click.option("--format", "form", type=LazyChoice("ditscale.evaluation.export:FORMATS"), metavar="NAME",
               help="safetensors, released or diffusers.  [default: diffusers where it can hold the model, else safetensors]")
 @with_vae
 def push(run, repo, send, to_folder, private, images, average, form, vae):

@@ -8,25 +8,11 @@ from pathlib import Path
 
 import click
 
-from ditscale.cli.group import main
+from ditscale.cli.group import LazyChoice, main
 from ditscale.errors import UserError
 
-
-class Likes(click.Choice):
-    """The names of ``LIKES``, looked up when one is asked for: they need torch, which takes its time."""
-
-    def __init__(self):
-        self.case_sensitive = True
-
-    def __getattr__(self, name):
-        if name != "choices":
-            raise AttributeError(name)
-        from ditscale.models.peers import LIKES
-
-        return tuple(LIKES)
-
-
-like_option = click.option("--like", type=Likes(), metavar="NAME", help="Project that produced the weights: dit, sit, repa, maskdit, mdt, mdtv2.")
+like_option = click.option("--like", type=LazyChoice("ditscale.models.peers:LIKES"), metavar="NAME",
+                           help="Project that produced the weights: dit, sit, repa, maskdit, mdt, mdtv2.")
 heads_option = click.option("--heads", metavar="N", type=click.IntRange(min=1), help="Attention heads, where the sizes are of no published model.")
 
 

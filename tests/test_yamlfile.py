@@ -31,5 +31,5 @@ def test_missing_and_binary_files(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_yaml(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="binary.yaml: not a text file"):
         read_yaml(tmp_path / "binary.yaml")

@@ -13,6 +13,7 @@ MAY_NAME = {                                                                   #
     "config.py": "the sampler that is called ddpm", "diffusion/nfe.py": "the sampler that is called ddpm",
     "diffusion/samplers.py": "the sampler that is called ddpm", "figures/kit/published.py": "samplers as papers print them",
     "evaluation/export.py": "what diffusers' pipeline samples", "evaluation/model_card.py": "what diffusers' pipeline samples",
+    "models/convert.py": "the formulation whose time and outputs are the released DiT's",
     "models/peers": "which formulation a peer's weights were trained under",
 }
 MADE_UP = '''

@@ -141,6 +141,6 @@ def test_weights_of_another_model_than_the_record_says(run, tmp_path, name, word
 
 def test_what_is_no_run(tmp_path):
     (tmp_path / "file.yaml").write_text("x: 1\n")
-    for path in (tmp_path / "file.yaml", tmp_path / "none", tmp_path):
+    for path, words in ((tmp_path / "file.yaml", "is not a run directory"), (tmp_path / "none", "no such run"), (tmp_path, "is not a run directory")):
         done = call("sample", path, tmp_path / "o.npz", "--images", 2)
-        assert done.exit_code == 2 and "is not a run directory" in done.stderr
+        assert done.exit_code == 2 and words in done.stderr

@@ -54,7 +54,7 @@ def refused(tmp_path, spec, *arguments, command="plan"):
     ("!!python/object/apply:os.system ['touch gone']", "could not determine a constructor"),
     ("a: !!int x", "a value that its tag does not allow"), ("a: !!bool x", "a value that its tag does not allow"),
     (f"a: {'9' * 5000}", "a value that its tag does not allow"),
-    ("", "expected a mapping"), ("[1]", "expected a mapping"), ("a: \x00", "not valid YAML"), ("a:\n\tb: 1", "line 2: not valid YAML"),
+    ("", "is empty; it should hold keys and values"), ("[1]", "expected a mapping"), ("a: \x00", "not valid YAML"), ("a:\n\tb: 1", "line 2: not valid YAML"),
     ('name: "a\\0b"', "has a character that no file name may contain"), ('name: "\\ud800"', "has a character that no file name"),
     ("name: a\nname: b", "the key 'name' is given twice"), ("1: 2", "is missing"),
 ])

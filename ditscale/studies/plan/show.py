@@ -47,7 +47,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     money = f", {hours * price:,.2f} at {price:g} per hour" if price else ""
     console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
-    console.print("Fits at: the smallest ZeRO stage that fits, the micro batch, and the memory per accelerator.")
+    console.print("Fits at: the smallest ZeRO stage that fits (Z0 to Z3), the micro batch, and the memory per accelerator.")
     console.print("tok/par: training tokens per parameter of the plain model, counting adaLN.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
     console.print(assumption_line(machine, at_once))
@@ -84,19 +84,25 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
 
 
 def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
-    """A row for the runs of one recipe, length and state, which differ only in the seed."""
-    groups, states = _groups(rows), {row.state for row in rows}
+    """A row for the runs of one recipe, length and state, which differ only in the seed; the title has what is the same for all."""
+    groups, states, lengths = _groups(rows), {row.state for row in rows}, {row.images for row in rows}
     title = f"{spec.name}: {count(len(rows), 'run')}" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
+    title += f", {next(iter(lengths)):,} images each" if len(lengths) == 1 and len(rows) > 1 else ""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = ("run", *(["state"] if len(states) > 1 else []), "params", "MACs", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
+    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1}
+    columns = [name for name in ("run", "state", "params", "MACs", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
+               if not is_left_out.get(name)]
     for name in columns:
-        table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
+        table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     shared = iter(names([group for group in groups if len(group) > 1]))
     for group in groups:
         first = group[0]
         name = HASH.sub("", first.run_id) if len(group) == 1 else f"{next(shared)} x {len(group)}"
-        table.add_row(name, *([first.state] if len(states) > 1 else []), short_count(first.parameters), short_count(first.macs), short_count(first.images),
-                      f"{first.tokens_per_parameter:.3g}", f"{first.train_flops:.2e}", _fit(first), *_times(max(group, key=lambda row: row.seconds_left)))
+        speed, left = _times(max(group, key=lambda row: row.seconds_left))
+        cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
+                 "images": short_count(first.images), "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
+                 "fits at": _fit(first).replace("ZeRO-", "Z"), "images/s": speed, "time left": left}
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 

@@ -69,7 +69,7 @@ def test_time_and_money(in_repository, tmp_path):
     seconds = row["evaluation_flops"] / (0.3 * 989e12) + training
     assert (row["step_limit"], row["step_bound_seconds"]) == ("compute", pytest.approx(0.31 * row["step_compute_seconds"]))
     assert row["accelerator_hours"] == pytest.approx(seconds / 3600, rel=0.01)   # and the start
-    assert f"{2.5 * row['accelerator_hours']:,.2f} at 2.5 per hour" in said and "ZeRO-1, 32: " in said
+    assert f"{2.5 * row['accelerator_hours']:,.2f} at 2.5 per hour" in said and "Z1, 32: " in said
     [line] = csv.DictReader((tmp_path / "plan.csv").open())
     assert int(line["train_flops"]) == row["train_flops"] and line["model"] == "DiT-XL/2"
 

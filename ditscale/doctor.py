@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.console import Console
-
+from ditscale import terminal
 from ditscale.cost.hardware import this_machine
 from ditscale.studies.launchers import launchers
 from ditscale.studies.spec.templates import CHECKOUT
@@ -38,7 +37,7 @@ def examine() -> list[Finding]:
 
 def show(findings: list[Finding]) -> bool:
     """Prints them; True if nothing that ditscale needs is missing."""
-    console = Console(highlight=False)
+    console = terminal.console()
     marks = {OK: "[green]ok[/]      ", OPTIONAL: "[yellow]optional[/]", MISSING: "[red]missing[/] "}
     for finding in findings:
         console.print(f"{marks[finding.state]}  {finding.name:<14} {finding.detail}", soft_wrap=True)

@@ -23,8 +23,7 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, conditio
     """
     from pathlib import Path
 
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.errors import UserError
     from ditscale.objectives import BASELINE
     from ditscale.studies.predictions.make import predict as make
@@ -34,7 +33,7 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, conditio
     from ditscale.studies.spec.spec import load_spec
     from ditscale.studies.table.ledger import collect
 
-    console = Console(highlight=False)
+    console = terminal.console()
     spec = None if Path(study).is_dir() else load_spec(study)
     folder = spec.directory if spec else Path(study)
     if check:

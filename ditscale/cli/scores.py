@@ -1,6 +1,5 @@
 """Commands about scores: compare, evaluate."""
 
-import sys
 
 import click
 
@@ -105,9 +104,8 @@ def validate(run, data, draws, seed, images, whole):
 
 
 def _print(lines: list[dict]) -> None:
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.evaluation import summary
 
     if lines:
-        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(summary.table(lines))
+        terminal.console().print(summary.table(lines))

@@ -63,8 +63,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     import math
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
     from ditscale.studies.launchers.local import slots
@@ -88,7 +87,7 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     if probe:
         if device:
             raise UserError(f"--probe measures this machine, and --on {device} plans for another; give only one of them")
-        probe_missing(spec, runs, machine, Console(highlight=False))
+        probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
               encoding_lines(runs, machine), wide=wide)
@@ -138,8 +137,7 @@ def fresh_option(command):
 @click.option("--over-limits", is_flag=True, help="Launch even if the study exceeds its limits.")
 def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
     """Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."""
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.studies.launch.start import start
     from ditscale.studies.spec.phases import runs_of_phase
 
@@ -148,7 +146,7 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
         spec = spec.model_copy(update={"limits": None})
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
-    if not start(spec, runs, launcher, site, Console(highlight=False), fresh):
+    if not start(spec, runs, launcher, site, terminal.console(), fresh):
         sys.exit(1)
 
 
@@ -159,12 +157,11 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
 @click.option("--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Leave out runs that failed this many times.")
 def retry(spec_path, overrides, launcher, site, fresh, limit):
     """Launch the failed runs of the study SPEC again."""
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.studies.launch.start import failed_runs, start
 
     spec, runs = planned(spec_path, overrides)
-    console = Console(highlight=False)
+    console = terminal.console()
     again = failed_runs(spec, runs, limit, console)
     if again and not start(spec, again, launcher, site, console, fresh):
         sys.exit(1)
@@ -177,13 +174,12 @@ def stop(spec_path, overrides):
 
     If KEY=VALUE selects all runs, their launcher on this host ends too.
     """
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.studies.launch.stop import stop as stop_runs
 
     spec, runs = planned(spec_path, overrides)
     all_of_it = len(runs) == len(planned(spec_path, ())[1])
-    if not stop_runs(spec, runs, all_of_it, Console(highlight=False)):
+    if not stop_runs(spec, runs, all_of_it, terminal.console()):
         sys.exit(1)
 
 
@@ -225,8 +221,7 @@ def train(spec_path, overrides, fresh):
     Each KEY=VALUE keeps the runs that have this value; if no run has it, it is set in every run. Exactly one run must remain.
     It is the run that launch would train, in the same directory. Exit code 0: done; 75: stopped early; 1: failed.
     """
-    from rich.console import Console
-
+    from ditscale import terminal
     from ditscale.cost.hardware import this_machine
     from ditscale.studies.launch.single import the_one, train_one
     from ditscale.studies.spec.inputs import check_inputs, check_writable
@@ -235,7 +230,7 @@ def train(spec_path, overrides, fresh):
     run = the_one(spec, runs, spec_path)
     check_inputs([run])
     check_writable(spec.directory)
-    sys.exit(train_one(spec, run, this_machine(), Console(highlight=False), fresh))
+    sys.exit(train_one(spec, run, this_machine(), terminal.console(), fresh))
 
 
 @main.command()

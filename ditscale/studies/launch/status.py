@@ -12,13 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ditscale import terminal
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line, read_lines
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
-from ditscale.studies.plan.show import as_speed, as_time, names, wide_console
+from ditscale.studies.plan.show import as_speed, as_time, names
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 
@@ -110,12 +111,12 @@ def _rank(state: str) -> int:
 def show_status(spec: Spec, runs: list[PlannedRun], *, wide: bool = False) -> None:
     """Prints the table; runs that differ only in the seed share a row, unless ``wide``."""
     found = standings(spec, runs)
-    wide_console().print(status_table(spec, found if wide else together(found), counted=found))
+    terminal.console().print(status_table(spec, found if wide else together(found), counted=found))
 
 
 def watch_status(spec: Spec, runs: list[PlannedRun], seconds: float) -> None:
     """Updates the table every ``seconds``, active runs first, until all runs are done or Ctrl-C; a pipe gets only the last one."""
-    console = wide_console()
+    console = terminal.console()
     rows = max(1, console.height - ROWS_BESIDE) if console.is_terminal else None
     with Live(console=console, auto_refresh=False) as live:
         try:

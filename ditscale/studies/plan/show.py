@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ditscale import terminal
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.cost.roofline import ATTENTION, AVERAGES, ELEMENTWISE, MEMORY, NETWORK, OPTIMIZER, PRODUCTS, TEACHER, Kind
@@ -17,7 +18,6 @@ from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.published_optima import disagreement
 
-NARROW = 120                                                                   # columns that most terminals can show
 LONG = 2 * 86400                                                               # seconds; longer studies are not for a CPU
 HASH = re.compile(r"-[0-9a-f]{8}$")
 SEED = re.compile(r"-s\d+-[0-9a-f]{8}$")                                       # the end of a run's name
@@ -33,13 +33,13 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     Args:
         price: per accelerator-hour.
         encoding: one-time cost of the data, see encoding.py.
-        wide: one row per run with every column; otherwise runs that differ only in the seed share a row, and the table fits ``NARROW`` columns.
+        wide: one row per run with every column; otherwise runs that differ only in the seed share a row, and the table fits 120 columns.
     """
     phases: dict[str | None, list[PlanRow]] = {}
     for row in rows:
         phases.setdefault(row.phase, []).append(row)
     in_turn = sum(makespan(group, at_once) for group in phases.values())
-    console = wide_console() if wide else narrow_console()
+    console = terminal.console(terminal.WIDE if wide else terminal.NARROW)
     if machine.kind == "cpu" and in_turn > LONG:
         console.print(f"No GPU here: this is a forecast for this CPU ({machine.name}). For GPUs: ditscale plan SPEC --on H100:8 --price 2.5")
     console.print(_every_run(spec, rows) if wide else _grouped(spec, rows))
@@ -240,15 +240,3 @@ def as_time(seconds: float) -> str:
 def as_speed(images_per_second: float) -> str:
     """``1,234``; below 10 with two digits, ``0.28``."""
     return f"{images_per_second:,.0f}" if images_per_second >= 10 or not images_per_second else f"{images_per_second:.2g}"
-
-
-def narrow_console() -> Console:
-    """The terminal's width, or ``NARROW`` columns if the output is a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=NARROW)
-
-
-def wide_console() -> Console:
-    """The terminal's width, or wide enough for whole tables if the output is a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -68,6 +68,7 @@ def test_a_prediction_is_on_record_before_the_target_runs_and_holds_after(ladder
     shown = run(ladder, "--target", TARGET)
     assert shown.exit_code == 0, shown.output
     assert "from 12 runs of DiT-atto/2, DiT-femto/2, DiT-pico/2, DiT-nano/2" in shown.output and "no prediction" not in shown.output
+    assert max(map(len, shown.output.splitlines())) > 100                      # a pipe's lines are not broken at 80 columns
     [record] = predictions(ladder)
     assert record["after"] is False and record["sha256"] == content_sha256(record) and record["date"].endswith("+00:00")
     assert record["target"]["model"] == TARGET and record["target"]["images"] == IMAGES and len(record["rungs"]) == 12

@@ -31,6 +31,8 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/ditscale data build digits data/digits
+	$(BIN)/ditscale launch sweeps/digits_demo.yaml --phase rungs
+	test -e runs/digits-demo/predictions.jsonl || $(BIN)/ditscale predict runs/digits-demo --target DiT-nano/2
 	$(BIN)/ditscale launch sweeps/digits_demo.yaml
 	$(BIN)/ditscale report runs/digits-demo
 

@@ -62,8 +62,8 @@ def test_a_study_from_an_empty_folder(installed):
     assert Path(where.strip()).is_relative_to(installed.environment)
     said = installed("init", "digits")
     commands = [line.strip() for line in said.splitlines() if line.startswith("  ditscale ")]
-    assert [line.split()[1] for line in commands] == ["data", "plan", "launch", "report"]
-    data, plan, _, report = (line.split()[1:] for line in commands)
+    assert [line.split()[1] for line in commands] == ["data", "plan", "launch", "predict", "launch", "report"]
+    data, plan, *_, report = (line.split()[1:] for line in commands)
     assert "feature network trained" in installed(*data)
     assert "DiT-nano-2" in installed(*plan)
     installed("train", plan[-1], *SMALL)

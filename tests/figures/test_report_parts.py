@@ -47,6 +47,16 @@ def test_verdicts_are_those_of_the_study(three_seeds):
     assert found.cards["Multiplier of masked over baseline in training FLOPs"]["status"] == "CONVERGED"
 
 
+def test_a_verdict_is_of_the_models_with_seeds(made, tmp_path):
+    """A further model with one seed would leave the verdict open; it is named as left out."""
+    made.write_study(tmp_path / "made", MODELS[:2], ("baseline", "masked"), (0, 1, 2))
+    [(_, before), *_] = verdicts.read(study_table.read(tmp_path / "made")).rows
+    made.write_study(tmp_path / "made", MODELS[2:], ("baseline", "masked"), (0,))
+    [(_, after), *_] = verdicts.read(study_table.read(tmp_path / "made")).rows
+    note = f" Of {MODELS[0]}, {MODELS[1]}: other models have fewer than 3 seeds."
+    assert "3 and 3 seeds" in before[0][1] and after == [(word, text + note) for word, text in before]
+
+
 def test_turns_and_outliers_stand_in_the_verdicts(inputs):
     rows = dict(verdicts.read(study_table.read(inputs / "trust_early_win.csv")).rows)
     word, text = rows["masked over baseline"][0]

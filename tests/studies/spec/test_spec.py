@@ -1,5 +1,7 @@
 """A study's file: expansion, identity, and what is wrong in it."""
 
+from collections import Counter
+
 import pytest
 import yaml
 
@@ -119,5 +121,9 @@ def test_shipped_sweeps_are_valid(repository):
 
 
 def test_the_demo_is_the_grid_that_the_readme_promises(repository):
-    names = {run.config.model.name for run in runs_of(repository / "sweeps/digits_demo.yaml")}
-    assert names == {f"DiT-{size}/{patch}" for size in ("atto", "femto", "pico", "nano") for patch in (2, 4, 8)}
+    runs = runs_of(repository / "sweeps/digits_demo.yaml")
+    assert {run.config.model.name for run in runs} == {f"DiT-{size}/{patch}" for size in ("atto", "femto", "pico", "nano") for patch in (2, 4, 8)}
+    assert f"{len(runs)} small runs" in (repository / "README.md").read_text()
+    seeds = Counter(run.config.objective.name for run in runs if run.config.model.name == "DiT-femto/2")
+    assert set(seeds.values()) == {3} and len(seeds) == 4
+    assert {run.config.model.name for run in runs if run.phase == "rungs"} == {run.config.model.name for run in runs} - {"DiT-nano/2"}

@@ -5,7 +5,7 @@ import sys
 import click
 
 from ditscale.cli.group import main
-from ditscale.cli.weights import as_run, heads_option, is_weights, like_option, typed
+from ditscale.cli.weights import as_run, heads_option, is_weights, like_option, refuse_exported, typed
 from ditscale.errors import UserError
 
 
@@ -73,6 +73,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
             run.evals = Path(out or f"{target}.evals.jsonl")
             lines = command.evaluate_run(run, overrides, None, False)
     else:
+        refuse_exported(target)
         if images is not None or whole:
             raise UserError(f"--images and --all choose checkpoints, but {target} is not a run directory (it has no run.json)")
         if like or heads:

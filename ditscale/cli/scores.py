@@ -23,7 +23,8 @@ def compare(a, b, conditions):
       evals.jsonl@IMAGES       a file of evaluations
       published.csv:LINE       a row of a table of published results, by line number or model
 
-    Evaluations that differ only in the seed of the samples count as repetitions of one score.
+    Evaluations that differ only in the seed of the samples count as repetitions of one score. Exit code 1: NOT COMPARABLE, the two were
+    measured differently.
     """
     from ditscale.evaluation import compare as comparing
 
@@ -34,7 +35,10 @@ def compare(a, b, conditions):
             raise UserError(f"--where '{condition}' is not of the form FIELD=VALUE, for example guidance_scale=1.5")
         wanted[field] = value
     one, other = (comparing.read_side(text, wanted) for text in (a, b))
-    click.echo("\n".join(comparing.describe(one, other, comparing.compare(one, other))))
+    found = comparing.compare(one, other)
+    click.echo("\n".join(comparing.describe(one, other, found)))
+    if found.difference is None:
+        sys.exit(1)
 
 
 @main.command()

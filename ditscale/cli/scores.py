@@ -66,6 +66,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
     from pathlib import Path
 
     from ditscale.evaluation import command
+    from ditscale.writing import make_parents
 
     if (Path(target) / "run.json").exists():
         with as_run(target, like, heads, "") as run:
@@ -75,6 +76,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
             raise UserError(f"--images and --all choose checkpoints, but {target} is a file of weights")
         with as_run(target, like, heads, typed("evaluate", target, *overrides, out=out, heads=heads)) as run:
             run.evals = Path(out or f"{target}.evals.jsonl")
+            make_parents(run.evals)
             lines = command.evaluate_run(run, overrides, None, False)
     else:
         refuse_exported(target)

@@ -18,7 +18,7 @@ from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.weights import check_new, load_into, pick_checkpoint, run_config, write_weights
-from ditscale.writing import writing, written_whole
+from ditscale.writing import written_whole
 
 SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
 FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and how the name of a lone file ends
@@ -171,10 +171,6 @@ def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
 
 
 def copy_to(folder: Path, target: Path) -> None:
-    """An exported folder to a place that must not exist yet."""
-    if target.exists():
-        raise UserError(f"{target} already exists; give another name")
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    """Copies an exported folder to a place that does not exist yet."""
     with written_whole(target) as aside:
         shutil.copytree(folder, aside)

@@ -27,16 +27,52 @@ def writing(path):
 
 
 @contextmanager
-def written_whole(path):
-    """Yields a path of the same name in a folder beside ``path``, for a file or a folder; when the block ends well, it moves to ``path``.
+def written_whole(path, folder: Path | None = None):
+    """Yields a path of the same name in a new folder next to ``path``, for a file or a folder; when the block ends well, it moves to ``path``.
 
-    The name stays, as some writers (``torch.save``) store it in the file.
+    Missing parents of ``path`` are made. What was written reaches the disk before it gets its name, so a crash leaves no half of it. The
+    name stays, as some writers (``torch.save``) store it in the file.
+
+    Args:
+        folder: where to write instead, on the same disk as ``path``.
+
+    Raises:
+        UserError: it cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    with writing(path):
+        make_parents(path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=folder or path.absolute().parent, ignore_cleanup_errors=True) as own:
+            aside = Path(own) / path.name
+            yield aside
+            for written in [aside] if aside.is_file() else filter(Path.is_file, aside.rglob("*")):
+                with open(written, "rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(aside, path)
+
+
+def make_parents(path) -> None:
+    """Makes the folders that a file or folder ``path`` is to be in.
+
+    Raises:
+        UserError: they cannot be made.
+    """
+    with writing(path):
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(path) -> None:
+    """To be called before work that takes long and ends in a file or folder ``path``. Leaves nothing behind; missing parents can be made later.
 
     Raises:
         UserError: it cannot be written.
     """
     path = Path(path)
-    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
-        aside = Path(folder) / path.name
-        yield aside
-        os.replace(aside, path)
+    with writing(path):
+        if path.is_file():
+            open(path, "ab").close()
+            return
+        folder = path.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        tempfile.TemporaryFile(dir=folder).close()

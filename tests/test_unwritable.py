@@ -12,7 +12,7 @@ from ditscale.models.convert import save_model
 from ditscale.models.dit import DiT
 from ditscale.rundir import RunDir
 from ditscale.training.trackers import log_score
-from ditscale.writing import writing, written_whole
+from ditscale.writing import check_writable, writing, written_whole
 
 
 def refused(*words):
@@ -79,3 +79,23 @@ def test_a_report_that_cannot_be_written(repository, tmp_path):
     (tmp_path / "out" / "table.csv").mkdir(parents=True)
     said = refused("report", repository / "analysis" / "published" / "dit_table4_all_models.csv", "--out", tmp_path / "out")
     assert said == f"error: {tmp_path / 'out' / 'table.csv'} cannot be written: Is a directory"
+
+
+def test_missing_folders_are_made(weights, repository, tmp_path):
+    """The same rule for every command that writes a file."""
+    spec = repository / "sweeps" / "digits_demo.yaml"
+    deep = tmp_path / "a" / "b"
+    for words in (("convert", weights, deep / "c" / "x.safetensors", "--heads", 1), ("plan", spec, "--csv", deep / "d" / "plan.csv"),
+                  ("figure", "table", repository / "analysis" / "published" / "dit_table4_all_models.csv", "--out", deep / "e")):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 0, (result.output, result.exception)
+    assert sorted(str(path.relative_to(deep)) for path in deep.rglob("*") if path.is_file()) == ["c/x.safetensors", "d/plan.csv", "e/table.csv"]
+
+
+def test_a_place_is_checked_without_a_trace(tmp_path):
+    (tmp_path / "file").write_text("as it was")
+    for path in (tmp_path / "none" / "x", tmp_path / "file", tmp_path):
+        check_writable(path)
+    with pytest.raises(UserError, match=r"file/x/y cannot be written: Not a directory$"):
+        check_writable(tmp_path / "file" / "x" / "y")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "as it was"

@@ -46,12 +46,10 @@ def convert(source, target, like, heads):
     from pathlib import Path
 
     from ditscale.models.convert import load, save_model
+    from ditscale.training.checkpoint.weights import check_new
     from ditscale.writing import written_whole
 
-    if Path(target).exists():
-        raise UserError(f"{target} already exists; give another name")
-    if not Path(target).absolute().parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist")
+    check_new(Path(target))
     model, header, notes = load(source, like=like, heads=heads)
     for note in notes:
         click.echo(note, err=True)
@@ -136,8 +134,8 @@ def ema(run, target, length, images):
 
     run = RunDir(run)
     at = images_of(pick_checkpoint(run, images))
-    weights, missed = rebuild(run, length, at)
     check_new(Path(target))
+    weights, missed = rebuild(run, length, at)
     with written_whole(target) as aside:
         count = write_weights(run, weights, aside, {"length": length, "images": at, "missed": missed})
     click.echo(f"{target}: {count:,} parameters, length {length:g} at {at:,} images, profile error {missed:.2%}")

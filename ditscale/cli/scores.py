@@ -4,7 +4,7 @@
 import click
 
 from ditscale.cli.group import main
-from ditscale.cli.weights import as_run, heads_option, is_weights, like_option, typed
+from ditscale.cli.weights import as_run, heads_option, is_weights, like_option, refuse_exported, typed
 from ditscale.errors import UserError
 
 
@@ -22,7 +22,8 @@ def compare(a, b, conditions):
       evals.jsonl@IMAGES       a file of evaluations
       published.csv:LINE       a row of a table of published results, by line number or model
 
-    Evaluations that differ only in the seed of the samples count as repetitions of one score.
+    Evaluations that differ only in the seed of the samples count as repetitions of one score. Exit code 1: NOT COMPARABLE, the two were
+    measured differently.
     """
     from ditscale.evaluation import compare as comparing
 
@@ -33,7 +34,10 @@ def compare(a, b, conditions):
             raise UserError(f"--where '{condition}' is not of the form FIELD=VALUE, for example guidance_scale=1.5")
         wanted[field] = value
     one, other = (comparing.read_side(text, wanted) for text in (a, b))
-    click.echo("\n".join(comparing.describe(one, other, comparing.compare(one, other))))
+    found = comparing.compare(one, other)
+    click.echo("\n".join(comparing.describe(one, other, found)))
+    if found.difference is None:
+        sys.exit(1)
 
 
 @main.command()
@@ -61,6 +65,7 @@ def evaluate(target, overrides, images, whole, like, heads, out):
     from pathlib import Path
 
     from ditscale.evaluation import command
+    from ditscale.writing import make_parents
 
     if (Path(target) / "run.json").exists():
         with as_run(target, like, heads, "") as run:
@@ -70,8 +75,10 @@ def evaluate(target, overrides, images, whole, like, heads, out):
             raise UserError(f"--images and --all choose checkpoints, but {target} is a file of weights")
         with as_run(target, like, heads, typed("evaluate", target, *overrides, out=out, heads=heads)) as run:
             run.evals = Path(out or f"{target}.evals.jsonl")
+            make_parents(run.evals)
             lines = command.evaluate_run(run, overrides, None, False)
     else:
+        refuse_exported(target)
         if images is not None or whole:
             raise UserError(f"--images and --all choose checkpoints, but {target} is not a run directory (it has no run.json)")
         if like or heads:

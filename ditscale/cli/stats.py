@@ -35,11 +35,13 @@ def stats(source, out, name, weights, split, device):
     from ditscale.evaluation.images import open_images
     from ditscale.evaluation.reference import is_statistics, reference_of, write_statistics
     from ditscale.evaluation.scoring import ENOUGH
+    from ditscale.writing import check_writable
 
     if is_statistics(source):
         raise UserError(f"{source} contains statistics; give the images that they were made from")
     if not out.endswith(".npz"):
         raise UserError(f"{out}: statistics are written as .npz; name it {out}.npz")
+    check_writable(out)
     extractor = make_extractor(name, weights, checked_device(device))
     images = open_images(source, split=split, channels=max(extractor.channels))
     with Progress("images", images.count) as progress:

@@ -189,11 +189,12 @@ def stop(spec_path, overrides):
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
     from ditscale.studies.table.ledger import collect as collect_study, left_out
-    from ditscale.writing import writing
+    from ditscale.writing import make_parents, writing
 
     folder = folder_of(study)
     table = collect_study(folder)
     with writing(f"--out {out}"):
+        make_parents(out)
         table.to_csv(out, index=False)
     click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
 

@@ -74,6 +74,7 @@ def as_run(target, like: str | None, heads: int | None, command: str):
     if not is_weights(target):
         if like or heads:
             raise UserError(f"--like and --heads are for a file of weights, and {target} is not one")
+        refuse_exported(target)
         yield RunDir(target)
         return
     from ditscale.training.checkpoint.import_weights import Asked, read_import, write_run
@@ -92,3 +93,12 @@ def is_weights(target) -> bool:
     from ditscale.models.weights_file import SUFFIXES
 
     return Path(target).suffix.lower() in SUFFIXES and not Path(target).is_dir()
+
+
+def refuse_exported(target) -> None:
+    """Raises UserError for a folder that diffusers saved or ``ditscale export`` wrote: no run."""
+    folder = Path(target)
+    files = ("transformer/config.json", "model_index.json", "config.json", "model.pt")
+    if not (folder / "run.json").exists() and any((folder / name).exists() for name in files):
+        raise UserError(f"{target}: a folder of weights, not a run; give the run that it was exported from, or make a run of another project's: "
+                        f"`ditscale convert {target} FILE.pt`, then `ditscale import-run FILE.pt RUN --like NAME`")

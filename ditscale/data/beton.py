@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ditscale.data.aside import written_aside
 from ditscale.errors import UserError, did_you_mean
+from ditscale.writing import written_whole
 
 VERSION = 2
 PAGE_SIZE = 1 << 21                                                            # bytes; the smallest that FFCV writes
@@ -166,7 +166,7 @@ def stream_beton(path, specs: dict[str, FieldSpec], num_samples: int, integers: 
         integers: the integer fields, whole.
         batches: yields ``{name: array}`` of the array fields, any number of samples each, ``num_samples`` together.
     """
-    with written_aside(path) as aside, open(aside, "wb") as file:
+    with written_whole(path) as aside, open(aside, "wb") as file:
         write_stream(file, specs, num_samples, integers, batches, page_size)
 
 

@@ -9,14 +9,13 @@ import os
 import shutil
 import time
 from collections import Counter
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import ditscale
-from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.chunks import Chunk, Recipe, Task, finished, hash_items, make_chunk, tasks_of
 from ditscale.data.decode import HANDLED
@@ -27,7 +26,7 @@ from ditscale.data.sources.base import Source
 from ditscale.data.workers import Workers
 from ditscale.digest import new_digest
 from ditscale.errors import UserError, count
-from ditscale.writing import writing
+from ditscale.writing import writing, written_whole
 
 FEW = 5                                                                         # names in a message
 
@@ -116,8 +115,7 @@ def work_folder(out: Path, kept: str = "*.pixels"):
         except BlockingIOError:
             raise UserError(f"{out}: another build of it is running") from None
         for begun in folder.glob(".*"):                                         # by a build that was killed
-            with suppress(OSError):
-                begun.unlink()
+            shutil.rmtree(begun, ignore_errors=True)
         try:
             yield folder
         except BaseException:
@@ -210,7 +208,7 @@ def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tu
                 yield {"image": np.frombuffer(stored, np.uint8).reshape(-1, *shape)}
 
     specs = {"image": FieldSpec(np.dtype(np.uint8), shape), "label": FieldSpec(np.dtype("<i8"), ())}
-    with written_aside(out, tasks[0][1].folder) as aside:
+    with written_whole(out, tasks[0][1].folder) as aside:
         stream_beton(aside, specs, len(labels), {"label": labels}, batches())
         content.update(labels.astype("<i8").data)
         handled = sum((Counter(chunk.handled) for chunk in chunks), Counter())

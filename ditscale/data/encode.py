@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 import ditscale
-from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, FieldSpec, stream_beton
 from ditscale.data.kinds import image_shape, kind_of
 from ditscale.data.latents import to_bits
@@ -26,7 +25,7 @@ from ditscale.errors import UserError
 from ditscale.formats import NewerFormat
 from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
-from ditscale.writing import writing
+from ditscale.writing import writing, written_whole
 
 PART_IMAGES = 1024                                                             # about; a part is whole micro batches
 REPORT_SECONDS = 10.0
@@ -119,7 +118,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
         first, last = part * parts.images, min((part + 1) * parts.images, parts.samples)
         moments = [_both_ways(vae, file.read("image", np.arange(at, min(at + parts.batch, last))))
                    for at in range(first, last, parts.batch)]
-        with written_aside(parts.path(part)) as aside, open(aside, "wb") as out:
+        with written_whole(parts.path(part)) as aside, open(aside, "wb") as out:
             np.save(out, to_bits(torch.cat(moments), bits))
         elapsed, done = time.perf_counter() - started, parts.images_done()
         if elapsed - said > REPORT_SECONDS or part == mine[-1]:

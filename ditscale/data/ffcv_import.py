@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ditscale.data.aside import written_aside
 from ditscale.data.beton import BetonFile, field_specs, write_beton
 from ditscale.errors import UserError
+from ditscale.writing import written_whole
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def build_beton(path, fields: dict[str, np.ndarray]) -> str:
     if ffcv_backend is None:
         write_beton(path, fields)
         return "numpy"
-    with written_aside(path) as aside:
+    with written_whole(path) as aside:
         ffcv_backend.write_with_ffcv(aside, fields)
         try:
             BetonFile(aside)                                                   # FFCV does not notice a short write

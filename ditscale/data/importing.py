@@ -1,7 +1,7 @@
 """Others' latents into a .beton file, as they are: neither drawn, nor scaled, nor held in memory together.
 
-One thread reads ahead and rounds to 16 bits, this one writes, a third hashes. A stopped import goes on where it was, as a build does:
-see ``begun``.
+One thread reads ahead and rounds to 16 bits, this one writes, a third hashes, a fourth flushes to the disk. A stopped import continues
+where it stopped, as a build does: see ``begun``.
 """
 
 import hashlib
@@ -33,6 +33,8 @@ from ditscale.errors import UserError, count
 from ditscale.formats import NewerFormat
 from ditscale.writing import writing
 
+FLUSH_BYTES = 16 << 20                                                         # stored, between two calls that send what is written to the disk
+flush_data = getattr(os, "fdatasync", os.fsync)                                 # macOS has no fdatasync
 UNKNOWN = "autoencoder (not recorded)"                                         # in place of a class
 
 
@@ -134,10 +136,11 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
         begun = Begun(folder, _plan(manifest, path, source), specs, manifest.samples)
         if begun.rows:
             say(f"{folder}: continuing from {begun.rows:,} of {manifest.samples:,} latents")
-        with begun.again() as (file, note), Behind() as behind, Progress("latents", manifest.samples, done=begun.rows) as progress:
+        with begun.again() as (file, note), Behind() as behind, Behind() as disk, Progress("latents", manifest.samples, done=begun.rows) as progress:
 
             def batches():
                 nonlocal done
+                flushed = 0
                 for stored in _stored(begun, source, encoder["bits"]):
                     behind.do(content.update, stored.data)
                     done += len(stored)
@@ -145,10 +148,14 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
                     for row, latent in enumerate(stored if len(sums) else ()):
                         sums[done - len(stored) + row] = zlib.crc32(latent.data)
                     yield {"moments": stored}
+                    if (done - flushed) * specs["moments"].page_bytes >= FLUSH_BYTES:
+                        disk.do(flush_data, file.fileno())                  # overlaps with reading; else all of it waits for the last fsync
+                        flushed = done
                     progress.advance(len(stored) if done > begun.rows else 0)
 
             write_stream(file, specs, manifest.samples, {"label": source.labels}, batches())
             behind.wait()
+            disk.wait()
         if source.check_sums:
             source.check_sums(sums)
         content.update(source.labels.astype("<i8").data)

@@ -9,7 +9,7 @@ from ditscale.data.beton import BetonFile
 from ditscale.data.kinds import FIELDS, kind_of
 from ditscale.data.manifest import Manifest, manifest_path, read_manifest, stored_blake2b
 from ditscale.errors import UserError, count
-from ditscale.writing import writing
+from ditscale.writing import make_parents, writing
 
 BAR, MOST_CLASSES = 40, 40                                                     # characters of the longest bar; lines
 GRID_ROWS, GRID_COLUMNS, GRID_GAP = 8, 8, 2                                    # the gap is in pixels
@@ -76,6 +76,7 @@ def save_grid(path, out, vae=None) -> str:
     for number, image in enumerate(images):
         top, left = number // GRID_COLUMNS * height, number % GRID_COLUMNS * width
         sheet[top:top + height - GRID_GAP, left:left + width - GRID_GAP] = image.transpose(1, 2, 0)
+    make_parents(out)
     with writing(f"--grid {out}"):
         Image.fromarray(sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet).save(out)
     return f"{out}: {len(images)} images, evenly spread over the file"

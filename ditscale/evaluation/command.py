@@ -21,7 +21,7 @@ from ditscale.section import validate
 from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over, pick_checkpoint, run_config
-from ditscale.writing import writing
+from ditscale.writing import check_writable, make_parents, writing
 
 
 def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, whole: bool) -> list[dict]:
@@ -113,6 +113,8 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
     settings = validate(MeasureConfig, values, "evaluate")
     out, started = Path(out) if out else target.with_name(f"{target.name}.evals.jsonl"), time.perf_counter()
     with join_ranks() as world:
+        if world.is_main:
+            check_writable(out)                                                # before the work, not after it
         scorer = Scorer(settings, world)
         found = open_images(target, channels=max(scorer.extractor.channels))
         if found.count < 2:
@@ -127,6 +129,7 @@ def evaluate_images(target: Path, overrides: tuple[str, ...], out) -> list[dict]
             "images_sha256": found.sha256, "seconds": seconds, "accelerator_hours": seconds * world.size / 3600}
     if warning := scorer.warning(found.count, scores):
         print(f"warning: {warning}", file=sys.stderr)
+    make_parents(out)
     with writing(out):
         append_line(out, line)
     return [line]

@@ -27,7 +27,7 @@ from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.schedule import is_due
 from ditscale.training.trackers import log_score
-from ditscale.writing import writing
+from ditscale.writing import check_writable, writing
 
 SHEET_IMAGES = 100                                                             # samples kept for the sheets of the report
 
@@ -88,6 +88,9 @@ class Evaluator:
         """Scores a checkpoint and writes its line, even if there is one. ``stop()`` is called before each batch of images;
         if it ends the scoring, nothing is written and the result is False. Collective."""
         started, images_seen, settings = time.perf_counter(), images_known(self.config, checkpoint), self.settings
+        sheet_path = run.samples / f"{checkpoint.name}.npz"
+        for path in (run.evals, sheet_path) if self.world.is_main else ():
+            check_writable(path)                                               # before the work, not after it
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
         made = self._until(stop, sample_parts(self.maker, self._mine(), settings.seed))
@@ -100,7 +103,7 @@ class Evaluator:
         nan_images = self.world.sum(len(self.maker.nan_images))
         if not self.world.is_main:
             return True
-        sheet.write(run.samples / f"{checkpoint.name}.npz")
+        sheet.write(sheet_path)
         seconds = time.perf_counter() - started
         log_score(run, {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,

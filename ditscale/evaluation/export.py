@@ -6,19 +6,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ditscale.config import RunConfig
+from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.vae import load_vae
 from ditscale.diffusion.ddpm_options import DdpmConfig
 from ditscale.errors import UserError
 from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
-from ditscale.models.convert import outputs_of, save_model, to_diffusers
+from ditscale.models.convert import FACTS, outputs_of, save_model, to_diffusers, write_facts
 from ditscale.models.dit import DiT
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.weights import check_new, load_into, pick_checkpoint, run_config, write_weights
-from ditscale.writing import writing, written_whole
+from ditscale.writing import written_whole
 
 SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
 FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and how the name of a lone file ends
@@ -103,12 +103,13 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
         save_model(model, folder / "model.pt", outputs_of(config.formulation.name))
         return _other_outputs(config)
     to_diffusers(model).save_pretrained(folder / "transformer")
-    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading (README.md, section Use)"]
     reason = _why_no_pipeline(config)
+    write_facts(folder / "transformer", _facts(config, reason))
+    lines = ["diffusers' timestep frequencies differ from DiT's and are not stored: set them after loading (README.md, section Use)"]
     if reason and vae:
         raise UserError(f"--vae {vae}: there is no DiTPipeline of this run, as {reason}; leave it out for the transformer alone")
     if reason:
-        return [*lines, f"the transformer alone: no DiTPipeline, as {reason}"]
+        return [*lines, f"the transformer alone: no DiTPipeline, as {reason}", f"transformer/{FACTS} has its formulation, time scale and sampler"]
     if config.data.classes != PIPELINE_CLASSES:
         lines.append(f"DiTPipeline's null class is always {PIPELINE_CLASSES}, this model's {config.data.classes}: call it with guidance_scale=1")
     return [*lines, _pipeline(config, folder, vae)]
@@ -118,6 +119,19 @@ def _other_outputs(config: RunConfig) -> list[str]:
     """What users of the released layout have to know, in lines."""
     name = config.formulation.name
     return [] if name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {name}: DiT's and SiT's samplers do not fit them"]
+
+
+def _facts(config: RunConfig, reason: str) -> dict:
+    """What a diffusers transformer's own files do not say: what its time and outputs are, and how the run samples.
+
+    Args:
+        reason: why no DiTPipeline makes its images; empty where one does.
+    """
+    stated = config.evaluation or (config.imported.sampling if config.imported else None)
+    sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch")} if stated else None
+    return outputs_of(config.formulation.name) | {
+        "formulation": config.formulation.model_dump(mode="json"), "sampling": sampling,
+        "diffusers": f"DiTTransformer2DModel alone; no DiTPipeline, as {reason}" if reason else "DiTPipeline"}
 
 
 def _why_no_pipeline(config: RunConfig) -> str:
@@ -157,10 +171,6 @@ def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
 
 
 def copy_to(folder: Path, target: Path) -> None:
-    """An exported folder to a place that must not exist yet."""
-    if target.exists():
-        raise UserError(f"{target} already exists; give another name")
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    """Copies an exported folder to a place that does not exist yet."""
     with written_whole(target) as aside:
         shutil.copytree(folder, aside)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ditscale.errors import UserError, first_line
 from ditscale.evaluation.export import copy_to, export, format_for
 from ditscale.rundir import RunDir
-from ditscale.training.checkpoint.weights import run_config
+from ditscale.training.checkpoint.weights import check_new, run_config
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -29,6 +29,8 @@ def push(run: RunDir, repo: str, *, send: bool = False, to_folder: str | None = 
         raise UserError(f"'{repo}' is not the name of a repository: OWNER/NAME of letters, digits, '.', '_' and '-'")
     if send and to_folder:
         raise UserError(f"--send sends to the hub and --to-folder {to_folder} to a folder; give one of them")
+    if to_folder:
+        check_new(Path(to_folder))
     hub = _hub() if send else None                                             # before anything is written
     form = form or format_for(run_config(run))
     with tempfile.TemporaryDirectory(prefix="ditscale-") as aside:

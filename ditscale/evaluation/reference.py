@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ditscale.data.aside import written_aside
 from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.evaluation.extractors import Extractor
@@ -27,6 +26,7 @@ from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.metrics.moments import Accumulator, Moments, covariance_problem
 from ditscale.evaluation.metrics.names import metric_name
 from ditscale.evaluation.pickled import read_plain_pickle
+from ditscale.writing import written_whole
 
 PICKLE = ".pkl"
 
@@ -136,7 +136,7 @@ def write_statistics(path, reference: Reference) -> None:
         arrays |= {"mu_s": reference.spatial_moments.mean, "sigma_s": reference.spatial_moments.covariance}
     words = {"n": reference.samples, "extractor": reference.extractor, "extractor_sha256": reference.extractor_sha256,
              "resize": reference.resize, "images_sha256": reference.sha256}
-    with written_aside(path) as aside, open(aside, "wb") as file:
+    with written_whole(path) as aside, open(aside, "wb") as file:
         arrays |= {name: np.array(value) for name, value in words.items() if value is not None}
         np.savez(file, **arrays)
 

@@ -44,6 +44,7 @@ from ditscale.training.checkpoint.checkpoint import list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
 from ditscale.training.trackers import log_score
+from ditscale.writing import check_writable
 
 RAW = "masters"                                                                # the trained weights, without averaging
 TOGETHER = 32                                                                  # draws computed at once
@@ -87,6 +88,8 @@ class Validation:
 
     def evaluate(self, run: RunDir, checkpoint: Path) -> None:
         """Adds the line of one checkpoint: the average's loss, and that of the raw weights if they were kept. Collective."""
+        if self.world.is_main:
+            check_writable(run.evals)                                          # before the work, not after it
         self.log(run, images_known(self.config, checkpoint), self._weights(run, checkpoint))
 
     def between(self, run: RunDir, images_seen: int, weights) -> None:

@@ -26,6 +26,7 @@ from ditscale.tensorfile import save_tensors
 RUN_KEY = "run"                                                                # in that of an export: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
 OUTPUTS_KEY = "ditscale.outputs"                                               # likewise, and in a .pt: whose time and outputs; without: as they were
+FACTS = "ditscale.json"                                                        # in a diffusers folder: what a header says, and how its run samples
 PLAIN = ("dit", "sit", "repa")                                                 # of LIKES: those whose model is a plain DiT
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
 
@@ -63,7 +64,9 @@ def load(path, *, like: str | None = None, heads: int | None = None) -> Loaded:
     if path.is_dir():
         if like or heads:
             raise UserError(f"{path}: --like and --heads are for a file of weights, and this is a folder of diffusers, which states both")
-        return Loaded(from_diffusers(load_diffusers(path)), {}, [])
+        header = _folder_header(path)
+        notes = [f"{path}: time and outputs are not DiT's ({words[:80]}); numbers as they are" for words in header.values()]
+        return Loaded(from_diffusers(load_diffusers(path)), header, notes)
     file = read_weights(path)
     own = _own_outputs(file.header)
     if like and (own or CONFIG_KEY in file.header):
@@ -78,6 +81,22 @@ def load(path, *, like: str | None = None, heads: int | None = None) -> Loaded:
                       [f"{path}: taken as DiT's, numbers as they are; SiT's and REPA's have this layout too: for theirs give --like sit or --like repa"] * asks)
     translated = LIKES[like].translate(file.state, options["num_heads"])
     return Loaded(_build(translated.weights, translated.model, str(path)), {OUTPUTS_KEY: f"{like}, turned by convert"}, [])
+
+
+def _folder_header(folder: Path) -> dict[str, str]:
+    """What a diffusers folder that ditscale wrote says of time and outputs; nothing where it is another's."""
+    path = _transformer(folder) / FACTS
+    try:
+        return _own_outputs(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}; it says whose time and outputs these weights have") from None
+
+
+def write_facts(folder: Path, facts: dict) -> None:
+    """Put a file of facts next to a transformer that diffusers saved: it has no place for them itself."""
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def _own_outputs(header: dict[str, str]) -> dict[str, str]:
@@ -122,7 +141,7 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
     """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name).
 
     Args:
-        header: further words for the header of a ``.safetensors`` or ``.pt`` file.
+        header: further words for the header of a ``.safetensors`` or ``.pt`` file; of a folder, for its ``ditscale.json``.
 
     Raises:
         OSError, SafetensorError: it cannot be written; ``writing`` makes one line of them.
@@ -139,6 +158,8 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
             raise OSError(first_line(error)) from None
     else:
         to_diffusers(model).save_pretrained(path)
+        if header:
+            write_facts(path, header)
 
 
 def describe(state: dict[str, Tensor], source: str, args: dict | None = None, heads: int | None = None) -> dict:
@@ -227,12 +248,16 @@ def load_diffusers(folder):
     """A saved ``DiTTransformer2DModel``, or the transformer of a saved ``DiTPipeline``, with the released frequencies."""
     from diffusers import DiTTransformer2DModel
 
-    folder = Path(folder)
-    folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    folder = _transformer(Path(folder))
     try:
         return _with_released_frequencies(DiTTransformer2DModel.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a diffusers DiT: {first_line(error)}") from None
+
+
+def _transformer(folder: Path) -> Path:
+    """The folder itself, or its transformer where it is a pipeline's."""
+    return folder / "transformer" if (folder / "transformer").is_dir() else folder
 
 
 def _with_released_frequencies(twin):

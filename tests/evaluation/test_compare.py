@@ -56,6 +56,8 @@ def test_what_differs_is_named(evals):
     assert "differs: guidance_scale: 1.5 in A, 4.0 in B" in text and "stated on one side only: nfe" in text
     text = verdict(evals("c", 10.0), evals("d", 8.0, samples=5000))
     assert "NOT COMPARABLE" in text and "(samples)" in text and "REAL" not in text
+    codes = {name: CliRunner().invoke(main, ["compare", evals("c"), evals(name)]).exit_code for name in ("a", "d")}
+    assert codes == {"a": 0, "d": 1}
 
 
 def test_checkpoints_and_kinds_are_chosen(evals):

@@ -238,3 +238,12 @@ def test_averages_in_the_passport(name, fields):
 def test_evaluations_are_json_without_nan(run):
     evaluate(run.path, "also=[kid]")
     json.loads(run.evals.read_text().strip(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(run, monkeypatch):
+    monkeypatch.setattr("ditscale.evaluation.sampling.maker.ImageMaker.make", None)
+    result = CliRunner().invoke(main, ["sample", str(run.path), "/proc/x.npz", "--images", "4"])
+    assert result.exit_code == 2 and "error: /proc/.x.npz.partial cannot be written: " in result.output
+    run.samples.write_text("a file")
+    result = CliRunner().invoke(main, ["evaluate", str(run.path)])
+    assert result.exit_code == 2 and f"error: {run.samples / 'images-000000000640.npz'} cannot be written: Not a directory" in result.output

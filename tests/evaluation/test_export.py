@@ -66,6 +66,31 @@ def test_diffusers_class_gives_equal_outputs(hand_run, tmp_path, formulation):
     assert ("no DiTPipeline, as its schedulers are of ddpm" in said) == (formulation == "flow")
 
 
+def test_a_diffusers_folder_says_whose_time_and_outputs_it_has(hand_run, tmp_path):
+    """Also once it is converted, to a file and back to a folder: it is never taken for a DiT of ddpm."""
+    run = hand_run({**LATENT, "formulation.name": "flow", "formulation.time_scale": 1.0, "evaluation.sampling_steps": 7})
+    assert "transformer/ditscale.json has its formulation, time scale and sampler" in done("export", run.path, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "transformer" / "ditscale.json").read_text())
+    assert facts["formulation"]["name"] == "flow" and facts["formulation"]["time_scale"] == 1.0
+    assert (facts["sampling"]["sampler"], facts["sampling"]["sampling_steps"]) == ("heun", 7) and "no DiTPipeline" in facts["diffusers"]
+    for source, target in (("out", "a.pt"), ("out/transformer", "b.safetensors"), ("a.pt", "again"), ("again", "c.pt")):
+        said = done("convert", tmp_path / source, tmp_path / target)
+        assert "time and outputs are not DiT's (formulation flow)" in said or source == "a.pt"
+    for name in ("a.pt", "b.safetensors", "c.pt"):
+        assert "not a project's any more (formulation flow)" in refused("import-run", tmp_path / name, tmp_path / "imported", "--like", "dit")
+    for command in ("sample", "evaluate"):
+        assert "a folder of weights, not a run" in refused(command, tmp_path / "out", *([tmp_path / "x", "--images", 1] if command == "sample" else []))
+    (tmp_path / "again" / "ditscale.json").write_text("[")
+    assert "it says whose time and outputs these weights have" in refused("convert", tmp_path / "again", tmp_path / "d.pt")
+
+
+def test_ddpm_has_no_other_outputs(hand_run, tmp_path):
+    done("export", hand_run({**LATENT, "formulation.name": "ddpm"}).path, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "transformer" / "ditscale.json").read_text())
+    assert facts["diffusers"] == "DiTPipeline" and facts["formulation"]["name"] == "ddpm" and "ditscale.outputs" not in facts
+    assert "not DiT's" not in done("convert", tmp_path / "out", tmp_path / "a.pt")
+
+
 def test_the_whole_pipeline_makes_our_images(hand_run, tmp_path, vae_folders):
     """DDIM over every hundredth timestep, guided on all channels, from one noise: DiTPipeline's latents and ditscale's.
 
@@ -199,7 +224,7 @@ def test_push(hand_run, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     run = hand_run({**LATENT, "formulation.name": "ddpm"})
     files = ["README.md", "model_index.json", "scheduler/scheduler_config.json", "transformer/config.json",
-             "transformer/diffusion_pytorch_model.safetensors"]
+             "transformer/diffusion_pytorch_model.safetensors", "transformer/ditscale.json"]
     said = done("push", run.path, "somebody/my-dit")
     assert "nothing was sent" in said and not hub.calls and all(file in said for file in files)
     done("push", run.path, "somebody/my-dit", "--to-folder", tmp_path / "copy")

@@ -15,7 +15,7 @@ from ditscale.errors import UserError, first_line
 Numbers = float | list[float]                                                  # one, or one per channel
 PIXEL_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}                      # as --pixel-range names them
 HOLDS = ("samples", "mean-std", "mean-logvar")
-BATCH_BYTES = 8 << 20                                                          # about, of a batch as read
+BATCH_BYTES = 2 << 20                                                          # of a batch as read, about: it stays in the processor's cache
 NOT_KNOWN = "an autoencoder that is not known"
 STABLE_DIFFUSION = 0.18215                                                     # the scale of its latents
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ditscale.data.aside import written_aside
 from ditscale.data.sources.archive import DAMAGE
 from ditscale.data.sources.arrays import array_source
 from ditscale.data.sources.base import Request, Source, one_split, stamp
 from ditscale.errors import UserError
+from ditscale.writing import written_whole
 
 ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 URL, MD5 = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", "c58f30108f718f92721af3b95e74349a"    # as torchvision has them
@@ -60,7 +60,7 @@ def downloaded(folder: Path, *, allowed: bool) -> Path:
     if not path.exists():
         if not allowed:
             raise UserError(f"{path}: not there; add --download to fetch it (170 MB), or give the path of a copy")
-        with written_aside(path) as aside:
+        with written_whole(path) as aside:
             _fetch(aside)
             _check_md5(aside, URL)
     _check_md5(path, path)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ditscale.data.aside import written_aside
 from ditscale.errors import UserError
 from ditscale.rundir import write_json
+from ditscale.writing import written_whole
 
 
 class PngFolder:
@@ -60,7 +60,7 @@ class Npz:
 
     def keep(self, part: int, first: int, images: np.ndarray) -> None:
         """Writes the images (n, C, H, W) of a part to the work folder."""
-        with written_aside(self._part(part)) as aside, open(aside, "wb") as file:
+        with written_whole(self._part(part)) as aside, open(aside, "wb") as file:
             np.save(file, images.transpose(0, 2, 3, 1).copy())
 
     def finish(self, parts: int, labels: np.ndarray, note: dict) -> None:
@@ -68,7 +68,7 @@ class Npz:
         shape = np.load(self._part(0), mmap_mode="r").shape[1:]
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *shape)}
         write_json(self.note, note)
-        with written_aside(self.out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        with written_whole(self.out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for part in range(parts):

@@ -21,7 +21,7 @@ from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.schedule import due_images, validated_images
 from ditscale.training.zero.strategy import sharding
-from ditscale.writing import writing
+from ditscale.writing import make_parents, writing
 
 MEASURED, PROBED, ASSUMED_SPEED = "measured", "probed", "assumed"
 STAGES = (1, 2, 3)                                                             # stage 0 is for fp32 and partitions nothing
@@ -143,6 +143,7 @@ def write_rows(path, rows: list[PlanRow], form: str) -> None:
         UserError: the file cannot be written.
     """
     values = [_flat(row) for row in rows]
+    make_parents(path)
     with writing(f"--{form} {path}"), open(path, "w", newline="") as file:
         if form == "json":
             json.dump(values, file, indent=1)

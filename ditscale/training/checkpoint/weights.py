@@ -18,6 +18,7 @@ from ditscale.tensorfile import save_tensors
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
 from ditscale.training.checkpoint.whole import damage, was_saved
 from ditscale.training.ema.profiles import LONGEST, MAIN, Profile, combine, gamma_of, track_name
+from ditscale.writing import check_writable
 
 ENOUGH = 0.12                                                                  # largest acceptable relative error of a profile
 
@@ -130,11 +131,10 @@ def _weighted_sum(snapshots: list[tuple[Path, float]], weights: np.ndarray) -> d
 
 
 def check_new(target: Path) -> None:
-    """Raises UserError if the target exists or its folder does not."""
+    """Raises UserError if the target exists or cannot be written."""
     if target.exists():
         raise UserError(f"{target} already exists; give another name")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist")
+    check_writable(target)
 
 
 def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:

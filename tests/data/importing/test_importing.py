@@ -91,6 +91,25 @@ def test_an_error_in_the_middle_leaves_nothing(source, out, monkeypatch):
     assert list(out.parent.iterdir()) == []
 
 
+def test_what_is_written_goes_to_the_disk_while_more_is_read(source, out, monkeypatch):
+    """So the last fsync has little left to do; a disk that fails meanwhile ends the import in one line."""
+    whole = imported(source.path, out.with_name("plain.beton")).path.read_bytes()
+    monkeypatch.setattr("ditscale.data.latent_sources.files.BATCH_BYTES", 4 * 256)
+    monkeypatch.setattr(importing, "FLUSH_BYTES", 1)
+    flushed, flush = [], importing.flush_data
+    monkeypatch.setattr(importing, "flush_data", lambda file: flushed.append(flush(file)))
+    imported(source.path, out)
+    assert len(flushed) > 1 and out.read_bytes() == whole
+    out.unlink()
+
+    def fails(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(importing, "flush_data", fails)
+    assert "out.beton cannot be written: No space left on device" in refused(source.path, out)
+    assert not out.exists()
+
+
 def test_ctrl_c_leaves_nothing(source, out, monkeypatch):
     monkeypatch.setattr("ditscale.data.latent_sources.files.BATCH_BYTES", 4 * 256)
     calls = iter(range(100))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from ditscale.config import resolve
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.figures.kit import study_table, variant_table
 from ditscale.figures.plots import loss_curves
 from ditscale.formats import NewerFormat
 from ditscale.rundir import EVALUATION, RunDir, read_lines
+from ditscale.studies.alarms import Sibling, warnings_of
 from ditscale.studies.table import ledger
 
 RECORD_PARTS = ("config", "environment", "loader")     # the parts of each run.json that the page shows
@@ -60,7 +62,7 @@ def read(study: Path, table: pd.DataFrame) -> Sources:
     if runs is not None:
         runs = runs[runs["run_id"].isin(run_ids)].reset_index(drop=True)
         losses = _found(lambda: loss_curves.read(study, runs))
-    warned = [*_warned(study, table), *(_found(lambda: ledger.left_out(study)) or [])]
+    warned = [*_warned(study, table), *_alarms(study, records), *(_found(lambda: ledger.left_out(study)) or [])]
     return Sources(study, records, loss_terms(study, table), losses, runs, warned,
                    _probes(study / "probes.json"), _passports(study))
 
@@ -103,6 +105,12 @@ def _warned(study_dir: Path, table: pd.DataFrame) -> list[str]:
     """Warnings from the runs' status, for example about a collapse."""
     runs = [RunDir(study_dir / run_id) for run_id in sorted(table["run_id"].unique())]
     return [f"{run.run_id}: {run.status()['warning']}" for run in runs if run.status().get("warning")]
+
+
+def _alarms(study_dir: Path, records: dict[str, dict]) -> list[str]:
+    """Warnings about jobs that are not done, from comparison with the study's other runs."""
+    siblings = [Sibling(RunDir(study_dir / run_id), resolve(record["config"], run_id)) for run_id, record in records.items()]
+    return [f"{run_id}: {sentence}" for run_id, sentence in warnings_of(siblings).items()]
 
 
 def _probes(path: Path) -> dict[str, dict]:

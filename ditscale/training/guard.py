@@ -73,7 +73,7 @@ class Guard:
     @torch.no_grad()
     def inspect(self, images_seen: int) -> None:
         """Measures the reduced gradient, and sets how the optimizer scales it or skips the step."""
-        norms = _norms(part for _, part in zero.gradients(self.engine, self.layout)).to(self.device)
+        norms = fp32_norms(part for _, part in zero.gradients(self.engine, self.layout)).to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
             dist.all_reduce(square)
@@ -130,7 +130,7 @@ class Guard:
                                  f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)
 
 
-def _norms(parts: Iterable[Tensor]) -> Tensor:
+def fp32_norms(parts: Iterable[Tensor]) -> Tensor:
     """The fp32 norm of each tensor. On a CPU BLAS takes two thirds of the time and rounds less."""
     squares, others = [], []
     for part in parts:                                                         # one by one, as new ones are still in the cache

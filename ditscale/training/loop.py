@@ -19,8 +19,9 @@ from ditscale.rundir import RunDir, keep_lines
 from ditscale.training.checkpoint import checkpoint
 from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.guard import Guard
+from ditscale.training.movement import Movement
 from ditscale.training.profiling import Profiler
-from ditscale.training.schedule import learning_rate, reached
+from ditscale.training.schedule import is_logged, learning_rate, reached
 from ditscale.training.telemetry import Telemetry
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
@@ -58,7 +59,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                          backend=config.resources.loader, pick=prepare.pick)
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
-    telemetry = Telemetry(run, world, config, objective.warning)
+    telemetry, movement = Telemetry(run, world, config, objective.warning), Movement(state.layout, averages.main)
     timed, profiler = telemetry.timed, Profiler(run, world, config)
     batch, last_step = settings.global_batch, settings.images // settings.global_batch
     batches = on_device(loader, world.device)
@@ -84,6 +85,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 with timed("optimizer"):
                     if engine.is_gradient_accumulation_boundary():
                         guard.inspect(images_seen)
+                        if is_logged(config, images_seen + batch):
+                            movement.before()
                     engine.step()
                 telemetry.add(terms)
             steps += 1
@@ -93,6 +96,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             # Averages and the teacher
             with timed("ema"):
                 averages.update(before, images_seen)
+                telemetry.moved = movement.after()
                 if teacher:
                     teacher.update(objective.teacher_momentum_at(images_seen))
                 objective.after_step(world.mean)
@@ -100,7 +104,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             # Logs and checkpoints
             stopping = world.any(bool(stop()))
             saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
-            if saving or reached(images_seen, config.resources.log_every_images, batch):
+            if saving or is_logged(config, images_seen):
                 found = guard.read()
                 telemetry.flush(images_seen, lr=lr, found=found)
                 guard.check(found, config.resources.skip_limit, at_the_end=steps == last_step)

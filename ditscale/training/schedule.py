@@ -56,6 +56,13 @@ def is_due(config: RunConfig, images_seen: int) -> bool:
     return not every or reached(images_seen, every, train.global_batch) or images_seen + train.global_batch > train.images
 
 
+def is_logged(config: RunConfig, images_seen: int) -> bool:
+    """Whether an undisturbed run writes a log line after the step that ends at ``images_seen``; one that is stopped there also does."""
+    train = config.train
+    everies = (config.resources.log_every_images, train.checkpoint_every_images)
+    return any(reached(images_seen, every, train.global_batch) for every in everies) or images_seen + train.global_batch > train.images
+
+
 def learning_rate(config: RunConfig, images_seen: int) -> float:
     """The rate for the batch that follows ``images_seen``: a linear warm-up, then constant or cosine.
 

@@ -38,6 +38,7 @@ class Telemetry:
         self.timed, self.spikes = Timers(world.device), Spikes()
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}                                    # by name, as not every micro step has every term
+        self.moved: dict[str, tuple[Tensor, Tensor]] = {}                      # Movement's sums of squares for the next line
         self.images = 0
         self.since = time.perf_counter()
         self.warned, self.trackers = "", None
@@ -66,21 +67,22 @@ class Telemetry:
                 self.counts[key] = self.counts.get(key, 0) + finite
 
     def flush(self, images_seen: int, *, lr: float, found: Found) -> None:
-        """Writes the means since the last call. Collective."""
+        """Writes the means since the last call, and ``moved``. Collective."""
         means, seconds = self._means(), self.timed.read()
         elapsed = time.perf_counter() - self.since
         if self.world.is_main:
             self._write(images_seen, means, {"lr": lr, **self._gradient(found), **self._speed(elapsed, seconds)}, found)
-        self.sums, self.counts = {}, {}
+        self.sums, self.counts, self.moved = {}, {}, {}
         self.images = 0
         self.since = time.perf_counter()
 
     def _means(self) -> dict[str, float]:
-        """The mean of each term over its micro steps and ranks, which all have the same names. Collective."""
-        names = sorted(self.sums)
-        sums = self.world.mean(torch.stack([self.sums[name] for name in names]))
-        counts = self.world.mean(torch.stack([self.counts[name] for name in names]).float())
-        return dict(zip(names, (sums / counts).tolist()))
+        """The mean of each term over its micro steps and ranks, which all have the same names, and the RMS ratios. Collective."""
+        names, moved = sorted(self.sums), [part.to(self.world.device) for pair in self.moved.values() for part in pair]
+        sums = self.world.mean(torch.stack([self.sums[name] for name in names] + moved[::2]))
+        counts = self.world.mean(torch.stack([self.counts[name] for name in names] + moved[1::2]).float())
+        ratios = sums / counts
+        return dict(zip([*names, *self.moved], torch.cat([ratios[:len(names)], ratios[len(names):].sqrt()]).tolist()))
 
     def _gradient(self, found: Found) -> dict[str, float]:
         self.skipped_steps += found.skipped_steps

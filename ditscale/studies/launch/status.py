@@ -16,6 +16,7 @@ from ditscale import terminal
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, FAILED, PREEMPTED, QUEUED, RUNNING, last_line, read_lines
+from ditscale.studies.alarms import Sibling, warnings_of
 from ditscale.studies.launch.launch import is_complete
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.protocol import Job
@@ -47,10 +48,11 @@ class Standing:
 def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
     """Each run's, in the study's order."""
     jobs = live_jobs(spec)
-    return [_standing(planned, jobs.get(planned.run_id)) for planned in runs]
+    alarms = warnings_of([Sibling(planned.run, planned.config) for planned in runs])
+    return [_standing(planned, jobs.get(planned.run_id), alarms.get(planned.run_id, "")) for planned in runs]
 
 
-def _standing(planned: PlannedRun, job: Job | None) -> Standing:
+def _standing(planned: PlannedRun, job: Job | None, alarm: str) -> Standing:
     run, images = planned.run, planned.config.train.images
     status, metrics = run.status(), last_line(run.metrics, "images_per_second")
     last = {line.get("metric") == LOSS: line["score"] for line in read_lines(run.evals, "score")}
@@ -64,7 +66,7 @@ def _standing(planned: PlannedRun, job: Job | None) -> Standing:
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", as_speed(speed) if metrics else "", left,
                     f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
-                    "; ".join(filter(None, (status.get("reason"), status.get("warning")))), planned.config.recipe())
+                    "; ".join(filter(None, (status.get("reason"), status.get("warning"), alarm))), planned.config.recipe())
 
 
 def status_table(spec: Spec, found: list[Standing], rows: int | None = None, counted: list[Standing] | None = None) -> Table:

@@ -53,9 +53,14 @@ class Averages:
         self.layout, self.decays = layout, decays(train)
         self.tracks = {name: ShardedEma(layout) for name in self.decays}
 
+    @property
+    def main(self) -> list[torch.Tensor]:
+        """The flats of the main average, ``train.ema_decay``."""
+        return self.tracks[MAIN].flats
+
     def gather(self) -> dict[str, torch.Tensor]:
         """The main average's full weights by parameter name on rank 0; empty on the others. Collective."""
-        return self.layout.gather(self.tracks[MAIN].flats)
+        return self.layout.gather(self.main)
 
     def update(self, before: int, after: int) -> None:
         """Updates all averages after the step from ``before`` images seen to ``after``."""

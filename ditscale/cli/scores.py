@@ -1,6 +1,8 @@
 """Commands about scores: compare, evaluate."""
 
 
+import sys
+
 import click
 
 from ditscale.cli.group import main

@@ -1,6 +1,5 @@
 """Commands about scores: compare, evaluate."""
 
-
 import sys
 
 import click

@@ -192,6 +192,7 @@ def stop(spec_path, overrides):
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
+    from ditscale.errors import count
     from ditscale.studies.table.ledger import collect as collect_study, left_out
     from ditscale.writing import make_parents, writing
 
@@ -200,7 +201,7 @@ def collect(study, out):
     with writing(f"--out {out}"):
         make_parents(out)
         table.to_csv(out, index=False)
-    click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
+    click.echo("\n".join([f"{count(len(table), 'row')}: {out}", *left_out(folder)]))
 
 
 @main.command()

@@ -243,7 +243,7 @@ def test_deepspeed_over_hosts(study, tmp_path, write):
     assert "--num_nodes 1 --num_gpus 2" in ditscale("launch", spec, "--site", site, "--launcher", "print",
                                                     "resources.accelerators_per_run=2")
     refused = ditscale("launch", spec, "--site", site, "resources.accelerators_per_run=16", code=2)
-    assert "accelerators_per_run is 16 but" in refused and "2 host(s) of 4 slot(s)" in refused
+    assert "accelerators_per_run is 16 but" in refused and "2 hosts of 4 slots" in refused
 
 
 @pytest.mark.parametrize("values, words", [

@@ -1,13 +1,17 @@
 """What a user reads after a mistake: one clean phrase, without the words of a library."""
 
 import json
+import re
 import warnings
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from ditscale.cli import main
+from ditscale.data.beton import write_beton
+from ditscale.data.inspect import describe, save_grid
 from ditscale.data.latent_sources.base import label_array
 from ditscale.errors import UserError, count
 
@@ -68,3 +72,21 @@ def test_a_warning_is_printed_once():
 def test_counts():
     assert [count(1, "run"), count(1200, "run"), count(1, "class", "classes"), count(3, "class", "classes")] == [
         "1 run", "1,200 runs", "1 class", "3 classes"]
+
+
+def test_no_message_leaves_the_plural_to_the_reader(repository):
+    """``count`` gives the right form, so no "run(s)"."""
+    found = [f"{path.name}:{number}" for path in (repository / "ditscale").rglob("*.py") for number, line in enumerate(path.read_text().splitlines(), 1)
+             if re.search(r"[ }]\w*\(s\)", line) and "prose(s)" not in line]
+    assert not found
+
+
+def test_one_of_a_kind(tmp_path):
+    write_beton(tmp_path / "one.beton", {"image": np.zeros((1, 1, 4, 4), np.uint8), "label": np.zeros(1, np.int64)})
+    lines = describe(tmp_path / "one.beton")
+    assert lines[0].startswith(f"{tmp_path / 'one.beton'}: 1 sample, ") and "1 class, 1 to 1 sample each" in "\n".join(lines)
+    assert save_grid(tmp_path / "one.beton", tmp_path / "one.png") == f"{tmp_path / 'one.png'}: 1 image, evenly spread over the file"
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "cat" / "1.png")
+    summary = said("data", "build", tmp_path / "images", tmp_path / "built.beton", "--size", 4, "--channels", 1, code=0)
+    assert "1 image of 4 x 4 pixels, 1 channel, 1 class" in summary

@@ -83,6 +83,7 @@ def test_every_example_is_a_template_that_parses(repository, tmp_path):
         assert "sweeps/" not in text and len(text.splitlines()[0]) > 20
         if file.parent.name == "sites":
             assert load_site(path)
+            assert all(f"--site {path.name}" in line for line in following) and following[-1].startswith("ditscale launch ")
             continue
         spec = load_spec(path)
         assert [run.run_id for run in expand(spec, path)] == [run.run_id for run in expand(load_spec(file), file)]

@@ -6,6 +6,7 @@ import click
 
 from ditscale.cli.group import main
 from ditscale.cli.weights import as_run, heads_option, like_option, typed
+from ditscale.errors import count
 
 
 @main.command()
@@ -50,6 +51,7 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
         broken = sample_set(found, out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,
                             config=config, say=click.echo)
     if broken:
-        click.echo(f"error: {len(broken):,} of {images:,} images have values that are not finite numbers, written as 0; the "
+        have = "has" if len(broken) == 1 else "have"
+        click.echo(f"error: {len(broken):,} of {count(images, 'image')} {have} values that are not finite numbers, written as 0; the "
                    f"first is image {broken[0]}. The weights have diverged, or the sampler's settings are extreme", err=True)
         sys.exit(1)

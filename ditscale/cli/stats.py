@@ -30,7 +30,7 @@ def stats(source, out, name, weights, split, device):
     """
     from ditscale.data.progress import Progress
     from ditscale.data.vae import checked_device
-    from ditscale.errors import UserError
+    from ditscale.errors import UserError, count
     from ditscale.evaluation.extractors.make import make_extractor
     from ditscale.evaluation.images import open_images
     from ditscale.evaluation.reference import is_statistics, reference_of, write_statistics
@@ -48,7 +48,7 @@ def stats(source, out, name, weights, split, device):
         reference = reference_of(images, extractor, progress.advance)
     write_statistics(out, reference)
     moments = reference.moments
-    click.echo(f"{out}: {images.count} images, {moments.dimensions} dimensions, {name} with weights {extractor.sha256}")
+    click.echo(f"{out}: {count(images.count, 'image')}, {count(moments.dimensions, 'dimension')}, {name} with weights {extractor.sha256}")
     if images.count < ENOUGH * moments.dimensions:
         how = "the covariance is singular, and distances to it are far too high" if moments.is_singular else \
             "distances to it are too high"

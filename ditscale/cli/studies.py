@@ -47,10 +47,14 @@ def init(template):
     click.echo("\n".join([f"written: {path}", *(["", "next:"] if commands else []), *(f"  {command}" for command in commands)]))
 
 
+site_option = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")
+
+
 @main.command()
 @of_a_study
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N of these accelerators, for example H100:8.  [default: this machine]")
-@click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Price per accelerator-hour.")
+@site_option
+@click.option("--price", metavar="X", type=click.FloatRange(min=0), help="Price per accelerator-hour.  [default: the site's]")
 @click.option("--network", metavar="GBPS", type=click.FloatRange(min=0, min_open=True),
               help="Network of one accelerator in Gb/s, between nodes.  [default: usual for its kind]")
 @click.option("--scaling", is_flag=True, help="Show the speed on 8 to 512 accelerators, and where more stop paying.")
@@ -58,14 +62,18 @@ def init(template):
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--wide", is_flag=True, help="Show a row per run, with every column.")
-def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, as_json, wide):
-    """Show what the study SPEC will run and what it will cost. Starts no run."""
+def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_csv, as_json, wide):
+    """Show what the study SPEC will run and what it will cost. Starts no run.
+
+    With --site: for the GPUs that FILE names (as many as its runs_at_once runs take, at least a node), at its price.
+    """
     import math
     from dataclasses import replace
 
     from ditscale import terminal
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
+    from ditscale.studies.launch.start import load_site, site_machine
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.plan.encoding import encoding_lines
     from ditscale.studies.plan.plan import excess, plan_rows, write_rows
@@ -75,7 +83,12 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
     from ditscale.studies.spec.inputs import check_plan
 
     spec, runs = planned(spec_path, overrides)
-    machine = named_machine(device) if device else this_machine()
+    cluster = load_site(site) if site else None
+    machine = named_machine(device) if device else site_machine(cluster, runs) if cluster else this_machine()
+    if machine is None:
+        raise UserError(f"--site {site}: names no GPU that a forecast knows; add one with --on, for example --on H100:8")
+    if price is None and cluster:
+        price = cluster.price_per_gpu_hour
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is not an amount; give a number")
@@ -85,8 +98,9 @@ def plan(spec_path, overrides, device, price, network, scaling, probe, as_csv, a
             raise UserError("--network is for accelerators and this machine has none; choose some with --on, for example H100:512")
         machine = replace(machine, links=gpu_links(machine.name, network))
     if probe:
-        if device:
-            raise UserError(f"--probe measures this machine, and --on {device} plans for another; give only one of them")
+        if device or site:
+            option = f"--on {device}" if device else f"--site {site}"
+            raise UserError(f"--probe measures this machine, and {option} plans for another; give only one of them")
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
@@ -117,10 +131,9 @@ LAUNCHERS = click.Choice([*MODULES, "print"])
 
 def where_to(command):
     """The options that choose where runs are started."""
-    site = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")
     launcher = click.option("--launcher", type=LAUNCHERS, help="Default: the site's; local without one. print: show every script "
                                                                "and command, start nothing.")
-    return launcher(site(command))
+    return launcher(site_option(command))
 
 
 def fresh_option(command):
@@ -188,6 +201,7 @@ def stop(spec_path, overrides):
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
 def collect(study, out):
     """Write every score of a study as a table; STUDY is its folder under runs/."""
+    from ditscale.errors import count
     from ditscale.studies.table.ledger import collect as collect_study, left_out
     from ditscale.writing import make_parents, writing
 
@@ -196,7 +210,7 @@ def collect(study, out):
     with writing(f"--out {out}"):
         make_parents(out)
         table.to_csv(out, index=False)
-    click.echo("\n".join([f"{len(table)} rows: {out}", *left_out(folder)]))
+    click.echo("\n".join([f"{count(len(table), 'row')}: {out}", *left_out(folder)]))
 
 
 @main.command()

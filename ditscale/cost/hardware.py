@@ -1,6 +1,7 @@
 """Compute of this machine or of a named accelerator: the dense bf16 peak, or the CPU's measured speed."""
 
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -107,6 +108,12 @@ def named_machine(text: str) -> Machine:
         raise UserError(f"--on {text}: '{count}' is not a number of devices, 1 to {MOST_DEVICES:,}; for example H100:8")
     return Machine("gpu", name.upper(), int(count or 1), flops, _by_name(MEMORY_GIB, name.upper(), 0) * GIB,
                    gpu_links(name))
+
+
+def device_named_in(text: str) -> str | None:
+    """The accelerator of the table that a cluster's word for it names: H100 for ``gpu:h100`` and ``NVIDIA-H100-80GB``; None if there is none."""
+    words = set(re.split(r"[^A-Z0-9]+", text.upper()))                          # whole words: an A1000 is no A100
+    return next((name for name in DENSE_BF16_FLOPS if words >= set(name.upper().split())), None)
 
 
 def dense_bf16_flops(name: str) -> float | None:

@@ -43,12 +43,12 @@ class BuildSummary:
 
     def __str__(self) -> str:
         m = self.manifest
-        lines = [f"{self.path}: {m.samples:,} images of {m.shape[2]} x {m.shape[1]} pixels, {m.shape[0]} channels, "
+        lines = [f"{self.path}: {count(m.samples, 'image')} of {m.shape[2]} x {m.shape[1]} pixels, {count(m.shape[0], 'channel')}, "
                  f"{count(m.classes, 'class', 'classes')}, split {m.split} ({outcome(self.seconds, self.built)})", *self.notes]
         if m.handled:
             lines.append("converted: " + ", ".join(f"{number:,} {name}" for name, number in m.handled.items()))
         if m.handled.get("enlarged"):
-            lines.append(f"{m.handled['enlarged']:,} images are smaller than {m.shape[1]} pixels and were enlarged; a smaller "
+            lines.append(f"{count(m.handled['enlarged'], 'image was', 'images were')} smaller than {m.shape[1]} pixels and enlarged; a smaller "
                          "--size keeps their own pixels")
         if m.skipped:
             lines.append(f"left out: {named(m.skipped)}; all of them: {manifest_path(self.path)}")
@@ -87,7 +87,7 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
 def named(skipped: list[dict[str, str]]) -> str:
     """``2 images: a.jpg (image file is truncated), b.jpg (...)``."""
     shown = ", ".join(f"{item['name']} ({item['reason']})" for item in skipped[:FEW])
-    return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {shown}{', ...' * (len(skipped) > FEW)}"
+    return f"{count(len(skipped), 'image')}: {shown}{', ...' * (len(skipped) > FEW)}"
 
 
 def check_paths(path: Path, out: Path) -> None:

@@ -21,7 +21,7 @@ from ditscale.data.kinds import image_shape, kind_of
 from ditscale.data.latents import to_bits
 from ditscale.data.manifest import Encoded, Encoder, Manifest, read_manifest, stored_blake2b, write_manifest
 from ditscale.data.vae import Vae
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.formats import NewerFormat
 from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
@@ -63,7 +63,7 @@ def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say
         manifest = replace(wanted, content_blake2b=stored_blake2b(BetonFile(target), "moments"))
         write_manifest(target, manifest)
         shutil.rmtree(parts.folder)
-    say(f"{target}: {manifest.samples:,} images as latents of {' x '.join(map(str, manifest.shape))}, {bits}")
+    say(f"{target}: {count(manifest.samples, 'image as a latent', 'images as latents')} of {' x '.join(map(str, manifest.shape))}, {bits}")
     return manifest
 
 
@@ -111,7 +111,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
     """Encode this rank's parts that are not there yet."""
     at_start, started, said = parts.images_done(), time.perf_counter(), 0.0
     if at_start:
-        say(f"{parts.folder}: continuing from {at_start} of {parts.samples} images")
+        say(f"{parts.folder}: continuing from {at_start} of {count(parts.samples, 'image')}")
     for part in mine:
         if parts.path(part).exists():
             continue
@@ -123,7 +123,7 @@ def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: rang
         elapsed, done = time.perf_counter() - started, parts.images_done()
         if elapsed - said > REPORT_SECONDS or part == mine[-1]:
             said = elapsed
-            say(f"{done} of {parts.samples} images encoded, {(done - at_start) / elapsed:.1f} images/s")
+            say(f"{done} of {count(parts.samples, 'image')} encoded, {(done - at_start) / elapsed:.1f} images/s")
 
 
 def _both_ways(vae: Vae, images: np.ndarray) -> torch.Tensor:

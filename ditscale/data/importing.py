@@ -55,7 +55,7 @@ class ImportSummary:
         flips = {"stored": "flips stored", "none": "no flips", "random": "a random flip in them"}[encoder["flips"]]
         low, high = encoder["pixel_range"]
         applied = "which is done already" if encoder["applied"] else "done when they are loaded"
-        lines = [f"{self.path}: {m.samples:,} latents of {' x '.join(map(str, m.shape))}, {holds}, {flips}, {encoder['bits']}, "
+        lines = [f"{self.path}: {count(m.samples, 'latent')} of {' x '.join(map(str, m.shape))}, {holds}, {flips}, {encoder['bits']}, "
                  f"{count(m.classes, 'class', 'classes')}, format {encoder['format']} "
                  f"({outcome(self.seconds, self.made)})",
                  f"a model sees (latent - {encoder['shift_factor']}) x {encoder['scaling_factor']}, {applied}",
@@ -135,7 +135,7 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
     with writing(out):
         begun = Begun(folder, _plan(manifest, path, source), specs, manifest.samples)
         if begun.rows:
-            say(f"{folder}: continuing from {begun.rows:,} of {manifest.samples:,} latents")
+            say(f"{folder}: continuing from {begun.rows:,} of {count(manifest.samples, 'latent')}")
         with begun.again() as (file, note), Behind() as behind, Behind() as disk, Progress("latents", manifest.samples, done=begun.rows) as progress:
 
             def batches():

@@ -18,7 +18,7 @@ GRID_ROWS, GRID_COLUMNS, GRID_GAP = 8, 8, 2                                    #
 def describe(path) -> list[str]:
     """Lines of text about a file and its manifest; reads no images."""
     file = BetonFile(path)
-    lines = [f"{path}: {file.num_samples:,} samples, {Path(path).stat().st_size / 2**20:,.1f} MiB"]
+    lines = [f"{path}: {count(file.num_samples, 'sample')}, {Path(path).stat().st_size / 2**20:,.1f} MiB"]
     for name, spec in file.fields.items():
         kind = "integer" if spec.is_int else f"{spec.dtype} {' x '.join(map(str, spec.shape))}"
         lines.append(f"  field '{name}': {kind}")
@@ -52,7 +52,7 @@ def verify(path) -> str:
     if content != manifest.content_blake2b:
         raise UserError(f"{path}: damaged: its content hashes to {content[:12]}, but {manifest_path(path)} says "
                         f"{manifest.content_blake2b[:12]}; build it again")
-    return f"verified: {file.num_samples:,} samples are what the manifest says"
+    return f"verified: {count(file.num_samples, 'sample is', 'samples are')} what the manifest says"
 
 
 def save_grid(path, out, vae=None) -> str:
@@ -79,7 +79,7 @@ def save_grid(path, out, vae=None) -> str:
     make_parents(out)
     with writing(f"--grid {out}"):
         Image.fromarray(sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet).save(out)
-    return f"{out}: {len(images)} images, evenly spread over the file"
+    return f"{out}: {count(len(images), 'image')}, evenly spread over the file"
 
 
 def _decoded(file: BetonFile, chosen: np.ndarray, vae) -> np.ndarray:
@@ -104,7 +104,7 @@ def _histogram(file: BetonFile, manifest: Manifest | None) -> list[str]:
         return []
     counts = _counts(file, manifest.classes if manifest else 0)
     names = (manifest.class_names if manifest else None) or [str(label) for label in range(len(counts))]
-    lines = [f"{count(len(counts), 'class', 'classes')}, {counts.min():,} to {counts.max():,} samples each"]
+    lines = [f"{count(len(counts), 'class', 'classes')}, {counts.min():,} to {count(counts.max(), 'sample')} each"]
     width = max(map(len, names[:MOST_CLASSES]))
     lines += [f"  {name:>{width}} {'#' * round(BAR * count / max(counts.max(), 1))} {count:,}"
               for name, count in list(zip(names, counts.tolist()))[:MOST_CLASSES]]

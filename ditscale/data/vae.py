@@ -10,7 +10,7 @@ from torch import Tensor
 from ditscale.data.autoencoders.files import open_autoencoder, to_stderr
 from ditscale.data.autoencoders.kinds import kind_of_model
 from ditscale.device import local_device, names, reproducible
-from ditscale.errors import UserError, first_line
+from ditscale.errors import UserError, count, first_line
 
 ASKED = ("which it does not say and its shapes do not tell: Stable Diffusion --scale 0.18215 --shift 0, SDXL 0.13025 and 0, "
          "Stable Diffusion 3 1.5305 and 0.0609, FLUX.1 0.3611 and 0.1159")
@@ -77,7 +77,7 @@ class Vae:
         """
         channels, height, width = image_shape
         if channels != self.channels:
-            raise UserError(f"the encoder takes images of {self.channels} channels, but these have {channels}")
+            raise UserError(f"the encoder takes images of {count(self.channels, 'channel')}, but these have {channels}")
         factor = self.kind.factor
         if height % factor or width % factor:
             raise UserError(f"the encoder makes one cell of {factor} x {factor} pixels, which does not divide {height} x "

@@ -9,7 +9,7 @@ from torch import Tensor
 from ditscale.config import RunConfig, SamplingConfig
 from ditscale.data.vae import load_vae
 from ditscale.diffusion.ddpm_options import DdpmConfig
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.models.convert import FACTS, outputs_of, save_model, to_diffusers, write_facts
@@ -140,7 +140,7 @@ def _why_no_pipeline(config: RunConfig) -> str:
     if config.formulation.name != "ddpm":
         return f"its schedulers are of ddpm, not of formulation {config.formulation.name}"
     if data.channels in (1, 3) and not (config.imported and config.imported.latents):
-        return f"it decodes latents, and this model seems to make pixels of {data.channels} channels"
+        return f"it decodes latents, and this model seems to make pixels of {count(data.channels, 'channel')}"
     if any(data.latent_shift or ()) or len(data.latent_scale or (1,)) > 1:
         return "it knows one scale of latents, without a shift"
     return ""

@@ -185,5 +185,5 @@ def _count(path: Path, value: np.ndarray) -> int:
     if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
         raise UserError(f"{path}: n, the number of images, is {str(value)[:40]}; one integer is needed")
     if value.item() < 2:
-        raise UserError(f"{path}: made of {int(value.item())} image(s); statistics need at least 2, better thousands")
+        raise UserError(f"{path}: made of {int(value.item())} image{'s' * (value.item() < 1)}; statistics need at least 2, better thousands")
     return int(value.item())

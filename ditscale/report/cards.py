@@ -1,5 +1,6 @@
 """Shows a JSON card as HTML: a list of names and values, with a table for a list of similar entries."""
 
+from ditscale.errors import count
 from ditscale.report import page
 
 MANY_ROWS = 40
@@ -26,7 +27,7 @@ def _rows(rows: list[dict]) -> str:
     names = list(rows[0])
     shown = page.table([_words(name) for name in names], [[_text(row.get(name)) for name in names] for row in rows[:MANY_ROWS]],
                        sortable=True)
-    return shown + (page.note(f"{len(rows) - MANY_ROWS} more rows are in the file.") if len(rows) > MANY_ROWS else "")
+    return shown + (page.note(f"{count(len(rows) - MANY_ROWS, 'more row is', 'more rows are')} in the file.") if len(rows) > MANY_ROWS else "")
 
 
 def _text(value) -> str:

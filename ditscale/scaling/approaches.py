@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 from scipy.interpolate import Akima1DInterpolator
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling import inputs
 from ditscale.scaling.bootstrap import times_drawn
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
@@ -106,7 +106,7 @@ def valley_of(sizes, scores, compute: float, method: str = "parabola", spread: f
     sizes, scores = inputs.numbers("size", sizes), inputs.numbers("score", scores)
     distinct = len(np.unique(sizes))
     if distinct < MIN_SIZES:
-        raise UserError(f"the budget {compute:.3g} has {distinct} sizes; finding an optimum needs {MIN_SIZES}")
+        raise UserError(f"the budget {compute:.3g} has {count(distinct, 'size')}; finding an optimum needs {MIN_SIZES}")
     _require_method(method)
     log_n = np.log(sizes)
     if method == "parabola":

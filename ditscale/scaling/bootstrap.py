@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ditscale.errors import count
 from ditscale.scaling.evidence import distinct_points
 from ditscale.scaling.fitting import check, gather, refit, search
 from ditscale.scaling.interval import LEVEL, Band, Interval, percentiles, tails
@@ -64,7 +65,7 @@ def bootstrap_runs(x, y, groups=None, *, form: str | type[Law] = "power_law", gr
     names, run_of_point = np.unique(points.groups, return_inverse=True)
     status, detail = check(points)
     if status in (Status.CONVERGED, Status.TOO_FEW_POINTS, Status.TOO_FEW_SIZES) and len(names) < MIN_RUNS:
-        status, detail = Status.TOO_FEW_RUNS, f"{len(names)} runs"
+        status, detail = Status.TOO_FEW_RUNS, count(len(names), 'run')
     facts: dict[str, Any] = {"n_runs": len(names), "resamples": resamples, "seed": seed}
     if not status.ok:
         return RunBootstrap(status=status, detail=detail, usable=0, **facts)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ditscale.errors import count
 from ditscale.scaling.status import MIN_DISTINCT_X, Status, as_points, first_bad
 
 
@@ -39,7 +40,7 @@ def _correlate(kind: str, x, y, of) -> Correlation:
     if bad:
         return Correlation(kind, math.nan, len(x), Status.BAD_DATA, bad)
     if len(x) < MIN_DISTINCT_X:
-        return Correlation(kind, math.nan, len(x), Status.TOO_FEW_POINTS, f"{len(x)} points")
+        return Correlation(kind, math.nan, len(x), Status.TOO_FEW_POINTS, count(len(x), 'point'))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(kind, math.nan, len(x), Status.NO_SPREAD, "x" if np.ptp(x) == 0 else "y")
     return Correlation(kind, float(of(x, y)), len(x), Status.CONVERGED)

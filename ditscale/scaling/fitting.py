@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling import along_runs, inputs, outliers, starts as start_grids
 from ditscale.scaling.along_runs import Runs, TimeHoldOut
 from ditscale.scaling.evidence import HoldOut, LackOfFit, distinct_points, lack_of_fit, left_out
@@ -124,7 +124,7 @@ def check(points: Points) -> tuple[Status, str]:
         return Status.ONE_RUN, f"run '{points.groups[0]}'"
     for name, column in points.columns.items():
         if len(np.unique(column)) < points.form.LEAST_DISTINCT.get(name, MIN_DISTINCT_X):
-            return Status.TOO_FEW_POINTS, f"{len(np.unique(column))} distinct {name} in {len(points.y)} points"
+            return Status.TOO_FEW_POINTS, f"{len(np.unique(column))} distinct {name} in {count(len(points.y), 'point')}"
     distinct, needed = int(distinct_points(points.columns).max()) + 1, len(points.form.names())
     if distinct <= needed:
         return Status.TOO_FEW_SIZES, f"{distinct} distinct points for {needed} coefficients"

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling import inputs
 from ditscale.scaling.fitting import check, fit, gather
 from ditscale.scaling.interval import LEVEL, Interval
@@ -209,7 +209,7 @@ def _law_in_size(points: Rungs, pinned: dict[str, float]) -> type[Law]:
 def _one(form: type[Law], columns: dict, points: Rungs, at: dict, way: str) -> Forecast | str:
     """The forecast of one way, or the reason against it."""
     if way != ALONG and len(np.unique(points.size)) < LEAST_SIZES:
-        return f"{len(np.unique(points.size))} sizes; {LEAST_SIZES} are needed"
+        return f"{count(len(np.unique(points.size)), 'size')}; {LEAST_SIZES} are needed"
     status, detail = check(gather(form, columns, points.score, points.runs))
     if not status.ok:
         return status.because(detail)

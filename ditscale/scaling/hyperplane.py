@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linprog, minimize_scalar
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling import inputs
 from ditscale.scaling.laws import PowerLawFloor
 
@@ -51,7 +51,7 @@ def supporting_hyperplane(compute, score, floor: float | None = None) -> Hyperpl
         raise UserError(f"floor {floor:g} must be above 0 and below the lowest score, {score.min():g}")
     at = pareto(compute, score)
     if len(at) < LEAST:
-        raise UserError(f"{len(at)} points are beaten by no cheaper one; a law from below needs {LEAST}")
+        raise UserError(f"{count(len(at), 'point is', 'points are')} beaten by no cheaper one; a law from below needs {LEAST}")
     middle = float(np.exp(np.log(compute[at]).mean()))
     scaled, best = compute[at] / middle, score[at]
     slacks = [_touching(scaled, best, exponent, floor)[2] for exponent in EXPONENTS]

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import least_squares
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling import inputs
 from ditscale.scaling.interval import LEVEL, Interval
 
@@ -117,7 +117,7 @@ def fit_link(loss, score, runs, sizes, *, score_floor: float | None = None, aske
         raise UserError(f"score floor {score_floor:g} must be at least 0 and below the lowest score, {score.min():g}")
     names, run = np.unique(runs, return_inverse=True)
     if len(names) < LEAST_RUNS or len(loss) < LEAST_RUNS + 1:
-        raise UserError(f"{len(names)} runs with {len(loss)} checkpoints that have both loss and score; a line needs {LEAST_RUNS} runs")
+        raise UserError(f"{count(len(names), 'run')} with both loss and score, at {count(len(loss), 'checkpoint')}; a line needs {LEAST_RUNS} runs")
     search = _Search(loss, score, 1.0 / np.bincount(run)[run], score_floor, min(asked, float(loss.min())))
     theta = search.best()
     residuals = np.log(score / _line(theta, loss))

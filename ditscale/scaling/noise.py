@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ditscale.errors import count
 from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.outliers import Outliers, of_points
 from ditscale.scaling.status import Status, as_points, first_bad
@@ -54,7 +55,7 @@ class Noise:
         """The result of all runs."""
         if not self.status.ok:
             return self.status.because(self.detail)
-        return f"seed noise {self.variation:.1%} of the score, from {self.cells} cells with {self.freedom} degrees of freedom"
+        return f"seed noise {self.variation:.1%} of the score, from {count(self.cells, 'cell')} with {count(self.freedom, 'degree')} of freedom"
 
     @property
     def sentence(self) -> str:
@@ -86,7 +87,7 @@ def pooled_noise(score, cells, runs=None) -> Noise:
     _, cell, counts = np.unique(cells, return_inverse=True, return_counts=True)
     kept = counts[cell] > 1
     if not kept.any():
-        return Noise(Status.ONE_SEED, f"{len(counts)} cells", math.nan, 0, 0)
+        return Noise(Status.ONE_SEED, count(len(counts), 'cell'), math.nan, 0, 0)
     _, cell, counts = np.unique(cell[kept], return_inverse=True, return_counts=True)
     _, run = np.unique(runs[kept], return_inverse=True)
     off = np.log(score[kept])

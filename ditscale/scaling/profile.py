@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.scaling.along_runs import Bend, Runs, time_of
 from ditscale.scaling.interval import LEVEL, Band, Interval
 from ditscale.scaling.laws import as_columns
@@ -66,7 +66,7 @@ class ProfileIntervals:
     def basis(self) -> str:
         """The basis of the width, in words."""
         few = ", so few that a narrow interval may be chance" if self.freedom < FEW_FREEDOM else ""
-        return f"{self.n_runs} runs, {self.freedom} degree{'s' * (self.freedom != 1)} of freedom{few}"
+        return f"{count(self.n_runs, 'run')}, {count(self.freedom, 'degree')} of freedom{few}"
 
     def card(self) -> dict:
         """A description of the method, ready for JSON."""
@@ -88,7 +88,7 @@ def profile_intervals(fit: "Fit", at=None) -> ProfileIntervals:
     if fit.law is None or fit.status is Status.NO_OPTIMUM:
         return ProfileIntervals(fit.status, fit.detail, fit.n_runs, max(freedom, 0))
     if fit.n_runs < MIN_RUNS or freedom < 1:
-        return ProfileIntervals(Status.TOO_FEW_RUNS, f"{fit.n_runs} runs for {len(fit.law.names())} coefficients", fit.n_runs,
+        return ProfileIntervals(Status.TOO_FEW_RUNS, f"{count(fit.n_runs, 'run')} for {count(len(fit.law.names()), 'coefficient')}", fit.n_runs,
                                 max(freedom, 0))
     if fit.loss.delta is not None:
         raise UserError("profile intervals need loss='square'; for Huber's loss use intervals.bootstrap_runs")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
 from ditscale.cost.runs import run_memory_card
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.training.zero.strategy import offloads, zero_stage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
         if needed <= usable_bytes:
             return micro_batch
     raise UserError(f"resources.micro_batch auto: one image at a time needs {needed / GIB:.2f} GiB on each of "
-                    f"{config.resources.accelerators_per_run} rank(s) at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are "
+                    f"{count(config.resources.accelerators_per_run, 'rank')} at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are "
                     "usable; a higher stage, more ranks or resources.checkpoint_activations need less")
 
 

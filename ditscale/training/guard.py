@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ditscale.errors import TrainingFailed
+from ditscale.errors import TrainingFailed, count
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
 
@@ -36,7 +36,7 @@ class Found:
 
     def describe(self) -> str:
         """One line for the log."""
-        return (f"{self.skipped_steps} step(s), the first after {self.first_images:,} images: the gradient was not finite in "
+        return (f"{count(self.skipped_steps, 'step')}, the first after {self.first_images:,} images: the gradient was not finite in "
                 f"{self.parameter} ({self.bad_parameters} of {self.parameters} parameters)")
 
 
@@ -126,7 +126,7 @@ class Guard:
             TooManySkipped: with a report of where it began.
         """
         if found.worst_in_a_row >= limit or at_the_end and found.in_a_row > 1:
-            raise TooManySkipped(f"{found.worst_in_a_row} steps in a row were skipped after {found.worst_images:,} images "
+            raise TooManySkipped(f"{count(found.worst_in_a_row, 'step')} skipped in a row after {found.worst_images:,} images "
                                  f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)
 
 

@@ -187,7 +187,7 @@ def test_wrong_images(digits, own_module, images):
     assert extractor(images[:, :1, :8, :8]).pooled.shape == (3, 64) and extractor(images[:, :1]).logits.shape == (3, 10)
     with pytest.raises(UserError, match="uint8, 0 to 255; these are float32"):
         extractor(images[:, :1] / 255)
-    with pytest.raises(UserError, match=r"with 1 channels; these are \(3, 40, 32\)"):
+    with pytest.raises(UserError, match=r"with 1 channel; these are \(3, 40, 32\)"):
         extractor(images)
     with pytest.raises(UserError, match=r"1 or 3 channels"):
         make_extractor("mine:Own")(images[:, :2])

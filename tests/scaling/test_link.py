@@ -73,7 +73,7 @@ def test_what_cannot_be_tested_or_fitted_is_said():
     assert fit_link(loss, score, run, size).one_line.reason == "there is only one size"
     apart = loss - 0.5 * (np.arange(len(loss)) >= len(loss) // 2)
     assert "no two sizes" in fit_link(np.sort(apart)[::-1], np.sort(score)[::-1], run, (np.sort(apart)[::-1] < 0.5) + 1.0).one_line.reason
-    with pytest.raises(UserError, match="2 runs with 16 checkpoints"):
+    with pytest.raises(UserError, match="2 runs with both loss and score, at 16 checkpoints"):
         fit_link(loss[:16], score[:16], run[:16], size[:16])
     with pytest.raises(UserError, match="the score does not fall with the loss"):
         fit_link(loss, 1 / score, run, size)

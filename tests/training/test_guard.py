@@ -52,7 +52,7 @@ def test_one_bad_step_is_skipped_counted_and_named(make_run, world, poison, caps
     lines = read_lines(run.metrics)
     assert [line["skipped_steps"] for line in lines] == [0] * 3 + [1] * 7
     assert ["grad_norm" in line for line in lines] == [True] * 3 + [False] + [True] * 6
-    assert lines[3]["skipped"] == (f"1 step(s), the first after 192 images: the gradient was not finite in {FAULT} "
+    assert lines[3]["skipped"] == (f"1 step, the first after 192 images: the gradient was not finite in {FAULT} "
                                    f"(1 of {len(load_ema(list_checkpoints(run)[-1]))} parameters)")
     assert f"skipped: {lines[3]['skipped']}" in capsys.readouterr().out
     assert all(torch.isfinite(value).all() for value in load_ema(list_checkpoints(run)[-1]).values())
@@ -106,7 +106,7 @@ def test_too_many_in_a_row_go_back_before_they_began(make_run, world, poison):
     assert train(config, whole, world)
     poison(6, 7, 8)
     config, run = make_run("run", changes)
-    with pytest.raises(TooManySkipped, match=f"3 steps in a row were skipped after 320 images .* {FAULT}") as error:
+    with pytest.raises(TooManySkipped, match=f"3 steps skipped in a row after 320 images .* {FAULT}") as error:
         train(config, run, world)
     assert error.value.images == 320
     assert train(config, run, world, last_good_images=320)
@@ -116,7 +116,7 @@ def test_too_many_in_a_row_go_back_before_they_began(make_run, world, poison):
 def test_a_run_that_would_end_with_skipped_steps_is_not_done(make_run, world, poison):
     poison(9, 10)
     config, run = make_run()
-    with pytest.raises(TooManySkipped, match="2 steps in a row were skipped after 512 images"):
+    with pytest.raises(TooManySkipped, match="2 steps skipped in a row after 512 images"):
         train(config, run, world)
     poison(10)
     config, run = make_run("one")
@@ -130,7 +130,7 @@ def test_a_lasting_fault_ends_the_run_with_a_report(make_run, poison, repository
     _, run = make_run(changes={"resources.skip_limit": 3, "evaluation": None})
     assert work(run) == 1
     status = run.status()
-    assert status["state"] == "failed" and "3 steps in a row were skipped after 320 images (resources.skip_limit 3)" in status["reason"]
+    assert status["state"] == "failed" and "3 steps skipped in a row after 320 images (resources.skip_limit 3)" in status["reason"]
     assert FAULT in status["reason"]
 
 

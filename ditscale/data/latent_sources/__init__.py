@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ditscale.data.latent_sources import fast_dit, mds, mean_std, numpy_arrays, tensors
 from ditscale.data.latent_sources.base import LatentRequest, LatentSource
-from ditscale.errors import UserError, did_you_mean
+from ditscale.errors import UserError, count, did_you_mean
 
 
 class Format(NamedTuple):
@@ -61,5 +61,5 @@ def open_latents(request: LatentRequest) -> LatentSource:
     except OSError as error:
         raise UserError(f"{error.filename or request.path}: cannot be read: {error.strerror or error}") from None
     if request.count is not None and request.count != len(source.labels):
-        raise UserError(f"{request.path}: holds {len(source.labels):,} latents, not the {request.count:,} of --count")
+        raise UserError(f"{request.path}: holds {count(len(source.labels), 'latent')}, not the {request.count:,} of --count")
     return source

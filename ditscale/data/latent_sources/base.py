@@ -93,7 +93,7 @@ def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
-        raise UserError(f"{where}: labels of shape {labels.shape} for {count:,} latents; one class for each is needed")
+        raise UserError(f"{where}: labels of shape {labels.shape} for {count:,} latent{'s' * (count != 1)}; one class for each is needed")
     return number_classes(request, where, labels, count)
 
 

@@ -79,7 +79,7 @@ def _check_names(request: LatentRequest, features: FolderFiles, labels: FolderFi
     if last != count - 1:
         present = set(features.names)
         gap = next(number for number in range(count) if f"{number}.npy" not in present)
-        raise UserError(f"{features.folder}: holds {count:,} files, but the last is {last}.npy; {gap}.npy is missing")
+        raise UserError(f"{features.folder}: holds {count:,} file{'s' * (count != 1)}, but the last is {last}.npy; {gap}.npy is missing")
     gpus = next((gpus for gpus in range(2, MOST_GPUS + 1) if count == -(-IMAGENET // gpus)), None)
     if gpus and request.count != count:
         raise UserError(f"{features.folder}: holds {count:,} files, which is ImageNet's {IMAGENET:,} / {gpus}: made on {gpus} GPUs, whose "

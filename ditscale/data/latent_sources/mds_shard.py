@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ditscale.errors import UserError, first_line
+from ditscale.errors import UserError, count, first_line
 
 INDEX = "index.json"
 DTYPES = {8: "u1", 9: "i1", 16: "<u2", 17: "<i2", 18: "<f2", 32: "<u4", 33: "<i4", 34: "<f4", 64: "<u8", 65: "<i8", 66: "<f8"}
@@ -65,7 +65,7 @@ class Values:
         self._bytes = np.frombuffer(self._content, np.uint8)
         starts = np.frombuffer(self._content, "<u4", min(shard.samples + 2, len(self._content) // 4)).astype(np.int64)
         if len(starts) != shard.samples + 2 or starts[0] != shard.samples or starts[-1] != len(self._content) or (np.diff(starts[1:]) < 0).any():
-            raise UserError(f"{shard.path}: damaged: its head does not say {shard.samples:,} samples in {len(self._content):,} bytes")
+            raise UserError(f"{shard.path}: damaged: its head does not say {count(shard.samples, 'sample')} in {len(self._content):,} bytes")
         starts, ends = starts[1:-1], starts[2:]
         free = [column for column, size in enumerate(shard.sizes) if size is None]
         bodies = starts + 4 * len(free)

@@ -17,7 +17,7 @@ from ditscale.data.latent_sources.base import STABLE_DIFFUSION, Facts, LatentReq
 from ditscale.data.latent_sources.files import Files, FolderFiles, NpyHeader, ZipFiles, float_array, stacked
 from ditscale.data.sources.arrange import LABELS_NAME, SUFFIXES
 from ditscale.data.sources.labelfiles import parse_labels, read_labels
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 
 MADE_BY = "stabilityai/sd-vae-ft-mse unless --model-url named another"
 RAW_MEAN, RAW_STD, FINAL_STD = [5.81, 3.25, 0.12, -2.15], [4.17, 4.62, 3.71, 3.28], 0.5    # EDM2's training/encoders.py
@@ -95,5 +95,5 @@ def _labels(request: LatentRequest, path: Path, files: Files, names: list[str]):
     if len(table) > len(names):
         there = set(names)
         extra = next(name for name in table if name not in there)
-        raise UserError(f"{where}: has labels for {len(table):,} latents, but {len(names):,} are there; {extra} is not")
+        raise UserError(f"{where}: has labels for {count(len(table), 'latent')}, but {len(names):,} are there; {extra} is not")
     return [table[name] for name in names]

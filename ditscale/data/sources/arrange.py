@@ -22,7 +22,7 @@ from ditscale.data.sources.base import Reader, Request, Source, one_split
 from ditscale.data.sources.classes import check_classes, number_classes
 from ditscale.data.sources.labelfiles import parse_labels, read_labels
 from ditscale.data.sources.sidecar import labels_beside
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "heldout")
@@ -145,7 +145,7 @@ def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
     """Classes are the folders below the root, or below each split: those of all splits, so that their numbers agree."""
     loose = [name for name, folder in zip(split.names, split.classes) if folder is None]
     if 0 < len(loose) < len(split.names):
-        raise UserError(f"{request.path}: {len(loose)} images are next to the class folders, for example {loose[0]}; "
+        raise UserError(f"{request.path}: {count(len(loose), 'image is', 'images are')} next to the class folders, for example {loose[0]}; "
                         "move each into a class folder, or give --labels")
     if loose and split.known and not request.as_images:
         raise UserError(f"{request.path}: the images of split {split.name} are in no class folders, for example {loose[0]}, and other splits "

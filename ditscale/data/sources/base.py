@@ -73,7 +73,7 @@ def checked_labels(where, values, count: int) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
-        raise UserError(f"{where}: labels of shape {labels.shape} for {count} images; one number for each is needed")
+        raise UserError(f"{where}: labels of shape {labels.shape} for {count:,} image{'s' * (count != 1)}; one number for each is needed")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{where}: labels are {labels.dtype}; integers from 0 are needed")
     if labels.min() < 0 or labels.max() >= MOST_CLASSES:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ditscale.data.sources.base import Request, Source, one_split, stamp
 from ditscale.data.sources.classes import number_classes
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 SPLIT_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")            # train-00000-of-00005.parquet
@@ -91,7 +91,7 @@ def _column(file: Path, parquet, name: str) -> np.ndarray:
         raise UserError(f"{file}: has no column '{name}', which other files have")
     values = parquet.read([name])[0]
     if values.null_count:
-        raise UserError(f"{file}: {values.null_count} rows have no {name}")
+        raise UserError(f"{file}: {count(values.null_count, 'row has', 'rows have')} no {name}")
     return values.to_numpy()
 
 

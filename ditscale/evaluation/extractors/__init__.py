@@ -50,7 +50,8 @@ class Extractor:
         right_size = self.side is None or images.shape[2:] == (self.side, self.side)
         if images.ndim != 4 or images.shape[1] not in self.channels or not right_size:
             pixels = f" of {self.side} x {self.side} pixels" if self.side else ""
-            raise UserError(f"{self.name} takes images{pixels} with {' or '.join(map(str, self.channels))} channels; these are "
+            channels = f"{' or '.join(map(str, self.channels))} channel{'s' * (tuple(self.channels) != (1,))}"
+            raise UserError(f"{self.name} takes images{pixels} with {channels}; these are "
                             f"{tuple(images.shape[1:])}")
         with full_fp32(), torch.autocast(self.device.type, enabled=False):
             # contiguous strides, as they affect the choice of convolution algorithm and thereby the last digits

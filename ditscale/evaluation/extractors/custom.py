@@ -5,7 +5,7 @@ import importlib
 import torch
 from torch import Tensor, nn
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.evaluation.extractors import Extractor, Features
 from ditscale.evaluation.extractors.pretrained import fill, read_state, required, state_sha256
 
@@ -40,7 +40,7 @@ class Wrapped(nn.Module):
         features = answer if isinstance(answer, Features) else Features(answer)
         if not isinstance(features.pooled, Tensor) or features.pooled.ndim != 2 or len(features.pooled) != len(images):
             got = tuple(getattr(features.pooled, "shape", ())) or type(features.pooled).__name__
-            raise UserError(f"{self.name} returns {got} for {len(images)} images; it must return features of shape ({len(images)}, D)")
+            raise UserError(f"{self.name} returns {got} for {count(len(images), 'image')}; it must return features of shape ({len(images)}, D)")
         return Features(*(part if part is None else part.float() for part in features))
 
 

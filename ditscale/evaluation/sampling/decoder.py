@@ -9,7 +9,7 @@ from ditscale.data.latents import signed_pixels
 from ditscale.data.manifest import Encoder, manifest_path, read_manifest
 from ditscale.data.prepare import normalization
 from ditscale.data.vae import Vae, load_vae
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 
 AT_ONCE = 16                                                                   # images; decoding takes far more memory than a DiT
 
@@ -50,7 +50,7 @@ def make_decoder(data, name: str | None, device, imported=None) -> LatentDecoder
     vae = load_vae(name, device)
     made_by, weights = encoder["weights_sha256"], str(vae.description["weights_sha256"])
     if not made_by and vae.latent_channels != data.channels:
-        raise UserError(f"vae {name} has latents with {vae.latent_channels} channels, but {where} has {data.channels}; "
+        raise UserError(f"vae {name} has latents with {count(vae.latent_channels, 'channel')}, but {where} has {data.channels}; "
                         f"give the one that made them ({encoder['made_by']})")
     if made_by and weights != made_by:
         raise UserError(f"vae {name} has weights with sha256 {weights[:12]}, but {data.path} was encoded with sha256 "

@@ -15,7 +15,7 @@ from ditscale.data.progress import Progress
 from ditscale.device import local_device
 from ditscale.diffusion.nfe import without_others
 from ditscale.environment import environment
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.evaluation.sampling.imagefiles import form_of
 from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.sampling.model import choose_weights
@@ -102,7 +102,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
     maker.load(weights)
     before, started = work.images_done(), time.perf_counter()
     if before and ranks.is_main:
-        say(f"{work.path}: continuing from {before:,} of {work.images:,} images")
+        say(f"{work.path}: continuing from {before:,} of {count(work.images, 'image')}")
     _make_parts(maker, work, result, plan["seed"], ranks)
     ranks.wait()
     if ranks.is_main:
@@ -110,7 +110,7 @@ def _make(maker: ImageMaker, weights: dict, plan: dict, work: WorkFolder, result
         made = {"passport": maker.passport(), "nan_images": work.nan_images(), "environment": environment(maker.device)}
         with work.writing():
             result.finish(work.parts, labels, plan | made)
-        say(f"{result.out}: {work.images:,} images, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")
+        say(f"{result.out}: {count(work.images, 'image')}, {(work.images - before) / (time.perf_counter() - started):,.1f} images/s")
 
 
 def _make_parts(maker: ImageMaker, work: WorkFolder, result, seed: int, ranks: World) -> None:

@@ -53,7 +53,7 @@ def left_out(dropped) -> str:
     rows = sum(one.points for one in dropped)
     groups = "; ".join(f"{study_table.count(one.points, 'row')} near {style.power_of_ten(one.compute)} FLOPs, "
                      + (f"{study_table.count(one.sizes, 'size')} only" if one.sizes else one.why) for one in dropped[:MOST_WARNINGS])
-    more = f"; and {len(dropped) - MOST_WARNINGS} more budgets, in the card" if len(dropped) > MOST_WARNINGS else ""
+    more = f"; and {study_table.count(len(dropped) - MOST_WARNINGS, 'more budget')}, in the card" if len(dropped) > MOST_WARNINGS else ""
     return f"In no curve, but in the surface's fit: {study_table.count(rows, 'row')} ({groups}{more})."
 
 

@@ -69,7 +69,7 @@ class Budget:
         """What is wrong with the position of the grid of sizes, or with the budget; "" if nothing."""
         name = style.power_of_ten(self.compute)
         if self.valley is None:
-            return f"{name}: {self.sizes} sizes; a curve needs {MIN_SIZES}"
+            return f"{name}: {study_table.count(self.sizes, 'size')}; a curve needs {MIN_SIZES}"
         if not self.valley.centered:
             return f"{name}: the optimum is not inside the grid"
         if self.spread > 1 + WIDTH * 1.001:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.models.peers import LIKES, maskdit, mdt, repa
 from ditscale.models.peers.backbone import LAST_LAYER
 from ditscale.models.sizes import SIZES, parse_model_name
@@ -61,7 +61,7 @@ def number_of_heads(source: str, state: dict[str, Tensor], args: dict[str, Any],
     for name, one in SIZES.items():
         if (one.depth, one.hidden_size) == (depth, width):
             return one.num_heads, f"as {parse_model_name(f'DiT-{name}/2').size} has, {depth} x {width}"
-    raise UserError(f"{source}: the number of heads is not in the weights, and {depth} blocks of width {width} are no published size; "
+    raise UserError(f"{source}: the number of heads is not in the weights, and {count(depth, 'block')} of width {width} are no published size; "
                     "give --heads N")
 
 

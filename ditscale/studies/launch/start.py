@@ -1,11 +1,12 @@
 """Starts runs of a study here or on a site, or prints what would be done."""
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links, this_machine
+from ditscale.cost.hardware import Machine, device_named_in, named_machine, this_machine
 from ditscale.errors import UserError, count
 from ditscale.rundir import FAILED, hold
 from ditscale.section import validate
@@ -103,6 +104,19 @@ def load_site(path) -> "Site":
     return validate(section, values, str(path))
 
 
+def site_machine(site: SiteSettings, runs: list[PlannedRun]) -> Machine | None:
+    """The GPUs that a study has at a time on a site, for a forecast; None if the site names no GPU of the table in cost/hardware.py.
+
+    Their number is a node's, or those of the runs that may go at once if these are more.
+    """
+    name = device_named_in(site.gpu_name or "")
+    if not name:
+        return None
+    ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
+    at_once = min(getattr(site, "runs_at_once", None) or 1, len(runs))
+    return replace(named_machine(name), devices=max(site.gpus_per_node, ranks * at_once))
+
+
 def _run_phases(spec: Spec, phases: Phases, where: list[Places], machine: Machine, console: Console) -> bool:
     """One after the other, each at its places, up to one that is not done; whether all are."""
     for number, ((name, group), places) in enumerate(zip(phases, where), start=1):
@@ -161,11 +175,9 @@ def _print(spec: Spec, runs: list[PlannedRun], site: SiteSettings | None, launch
 
 def _price(missing: list[PlannedRun], site: SiteSettings | None) -> str:
     """The plan's forecast for a site's GPUs, if it names one in the table of cost/hardware.py."""
-    name = site.gpu_name if site else None
-    peak = dense_bf16_flops(name.upper()) if name else None
-    if not peak:
+    machine = site_machine(site, missing) if site and missing else None
+    if not site or not machine:
         return ""
-    machine = Machine("gpu", name, site.gpus_per_node, peak, links=gpu_links(name))
     hours = sum(row.accelerator_hours for row in plan_rows(missing, machine))
     price = f", {hours * site.price_per_gpu_hour:,.2f} at {site.price_per_gpu_hour:g} per hour" if site.price_per_gpu_hour else ""
     return f", about {hours:,.1f} GPU-hours{price}"

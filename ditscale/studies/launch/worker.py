@@ -11,7 +11,7 @@ import traceback
 
 from ditscale.config import RunConfig, resolve
 from ditscale.environment import environment
-from ditscale.errors import TrainingFailed, UserError, lost_rank
+from ditscale.errors import TrainingFailed, UserError, count, lost_rank
 from ditscale.rundir import DONE, FAILED, PREEMPTED, RunDir, read_lines, write_atomically
 from ditscale.studies.launchers import job_times
 from ditscale.training.preemption import EXIT_CODE, StopRequest
@@ -120,7 +120,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
         return evaluator is None or (evaluator.evaluate_missing(run, stop=asked) and not world.any(asked()))
 
     if world.size != config.resources.accelerators_per_run:
-        raise UserError(f"started with {world.size} ranks, but resources.accelerators_per_run is "
+        raise UserError(f"started with {count(world.size, 'rank')}, but resources.accelerators_per_run is "
                         f"{config.resources.accelerators_per_run}")
     start.now("comparing the ranks, and fitting the micro batch")
     check_agreement(config, world)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.studies.launchers.local import commands
 from ditscale.studies.launchers.process import Command, deepspeed, worker_words
 from ditscale.studies.launchers.protocol import Shape, SiteSettings, shape_of
@@ -75,8 +75,8 @@ class Hosts:
         shape = shape_of(planned.config, self.slots[0])
         if shape.nodes > len(self.slots):
             ranks = planned.config.resources.accelerators_per_run
-            raise UserError(f"resources.accelerators_per_run is {ranks} but {self.hostfile} has {len(self.slots)} host(s) of "
-                            f"{self.slots[0]} slot(s)")
+            raise UserError(f"resources.accelerators_per_run is {ranks} but {self.hostfile} has {count(len(self.slots), 'host')} of "
+                            f"{count(self.slots[0], 'slot')}")
         return shape
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from ditscale.cost.hardware import Machine
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import DONE
 from ditscale.studies.launchers.process import Command, deepspeed, worker_arguments, worker_words
 from ditscale.studies.launchers.protocol import Places
@@ -79,5 +79,5 @@ def slots(machine: Machine, runs: list[PlannedRun]) -> int:
     """
     ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
     if machine.kind == "gpu" and ranks > machine.devices:
-        raise UserError(f"resources.accelerators_per_run is {ranks} but this machine has {machine.devices} GPU(s)")
+        raise UserError(f"resources.accelerators_per_run is {ranks} but this machine has {count(machine.devices, 'GPU')}")
     return max(1, machine.devices // ranks) * runs_per_accelerator(machine, runs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from pydantic import AfterValidator, Field
 
 from ditscale.config import RunConfig
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import DONE
 from ditscale.section import Count, Section
 
@@ -74,7 +74,7 @@ def shape_of(config: RunConfig, per_node: int) -> Shape:
     ranks = config.resources.accelerators_per_run
     nodes = -(-ranks // per_node) if per_node else 1
     if ranks % nodes:
-        raise UserError(f"resources.accelerators_per_run {ranks} does not fill {nodes} nodes of {per_node} evenly; "
+        raise UserError(f"resources.accelerators_per_run {ranks} does not fill {count(nodes, 'node')} of {per_node} evenly; "
                         f"{per_node * (nodes - 1)} or {per_node * nodes} would")
     return Shape(nodes, ranks // nodes)
 

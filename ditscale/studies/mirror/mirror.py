@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import EVALUATION, RunDir, hold, read_lines, write_json
 from ditscale.studies.table.ledger import run_dirs
 from ditscale.training.trackers.tracker import evaluation_scalars, metric_scalars
@@ -109,7 +109,7 @@ def mirror_run(run: RunDir, mirror: Mirror, to: str) -> list[str]:
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": False}})
     mirror.send(name, about, _points(**new), sum(counts.values()))
     _write_memory(run, {**memory, f"{to} {mirror.place}": {**after, "whole": True}})
-    return [*notes, f"{run.run_id}: {len(new['metrics'])} line(s) of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
+    return [*notes, f"{run.run_id}: {count(len(new['metrics']), 'line')} of metrics.jsonl and {len(new['evals'])} of evals.jsonl"]
 
 
 def _void(before: dict | None, lines: dict[str, list], mirror: Mirror, run_id: str) -> str:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ditscale.config import RunConfig
-from ditscale.errors import TrainingFailed
+from ditscale.errors import TrainingFailed, count
 from ditscale.formats import STATE, stamped
 from ditscale.ranks import World
 from ditscale.rundir import RUNNING, RunDir, keep_lines, read_lines, write_json
@@ -168,8 +168,8 @@ def abandon(run: RunDir, last_good_images: int, taken_up: Path | None) -> None:
 def _words(last_good_images: int, taken_up: Path | None, newer: list[Path], scores: int) -> str:
     start = f"continues from the checkpoint at {images_of(taken_up):,} images" if taken_up else \
         f"restarts from 0 images: there is no complete training state at or before {last_good_images:,} images"
-    removed = [f"the checkpoint(s) at {' and '.join(f'{images_of(path):,}' for path in newer)} images"] if newer else []
-    removed += [f"{scores} line(s) of evals.jsonl"] if scores else []
+    removed = [f"the checkpoint{'s' * (len(newer) > 1)} at {' and '.join(f'{images_of(path):,}' for path in newer)} images"] if newer else []
+    removed += [f"{count(scores, 'line')} of evals.jsonl"] if scores else []
     return f"Training {start}; removed: {', '.join(removed) or 'nothing'}"
 
 

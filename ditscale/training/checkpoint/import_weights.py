@@ -20,7 +20,7 @@ from ditscale.config import RunConfig, SamplingConfig, resolve, set_key
 from ditscale.cost.runs import run_card
 from ditscale.diffusion.nfe import without_others
 from ditscale.digest import file_sha256
-from ditscale.errors import UserError, did_you_mean
+from ditscale.errors import UserError, count, did_you_mean
 from ditscale.formats import STATE, stamped
 from ditscale.models.convert import CONFIG_KEY, OUTPUTS_KEY, RUN_KEY
 from ditscale.models.peers import LATENT_CHANNELS, LATENT_SCALE, LIKES, Translated
@@ -171,7 +171,7 @@ def _with_classes(translated: Translated, classes: int | None) -> Translated:
     if classes is None or classes == found:
         return translated
     if classes != found + 1 or translated.model.get("null_class") == "zero":
-        raise UserError(f"the label table is for {found} classes and a null class, or {found + 1} classes without one; not for {classes}")
+        raise UserError(f"the label table is for {count(found, 'class', 'classes')} and a null class, or {found + 1} classes without one; not for {classes}")
     return translated._replace(model={**translated.model, "num_classes": classes, "class_dropout_prob": 0.0})
 
 

@@ -243,7 +243,7 @@ def test_deepspeed_over_hosts(study, tmp_path, write):
     assert "--num_nodes 1 --num_gpus 2" in ditscale("launch", spec, "--site", site, "--launcher", "print",
                                                     "resources.accelerators_per_run=2")
     refused = ditscale("launch", spec, "--site", site, "resources.accelerators_per_run=16", code=2)
-    assert "accelerators_per_run is 16 but" in refused and "2 host(s) of 4 slot(s)" in refused
+    assert "accelerators_per_run is 16 but" in refused and "2 hosts of 4 slots" in refused
 
 
 @pytest.mark.parametrize("values, words", [
@@ -279,6 +279,20 @@ def test_shapes(values):
 @pytest.mark.parametrize("name", ["slurm_example", "hosts_example"])
 def test_the_examples_are_valid(name):
     assert load_site(f"sweeps/sites/{name}.yaml").name
+
+
+def test_plan_takes_a_site_as_launch_does(repository, tmp_path):
+    """Its GPUs, as many as the runs that go at once take, and its price; --on and --price come first."""
+    spec, site = repository / "sweeps" / "imagenet256_models.yaml", repository / "sweeps" / "sites" / "slurm_example.yaml"
+    said = ditscale("plan", spec, "--site", site)
+    assert "Forecast for 32 x H100" in said and "4 runs at a time" in said and "at 2.5 per" in said
+    assert said == ditscale("plan", spec, "--on", "H100:32", "--price", "2.5")
+    assert "at 3 per" in ditscale("plan", spec, "--site", site, "--on", "A100:8", "--price", "3")
+    other = tmp_path / "site.yaml"
+    for gres in ("gpu:a1000", "gpu"):
+        other.write_text(site.read_text().replace("gpu:h100", gres))
+        assert "names no GPU that a forecast knows; add one with --on" in ditscale("plan", spec, "--site", other, code=2)
+    assert "plans for another; give only one" in ditscale("plan", spec, "--site", site, "--probe", code=2)
 
 
 def test_collect_wants_a_study_and_a_place_to_write(study, tmp_path):

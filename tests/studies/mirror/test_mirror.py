@@ -131,7 +131,7 @@ def test_a_second_call_adds_only_new_lines(tracker):
     run = RunDir(tracker[1] / RUN)
     log(run, 64, 128)
     score(run, 128, 8.5)
-    assert mirror(tracker) == [f"{RUN}: 2 line(s) of metrics.jsonl and 1 of evals.jsonl"] and same(tracker)
+    assert mirror(tracker) == [f"{RUN}: 2 lines of metrics.jsonl and 1 of evals.jsonl"] and same(tracker)
     config = tracker[2]()[1]
     assert config["run_id"] == RUN and (config.get("train.lr") or str(config["train"]["lr"])) == "0.001"
     assert mirror(tracker) == [f"{RUN}: nothing new"] and same(tracker)
@@ -140,7 +140,7 @@ def test_a_second_call_adds_only_new_lines(tracker):
     score(run, 64, 9.5, "bb22")
     score(run, 64, 9.5, "bb22")                                                  # once more, by hand
     run.set_status(DONE, images_seen=192)
-    assert mirror(tracker) == [f"{RUN}: 1 line(s) of metrics.jsonl and 3 of evals.jsonl"] and same(tracker)
+    assert mirror(tracker) == [f"{RUN}: 1 line of metrics.jsonl and 3 of evals.jsonl"] and same(tracker)
     if tracker[0] == "mlflow":
         import mlflow
         client = mlflow.MlflowClient()
@@ -162,7 +162,7 @@ def test_a_run_that_went_back_is_sent_anew_and_the_void_copy_is_named(tracker):
     [told, nothing] = mirror(tracker)[:2]
     assert told == (f"{RUN}: lines of metrics.jsonl that were sent have since been dropped or changed: the run went back to a "
                     f"checkpoint; {RUN} there is void and can be deleted, all lines go to {RUN}-2")
-    assert nothing == f"{RUN}: 1 line(s) of metrics.jsonl and 0 of evals.jsonl" and same(tracker, f"{RUN}-2")
+    assert nothing == f"{RUN}: 1 line of metrics.jsonl and 0 of evals.jsonl" and same(tracker, f"{RUN}-2")
     log(run, 100, 200)
     assert len(mirror(tracker)) == 1 and same(tracker, f"{RUN}-2")
     keep_lines(run.metrics, lambda line: line["images_seen"] <= 100)
@@ -228,7 +228,7 @@ def test_a_damaged_run_keeps_no_other_back(tracker):
     damaged.record.write_text("{")
     log(RunDir(tracker[1] / RUN), 64)
     first, second = mirror(tracker)
-    assert first.startswith("A-damaged: left out: ") and "run.json is damaged" in first and second.startswith(f"{RUN}: 1 line(s)")
+    assert first.startswith("A-damaged: left out: ") and "run.json is damaged" in first and second.startswith(f"{RUN}: 1 line")
     assert same(tracker)
 
 

@@ -56,7 +56,7 @@ def test_stopped_after_going_back_and_started_again(make_run, world, poison, cap
     assert not train(config, run, world, after_checkpoint=score, stop=lambda: True, last_good_images=320)
     marks = [64, 128, 192, 256, 320]
     assert seen == [{"checkpoints": marks, "scored": marks, "sheets": 5, "latest": "images-000000000320", "status": 320}]
-    assert "continues from the checkpoint at 320 images; removed: the checkpoint(s) at 384 and 448 images, 2 line(s) of evals.jsonl" \
+    assert "continues from the checkpoint at 320 images; removed: the checkpoints at 384 and 448 images, 2 lines of evals.jsonl" \
         in capsys.readouterr().out
     assert images_of(list_checkpoints(run)[-1]) == 384 and not list(run.checkpoints.glob(".images-*"))
 
@@ -77,7 +77,7 @@ def test_no_checkpoint_before_the_bad_steps(make_run, poison, capsys):
     _, run = make_run("run", changes)
     assert work(run) == 0
     assert losses(run) == losses(whole) and state(run) == state(whole)
-    assert "Training restarts from 0 images: there is no complete training state at or before 0 images; removed: the checkpoint(s) " \
+    assert "Training restarts from 0 images: there is no complete training state at or before 0 images; removed: the checkpoints " \
            "at 64 and 128 images" in capsys.readouterr().out
 
 

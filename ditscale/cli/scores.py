@@ -14,7 +14,10 @@ from ditscale.errors import UserError
 @click.argument("b", metavar="B")
 @click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE",
               help="Use the evaluations with this value in their passport, for example guidance_scale=1.5.")
-def compare(a, b, conditions):
+@click.option("--floor", type=float, metavar="E", help="With --exponent, for two validation losses at equal compute: also the effective speed-up, "
+                                                       "for a loss that follows E + A C^-alpha in compute.")
+@click.option("--exponent", type=float, metavar="ALPHA", help="See --floor.")
+def compare(a, b, conditions, floor, exponent):
     """List the settings in which two scores differ, and test whether the gap between them is more than noise.
 
     \b
@@ -34,7 +37,9 @@ def compare(a, b, conditions):
             raise UserError(f"--where '{condition}' is not of the form FIELD=VALUE, for example guidance_scale=1.5")
         wanted[field] = value
     one, other = (comparing.read_side(text, wanted) for text in (a, b))
-    click.echo("\n".join(comparing.describe(one, other, comparing.compare(one, other))))
+    found = comparing.compare(one, other)
+    speedup = [comparing.speedup(one, other, found, floor, exponent)] if floor is not None or exponent is not None else []
+    click.echo("\n".join([*comparing.describe(one, other, found), *speedup]))
 
 
 @main.command()

@@ -14,7 +14,10 @@ from ditscale.errors import UserError
 @click.argument("b", metavar="B")
 @click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE",
               help="Use the evaluations with this value in their passport, for example guidance_scale=1.5.")
-def compare(a, b, conditions):
+@click.option("--floor", type=float, metavar="E", help="With --exponent, for two validation losses at equal compute: also the effective speed-up, "
+                                                       "for a loss that follows E + A C^-alpha in compute.")
+@click.option("--exponent", type=float, metavar="ALPHA", help="See --floor.")
+def compare(a, b, conditions, floor, exponent):
     """List the settings in which two scores differ, and test whether the gap between them is more than noise.
 
     \b
@@ -36,7 +39,8 @@ def compare(a, b, conditions):
         wanted[field] = value
     one, other = (comparing.read_side(text, wanted) for text in (a, b))
     found = comparing.compare(one, other)
-    click.echo("\n".join(comparing.describe(one, other, found)))
+    speedup = [comparing.speedup(one, other, found, floor, exponent)] if floor is not None or exponent is not None else []
+    click.echo("\n".join([*comparing.describe(one, other, found), *speedup]))
     if found.difference is None:
         sys.exit(1)
 

@@ -5,11 +5,15 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import MEASURED, SEED, differences, digest
 from ditscale.rundir import EVALUATION, RunDir, read_lines
+from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, Difference, compare_scores
+from ditscale.scaling.speedup import effective_speedup
 
 TRAINING_NOISE = 0.013                                                         # FID: variation between training seeds, FID Lottery
 SURE = 1.96                                                                    # standard errors of a 95 % interval
@@ -167,6 +171,25 @@ def _mean(scores: list[float]) -> float:
 def _relative(side: Side) -> float:
     """Standard error of the mean score, relative to it."""
     return math.sqrt(sum(error**2 for error in side.errors)) / len(side.errors) / _mean(side.scores)
+
+
+def speedup(a: Side, b: Side, found: PassportComparison, floor: float | None, exponent: float | None) -> str:
+    """The effective speed-up of B over A (``scaling.speedup``) as a line of text; one run each, so it has no interval.
+
+    Raises:
+        UserError: a side is not a validation loss, the two are not comparable, or the law's values are missing or impossible.
+    """
+    if floor is None or exponent is None:
+        raise UserError("give both --floor E and --exponent ALPHA of the law E + A C^-ALPHA of the loss, or neither")
+    for side in (a, b):
+        if side.metric != LOSS:
+            raise UserError(f"{side.label} has a {side.metric}; --floor and --exponent are for validation losses, which --where metric={LOSS} chooses")
+    if found.difference is None:
+        raise UserError("the two losses were measured differently, so there is no effective speed-up; see the fields without --floor")
+    one, other = (Runs(np.ones(1), np.array([_mean(side.scores)]), np.array([side.label])) for side in (a, b))
+    value = effective_speedup(other, one, floor=floor, exponent=exponent).value
+    return (f"effective speed-up {value:.3g}: if both took the same compute, A would need {value:.3g} times that to reach the loss of B (E = {floor:g} "
+            f"and alpha = {exponent:g} pinned; one run each, so no interval)")
 
 
 def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:

@@ -8,11 +8,14 @@ the error of the known values.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
 
 from ditscale.errors import UserError
+from ditscale.scaling.cards import bounds, number, versions
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL
 from ditscale.scaling.estimate import EXACT, Estimate, nothing, welch
@@ -20,7 +23,33 @@ from ditscale.scaling.interval import LEVEL, Interval
 from ditscale.scaling.status import Status
 
 
-def effective_speedup(variant: Runs, baseline: Runs, *, floor: float, exponent: float, cost: float | None = None) -> Estimate:
+@dataclass(frozen=True)
+class Speedup(Estimate):
+    """The estimate, and at which ``cost`` and with which known values it was made."""
+
+    variant: str = ""
+    baseline: str = ""
+    cost: float = math.nan
+    floor: float = math.nan
+    exponent: float = math.nan
+
+    @property
+    def sentence(self) -> str:
+        if not self.status.ok:
+            return f"INCONCLUSIVE: effective speed-up of {self.variant} over {self.baseline}: {self.status.sentence}"
+        between = f", 95 % interval {self.interval.low:.3g} to {self.interval.high:.3g}" if self.interval else ""
+        return (f"{self.verdict}: to reach the loss of {self.variant} at a cost of {self.cost:.3g}, {self.baseline} needs {self.value:.3g} times that "
+                f"cost (E = {self.floor:g} and alpha = {self.exponent:g} pinned{between}); {self.reason}; {self.seeds[0]} and {self.seeds[1]} seeds")
+
+    def card(self) -> dict:
+        """Ready for JSON: missing numbers are None."""
+        return {"status": self.status.name, "sentence": self.sentence, "variant": self.variant, "baseline": self.baseline, "level": LEVEL,
+                "speedup": number(self.value), **bounds(self.interval), "sigma_of_ln": number(self.sigma), "degrees_of_freedom": number(self.freedom),
+                "seeds": list(self.seeds), "verdict": self.verdict, "reason": self.reason, "cost": number(self.cost),
+                "pinned": {"E": self.floor, "alpha": self.exponent}, "versions": versions()}
+
+
+def effective_speedup(variant: Runs, baseline: Runs, *, floor: float, exponent: float, cost: float | None = None) -> Speedup:
     """Above 1 if the variant is better at equal cost: the baseline would need this many times its compute.
 
     Args:
@@ -29,28 +58,26 @@ def effective_speedup(variant: Runs, baseline: Runs, *, floor: float, exponent: 
         cost: where they are compared; default the highest that every run has reached.
 
     Returns:
-        an ``Estimate``, without an interval if a variant has fewer than three runs.
+        a ``Speedup``, without an interval if a variant has fewer than three runs.
 
     Raises:
         UserError: the floor is not below every compared loss, the exponent is not above 0, or some run has not reached the cost.
     """
+    facts: dict[str, Any] = {"variant": variant.name, "baseline": baseline.name, "floor": floor, "exponent": exponent}
     if variant.first_bad() or baseline.first_bad():
-        return nothing(Status.BAD_DATA)
-    if not exponent > 0:
+        return Speedup(**vars(nothing(Status.BAD_DATA)), **facts)
+    if not 0 < exponent < math.inf:
         raise UserError(f"exponent {exponent!r} must be above 0: alpha of E + A C^-alpha")
     sides = [[(str(run), *_sorted(side, run)) for run in np.unique(side.runs)] for side in (variant, baseline)]
     reached = min(costs[-1] for side in sides for _, costs, _ in side)
     at = reached if cost is None else cost
     logs = []
     for side in sides:
-        own = [(run, _loss_at(costs, scores, at)) for run, costs, scores in side]
-        for run, loss in own:
-            if math.isnan(loss):
+        for run, costs, _ in side:
+            if not costs[0] * (1 - 1e-9) <= at <= costs[-1] * (1 + 1e-9):
                 raise UserError(f"run '{run}' was not scored on both sides of a cost of {at:.4g}; all runs have reached {reached:.4g}")
-            if not 0 <= floor < loss:
-                raise UserError(f"floor {floor:g} must be at least 0 and below every loss; run '{run}' has {loss:.6g}")
-        logs.append(np.array([math.log(loss - floor) / exponent for _, loss in own]))
-    return _estimate(logs[0], logs[1])
+        logs.append(np.array([_log_excess(*one, at, floor) / exponent for one in side]))
+    return Speedup(**vars(_estimate(logs[0], logs[1])), cost=at, **facts)
 
 
 def _estimate(variant: np.ndarray, baseline: np.ndarray) -> Estimate:
@@ -73,8 +100,11 @@ def _sorted(side: Runs, run) -> tuple[np.ndarray, np.ndarray]:
     return side.cost[own], side.score[own]
 
 
-def _loss_at(costs: np.ndarray, scores: np.ndarray, at: float) -> float:
-    """Linear in ln cost between checkpoints; NaN outside, except for rounding."""
-    if not costs[0] * (1 - 1e-9) <= at <= costs[-1] * (1 + 1e-9):
-        return math.nan
-    return float(np.interp(math.log(at), np.log(costs), scores))
+def _log_excess(run: str, costs: np.ndarray, scores: np.ndarray, at: float, floor: float) -> float:
+    """ln (loss - floor), linear in ln cost between the checkpoints around it, as it is along the law."""
+    after = min(int(np.searchsorted(costs, at * (1 - 1e-9))), len(costs) - 1)
+    near = slice(max(after - 1, 0) if costs[after] > at * (1 + 1e-9) else after, after + 1)
+    lowest = scores[near].min()
+    if not 0 <= floor < lowest:
+        raise UserError(f"floor {floor:g} must be at least 0 and below every loss; run '{run}' has {lowest:.6g}")
+    return float(np.interp(math.log(at), np.log(costs[near]), np.log(scores[near] - floor)))

@@ -112,3 +112,21 @@ def test_what_is_no_file_of_evaluations_is_one_line(evals, tmp_path, name, conte
     result = CliRunner().invoke(main, ["compare", str(evals("a", 10.0)), str(tmp_path / name)])
     assert result.exit_code == 2 and len(result.output.splitlines()) == 1, result.output
     assert f"`ditscale evaluate {tmp_path / name} ...`, which writes them to {tmp_path / name}.evals.jsonl" in result.output
+
+
+def test_the_effective_speedup_of_two_losses_is_the_closed_form(evals):
+    a, b = evals("a", 2.0, metric="loss"), evals("b", 1.9, metric="loss")
+
+    def run(*words):
+        return CliRunner().invoke(main, ["compare", *words])
+    shown = run(a, b, "--floor", "1.6", "--exponent", "0.1")
+    expected = ((2.0 - 1.6) / (1.9 - 1.6)) ** (1 / 0.1)
+    assert shown.exit_code == 0 and f"effective speed-up {expected:.3g}: if both took the same compute" in shown.output and "no interval" in shown.output
+    assert f"effective speed-up {1 / expected:.3g}" in run(b, a, "--floor", "1.6", "--exponent", "0.1").output
+    assert "speed-up" not in run(a, b).output
+    for words, message in [([a, b, "--floor", "1.6"], "give both --floor E and --exponent ALPHA"),
+                           ([a, b, "--floor", "1.95", "--exponent", "0.1"], "floor 1.95 must be at least 0 and below every loss"),
+                           ([evals("c", 9.0), b, "--floor", "1", "--exponent", "0.1"], "has a fid; --floor and --exponent are for validation losses"),
+                           ([evals("d", 2.0, metric="loss", samples=64), b, "--floor", "1", "--exponent", "0.1"], "were measured differently")]:
+        shown = run(*words)
+        assert shown.exit_code == 2 and message in shown.output and shown.output.count("\n") == 1, shown.output

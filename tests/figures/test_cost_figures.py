@@ -35,6 +35,20 @@ def make_variants(study, seeds=(0, 1, 2)) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def test_the_effective_speedup_is_in_the_caption_and_the_card(variants):
+    with pytest.raises(UserError, match="choose them with --where metric=loss"):
+        cost_quality.draw(variants, options(floor=1.0, exponent=0.3))
+    with pytest.raises(UserError, match="give both --floor E and --exponent"):
+        cost_quality.draw(variants, options(floor=1.0))
+    losses = variants.assign(metric="loss", score=1.0 + variants["score"] / 30)
+    drawing = cost_quality.draw(losses, options(floor=1.0, exponent=0.4))
+    masked = [one for one in drawing.card["speedups"] if one["variant"] == "masked"]
+    assert {one["model"] for one in masked} == {"DiT-nano/2", "DiT-pico/4"}
+    assert all(one["speedup"] == pytest.approx(2.0, rel=0.15) and one["low"] < one["speedup"] < one["high"] for one in masked)
+    assert "nano/2: REAL: to reach the loss of masked" in drawing.caption and "E = 1 and alpha = 0.4 pinned" in drawing.caption
+    assert "speedups" not in cost_quality.draw(variants, options()).card
+
+
 def texts(drawing) -> list[str]:
     return [text.get_text() for text in drawing.figure.axes[0].texts if text.get_text()]
 

@@ -29,6 +29,13 @@ def test_it_is_the_ratio_of_compute_on_the_law():
     assert effective_speedup(pair[0], pair[1], floor=E, exponent=ALPHA).value == pytest.approx((1.0 / 0.9) ** (1 / ALPHA))
 
 
+def test_the_sentence_and_the_card_have_what_was_pinned():
+    found = effective_speedup(runs("new", faster=1.7, luck=0.001), runs("old", luck=0.001), floor=E, exponent=ALPHA)
+    assert found.sentence.startswith("REAL: to reach the loss of new at a cost of 1e+04, old needs 1.") and "E = 0.5 and alpha = 0.2 pinned" in found.sentence
+    card = found.card()
+    assert card["pinned"] == {"E": E, "alpha": ALPHA} and card["low"] < 1.7 < card["high"] and card["cost"] == pytest.approx(1e4)
+
+
 def test_the_interval_covers_and_needs_three_seeds():
     held = [1.3 in effective_speedup(runs("new", 1.3, luck=0.003, seed=s), runs("old", luck=0.003, seed=s), floor=E, exponent=ALPHA).interval
             for s in range(300)]

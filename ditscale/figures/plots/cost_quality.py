@@ -15,18 +15,23 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import costs, labels, overlay as published_overlay, panels, published, script, seeds, study_table, style, variant_table
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.course import IN_PART, Part
 from ditscale.scaling.differences import REAL
 from ditscale.scaling.estimate import AtTarget
 from ditscale.scaling.multiplier import Multiplier
+from ditscale.scaling.speedup import Speedup
 from ditscale.studies.table.study import Study
 
 NAME = "cost_quality"
 COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "cost", "metric", "score", "final"]
 OPTIONS = {**costs.OPTIONS, "over": {"default": variant_table.BASELINE, "metavar": "VARIANT",
-                                     "show_default": True, "help": "The variant that others are compared with."}}
+                                     "show_default": True, "help": "The variant that others are compared with."},
+           "floor": {"type": float, "metavar": "E", "help": "With --exponent: also the effective speed-up at equal cost, for a validation loss of "
+                                                            "the variant --over that follows E + A C^-alpha."},
+           "exponent": {"type": float, "metavar": "ALPHA", "help": "See --floor."}}
 FAMILIES = r"(DiT|MaskDiT|MDT|MDTv2|SD-DiT)-\w+/\d"
 APART = 0.09                                    # of the axis's height, between two arrows
 NO_ARROWS = ("Each published point is a paper's own recipe (batch, sampler, formulation, code): single points get no arrows, and nothing is "
@@ -48,6 +53,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace, overlay: Overlay | None 
     if overlay is not None:
         overlay = overlay.known(costs.column_of(options.cost), costs.LABELS[options.cost].split(" (")[0].lower())
         overlay = Overlay(overlay.rows.assign(cost=costs.values(overlay.rows, options.cost, options.price)), overlay.left_out)
+    sped = [] if papers else speedups(usable, options)
     lines = style.model_lines(list(usable["model"].unique()))
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
@@ -60,8 +66,10 @@ def draw(table: pd.DataFrame, options: SimpleNamespace, overlay: Overlay | None 
         panels.legend(figure, handles + published_overlay.handles(overlay), columns=4, break_after=kinds)
         arrows = _arrows(axes, found)
         _words(axes, usable, arrows, [run for one in found for run in one.outliers.runs], papers, overlay)
-    caption = _caption(usable, found, arrows, options, papers) + left_out + alone + unknown + published_overlay.caption(overlay)
-    card = {"cost": costs.words(options.cost, options.price), "multipliers": [one.card() for one in found]} if found else None
+    effective = "".join(f" {model.removeprefix('DiT-')}: {one.sentence}." for model, one in sped)
+    caption = _caption(usable, found, arrows, options, papers) + effective + left_out + alone + unknown + published_overlay.caption(overlay)
+    card = {"cost": costs.words(options.cost, options.price), "multipliers": [one.card() for one in found],
+            **({"speedups": [{"model": model, **one.card()} for model, one in sped]} if sped else {})} if found else None
     columns = [*COLUMNS, "source"] if papers else COLUMNS
     return style.Drawing(NAME, figure, published_overlay.points(usable, overlay, columns), caption, card)
 
@@ -91,6 +99,20 @@ def multipliers(usable: pd.DataFrame, options: SimpleNamespace) -> list[Multipli
     study = Study(options.study, usable)
     return [study.multiplier(variant, over=options.over, cost=options.cost, price=options.price)
             for variant in variants if variant != options.over and of_model[variant] & of_model[options.over]]
+
+
+def speedups(usable: pd.DataFrame, options: SimpleNamespace) -> list[tuple[str, Speedup]]:
+    """The effective speed-up of each variant and model at equal cost, if ``--floor`` and ``--exponent`` are given."""
+    floor, exponent = getattr(options, "floor", None), getattr(options, "exponent", None)
+    if floor is None and exponent is None:
+        return []
+    if floor is None or exponent is None:
+        raise UserError("give both --floor E and --exponent ALPHA of the law E + A C^-ALPHA of the loss, or neither")
+    if (usable["metric"] != LOSS).any():
+        raise UserError(f"--floor and --exponent are for validation losses; choose them with --where metric={LOSS}")
+    study = Study(options.study, usable)
+    return [(model, one) for variant in variant_table.variants_in_order(usable) if variant != options.over
+            for model, one in study.speedup(variant, over=options.over, floor=floor, exponent=exponent, cost=options.cost, price=options.price).items()]
 
 
 def _with_rivals(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ditscale.config import dotted_keys
 from ditscale.errors import UserError, did_you_mean
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.objectives import BASELINE
 from ditscale.rundir import RunDir
 from ditscale.scaling.curves import Runs
@@ -20,6 +21,7 @@ from ditscale.scaling.frontier import Frontier, frontier
 from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
+from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import csv_defaults, csv_table, ledger
 from ditscale.studies.table.comparable import require_one, scores_alone
 
@@ -120,6 +122,29 @@ class Study:
         runs = [self._runs(side[side["model"].isin(shared)], cost, price, lower_is_better) for side in sides]
         return multiplier(runs[0], runs[1], targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
                           score_unit=rows["metric"].iloc[0])
+
+    def speedup(self, variant: str, *, floor: float, exponent: float, over: str = BASELINE, cost: str = "train_flops",
+                at: float | None = None, price: float | None = None) -> dict[str, Speedup]:
+        """How many times its compute ``over`` would need to reach the validation loss of ``variant`` at equal cost, by model.
+
+        Args:
+            floor, exponent: E and alpha of the loss of ``over`` in this cost, E + A C^-alpha, known from its law.
+            at: the cost at which they are compared; default the highest that every run of a model has reached.
+
+        Raises:
+            UserError: no validation loss, an unknown variant or cost, no model in common, losses that are not comparable, a floor that is
+                not below every loss, or some run has not reached the cost.
+        """
+        rows = self.rows[self.rows["metric"] == LOSS]
+        if rows.empty:
+            raise UserError(f"study '{self.path}' has no validation loss, and the effective speed-up is of losses; `ditscale validate` computes it")
+        rows = Study(self.path, rows.reset_index(drop=True))._scored()
+        sides = [_only(rows, "variant", name) for name in (variant, over)]
+        models = [model for model in sides[0]["model"].unique() if model in set(sides[1]["model"])]
+        if not models:
+            raise UserError(f"no model was trained both as {variant} and as {over}; a speed-up compares equal models")
+        runs = {model: [self._runs(side[side["model"] == model], cost, price, True) for side in sides] for model in models}
+        return {model: effective_speedup(*pair, floor=floor, exponent=exponent, cost=at) for model, pair in runs.items()}
 
     def time_to_quality(self, target: float, *, model: str, variant: str = BASELINE, cost: str = "accelerator_hours",
                         price: float | None = None, lower_is_better: bool = True) -> TimeToQuality:

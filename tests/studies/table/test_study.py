@@ -83,6 +83,27 @@ def test_frontier_and_time_to_quality(study):
     assert study.time_to_quality(1e-3, model="DiT-femto/2", variant="masked").status.name == "NOT_REACHED"
 
 
+def losses(study, floor=0.5, exponent=0.2, faster=1.7):
+    """The study with a loss that follows a law of training FLOPs instead of the score; masked training is ``faster``."""
+    rows = study.table()
+    flops = rows["train_flops"] / 1e9 * np.where(rows["variant"] == "masked", faster, 1.0)
+    luck = rows["run_id"].map({run: 0.0003 * (index % 3 - 1) for index, run in enumerate(sorted(rows["run_id"].unique()))})
+    return Study(study.path, rows.assign(metric="loss", score=(floor + 8 * flops**-exponent) * np.exp(luck)))
+
+
+def test_the_speedup_at_equal_cost_is_the_closed_form_with_an_interval(study):
+    study = losses(study)
+    [(model, found)] = study.speedup("masked", floor=0.5, exponent=0.2).items()
+    assert model == "DiT-femto/2" and found.seeds == (3, 3) and found.verdict == "REAL"
+    assert found.value == pytest.approx(1.7, rel=0.005) and 1.7 in found.interval
+    rows = study.table()
+    rows = rows[rows["images_seen"] == IMAGES[-1]]
+    by_images = study.speedup("masked", floor=0.5, exponent=0.2, cost="images_seen")[model]
+    excess = [np.log(rows[rows["variant"] == variant]["score"] - 0.5).mean() for variant in ("baseline", "masked")]
+    assert by_images.value == pytest.approx(np.exp((excess[0] - excess[1]) / 0.2)) and by_images.cost == IMAGES[-1]
+    assert study.speedup("masked", floor=0.5, exponent=0.2, cost="images_seen", at=3000)[model].cost == 3000
+
+
 def test_one_seed_says_inconclusive(study):
     found = study.where(seed=0).multiplier("masked", cost="accelerator_hours")
     assert found.overall.verdict == "INCONCLUSIVE" and found.overall.interval is None and "one seed" in found.sentence
@@ -98,6 +119,9 @@ def test_one_seed_says_inconclusive(study):
     (lambda s: s.time_to_quality(0.0, model="DiT-femto/2"), "give a score above 0"),
     (lambda s: s.where(varant="masked"), "did you mean 'variant'"),
     (lambda s: s.where(seed=7), "seed is one of: 0, 1, 2"),
+    (lambda s: s.speedup("masked", floor=1.0, exponent=0.1), "has no validation loss"),
+    (lambda s: losses(s).speedup("maskd", floor=0.5, exponent=0.2), "no variant 'maskd'"),
+    (lambda s: losses(s).speedup("masked", floor=9.0, exponent=0.2), "below every loss"),
     (lambda s: Study.load(s.path / "nothing"), "is not a study directory"),
 ])
 def test_mistakes_are_told(study, ask, said):

@@ -50,6 +50,30 @@ class ModelConfig(Section):
     block: Block = DEFAULT_DESIGN                                              # how the condition reaches the blocks
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     null_class: Literal["learned", "zero"] = "learned"                         # a learned embedding, or MaskDiT's zero vector
+    parametrization: Literal["standard", "mup", "completep"] = "standard"      # of weights and rates by size: models/parametrization.py
+    base_width: Count | None = Field(default=None, gt=0)                       # mup, completep: the width that is standard
+    base_depth: Count | None = Field(default=None, gt=0)                       # completep: the depth that is standard
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is the standard model, of whatever parametrization: at the base size all are equal."""
+        dims = parse_model_name(self.name).dims
+        return (dims.hidden_size, dims.depth) == (self.base_width or dims.hidden_size, self.base_depth or dims.depth)
+
+    @model_validator(mode="after")
+    def _check_base(self):
+        needed = {"standard": (), "mup": ("base_width",), "completep": ("base_width", "base_depth")}[self.parametrization]
+        for key in ("base_width", "base_depth"):
+            value = getattr(self, key)
+            if value is None and key in needed:
+                raise UserError(f"model.parametrization {self.parametrization} needs model.{key}: the size whose learning rate was tuned")
+            if value is not None and key not in needed:
+                raise UserError(f"model.{key} {value} has no effect with model.parametrization {self.parametrization}; leave it out")
+        dims = parse_model_name(self.name).dims
+        head = dims.hidden_size // dims.num_heads
+        if self.base_width is not None and (self.base_width % head or self.base_width % 4):
+            raise UserError(f"model.base_width {self.base_width} must be a multiple of {head}, the width of a head of {self.name}, and of 4")
+        return self
 
     @model_validator(mode="after")
     def _check_null_class(self):
@@ -247,6 +271,9 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_arithmetic(self):
         self.objective.check(parse_model_name(self.model.name).dims, self.tokens, self.train.images)
+        if self.model.parametrization != "standard" and not self.train.optimizer.transfers:
+            raise UserError(f"model.parametrization {self.model.parametrization} has rates for Adam's steps, and train.optimizer.name is "
+                            f"{self.train.optimizer.name}; use adamw")
         ranks, batch = self.resources.accelerators_per_run, self.train.global_batch
         if batch % ranks:
             raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "
@@ -309,6 +336,8 @@ class RunConfig(Section):
         places: dict[str, bool | set[str]] = {
             "resources": True, "data": {"path"},
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
+        if self.model.is_standard:
+            places["model"] = {"parametrization", "base_width", "base_depth"}
         values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)
         first = {(part, key): older for part, kinds in UNIONS.items() for kind in kinds.values() for older, key in kind.older_keys.items()}
         return {part: {first.get((part, key), key): value for key, value in options.items()} if isinstance(options, dict) else options

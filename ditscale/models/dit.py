@@ -4,7 +4,7 @@ Variants are subclasses with additions between ``encode`` and ``final_layer`` (`
 ``discriminative.py``). With one seed they all start from the same encoder weights.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.blocks.modules import NORM_EPS, Modulation, modulate
 from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, sincos_position_table, unpatchify
 from ditscale.models.sizes import parse_model_name, token_grid
+
+if TYPE_CHECKING:
+    from ditscale.models.parametrization import Scale
 
 
 class Condition(NamedTuple):
@@ -70,6 +73,7 @@ class DiT(nn.Module):
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
                  block: str = DEFAULT_DESIGN, qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
         super().__init__()
+        self.scales: dict[str, Scale] = {}                                     # of parameters that are not standard, by name
         self.grid = token_grid(input_size, patch_size)
         if hidden_size % num_heads or hidden_size % 4:
             raise UserError(f"hidden_size {hidden_size} must be a multiple of num_heads {num_heads} and of 4")

@@ -31,9 +31,16 @@ def emulates_bf16(x: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that stays fast on CPUs without bf16 units, see ``emulates_bf16``."""
+    """``nn.Linear`` that stays fast on CPUs without bf16 units, see ``emulates_bf16``.
+
+    ``input_scale`` is a factor of its inputs, of muP's multiplier form (``parametrization.py``).
+    """
+
+    input_scale: float = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.input_scale != 1:
+            x = x * self.input_scale
         if emulates_bf16(x):
             bias = None if self.bias is None else self.bias.float()
             return F.linear(x.float(), self.weight.float(), bias).to(x.dtype)

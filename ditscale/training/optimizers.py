@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
     from ditscale.config import TrainConfig
+    from ditscale.models.parametrization import Scale
+
+EPS = 1e-8                                                                     # torch's default
 
 
 class Optimizer(Section):
@@ -26,6 +29,7 @@ class Optimizer(Section):
             gradient by the former, and change nothing if the latter is 1. They are used to clip or skip a step.
         is_elementwise: whether each number is updated only from its own gradient and state. One that needs whole matrices cannot
             use the flat partitions of ZeRO 1, 2 and 3.
+        transfers: whether ``model.parametrization`` has rates for it.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Optimizer(Section):
     counts_steps: ClassVar[bool] = False
     scales_and_skips: ClassVar[bool] = True
     is_elementwise: ClassVar[bool] = True
+    transfers: ClassVar[bool] = False
 
     @property
     def state_bytes(self) -> int:
@@ -55,8 +60,12 @@ class Optimizer(Section):
         """The params that a DeepSpeed JSON may repeat in its section ``optimizer``; None if it may not have this section."""
         return None
 
-    def groups(self, parameters: "dict[str, torch.nn.Parameter]") -> list[dict]:
-        """The parameter groups for torch; each group's learning rate is the schedule's times its ``lr_multiplier``."""
+    def groups(self, parameters: "dict[str, torch.nn.Parameter]", scales: "dict[str, Scale]", train: "TrainConfig") -> list[dict]:
+        """The parameter groups for torch; each group's learning rate is the schedule's times its ``lr_multiplier``.
+
+        Args:
+            scales: of parameters that are not standard, by name; those with equal scales are one group.
+        """
         return [{"params": list(parameters.values()), "lr_multiplier": 1.0}]
 
     def build(self, groups: list[dict], train: "TrainConfig") -> "torch.optim.Optimizer":
@@ -70,10 +79,18 @@ class AdamW(Optimizer):
     name: Literal["adamw"] = "adamw"
     states: ClassVar = ("exp_avg", "exp_avg_sq")
     counts_steps: ClassVar = True
+    transfers: ClassVar = True
 
     def as_deepspeed(self, train):
-        return {"lr": train.lr, "betas": list(train.betas), "eps": 1e-8, "weight_decay": train.weight_decay,
+        return {"lr": train.lr, "betas": list(train.betas), "eps": EPS, "weight_decay": train.weight_decay,
                 "torch_adam": True, "adam_w_mode": True}
+
+    def groups(self, parameters, scales, train):
+        found: dict = {}
+        for name, p in parameters.items():
+            found.setdefault(scales.get(name), []).append(p)
+        return [{"params": some, "lr_multiplier": scale.lr if scale else 1.0, **(
+            {"eps": EPS * scale.eps, "weight_decay": train.weight_decay * scale.decay} if scale else {})} for scale, some in found.items()]
 
     def build(self, groups, train):
         import torch

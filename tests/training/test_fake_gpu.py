@@ -43,7 +43,7 @@ class Engine:
 
     def __init__(self, model, config, world_size):
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        groups = config.train.optimizer.groups(named)
+        groups = config.train.optimizer.groups(named, model.scales, config.train)
         self.module, self.device, self.averaged_gradients, self.optimizer = model, DEVICE, {}, self
         self._get_preflattened_grad_partition = self._link_all_hp_params = None  # there, as in DeepSpeed
         self.weights, shapes, sizes = [], {name: p.shape for name, p in named.items()}, [group["params"] for group in groups]

@@ -40,7 +40,22 @@ class Modulation(nn.Sequential):
         super().__init__(nn.SiLU(), Linear(condition_size, vectors * hidden_size))
 
 
-class InContextBlock(nn.Module):
+class Block(nn.Module):
+    """What all designs share. ``branch_scale`` is a factor of attention's and MLP's outputs: CompleteP's, see ``parametrization.py``."""
+
+    branch_scale: float = 1.0
+    attn: Attention
+    mlp: Mlp
+
+    def scaled(self, branch: Tensor) -> Tensor:
+        return branch if self.branch_scale == 1 else branch * self.branch_scale
+
+    def branch_ends(self) -> list[Linear]:
+        """The last layer of each branch."""
+        return [self.attn.proj, self.mlp.fc2]
+
+
+class InContextBlock(Block):
     """A plain pre-norm transformer block; the condition is among the tokens."""
 
     def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
@@ -51,11 +66,11 @@ class InContextBlock(nn.Module):
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), relative)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.scaled(self.attn(self.norm1(x), relative))
+        return x + self.scaled(self.mlp(self.norm2(x)))
 
 
-class CrossAttentionBlock(nn.Module):
+class CrossAttentionBlock(Block):
     """A plain block with a multi-head cross-attention to the condition after self-attention."""
 
     def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
@@ -68,12 +83,15 @@ class CrossAttentionBlock(nn.Module):
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), relative)
-        x = x + self.cross_attn(self.norm_cross(x), c)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.scaled(self.attn(self.norm1(x), relative))
+        x = x + self.scaled(self.cross_attn(self.norm_cross(x), c))
+        return x + self.scaled(self.mlp(self.norm2(x)))
+
+    def branch_ends(self):
+        return [*super().branch_ends(), self.cross_attn.proj]
 
 
-class AdaLNBlock(nn.Module):
+class AdaLNBlock(Block):
     """Shift and scale of both layer norms come from the condition."""
 
     def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
@@ -84,11 +102,11 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, shift_m, scale_m = self.adaLN_modulation(c).float().chunk(4, dim=1)
-        x = x + self.attn(modulate(x, shift_a, scale_a), relative)
-        return x + self.mlp(modulate(x, shift_m, scale_m))
+        x = x + self.scaled(self.attn(modulate(x, shift_a, scale_a), relative))
+        return x + self.scaled(self.mlp(modulate(x, shift_m, scale_m)))
 
 
-class AdaLNZeroBlock(nn.Module):
+class AdaLNZeroBlock(Block):
     """Shift, scale and gate for attention and MLP come from the condition; zero gates make the block start as the identity."""
 
     def __init__(self, hidden_size: int, condition_size: int, num_heads: int, mlp_ratio: float, qk_norm: bool, relative_grid: int):
@@ -99,5 +117,5 @@ class AdaLNZeroBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, relative: Tensor | None = None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).float().chunk(6, dim=1)
-        x = x + (gate_a[:, None] * self.attn(modulate(x, shift_a, scale_a), relative)).to(x.dtype)
-        return x + (gate_m[:, None] * self.mlp(modulate(x, shift_m, scale_m))).to(x.dtype)
+        x = x + (self.scaled(gate_a)[:, None] * self.attn(modulate(x, shift_a, scale_a), relative)).to(x.dtype)
+        return x + (self.scaled(gate_m)[:, None] * self.mlp(modulate(x, shift_m, scale_m))).to(x.dtype)

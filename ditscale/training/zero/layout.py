@@ -65,7 +65,7 @@ class Layout:
         return self.pieces[self.rank]
 
     def _pieces_of_all(self, engine, rank: int) -> list[Piece]:
-        return [Piece(name, group, 0, 0, shape.numel()) for group, (name, shape) in enumerate(self.shapes.items())]
+        return [Piece(self.names[p], at, 0, 0, p.numel()) for at, p in enumerate(p for group in engine.made.groups for p in group)]
 
     def _pieces_of_group(self, engine, rank: int) -> list[Piece]:
         pieces = []

@@ -28,7 +28,7 @@ def make_engine(model: nn.Module, config: RunConfig, world_size: int):
     import deepspeed
 
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = config.train.optimizer.build(config.train.optimizer.groups(named), config.train)
+    optimizer = config.train.optimizer.build(config.train.optimizer.groups(named, model.scales, config.train), config.train)
     groups, shapes = [group["params"] for group in optimizer.param_groups], {name: p.shape for name, p in named.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                                        # deprecations inside DeepSpeed that we cannot fix

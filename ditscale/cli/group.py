@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": ("scores", "List the settings in which two scores differ, and test whether the gap between them is more than noise."),
     "config": ("studies", "Show the resolved config of each run of the study SPEC as YAML, with the source of each value."),
     "convert": ("models", "Convert a DiT's weights: a .pt of train.py or a bare one, .safetensors, or a diffusers folder, to any of the three."),
+    "coordinate-check": ("coordinates", "Check whether activations keep their size as the width grows, so that one learning rate suits all widths (muP)."),
     "data": ("data", "Build, encode, import and inspect training data."),
     "doctor": ("group", "Show what this machine can do, what is missing, and the command that fixes it."),
     "ema": ("models", "Rebuild an average of any length after training, from the tracks of RUN (train.ema_lengths), as in EDM2."),

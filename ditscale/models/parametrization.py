@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ from ditscale.errors import UserError
 from ditscale.models.layers import Linear
 
 if TYPE_CHECKING:
+    from ditscale.models.blocks.modules import Block
     from ditscale.models.dit import DiT
 
 TRUNK = re.compile(r"blocks\.")
@@ -87,7 +88,7 @@ def parametrize(model: "DiT", make_base: Callable[[], "DiT"], depth_ratio: Fract
         if depth != 1 and name not in model.scales:
             model.scales[name] = Scale(eps=1 / float(depth))
     if depth_ratio != 1:
-        for block in model.blocks:
+        for block in cast("list[Block]", model.blocks):
             block.branch_scale = 1 / float(depth_ratio)
 
 
@@ -106,7 +107,7 @@ def fold(model: "DiT") -> None:
         if isinstance(layer, Linear) and layer.input_scale != 1:
             layer.weight.mul_(layer.input_scale)
             layer.input_scale = 1.0
-    for block in model.blocks:
+    for block in cast("list[Block]", model.blocks):
         if block.branch_scale != 1:
             for last in block.branch_ends():
                 last.weight.mul_(block.branch_scale)

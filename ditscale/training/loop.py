@@ -3,7 +3,6 @@
 import time
 from functools import partial
 
-from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from ditscale import randomness
@@ -12,6 +11,7 @@ from ditscale.data.loader import StreamLoader
 from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
 from ditscale.models.blocks import DESIGNS
+from ditscale.models.dit import DiT
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.ranks import World
@@ -141,7 +141,7 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
     return checkpoint.TrainingState(engine, config.train.optimizer, layout, averages, teacher, objective.buffers)
 
 
-def prepare_blocks(model: nn.Module, resources: ResourcesConfig) -> nn.Module:
+def prepare_blocks(model: DiT, resources: ResourcesConfig) -> DiT:
     """Compiles each block, or recomputes it in the backward pass instead of keeping its activations, according to ``resources``.
 
     Blocks of one kind share one graph, so compiling 28 takes as long as compiling one, and ZeRO-3 can still fetch

@@ -44,7 +44,7 @@ class MadeUp(Optimizer):
     name: Literal["made_up"]
     states: ClassVar = ("memory",)
 
-    def groups(self, parameters):
+    def groups(self, parameters, scales, train):
         slow = {name: p for name, p in parameters.items() if "embedder" in name}
         return [{"params": list(slow.values()), "lr_multiplier": 0.5},
                 {"params": [p for name, p in parameters.items() if name not in slow], "lr_multiplier": 1.0}]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ditscale.config import RunConfig
 from ditscale.errors import UserError
+from ditscale.models.dit import DiT
 from ditscale.training.optimizers import Optimizer
 from ditscale.training.zero import copies, private
 from ditscale.training.zero.layout import Layout, Made, Piece, weights_of
@@ -19,7 +20,7 @@ LINEAR = torch.nn.functional.linear
 GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor     # its name since torch 2.13, and before
 
 
-def make_engine(model: nn.Module, config: RunConfig, world_size: int):
+def make_engine(model: DiT, config: RunConfig, world_size: int):
     """A DeepSpeed engine with the run's optimizer (which never needs JIT compilation).
 
     Raises:

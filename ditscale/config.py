@@ -41,6 +41,7 @@ else:
     OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
+PARAMETRIZATION = ("parametrization", "base_width", "base_depth")             # keys of the section model
 NO_DATA = "(imported weights: no data)"                                        # data.path of imported weights
 
 
@@ -337,7 +338,7 @@ class RunConfig(Section):
             "resources": True, "data": {"path"},
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
         if self.model.is_standard:
-            places["model"] = {"parametrization", "base_width", "base_depth"}
+            places["model"] = set(PARAMETRIZATION)
         values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)
         first = {(part, key): older for part, kinds in UNIONS.items() for kind in kinds.values() for older, key in kind.older_keys.items()}
         return {part: {first.get((part, key), key): value for key, value in options.items()} if isinstance(options, dict) else options

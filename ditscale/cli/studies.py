@@ -81,6 +81,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
     from ditscale.studies.spec.inputs import check_plan
+    from ditscale.studies.spec.rates import shared_rate
 
     spec, runs = planned(spec_path, overrides)
     cluster = load_site(site) if site else None
@@ -104,7 +105,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              encoding_lines(runs, machine), wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, [shared_rate(runs)])], wide=wide)
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

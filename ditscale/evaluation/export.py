@@ -14,10 +14,11 @@ from ditscale.evaluation.model_card import model_card, public_config
 from ditscale.evaluation.sampling.model import weights_at
 from ditscale.models.convert import FACTS, outputs_of, save_model, to_diffusers, write_facts
 from ditscale.models.dit import DiT
+from ditscale.models.parametrization import fold
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
-from ditscale.training.checkpoint.weights import check_new, load_into, pick_checkpoint, run_config, write_weights
+from ditscale.training.checkpoint.weights import as_folded, check_new, load_into, pick_checkpoint, run_config, write_weights
 from ditscale.writing import written_whole
 
 SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
@@ -89,13 +90,14 @@ def _check(config: RunConfig, form: str) -> None:
 def _model(config: RunConfig, weights: dict[str, Tensor]) -> DiT:
     model = build_model(config)
     load_into(model, weights, config)
+    fold(model)
     return model.eval()
 
 
 def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Path, form: str, origin: dict, vae: str | None) -> list[str]:
     """Write a folder's files; what a user has to know of them, in lines."""
     if form == SAFETENSORS:
-        (folder / "config.json").write_text(json.dumps(public_config(config), indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(as_folded(public_config(config)), indent=2) + "\n")
         write_weights(run, weights, folder / "model.safetensors", origin, config=public_config(config))
         return []
     model = _model(config, weights)

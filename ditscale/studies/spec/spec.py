@@ -16,6 +16,7 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.lengths import derive, derived_sources
 from ditscale.studies.spec.phases import check_used, phase_of
 from ditscale.studies.spec.provenance import Settings, Source, leaves, settings_at, source_at
+from ditscale.studies.spec.rates import check_heads
 from ditscale.yamlfile import read_yaml
 
 
@@ -85,6 +86,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
         planned[run_id] = PlannedRun(config, RunDir(spec.directory / run_id), phase, point)
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves no time of the grid")
+    check_heads(list(planned.values()), source)
     if not spec._is_narrowed:
         check_used(spec.phases, {run.phase for run in planned.values()}, source)
     return list(planned.values())

@@ -8,10 +8,11 @@ import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
-from ditscale.config import RunConfig, resolve
+from ditscale.config import PARAMETRIZATION, RunConfig, resolve
 from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
 from ditscale.models.convert import RUN_KEY, save_model
+from ditscale.models.parametrization import fold
 from ditscale.objectives.from_config import build_model
 from ditscale.rundir import RunDir
 from ditscale.tensorfile import save_tensors
@@ -140,7 +141,8 @@ def check_new(target: Path) -> None:
 def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin: dict, config: dict | None = None) -> int:
     """Writes weights for inference, with their origin in the file's header; returns the number of parameters.
 
-    Training-only parts are left out. A baseline's file can be read by ``ditscale convert``.
+    Training-only parts are left out. A baseline's file can be read by ``ditscale convert``. Scales of muP and CompleteP are in the weights, as of a
+    standard model, which the header's config then says.
 
     Args:
         config: for the header, in place of the run's own with its paths.
@@ -153,13 +155,19 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
     own = run_config(run)
     model = build_model(own)
     load_into(model, weights, own)
-    header = {RUN_KEY: json.dumps(config or run.read_record()["config"]), **{key: str(value) for key, value in origin.items()}}
+    fold(model)
+    header = {RUN_KEY: json.dumps(as_folded(config or run.read_record()["config"])), **{key: str(value) for key, value in origin.items()}}
     if own.objective.plain_dit:
         save_model(model, target, header)
         return sum(p.numel() for p in model.parameters())
-    kept = {name: p for name, p in weights.items() if name.split(".")[0] not in model.training_only}
+    kept = {name: p for name, p in model.state_dict().items() if name in weights and name.split(".")[0] not in model.training_only}
     save_tensors({name: p.contiguous() for name, p in kept.items()}, target, header)
     return sum(p.numel() for p in kept.values())
+
+
+def as_folded(config: dict) -> dict:
+    """A run's config as values, for weights after ``fold``."""
+    return {**config, "model": {key: value for key, value in config["model"].items() if key not in PARAMETRIZATION}}
 
 
 def run_config(run: RunDir) -> RunConfig:

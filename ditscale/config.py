@@ -112,11 +112,15 @@ class TrainConfig(Section):
     global_batch: Count = Field(default=256, gt=0)                             # DiT: 256
     lr: float = Field(default=1e-4, gt=0)                                      # DiT: 1e-4, constant
     warmup_images: Count = Field(default=0, ge=0)                              # linear warm-up of the learning rate
-    lr_schedule: Literal["constant", "cosine"] = "constant"                    # after the warm-up; cosine ends at lr_end
+    lr_schedule: Literal["constant", "cosine", "wsd"] = "constant"             # after the warm-up; cosine and wsd end at lr_end
     lr_end: float = Field(default=0.0, ge=0)
+    lr_decay: Literal["linear", "one_minus_sqrt"] = "linear"                   # wsd: how the rate falls
+    lr_decay_share: float = Field(default=0.2, gt=0, le=1)                     # wsd: over the last part of training
     optimizer: OptimizerConfig = AdamW()                                       # each kind with its own options
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
     weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay_form: Literal["coupled", "independent"] = "coupled"           # a step's decay is weight_decay times: lr, as in torch;
+                                                                               # or lr / train.lr: the schedule without the rate
     grad_clip: float = Field(default=0.0, ge=0)                                # maximum gradient norm; 0: no clipping
     grad_sums: Literal["precision", "fp32"] = "precision"                      # of gradients over micro batches; fp32: ZeRO 2 and 3
     ema_decay: float = Field(default=0.9999, ge=0, lt=1)                       # per step; DiT: 0.9999
@@ -131,6 +135,14 @@ class TrainConfig(Section):
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, for example [0.9, 0.999]")
         self.optimizer.check(self)
+        if self.lr_schedule != "wsd" and (self.lr_decay, self.lr_decay_share) != ("linear", 0.2):
+            raise UserError(f"train.lr_decay and train.lr_decay_share are for train.lr_schedule wsd; it is {self.lr_schedule}")
+        decay_starts = self.images * (1 - self.lr_decay_share)
+        if self.lr_schedule == "wsd" and self.warmup_images > decay_starts:
+            raise UserError(f"train.warmup_images {self.warmup_images} reaches into the decay of wsd, which starts at image {decay_starts:.0f}; "
+                            "shorten one of them")
+        if self.weight_decay_form == "independent" and not self.weight_decay:
+            raise UserError("train.weight_decay_form independent has no effect with train.weight_decay 0")
         if self.grad_sums == "fp32" and self.precision == "fp32":
             raise UserError("train.grad_sums fp32 is for train.precision bf16; with fp32 the sums are already in fp32, so leave it out")
         for name, limit in (("ema_decays", 1.0), ("ema_lengths", 0.28)):

@@ -15,7 +15,7 @@ from ditscale.errors import UserError
 from ditscale.scaling.interval import LEVEL
 
 LEAST_RATES = 4
-REACH = 2.2                                                                    # octaves to each side of the best rate that count
+REACH = 2.2                                                                    # octaves to each side of the best rate that count, or the four nearest rates
 SAME = 0.5                                                                     # octaves: rates this near are the same
 WORSE = 0.5                                                                    # ln loss above the best mean: the run has diverged
 TRANSFERS, SHIFTS, UNDECIDED = "TRANSFERS", "SHIFTS", "UNDECIDED"
@@ -74,7 +74,9 @@ def optimum(rates, losses) -> Optimum:
     best = min(means, key=lambda v: means[v])
     stable = {v for v, mean in means.items() if mean <= means[best] + WORSE}
     edge = min((v for v in np.unique(at) if v > best and v not in stable), default=math.nan)
-    used = np.array([v in stable and abs(v - best) <= REACH for v in at], bool)
+    nearest = sorted(stable, key=lambda v: abs(v - best))
+    near = {v for v in nearest if abs(v - best) <= REACH} | set(nearest[:LEAST_RATES])
+    used = np.array([v in near for v in at], bool)
     count = len(np.unique(at[used]))
     if best == min(stable) or (best == max(stable) and math.isnan(edge)):
         return Optimum(reason=f"the best rate is the {'lowest' if best == min(stable) else 'highest'} one tried", rates=count, edge=float(edge))

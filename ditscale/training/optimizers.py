@@ -90,12 +90,12 @@ class AdamW(Optimizer):
         for name, p in parameters.items():
             found.setdefault(scales.get(name), []).append(p)
         return [{"params": some, "lr_multiplier": scale.lr if scale else 1.0, **(
-            {"eps": EPS * scale.eps, "weight_decay": train.weight_decay * scale.decay} if scale else {})} for scale, some in found.items()]
+            {"eps": EPS * scale.eps, "weight_decay": _decay(train) * scale.decay} if scale else {})} for scale, some in found.items()]
 
     def build(self, groups, train):
         import torch
 
-        return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, weight_decay=train.weight_decay, fused=True)
+        return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, weight_decay=_decay(train), fused=True)
 
 
 class Sgd(Optimizer):
@@ -110,12 +110,19 @@ class Sgd(Optimizer):
         super().check(train)
         if train.betas != (0.9, 0.999):
             raise UserError(f"train.betas {list(train.betas)} is for adamw; sgd has train.optimizer.momentum")
+        if train.weight_decay_form == "independent":
+            raise UserError("train.weight_decay_form independent is for adamw; sgd adds its decay to the gradient")
 
     def build(self, groups, train):
         import torch
 
         return torch.optim.SGD(groups, lr=train.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=train.weight_decay,
                                fused=True)
+
+
+def _decay(train: "TrainConfig") -> float:
+    """What AdamW multiplies the learning rate with. A hidden matrix under muP has this times m at a rate divided by m: the same decay."""
+    return train.weight_decay if train.weight_decay_form == "coupled" else train.weight_decay / train.lr
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": Sgd}

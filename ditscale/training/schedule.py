@@ -64,7 +64,7 @@ def is_logged(config: RunConfig, images_seen: int) -> bool:
 
 
 def learning_rate(config: RunConfig, images_seen: int) -> float:
-    """The rate for the batch that follows ``images_seen``: a linear warm-up, then constant or cosine.
+    """The rate for the batch that follows ``images_seen``: a linear warm-up, then constant, cosine, or constant with a decay at the end.
 
     A variant may have a stage with a separate constant rate, such as masked training in its last ``unmasking_images``.
     """
@@ -73,5 +73,9 @@ def learning_rate(config: RunConfig, images_seen: int) -> float:
     if train.lr_schedule == "cosine":
         share = max(0, images_seen - train.warmup_images) / max(1, train.images - train.warmup_images)
         lr = train.lr_end + (train.lr - train.lr_end) * (1 + math.cos(math.pi * share)) / 2
+    if train.lr_schedule == "wsd":
+        decaying = train.images * train.lr_decay_share
+        share = max(0.0, images_seen - (train.images - decaying)) / decaying
+        lr = train.lr_end + (train.lr - train.lr_end) * (1 - (share if train.lr_decay == "linear" else math.sqrt(share)))
     lr = lr if stage_lr is None else stage_lr
     return lr * min(1.0, (images_seen + train.global_batch) / max(train.warmup_images, 1))

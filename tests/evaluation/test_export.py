@@ -242,3 +242,25 @@ def test_push_takes_any_model_and_fails_in_one_line(hand_run, tmp_path, monkeypa
     for words, said in ((["a/b", "--send"], "a/b: not sent: 401 Client Error"), (["no-owner"], "is not the name of a repository"),
                         (["a/b", "--send", "--to-folder", "x"], "give one of them"), (["a/b", "--to-folder", tmp_path], "already exists")):
         assert said in refused("push", run.path, *words)
+
+
+@pytest.mark.parametrize("form", ["diffusers", "safetensors"])
+def test_a_parametrized_run_is_exported_as_a_standard_model(hand_run, tmp_path, form):
+    """Scales of branches and of the last layer's inputs are in the weights: standard code computes the run's outputs."""
+    parametrized = {"model.name": "DiT-4x64x2/2", "model.parametrization": "completep", "model.base_width": 32, "model.base_depth": 2, "train.grad_clip": 1.0}
+    run = hand_run({**LATENT, **parametrized, "formulation.name": "ddpm"})
+    expected = outputs(model_of(run))
+    assert model_of(run).blocks[0].branch_scale == 0.5 and model_of(run).final_layer.linear.input_scale == 0.5
+    done("export", run.path, tmp_path / "out", "--format", form)
+    if form == "diffusers":
+        model = load_diffusers(tmp_path / "out" / "transformer").eval()
+        found = outputs(lambda x, t, y: model(x, timestep=t, class_labels=y).sample)
+    else:
+        written = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert not {"parametrization", "base_width", "base_depth"} & written["model"].keys()
+        own = run_config(run)
+        plain = own.model.model_copy(update={"parametrization": "standard", "base_width": None, "base_depth": None})
+        model = build_model(own.model_copy(update={"model": plain})).eval()
+        model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=False)
+        found = outputs(model)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

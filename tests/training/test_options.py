@@ -75,6 +75,45 @@ def test_cosine_schedule(make_run):
     assert 1e-4 < found[4] < 1.1e-4
 
 
+def test_wsd_schedule(make_run):
+    """Warm-up, constant, then down to lr_end over the last fifth: linearly, or steep at first."""
+    changes = {"train.lr_schedule": "wsd", "train.lr_end": 1e-4, "train.warmup_images": 128, "train.images": 1280}
+    config, _ = make_run(changes=changes)
+    images = (0, 64, 512, 1024, 1024 + 64, 1280 - 64)
+    assert [learning_rate(config, seen) for seen in images] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 7.75e-4, 3.25e-4])
+    config, _ = make_run(changes={**changes, "train.lr_decay": "one_minus_sqrt"})
+    assert [learning_rate(config, seen) for seen in images] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 5.5e-4, 1e-4 + 9e-4 * (1 - 0.75**0.5)])
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"train.lr_decay": "one_minus_sqrt"}, "are for train.lr_schedule wsd; it is constant"),
+    ({"train.lr_schedule": "wsd", "train.lr_decay_share": 0.9, "train.images": 1280, "train.warmup_images": 256}, "reaches into the decay of wsd"),
+    ({"train.weight_decay_form": "independent"}, "has no effect with train.weight_decay 0"),
+    ({"train.weight_decay_form": "independent", "train.weight_decay": 0.1, "train.optimizer": {"name": "sgd"}}, "is for adamw"),
+])
+def test_schedules_that_do_not_fit_are_refused(make_run, changes, words):
+    with pytest.raises(UserError, match=words):
+        make_run(changes=changes)
+
+
+def test_independent_decay_is_that_of_the_schedule_at_any_rate(make_run):
+    """Without a gradient a step only shrinks a weight, under muP too."""
+    for lr in (1e-3, 1e-2):
+        config, _ = make_run(changes={"model": {"name": "DiT-2x64/4", "parametrization": "mup", "base_width": 128}, "train.lr": lr,
+                                      "train.weight_decay": 0.02, "train.weight_decay_form": "independent"})
+        model = build_model(config)
+        trained = dict(model.named_parameters())
+        optimizer = config.train.optimizer.build(config.train.optimizer.groups(trained, model.scales, config.train), config.train)
+        before = {name: p.detach().clone() for name, p in trained.items()}
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * lr * group["lr_multiplier"]                    # half way down a schedule
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p)
+        optimizer.step()
+        for name, p in trained.items():
+            torch.testing.assert_close(p.detach(), 0.99 * before[name])
+
+
 def test_the_time_limit_of_a_start():
     assert not StopRequest()
     assert not StopRequest(minutes=10, margin_minutes=3)

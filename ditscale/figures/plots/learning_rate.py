@@ -121,7 +121,8 @@ def _caption(rows: pd.DataFrame, kinds: dict, found: dict[tuple, dict[str, Optim
         name = f"{_name(kind, kinds)}: " if len(kinds) > 1 else ""
         sentences.append(f"{name}{verdict.verdict}: {verdict.reason}." + (f" Best rates: {best}." if best else ""))
     return (f"{rows['metric'].iloc[0]} at the end of training against the learning rate: a dot is a run, a curve the parabola of its logarithm in log2 "
-            f"rate through the stable rates near the best one ({LEAST_RATES} or more), a diamond the vertex with its 95 % interval (Fieller). {' '.join(sentences)} "
+            f"rate through the stable rates near the best one ({LEAST_RATES} or more), a diamond the vertex with its 95 % interval (Fieller). "
+            f"{' '.join(sentences)} "
             f"TRANSFERS: every interval of the shift lies within {SAME:g} octaves; SHIFTS: one lies outside.")
 
 

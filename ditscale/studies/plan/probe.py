@@ -28,7 +28,8 @@ LEAST_STEPS = 12                                                               #
 RESULT = "probe.json"                                                          # written by probe_worker; torch is not loaded here
 SAME_SPEED: dict[str, bool | set[str]] = {
     "seed": True, "evaluation": True,
-    "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "betas", "weight_decay"},
+    "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "lr_decay",
+              "lr_decay_share", "betas", "weight_decay", "weight_decay_form"},
     "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
 
 

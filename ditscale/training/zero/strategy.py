@@ -133,7 +133,7 @@ def _check_scheduler(strategy: Strategy, section: dict | None, config: RunConfig
     if not section:
         return
     parameters = section.get("params", {})
-    is_ours = section.get("type") == WARMUPS[config.train.lr_schedule] and {*section} <= {"type", "params"}
+    is_ours = section.get("type") == WARMUPS.get(config.train.lr_schedule, "") and {*section} <= {"type", "params"}
     if not is_ours or not isinstance(parameters, dict) or any(value != AUTO for value in parameters.values()):
         raise UserError(f"{strategy.where} has 'scheduler', but the learning rate is train.lr, train.warmup_images and "
                         "train.lr_schedule; drop the section")

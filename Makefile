@@ -21,7 +21,7 @@ help:
 	@echo "make setup     system packages (as root or with sudo), .venv, requirements, FFCV"
 	@echo "make constraints  write the installed versions to constraints.txt, which make setup installs"
 	@echo "make docs      build the documentation as a site in site/ (mkdocs), strictly"
-	@echo "make pictures  draw the pictures of the documentation, after make demo: one more small study, then docs/make_pictures.py"
+	@echo "make pictures  draw the pictures of the documentation, after make demo: two more small studies, then docs/make_pictures.py"
 	@echo "make clean     remove the demo's data and runs"
 
 setup: .venv/.ready
@@ -66,6 +66,8 @@ docs: setup
 
 pictures: demo
 	$(BIN)/ditscale launch docs/pictures/digits_blocks.yaml
+	$(BIN)/ditscale launch sweeps/digits_lr.yaml
+	$(BIN)/ditscale launch sweeps/digits_lr.yaml model.parametrization=standard model.base_width=null
 	$(BIN)/python docs/make_pictures.py
 
 clean:

@@ -1,4 +1,4 @@
-"""Draws every picture of the documentation: `make pictures`, after `make demo` and docs/pictures/digits_blocks.yaml.
+"""Draws every picture of the documentation: `make pictures`, after `make demo`, docs/pictures/digits_blocks.yaml and sweeps/digits_lr.yaml.
 
     python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
 
@@ -39,22 +39,20 @@ FIGURES = {
     "isoflop": ("isoflop", SIMULATED),
     "scaling_law": ("scaling_law", "digits-demo", *PLAIN),
     "variants": ("variants", "digits-demo"),
-    "validation": ("validation", "digits-validation"),
+    "validation": ("validation", "digits-demo", *PLAIN, "--where", "patch_size=2"),
+    "learning_rate": ("learning_rate", "digits-lr"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
-SAMPLED = ("DiT-atto-2-baseline", "DiT-femto-4-baseline", "DiT-femto-2-baseline")    # scored again, as copies
+COORDINATES = "coordinate_check"                                               # of the command, in the standard parametrization
+SAMPLED = ("DiT-atto-2-baseline-flow-s0", "DiT-femto-4-baseline-flow-s0", "DiT-femto-2-baseline-flow-s0")    # scored again, as copies
 SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
 WIDTHS, COLORS, LIMIT = (1000, 800, 640, 500), 128, 60_000
 
 
-def ditscale(*words) -> None:
-    subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *map(str, words)], check=True, cwd=ROOT)
-
-
-def validation_study(runs: Path) -> None:
-    """Copies three runs of the demo to `digits-validation` and adds the validation loss of their checkpoints."""
-    for source in copies(runs, "digits-validation"):
-        ditscale("validate", source, "--data", "data/digits/heldout.beton", "--all")
+def ditscale(*words, codes: tuple[int, ...] = (0,)) -> None:
+    done = subprocess.run([sys.executable, "-c", "from ditscale.cli import main; main()", *map(str, words)], cwd=ROOT)
+    if done.returncode not in codes:
+        raise SystemExit(f"ditscale {' '.join(map(str, words))}: exit code {done.returncode}")
 
 
 def copies(runs: Path, study: str) -> list[Path]:
@@ -104,6 +102,10 @@ def draw(name: str, runs: Path, folder: Path) -> None:
     if name == CONVERGENCE:
         subprocess.run([sys.executable, ROOT / "benchmarks" / "convergence.py", "--out", folder / f"{name}.png"], check=True, cwd=ROOT)
         return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
+    if name == COORDINATES:
+        ditscale("coordinate-check", "sweeps/digits_lr.yaml", "model.name=DiT-4x64/2", "model.parametrization=standard", "model.base_width=null",
+                 "train.lr=5e-4", "--out", folder, codes=(0, 1))               # 1: the standard parametrization fails
+        return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
     figure, source, *options = FIGURES[name]
     study = folder / source if source == SIMULATED else source if source.startswith("analysis/") else runs / source
     if source == SIMULATED:
@@ -118,11 +120,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder with the studies")
     parser.add_argument("--only", default="", help="names of pictures, with commas")
     arguments = parser.parse_args()
-    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE], arguments.runs.resolve()
+    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE, COORDINATES], arguments.runs.resolve()
     PICTURES.mkdir(exist_ok=True)
-    for study, make in (("digits-sampling", sampling_study), ("digits-validation", validation_study)):
-        if any(FIGURES[name][1] == study for name in names if name in FIGURES):
-            make(runs)
+    if any(FIGURES[name][1] == "digits-sampling" for name in names if name in FIGURES):
+        sampling_study(runs)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             draw(name, runs, Path(folder))

@@ -45,13 +45,14 @@ def coordinate_check(spec_path, overrides, widths, seeds, steps, spectral, out):
     rows = measure(config, numbers, seeds=seeds, steps=steps, spectral=spectral, device=local_device(),
                    say=lambda line: click.echo(line, err=True))
     found = slopes(rows)
-    table = Table(title=f"{config.model.parametrization} parametrization of {config.model.name}, {config.objective.name}, lr {config.train.lr:g}: "
-                        "slope of log2 size against log2 width", title_justify="left")
+    table = Table()
     for name in ("layer", "at the start", f"after {rows['step'].max()} steps", "verdict"):
         table.add_column(name, justify="left" if name in ("layer", "verdict") else "right")
     for one in found:
         table.add_row(one.layer, *("-" if value != value else f"{value:+.2f}" for value in (one.at_start, one.slope)), one.verdict)
     console = terminal.console(terminal.NARROW)
+    console.print(f"{config.model.parametrization} parametrization of {config.model.name}, {config.objective.name}, lr {config.train.lr:g}: "
+                  "slope of log2 size against log2 width", soft_wrap=True)
     console.print(table)
     word, sentence = verdict(found)
     console.print(f"{word}: {sentence}", soft_wrap=True)

@@ -177,7 +177,8 @@ def assumption_line(machine: Machine, slots: int) -> str:
     alone = f" ({assumed.forked_seconds:.0f} s for runs of one rank)" if assumed.forked_seconds < assumed.start_seconds else ""
     return (f"Forecast for {machine.devices} x {machine.name} ({_peak(machine.peak_flops)} each), {slots} run{'s' * (slots > 1)} at a time: "
             f"{share}, {assumed.step_overhead_seconds * 1e3:.0f} ms per step outside the model, "
-            f"{assumed.start_seconds:.0f} s to start{alone}; runs already started use their mean speed so far, probed shapes (p) the speed of 20 measured steps.")
+            f"{assumed.start_seconds:.0f} s to start{alone}; runs already started use their mean speed so far, "
+            f"probed shapes (p) the speed of 20 measured steps.")
 
 
 def link_lines(machine: Machine) -> list[str]:

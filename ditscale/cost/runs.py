@@ -8,11 +8,18 @@ from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
+from ditscale.scaling.tokens import tokens_per_parameter
 
 
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model, trained at the run's nominal mask ratio."""
     return config.objective.card(run_backbone(config))
+
+
+def plain_tokens_per_parameter(config: RunConfig, images_seen: int) -> float:
+    """Tokens of the whole images seen, per parameter of a plain DiT, adaLN's included, as papers count: equal for all variants of a model."""
+    card = plain_card(run_backbone(config))
+    return float(tokens_per_parameter(images_seen, card.tokens, card.parameters))
 
 
 def training_flops(config: RunConfig, images_seen: int) -> int:

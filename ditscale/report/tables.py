@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from ditscale.figures.kit import style, variant_table
+from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.plots import power_law
 from ditscale.report import page
 from ditscale.report.sources import joined
@@ -23,6 +23,7 @@ def runs(usable: pd.DataFrame) -> str:
         f"{symbol} per image": (last["macs"] / unit).map("{:.3g}".format),
         "Images seen": last["images_seen"].map("{:,.0f}".format),
         "Training FLOPs": _cells(last["train_flops"], style.power_of_ten),
+        **({"Tokens per parameter": _cells(last["tokens_per_parameter"], "{:.3g}".format)} if study_table.tokens_words(last) else {}),
         "Training time": _cells(last["train_seconds"], _duration),
         last["metric"].iloc[0]: [page.Cell(_score(row), row.score) for row in last.itertuples()],
         "Times the floor": (last["score"] / last["floor"]).map(lambda ratio: f"{ratio:.2f}" if ratio > 0 else "none"),

@@ -62,6 +62,22 @@ def test_bubbles_take_the_mean_of_seeds_at_one_count(study):
     assert "share no number of images: each is shown at its end" in bubbles.draw(table).caption
 
 
+def test_sizes_at_equal_images_are_shown_with_their_tokens_per_parameter(study):
+    from ditscale.figures.plots import gflops
+
+    rows = study()
+    rows = rows[rows["final"]].assign(images_seen=102_400_000, tokens_per_parameter=lambda own: 1e9 / own["macs"] ** 0.5)
+    low, high = (f"{value:.3g}" for value in (rows["tokens_per_parameter"].min(), rows["tokens_per_parameter"].max()))
+    least, most = (rows.loc[pick, "model"].removeprefix("DiT-") for pick in (rows["tokens_per_parameter"].idxmin(), rows["tokens_per_parameter"].idxmax()))
+    for draw in (bubbles.draw, gflops.draw):
+        drawing = draw(rows)
+        assert f"({low} to {high} tokens per parameter)" in drawing.figure.axes[0].get_xlabel()
+        assert f"{low} to {high} tokens per parameter, from {least} to {most}" in drawing.caption
+        without = draw(rows.drop(columns="tokens_per_parameter"))
+        assert "tokens" not in without.figure.axes[0].get_xlabel() + without.caption
+    assert f"(at the end {low} to {high} tokens per parameter)" in training_curves.draw(rows).figure.subfigs[0].get_supxlabel()
+
+
 def test_training_curves_fix_the_patch_above_and_the_size_below(study):
     drawing = training_curves.draw(study())
     titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]

@@ -125,6 +125,24 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return final
 
 
+def tokens_words(rows: pd.DataFrame) -> str:
+    """``39 to 794 tokens per parameter`` over rows of one number of images; "" where unknown. Sizes that are compared at equal images differ in it."""
+    ratios = rows["tokens_per_parameter"].dropna() if "tokens_per_parameter" in rows else pd.Series(dtype=float)
+    if ratios.empty:
+        return ""
+    low, high = (f"{ratio:.3g}" for ratio in (ratios.min(), ratios.max()))
+    return f"{low if low == high else f'{low} to {high}'} tokens per parameter"
+
+
+def tokens_sentence(rows: pd.DataFrame) -> str:
+    """For a caption, which models have the least and the most tokens per parameter; "" if they are unknown or equal."""
+    if not tokens_words(rows) or " to " not in tokens_words(rows):
+        return ""
+    least, most = (rows.loc[pick(rows["tokens_per_parameter"]), "model"].removeprefix("DiT-") for pick in (pd.Series.idxmin, pd.Series.idxmax))
+    return (f" Equal images are not equal training for the size: {tokens_words(rows)}, from {least} to {most} (tokens of the whole image, parameters of "
+            "the plain model).")
+
+
 def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Each finished run at one number of images seen: its end, or, if the ends differ, the largest number that all share.
 

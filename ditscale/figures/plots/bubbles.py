@@ -39,7 +39,7 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
         _legends(figure, axes, models, areas, unit, symbol, overlay)
         _label_macs(axes, models, sizes, areas, unit, overlay)
     both = published_overlay.points(models, overlay, COLUMNS)
-    return style.Drawing(NAME, figure, both, _caption(models, words, symbol, chosen + left_out + unknown)
+    return style.Drawing(NAME, figure, both, _caption(models, words, symbol, study_table.tokens_sentence(final) + chosen + left_out + unknown)
                          + published_overlay.caption(overlay))
 
 
@@ -76,7 +76,8 @@ def _bubbles(axes, models: pd.DataFrame, sizes: list[str], areas: pd.Series) -> 
 def _axes(axes, final: pd.DataFrame, sizes: list[str], overlay: Overlay | None) -> None:
     parameters = final.groupby("size")["parameters"].median()
     names = [f"{size}\n{style.short_count(parameters[size], 2)}" if parameters[size] > 0 else size for size in sizes]
-    axes.set_xlabel("Model size and its number of parameters")
+    tokens = study_table.tokens_words(final)
+    axes.set_xlabel("Model size and its number of parameters" + (f"\n({tokens})" if tokens else ""))
     axes.set_xticks(range(len(sizes)), names)
     axes.grid(False, axis="x")
     style.log_axis(axes.yaxis, published_overlay.shown(final, overlay)["score"], style.score_label(final), pad=0.12)

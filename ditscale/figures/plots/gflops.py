@@ -40,14 +40,15 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
         axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colors, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
         shown = published_overlay.shown(final, overlay)
-        style.log_axis(axes.xaxis, shown["macs"] / unit, style.macs_axis_label(symbol), pad=0.10)
+        tokens = study_table.tokens_words(final)
+        style.log_axis(axes.xaxis, shown["macs"] / unit, style.macs_axis_label(symbol) + (f"\n({tokens})" if tokens else ""), pad=0.10)
         style.log_axis(axes.yaxis, shown["score"], style.score_label(final), pad=0.12)
         published_overlay.curves(axes, overlay, "macs", unit, zorder=5)
         _legends(figure, axes, final, overlay)
         _print_correlation(axes, r)
         _label_models(axes, final, unit, areas, overlay)
     return style.Drawing(NAME, figure, published_overlay.points(final, overlay, COLUMNS),
-                         _caption(final, r, words, note) + published_overlay.caption(overlay))
+                         _caption(final, r, words, study_table.tokens_sentence(final) + note) + published_overlay.caption(overlay))
 
 
 def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

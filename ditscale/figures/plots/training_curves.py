@@ -55,7 +55,9 @@ def _panels(figure, titles: list[str], shown: pd.DataFrame) -> list:
         axes.grid(True, which="major")
         _image_ticks(axes.xaxis, *xlim)
         style.plain_log_ticks(axes.yaxis, *ylim)
-    figure.supxlabel("Images seen", fontsize=10)
+    last = shown.sort_values("images_seen").groupby("run_id").tail(1)
+    tokens = study_table.tokens_words(last) if last["images_seen"].nunique() == 1 else ""
+    figure.supxlabel("Images seen" + (f" (at the end {tokens})" if tokens else ""), fontsize=10)
     figure.supylabel(style.score_label(shown), fontsize=10)
     return row
 

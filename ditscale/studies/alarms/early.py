@@ -58,7 +58,7 @@ def _highest(others: list[tuple[dict, ...]], name: str, seen: float) -> float | 
 
 def _median(lines: tuple[dict, ...], name: str, after: float, to: float) -> float | None:
     """The median over the lines of (after, to] images; None without two of them."""
-    values = [line[name] for line in lines if name in line and after < line["images_seen"] <= to]
+    values = [line[name] for line in lines if isinstance(line.get(name), (int, float)) and after < line["images_seen"] <= to]
     return statistics.median(values) if len(values) > 1 else None
 
 

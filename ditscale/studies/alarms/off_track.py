@@ -12,7 +12,7 @@ import numpy as np
 from ditscale.errors import UserError, count
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import digest
-from ditscale.rundir import EVALUATION, read_lines
+from ditscale.rundir import read_lines
 from ditscale.scaling.collapse import FROM, Band, Course, OffTrack, band, off_track
 from ditscale.scaling.forecast import Forecast, Rungs, forecast
 from ditscale.studies.alarms.sibling import Sibling
@@ -22,17 +22,16 @@ SAME_RATIO, SAME_LENGTH = 0.1, 0.01                                            #
 
 def off_track_warnings(runs: list[Sibling]) -> dict[str, str]:
     """A sentence for each job that is off track, by run id."""
-    on_the_way = [one for one in runs if one.is_on_its_way]
-    done: dict[tuple, list[tuple[Sibling, Course]]] = {}
-    for one in runs if on_the_way else []:
-        if one.is_done:
-            for passport, course in _courses(one).items():
-                if course.share[-1] > 1 - SAME_LENGTH:
-                    done.setdefault((one.series, passport), []).append((one, course))
+    jobs, done = [one for one in runs if one.is_on_its_way], [one for one in runs if one.is_done]
+    if not jobs or not done:                                                   # logs of a large study are read only where they are of use
+        return {}
+    courses: dict[tuple, list[tuple[Sibling, str, Course]]] = {}
+    for one in done:
+        courses.setdefault(one.series, []).extend((one, *pair) for pair in _courses(one).items())
     found = {}
-    for job in on_the_way:
+    for job in (one for one in jobs if one.series in courses):
         for passport, course in _courses(job).items():
-            siblings = next((those for key, those in done.items() if key == (job.series, passport)), [])
+            siblings = [(one, own) for one, stated, own in courses[job.series] if stated == passport and own.share[-1] > 1 - SAME_LENGTH]
             if course.share[-1] >= FROM and (sentence := _judge(job, course, siblings)):
                 found[job.run.run_id] = sentence
     return found
@@ -41,8 +40,8 @@ def off_track_warnings(runs: list[Sibling]) -> dict[str, str]:
 def _courses(one: Sibling) -> dict[str, Course]:
     """Its validation losses by passport, draws included."""
     lines: dict[str, dict[int, float]] = {}
-    for line in read_lines(one.run.evals, "images_seen", *EVALUATION):
-        if line["metric"] == LOSS and line["images_seen"]:
+    for line in read_lines(one.run.evals, "score"):
+        if line.get("metric") == LOSS and line.get("images_seen") and "passport" in line:
             lines.setdefault(digest(line["passport"]), {})[line["images_seen"]] = line["score"]
     return {passport: Course.of(one.run.run_id, one.size, {one.share(images): loss for images, loss in losses.items()})
             for passport, losses in lines.items()}

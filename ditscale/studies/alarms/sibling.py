@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import run_card
+from ditscale.cost.runs import plain_tokens_per_parameter, run_card
 from ditscale.rundir import DONE, QUEUED, RunDir
-from ditscale.scaling.tokens import tokens_per_parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +40,7 @@ class Sibling:
 
     @cached_property
     def tokens_per_parameter(self) -> float:
-        card = run_card(self.config)
-        return float(tokens_per_parameter(self.config.train.images, card.tokens, card.parameters))
+        return plain_tokens_per_parameter(self.config, self.config.train.images)
 
     def share(self, images_seen: float) -> float:
         """The share of its training done."""

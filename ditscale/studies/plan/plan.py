@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_backbone, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
+from ditscale.cost.runs import plain_tokens_per_parameter, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
 from ditscale.errors import UserError
-from ditscale.models.macs import plain_card
 from ditscale.rundir import DONE, read_lines
-from ditscale.scaling.tokens import tokens_per_parameter
 from ditscale.studies.plan.probe import Probe, shape_of
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
@@ -96,14 +94,10 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), evaluation_flops, config.train.images, _tokens_per_parameter(config), images_seen,
-                   ranks, *fitted, probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   training_flops(config, config.train.images), evaluation_flops, config.train.images,
+                   plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
+                   probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase, config.recipe(), config.resources.runs_per_accelerator)
-
-
-def _tokens_per_parameter(config: RunConfig) -> float:
-    card = plain_card(run_backbone(config))
-    return tokens_per_parameter(config.train.images, card.tokens, card.parameters)
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 import ditscale
 from ditscale.config import RunConfig, resolve
-from ditscale.cost.runs import run_card, training_flops
+from ditscale.cost.runs import plain_tokens_per_parameter, run_card, training_flops
 from ditscale.errors import UserError, count, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.models.sizes import parse_model_name
@@ -23,7 +23,6 @@ from ditscale.rundir import QUEUED, RunDir
 from ditscale.scaling.cards import versions
 from ditscale.scaling.forecast import LEAST_SIZES, Forecast, Rungs, forecast
 from ditscale.scaling.predict import ScorePrediction, predict_score
-from ditscale.scaling.tokens import tokens_per_parameter
 from ditscale.studies.spec.lengths import derive
 from ditscale.studies.table import ledger
 from ditscale.studies.table.comparable import require_one
@@ -157,7 +156,7 @@ def _target(base: RunConfig, model: str, images: int | None, flops: float | None
     config = resolve(derive(values, "--flops"), f"the target {model}")
     card = run_card(config)
     return Target(model, variant, config.train.images, training_flops(config, config.train.images), float(2 * card.macs), card.parameters,
-                  float(tokens_per_parameter(config.train.images, card.tokens, card.parameters)))
+                  plain_tokens_per_parameter(config, config.train.images))
 
 
 def _metric(rows: pd.DataFrame, metric: str | None) -> str:

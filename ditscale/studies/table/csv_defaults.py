@@ -14,13 +14,14 @@ from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP
 from ditscale.objectives import BASELINE
+from ditscale.scaling.tokens import tokens_per_parameter
 
 NOT_STATED = "not stated"
 NEEDED = ("model", "score")
 PROGRESS = (("images_seen",), ("steps", "global_batch"), ("train_flops", "train_flops_per_image"))    # any of these
 WORDS = {"variant": BASELINE, "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
          "sample_sheet": ""}
-UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "floor", "samples", "guidance_scale", "nfe",
+UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "tokens_per_parameter", "floor", "samples", "guidance_scale", "nfe",
            "train_seconds", "accelerator_hours")
 SETTINGS = ("formulation", "block", "mask_ratio", "data", "resolution", "lr", "global_batch", "precision")    # seeds of one recipe agree in these
 NAME = re.compile(r"(?:.*-)?(?P<size>[^-/]+)/(?P<patch>\d+)")                                       # DiT-S/2
@@ -98,11 +99,13 @@ def _names(rows: pd.DataFrame) -> None:
 
 
 def _costs(rows: pd.DataFrame) -> None:
-    """Derives training FLOPs and FLOPs per image from each other, or for plain training from MACs."""
+    """Derives training FLOPs and FLOPs per image from each other, or for plain training from MACs; and for it tokens per parameter."""
     plain = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP * rows["macs"].where(rows["variant"] == BASELINE)
     own = rows["train_flops"] / rows["images_seen"]
     rows["train_flops_per_image"] = rows["train_flops_per_image"].astype(float).fillna(own).fillna(plain)
     rows["train_flops"] = rows["train_flops"].astype(float).fillna(rows["train_flops_per_image"] * rows["images_seen"])
+    ratio = tokens_per_parameter(rows["images_seen"], rows["tokens"], rows["parameters"]).where(rows["variant"] == BASELINE)
+    rows["tokens_per_parameter"] = rows["tokens_per_parameter"].astype(float).fillna(ratio.astype(float))
 
 
 def _identity(path: Path, rows: pd.DataFrame) -> None:

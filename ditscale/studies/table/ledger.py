@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.config import RunConfig, resolve
-from ditscale.cost.runs import training_flops
+from ditscale.cost.runs import plain_tokens_per_parameter, training_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.formats import NewerFormat
@@ -22,7 +22,7 @@ from ditscale.rundir import DONE, EVALUATION, RunDir, read_lines, scan_lines
 from ditscale.studies.table import facts
 
 VALUES = "values."
-EVALUATED = ("images_seen", "final", "train_flops", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
+EVALUATED = ("images_seen", "final", "train_flops", "tokens_per_parameter", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
              "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
              "evaluation_flops", "sample_sheet")
 LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
@@ -143,7 +143,8 @@ def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
     images_seen, passport = line["images_seen"], line["passport"]
     sheet = run.samples / f"images-{images_seen:012d}.npz"
     return {
-        "images_seen": images_seen, "train_flops": training_flops(config, images_seen), "metric": line["metric"],
+        "images_seen": images_seen, "train_flops": training_flops(config, images_seen),
+        "tokens_per_parameter": plain_tokens_per_parameter(config, images_seen), "metric": line["metric"],
         "score": line["score"], "score_error": _number(line, "error"), "floor": line.get("floor"), "samples": _number(passport, "samples"),
         "guidance_scale": passport.get("guidance_scale"), "nfe": passport.get("nfe"), "passport": digest(passport, without=(SEED,)),
         "sample_seed": passport.get(SEED), "passport_fields": json.dumps(passport, sort_keys=True),

@@ -103,5 +103,5 @@ def test_updates_far_larger_than_the_siblings_are_said(add):
     siblings = [add(RUNGS[0], seed, line=calm) for seed in range(3)]
     moving = add(TARGET, 0, share=0.1, line=lambda images: calm(images) | {"update/mlp": 0.08})
     assert "moves the mlp weights by 0.08 of their RMS, 4.0 times the highest of 3 siblings" in warnings_of([*siblings, moving])[moving.run.run_id]
-    moving.run.metrics.write_text(moving.run.metrics.read_text() + "{damaged\n")
+    moving.run.metrics.write_text(moving.run.metrics.read_text() + '{damaged\n[]\n{"images_seen": 1600, "update/mlp": "x"}\n')
     assert moving.run.run_id in warnings_of([*siblings, moving])

@@ -49,6 +49,18 @@ def test_a_run_tells_how_it_was_trained(run):
     assert row["peak_memory_bytes"] == 2.0 * GIB
 
 
+def test_tokens_per_parameter_are_those_of_the_plain_model(run):
+    write(run.evals, [{**LINE, "images_seen": images} for images in (320, 640)])
+    from ditscale.config import resolve
+    from ditscale.cost.runs import run_backbone
+    from ditscale.models.macs import plain_card
+
+    card = plain_card(run_backbone(resolve(run.read_record()["config"], "test")))
+    table = ledger.collect(run.path.parent)
+    assert table["tokens_per_parameter"].tolist() == pytest.approx([320 * card.tokens / card.parameters, 640 * card.tokens / card.parameters])
+    assert table["parameters"].iloc[0] > card.parameters                       # the masked variant's decoder does not count
+
+
 def test_every_metric_of_an_evaluation_is_in_its_one_row(run):
     write(run.evals, [
         {**LINE, "images_seen": 320, "values": {"sfid": 7.0, "precision": 0.5}, "error": 0.25, "seconds": 3.0, "sampling_flops": 10**12},

@@ -1,21 +1,21 @@
 """The least time of a training step on a device: FLOPs and bytes of each kind of operation, against the device's peaks. Closed forms.
 
 Each operation takes at least its FLOPs at the peak of its precision, and at least its bytes at the speed of the memory. Operations follow one
-another on a device, so a step takes at least the sum of the larger ones. Counted are the bytes that no fusion spares:
+another on a device, so a step takes at least the sum of the larger ones. Bytes are counted that no fusion avoids:
 
 =============  ====================================================================================================================
 products       operands and result of each matrix product once, by shape; the backward has two for each: of its inputs and of its weights
 attention      q, k, v and the result, as a fused kernel moves them, never the T x T weights; in the backward twice as many FLOPs
-elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU and a sum without a gate cost nothing, as a
-               product's kernel takes them along
+elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU and a sum without a gate cost nothing, as they are fused
+               into a product's kernel
 optimizer      gradient, master and states read; master, states and the forward's weights written; once more the gradient, for its norm
 averages       each average and the master read, the average written; the teacher's, and its weights in the forward's precision
 teacher        its forward
-loader         a batch to the device, over PCIe, and from the disk: next to the computing, so it counts only where it is slower than that
-network        what DeepSpeed's ranks send, ``communication.py``, at the full speed of the links and all hidden: as the loader
+loader         a batch to the device, over PCIe, and from the disk: parallel to the computation, so it counts only if it is slower
+network        what DeepSpeed's ranks send, ``communication.py``, at the full speed of the links, fully overlapped: like the loader
 =============  ====================================================================================================================
 
-A variant's operations are the plain DiT's in the ratio of their MACs, as in ``memory.py``: FLOPs are exact, bytes near.
+A variant's operations are the plain DiT's in the ratio of their MACs, as in ``memory.py``: FLOPs are exact, bytes approximate.
 """
 
 import functools
@@ -39,7 +39,7 @@ PCIE = 64e9                                                                    #
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation, or many of one shape; ``precision`` is what its products are in: bf16, tf32 or fp32."""
+    """One operation, or many of one shape; ``precision`` is that of its products: bf16, tf32 or fp32."""
 
     kind: str
     flops: float
@@ -52,7 +52,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Kind:
-    """All operations of a kind in one step of one rank: FLOPs, bytes, the least seconds, and what limits most of those."""
+    """All operations of a kind in one step of one rank: FLOPs, bytes, the least seconds, and what limits the largest part."""
 
     name: str
     flops: float
@@ -66,24 +66,24 @@ class Kind:
 
 @dataclass(frozen=True)
 class Roofline:
-    """One optimizer step of one rank. ``beside`` are the kinds that run next to the computing: loader and network."""
+    """One optimizer step of one rank. ``beside`` has the kinds that run parallel to the computation: loader and network."""
 
     kinds: tuple[Kind, ...]
     beside: tuple[Kind, ...] = ()
 
     @property
     def device_seconds(self) -> float:
-        """The least seconds of what the device computes, one operation after another."""
+        """The least seconds of the device's operations, one after another."""
         return sum(kind.seconds for kind in self.kinds)
 
     @property
     def bound_seconds(self) -> float:
-        """No step is faster."""
+        """The least seconds of a step."""
         return max(self.device_seconds, *(kind.seconds for kind in self.beside), 0.0)
 
     @property
     def limit(self) -> str:
-        """What the bound rests on: compute, memory, loader or network."""
+        """What determines the bound: compute, memory, loader or network."""
         slowest = max(self.beside, key=lambda kind: kind.seconds, default=None)
         if slowest and slowest.seconds > self.device_seconds:
             return slowest.name
@@ -92,7 +92,7 @@ class Roofline:
 
 
 def bound_of(operations: Sequence[Operation], machine: Machine) -> tuple[Kind, ...]:
-    """Operations on a device by kind, in the order in which kinds first come."""
+    """Operations on a device by kind, in order of first appearance."""
     found: dict[str, list[tuple[Operation, float, float]]] = {}
     for one in operations:
         computing, moving = one.flops / machine.peak(one.precision), one.bytes / machine.memory_bandwidth
@@ -108,7 +108,7 @@ def _kind(name: str, ones: list[tuple[Operation, float, float]]) -> Kind:
 
 
 def model_operations(backbone: Backbone, images: int, precision: str, backward: bool = True, recomputed: bool = False) -> tuple[Operation, ...]:
-    """Of a plain DiT on so many images at once: a forward, and the backward.
+    """The operations of a plain DiT on ``images`` images: a forward, and the backward.
 
     Args:
         recomputed: blocks are computed again in the backward (activation checkpointing).
@@ -120,7 +120,7 @@ def model_operations(backbone: Backbone, images: int, precision: str, backward: 
 
 
 def _blocks(backbone: Backbone, images: int, precision: str) -> list[tuple[Operation, Operation]]:
-    """Each operation of all blocks in the forward, with what follows from it in the backward."""
+    """Each operation of all blocks in the forward, with its part of the backward."""
     blocks, a = backbone.blocks(), _bytes(precision)
     design, width, tokens = backbone.block_design, backbone.width, images * (backbone.tokens + backbone.added_tokens)
     shapes = [(tokens, width, 3 * width), (tokens, width, width), (tokens, width, 4 * width), (tokens, 4 * width, width)]
@@ -144,7 +144,7 @@ def _ends(backbone: Backbone, images: int, precision: str) -> list[tuple[Operati
     shapes = [(tokens, backbone.patch_values, width), (images, FREQUENCIES, width), (images, width, width), (tokens, width, backbone.outputs)]
     if backbone.block_design.modulated:
         shapes.append((images, width, 2 * width))
-    values = 4 * tokens * (3 * backbone.patch_values + backbone.outputs)       # image, noise, what the model sees; its output
+    values = 4 * tokens * (3 * backbone.patch_values + backbone.outputs)       # image, noise, the model's input; its output
     norm = (Operation(ELEMENTWISE, 0, 2 * a * tokens * width + values, precision),
             Operation(ELEMENTWISE, 0, 3 * a * tokens * width + 4 * tokens * backbone.outputs, precision))
     return [norm, *(_product(m, k, n, precision) for m, k, n in shapes)]
@@ -157,14 +157,14 @@ def _product(m: int, k: int, n: int, precision: str) -> tuple[Operation, Operati
 
 
 def _attention(images: int, queries: int, keys: int, width: int, precision: str) -> tuple[Operation, Operation]:
-    """Two products over all heads, their weights kept on the chip. In the backward eight tensors are moved, not four."""
+    """Two products over all heads, their weights kept on the chip. The backward moves eight tensors, not four."""
     flops, moved = 2 * FLOPS_PER_MAC * images * queries * keys * width, 2 * _bytes(precision) * images * (queries + keys) * width
     return Operation(ATTENTION, flops, moved, precision), Operation(ATTENTION, 2 * flops, 2 * moved, precision)
 
 
 def update_operations(parameters: float, precision: str, *, state_bytes: int, averages: int, teacher: bool = False,
                       micro_steps: int = 1, shards: int = 1) -> list[Operation]:
-    """What a step does to the parameters after the backward, and to their gradients between micro steps."""
+    """Operations on the parameters after the backward, and on their gradients between micro steps."""
     a, own = _bytes(precision), parameters / shards
     copies = a if a < 4 else 0                                                 # the forward's weights, apart from the masters
     found = [Operation(OPTIMIZER, 0, own * (2 * a + 8 + 2 * state_bytes + copies), precision),
@@ -178,9 +178,9 @@ def update_operations(parameters: float, precision: str, *, state_bytes: int, av
 
 def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(), images_seen: int = 0,
              micro_batch: int | None = None) -> Roofline:
-    """The average step from ``images_seen`` to the end of a run that is not at its end; ``micro_batch`` stands for ``auto``.
+    """The average step from ``images_seen`` to the end of an unfinished run; ``micro_batch`` replaces ``auto``.
 
-    ``machine`` is one whose memory's speed is known.
+    The memory bandwidth of ``machine`` is known.
     """
     backbone, card, resources, train = run_backbone(config), run_card(config), config.resources, config.train
     ranks, images = resources.accelerators_per_run, micro_batch or config.micro_batch
@@ -188,7 +188,7 @@ def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(
     plain, forward_only = plain_card(backbone).macs, sum(card.forward_only_macs_by_part.values())
     left = training_flops(config, train.images) - (training_flops(config, images_seen) if images_seen else 0)
     per_image = left / (train.images - images_seen) / FLOPS_PER_MAC
-    trained = (per_image - forward_only) / FORWARDS_PER_TRAINED_STEP / plain   # in plain forwards
+    trained = (per_image - forward_only) / FORWARDS_PER_TRAINED_STEP / plain   # in units of a plain forward
     model = _model_kinds(backbone, images, train.precision, True, resources.checkpoint_activations, machine)
     kinds = [kind.times(trained * micro_steps) for kind in model]
     kinds += bound_of(update_operations(card.parameters, train.precision, state_bytes=train.optimizer.state_bytes,
@@ -202,7 +202,7 @@ def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(
     return Roofline(tuple(kinds), (_loader(config, train.global_batch // ranks), _network(sent, ranks, machine)))
 
 
-@functools.lru_cache(maxsize=1024)                                             # a plan asks for each shape thousands of times
+@functools.lru_cache(maxsize=1024)                                             # a plan needs each shape thousands of times
 def _model_kinds(backbone: Backbone, images: int, precision: str, backward: bool, recomputed: bool, machine: Machine) -> tuple[Kind, ...]:
     return bound_of(model_operations(backbone, images, precision, backward, recomputed), machine)
 
@@ -213,7 +213,7 @@ def _sum(name: str, kinds: tuple[Kind, ...]) -> Kind:
 
 
 def _loader(config: RunConfig, images: int) -> Kind:
-    """A rank's images as they are stored: pixels in uint8; of latents a mean and a std in 16 bits."""
+    """A rank's images as they are stored: pixels in uint8; latents as a mean and a std in 16 bits."""
     values = config.data.channels * config.data.resolution**2
     is_latents = bool(config.data.latent_scale or config.evaluation and config.evaluation.vae)
     moved = images * values * (4 if is_latents else 1)

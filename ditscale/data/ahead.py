@@ -11,7 +11,7 @@ AHEAD = 3                                                                      #
 
 
 class Behind:
-    """Does jobs in a thread of its own, in order, and never lags by more than a few."""
+    """Does jobs in a separate thread, in order, and blocks the caller when more than a few are waiting."""
 
     def __enter__(self):
         self._pool, self._pending = ThreadPoolExecutor(1), []
@@ -32,7 +32,7 @@ class Behind:
 
 
 def read_ahead(batches: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    """Yields the same, read by a thread of its own. An error there is raised here; it ends when this is closed."""
+    """Yields the same batches, read by a separate thread. Its errors are raised here; it ends when this generator is closed."""
     ready: queue.Queue = queue.Queue(AHEAD)
     stopped = threading.Event()
 
@@ -50,7 +50,7 @@ def read_ahead(batches: Iterator[np.ndarray]) -> Generator[np.ndarray, None, Non
                 if stopped.is_set():
                     return
             put((None, None))
-        except BaseException as error:                                         # also of a format's own making: it must not wait for ever
+        except BaseException as error:                                         # any error: the consumer would wait forever
             put((None, error))
 
     thread = threading.Thread(target=read, daemon=True)

@@ -1,7 +1,7 @@
-"""A .beton file under construction that survives a stop: what of it is whole is found, checked and taken over by the next try.
+"""A .beton file under construction that survives a stop: the next attempt finds its complete rows, verifies them and reuses them.
 
-``N.begun`` is the file; ``N.rows`` are JSON lines: what it is to be (``plan``), then now and then how many rows there are and the hash of
-all of them. After a kill the last rows may not have reached the file; the last line that fits its content counts.
+``N.begun`` is the file; ``N.rows`` has JSON lines: first a hash of the planned result (``plan``), then at intervals the number of rows and the hash of
+all of them. After a kill the last rows may not have reached the file; the last line that matches the content counts.
 """
 
 import json
@@ -15,15 +15,15 @@ import numpy as np
 from ditscale.data.beton import FieldSpec, begun_records
 from ditscale.digest import new_digest
 
-NOTED = "*.rows"                                                               # as long as one is there a next try has something to take over
+NOTED = "*.rows"                                                               # if one exists, the next attempt has rows to reuse
 NOTE_BYTES = 64 << 20                                                          # stored, between two notes
 
 
 class Begun:
-    """What is there of a try that was stopped. ``rows`` is 0 where nothing is.
+    """The result of an attempt that was stopped. ``rows`` is 0 if there is none.
 
     Args:
-        plan: what the file is to be; a try of another plan is removed.
+        plan: a hash of the planned result; an attempt with another plan is removed.
         specs: one array field, and integers.
     """
 
@@ -39,14 +39,14 @@ class Begun:
                 _remove(path)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """The whole rows, as stored."""
+        """The complete rows, as stored."""
         if self.path:
             for content in begun_records(self.path, self._specs, self._samples, 0, self.rows):
                 yield np.frombuffer(content, self._spec.dtype).reshape(-1, *self._spec.shape)
 
     @contextmanager
     def again(self):
-        """Yields (a file to write all of it to, the function that notes how far it is). It is named ``new``, and stays after a failure."""
+        """Yields (a file to write all of it to, the function that records the progress). The file's path is ``new``; it stays after a failure."""
         self.new, self._noted, self._past = self.folder / f"{self._number}.begun", 0, 0
         with open(self.new, "wb") as file:
             yield file, self._note
@@ -58,13 +58,13 @@ class Begun:
         with open(self.new.with_suffix(".rows"), "a", encoding="utf-8") as file:
             lines = [{"rows": rows, "blake2b": digest.copy().hexdigest()}]
             file.write("".join(json.dumps(line) + "\n" for line in ([] if self._noted else [{"plan": self.plan}]) + lines))
-        if self.path and self._noted > self.rows:                              # two notes: the first has surely reached the file
+        if self.path and self._noted > self.rows:                              # two notes: the rows of the first have reached the file
             _remove(self.path)
         self._noted = rows
 
     def _whole_rows(self, path: Path) -> int:
         lines = []
-        with suppress(OSError, ValueError):                                    # the last line may be half
+        with suppress(OSError, ValueError):                                    # the last line may be incomplete
             for line in path.with_suffix(".rows").read_text().splitlines():
                 lines.append(json.loads(line))
         if not lines or lines[0] != {"plan": self.plan}:
@@ -88,7 +88,7 @@ def _remove(path: Path) -> None:
 
 
 def finish(begun: Path, path: Path) -> None:
-    """Give a file that is written its name; it reaches the disk first."""
+    """Flush a finished file to the disk, then give it its name."""
     with open(begun, "rb") as file:
         os.fsync(file.fileno())
     os.replace(begun, path)

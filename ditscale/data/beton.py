@@ -62,8 +62,8 @@ class BetonFile:
         fields: ``{name: FieldSpec}``.
 
     Raises:
-        UserError: the file is missing, is not a .beton file, was cut short or is damaged, or holds a field type other
-            than fixed-shape arrays and integers. All of it is found here: nothing fails in the middle of training.
+        UserError: the file is missing, is not a .beton file, was truncated or is damaged, or holds a field type other
+            than fixed-shape arrays and integers. All of this is checked when the file is opened, not during training.
     """
 
     def __init__(self, path):
@@ -88,7 +88,7 @@ class BetonFile:
         self._check_pages(int(header["allocations_at"]), pages_from=fields_end + columns.nbytes)
 
     def read(self, name: str, indices, parts=None) -> np.ndarray:
-        """A field of the samples at ``indices``, bit for bit and in that order, as a fresh array.
+        """A field of the samples at ``indices``, bit for bit and in that order, as a new array.
 
         With ``parts`` only entry ``parts[i]`` of an array's first axis is read of sample ``indices[i]``.
         Shapes: indices (...), parts (...), returns (..., *field shape), with parts (..., *field shape[1:]).
@@ -119,7 +119,7 @@ class BetonFile:
         return self._bytes[start:end].view(dtype)
 
     def _check_pages(self, allocations_at: int, pages_from: int) -> None:
-        """Every record lies inside the pages; the allocation table, where FFCV looks sizes up, is whole and agrees."""
+        """Every record lies inside the pages; the allocation table, where FFCV looks sizes up, is complete and agrees."""
         arrays = {name: spec for name, spec in self.fields.items() if not spec.is_int}
         allocations = self._at(allocations_at, ALLOCATION, self.num_samples * len(arrays))
         surplus = len(self._bytes) - allocations_at - allocations.nbytes
@@ -145,7 +145,7 @@ def write_beton(path, fields: dict[str, np.ndarray], page_size: int = PAGE_SIZE)
     """Write arrays whose first axis runs over the samples; FFCV reads the file back, and writes the same bytes itself.
 
     One-dimensional int64 arrays become integer fields, others array fields. ``page_size`` is a power of two and grows
-    where a sample would not fit. The file appears whole under its name or not at all.
+    if a sample would not fit. The file is written completely or not at all.
 
     Raises:
         UserError: a field cannot be stored, or the file cannot be written.
@@ -172,7 +172,7 @@ def stream_beton(path, specs: dict[str, FieldSpec], num_samples: int, integers: 
 
 def write_stream(file, specs: dict[str, FieldSpec], num_samples: int, integers: dict[str, np.ndarray], batches,
                  page_size: int = PAGE_SIZE) -> None:
-    """The same into an open file. Records lie in it, from its first page on, as soon as their batch was taken."""
+    """Like ``stream_beton``, into an open file. Records are written page by page as their batches arrive."""
     at = _layout(specs, num_samples, page_size)
     table = np.zeros(num_samples, dtype=[(name, "<i8") for name in specs])
     sample = np.arange(num_samples)
@@ -197,7 +197,7 @@ def write_stream(file, specs: dict[str, FieldSpec], num_samples: int, integers: 
 
 
 class _Layout(NamedTuple):
-    """Where things are in a file, in bytes."""
+    """Offsets and sizes in a file, in bytes."""
 
     page_size: int
     record: int                                                                # of a sample
@@ -216,7 +216,7 @@ def _layout(specs: dict[str, FieldSpec], num_samples: int, page_size: int) -> _L
 
 
 def begun_records(path: Path, specs: dict[str, FieldSpec], num_samples: int, first: int, last: int) -> Iterator[bytes]:
-    """Yields the records of samples ``first`` to ``last`` of a file that ``write_stream`` has not finished, page by page; fewer where it
+    """Yields the records of samples ``first`` to ``last`` of a file that ``write_stream`` has not finished, page by page; fewer if it
     ends before."""
     at = _layout(specs, num_samples, PAGE_SIZE)
     with open(path, "rb") as file:
@@ -231,7 +231,7 @@ def begun_records(path: Path, specs: dict[str, FieldSpec], num_samples: int, fir
 
 
 def field_specs(path, fields: dict[str, np.ndarray]) -> dict[str, FieldSpec]:
-    """What a file of these arrays would hold. Raises UserError where FFCV could not store an array or load it back."""
+    """What a file of these arrays would hold. Raises UserError if FFCV could not store an array or load it back."""
     lengths = {name: len(values) for name, values in fields.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
         raise UserError(f"{path}: fields need one and the same number of samples, at least 1; they have {lengths}")
@@ -309,7 +309,7 @@ def _write_field(name: str, spec: FieldSpec) -> bytes:
 def _write_pages(file, specs: dict[str, FieldSpec], batches, record: int, page_size: int) -> None:
     """Pages of whole samples, each sample's arrays side by side, zeros after a page's last."""
     padding = bytes(page_size % record)
-    left = a_page = page_size // record                                        # samples that the page under way still takes
+    left = a_page = page_size // record                                        # samples that fit into the rest of the current page
     for batch in batches:
         rows = _records(batch, specs)
         while len(rows):

@@ -1,7 +1,7 @@
-"""Builds a .beton file from images of any source: read, decode and crop in several processes; can be stopped at any time.
+"""Builds a .beton file from images of any source: read, decode and crop in several processes; it can be stopped at any time.
 
-Work in progress lies in ``.OUT.partial`` beside OUT: chunks that are done, which the next try takes over, and what had to be
-unpacked. They are strung together as they come; at the end the folder goes. OUT appears whole or not at all.
+Work in progress is in ``.OUT.partial`` next to OUT: finished chunks, which the next attempt reuses, and unpacked
+archives. Chunks are written to OUT in order as they finish; at the end the folder is removed. OUT is written completely or not at all.
 """
 
 import fcntl
@@ -33,13 +33,13 @@ FEW = 5                                                                         
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What stands at ``path``."""
+    """The result at ``path``."""
 
     path: Path
     manifest: Manifest
     notes: list[str]
     seconds: float
-    built: bool                                                                 # False: it was there already
+    built: bool                                                                 # False: it already existed
 
     def __str__(self) -> str:
         m = self.manifest
@@ -57,7 +57,7 @@ class BuildSummary:
 
 def build_images(path, out, *, size: int, channels: int = 3, labels=None, split: str | None = None, skip_errors: bool = False,
                  workers: int | None = None, max_pixels: int = 500_000_000, **choices) -> BuildSummary:
-    """Write ``out`` and its manifest. Does nothing where ``out`` is this very build and whole.
+    """Write ``out`` and its manifest. Does nothing if ``out`` is the complete result of the same build.
 
     Fields: 'image' uint8 (channels, size, size), 'label' integer. The same source gives the same bytes, with any ``workers``.
 
@@ -68,7 +68,7 @@ def build_images(path, out, *, size: int, channels: int = 3, labels=None, split:
         max_pixels: a larger image counts as one that cannot be read.
 
     Raises:
-        UserError: the source or an image of it does not serve, ``out`` is something else, or cannot be written.
+        UserError: the source or one of its images cannot be used, ``out`` is something else, or cannot be written.
     """
     path, out, recipe = Path(path), Path(out), Recipe(size, channels, max_pixels)
     started = time.monotonic()
@@ -91,20 +91,20 @@ def named(skipped: list[dict[str, str]]) -> str:
 
 
 def check_paths(path: Path, out: Path) -> None:
-    """What can be said before anything is read."""
+    """The checks that need no reading."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name the file to write, as {out / 'train.beton'}")
     if out.suffix != ".beton":
         raise UserError(f"{out}: the name of the file to write ends in .beton")
-    if not out.exists() and manifest_path(out).exists() and manifest_if_any(out) is None:  # ours: of a build that was killed at its end
+    if not out.exists() and manifest_path(out).exists() and manifest_if_any(out) is None:  # left left by a build that was killed at its end
         raise UserError(f"{manifest_path(out)}: exists and is not a manifest of ditscale, which would overwrite it; give another name")
 
 
 @contextmanager
 def work_folder(out: Path, kept: str = "*.pixels"):
-    """The folder for work in progress, held by this process. It stays after a failure if ``kept`` files are in it, for the next try."""
+    """The folder for work in progress, locked by this process. After a failure it stays if it has ``kept`` files, for the next attempt."""
     folder = out.with_name(f".{out.name}.partial")
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def work_folder(out: Path, kept: str = "*.pixels"):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{out}: another build of it is running") from None
-        for begun in folder.glob(".*"):                                         # by a build that was killed
+        for begun in folder.glob(".*"):                                         # left by a build that was killed
             shutil.rmtree(begun, ignore_errors=True)
         try:
             yield folder
@@ -126,12 +126,12 @@ def work_folder(out: Path, kept: str = "*.pixels"):
 
 
 class _SomeFailed(Exception):
-    """An image cannot be used: the file gets shorter than was announced."""
+    """An image cannot be used, so the file will have fewer samples than announced."""
 
 
 def _make(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], processes: Workers,
           skip_errors: bool) -> Manifest:
-    """Write ``out`` while its chunks are made; once more, when all are known, where images are to be left out."""
+    """Write ``out`` while its chunks are made; write it again if images must be left out, once all of those are known."""
     chunks = [finished(task) for _, task in tasks]
     with closing(_in_order(path, source, tasks, chunks, processes)) as made:
         try:
@@ -144,9 +144,9 @@ def _make(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tup
 
 
 def _in_order(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks: list[Chunk | None], processes: Workers):
-    """Yields the number of each chunk, in order, as soon as it and all before it are in ``chunks``, which is filled meanwhile.
+    """Yields the number of each chunk, in order, as soon as it and all before it are in ``chunks``, which is filled meanwhile by the workers.
 
-    Says each image that fails when it is found, as the end may be far.
+    Reports each failed image at once, as the end may be hours away.
     """
     missing = [number for number, chunk in enumerate(chunks) if chunk is None]
     found, ready = sum(len(chunk.digests) for chunk in chunks if chunk), 0
@@ -165,7 +165,7 @@ def _in_order(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunk
 
 
 def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
-    """Raises UserError where the disk is too small: better now than in some hours."""
+    """Raises UserError now if the disk is too small, not after hours of work."""
     folder, record = tasks[0][1].folder, tasks[0][1].recipe.record_bytes
     needed = record * sum(len(task.places) for _, task in tasks)                # the file itself
     needed += record * sum(len(tasks[number][1].places) for number in missing)
@@ -176,7 +176,7 @@ def _check_space(tasks: list[tuple[slice, Task]], missing: list[int]) -> None:
 
 
 def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks: list[Chunk], allowed: bool) -> list[dict]:
-    """The images that cannot be used, for the manifest. Raises UserError where that is not allowed, or no other is left."""
+    """The images that cannot be used, for the manifest. Raises UserError if leaving them out is not allowed, or no image is left."""
     skipped = [{"name": source.names[part.start + int(place)], "reason": reason}
                for (part, _), chunk in zip(tasks, chunks) for place, reason in chunk.failed.items()]
     if len(skipped) == len(source.names):
@@ -189,9 +189,9 @@ def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks
 
 def _write(path: Path, out: Path, source: Source, recipe: Recipe, tasks: list[tuple[slice, Task]], chunks: list[Chunk],
            order, skipped: list[dict]) -> Manifest:
-    """String the chunks together into ``out``; the manifest gets its name just before, so that no file is without one.
+    """Write the chunks to ``out``, one after the other. The manifest is written just before it, so no file is without one.
 
-    ``order`` yields their numbers, each when its chunk is there. Raises _SomeFailed at an image that failed unless all that did
+    ``order`` yields their numbers, each when its chunk is finished. Raises _SomeFailed at a failed image, unless all failed images
     are ``skipped``.
     """
     labels, content = source.labels, new_digest()

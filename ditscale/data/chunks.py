@@ -1,7 +1,7 @@
 """Chunks: decoded images that worker processes store as files, so that a stopped build can continue.
 
-A chunk is ``<key>.pixels`` (raw uint8, image after image) and ``<key>.json``, which is written last: where it agrees with
-the pixels the chunk is whole. The key changes with the images and the recipe, so a chunk is never taken for another.
+A chunk is ``<key>.pixels`` (raw uint8, image after image) and ``<key>.json``, which is written last: if it agrees with
+the pixels, the chunk is complete. The key changes with the images and the recipe, so chunks are never confused.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from ditscale.data.sources.base import Reader, Source
 from ditscale.digest import new_digest
 from ditscale.writing import writing
 
-RULES = 2                                                                       # raise it when decoding, cropping or hashing changes
+RULES = 2                                                                       # increase it when decoding, cropping or hashing changes
 CHUNK_BYTES, CHUNK_IMAGES = 32 << 20, 1024                                      # a chunk holds no more than either
 READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What becomes of every image."""
+    """How every image is processed."""
 
     size: int
     channels: int
@@ -58,7 +58,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What came of a task."""
+    """The result of a task."""
 
     digests: list[str]                                                          # hash of each image as it was read
     handled: dict[str, int]                                                     # see ``decode.HANDLED``
@@ -67,7 +67,7 @@ class Chunk:
 
     @property
     def kept(self) -> list[int]:
-        """Places in the chunk of the images whose pixels are stored, in their order."""
+        """Positions in the chunk of the images whose pixels are stored, in order."""
         return [place for place in range(len(self.digests)) if str(place) not in self.failed]
 
 
@@ -81,7 +81,7 @@ def tasks_of(source: Source, recipe: Recipe, folder: Path) -> list[tuple[slice, 
 
 
 def finished(task: Task) -> Chunk | None:
-    """The chunk where it was made before and is whole."""
+    """The chunk if it was made before and is complete."""
     try:
         chunk = Chunk(**json.loads(task.record.read_bytes()))
         stored = task.pixels.read_bytes()
@@ -91,7 +91,7 @@ def finished(task: Task) -> Chunk | None:
 
 
 def make_chunk(task: Task) -> Chunk:
-    """Read, decode and crop the images of a task, and set them aside."""
+    """Read, decode and crop the images of a task, and store them."""
     recipe, digests, handled, failed = task.recipe, [], [], {}
     pixels = np.empty((len(task.places), recipe.channels, recipe.size, recipe.size), np.uint8)
     used = 0

@@ -1,10 +1,10 @@
 """Decodes any image to an array of pixels: color modes, rotated photos, 16 bits, then the crop.
 
 The crop is the center crop of ADM (guided-diffusion), which DiT and its descendants train on, bit for bit: an image whose short side is
-at least twice the wanted size is halved with a box filter, again and again; then a bicubic resize brings the short side to the size;
-then the middle square is cut out. Images that are smaller are enlarged.
+at least twice the wanted size is halved with a box filter repeatedly; then a bicubic resize brings the short side to the size;
+then the middle square is cut out. Smaller images are enlarged.
 
-What is done to which kind is in docs/data.md. Every conversion is counted under a name of ``HANDLED``.
+docs/data.md lists what is done to each kind. Every conversion is counted under a name of ``HANDLED``.
 """
 
 import io
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import jpeg_factory
 
 HANDLED = ("greyscale", "palette", "cmyk", "alpha", "exif_rotated", "sixteen_bit", "huge", "animated", "enlarged")
-HUGE_PIXELS = 89_478_485                                                        # where PIL itself begins to warn
+HUGE_PIXELS = 89_478_485                                                        # PIL's own limit for a warning
 ORIENTATION = 0x0112                                                            # EXIF tag; 1 is upright
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 BY_MODE = {"1": {"greyscale"}, "L": {"greyscale"}, "LA": {"greyscale", "alpha"}, "La": {"greyscale", "alpha"}, "P": {"palette"},
@@ -36,7 +36,7 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
     To be called inside ``unlimited_pillow``, or Pillow's own limit and warnings come first.
 
     Raises:
-        Unreadable: it is cut short, no image, larger than ``max_pixels`` before or after the resize, or has no 8 or 16 bits.
+        Unreadable: it is truncated, no image, larger than ``max_pixels`` before or after the resize, or has no 8 or 16 bits.
     """
     mode = "L" if channels == 1 else "RGB"
     try:
@@ -52,12 +52,12 @@ def decode(content, *, size: int, channels: int, max_pixels: int) -> tuple[np.nd
             width, height = resized(image.size, size)
             if width * height > max(max_pixels, size * size):
                 raise Unreadable(f"so thin that it becomes {width} x {height} pixels at this size, above the limit")
-        pixels = np.frombuffer(adm_crop(image, size).tobytes(), np.uint8)       # np.asarray takes longer to get there
+        pixels = np.frombuffer(adm_crop(image, size).tobytes(), np.uint8)       # faster than np.asarray
     except Unreadable:
         raise
     except UnidentifiedImageError:
         raise Unreadable("not an image, or a kind that Pillow does not know") from None
-    # Pillow's decoders raise what they like on damaged files: OSError, SyntaxError, struct.error, EOFError, IndexError, ...
+    # Pillow's decoders raise various errors on damaged files: OSError, SyntaxError, struct.error, EOFError, IndexError, ...
     except Exception as error:
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
     return pixels.reshape(size, size, channels), handled
@@ -75,17 +75,17 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
-    """Width and height after the bicubic resize, before the cut. A thin image that is enlarged may get very long."""
+    """Width and height after the bicubic resize, before the cut. An enlarged thin image may become very long."""
     while min(sides) >= 2 * size:
         sides = (sides[0] // 2, sides[1] // 2)
     scale = size / min(sides)
-    return round(sides[0] * scale), round(sides[1] * scale)                     # Python's round: a half goes to the even
+    return round(sides[0] * scale), round(sides[1] * scale)                     # Python's round: half to even
 
 
 def _opened(content: bytes) -> Image.Image:
-    """``Image.open`` asks format after format: for CIFAR's JPEGs that is a twentieth of the time that decoding takes."""
+    """``Image.open`` tries one format after the other: 5 % of the decoding time for CIFAR's JPEGs."""
     if content.startswith(b"\xff\xd8\xff"):
-        with suppress(SyntaxError, IndexError, TypeError, struct.error):        # no JPEG after all, says Pillow
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):        # Pillow finds that it is not a JPEG
             return jpeg_factory(io.BytesIO(content))
     return Image.open(io.BytesIO(content))
 
@@ -107,14 +107,14 @@ def _found(image: Image.Image, size: int) -> list[str]:
 
 
 def _turned(image: Image.Image) -> bool:
-    """Whether EXIF data, or XMP data which Pillow takes for it, says that the image is to be turned or mirrored."""
+    """Whether EXIF data, or XMP data which Pillow takes for it, states a rotation or a mirror image."""
     if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():      # saves a tenth of a small image's time
         return False
     return image.getexif().get(ORIENTATION, 1) in range(2, 9)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits to 8 by value / 257, rounded: 65535 becomes 255. Pillow's own conversion would cut all above 255."""
+    """16 bits to 8 by value / 257, rounded: 65535 becomes 255. Pillow's own conversion would clip everything above 255."""
     if image.mode == "F":
         raise Unreadable("floating-point pixels, of unknown range")
     if image.mode not in ("I", *SIXTEEN_BIT):
@@ -127,7 +127,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def unlimited_pillow():
-    """Pillow without its own limit, as ours takes its place, and without its warnings, as the counts do. Both are global."""
+    """Pillow without its own limit, which ours replaces, and without its warnings, which the counts replace. Both are global."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -2,7 +2,7 @@
 
 The held-out part is 36 digits of each class (360, a fifth), drawn once with a fixed seed; the other 1,437 are for
 training. Balanced classes make it a fair reference for samples with balanced labels. The 13 people who wrote the digits
-appear on both sides: the split tells memorised from new digits, not known from unknown hands.
+appear on both sides: the split tests for memorized digits, not for unknown handwriting.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ SOURCE = ("sklearn.datasets.load_digits, values 0..16 scaled to 0..255; "
 
 @dataclass(frozen=True)
 class DigitsSummary:
-    """What stands in the folder."""
+    """The files in the folder."""
 
     folder: Path
     train: Manifest
     heldout: Manifest
-    built: bool                                                                # False: it was there already
+    built: bool                                                                # False: it already existed
 
     def __str__(self) -> str:
         how = f"written by {self.train.writer}" if self.built else "already there, checked"
@@ -39,10 +39,10 @@ class DigitsSummary:
 
 
 def build_digits(folder) -> DigitsSummary:
-    """Write train.beton and heldout.beton, and a manifest beside each, into ``folder``.
+    """Write train.beton and heldout.beton, and a manifest next to each, into ``folder``.
 
-    Fields: 'image' uint8 (1, 8, 8), 'label' integer. Does nothing where both files are there, whole, and hold what
-    their manifests say.
+    Fields: 'image' uint8 (1, 8, 8), 'label' integer. Does nothing if both files are complete and match
+    their manifests.
 
     Raises:
         UserError: the folder cannot be written, or is a file.
@@ -76,7 +76,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def heldout_mask(labels: np.ndarray) -> np.ndarray:
-    """Which samples are held out, bool (N,): of each class the first 36 in the order that the split's seed gives."""
+    """Which samples are held out, bool (N,): the first 36 of each class in the order given by the split's seed."""
     order = epoch_order(len(labels), SPLIT_SEED, 0)
     mask = np.zeros(len(labels), dtype=bool)
     for label in range(CLASSES):
@@ -85,7 +85,7 @@ def heldout_mask(labels: np.ndarray) -> np.ndarray:
 
 
 def _is_current(folder: Path, split: str) -> bool:
-    """Whether the split's file opens and holds what its manifest says, and the manifest is of this recipe."""
+    """Whether the split's file can be opened and matches its manifest, and the manifest has this recipe."""
     path = folder / f"{split}.beton"
     manifest = manifest_if_any(path)
     try:

@@ -1,7 +1,7 @@
-"""Encodes pixels to latents on any number of ranks: the file is the same bit for bit, and a stopped run continues.
+"""Encodes pixels to latents on any number of ranks: the file is bit-identical for any number, and a stopped run continues.
 
-Images are encoded in micro batches by their index in the file, so what is computed together never depends on the ranks. A *part*
-is some micro batches; rank r of n encodes parts r, r + n, ... into a folder beside the result, and rank 0 puts them together.
+Images are encoded in micro batches by their index in the file, so the images of one forward never depend on the number of ranks. A *part*
+is some micro batches; rank r of n encodes parts r, r + n, ... into a folder next to the result, and rank 0 concatenates them.
 """
 
 import json
@@ -27,18 +27,18 @@ from ditscale.ranks import join_ranks
 from ditscale.rundir import write_json
 from ditscale.writing import writing, written_whole
 
-PART_IMAGES = 1024                                                             # about; a part is whole micro batches
+PART_IMAGES = 1024                                                             # approximately; a part is a whole number of micro batches
 REPORT_SECONDS = 10.0
 
 
 def encode(source, target, vae: Vae, *, bits: str = "fp16", batch: int = 32, say=print) -> Manifest:
-    """Write ``target``, the latents of the pixel file ``source``, and its manifest; does nothing where they are there already.
+    """Write ``target``, the latents of the pixel file ``source``, and its manifest; does nothing if both exist.
 
-    Every rank that the launcher started calls it; only rank 0 says anything. Until the end the parts lie in ``<target>.parts``.
+    Every rank that the launcher started calls it; only rank 0 prints. The parts are in ``<target>.parts`` until the end.
 
     Raises:
-        UserError: ``source`` is not pixels that this encoder takes, ``target`` or its parts come from something else, or nothing
-            can be written there.
+        UserError: ``source`` is not pixels that this encoder takes, ``target`` or its parts exist and are something else, or
+            cannot be written.
     """
     (file, pixels), target = check_source(source), Path(target)
     encoder = cast(Encoder, {**vae.description, "bits": bits, "batch": batch})
@@ -71,7 +71,7 @@ def check_source(path) -> tuple[BetonFile, Manifest]:
     """A file of pixels and its manifest.
 
     Raises:
-        UserError: it is not there, holds something else, or has no manifest.
+        UserError: it does not exist, holds something else, or has no manifest.
     """
     file = BetonFile(path)
     if kind_of(file) != "pixels":
@@ -80,15 +80,15 @@ def check_source(path) -> tuple[BetonFile, Manifest]:
 
 
 class Parts:
-    """The folder of encoded parts, ``part-000000.npy`` and so on. Each is whole or not there."""
+    """The folder of encoded parts, ``part-000000.npy`` and so on. Each is complete or absent."""
 
     def __init__(self, folder: Path, samples: int, batch: int):
         self.folder, self.samples, self.batch = folder, samples, batch
-        self.images = max(1, PART_IMAGES // batch) * batch                     # of a part, but for the last
+        self.images = max(1, PART_IMAGES // batch) * batch                     # of each part but the last
         self.count = -(-samples // self.images)
 
     def open(self, plan: dict) -> None:
-        """Make the folder, or go on with it. Raises UserError where it belongs to another plan, or cannot be written."""
+        """Make the folder, or continue with it. Raises UserError if it belongs to another plan, or cannot be written."""
         note = self.folder / "plan.json"
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class Parts:
 
 
 def _encode_parts(file: BetonFile, vae: Vae, bits: str, parts: Parts, mine: range, say) -> None:
-    """Encode this rank's parts that are not there yet."""
+    """Encode this rank's missing parts."""
     at_start, started, said = parts.images_done(), time.perf_counter(), 0.0
     if at_start:
         say(f"{parts.folder}: continuing from {at_start} of {count(parts.samples, 'image')}")
@@ -139,7 +139,7 @@ def _manifest(pixels: Manifest, shape: list[int], encoder: Encoder) -> Manifest:
 
 
 def _stands(target: Path, wanted: Manifest) -> bool:
-    """Whether the result is there and complete. Raises UserError where something else has its name."""
+    """Whether the complete result exists. Raises UserError if something else has its name."""
     if not target.exists():
         return False
     try:

@@ -1,12 +1,12 @@
 """The interface to FFCV: its loader as a source of batches, and its writer. Import it through ``load_ffcv``.
 
-What FFCV does that a training run cannot live with, and what is done about it here:
+Behavior of FFCV that a training run cannot accept, and what this module does about it:
 
-* Its loader thread may die of an exception while the consumer waits for ever: ``Chunk`` hands the exception over.
+* Its loader thread may die of an exception while the consumer waits forever: ``Chunk`` passes the exception on.
 * An iterator that is left early keeps its thread: ``Chunk.stop`` ends it.
-* Its loader sets torch's number of threads, for the whole process: not any more, see ``_set_numba_threads``.
+* Its loader sets torch's number of threads, for the whole process; here it does not, see ``_set_numba_threads``.
 * It makes Python sets of every sample when it opens a file: ``LeanCache`` does not.
-* Its writer forks workers and waits for ever when one dies (full disk): ``Writer`` does the same work in this process.
+* Its writer forks workers and waits forever when one dies (full disk): ``Writer`` does the same work in this process.
 """
 
 import ctypes
@@ -88,14 +88,14 @@ class FfcvSource:
         self._entries = file.fields[field].shape[0]
         self._loader = Loader(str(file.path), batch_size, num_workers=1, os_cache=True, order=OrderOption.SEQUENTIAL,
                               drop_last=True, pipelines=pipelines)
-        # One chunk's buffers serve the next, as its thread has ended: fresh memory costs more than filling it.
+        # One chunk's buffers serve the next, as its thread has ended: allocating new memory costs more than filling it.
         self._loader.graph.allocate_memory = functools.cache(self._loader.graph.allocate_memory)
 
     def batches(self, indices: np.ndarray, parts: np.ndarray | None):
         """Yields what is stored for each row of dataset indices, shape (number, batch_size), and of parts if any.
 
-        It is FFCV's own buffer. Of its five, three lie in the queue and one is being filled, so this one stays as it is
-        until the next batch is asked for, and no longer.
+        It is FFCV's own buffer. Of its five, three lie in the queue and one is being filled, so this one stays valid
+        only until the next batch is requested.
 
         Raises:
             RuntimeError: FFCV's thread died; its exception is the cause.
@@ -113,7 +113,7 @@ class FfcvSource:
 class Chunk(EpochIterator):
     """FFCV's iterator and loader thread over a given order of samples.
 
-    Made directly and not through ``iter(loader)``, which would cut every order to the length of the first.
+    Made directly and not through ``iter(loader)``, which would truncate every order to the length of the first.
     """
 
     error: BaseException | None = None
@@ -133,12 +133,12 @@ class Chunk(EpochIterator):
             raise RuntimeError(f"{self.loader.fname}: FFCV's loader thread died: {self.error!r}") from self.error
 
     def stop(self) -> None:
-        """End the thread, wherever it is."""
+        """End the thread, whatever it is doing."""
         self.close()
         self.iter_ixes = iter(())                                              # no further batch
         while self.is_alive():
             try:
-                self.output_queue.get_nowait()                                 # it may be waiting to put one
+                self.output_queue.get_nowait()                                 # it may be waiting to enqueue one
             except Empty:
                 self.join(timeout=0.001)
 

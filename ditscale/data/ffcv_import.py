@@ -13,9 +13,9 @@ from ditscale.writing import written_whole
 
 @functools.cache
 def load_ffcv() -> tuple[Any, str | None]:
-    """``(ditscale.data.ffcv_backend, None)``, or ``(None, reason)`` where FFCV does not import.
+    """``(ditscale.data.ffcv_backend, None)``, or ``(None, reason)`` if FFCV cannot be imported.
 
-    Importing FFCV sets torch to one thread; the number is put back here.
+    Importing FFCV sets torch to one thread; the number is restored here.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Others' latents into a .beton file, as they are: neither drawn, nor scaled, nor held in memory together.
+"""Imports other projects' latents into a .beton file unchanged: not sampled, not scaled, and never all in memory.
 
 One thread reads ahead and rounds to 16 bits, this one writes, a third hashes, a fourth flushes to the disk. A stopped import continues
 where it stopped, as a build does: see ``begun``.
@@ -35,18 +35,18 @@ from ditscale.writing import writing
 
 FLUSH_BYTES = 16 << 20                                                         # stored, between two calls that send what is written to the disk
 flush_data = getattr(os, "fdatasync", os.fsync)                                 # macOS has no fdatasync
-UNKNOWN = "autoencoder (not recorded)"                                         # in place of a class
+UNKNOWN = "autoencoder (not recorded)"                                         # instead of a class
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What stands at ``path``."""
+    """The result at ``path``."""
 
     path: Path
     manifest: Manifest
     notes: list[str]
     seconds: float
-    made: bool                                                                 # False: it was there already
+    made: bool                                                                 # False: it already existed
 
     def __str__(self) -> str:
         m, encoder = self.manifest, self.manifest.encoder
@@ -67,18 +67,18 @@ class ImportSummary:
 
 
 def import_latents(path, out, *, bits: str = "fp16", load_vae=None, say=print, **options) -> ImportSummary:
-    """Write ``out`` and its manifest. Does nothing where ``out`` is this very import and whole.
+    """Write ``out`` and its manifest. Does nothing if ``out`` is the complete result of the same import.
 
-    Field 'moments' int16 (1 or 2, 1 or 2, c, h, w) = [image, flip where stored] x [mean, std] or [sample].
+    Field 'moments' int16 (1 or 2, 1 or 2, c, h, w) = [image, flip if stored] x [mean, std] or [sample].
 
     Args:
         bits: fp16 or bf16, how numbers are stored.
-        load_vae: gives the ``Vae`` that made the latents, to be recorded; None: not known. Called once the source is known to serve.
-        say: takes a line that comes before the work.
+        load_vae: gives the ``Vae`` that made the latents, to be recorded; None: not known. Called once the source is known to be usable.
+        say: prints a line before the work starts.
         options: see ``latent_sources.base.LatentRequest``.
 
     Raises:
-        UserError: the source does not serve, ``out`` is something else, or cannot be written.
+        UserError: the source cannot be used, ``out`` is something else, or cannot be written.
     """
     path, out, started = Path(path), Path(out), time.monotonic()
     check_paths(path, out)
@@ -95,7 +95,7 @@ def import_latents(path, out, *, bits: str = "fp16", load_vae=None, say=print, *
 
 
 def _encoder(source_path: Path, source: LatentSource, bits: str, vae) -> Encoder:
-    """What the manifest says of what made them. Raises UserError where ``vae`` has other channels."""
+    """What the manifest says about their encoder. Raises UserError if ``vae`` has another number of channels."""
     facts = source.facts
     if source.shape[1] != source.shape[2]:
         raise UserError(f"{source_path}: latents of {' x '.join(map(str, source.shape))} (channels x height x width) are not square; an array of "
@@ -125,7 +125,7 @@ def _manifest(path: Path, source: LatentSource, encoder: Encoder) -> Manifest:
 
 
 def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: LatentSource, say) -> Manifest:
-    """Write ``out``; the manifest, which gets its hashes, gets its name just before, so that no file is without one."""
+    """Write ``out``. The manifest, with its hashes, is written just before it, so no file is without one."""
     encoder = manifest.encoder
     assert encoder is not None
     flips, numbers = 1 + (encoder["flips"] == "stored"), 1 + encoder["has_std"]
@@ -149,7 +149,7 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
                         sums[done - len(stored) + row] = zlib.crc32(latent.data)
                     yield {"moments": stored}
                     if (done - flushed) * specs["moments"].page_bytes >= FLUSH_BYTES:
-                        disk.do(flush_data, file.fileno())                  # overlaps with reading; else all of it waits for the last fsync
+                        disk.do(flush_data, file.fileno())                  # overlaps with reading; otherwise the last fsync writes all of it
                         flushed = done
                     progress.advance(len(stored) if done > begun.rows else 0)
 
@@ -166,7 +166,7 @@ def _make(manifest: Manifest, path: Path, out: Path, folder: Path, source: Laten
 
 
 def _stored(begun: Begun, source: LatentSource, bits: str) -> Iterator[np.ndarray]:
-    """All latents as they are stored, int16 (n, flips, moments, c, h, w): those of the try before, then the source's."""
+    """All latents as they are stored, int16 (n, flips, moments, c, h, w): first those of the stopped attempt, then the source's."""
     yield from begun.batches()
     with closing(read_ahead(_rounded(source, bits, begun.rows))) as ahead:
         yield from ahead
@@ -180,8 +180,8 @@ def _rounded(source: LatentSource, bits: str, start: int) -> Iterator[np.ndarray
 
 
 def _plan(manifest: Manifest, path: Path, source: LatentSource) -> str:
-    """A hash of what the file is to be, and of names, sizes and times of what it is made from: a stopped import of other files is no
-    part of this one."""
+    """A hash of the planned file and of the names, sizes and times of its source files, so that a stopped import of other files
+    is not continued."""
     digest = hashlib.sha256(json.dumps(asdict(manifest), sort_keys=True).encode())
     digest.update(source.labels.astype("<i8").data)
     for name, stat in sorted(_stats(path)):
@@ -194,7 +194,7 @@ def _stats(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         yield "", path.stat()
         return
     for folder, inner, names in os.walk(path):
-        inner[:] = [name for name in inner if not name.startswith(".")]        # as this import's own, where OUT is in SOURCE
+        inner[:] = [name for name in inner if not name.startswith(".")]        # such as this import's own, if OUT is in SOURCE
         for name in names:
             whole = os.path.join(folder, name)
             yield whole[len(str(path)):], os.stat(whole)
@@ -230,13 +230,13 @@ def _same_import(wanted: Manifest, out: Path, source: LatentSource) -> Manifest:
 
 
 def _to_bits(batch: Tensor, bits: str, source: LatentSource, first: int) -> Tensor:
-    """The int16 with the bits of the nearest 16-bit floats. Raises UserError for a number that has none, with the file's name."""
+    """The int16 with the bits of the nearest 16-bit floats. Raises UserError with the file's name for a number that cannot be stored."""
     least, most = (value.item() for value in torch.aminmax(batch))
-    if batch.dtype == torch.float64 and bits == "fp16":                        # torch rounds twice on the way, which may end one off
+    if batch.dtype == torch.float64 and bits == "fp16":                        # torch rounds twice, which may be one unit off
         narrow = torch.from_numpy(batch.numpy().astype(np.float16))
     else:
         narrow = batch.to(BITS[bits])
-    fits = -torch.finfo(BITS[bits]).max < least and most < torch.finfo(BITS[bits]).max     # NaN does not; checking each is slow
+    fits = -torch.finfo(BITS[bits]).max < least and most < torch.finfo(BITS[bits]).max     # false for NaN; checking each number is slow
     if not fits and (bad := torch.nonzero(~torch.isfinite(narrow).flatten(1).all(1)).flatten().tolist()):
         row = batch[bad[0]]
         why = f"{row.abs().max().item():g}, which {bits} cannot hold" if torch.isfinite(row).all() else "what is no finite number"

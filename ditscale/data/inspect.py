@@ -1,4 +1,4 @@
-"""Describes a .beton file (fields, manifest, classes) and checks all of it against its manifest."""
+"""Describes a .beton file (fields, manifest, classes) and verifies it against its manifest."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +38,7 @@ def describe(path) -> list[str]:
 
 
 def verify(path) -> str:
-    """Read all of a file and compare it with its manifest; one line that says so.
+    """Read all of a file and compare it with its manifest; the result in one line.
 
     Raises:
         UserError: there is no manifest, or the content is not what it says.
@@ -99,7 +99,7 @@ def _decoded(file: BetonFile, chosen: np.ndarray, vae) -> np.ndarray:
 
 
 def _histogram(file: BetonFile, manifest: Manifest | None) -> list[str]:
-    """A bar a class, by name where that is known; the extremes where there are many classes."""
+    """A bar per class, by name if known; only the extremes if there are many classes."""
     if "label" not in file.fields or not file.fields["label"].is_int:
         return []
     counts = _counts(file, manifest.classes if manifest else 0)

@@ -7,14 +7,14 @@ from ditscale.data.manifest import manifest_path, read_manifest
 from ditscale.errors import UserError
 
 MIRROR = "mirror"                                                              # data.flip of latents whose flips are not stored
-FIELDS = {"pixels": "image", "latents": "moments"}                             # where each is stored
+FIELDS = {"pixels": "image", "latents": "moments"}                             # if each flip is stored
 
 
 def kind_of(file: BetonFile) -> str:
     """"pixels" or "latents": what a training file holds.
 
     Raises:
-        UserError: neither; it cannot be trained on.
+        UserError: it is neither, so it cannot be trained on.
     """
     image, moments, label = (file.fields.get(name) for name in ("image", "moments", "label"))
     if label is not None and label.is_int:
@@ -34,7 +34,7 @@ def image_shape(file: BetonFile) -> tuple[int, int, int]:
 
 
 def check_shape(key: str, file: BetonFile, data) -> None:
-    """Raise UserError where the file under ``key`` has other channels or another size than the section ``data`` of a config."""
+    """Raises UserError if the file under ``key`` has other channels or another size than the section ``data`` of a config."""
     kind, shape, wanted = kind_of(file), image_shape(file), (data.channels, data.resolution, data.resolution)
     if shape != wanted:
         fits = f"data.channels: {shape[0]} and data.resolution: {shape[1]} would work" if shape[1] == shape[2] else "a model takes squares"
@@ -42,7 +42,7 @@ def check_shape(key: str, file: BetonFile, data) -> None:
 
 
 def check_data(key: str, file: BetonFile, data) -> None:
-    """Raise UserError where the file under ``key`` is not what the section ``data`` of a config says."""
+    """Raises UserError if the file under ``key`` is not what the section ``data`` of a config says."""
     kind = kind_of(file)
     check_shape(key, file, data)
     if kind == "pixels":
@@ -59,7 +59,7 @@ def check_data(key: str, file: BetonFile, data) -> None:
 
 
 def _check_latents(key: str, file: BetonFile, data, encoder) -> None:
-    """Raise UserError where a file of latents is not what its manifest says, or stores no flips and they are asked for."""
+    """Raises UserError if a file of latents is not what its manifest says, or stores no flips and flips are requested."""
     if not encoder:
         raise UserError(f"{key}: the manifest of {file.path} does not say which encoder made it; build it with "
                         "`ditscale data encode`")
@@ -76,8 +76,8 @@ def _check_latents(key: str, file: BetonFile, data, encoder) -> None:
 
 
 def check_classes(key: str, file: BetonFile, data) -> None:
-    """Raise UserError where a training file has another number of classes than the section ``data``: by its manifest; where it has
-    none, by all its labels being equal while ``data`` asks for several."""
+    """Raises UserError if a training file has another number of classes than the section ``data``: by its manifest; without
+    one, if all labels are equal while ``data`` states several classes."""
     if manifest_path(file.path).exists():
         classes, says = read_manifest(file.path).classes, "its manifest says"
     else:

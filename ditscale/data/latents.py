@@ -2,7 +2,7 @@
 
 Field 'moments' int16 (2, 2, c, h, w) = [image, flip] x [mean, std] holds the floats' bits, since FFCV loads no 16-bit floats. An encoder
 without a std has (2, 1, c, h, w).
-The numbers are the encoder's own, neither drawn nor scaled: that happens at load (``ditscale.data.prepare``).
+The numbers are the encoder's own, not sampled and not scaled: that happens at load (``ditscale.data.prepare``).
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def to_bits(moments: Tensor, bits: str) -> np.ndarray:
     """Floats as the int16 with the bits of the nearest 16-bit float.
 
     Raises:
-        UserError: a number is too large for that format, or not a number at all.
+        UserError: a number is too large for that format, or not finite.
     """
     narrow = moments.to(BITS[bits])
     if not torch.isfinite(narrow).all():
@@ -33,6 +33,6 @@ def from_bits(stored: Tensor, bits: str) -> Tensor:
 
 
 def signed_pixels(images: Tensor, encoder) -> Tensor:
-    """What a decoder gives, as images in [-1, 1]: an encoder that took pixels of another range has a decoder that gives that range."""
+    """A decoder's output as images in [-1, 1]. A decoder's range is that of the pixels that its encoder took."""
     low, high = encoder.get("pixel_range", (-1.0, 1.0))
     return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1

@@ -1,6 +1,6 @@
 """The stream of training batches for one rank, from a .beton file.
 
-What is yielded depends on the file, the seed and the positions alone: FFCV and the memory-mapped reader, any world
+The batches depend only on the file, the seed and the positions: FFCV and the memory-mapped reader, any world
 size, and a restart at any image give the same samples in the same order.
 """
 
@@ -19,17 +19,17 @@ from ditscale.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          # a rank's chunk holds at least this
+CHUNK_SAMPLES, CHUNK_STEPS = 4096, 16                                          # the least that a rank's chunk holds
 
 Pick = Callable[[int, np.ndarray], np.ndarray]                                 # (seed, positions) to entries, of one shape
 
 
 class Batch(NamedTuple):
-    """One micro batch of a rank. ``raw`` is on loan until the next batch is asked for; the others are the consumer's own."""
+    """One micro batch of a rank. ``raw`` is valid until the next batch is requested; the others can be kept."""
 
     raw: "torch.Tensor"                                                        # as stored: pixels uint8 (b, C, H, W)
     labels: "torch.Tensor"                                                     # int64 (b,)
-    positions: "torch.Tensor"                                                  # int64 (b,), places in the global stream
+    positions: "torch.Tensor"                                                  # int64 (b,), positions in the global stream
 
 
 class StreamLoader:
@@ -37,20 +37,20 @@ class StreamLoader:
 
     A last global batch that would pass ``end_images`` is left out. Every optimizer step yields
     ``global_batch / world_size / micro_batch`` micro batches, contiguous in the rank's slice. Each ``iter()`` starts at the first
-    image and ends the one before; close it when done.
+    image and ends the previous one; close it when done.
 
     Args:
         path: a .beton file of pixels or of latents, with a field 'label' (integer).
-        backend: "ffcv"; "mmap", which needs numpy only; or "auto", FFCV unless it does not import.
-        pick: which entry of the first axis of what is stored is read, for each position: of two flips the one that is used.
-            Without it all is read.
+        backend: "ffcv"; "mmap", which needs numpy only; or "auto", FFCV if it can be imported.
+        pick: which entry of the first axis of what is stored is read, for each position: of two flips, the one that is used.
+            Without it, all entries are read.
 
     Attributes:
         backend: "ffcv" or "mmap", the one in use.
         reason: why "auto" fell back to "mmap", else None.
 
     Raises:
-        UserError: the file does not serve, the batch does not divide, or FFCV is asked for and does not import.
+        UserError: the file cannot be used, the batch does not divide, or FFCV is requested and cannot be imported.
     """
 
     def __init__(self, path, *, seed: int, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1,
@@ -89,13 +89,13 @@ class StreamLoader:
         self.close()
 
     def close(self) -> None:
-        """End the iteration under way, and FFCV's thread with it."""
+        """End the current iteration, and FFCV's thread with it."""
         if self._running is not None:
             self._running.close()
             self._running = None
 
     def _stream(self) -> "Generator[Batch]":
-        """Chunk by chunk: FFCV takes the order of a chunk as a whole and decodes it in a thread of its own."""
+        """Chunk by chunk: FFCV takes the order of a chunk as a whole and decodes it in a separate thread."""
         import torch
 
         share = self.global_batch // self.world_size
@@ -113,7 +113,7 @@ class StreamLoader:
 
 
 class MmapSource:
-    """Batches of a field gathered from the memory map, in the thread that asks for them."""
+    """Batches of a field gathered from the memory map, in the caller's thread."""
 
     def __init__(self, file: BetonFile, field: str):
         self._file, self._field = file, field

@@ -20,14 +20,14 @@ MOST_CLASSES = 1 << 20                                                         #
 
 Numbers = float | list[float]                                                   # one, or one per channel
 
-# What made latents. The last five stand there for imported ones alone; without them latents are as ``data encode`` makes them.
+# What encoded the latents. Only imported latents have the last five; without them latents are as ``data encode`` writes them.
 Encoder = TypedDict("Encoder", {
     "class": str, "weights_sha256": str, "bits": str, "scaling_factor": Numbers, "shift_factor": Numbers, "has_std": bool,
-    "format": NotRequired[str],                                                 # whose, as ``latent_sources`` names it
+    "format": NotRequired[str],                                                 # the format's name in ``latent_sources``
     "flips": NotRequired[str],                                                  # stored | none | random: see ``latent_sources.base.Facts``
     "applied": NotRequired[bool],                                               # the numbers have been through shift and scale already
     "pixel_range": NotRequired[list[float]],                                    # of the images that went in and that come out
-    "made_by": NotRequired[str]})                                               # in words; weights_sha256 is "" where it is not known
+    "made_by": NotRequired[str]})                                               # in words; weights_sha256 is "" if it is not known
 
 
 class Encoded(TypedDict):
@@ -40,7 +40,7 @@ class Encoded(TypedDict):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What stands in one .beton file. Fields with a default came later: a file built before them has the default."""
+    """The content of one .beton file. Fields with a default came later: a file built before them has the default."""
 
     name: str                                                                  # of the data set
     split: str                                                                 # train, heldout, ...; "all": no splits
@@ -70,7 +70,7 @@ def content_blake2b(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def stored_blake2b(file: BetonFile, images: str = "image", batch_bytes: int = 1 << 26) -> str:
-    """``content_blake2b`` of what a file holds, read piece by piece: a file may be larger than memory."""
+    """``content_blake2b`` of what a file holds, read in pieces, as a file may be larger than memory."""
     digest, step = new_digest(), max(1, batch_bytes // max(file.fields[images].page_bytes, 1))
     for first in range(0, file.num_samples, step):
         digest.update(file.read(images, np.arange(first, min(first + step, file.num_samples))).data)
@@ -88,7 +88,7 @@ def write_manifest(beton_path, manifest: Manifest) -> None:
 
 
 def _version(manifest: Manifest) -> int:
-    """1 where ditscale 0.2.0 reads it right: pixels, and latents of mean and std with one scale and shift, both ways, not yet applied."""
+    """1 if ditscale 0.2.0 reads it correctly: pixels, and latents of mean and std with one scale and shift, both ways, not yet applied."""
     encoder = manifest.encoder
     is_first = encoder is None or (encoder["has_std"] and "format" not in encoder and
                                    not isinstance(encoder["scaling_factor"], list) and not isinstance(encoder["shift_factor"], list))
@@ -96,7 +96,7 @@ def _version(manifest: Manifest) -> int:
 
 
 def manifest_if_any(beton_path) -> Manifest | None:
-    """The manifest, None where there is none or it is damaged. Raises NewerFormat: that of a later ditscale is neither."""
+    """The manifest, None if it is missing or damaged. Raises NewerFormat if a later ditscale wrote it."""
     try:
         return read_manifest(beton_path)
     except NewerFormat:

@@ -1,7 +1,7 @@
 """The order of training samples: a pure function of the seed, the same for any number of ranks.
 
 A *position* 0, 1, 2, ... counts images seen in the global stream. Epoch ``e`` covers positions ``e * n`` to
-``e * n + n - 1`` and visits each of the ``n`` samples once. Batches cross the border of epochs: nothing is dropped.
+``e * n + n - 1`` and visits each of the ``n`` samples once. Batches may span two epochs: nothing is dropped.
 """
 
 import functools
@@ -14,12 +14,12 @@ from ditscale.errors import UserError
 ORDER_STREAM = int.from_bytes(hashlib.sha256(b"data order").digest()[:8], "little")    # named as in ditscale.randomness
 
 
-@functools.lru_cache(maxsize=2)                                                # a batch may lie across two epochs
+@functools.lru_cache(maxsize=2)                                                # a batch may span two epochs
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     """Dataset indices in the order in which ``epoch`` visits them: int64 (num_samples,), read-only as it is shared.
 
-    The sort of raw Philox words, key = (seed, stream), counter = (block, epoch, 0, 0). Numpy promises that a bit
-    generator's words stay the same for ever; it does not promise that of ``Generator.permutation``.
+    The sort of raw Philox words, key = (seed, stream), counter = (block, epoch, 0, 0). NumPy guarantees that a bit
+    generator's words never change; ``Generator.permutation`` has no such guarantee.
     """
     key, counter = (np.array(words, dtype=np.uint64) for words in ([seed % 2**64, ORDER_STREAM], [0, epoch, 0, 0]))
     words = np.random.Philox(key=key, counter=counter).random_raw(num_samples)

@@ -24,14 +24,14 @@ def ahead(batches, copies):
 
 
 class StreamCopies:
-    """Copies through pinned memory that do not wait for the model, nor the model for more than its own batch."""
+    """Copies through pinned memory: they do not wait for the model, and the model waits only for its own batch."""
 
     def __init__(self, device: torch.device):
         self.device, self.kind = device, module_of(device)
         self.stream = self.kind.Stream(device)
 
     def start(self, batch: Batch):
-        """Queue the copy, from pinned memory of our own: the batch is on loan. Torch keeps that memory until the copy is done."""
+        """Queue the copy, from our own pinned memory, as the batch is reused. Torch keeps that memory until the copy is done."""
         pinned = [torch.empty_like(part, pin_memory=True).copy_(part) for part in batch]
         with self.kind.stream(self.stream):
             copied = Batch(*(part.to(self.device, non_blocking=True) for part in pinned))
@@ -40,7 +40,7 @@ class StreamCopies:
         return copied, done
 
     def finish(self, started) -> Batch:
-        """The batch for the current stream, which waits for the copy; the memory is not reused before that stream is through."""
+        """The batch for the current stream, which waits for the copy; the memory is not reused before that stream has finished with it."""
         copied, done = started
         current = self.kind.current_stream(self.device)
         current.wait_event(done)

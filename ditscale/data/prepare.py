@@ -1,7 +1,7 @@
 """Converts stored values to model inputs: scaled to [-1, 1], or sampled from the moments and normalized; flipped if the flip was drawn.
 
-A ``Prepare`` runs on the training device. It draws nothing itself: it names its streams of ``ditscale.randomness``, so flips and
-latent noise are functions of (seed, position) as all else. Its ``pick`` tells the loader which of the stored flips to read.
+A ``Prepare`` runs on the training device. Its random numbers come from named streams of ``ditscale.randomness``, so flips and
+latent noise are functions of (seed, position). Its ``pick`` chooses which stored flip the loader reads.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ class Latents:
 
     Args:
         shift, scale: see ``stored_normalization``; the released DiT: 0 and 0.18215.
-        drawn: False where the encoder has no std or a sample is stored; then the mean or the sample is taken.
+        drawn: False if the encoder has no std or a sample is stored; then the mean or the sample is used.
         flip: True: half of the images are their stored flip; "mirror": half are mirrored here.
     """
 
@@ -60,7 +60,7 @@ class Latents:
             latents = mean + std * draws["latent draw"]
         else:
             latents = from_bits(raw[:, 0], self.bits)
-        if self.shift.device != raw.device:                                    # once: a copy from the host waits for the device
+        if self.shift.device != raw.device:                                    # once: a copy from the host blocks on the device
             self.shift, self.scale = self.shift.to(raw.device), self.scale.to(raw.device)
         return (latents - self.shift) * self.scale
 
@@ -69,7 +69,7 @@ def make_prepare(data) -> Pixels | Latents:
     """The ``Prepare`` of a config's section ``data``.
 
     Raises:
-        UserError: the file is missing or damaged, or holds something else than the section says.
+        UserError: the file is missing or damaged, or does not match the section.
     """
     file = BetonFile(data.path)
     check_data("data.path", file, data)
@@ -91,7 +91,7 @@ def normalization(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
 
 
 def stored_normalization(data, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    """The same for the numbers as they are stored: (stored - shift) * scale. They may have been through the encoder's already."""
+    """The same for the numbers as they are stored: (stored - shift) * scale. The encoder's may already be applied."""
     shift, scale = _wanted(data, encoder)
     if encoder.get("applied"):
         before_shift, before_scale = _column(encoder["shift_factor"]), _column(encoder["scaling_factor"])

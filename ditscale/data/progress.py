@@ -1,4 +1,4 @@
-"""Progress of a long job: a bar on a terminal, otherwise a line now and then. On stderr, because results go to stdout."""
+"""Progress of a long job: a bar on a terminal, otherwise a line every 10 seconds. On stderr, because results go to stdout."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ PLAIN_SECONDS = 10                                                              
 class Progress:
     """``with Progress("images", total) as progress: progress.advance(n)``; ``progress.say(line)`` in between.
 
-    Speed and time left count from the start of this job: work found done before goes into ``done``.
+    Speed and time left count from the start of this job: ``done`` is the work finished before.
     """
 
     def __init__(self, what: str, total: int, *, done: int = 0, stream=None):
@@ -64,5 +64,5 @@ def duration(seconds: float) -> str:
 
 
 def outcome(seconds: float, made: bool) -> str:
-    """How a file came to be there, for the summary of a command that does nothing where it is there already."""
+    """Whether a command wrote its file or found it, for its summary."""
     return f"written in {duration(seconds)}" if made else "already there, checked"

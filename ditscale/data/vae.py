@@ -20,10 +20,10 @@ class Vae:
     """An autoencoder with its identity.
 
     Attributes:
-        description: what the manifest says of it: class, hashes of config and weights, its own scale and shift, has_std.
+        description: what the manifest says about it: class, hashes of config and weights, its own scale and shift, has_std.
         channels: of the images that it encodes.
-        latent_channels: of what it makes of them, as a model sees it.
-        says_scale: whether its files say scale and shift; one file of weights may not.
+        latent_channels: of their latents, as a model sees them.
+        says_scale: whether its files say scale and shift; a single weights file may not.
     """
 
     def __init__(self, model, device, *, name: str = "the autoencoder", says_scale: bool = True):
@@ -36,10 +36,10 @@ class Vae:
                             "shift_factor": self.kind.shift, "has_std": self.has_std}
 
     def normalize_by(self, scale, shift) -> None:
-        """Take this scale and shift (one number, or one per channel) where its file says none.
+        """Use this scale and shift (one number, or one per channel) if its file states none.
 
         Raises:
-            UserError: its file says them, or does not and they are not given, or they are of another number of channels.
+            UserError: its file states them, or it does not and none are given, or they have another number of channels.
         """
         if self.says_scale:
             if scale is not None or shift is not None:
@@ -55,7 +55,7 @@ class Vae:
 
     @torch.inference_mode()
     def moments(self, images: np.ndarray) -> Tensor:
-        """Mean and std of images, as fp32 (B, 2, c, h, w) on the CPU; the latents alone, (B, 1, c, h, w), where the encoder has no std.
+        """Mean and std of images, as fp32 (B, 2, c, h, w) on the CPU; the latents alone, (B, 1, c, h, w), if the encoder has no std.
 
         Shapes: images uint8 (B, C, H, W), seen by the encoder in [-1, 1].
         """
@@ -88,11 +88,11 @@ class Vae:
 def load_vae(name: str, device, *, subfolder: str | None = None, say=to_stderr) -> Vae:
     """The autoencoder of that name: a folder, a file, or a name on the Hugging Face hub; see ``autoencoders.files``.
 
-    It runs in fp32, whatever its weights are stored in, so that ``force_upcast`` of SDXL's config (its activations do not fit into fp16)
+    It runs in fp32, whatever format its weights have, so that ``force_upcast`` of SDXL's config (its activations do not fit into fp16)
     needs no attention.
 
     Raises:
-        UserError: there is none, it cannot be read, or it is of another class than ``autoencoders.kinds`` has.
+        UserError: there is none, it cannot be read, or its class is not in ``autoencoders.kinds``.
     """
     model, says_scale = open_autoencoder(name, subfolder, say)
     return Vae(model, device, name=name if subfolder is None else f"{name}/{subfolder}", says_scale=says_scale)
@@ -108,7 +108,7 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
 
 
 def checked_device(name: str | None) -> str:
-    """The device of that name, for None the default.
+    """The device of that name, or the default for None.
 
     Raises:
         UserError: this machine has no such device.

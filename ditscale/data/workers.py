@@ -1,4 +1,4 @@
-"""Worker processes for building data. They start at once, while the caller still lists the work."""
+"""Worker processes for building data. They start immediately, while the caller still lists the work."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from ditscale.errors import UserError
 class Workers:
     """``with Workers(2) as workers: workers.each(function, tasks)``, which is called once. One worker is this process itself.
 
-    Processes start afresh ("spawn"): nothing of this one, as torch's threads, is copied into them. That takes half a second.
+    Processes are spawned, not forked, so that nothing such as torch's threads is copied into them. That takes half a second.
     """
 
     def __init__(self, count: int):
@@ -32,7 +32,7 @@ class Workers:
             self._end.join()
 
     def each(self, function, tasks: list):
-        """Yields (number of the task, ``function(task)``) as they are done; then the processes end by and by."""
+        """Yields (number of the task, ``function(task)``) as they finish; then the processes end."""
         if self._pool is None or len(tasks) <= 1:
             yield from ((number, function(task)) for number, task in enumerate(tasks))
             return
@@ -47,13 +47,13 @@ class Workers:
             self._finish()
 
     def _finish(self) -> None:
-        """Let the processes end, with what they have begun, while the caller goes on."""
+        """Let the processes finish their current task and end, without waiting."""
         if not self._end.ident:
             self._end.start()
 
 
 def _start_worker(parent: int) -> None:
-    """A worker leaves Ctrl-C to its parent, and ends when the parent is killed."""
+    """A worker ignores Ctrl-C, which its parent handles, and ends when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 

@@ -22,25 +22,25 @@ from ditscale.training.checkpoint.weights import as_folded, check_new, load_into
 from ditscale.writing import written_whole
 
 SAFETENSORS, RELEASED, DIFFUSERS = "safetensors", "released", "diffusers"
-FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and how the name of a lone file ends
+FORMATS = {SAFETENSORS: ".safetensors", RELEASED: ".pt", DIFFUSERS: ""}        # and the suffix of a single file
 CARD = "README.md"
 PIPELINE_CLASSES = 1000                                                        # DiTPipeline is written for ImageNet's
-BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}                    # our ddpm schedules: as diffusers calls them
+BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}                    # diffusers' names of our ddpm schedules
 
 
 def export(run: RunDir, target, form: str | None = None, *, average: str = "ema", images: int | None = None,
            vae: str | None = None) -> list[str]:
-    """Write an average of a checkpoint; what was written, in lines.
+    """Writes an average of a checkpoint; returns lines that describe what was written.
 
     Args:
-        target: a file where its name ends as the format's do, else a folder with a model card.
-        form: one of ``FORMATS``; default: by the name, else diffusers.
+        target: a file if its suffix is that of the format, else a folder with a model card.
+        form: one of ``FORMATS``; default: by the suffix, else diffusers.
         average: ``ema``, ``masters``, ``length-0.07``, ...
         images: the checkpoint at this number; default: the newest.
-        vae: of a diffusers folder: the autoencoder to put in, so that the folder is a whole pipeline.
+        vae: for diffusers: the autoencoder to include, which makes the folder a complete pipeline.
 
     Raises:
-        UserError: the model cannot be written so, the target exists, or there is no such checkpoint.
+        UserError: the format cannot hold the model, the target exists, or there is no such checkpoint.
     """
     target = Path(target)
     form = form or next((name for name, suffix in FORMATS.items() if suffix and target.suffix == suffix), DIFFUSERS)
@@ -65,7 +65,7 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
 
 
 def format_for(config: RunConfig) -> str:
-    """The widest read format that can hold a run's model."""
+    """The most widely supported format that can hold a run's model."""
     try:
         _check(config, DIFFUSERS)
     except UserError:
@@ -74,7 +74,7 @@ def format_for(config: RunConfig) -> str:
 
 
 def _check(config: RunConfig, form: str) -> None:
-    """Refuse a format that has no such model, before anything is loaded."""
+    """Refuses a format that cannot hold the model, before anything is loaded."""
     if form == SAFETENSORS:
         return
     what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
@@ -95,7 +95,7 @@ def _model(config: RunConfig, weights: dict[str, Tensor]) -> DiT:
 
 
 def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Path, form: str, origin: dict, vae: str | None) -> list[str]:
-    """Write a folder's files; what a user has to know of them, in lines."""
+    """Writes a folder's files; returns lines with what users must know."""
     if form == SAFETENSORS:
         (folder / "config.json").write_text(json.dumps(as_folded(public_config(config)), indent=2) + "\n")
         write_weights(run, weights, folder / "model.safetensors", origin, config=public_config(config))
@@ -118,7 +118,7 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
 
 
 def _other_outputs(config: RunConfig) -> list[str]:
-    """What users of the released layout have to know, in lines."""
+    """Lines with what users of the released layout must know."""
     name = config.formulation.name
     return [] if name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {name}: DiT's and SiT's samplers do not fit them"]
 
@@ -127,7 +127,7 @@ def _facts(config: RunConfig, reason: str) -> dict:
     """What a diffusers transformer's own files do not say: what its time and outputs are, and how the run samples.
 
     Args:
-        reason: why no DiTPipeline makes its images; empty where one does.
+        reason: why no DiTPipeline makes its images; empty if one does.
     """
     stated = config.evaluation or (config.imported.sampling if config.imported else None)
     sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch")} if stated else None
@@ -137,7 +137,7 @@ def _facts(config: RunConfig, reason: str) -> dict:
 
 
 def _why_no_pipeline(config: RunConfig) -> str:
-    """Why DiTPipeline would make other images; empty where it makes these."""
+    """Why DiTPipeline would make different images; "" if it makes the same ones."""
     data = config.data
     if config.formulation.name != "ddpm":
         return f"its schedulers are of ddpm, not of formulation {config.formulation.name}"
@@ -149,7 +149,7 @@ def _why_no_pipeline(config: RunConfig) -> str:
 
 
 def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
-    """Write what makes the folder a ``DiTPipeline``; without an autoencoder the user gives one when it is loaded."""
+    """Writes the files of a ``DiTPipeline``; without ``vae``, users pass an autoencoder when they load it."""
     import diffusers
 
     assert isinstance(config.formulation, DdpmConfig)                          # see _why_no_pipeline

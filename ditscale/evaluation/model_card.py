@@ -1,6 +1,6 @@
 """The model card of an exported run: what the model is, how it was trained, what that cost, and its scores with their passports.
 
-It holds no path and no host: it is made to be published.
+It has no path and no host name, as it is meant to be published.
 """
 
 import json
@@ -16,13 +16,13 @@ from ditscale.models.peers import LIKES
 from ditscale.rundir import EVALUATION, RunDir, read_lines
 from ditscale.training.checkpoint.import_weights import images_known
 
-FOLDER = "path/to/this/folder"                                                 # as examples call it
+FOLDER = "path/to/this/folder"                                                 # in examples
 FREQUENCIES = """for block in {model}.transformer_blocks:                 # DiT's frequencies, which diffusers does not store
     block.norm1.emb.time_proj.downscale_freq_shift = 0"""
 
 
 def public_config(config: RunConfig) -> dict:
-    """What decides the run's result, without resources and paths; of imported weights what is known."""
+    """The settings that decide the run's result, without resources and paths; for imported weights, the known ones."""
     values = config.science()
     if config.imported:
         values.pop("train", None)
@@ -35,7 +35,7 @@ def model_card(run: RunDir, config: RunConfig, checkpoint: Path, average: str, f
     """Markdown with the hub's header.
 
     Args:
-        parts: names of the files and folders of diffusers' format that are there.
+        parts: names of the existing files and folders of diffusers' format.
     """
     seen = images_known(config, checkpoint)
     sections = [_header(form), f"# {run.run_id}", _what(config), *_bullets(notes), "## Use", _use(form, parts),

@@ -4,8 +4,8 @@
 
     mu, sigma          mean (D,) and covariance (D, D) of the pooled features: pytorch-fid, clean-fid, EDM, ADM
     mu_s, sigma_s      the same of spatial features, for sFID: ADM
-    arr_0              images, for precision and recall: ADM. Where mu is there too, they have no part in the distance
-    n, extractor, extractor_sha256, resize, images_sha256        how it came about: ours
+    arr_0              images, for precision and recall: ADM. With mu, they do not affect the distance
+    n, extractor, extractor_sha256, resize, images_sha256        origin: written by ditscale
 
 EDM2's .pkl holds ``{"num_images": N, "fid": {"mu", "sigma"}, "fd_dinov2": {...}}``.
 """
@@ -33,7 +33,7 @@ PICKLE = ".pkl"
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of a reference and where they come from; None is what is not known or not there."""
+    """Statistics of a reference and where they come from; None: not known or absent."""
 
     moments: Moments
     spatial_moments: Moments | None
@@ -46,7 +46,7 @@ class Reference:
 
 
 def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -> Reference:
-    """The reference under ``path``: statistics where it is an .npz that has them, else computed from its images.
+    """The reference under ``path``: statistics if it is a file that has them, else computed from its images.
 
     Args:
         advance: called with the number of images after each batch.
@@ -64,7 +64,7 @@ def load_reference(path, extractor: Extractor, *, advance=lambda images: None) -
 
 
 def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: None) -> Reference:
-    """Statistics of the pooled and, where the network has them, of the spatial features of all images.
+    """Statistics of the pooled and, if the network has them, of the spatial features of all images.
 
     Raises:
         UserError: there are fewer than two images.
@@ -82,7 +82,7 @@ def reference_of(images: ImageSet, extractor: Extractor, advance=lambda images: 
 
 
 def is_statistics(path) -> bool:
-    """Whether the file is an .npz with ``mu``, or a .pkl; such statistics win over the images in it."""
+    """Whether the file is an .npz with ``mu``, or a .pkl; such statistics take precedence over images in it."""
     if Path(path).suffix.lower() == PICKLE and Path(path).is_file():
         return True
     if Path(path).suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
@@ -95,7 +95,7 @@ def read_statistics(path, metric: str = "fid") -> Reference:
     """Statistics from a file of any of the tools above.
 
     Args:
-        metric: which, of a file with those of several networks.
+        metric: chooses, in a file with statistics of several networks.
 
     Raises:
         UserError: the file is damaged, or its arrays do not fit together.
@@ -130,7 +130,7 @@ def _read_pickled(path: Path, metric: str) -> Reference:
 
 
 def write_statistics(path, reference: Reference) -> None:
-    """Write an .npz that ADM's evaluator and pytorch-fid read too. It appears whole or not at all."""
+    """Write an .npz that ADM's evaluator and pytorch-fid read too. It is written completely or not at all."""
     arrays: dict[str, Any] = {"mu": reference.moments.mean, "sigma": reference.moments.covariance}
     if reference.spatial_moments is not None:
         arrays |= {"mu_s": reference.spatial_moments.mean, "sigma_s": reference.spatial_moments.covariance}
@@ -142,7 +142,7 @@ def write_statistics(path, reference: Reference) -> None:
 
 
 def check_features(path, reference: Reference, extractor: Extractor) -> None:
-    """Raise UserError where the statistics are of other features than the extractor's."""
+    """Raises UserError if the statistics are of other features than the extractor's."""
     known = reference.extractor_sha256
     if known is not None and known != extractor.sha256:
         raise UserError(f"{path}: its statistics are of {reference.extractor} with weights {known}, but the feature network here "
@@ -153,7 +153,7 @@ def check_features(path, reference: Reference, extractor: Extractor) -> None:
 
 
 def _added(accumulator: Accumulator | None, features: torch.Tensor | None) -> Accumulator | None:
-    """The accumulator with a batch more, made at the first."""
+    """The accumulator with one more batch; created at the first."""
     if features is not None:
         accumulator = accumulator or Accumulator(features.shape[1])
         accumulator.add(features.cpu().numpy())
@@ -181,7 +181,7 @@ def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: s
 
 
 def _count(path: Path, value: np.ndarray) -> int:
-    """How many images stand behind the statistics."""
+    """The number of images behind the statistics."""
     if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
         raise UserError(f"{path}: n, the number of images, is {str(value)[:40]}; one integer is needed")
     if value.item() < 2:

@@ -3,7 +3,7 @@
 Our ``state_dict`` has the released key names, so a released checkpoint loads as it is (``weights_file.py``).
 
 One thing diffusers does differently: its timestep sinusoid has frequencies 10000^(-i/127), the released model 10000^(-i/128). No
-change of weights can bridge that, so ``to_diffusers`` sets the released frequencies on the model it returns. diffusers does not
+change of weights can compensate for that, so ``to_diffusers`` sets the released frequencies on the model it returns. diffusers does not
 store them with a saved folder: load such a folder with ``load_diffusers``, which sets them again.
 """
 
@@ -23,9 +23,9 @@ from ditscale.models.peers.recognize import by_args, by_keys, number_of_heads
 from ditscale.models.weights_file import read_weights, with_header
 from ditscale.tensorfile import save_tensors
 
-RUN_KEY = "run"                                                                # in that of an export: the run's config
+RUN_KEY = "run"                                                                # in an export's header: the run's config
 CONFIG_KEY = "ditscale.config"                                                 # in the safetensors' metadata
-OUTPUTS_KEY = "ditscale.outputs"                                               # likewise, and in a .pt: whose time and outputs; without: as they were
+OUTPUTS_KEY = "ditscale.outputs"                                               # also in a .pt: whose time and outputs; absent: unchanged
 FACTS = "ditscale.json"                                                        # in a diffusers folder: what a header says, and how its run samples
 PLAIN = ("dit", "sit", "repa")                                                 # of LIKES: those whose model is a plain DiT
 DIFFUSERS_EPS = 1e-6                                                           # of the released layer norms; diffusers' default is 1e-5
@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
     """A DiT that was read.
 
     Attributes:
-        header: what a file of it has to say, for ``save_model``: that time and outputs are ditscale's.
+        header: header for ``save_model``, which states that time and outputs are ditscale's.
         notes: what was assumed, in lines.
     """
 
@@ -53,9 +53,9 @@ def load(path, *, like: str | None = None, heads: int | None = None) -> Loaded:
     """A DiT from a file of weights (a training script's, a bare state dict, safetensors), or a diffusers folder.
 
     Args:
-        like: whose weights they are, a name of ``LIKES``: SiT's and REPA's are turned into ours then. None: as they are, but for
-            weights whose keys say that they are of another project.
-        heads: where the weights are of no size of the table.
+        like: whose weights they are, a name of ``LIKES``: SiT's and REPA's are converted. None: unchanged, but weights whose
+            keys show that they are of another project are refused.
+        heads: for weights of a size that is not in the table.
 
     Raises:
         UserError: the file is missing, is not weights, is not a DiT, or the number of heads is not known.
@@ -95,12 +95,12 @@ def _folder_header(folder: Path) -> dict[str, str]:
 
 
 def write_facts(folder: Path, facts: dict) -> None:
-    """Put a file of facts next to a transformer that diffusers saved: it has no place for them itself."""
+    """Writes a file of facts next to a transformer that diffusers saved, whose own files cannot hold them."""
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def _own_outputs(header: dict[str, str]) -> dict[str, str]:
-    """What a header says of time and outputs; an export's is of its run's formulation."""
+    """The time and outputs stated in a header; an export's follow from its run's formulation."""
     if OUTPUTS_KEY in header or RUN_KEY not in header:
         return {OUTPUTS_KEY: header[OUTPUTS_KEY]} if OUTPUTS_KEY in header else {}
     try:
@@ -115,7 +115,7 @@ def outputs_of(formulation: str) -> dict[str, str]:
 
 
 def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> None:
-    """Raises UserError for weights that are another project's by their keys, or asked to be taken as no plain DiT's."""
+    """Raises UserError for weights that, by their keys or by ``like``, are not a plain DiT's."""
     name = known or like
     if name == "repa" and name != like:
         raise UserError(f"{path}: these are weights of {LIKES[name].title}, by their keys; give --like {name}")
@@ -125,7 +125,7 @@ def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> Non
 
 
 def _stated(path: Path, header: str, state: dict[str, Tensor]) -> dict:
-    """The constructor's keywords in a file's header. Raises UserError where they are damaged, or of another depth than the weights."""
+    """The constructor's keywords in a file's header. Raises UserError if they are damaged, or of another depth than the weights."""
     try:
         options = json.loads(header)
         depth = options["depth"]
@@ -141,10 +141,10 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
     """Write a DiT as ``.safetensors``, as a released-layout ``.pt``, or as a diffusers folder (any other name).
 
     Args:
-        header: further words for the header of a ``.safetensors`` or ``.pt`` file; of a folder, for its ``ditscale.json``.
+        header: further entries for the header of a ``.safetensors`` or ``.pt`` file; of a folder, for its ``ditscale.json``.
 
     Raises:
-        OSError, SafetensorError: it cannot be written; ``writing`` makes one line of them.
+        OSError, SafetensorError: it cannot be written; ``writing`` turns them into one line.
     """
     path = Path(path)
     state = {key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
@@ -163,10 +163,10 @@ def save_model(model: DiT, path, header: dict[str, str] | None = None) -> None:
 
 
 def describe(state: dict[str, Tensor], source: str, args: dict | None = None, heads: int | None = None) -> dict:
-    """The constructor's keywords of a released adaLN-Zero state dict, read off its shapes.
+    """The constructor's keywords of a released adaLN-Zero state dict, from its shapes.
 
     Args:
-        args, heads: the training script's arguments and what the user says, for the number of heads.
+        args, heads: the training script's arguments and the user's number of heads.
 
     Raises:
         UserError: the keys are not a DiT's, or the number of heads is not known.
@@ -221,7 +221,7 @@ def from_diffusers(twin) -> DiT:
     """A diffusers ``DiTTransformer2DModel`` as our model.
 
     Raises:
-        UserError: its blocks have embeddings of their own that differ (diffusers stores one a block), or its form is not ours.
+        UserError: its blocks have different embeddings (diffusers stores one per block), or its layout is not ours.
     """
     config = twin.config
     theirs = twin.state_dict()
@@ -267,7 +267,7 @@ def _with_released_frequencies(twin):
 
 
 def _diffusers_keys(depth: int):
-    """Pairs (diffusers key, our key). The embedders stand in every diffusers block; attention's q, k, v are apart."""
+    """Pairs (diffusers key, our key). Every diffusers block has the embedders; attention's q, k, v are separate."""
     for kind in ("weight", "bias"):
         yield f"pos_embed.proj.{kind}", f"x_embedder.proj.{kind}"
         yield f"proj_out_1.{kind}", f"final_layer.adaLN_modulation.1.{kind}"

@@ -1,6 +1,6 @@
 """Finds an autoencoder: a folder, a pipeline's folder, one safetensors file, or a name on the Hugging Face hub. Nothing is unpickled.
 
-A name is asked of the hub where there is no file or folder of it, and that is said first. A path never is.
+A name is looked up on the hub only if no file or folder has it, and a line says so first. A path never is.
 """
 
 import json
@@ -26,15 +26,15 @@ def to_stderr(line: str) -> None:
 
 
 def open_autoencoder(name: str, subfolder: str | None, say) -> tuple[torch.nn.Module, bool]:
-    """The autoencoder in fp32, and whether its file says scale and shift.
+    """The autoencoder in fp32, and whether its file states scale and shift.
 
     Args:
         name: a folder with config.json; a pipeline's, with the folder vae; a safetensors file; OWNER/NAME on the hub, or OWNER/NAME/FOLDER.
-        subfolder: of the first two or the last: where it is.
-        say: takes a line before the hub is asked.
+        subfolder: where it is in the first two or the last.
+        say: prints a line before the hub is asked.
 
     Raises:
-        UserError: there is none, it cannot be read whole, or it is of a class that is none of ``KINDS``.
+        UserError: there is none, it cannot be read completely, or its class is not in ``KINDS``.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -51,7 +51,7 @@ def open_autoencoder(name: str, subfolder: str | None, say) -> tuple[torch.nn.Mo
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name that is not here cannot be meant for the hub: ./x, /x, ~/x, x.safetensors, or a file of a folder that is here."""
+    """Whether a name can only be a local path: ./x, /x, ~/x, x.safetensors, or a file in an existing folder."""
     parts = Path(name).parts
     return name.startswith((".", "/", "~")) or name.endswith((ENDING, ".pt", ".pth", ".ckpt", ".bin")) or "\\" in name or \
         len(parts) > 2 and Path(*parts[:2]).is_dir()
@@ -75,7 +75,7 @@ def _from_folder(folder: Path) -> torch.nn.Module:
 
 
 def _weights(middle: str) -> set[str]:
-    """Names of which one must be there: all weights in one file, or the index of several."""
+    """Names of which one must exist: all weights in one file, or the index of several."""
     return {f"{WEIGHTS}{middle}{ENDING}", f"{WEIGHTS}{ENDING}.index{middle}.json", f"{WEIGHTS}{middle}{ENDING}.index.json"}
 
 
@@ -83,7 +83,7 @@ def _from_hub(name: str, say) -> torch.nn.Module:
     owner, *rest = name.split("/", 2)
     repository, inside = "/".join([owner, *rest[:1]]), rest[1] if len(rest) > 1 else None
     say(f"--vae {name}: no such file or folder here; asking the Hugging Face hub for {repository}")
-    problem = why_not()                                                        # an earlier download may still do
+    problem = why_not()                                                        # an earlier download may be enough
     options: dict[str, Any] = {"local_files_only": True} if problem else {}
     first: Exception | None = None
     with silenced():
@@ -132,7 +132,7 @@ def _loaded(place: str, folder: str | None, variant: str | None, config: dict[st
 
 
 def _from_file(path: Path) -> tuple[torch.nn.Module, bool]:
-    """By the config.json next to it; without one by its shapes, if its names are latent-diffusion's."""
+    """Configured by the config.json next to it, else by its shapes if its names are latent-diffusion's."""
     if path.suffix != ENDING:
         raise UserError(f"--vae {path}: one file of weights is read as safetensors; others may hold code")
     tensors, beside = read_tensors(path), path.with_name(CONFIG)

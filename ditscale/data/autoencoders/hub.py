@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be asked: found out with one request, as its client would try for most of a minute first."""
+"""Checks with one request whether the Hugging Face hub can be reached; its own client would retry for most of a minute."""
 
 import logging
 import warnings
@@ -10,7 +10,7 @@ SECONDS = 5.0                                                                  #
 
 
 def why_not() -> str:
-    """Why the hub cannot be asked, in words; "" if it can. Any answer counts, also an error of its own."""
+    """Why the hub cannot be reached, in words; "" if it can. Any answer counts, even an error status."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -25,7 +25,7 @@ def why_not() -> str:
 
 @contextmanager
 def silenced():
-    """Without what the hub's client and diffusers warn of and log on the way: the caller says what came of it in one line."""
+    """Suppresses warnings and logs of the hub's client and diffusers: the caller reports the result in one line."""
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "diffusers")]
     before = [logger.level for logger in loggers]
     try:

@@ -1,6 +1,6 @@
-"""What ditscale does with each class of diffusers' autoencoders: a class here, and the table ``KINDS``.
+"""The arithmetic for each class of diffusers' autoencoders: one class here each, listed in ``KINDS``.
 
-A kind makes *latents* (B, c, h, w) of images and images of these. They are the encoder's own numbers, before any normalization; of
+A kind makes *latents* (B, c, h, w) of images and images of these. They are the encoder's output, before any normalization; for
 FLUX.2 they are folded 2 x 2 into channels, as its transformer takes them. A model sees (latent - shift) * scale.
 """
 
@@ -37,11 +37,11 @@ class KL:
 
     @property
     def factor(self) -> int:
-        """Pixels a side of the square that becomes one cell."""
+        """Side in pixels of the square that becomes one cell."""
         return 2 ** (len(self.config["block_out_channels"]) - 1)
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Mean and std of images (B, C, H, W) in [-1, 1]; the latents alone where the encoder has no std."""
+        """Mean and std of images (B, C, H, W) in [-1, 1]; only the latents if the encoder has no std."""
         found = self.model.encode(pixels).latent_dist
         return [found.mean, found.std]
 
@@ -124,7 +124,7 @@ class Flux2(KL):
 
 
 class Frames(KL):
-    """``AutoencoderKLWan`` and ``AutoencoderKLQwenImage``: of videos; an image is a video of one frame."""
+    """``AutoencoderKLWan`` and ``AutoencoderKLQwenImage``: for videos; an image is a video of one frame."""
 
     @property
     def image_channels(self) -> int:
@@ -164,7 +164,7 @@ def class_of(config: dict[str, Any], name: str):
     """The class of diffusers that a config names.
 
     Raises:
-        UserError: it is none of ``KINDS``, or this diffusers is older than it.
+        UserError: it is not in ``KINDS``, or this version of diffusers does not have it.
     """
     import diffusers
 
@@ -177,5 +177,5 @@ def class_of(config: dict[str, Any], name: str):
 
 
 def kind_of_model(model: torch.nn.Module, name: str) -> KL:
-    """What to do with a loaded autoencoder; ``name`` is for messages."""
+    """The kind of a loaded autoencoder; ``name`` is for messages."""
     return KINDS[type(model).__name__](model, name)

@@ -1,7 +1,7 @@
 """An autoencoder in one file with the names of latent-diffusion's code: Stable Diffusion's, SDXL's, FLUX.1's, FLUX.2's.
 
 ``vae-ft-mse-840000-ema-pruned.safetensors``, ``sdxl_vae.safetensors``, ``ae.safetensors``, or a whole checkpoint with the autoencoder under
-``first_stage_model.``. The shapes say the architecture. They do not say scale and shift: Stable Diffusion's and SDXL's have the same ones.
+``first_stage_model.``. The shapes give the architecture, but not scale and shift: Stable Diffusion's and SDXL's have equal shapes.
 """
 
 import re
@@ -28,10 +28,10 @@ UP = re.compile(r"^decoder\.up\.(\d+)\.(block|upsample)\.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, of a whole checkpoint the autoencoder's alone, without their prefix.
+    """The tensors of a safetensors file, for a whole checkpoint only the autoencoder's, without their prefix.
 
     Raises:
-        UserError: it is no such file.
+        UserError: it is not such a file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -50,7 +50,7 @@ def ldm_config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
     """The config of diffusers' class for these tensors, by their shapes; without scale and shift.
 
     Raises:
-        UserError: they are no autoencoder that diffusers' class can be.
+        UserError: diffusers' class cannot be such an autoencoder.
     """
     try:
         blocks = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.down."))
@@ -77,7 +77,7 @@ def ldm_config(tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def ldm_renamed(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    """The same tensors under diffusers' names; its attention has matrices in place of 1 x 1 convolutions."""
+    """The same tensors under diffusers' names; its attention has matrices instead of 1 x 1 convolutions."""
     last, found = len(config["block_out_channels"]) - 1, {}
     for name, value in tensors.items():
         new = UP.sub(lambda match: f"decoder.up_blocks.{last - int(match[1])}.{'resnets' if match[2] == 'block' else 'upsamplers.0'}.", name)

@@ -1,4 +1,4 @@
-"""Others' latents: a file a form, and this list. ``open_latents`` takes the form that is named, or the only one that it can be."""
+"""Other projects' latents: one module per format, listed here. ``open_latents`` reads the named format, or the only one that fits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,10 +44,10 @@ def guessed_format(path: Path) -> str:
 
 
 def open_latents(request: LatentRequest) -> LatentSource:
-    """Read names, labels and kinds of ``request.path``, and none of its numbers but the first.
+    """Read names, labels and kinds of ``request.path``, and of its numbers only the first.
 
     Raises:
-        UserError: it is not of ``request.format``, is damaged, or leaves open what is meant.
+        UserError: it is not of ``request.format``, is damaged, or is ambiguous.
     """
     if request.format not in FORMATS:
         raise UserError(f"--format {request.format}: is none of {', '.join(FORMATS)}{did_you_mean(str(request.format), FORMATS)}")

@@ -1,4 +1,4 @@
-"""What every form of others' latents offers: what is known of them, their labels, and their numbers batch by batch."""
+"""The interface of every latent format: known facts, labels, and the numbers in batches."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ from ditscale.errors import UserError, first_line
 Numbers = float | list[float]                                                  # one, or one per channel
 PIXEL_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}                      # as --pixel-range names them
 HOLDS = ("samples", "mean-std", "mean-logvar")
-BATCH_BYTES = 2 << 20                                                          # of a batch as read, about: it stays in the processor's cache
+BATCH_BYTES = 2 << 20                                                          # approximately, of a batch as read: it stays in the processor's cache
 NOT_KNOWN = "an autoencoder that is not known"
 STABLE_DIFFUSION = 0.18215                                                     # the scale of its latents
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of latents. A model sees (latent - shift) * scale, where ``latent`` is the encoder's own.
+    """Known facts about latents. A model sees (latent - shift) * scale, where ``latent`` is the encoder's own.
 
     Attributes:
         holds: the mean and std of each image, or one sample of that distribution.
         flips: "stored": also of each image's mirror image; "none"; "random": some images were mirrored before they were encoded.
-        applied: the numbers have been through shift and scale already.
-        pixel_range: of the images that the encoder took, thus of those that its decoder gives.
+        applied: shift and scale are already applied to the numbers.
+        pixel_range: of the encoder's input images, and so of its decoder's output.
         made_by: the autoencoder that the format's own script uses, for messages.
     """
 
@@ -44,7 +44,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class LatentRequest(Request):
-    """What the user asked for. None: left to the format."""
+    """The user's options. None: the format decides."""
 
     split: str | None = None
     scratch: Path = Path()
@@ -58,7 +58,7 @@ class LatentRequest(Request):
     key: str | None = None                                                     # the tensor or column of latents
 
     def without(self, *names: str) -> None:
-        """Raise UserError for an option that a format answers by itself."""
+        """Raises UserError for an option that the format itself determines."""
         for name in names:
             if getattr(self, name) is not None:
                 raise UserError(f"--{name.replace('_', '-')}: the format {self.format} says that by itself; leave it out")
@@ -75,15 +75,15 @@ class LatentSource:
     class_names: list[str] | None
     name_of: Callable[[int], str]                                              # of latent i, for messages
     batches: Callable[[int], Iterator[Tensor]]                                 # from latent i on: (n, flips, moments, c, h, w), as stored
-    notes: list[str] = field(default_factory=list)                             # what the user should know
-    check_sums: Callable[[np.ndarray], None] | None = None                     # looks at the CRC-32 of each latent, before the file is named
+    notes: list[str] = field(default_factory=list)                             # notes for the user
+    check_sums: Callable[[np.ndarray], None] | None = None                     # checks the CRC-32 of each latent before the file gets its name
 
 
 def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.ndarray, list[str] | None]:
-    """Labels int64 (count,) and the classes' names; zeros where ``--unlabeled`` asks for that.
+    """Labels int64 (count,) and the classes' names; zeros with ``--unlabeled``.
 
     Raises:
-        UserError: they are not one class for each of ``count`` latents, or there are none and that was not asked for.
+        UserError: they are not one class for each of ``count`` latents, or there are none and ``--unlabeled`` was not given.
     """
     if request.unlabeled:
         return np.zeros(count, np.int64), None
@@ -98,7 +98,7 @@ def class_labels(request: LatentRequest, where, values, count: int) -> tuple[np.
 
 
 def label_array(path: Path) -> np.ndarray:
-    """What ``--labels`` names for arrays, as it is. Raises UserError where it is no .npy of numbers."""
+    """The array in the ``--labels`` file. Raises UserError if it is not an .npy of numbers."""
     if path.suffix != ".npy":
         raise UserError(f"--labels {path}: labels for arrays are an .npy file of integers")
     try:
@@ -110,14 +110,14 @@ def label_array(path: Path) -> np.ndarray:
 
 
 def latent_channels(where, holds: str, channels: int) -> int:
-    """Of a latent, by those of what is stored: mean and std lie one after the other."""
+    """Channels of one latent, from the stored channels: the std's follow the mean's."""
     if holds == "moments" and channels % 2:
         raise UserError(f"{where}: has {channels} channels, not a mean and as many channels of its std; are these samples?")
     return channels // 2 if holds == "moments" else channels
 
 
 def stated_facts(request: LatentRequest, flips: Literal["stored", "none"]) -> Facts:
-    """Facts of a format that holds numbers and says nothing of them: the options do.
+    """Facts from the options, for a format that only holds numbers.
 
     Raises:
         UserError: one of them is missing.
@@ -134,7 +134,7 @@ def stated_facts(request: LatentRequest, flips: Literal["stored", "none"]) -> Fa
 
 
 def one_kind(first: str, kind, name: str, found) -> None:
-    """Raise UserError where ``found``, the dtype and shape of a later file or row, is not that of the first."""
+    """Raises UserError if ``found``, the dtype and shape of a later file or row, is not that of the first."""
     if found != kind:
         raise UserError(f"{name}: holds {shown(*found)}, but {first} holds {shown(*kind)}; latents of one kind are needed")
 
@@ -144,7 +144,7 @@ def shown(dtype, shape) -> str:
 
 
 def in_moments(latents: Tensor, holds: str | None) -> Tensor:
-    """Stored rows (n, channels, h, w) as (n, 1, moments, c, h, w); a logarithm of the variance becomes a std, as diffusers does it."""
+    """Stored rows (n, channels, h, w) as (n, 1, moments, c, h, w); a log variance becomes a std, as in diffusers."""
     if holds == "samples":
         return latents[:, None, None]
     moments = latents.unflatten(1, (2, -1))

@@ -1,4 +1,4 @@
-"""fast-DiT's ``extract_features.py``: a .npy an image and one for its label, numbered.
+"""fast-DiT's ``extract_features.py``: one numbered .npy per image and one per label.
 
 ::
 
@@ -6,7 +6,7 @@
     imagenet256_labels/N.npy      int64 (1,)
 
 Both folders are sorted as text ("10.npy" before "2.npy"), as its training does. On several GPUs each rank of that script counts from
-0, so ranks overwrite each other's files: what is left is one image in so many, and a latent may have another rank's label.
+0, so ranks overwrite each other's files: only one of several images is left, and a latent may have another rank's label.
 """
 
 import re
@@ -20,7 +20,7 @@ from ditscale.data.latent_sources.files import FolderFiles, NpyHeader, float_arr
 from ditscale.data.progress import Progress
 from ditscale.errors import UserError
 
-FEATURES, LABELS = "_features", "_labels"                                      # how the two folders' names end
+FEATURES, LABELS = "_features", "_labels"                                      # suffixes of the two folders' names
 FACTS = Facts("fast-dit", "sample", "random", STABLE_DIFFUSION, 0.0, True, (-1.0, 1.0),
               "stabilityai/sd-vae-ft-ema unless --vae mse was given")
 IMAGENET, MOST_GPUS = 1_281_167, 64
@@ -64,7 +64,7 @@ def _folders(request: LatentRequest) -> tuple[FolderFiles, Path]:
 
 
 def _check_names(request: LatentRequest, features: FolderFiles, labels: FolderFiles) -> None:
-    """Raise UserError unless both are 0.npy, 1.npy, ... of the number of images that there should be."""
+    """Raises UserError unless both are 0.npy, 1.npy, ... for the expected number of images."""
     for files in (features, labels):
         if odd := next((name for name in files.names if not NUMBER.fullmatch(name)), None):
             raise UserError(f"{files.folder}/{odd}: the format fast-dit has 0.npy, 1.npy, ... alone; move it away")
@@ -100,7 +100,7 @@ def _labels(files: FolderFiles) -> np.ndarray:
 
 
 def _check_duplicates(files: FolderFiles, sums: np.ndarray) -> None:
-    """Raise UserError where two files hold the same bytes: a sample is drawn anew for each, so one of them is a copy."""
+    """Raises UserError if two files hold the same bytes: samples are random, so one of them is a copy."""
     order = np.argsort(sums, kind="stable")
     for one, other in zip(order[:-1][np.diff(sums[order]) == 0], order[1:][np.diff(sums[order]) == 0]):
         if files.read(one) == files.read(other):

@@ -1,4 +1,4 @@
-"""Many small files, in a folder or a zip, and .npy content: read as fast as bytes come, and never unpickled."""
+"""Many small files, in a folder or a zip, and .npy content: read with little overhead, and never unpickled."""
 
 import io
 import os
@@ -27,7 +27,7 @@ class Files(Protocol):
     names: list[str]
 
     def only(self, names: list[str]) -> None:
-        """Leave out all but these of its names."""
+        """Keep only these names."""
 
     def read(self, number: int) -> bytes: ...
 
@@ -36,7 +36,7 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files of a folder, also in folders inside it; names with "/"."""
+    """Files of a folder and its subfolders; names with "/"."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -54,7 +54,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """Files of a zip. Python's own table of a million of them takes most of a GiB; a place, a size and a sum of each are kept here."""
+    """Files of a zip. Python's own table of a million entries takes almost a GiB; this keeps an offset, a size and a checksum each."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -87,7 +87,7 @@ class ZipFiles:
         self._file.seek(at)
         header = self._file.read(LOCAL_HEADER)
         if len(header) == LOCAL_HEADER and header[:4] == b"PK\x03\x04":
-            self._file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)      # past its name and extra field
+            self._file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)      # after its name and extra field
             content = self._file.read(packed)
             if method == DEFLATED:
                 content = _inflated(content, size)
@@ -118,13 +118,13 @@ def _below(folder: str, inside: str) -> Iterator[str]:
 
 
 class NpyHeader:
-    """dtype, shape and first byte of .npy content. Many files have one and the same header, which is read once."""
+    """dtype, shape and first byte of .npy content. Many files have the same header, which is parsed once."""
 
     def __init__(self):
         self._known: dict[bytes, tuple[np.dtype, tuple[int, ...], bool, int]] = {}
 
     def read(self, content: bytes, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
-        """(dtype, shape, is in Fortran's order, first byte). Raises UserError where it is no array of numbers."""
+        """(dtype, shape, is in Fortran's order, first byte). Raises UserError if it is not an array of numbers."""
         head = content[:_header_bytes(content)]
         if head not in self._known:
             self._known[head] = _parsed(head, where)
@@ -164,7 +164,7 @@ def stacked(files: Files, start: int = 0) -> Iterator[np.ndarray]:
     """Yields the arrays of .npy files in batches (n, *shape), from file ``start`` on, floats in this machine's byte order.
 
     Raises:
-        UserError: a file is damaged, holds no floats, or another dtype or shape than the first.
+        UserError: a file is damaged, holds no floats, or differs in dtype or shape from the first.
     """
     header = NpyHeader()
     first = float_array(header, files, 0)
@@ -186,7 +186,7 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 def float_array(header: NpyHeader, files: Files, number: int) -> np.ndarray:
-    """One of them. Raises UserError where it holds no floats."""
+    """One of them. Raises UserError if it holds no floats."""
     array = header.array(files.read(number), files.where(number))
     if not is_float(array.dtype) or not array.size:
         raise UserError(f"{files.where(number)}: holds {shown(array.dtype, array.shape)}; floats are needed")

@@ -1,14 +1,14 @@
-"""MosaicML Streaming's shards (MDS) with an ndarray column, read by the format's own rule without that package.
+"""MosaicML Streaming's shards (MDS) with an ndarray column, read according to the format, without that package.
 
 ::
 
     index.json     for each shard: its files, number of samples, and the columns' names, encodings and sizes
     shard.00000.mds
-        uint32 samples, uint32 x (samples + 1) where each begins, a JSON object, then the samples:
+        uint32 samples, uint32 x (samples + 1) with the start of each, a JSON object, then the samples:
         uint32 for each column whose size is not fixed, then each column's bytes
 
-An ndarray column is called ``ndarray``, ``ndarray:float16`` or ``ndarray:float16:4,32,32``; what its name leaves out, dtype and shape,
-stands before the values of each sample.
+An ndarray column is called ``ndarray``, ``ndarray:float16`` or ``ndarray:float16:4,32,32``; dtype and shape that the name leaves out
+precede the values of each sample.
 """
 
 import json
@@ -72,7 +72,7 @@ def open_mds(request: LatentRequest) -> LatentSource:
             for low in range(begin, shard.samples, step):
                 numbers = range(low, min(low + step, shard.samples))
                 rows = values.alike(column, first, numbers)
-                if rows is None:                                               # one of them is of another kind, or damaged
+                if rows is None:                                               # one of them has another dtype or shape, or is damaged
                     rows = np.stack([_one_like(first, name_of, end - shard.samples + number, values.array(column, number)) for number in numbers])
                 yield in_moments(torch.from_numpy(rows), request.holds)
 
@@ -84,7 +84,7 @@ def open_mds(request: LatentRequest) -> LatentSource:
 
 
 def _shards(folder: Path) -> list[Shard]:
-    """The shards that the index names, in its order. Raises UserError where it is damaged or a file of it is not there."""
+    """The shards that the index names, in its order. Raises UserError if it is damaged or a file is missing."""
     where = folder / INDEX
     try:
         index = json.loads(where.read_bytes())
@@ -124,7 +124,7 @@ def _safe(folder: Path, name: str) -> str:
 
 
 def _columns(request: LatentRequest, shard: Shard) -> tuple[Column, str | None]:
-    """The column of latents, and that of labels where there is one."""
+    """The column of latents, and that of labels, if any."""
     table = dict(zip(shard.names, shard.encodings))
     arrays = [name for name, encoding in table.items() if NDARRAY.fullmatch(encoding)]
     name = request.key or (arrays[0] if len(arrays) == 1 else None)
@@ -152,7 +152,7 @@ def _one_like(first: np.ndarray, name_of, number: int, array: np.ndarray) -> np.
 
 
 def _labels(shards: list[Shard], name: str, count: int) -> list:
-    """A label a sample: numbers, or text."""
+    """One label per sample: numbers, or text."""
     encoding = shards[0].encodings[shards[0].names.index(name)]
     array = _ndarray(shards[0].path.parent, name, encoding) if NDARRAY.fullmatch(encoding) else None
     if encoding not in INTS and encoding not in ("str", "str_int") and not array:

@@ -15,13 +15,13 @@ from ditscale.errors import UserError, count, first_line
 
 INDEX = "index.json"
 DTYPES = {8: "u1", 9: "i1", 16: "<u2", 17: "<i2", 18: "<f2", 32: "<u4", 33: "<i4", 34: "<f4", 64: "<u8", 65: "<i8", 66: "<f8"}
-SHAPES = ("<u1", "<u2", "<u4", "<u8")                                          # dtypes of a shape, by the lower two bits before it
+SHAPES = ("<u1", "<u2", "<u4", "<u8")                                          # dtypes of a shape, by the lower two bits of the byte before it
 ERRORS = (zlib.error, EOFError, OSError, lzma.LZMAError, ValueError)
 
 
 @dataclass(frozen=True)
 class Shard:
-    path: Path                                                                 # the file that is there
+    path: Path                                                                 # the existing file
     compression: str | None                                                    # of that file
     bytes: int                                                                 # of the shard, not compressed
     samples: int
@@ -35,11 +35,11 @@ class Column:
     """A column of latents."""
 
     name: str
-    dtype: np.dtype | None                                                     # None: it stands in each sample
+    dtype: np.dtype | None                                                     # None: stored in each sample
     shape: tuple[int, ...] | None
 
     def read(self, content: memoryview, where: str) -> np.ndarray:
-        """The array of one sample. Raises UserError where the bytes are no such array."""
+        """The array of one sample. Raises UserError if the bytes are not such an array."""
         try:
             dtype, shape, at = self.dtype, self.shape, 0
             if dtype is None:
@@ -80,7 +80,7 @@ class Values:
         return map(self._of, range(self._shard.samples))
 
     def numbers(self, dtype: str) -> np.ndarray | None:
-        """A column of one number each; None where one is of another size."""
+        """A column of one number per sample; None if one has another size."""
         size = np.dtype(dtype).itemsize
         return self._gathered(self._firsts, size).view(dtype)[:, 0] if (self._sizes == size).all() else None
 
@@ -107,7 +107,7 @@ class Values:
         if not size:
             return np.empty((len(firsts), 0), np.uint8)
         windows, steps = np.lib.stride_tricks.sliding_window_view(self._bytes, size), np.diff(firsts)
-        if len(steps) and steps[0] > 0 and (steps == steps[0]).all():          # samples of one size: half the time of a gather
+        if len(steps) and steps[0] > 0 and (steps == steps[0]).all():          # samples of equal size: takes half the time of a gather
             return windows[firsts[0]:firsts[-1] + 1:steps[0]].copy()
         return windows[firsts]
 
@@ -117,7 +117,7 @@ class Values:
 
 
 def content_of(shard: Shard) -> memoryview:
-    """The shard's bytes, not compressed. Raises UserError where they are not as many as the index says."""
+    """The shard's bytes, not compressed. Raises UserError if their number differs from the index."""
     how = (shard.compression or "").partition(":")[0]
     try:
         content = memoryview(_unpacked(shard, how, shard.path.read_bytes()) if how else _mapped(shard.path))

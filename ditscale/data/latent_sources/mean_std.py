@@ -1,4 +1,4 @@
-"""EDM2's ``dataset_tool.py encode``, and REPA's after it: a .npy an image, fp32 (2c, h, w), the mean and then the std.
+"""EDM2's ``dataset_tool.py encode``, and REPA's version of it: one .npy per image, fp32 (2c, h, w), the mean and then the std.
 
 ::
 
@@ -6,7 +6,7 @@
     dataset.json                         {"labels": [["00000/img-mean-std-00000000.npy", 5], ...]}
     images/, vae-sd/                     REPA: the latents are in vae-sd/
 
-The files of the two look the same, and a decoder that is handed the other's gives wrong colors.
+The two kinds of files look the same, and decoding one as the other gives wrong colors.
 """
 
 from pathlib import Path
@@ -78,7 +78,7 @@ def _open(request: LatentRequest, path: Path, facts: Facts) -> LatentSource:
 
 
 def _labels(request: LatentRequest, path: Path, files: Files, names: list[str]):
-    """One for each name; None where there are none. Raises UserError for a name without a label."""
+    """One label per name; None if there are none. Raises UserError for a name without a label."""
     if request.unlabeled:
         return None
     where = f"{path}: {LABELS_NAME}"

@@ -1,4 +1,4 @@
-"""NumPy arrays (N, C, H, W): an .npy, an .npz with labels, or a folder of .npy shards. What the numbers are, the options say."""
+"""NumPy arrays (N, C, H, W): an .npy, an .npz with labels, or a folder of .npy shards. The options state what the numbers are."""
 
 import zipfile
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from ditscale.data.sources.archive import DAMAGE
 from ditscale.errors import UserError
 
 LATENTS, LABELS = ("latents", "arr_0"), ("labels", "arr_1")                    # arr_0: numpy's own
-LABELS_FILE, HEAD = "labels.npy", 1 << 12                                      # bytes that hold an .npy's header
+LABELS_FILE, HEAD = "labels.npy", 1 << 12                                      # bytes, enough for an .npy's header
 
 
 class Part(NamedTuple):
@@ -132,7 +132,7 @@ def _rows(part: Part, start: int = 0) -> Iterator[np.ndarray]:
 
 
 def _read_into(file, rows: np.ndarray, where: str) -> int:
-    """Fill an array with the next bytes; how many there were."""
+    """Fills an array with the next bytes; returns their number."""
     left = rows.reshape(-1).view(np.uint8).data
     try:
         while left and (count := file.readinto(left)):

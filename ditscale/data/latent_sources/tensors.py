@@ -1,4 +1,4 @@
-"""safetensors shards of (N, c, h, w): LightningDiT's, which say what they are, and anyone's, of which the options say it.
+"""safetensors shards of (N, c, h, w): LightningDiT's, whose format is known, and others, which the options describe.
 
 ::
 
@@ -129,7 +129,7 @@ def _opened(path: Path):
 
 
 def _shards(request: LatentRequest, paths: list[Path], key: str) -> list[Shard]:
-    """What each file holds, by its header. Raises UserError where they are not of one kind."""
+    """What each file holds, by its header. Raises UserError if they differ in dtype or shape."""
     shards: list[Shard] = []
     for path in paths:
         with _opened(path) as file:
@@ -169,7 +169,7 @@ def _labels(shard: Shard) -> np.ndarray:
 
 
 def _check_numbers(folder: Path, paths: list[Path]) -> None:
-    """Raise UserError where a shard between others is missing."""
+    """Raises UserError if a shard in the sequence is missing."""
     numbers: dict[str, list[int]] = {}
     for path in paths:
         rank, shard = SHARD.fullmatch(path.name).groups()
@@ -182,17 +182,17 @@ def _check_numbers(folder: Path, paths: list[Path]) -> None:
 
 
 def _gap(numbers: list[int]) -> int | None:
-    """The first that is missing of 0, 1, ..."""
+    """The first missing number of 0, 1, ..."""
     return next((place for place, number in enumerate(sorted(numbers)) if place != number), None)
 
 
 def _stats(path: Path, channels: int) -> tuple[list[float], list[float]]:
-    """Scale and shift by the mean and std of each channel. Nothing but tensors is unpickled."""
+    """Scale and shift, from the mean and std of each channel. Nothing but tensors is unpickled."""
     if not path.exists():
         raise UserError(f"{path}: no such file; it holds the mean and std that a model sees the latents with; give --scale and --shift in "
                         "its place, as 0.18215 and 0")
     try:
-        with warnings.catch_warnings():                                        # torch has some for other pickles; the error says enough
+        with warnings.catch_warnings():                                        # torch warns about other pickles; the error is enough
             warnings.simplefilter("ignore")
             values = torch.load(path, map_location="cpu", weights_only=True)
         mean, std = (values[name].double().reshape(-1).tolist() for name in ("mean", "std"))

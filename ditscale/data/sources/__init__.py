@@ -10,17 +10,17 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 
 
 def open_source(path, *, labels=None, split: str | None = None, scratch, **choices) -> Source:
-    """List the images of ``path``. Reads names and labels, no pixels.
+    """List the images of ``path``. Reads names and labels, but no pixels.
 
     Args:
         path: a folder, a .zip or .tar archive, a .parquet, .npz or .npy file.
-        labels: a file that says which class each image is of, where the source itself does not.
-        split: the part to take, where the source has several.
+        labels: a file with the class of each image, if the source does not have it.
+        split: the part to use, if the source has several.
         choices: ``unlabeled``, ``first_label``, ``empty_classes``: see ``Request``.
-        scratch: a folder for what has to be unpacked before images can be read out of order.
+        scratch: a folder for data that must be unpacked for random access.
 
     Raises:
-        UserError: the path is none of these, is damaged, or leaves open what is meant.
+        UserError: the path is none of these, is damaged, or is ambiguous.
     """
     path = Path(path)
     request = Request(path, None if labels is None else Path(labels), split, Path(scratch), **choices)

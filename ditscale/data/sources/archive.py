@@ -1,6 +1,6 @@
 """Image files in a .zip or .tar, read in place; only a compressed tar is unpacked, to one plain tar.
 
-A tar of tars, one a class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as class folders.
+A tar of tars, one per class (ImageNet's ``ILSVRC2012_img_train.tar``), counts as class folders.
 """
 
 import bz2
@@ -22,7 +22,7 @@ from ditscale.errors import UserError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, NotImplementedError)
 BLOCK = 512                                                                     # bytes; a tar is made of them
-HEADER = re.compile(rb"(?s)(.{100}).{24}([0-7]{11})[ \0].{20}([05]).{100}ustar.{83}\0")    # name, size, type; name has no more parts
+HEADER = re.compile(rb"(?s)(.{100}).{24}([0-7]{11})[ \0].{20}([05]).{100}ustar.{83}\0")    # name, size, type; of a name without a prefix field
 COMPRESSED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}    # by the first two bytes
 
 
@@ -42,8 +42,8 @@ class ZipReader:
 
 
 class RangesReader:
-    """Reads (first byte, number of bytes) of a file, or (number of the file, ...) of several; each process keeps the one that it
-    read last open."""
+    """Reads (first byte, number of bytes) of a file, or (number of the file, ...) of several; each process keeps the last one
+    open."""
 
     def __init__(self, *paths: Path):
         self._paths = paths
@@ -93,7 +93,7 @@ def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:
     """(name, (first byte, size)) of every file of the tar ``plain``, which is ``path`` or unpacked from it.
 
     Raises:
-        UserError: it is damaged, or holds names that are not to be trusted.
+        UserError: it is damaged, or holds unsafe names.
     """
     try:
         found = _plain_members(plain)
@@ -107,7 +107,7 @@ def members_of(path: Path, plain: Path) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _plain_tar(path: Path, scratch: Path) -> Path:
-    """The archive, or an unpacked copy in ``scratch`` where it is compressed: images are read in an order of their own."""
+    """The archive, or an unpacked copy in ``scratch`` if it is compressed, for random access."""
     with open(path, "rb") as file:
         opener = COMPRESSED.get(file.read(2))
     plain = scratch / "unpacked.tar"
@@ -119,12 +119,12 @@ def _plain_tar(path: Path, scratch: Path) -> Path:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise tarfile.ReadError(str(error)) from None                           # gzip and bz2 report damage so
+        raise tarfile.ReadError(str(error)) from None                           # how gzip and bz2 report damage
     return plain
 
 
 def _plain_members(plain: Path) -> list[tuple[str, tuple[int, int]]] | None:
-    """What ``_members`` yields, many times as fast, for a tar of files and folders with short names; None for any other."""
+    """The same as ``_members``, many times faster, for a tar of files and folders with short names; None for any other."""
     found: list[tuple[str, tuple[int, int]]] = []
     at, end = 0, plain.stat().st_size
     if end < 2 * BLOCK:
@@ -141,11 +141,11 @@ def _plain_members(plain: Path) -> list[tuple[str, tuple[int, int]]] | None:
             if kind == b"0":
                 found.append((name.decode().removeprefix("./"), (at, size)))
                 at += -(-size // BLOCK) * BLOCK
-    return None                                                                 # cut short: tarfile says how
+    return None                                                                 # truncated: tarfile says how
 
 
 def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int = 0):
-    """Yields (name, (first byte in the outermost file, size)) of every file, also of tars in the tar."""
+    """Yields (name, (first byte in the outermost file, size)) of every file, including those of tars in the tar."""
     for member in tar:
         if member.isdir():
             continue
@@ -161,7 +161,7 @@ def _members(path: Path, tar: tarfile.TarFile, above: str = "", first_byte: int 
 
 
 def check_names(path: Path, names: list[str]) -> None:
-    """Raises UserError for names that would leave the archive's folder, or that come twice."""
+    """Raises UserError for names outside the archive's folder, and for duplicates."""
     seen = set()
     for name in names:
         if name.startswith(("/", "\\")) or ".." in name and ".." in name.replace("\\", "/").split("/"):

@@ -1,11 +1,11 @@
-"""From file names to classes and splits: what folders and archives of image files share.
+"""From file names to classes and splits: shared by folders and archives of image files.
 
 ::
 
     cat/1.jpg                  class folders
     train/cat/1.jpg            splits of class folders; names of splits are in ``SPLITS``
     1.jpg                      no classes, or a labels file
-    any/cat/1.jpg              one folder around all of it is passed over
+    any/cat/1.jpg              a single enclosing folder is ignored
     1.jpg, 1.cls               WebDataset's: see sidecar.py
     val/1.JPEG                 ImageNet as published: see imagenet.py
 """
@@ -29,7 +29,7 @@ SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", 
 HIDDEN = re.compile(r"(^|/)(\.(?!/)|__MACOSX)")                                 # "./" is only a way to write a path
 LABELS_NAME = "dataset.json"                                                    # StyleGAN's and EDM's, at the root
 
-Table = tuple[Path | str, Mapping[str, int | str]]                              # where labels by name stand, and they
+Table = tuple[Path | str, Mapping[str, int | str]]                              # the file of labels by name, and the labels
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Layout:
     notes: list[str]
 
     def source(self, words: str, places: list, reader: Reader, stamped: str) -> Source:
-        """These images, each at its place for the reader."""
+        """These images, with the reader's position of each."""
         return Source(words, self.split, self.names, self.labels, self.class_names, places, reader, stamped, self.notes)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images to take."""
+    """The images to use."""
 
-    name: str | None                                                            # None: there are no splits
-    below: str                                                                  # the folders that hold it all, "train/"
+    name: str | None                                                            # None: no splits
+    below: str                                                                  # the enclosing folders, "train/"
     names: list[str]                                                            # as in the source, sorted
-    classes: list[str | None]                                                   # the class folder of each, None where it lies loose
+    classes: list[str | None]                                                   # the class folder of each, None if it is in none
     known: list[str]                                                            # the class folders of all splits
     others: int                                                                 # images of other splits
 
@@ -62,8 +62,8 @@ def arrange(request: Request, files: list[str], read, *, shards: bool = False) -
 
     Args:
         files: names with "/" between folders, relative to the source.
-        read: gives the bytes of the file of a name.
-        shards: the folders are archives that say no class: WebDataset's.
+        read: returns the bytes of the named file.
+        shards: the folders are archives without class names: WebDataset's.
     """
     shown = [name for name in files if not HIDDEN.search(name)] if HIDDEN.search("/".join(files)) else files
     images = sorted(name for name in shown if name.lower().endswith(SUFFIXES))
@@ -78,7 +78,7 @@ def arrange(request: Request, files: list[str], read, *, shards: bool = False) -
 
 
 def _in_split(request: Request, found: Table | None, split: Split, shown: list[str], read, shards: bool) -> Layout:
-    """The images of one split, with labels from the first that gives any: a table, files beside, a published table, folders."""
+    """The images of one split, with labels from the first available source: a table, files next to the images, a published table, folders."""
     notes = _passed_over(shown, len(split.names) + split.others)
     if found is not None:
         return _by_table(request, *found, split.names, split.below, split.name or "all", notes)
@@ -111,7 +111,7 @@ def _shared_folder(images: list[str], root: str = "") -> str:
 
 
 def _root(images: list[str]) -> str:
-    """The folders around all class folders, "" or "any/"; the innermost folder that holds all images may be the only class."""
+    """The folders around all class folders, "" or "any/"; the innermost folder with all images may be the only class."""
     root = ""
     while folder := _shared_folder(images, root):
         if folder[:-1] in SPLITS or not all(name.count("/", len(root)) >= 2 for name in images):
@@ -121,7 +121,7 @@ def _root(images: list[str]) -> str:
 
 
 def split_of(request: Request, images: list[str]) -> Split:
-    """The split that is asked for. Raises UserError where that is open or not there."""
+    """The requested split. Raises UserError if it is ambiguous or missing."""
     root = _root(images)
     folders = [_folder(name, len(root)) for name in images]
     if not set(folders) <= set(SPLITS):
@@ -142,7 +142,7 @@ def split_of(request: Request, images: list[str]) -> Split:
 
 
 def _by_folder(request: Request, split: Split, notes: list[str]) -> Layout:
-    """Classes are the folders below the root, or below each split: those of all splits, so that their numbers agree."""
+    """Classes are the folders below the root, or below each split: those of all splits, so that the numbers agree."""
     loose = [name for name, folder in zip(split.names, split.classes) if folder is None]
     if 0 < len(loose) < len(split.names):
         raise UserError(f"{request.path}: {count(len(loose), 'image is', 'images are')} next to the class folders, for example {loose[0]}; "
@@ -169,10 +169,10 @@ def _without_labels(split: Split, notes: list[str]) -> Layout:
 
 
 def _published(request: Request, split: Split, files: list[str], read) -> Table | None:
-    """Where ImageNet's and Tiny-ImageNet's validation labels stand, and they; None where these are other images.
+    """The file of ImageNet's or Tiny-ImageNet's validation labels, and the labels; None for other images.
 
     Raises:
-        UserError: they are ImageNet's, and no labels are with them.
+        UserError: they are ImageNet's, and their labels are missing.
     """
     annotations = f"{split.below}{imagenet.TINY}"
     if annotations in files:
@@ -191,13 +191,13 @@ def _published(request: Request, split: Split, files: list[str], read) -> Table 
 
 
 def _folder(name: str, start: int) -> str | None:
-    """The folder that begins at ``start`` of a name; None where the file itself does."""
+    """The folder at position ``start`` of a name; None if the file itself is there."""
     end = name.find("/", start)
     return None if end < 0 else name[start:end]
 
 
 def _labels_table(request: Request, files: list[str], around: str, read) -> Table | None:
-    """Where labels by name stand, and they, from --labels or else the source's own dataset.json; None where there is neither."""
+    """The file of labels by name, and the labels: --labels, else the source's own dataset.json; None if there is neither."""
     if request.labels is not None:
         return request.labels, read_labels(request.labels)
     for name in dict.fromkeys((LABELS_NAME, around + LABELS_NAME)):
@@ -208,11 +208,11 @@ def _labels_table(request: Request, files: list[str], around: str, read) -> Tabl
 
 def _by_table(request: Request, where: Path | str, table: Mapping[str, int | str], images: list[str], around: str, split: str, notes: list[str],
               known: Sequence[str] = ()) -> Layout:
-    """Classes are what the table says. Its names count from the source's folder, from the one folder in it, or are the files' own;
-    they may lack the ending, where all of them do.
+    """Classes from the table. Its names are relative to the source's folder or to the only folder in it, or are the files' own names;
+    all of them may lack the file ending.
 
     Args:
-        known: the classes of other splits, whose numbers are to agree with these.
+        known: the classes of other splits, whose numbers must agree with these.
     """
     short = [name.removeprefix(around) for name in images]
     tried = [[one if one in table else other for one, other in zip(images, short)], [name.rpartition("/")[2] for name in images],

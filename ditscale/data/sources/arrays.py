@@ -34,7 +34,7 @@ class ArrayReader:
 
 
 def open_npz(request: Request) -> Source:
-    """See ``open_source``. Its images are unpacked, so that they need not fit into memory."""
+    """See ``open_source``. Its images are unpacked, so they need not fit into memory."""
     path, scratch = request.path, request.scratch
     try:
         with zipfile.ZipFile(path) as archive:
@@ -95,7 +95,7 @@ def _load(where, path: Path) -> np.ndarray:
 
 
 def _channels_first(path, array: np.ndarray) -> bool:
-    """Whether images are (C, H, W). Raises UserError where the array holds no images."""
+    """Whether images are (C, H, W). Raises UserError if it does not hold images."""
     if array.dtype != np.uint8:
         raise UserError(f"{path}: images are {array.dtype}; store them as uint8, 0 to 255")
     if array.ndim in (3, 4) and 0 not in array.shape:

@@ -10,24 +10,24 @@ import numpy as np
 
 from ditscale.errors import UserError
 
-MOST_CLASSES = 1_000_000                                                        # a larger label is a mistake, as an id would be
+MOST_CLASSES = 1_000_000                                                        # a larger label is a mistake, such as an id
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """The user's options."""
 
     path: Path
     labels: Path | None
     split: str | None
     scratch: Path
-    unlabeled: bool = False                                                     # pass over what labels there are: all are 0
+    unlabeled: bool = False                                                     # ignore labels: all are 0
     first_label: int = 0                                                        # the number of the first class
     empty_classes: bool = False                                                 # classes may have no image in this split
-    as_images: bool = False                                                     # to be looked at: folders alone give labels
+    as_images: bool = False                                                     # to be inspected: only folders give labels
 
     def without_labels(self) -> None:
-        """Raises UserError where a labels file is given: this source has its own labels."""
+        """Raises UserError if a labels file is given, as this source has its own labels."""
         if self.labels is not None:
             raise UserError(f"--labels {self.labels}: {self.path} holds its own labels; leave --labels out")
 
@@ -46,10 +46,10 @@ class Source:
     names: list[str]
     labels: np.ndarray                                                          # int64
     class_names: list[str] | None
-    places: list[Any]                                                           # where the reader finds each
+    places: list[Any]                                                           # the reader's position of each
     reader: Reader
-    stamp: str                                                                  # changes when the files do
-    notes: list[str] = field(default_factory=list)                              # what the user should know
+    stamp: str                                                                  # changes with the files
+    notes: list[str] = field(default_factory=list)                              # notes for the user
 
     @property
     def classes(self) -> int:
@@ -68,7 +68,7 @@ def stamp(*paths) -> str:
 
 
 def checked_labels(where, values, count: int) -> np.ndarray:
-    """Labels as int64. Raises UserError unless there is one whole number from 0 for each of ``count`` images."""
+    """Labels as int64. Raises UserError unless there is one non-negative integer for each of ``count`` images."""
     labels = np.asarray(values)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -83,7 +83,7 @@ def checked_labels(where, values, count: int) -> np.ndarray:
 
 
 def one_split(where, splits, wanted: str | None) -> str | None:
-    """The split to take, None where the source has no splits. Raises UserError where that is open or not there."""
+    """The split to use, None if the source has no splits. Raises UserError if it is ambiguous or missing."""
     offer = ", ".join(sorted(splits))
     if not splits and wanted is not None:
         raise UserError(f"--split {wanted}: {where} has no splits; leave --split out")

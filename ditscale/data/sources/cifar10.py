@@ -1,6 +1,6 @@
 """CIFAR-10's Python version: the archive as published, or the folder that torchvision unpacks it to.
 
-Its batches are pickles. They are read by an unpickler that makes lists, strings and arrays of numbers and nothing else.
+Its batches are pickles. Their unpickler creates only lists, strings and arrays of numbers.
 """
 
 import hashlib
@@ -51,10 +51,10 @@ def open_cifar10(request: Request) -> Source:
 
 
 def downloaded(folder: Path, *, allowed: bool) -> Path:
-    """The published archive in ``folder``, fetched where it is not there and that is allowed.
+    """The published archive in ``folder``, downloaded if it is missing and that is allowed.
 
     Raises:
-        UserError: it is not there and may not or cannot be fetched, or it is not the published one.
+        UserError: it is missing and may not or cannot be downloaded, or it is not the published one.
     """
     path = folder / ARCHIVE
     if not path.exists():
@@ -99,7 +99,7 @@ def _from_archive(path: Path, names: list[str]) -> dict[str, bytes]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Knows the three names that an array of numbers needs; any other is refused before it is looked up."""
+    """Allows the three names that an array of numbers needs; others are refused before lookup."""
 
     def find_class(self, module: str, name: str):
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -113,6 +113,6 @@ def _unpickle(where, content: bytes) -> dict:
     """A dict of lists, strings and arrays."""
     try:
         return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()       # written by Python 2
-    # A damaged pickle raises whatever the opcode it hits raises.
+    # A damaged pickle may raise any error.
     except Exception as error:
         raise UserError(f"{where}: not a batch of CIFAR-10: {type(error).__name__}: {error}") from None

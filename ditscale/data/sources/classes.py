@@ -7,19 +7,19 @@ import numpy as np
 from ditscale.data.sources.base import MOST_CLASSES, Request, checked_labels
 from ditscale.errors import UserError
 
-NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?")                                   # "10.0": what pandas makes of 10 beside a gap
+NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?")                                   # "10.0": what pandas writes for 10 in a column with gaps
 
 
 def number_classes(request: Request, where, values, count: int,
                    names: list[str] | None = None) -> tuple[np.ndarray, list[str] | None]:
-    """Labels, int64 (count,), and the classes' names where these are known: ``names``, or the words that stand for them.
+    """Labels, int64 (count,), and the classes' names if known: ``names``, or the words in the data.
 
     Args:
-        where: the file that says it, for messages.
+        where: the file they come from, for messages.
         values: integers, also as 10.0 or as text, or words; one for each of ``count`` images.
 
     Raises:
-        UserError: they are neither, or a class has no image and that was not asked for.
+        UserError: they are neither, or a class has no image and ``--empty-classes`` was not given.
     """
     labels = _numbers(where, np.asarray(values))
     if labels.dtype.kind in "UO":
@@ -38,7 +38,7 @@ def number_classes(request: Request, where, values, count: int,
 
 
 def check_classes(request: Request, where, counts: np.ndarray, names: list[str] | None) -> None:
-    """Raises UserError for a class without an image, unless ``--empty-classes`` asks for that."""
+    """Raises UserError for a class without an image, unless ``--empty-classes`` was given."""
     empty = np.flatnonzero(counts == 0)
     if request.empty_classes or not empty.size:
         return
@@ -51,7 +51,7 @@ def check_classes(request: Request, where, counts: np.ndarray, names: list[str] 
 
 
 def _numbers(where, labels: np.ndarray) -> np.ndarray:
-    """The labels as integers; as they are where they are words."""
+    """The labels as integers; words stay unchanged."""
     if labels.dtype.kind == "f":
         if not (np.isfinite(labels) & (labels == np.round(labels))).all():
             wrong = labels[~(np.isfinite(labels) & (labels == np.round(labels)))][0]

@@ -2,9 +2,9 @@
 
 ::
 
-    imagenet-train-000000.tar ...       shards: names of digits, or digits behind "-", "_" or "."; they say no class. The words of
-                                        their names, or the folders around them, may say the split
-    n01440764.tar ...                   classes: the images of one each, as in ImageNet's tar of tars
+    imagenet-train-000000.tar ...       shards: names are digits, or end in digits after "-", "_" or "."; no class. Words of
+                                        their names, or the folders around them, may name the split
+    n01440764.tar ...                   classes: the images of one class each, as in ImageNet's tar of tars
 """
 
 import os
@@ -52,7 +52,7 @@ def _open_archives(request: Request, tars: list[str]) -> Source:
     splits = [_split_of(name) for name in tars] if shards else []
     for number, tar in enumerate(tars):
         above = tar.removesuffix(tar[-4:])
-        if splits and all(splits):                                             # as folders of splits, whatever says it
+        if splits and all(splits):                                             # as folders of splits, wherever the split is named
             above = f"{splits[number]}/{above.replace('/', '-')}"
         places |= {f"{above}/{name}": (number, *place) for name, place in members_of(root / tar, root / tar)}
     paths = [root / name for name in tars]
@@ -63,6 +63,6 @@ def _open_archives(request: Request, tars: list[str]) -> Source:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a shard's folders or the words of its name say; None where they say none, or several."""
+    """The split named by a shard's folders or the words of its name; None if there is none, or several."""
     found = {word for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
     return found.pop() if len(found) == 1 else None

@@ -3,8 +3,8 @@
 ::
 
     LOC_val_solution.csv                        Kaggle's: ImageId,PredictionString; the first word of the latter is the WordNet id
-    ILSVRC2012_devkit_t12(.tar.gz)              data/ILSVRC2012_validation_ground_truth.txt: line i is of image i, a number from 1
-                                                whose WordNet id data/meta.mat says. The numbers are not in the order of the ids!
+    ILSVRC2012_devkit_t12(.tar.gz)              data/ILSVRC2012_validation_ground_truth.txt: line i is for image i: a number from 1,
+                                                whose WordNet id is in data/meta.mat. The numbers are not in the order of the ids!
     val_annotations.txt                         Tiny-ImageNet's: name, WordNet id and a box, with tabs between
 """
 
@@ -27,7 +27,7 @@ def is_devkit(path: Path) -> bool:
 
 
 def from_devkit(path: Path) -> dict[str, str]:
-    """WordNet id by image name, from the devkit's folder or archive, or from its ground truth where meta.mat lies beside it.
+    """WordNet id by image name, from the devkit's folder or archive, or from its ground truth with meta.mat next to it.
 
     Raises:
         UserError: it lacks one of the two files, or they are damaged.
@@ -41,7 +41,7 @@ def from_devkit(path: Path) -> dict[str, str]:
         ids = _ids(found[META])
         numbers = [int(line) for line in found[GROUND_TRUTH].split()]
         return {f"ILSVRC2012_val_{number:08d}.JPEG": ids[value] for number, value in enumerate(numbers, start=1)}
-    except Exception as error:                                                 # a damaged .mat raises whatever its bytes lead to
+    except Exception as error:                                                 # a damaged .mat may raise any error
         raise UserError(f"{path}: its {GROUND_TRUTH} or {META} is not ImageNet's: {type(error).__name__}: {error}") from None
 
 
@@ -58,7 +58,7 @@ def from_annotations(where, content: bytes) -> dict[str, str]:
 
 
 def _files(path: Path) -> dict[str, bytes]:
-    """The two files' contents by name, wherever they lie in a folder or an archive."""
+    """The two files' contents by name, anywhere in a folder or an archive."""
     try:
         if path.is_dir():
             return {name: file.read_bytes() for name in (GROUND_TRUTH, META) for file in sorted(path.rglob(name))[:1]}

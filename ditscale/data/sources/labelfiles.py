@@ -17,7 +17,7 @@ SHOWN = 80                                                                      
 
 
 def read_labels(path: Path) -> Mapping[str, int | str]:
-    """``{image name: label}`` of what ``--labels`` names: see ``parse_labels``, or ImageNet's devkit."""
+    """``{image name: label}`` from the ``--labels`` file: see ``parse_labels``, or ImageNet's devkit."""
     try:
         found: Mapping[str, int | str] | None = imagenet.from_devkit(path) if imagenet.is_devkit(path) else parse_labels(path, path.read_bytes())
     except OSError as error:
@@ -28,7 +28,7 @@ def read_labels(path: Path) -> Mapping[str, int | str]:
 
 
 def parse_labels(where, content: bytes) -> Mapping[str, int | str] | None:
-    """``{image name: label}``, labels as they stand there. None: JSON without labels.
+    """``{image name: label}``, labels unchanged. None: JSON without labels.
 
     Raises:
         UserError: the file is not of this form, or names an image twice.
@@ -76,7 +76,7 @@ def _from_csv(where, content: bytes) -> list[tuple[str, str]]:
 
 
 def _columns(where, header: list[str], shown: str) -> tuple[int, int]:
-    """The places of the columns of names and of labels: ``name`` and ``label`` where there are those, else the only possible ones."""
+    """The positions of the columns of names and labels: ``name`` and ``label`` if they exist, else the only possible ones."""
     if header == KAGGLE:
         return 0, 1
     found = []

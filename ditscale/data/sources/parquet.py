@@ -16,7 +16,7 @@ SPLIT_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")           
 
 
 class ParquetReader:
-    """Reads images by (file, row group, row in the group), and keeps the last row group: rows are asked for in order."""
+    """Reads images by (file, row group, row in the group), and keeps the last row group: rows are requested in order."""
 
     def __init__(self, files: list[Path], column: str):
         self._files, self._column = files, column
@@ -96,7 +96,7 @@ def _column(file: Path, parquet, name: str) -> np.ndarray:
 
 
 def _class_names(schema, label: str | None) -> list[str] | None:
-    """Names that the hub's ``datasets`` library keeps in the file."""
+    """Class names that the hub's ``datasets`` library stores in the file."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         return list(features[label]["names"])

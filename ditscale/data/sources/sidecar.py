@@ -1,6 +1,6 @@
 """WebDataset's labels: ``key.cls`` or ``key.json`` next to ``key.jpg``.
 
-The key is all up to the first dot of a file's name.
+The key is a file's name up to its first dot.
 """
 
 import json
@@ -12,14 +12,14 @@ LABEL_KEYS = ("label", "cls", "class", "class_id", "class_index", "target")    #
 
 
 def labels_beside(request: Request, images: list[str], files: list[str], read, in_folders: bool) -> tuple[list, int] | None:
-    """The label of each image and how many files said them; None where no such file lies beside an image.
+    """The label of each image and the number of label files; None if no image has such a file next to it.
 
     Args:
-        in_folders: the images lie in class folders, which count where a .json says no label.
-        read: gives the bytes of the file of a name.
+        in_folders: the images lie in class folders, which are used if a .json has no label.
+        read: returns the bytes of the named file.
 
     Raises:
-        UserError: some images have such a file and some have not, or a file says no label.
+        UserError: only some images have such a file, or a file has no label.
     """
     keys = [key_of(name) for name in images]
     for suffix, parse in ((".cls", _from_cls), (".json", _from_json)):
@@ -65,7 +65,7 @@ def _from_json(request: Request, name: str, content: bytes):
 
 
 def _label_key(request: Request, name: str, content: bytes) -> str | None:
-    """The one key that holds the label. Raises UserError where several do and disagree."""
+    """The key of the label. Raises UserError if several do and disagree."""
     found = {key: value for key, value in _object(request, name, content).items() if key in LABEL_KEYS}
     if len({str(value) for value in found.values()}) > 1:
         shown = ", ".join(f"{key} {value}" for key, value in found.items())

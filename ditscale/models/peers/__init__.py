@@ -1,7 +1,7 @@
 """Converts weights of other projects: one module per project, each with ``translate(state, heads)``; ``PEERS`` lists them.
 
-A translation is exact: with the config keys that it returns, ditscale's model gives the peer's outputs to rounding. ``LIKES`` are the
-names that a user gives, each with how that project samples; ``recognize.py`` finds the name by the weights where they tell.
+A translation is exact: with the config keys that it returns, ditscale's model gives the peer's outputs to rounding. ``LIKES`` has the
+names for users, each with that project's sampling; ``recognize.py`` finds the name from the weights if they determine it.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ PEERS = {"dit": dit.translate, "maskdit": maskdit.translate, "mdt": mdt.translat
 
 
 class Like(NamedTuple):
-    """A project as the user names it.
+    """A project that a user can name.
 
     Attributes:
         translate: one of ``PEERS``.
         title: its name in words.
         sampling: keys of ``SamplingConfig``: how its own script makes the images of its best published score, or samples by default.
-        source: where these numbers stand.
+        source: where these numbers are published.
         options: further arguments of ``translate``, with the option of the command line that gives each.
     """
 

@@ -18,7 +18,7 @@ LAST_LAYER = "final_layer.linear.weight"
 class Translated(NamedTuple):
     """A peer's weights under ditscale's names."""
 
-    weights: dict[str, Tensor]                                                 # by the names of ditscale's state dict
+    weights: dict[str, Tensor]                                                 # by ditscale's key names
     model: dict                                                                # keyword arguments of the model's constructor
     config: dict[str, object]                                                  # dotted config keys that give the peer's outputs
     kind: type[DiT] = DiT                                                      # the model's class
@@ -27,7 +27,7 @@ class Translated(NamedTuple):
 def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
     """Keyword arguments of ``DiT`` for a backbone's weights; ``learn_sigma`` says whether there are 2 C output channels.
 
-    The label table has a null class as its last row: the weights cannot tell, and a peer's model without label dropout is rare.
+    The label table has a null class as its last row: this cannot be seen in the weights, and a peer's model without label dropout is rare.
 
     Raises:
         UserError: a key that the sizes are read from is missing or has another shape.
@@ -54,14 +54,14 @@ def sizes(state: dict[str, Tensor], heads: int, peer: str) -> dict:
 
 
 def check_variance(model: dict, peer: str) -> None:
-    """Raise UserError where there is no learned variance, which formulation ddpm needs."""
+    """Raises UserError if there is no learned variance, which formulation ddpm needs."""
     if not model["learn_sigma"]:
         raise UserError(f"these weights give {model['in_channels']} channels, without {peer}'s learned variance; formulation ddpm "
                         f"needs {2 * model['in_channels']}")
 
 
 def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str, Tensor], dict]:
-    """A model of 2 C output channels whose second half the peer throws away, as one of C."""
+    """A model of 2 C output channels whose second half the peer discards, as a model of C."""
     if not model["learn_sigma"]:
         return state, model
     kept = dict(state)
@@ -72,10 +72,10 @@ def without_second_half(state: dict[str, Tensor], model: dict) -> tuple[dict[str
 
 
 def checked(state: dict[str, Tensor], model: dict, peer: str, kind: type[DiT] = DiT) -> dict[str, Tensor]:
-    """The same weights, once each of the model's (of class ``kind``) is there in its shape and no other is.
+    """The same weights, after checking that they are exactly those of a model of class ``kind``, in keys and shapes.
 
     Raises:
-        UserError: it is not so; the message names the first such weight.
+        UserError: they are not; the message names the first such weight.
     """
     with torch.device("meta"):
         wanted = kind(**model).state_dict()

@@ -21,7 +21,7 @@ def translate(state: dict[str, Tensor], heads: int, *, decoder_heads: int | None
     """MaskDiT's state dict, bare or in its EDM wrapper, as that of ``MaskedDiT``.
 
     Args:
-        decoder_heads: not in the weights; by default heads of the published 32 channels.
+        decoder_heads: not in the weights; the default gives heads of the published 32 channels.
 
     Raises:
         UserError: the weights are not a MaskDiT's with its decoder.

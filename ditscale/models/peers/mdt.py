@@ -1,8 +1,8 @@
 """MDT (arXiv 2303.14389) and MDTv2: ditscale's mdt model under other names.
 
-Version 1 numbers all blocks in one list, the last of which decode; how many is not in the weights. Version 2 has three lists
-(encoder's first and second half, decoder) and keeps each skip's linear layer in the block that it leads into. The last three rows
-of their relative-position tables are never read (BEiT's, for a class token), and left out.
+Version 1 numbers all blocks in one list, the last of which decode; their number is not in the weights. Version 2 has three lists
+(encoder's first and second half, decoder) and keeps each skip's linear layer in the block that the skip enters. The last three rows
+of their relative-position tables are never read (BEiT's, for a class token), and are left out.
 """
 
 import re
@@ -24,7 +24,7 @@ def translate(state: dict[str, Tensor], heads: int, *, decoder_depth: int = 2) -
     """MDT's state dict of either version as that of ``Mdt``.
 
     Args:
-        decoder_depth: of version 1, whose weights do not tell; the published one is 2. Version 2's are counted.
+        decoder_depth: of version 1, as its weights do not determine it; the published one is 2. Version 2's is counted.
 
     Raises:
         UserError: the weights are not an MDT's, or have another number of heads.
@@ -50,7 +50,7 @@ def translate(state: dict[str, Tensor], heads: int, *, decoder_depth: int = 2) -
 
 
 def _name(key: str, lengths: list[int]) -> str:
-    """Our name of one of their keys; ``lengths`` are those of version 2's lists."""
+    """Our name for one of their keys; ``lengths`` are those of version 2's lists."""
     key = key.replace(TABLE, OURS)
     if key.startswith("sideblocks."):
         return key.replace("sideblocks.", "side_block.", 1)

@@ -1,4 +1,4 @@
-"""Whose weights a file holds, and the number of heads, which weights do not show: by keys, shapes and the training script's arguments."""
+"""Finds a file's project and number of heads from keys, shapes and the training script's arguments."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from ditscale.models.peers.backbone import LAST_LAYER
 from ditscale.models.sizes import SIZES, parse_model_name
 
 PATCHES = "x_embedder.proj.weight"
-PATHS = {"linear": "Linear", "cosine": "GVP"}                                  # our interpolant: as SiT calls it
+PATHS = {"linear": "Linear", "cosine": "GVP"}                                  # our interpolant: SiT's name
 
 
 def recognize(source: str, state: dict[str, Tensor], args: dict[str, Any], asked: str | None, command: str) -> tuple[str, str]:
-    """The name in ``LIKES``, and by what it is known.
+    """The name in ``LIKES``, and how it was determined.
 
     Args:
         source: the file, for messages.
-        asked: what the user says; it is checked where keys tell.
+        asked: the user's answer; checked if the keys determine the project.
         command: what the user typed, without ``--like``.
 
     Raises:
@@ -42,10 +42,10 @@ def recognize(source: str, state: dict[str, Tensor], args: dict[str, Any], asked
 
 
 def number_of_heads(source: str, state: dict[str, Tensor], args: dict[str, Any], asked: int | None) -> tuple[int, str]:
-    """The number of heads, and by what it is known.
+    """The number of heads, and how it was determined.
 
     Raises:
-        UserError: it is not known.
+        UserError: it cannot be determined.
     """
     tables = {value.shape[1] for key, value in state.items() if key.endswith(mdt.TABLE) and value.ndim == 2}
     if asked is not None:
@@ -85,7 +85,7 @@ def stated_path(source: str, like: str, args: dict[str, Any]) -> dict[str, str]:
 
 
 def by_keys(state: dict[str, Tensor]) -> str | None:
-    """The name in ``LIKES``, where keys alone tell."""
+    """The name in ``LIKES`` if the keys alone determine it."""
     if maskdit.TABLE in state and f"{maskdit.THEIRS}linear.weight" in state:
         return "maskdit"
     if any(key.startswith(f"{mdt.LISTS[0]}.") for key in state):
@@ -105,7 +105,7 @@ def by_args(args: dict[str, Any]) -> str | None:
 
 
 def _has_variance(state: dict[str, Tensor]) -> bool:
-    """Whether there are two sets of output channels; where that cannot be read, reading the sizes says why later."""
+    """Whether there are two sets of output channels; if that cannot be read, reading the sizes reports it later."""
     patches, last = state[PATCHES], state.get(LAST_LAYER)
     return last is None or not patches.ndim or not last.ndim or last.shape[0] != patches[0].numel()
 

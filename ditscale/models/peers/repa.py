@@ -1,4 +1,4 @@
-"""REPA (arXiv 2410.06940): SiT's backbone with ditscale's own direction of time, given as it is, and projectors for training."""
+"""REPA (arXiv 2410.06940): SiT's backbone with ditscale's direction of time, an unscaled network time, and projectors for training."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ PROJECTORS = "projectors."
 
 
 def translate(state: dict[str, Tensor], heads: int) -> Translated:
-    """REPA's state dict as ditscale's, without the projectors, which only training calls.
+    """REPA's state dict as ditscale's, without the projectors, which only training uses.
 
     The interpolant is not in the weights; REPA's default is the linear one, as ditscale's is.
 

@@ -1,4 +1,4 @@
-"""SiT (arXiv 2401.08740): DiT's backbone, with time from 0 (noise) to 1 (data), given as it is, and the velocity in that time.
+"""SiT (arXiv 2401.08740): DiT's backbone, with time from 0 (noise) to 1 (data), passed to the network unscaled, and the velocity in that time.
 
 With f the frequencies of the embedder and t ditscale's time, from data to noise, the network is given 1 - t:
 
@@ -19,9 +19,9 @@ LAST = ("final_layer.linear.weight", "final_layer.linear.bias")
 
 
 def translate(state: dict[str, Tensor], heads: int) -> Translated:
-    """SiT's state dict as ditscale's. Where it has 2 C output channels, the half that SiT throws away is left out.
+    """SiT's state dict as ditscale's. If it has 2 C output channels, the half that SiT discards is left out.
 
-    The interpolant is not in the weights: SiT's released models are of the linear one, ditscale's default; its GVP is ``cosine``.
+    The interpolant is not in the weights: SiT's released models use the linear one, ditscale's default; its GVP is ``cosine``.
 
     Raises:
         UserError: the weights are not a SiT's.
@@ -34,7 +34,7 @@ def translate(state: dict[str, Tensor], heads: int) -> Translated:
 
 
 def for_reversed_time(weight: Tensor) -> Tensor:
-    """The embedder's first weight (H, 256) for 1 - t, as the one for t; its own inverse. Worked out in fp64."""
+    """The embedder's first weight (H, 256) for 1 - t, as the one for t; its own inverse. Computed in fp64."""
     frequencies = sinusoid_frequencies(weight.shape[1] // 2, weight.device).double()
     of_cos, of_sin = weight.double().chunk(2, dim=1)
     cos, sin = frequencies.cos(), frequencies.sin()

@@ -1,15 +1,15 @@
 """The process that runs are forked from: ``python -m ditscale.studies.launch.fork_server DESCRIPTOR``, started by launchers/warm.py.
 
-It imports what any run imports, and then does nothing but fork, tell the launcher who has ended, and end when the launcher does. It
-computes nothing, starts no thread (OpenBLAS does on import, and ends its own before a fork) and touches no device, so a child is what a
-fresh process is after its imports: what a run leaves behind (random numbers, threads, process groups, handlers, open files, compiled
-code, memory) is its own and ends with it.
+It imports what any run imports, and then only forks, tells the launcher which runs have ended, and ends when the launcher does. It
+computes nothing, starts no thread (OpenBLAS does on import, and ends its own before a fork) and touches no device, so a child equals a
+fresh process after its imports: a run's random numbers, threads, process groups, handlers, open files, compiled
+code and memory are its own and end with it.
 
-Over the socket, a message each: from the launcher, with the run's open log,
+The socket carries one message each: from the launcher, with the run's open log,
 
     {"said": the command that does the same, "words": the worker's, "devices": [0]}
 
-and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork (null where there is none), ``{"ended": 17, "code": 0}`` after each end.
+and to it ``{"loaded": true}`` at the beginning, ``{"pid": 17}`` after each fork (null if it failed), ``{"ended": 17, "code": 0}`` after each end.
 """
 
 import atexit
@@ -43,13 +43,13 @@ OURS = ("ditscale.evaluation.evaluate", "ditscale.evaluation.extractors.digits_c
         "ditscale.training.distributed", "ditscale.training.fit", "ditscale.training.guard", "ditscale.training.loop",
         "ditscale.training.zero.strategyfile")
 LATER = ("torch.utils.tensorboard", "torch._dynamo", "torch._inductor.compile_fx", "deepspeed.module_inject.auto_ep_layer",
-         "deepspeed.runtime.zero.muon.muon_optimizer")                         # which functions of torch and DeepSpeed import
+         "deepspeed.runtime.zero.muon.muon_optimizer")                         # imported by functions of torch and DeepSpeed when they are called
 ALONE = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "CROSS_RANK": "0", "CROSS_SIZE": "1"}
-PAUSE = 0.02                                                                   # seconds between looks at who has ended
+PAUSE = 0.02                                                                   # seconds between checks for ended runs
 
 
 def main(descriptor: str, blank: str) -> int:
-    """The exit code: of the server, and in a child of its run. ``blank`` keeps room for a child's name in ps."""
+    """The exit code of the server, or in a child that of its run. ``blank`` reserves space for a child's name in ps."""
     worker.outlive_readers()
     worker.quiet_torch()
     with socket.socket(fileno=int(descriptor)) as channel:
@@ -64,7 +64,7 @@ def main(descriptor: str, blank: str) -> int:
 
 
 def load() -> None:
-    """Import what any run imports."""
+    """Imports what any run imports."""
     for name in OURS:
         importlib.import_module(name)
     for name in LATER:
@@ -73,13 +73,13 @@ def load() -> None:
     queues()
     _load_ffcv()
     gc.collect()
-    gc.freeze()                                                                # a child's collector leaves these pages alone
+    gc.freeze()                                                                # a child's garbage collector does not touch these pages
 
 
 def _load_ffcv() -> None:
-    """FFCV, where it is installed, and numba's compiler, which takes a second for the first batch that a process decodes.
+    """Loads FFCV, if it is installed, and numba's compiler, which takes a second at a process's first batch.
 
-    Without the threads that numba starts when their number is set: they would not be in a child.
+    It avoids the threads that numba starts when their number is set, as a child would not have them.
     """
     from ditscale.data.ffcv_import import load_ffcv
 
@@ -106,7 +106,7 @@ def _decode_one(backend) -> None:
 
 
 def serve(channel: socket.socket) -> dict | None:
-    """Fork for each request until the launcher is gone: None. In a child: its request, once it has become what a fresh process is."""
+    """Forks for each request until the launcher is gone: None. In a child: its request, after the child was made like a fresh process."""
     parent, children = os.getpid(), set[int]()
     while True:
         if select.select([channel], [], [], PAUSE if children else None)[0]:
@@ -129,7 +129,7 @@ def serve(channel: socket.socket) -> dict | None:
 
 
 def _fork() -> int | None:
-    """As ``os.fork``; None where the system has no process or memory for one, which the runs that go on must not suffer for."""
+    """Like ``os.fork``; None if the system has no process or memory left: the other runs must go on."""
     try:
         return os.fork()
     except OSError:
@@ -137,13 +137,13 @@ def _fork() -> int | None:
 
 
 def become(request: dict, log: int, parent: int) -> None:
-    """In a child: what a fresh process is that the ``deepspeed`` command has started for a run of one rank."""
+    """In a child: sets up the state of a process that the ``deepspeed`` command starts for a run of one rank."""
     from deepspeed.accelerator import get_accelerator
 
     os.setsid()
     die_with_parent()
     _show_in_ps([sys.executable, "-u", "-m", worker.__name__, *request["words"]])
-    if os.getppid() != parent:                                                 # died before that was asked for
+    if os.getppid() != parent:                                                 # the server died before that was requested
         os.kill(os.getpid(), signal.SIGTERM)
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
         os.dup2(log, descriptor)
@@ -152,7 +152,7 @@ def become(request: dict, log: int, parent: int) -> None:
     os.environ.update({**ALONE, "MASTER_PORT": str(free_port())})
     accelerator = get_accelerator()
     accelerator.set_visible_devices_envs(os.environ, request["devices"])
-    random.seed()                                                              # all children would draw the same
+    random.seed()                                                              # otherwise all children would draw the same numbers
     np.random.seed()
     if is_bad_fork(accelerator.device_name()):
         print(f"$ {request['said']}\na fresh process, as a GPU was touched in process {parent}", flush=True)
@@ -161,7 +161,7 @@ def become(request: dict, log: int, parent: int) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End a child as an interpreter ends, but for the taking apart of every module: that copies the memory which it shares with the others."""
+    """Ends a child like an interpreter, but without tearing down modules, which would copy the shared memory."""
     threading._shutdown()                                                      # type: ignore[attr-defined]  # as multiprocessing ends its children
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -171,9 +171,9 @@ def leave(code: int) -> NoReturn:
 
 
 def _show_in_ps(words: list[str]) -> None:
-    """Linux: these words as the process's command, as far as there is room where the kernel reads it."""
+    """Linux: sets the process's command as ps shows it, as far as the kernel's buffer has space."""
     first, last = (int(field) for field in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
-    if first and (room := last - first) > 0:                                   # zeros where the kernel does not say
+    if first and (room := last - first) > 0:                                   # zeros if the kernel does not report it
         ctypes.memmove(first, "\0".join(words).encode()[:room - 1].ljust(room, b"\0"), room)
 
 

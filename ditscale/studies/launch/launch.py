@@ -1,4 +1,4 @@
-"""Launches a study: starts what is missing, resumes what stopped, leaves what is done. All state is read from files."""
+"""Launches a study: starts what is missing, resumes what stopped, and skips what is done. All state is read from files."""
 
 import signal
 import time
@@ -19,14 +19,14 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.schedule import due_images
 
-SHOWN_SECONDS, LOOK_SECONDS = 0.2, 0.02                                        # between updates of the display, and looks at processes
+SHOWN_SECONDS, LOOK_SECONDS = 0.2, 0.02                                        # between updates of the display and checks of processes
 
 
 def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machine, console: Console, watch=Bars) -> bool:
-    """Run everything that is not done and not in a queue's hands, the longest first; True when all runs are done.
+    """Runs everything that is not done and not in a queue, the longest first; True when all runs are done.
 
-    ``launcher`` says where runs go and by which command (see launchers/protocol.py), ``watch`` shows it (see watch.py). Ctrl-C and
-    SIGTERM ask the runs to save a checkpoint and end, and raise KeyboardInterrupt when they have.
+    ``launcher`` chooses where runs go and by which command (see launchers/protocol.py), ``watch`` displays them (see watch.py). Ctrl-C and
+    SIGTERM make the runs save a checkpoint and end; then KeyboardInterrupt is raised.
     """
     jobs = live_jobs(spec)
     waiting = to_run(spec, runs, machine, jobs)
@@ -56,7 +56,7 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machin
 
 
 def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine, jobs: dict[str, Job] | None = None) -> list[PlannedRun]:
-    """What a launch would start: all that is not done and has no job, the longest first. ``jobs`` are those of the queues, if known."""
+    """The runs that a launch would start: those that are not done and have no job, the longest first. ``jobs`` are those of the queues, if known."""
     jobs = live_jobs(spec) if jobs is None else jobs
     seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
     missing = [planned for planned in runs if not is_complete(planned) and planned.run_id not in jobs]
@@ -64,7 +64,7 @@ def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine, jobs: dict[str,
 
 
 def is_complete(planned: PlannedRun) -> bool:
-    """Whether a run is trained and, where that is a job of its own, scored."""
+    """Whether a run is trained and, if that is a separate job, scored."""
     trained = planned.run.status()["state"] == DONE
     if not trained or planned.config.resources.evaluate != "separately":
         return trained
@@ -73,7 +73,7 @@ def is_complete(planned: PlannedRun) -> bool:
 
 
 def run_record(spec: Spec, planned: PlannedRun) -> dict:
-    """What ``run.json`` says before the run starts: identity, resolved config, cost card."""
+    """The content of ``run.json`` before the run starts: identity, resolved config, cost card."""
     card = run_card(planned.config)
     return {"run_id": planned.run_id, "study": spec.name, "metric": spec.metric.model_dump(),
             "config": planned.config.model_dump(mode="json"), "science_hash": planned.config.science_hash(),
@@ -91,13 +91,13 @@ def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown
             free.append(run.place)
             shown.ended(run)
             if not run.evaluates and run.run.status()["state"] == DONE and not is_complete(run.planned):
-                waiting.insert(0, run.planned)                                 # to be scored, by a job of its own
+                waiting.insert(0, run.planned)                                 # to be scored by a separate job
         shown.update(active)
         _pause(active)
 
 
 def _pause(active: list[ActiveRun]) -> None:
-    """Until a run ends, so that the next need not wait, but no longer than the display may be old."""
+    """Waits until a run ends, so that the next can start, but at most until the next update of the display."""
     ends = time.monotonic() + SHOWN_SECONDS
     time.sleep(LOOK_SECONDS)
     while time.monotonic() < ends and not any(run.needs_a_look for run in active):

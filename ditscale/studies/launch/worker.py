@@ -1,8 +1,8 @@
 """One rank of one run, started by the ``deepspeed`` launcher: ``deepspeed --module ditscale.studies.launch.worker RUN_DIR [evaluate]``.
 
-Trains, evaluates each checkpoint, and keeps ``status.json`` true whatever happens. With ``resources.evaluate: separately`` it
-does the first alone, and the second when started with the word ``evaluate``. Exit code 0: done; 75: stopped early, to be started
-again; 2: the user's mistake; 1: anything else.
+Trains, evaluates each checkpoint, and keeps ``status.json`` correct in every case. With ``resources.evaluate: separately`` it
+only trains, and evaluates when started with the word ``evaluate``. Exit code 0: done; 75: stopped early, to be started
+again; 2: invalid input; 1: any other error.
 """
 
 import os
@@ -29,7 +29,7 @@ def main(run_path: str, *words: str) -> int:
 
 
 def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
-    """Train and evaluate, or only evaluate; only rank 0 writes the status, and not of a run that it was ``refused``."""
+    """Train and evaluate, or only evaluate; only rank 0 writes the status, and not that of a run that was ``refused``."""
     keeps_status = _is_main() and run.path.is_dir() and not refused
     start = Start(run, keeps_status, job_times(os.environ))
     try:
@@ -57,7 +57,7 @@ def work(run: RunDir, only_evaluates: bool = False, refused: str = "") -> int:
 
 
 def quiet_torch() -> None:
-    """Before torch is loaded: a lost rank is one line of ours, not frames of C++."""
+    """To be called before torch is loaded, so that a lost rank is reported in one line without C++ stack frames."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
@@ -66,7 +66,7 @@ def _is_main() -> bool:
 
 
 def _read(run: RunDir, refused: str) -> tuple[RunConfig | None, str]:
-    """The config, and why this rank cannot start; empty where it can."""
+    """The config, and the reason why this rank cannot start, "" if it can."""
     try:
         return resolve(run.read_record()["config"], str(run.record)), refused
     except UserError as error:
@@ -74,7 +74,7 @@ def _read(run: RunDir, refused: str) -> tuple[RunConfig | None, str]:
 
 
 def _join(problem: str, start: Start):
-    """The world. Where one rank has a problem all end and say so: the others would wait half an hour for it."""
+    """The world. If one rank has a problem, all ranks end with a message: otherwise the others would wait half an hour for it."""
     if problem and int(os.environ.get("WORLD_SIZE", "1")) == 1:                # known before torch is loaded
         raise UserError(problem)
 
@@ -90,7 +90,7 @@ def _join(problem: str, start: Start):
 
 
 def _go_on(config: RunConfig, run: RunDir, world, stop: StopRequest, only_evaluates: bool, start: Start) -> bool:
-    """Whether it is finished; a start that its time limit ended with nothing to show for would be repeated for ever."""
+    """Whether the run is finished. A start that its time limit ends without progress is a failure: it would be repeated forever."""
     def shown() -> tuple[list, int]:
         return sorted(run.checkpoints.glob("images-*")), len(read_lines(run.evals))
 
@@ -116,7 +116,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
         return bool(stop)
 
     def score() -> bool:
-        """What is due of the checkpoints there are; False where training is to end here."""
+        """Evaluates the checkpoints that are due; False if training must end here."""
         return evaluator is None or (evaluator.evaluate_missing(run, stop=asked) and not world.any(asked()))
 
     if world.size != config.resources.accelerators_per_run:
@@ -140,16 +140,16 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     start.now(f"building{compiles} the model, its optimizer and the loader, and the first step")
     try:
         trained = train(config, run, world, stop=asked, after_checkpoint=score, **live)
-    except TooManySkipped as error:                                            # once more, from before it began
+    except TooManySkipped as error:                                            # again, from the state before it began
         print(f"{error}. Going back to the last checkpoint before that", flush=True)
         trained = train(config, run, world, stop=asked, after_checkpoint=score, **live, last_good_images=error.images)
     if evaluator is None or not trained:
         return trained
-    return evaluator.evaluate_missing(run, stop=asked)                         # False where a stop left a score out
+    return evaluator.evaluate_missing(run, stop=asked)                         # False if a stop prevented a score
 
 
 def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:
-    """Score what is due and not scored."""
+    """Scores the checkpoints that are due and have no score."""
     from ditscale.evaluation.evaluate import Evaluator
 
     start.now("loading what scores")
@@ -159,8 +159,8 @@ def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: S
 
 
 class Lasting:
-    """A text stream that goes on into nothing when nobody reads it any more, where others raise BrokenPipeError: a launcher may be
-    gone while its ranks still save a checkpoint."""
+    """A text stream that discards its output once nobody reads it, instead of raising BrokenPipeError: a launcher may have ended
+    while its ranks still save a checkpoint."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -179,7 +179,7 @@ class Lasting:
             self._into_nothing()
 
     def _into_nothing(self) -> None:
-        """For this process's own words and for those of libraries: the descriptor itself leads elsewhere."""
+        """Redirects the descriptor itself, for the output of this process and of libraries."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self.stream.fileno())
         os.close(nothing)
@@ -189,7 +189,7 @@ class Lasting:
 
 
 def outlive_readers() -> None:
-    """From here on, no print of this process can end it."""
+    """From here on, printing cannot end this process."""
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
 
 

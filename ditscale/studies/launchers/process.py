@@ -24,17 +24,17 @@ STOP_SECONDS = 120                                                             #
 
 @dataclass(frozen=True)
 class Command:
-    """The words of a command, and the variables that it needs beside those that stand."""
+    """The words of a command, and the variables that it needs in addition to the environment."""
 
     words: tuple[str, ...]
     environment: dict[str, str]
 
     def __str__(self) -> str:
-        """As one would type it."""
+        """As typed in a shell."""
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.environment.items()), shlex.join(self.words)])
 
     def start(self, log: Path) -> subprocess.Popen:
-        """A process group of its own that ends with this process; what it says is added to the log."""
+        """Starts a separate process group that ends with this process; its output is appended to the log."""
         with writing(log), open(log, "a") as file:
             file.write(f"$ {self}\n")
             file.flush()
@@ -43,7 +43,7 @@ class Command:
 
 
 class Process(Protocol):
-    """What ``ActiveRun`` asks of the process that works on a run, the leader of a process group."""
+    """The interface of a process that works on a run, the leader of a process group."""
 
     @property
     def pid(self) -> int: ...
@@ -60,7 +60,7 @@ class ActiveRun:
     A run that is done but not scored is evaluated.
 
     Args:
-        place: where the run is put, one of its launcher's ``places``.
+        place: where the run goes, one of its launcher's ``places``.
     """
 
     def __init__(self, planned: PlannedRun, place, launcher):
@@ -73,7 +73,7 @@ class ActiveRun:
         return self.planned.run
 
     def poll(self) -> bool:
-        """Whether the run has ended; its final status is then on disk."""
+        """Whether the run has ended; its final status is on disk by then."""
         if self.process is None:
             return not self.run.is_locked()
         if self.process.poll() is None:
@@ -86,18 +86,18 @@ class ActiveRun:
 
     @property
     def needs_a_look(self) -> bool:
-        """Whether its process has ended, so that ``poll`` may have something to say."""
+        """Whether its process has ended, so that ``poll`` may return true."""
         return self.process is not None and self.process.poll() is not None
 
     def stop(self) -> None:
-        """Ask the run to save a checkpoint and end. Runs of another launcher are left alone."""
+        """Asks the run to save a checkpoint and end; not a run of another launcher."""
         if self.process and self.process.poll() is None:
             self.was_asked = True
-            with suppress(ProcessLookupError):                                 # it has just ended, and another process has seen it
+            with suppress(ProcessLookupError):                                 # it has just ended and was already reaped
                 os.killpg(self.process.pid, signal.SIGTERM)
 
     def wait_stopped(self, deadline: float) -> None:
-        """Wait for a stopped run to end; past the deadline it is killed. Runs of another launcher are not waited for."""
+        """Wait for a stopped run to end; after the deadline it is killed. Does not wait for a run of another launcher."""
         while self.process and not self.poll():
             if time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
@@ -114,21 +114,21 @@ def deepspeed() -> str:
 
 
 def worker_words(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
-    """What follows ``deepspeed`` and its options: the worker of this run."""
+    """The words after ``deepspeed`` and its options: this run's worker."""
     return ("--no_local_rank", "--module", "ditscale.studies.launch.worker", *worker_arguments(planned, evaluates))
 
 
 def worker_arguments(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
-    """The worker's own words."""
+    """The worker's arguments."""
     return (str(planned.run.path), *(["evaluate"] if evaluates else []))
 
 
 def environment_of(more: dict[str, str]) -> dict[str, str]:
-    """The variables of a process that works on a run: those that stand, ``more``, and who started it."""
+    """The variables of a process that works on a run: the environment, ``more``, and the id of its starter."""
     return {**os.environ, **more, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 
 def die_with_parent() -> None:
-    """Linux: SIGTERM to the deepspeed command when this launcher dies, however it dies."""
+    """Linux: SIGTERM to the deepspeed command when this launcher dies for any reason."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -1,8 +1,8 @@
 """A process with PyTorch and DeepSpeed loaded, from which the runs of a launch are forked: the launcher's side.
 
-A fresh start of a run is three interpreters, two of them DeepSpeed's launcher, and 6 to 10 processor seconds of imports. A forked run
-starts with all that in place and is a process of its own none the less: its memory, threads, random numbers, signals, environment,
-open files and end are its own, and nothing passes from one run to the next. The other side is ``launch/fork_server.py``.
+A fresh start of a run takes three interpreters, two of them DeepSpeed's launcher, and 6 to 10 processor seconds of imports. A forked run
+skips these and is still a separate process: it has its own memory, threads, random numbers, signals, environment
+and open files, and nothing passes from one run to the next. The other side is ``launch/fork_server.py``.
 """
 
 import json
@@ -17,14 +17,14 @@ from ditscale.studies.launchers.process import Command, Process, die_with_parent
 from ditscale.writing import writing
 
 MODULE = "ditscale.studies.launch.fork_server"
-MESSAGE = 1 << 16                                                              # bytes of one, at most: the words of one run
-TITLE = 256                                                                    # letters that ps may show of a run's command
+MESSAGE = 1 << 16                                                              # most bytes of a message: the words of one run
+TITLE = 256                                                                    # most characters of a run's command in ps
 
 
 class ForkServer:
-    """The process that runs are forked from: made for the first of them, and gone when this object is closed or this process ends.
+    """The process that runs are forked from: started for the first run, ended when this object is closed or this process ends.
 
-    Where it cannot be made, has died, or has another environment than a run needs, ``fork`` gives None, for good.
+    If it cannot be started, has died, or has another environment than a run needs, ``fork`` returns None from then on.
     """
 
     def __init__(self):
@@ -35,7 +35,7 @@ class ForkServer:
         self.ended: dict[int, int] = {}                                        # exit codes, by process id
 
     def fork(self, request: dict, environment: dict[str, str], log: int) -> "Forked | None":
-        """A run as ``request`` has it (see fork_server.py), its output at the end of the open file ``log``."""
+        """Starts the run in ``request`` (see fork_server.py); its output is appended to the open file ``log``."""
         if self.process is None and not self.is_lost:
             self._open(environment)
         if self.is_lost or environment != self.environment:
@@ -50,7 +50,7 @@ class ForkServer:
         return Forked(self, said["pid"]) if said["pid"] else None
 
     def look(self) -> None:
-        """Take in which runs have ended since."""
+        """Records which runs have ended since."""
         while not self.is_lost:
             try:
                 self._note(self._receive(socket.MSG_DONTWAIT))
@@ -60,7 +60,7 @@ class ForkServer:
                 self.is_lost = True
 
     def close(self) -> None:
-        """End it, and fork no more. Runs that are still at work are asked to save a checkpoint and end."""
+        """Ends the server. Running runs are asked to save a checkpoint and end."""
         self.is_lost = True
         if self.process:
             self.process.terminate()
@@ -76,9 +76,9 @@ class ForkServer:
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                             env=environment, start_new_session=True, preexec_fn=die_with_parent)
         try:
-            self._receive()                                                    # its word that all is loaded
+            self._receive()                                                    # the message that everything is loaded
         except OSError:
-            self.is_lost = True                                                # a fresh process then says why, in the run's log
+            self.is_lost = True                                                # a fresh process then reports the reason in the run's log
 
     @property
     def _channel(self) -> socket.socket:
@@ -86,7 +86,7 @@ class ForkServer:
         return self.channel
 
     def _receive(self, flags: int = 0) -> dict:
-        """Raises ConnectionError where it has ended, BlockingIOError where nothing was said and ``flags`` ask not to wait."""
+        """Raises ConnectionError if it has ended, BlockingIOError if there is no message and ``flags`` say not to wait."""
         message = self._channel.recv(MESSAGE, flags)
         if not message:
             raise ConnectionError
@@ -97,14 +97,14 @@ class ForkServer:
 
 
 class Forked:
-    """A forked run, as far as ``ActiveRun`` asks a ``subprocess.Popen``. It leads a process group of its own."""
+    """A forked run, with the part of ``subprocess.Popen`` that ``ActiveRun`` uses. It leads its own process group."""
 
     def __init__(self, server: ForkServer, pid: int):
         self.server, self.pid = server, pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it is at work. Where the server has died, the run was asked to stop."""
+        """The exit code, negative for a signal; None while it runs. If the server has died, the run was asked to stop."""
         if self.returncode is None:
             self.server.look()
             self.returncode = self.server.ended.pop(self.pid, -signal.SIGTERM if self.server.is_lost else None)
@@ -113,13 +113,13 @@ class Forked:
 
 @dataclass(frozen=True)
 class WarmCommand:
-    """A run that is forked where that can be; else its command is started as any other.
+    """A run that is forked if possible; otherwise its command is started normally.
 
     Args:
         server: forks it.
         cold: the command that does the same in a fresh process.
-        worker: the words of the worker.
-        devices: of this machine, for the run.
+        worker: the worker's arguments.
+        devices: this machine's devices for the run.
     """
 
     server: ForkServer
@@ -131,7 +131,7 @@ class WarmCommand:
         return str(self.cold)
 
     def start(self, log: Path) -> Process:
-        """As ``Command.start``."""
+        """Like ``Command.start``."""
         with writing(log), open(log, "a") as file:
             request = {"said": str(self), "words": self.worker, "devices": self.devices}
             forked = self.server.fork(request, environment_of(self.cold.environment), file.fileno())

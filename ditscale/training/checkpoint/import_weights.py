@@ -1,7 +1,7 @@
-"""Makes a run directory of weights that another project trained, to be sampled, scored and exported as a run of ours is.
+"""Makes a run directory from weights that another project trained, to be sampled, scored and exported like any run.
 
-What the weights and the project's code say is stated in run.json; what neither says (images seen, what training cost, the decay of
-the average) is not, and no study's table takes such a run in.
+run.json has what the weights and the project's code determine. It omits what neither does (images seen, training cost, the decay of
+the average), and no study's table includes such a run.
 """
 
 import math
@@ -35,18 +35,18 @@ from ditscale.training.checkpoint.folders import images_of, new_folder
 from ditscale.training.checkpoint.weights import check_weights
 from ditscale.training.ema.profiles import MAIN
 
-UNSTATED: dict[str, Any] = {"train": True, "resources": True, "seed": True, "data": {"name", "path"}}  # of a config: what is not known
+UNSTATED: dict[str, Any] = {"train": True, "resources": True, "seed": True, "data": {"name", "path"}}  # keys of a config that are not known
 WORDS = ("model", "path_type", "prediction", "enc_type", "vae")                # a training script's arguments in words that are kept
 PIXELS = (1, 3)                                                                # channels of images
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user says of a file of weights; None is what is left to the file.
+    """The user's statements about a weights file; None: determined by the file.
 
     Attributes:
         like: whose weights they are, a name of ``LIKES``.
-        part: the state dict to take, of several.
+        part: the state dict to use, of several.
         options: of that project's translation: ``decoder_depth``, ``decoder_heads``.
         changes: dotted keys of the config, and keys of ``SamplingConfig``, with their values.
     """
@@ -62,7 +62,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Imported:
-    """Weights under ditscale's names, the config of a run that has them, and what is to be said of them."""
+    """Weights under ditscale's names, the config of a run that has them, and what to report about them."""
 
     weights: dict[str, Tensor]                                                 # fp32, by name
     config: RunConfig
@@ -74,10 +74,10 @@ def read_import(path, asked: Asked, command: str) -> Imported:
     """The weights in a file as those of a run.
 
     Args:
-        command: what the user typed, for messages that say what to add.
+        command: what the user typed, for messages that suggest an addition.
 
     Raises:
-        UserError: the file is not read, is not said and not seen to be of a project, or what is asked does not go with it.
+        UserError: the file cannot be read, its project is neither given nor recognized, or an option does not fit it.
     """
     file, source = read_weights(path, asked.part), str(path)
     _refuse_own(Path(path), file)
@@ -108,7 +108,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
 
 
 def write_run(imported: Imported, out) -> RunDir:
-    """Write the run directory; it appears whole or not at all.
+    """Write the run directory; it is written completely or not at all.
 
     Raises:
         UserError: ``out`` exists already, or cannot be written.
@@ -137,12 +137,12 @@ def write_run(imported: Imported, out) -> RunDir:
 
 
 def images_known(config: RunConfig, checkpoint: Path) -> int | None:
-    """The images seen at a checkpoint; None for imported weights of which nobody said it."""
+    """The images seen at a checkpoint; None for imported weights if it was not stated."""
     return None if config.imported and config.imported.images_seen is None else images_of(checkpoint)
 
 
 def _refuse_own(path: Path, file: WeightsFile) -> None:
-    """Our own weights are no project's in ``LIKES``: their time and outputs are those of their run."""
+    """Refuses ditscale's own weights: their time and outputs are those of their run, not of a project in ``LIKES``."""
     if (path.parent / "state.json").exists() and path.absolute().parent.parent.name == "checkpoints":
         raise UserError(f"{path}: a file of a checkpoint of ditscale's; give its run, {path.absolute().parents[2]}")
     if RUN_KEY in file.header:
@@ -156,7 +156,7 @@ def _refuse_own(path: Path, file: WeightsFile) -> None:
 
 
 def _is_kept(name: str, value) -> bool:
-    """Numbers, and few of the words: others are paths of somebody's machine."""
+    """Numbers, and a few of the texts: others are paths on someone's machine."""
     return name in WORDS and isinstance(value, str) or isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -166,7 +166,7 @@ def _classes(asked: Asked, file: WeightsFile) -> int | None:
 
 
 def _with_classes(translated: Translated, classes: int | None) -> Translated:
-    """The last row of the label table is the null class, unless the weights are said to have as many classes as rows."""
+    """The last row of the label table is the null class, unless --classes states as many classes as rows."""
     found = translated.model["num_classes"]
     if classes is None or classes == found:
         return translated
@@ -180,7 +180,7 @@ def _values(source: str, like: str, translated: Translated, asked: Asked, path: 
     model, changes = translated.model, {**translated.config, **path, **asked.changes}
     sampling = without_others(LIKES[like].sampling, {key.removeprefix("imported.sampling."): value for key, value in asked.changes.items()})
     if model["class_dropout_prob"] == 0:
-        sampling.pop("guidance_scale", None)                                   # there is nothing to guide with
+        sampling.pop("guidance_scale", None)                                   # there is no unconditional model to guide with
     name = name_of(Size(model["depth"], model["hidden_size"], model["num_heads"]), model["patch_size"])
     latents = model["in_channels"] not in PIXELS or "data.latent_scale" in asked.changes
     values: dict = {"model": {"name": name, "class_dropout_prob": model["class_dropout_prob"]},
@@ -201,14 +201,14 @@ def _values(source: str, like: str, translated: Translated, asked: Asked, path: 
 
 
 def _decoder(config: RunConfig, facts: dict) -> list[str]:
-    """What of the decoder is not in the weights, and whether anybody said it."""
+    """The decoder's settings that are not in the weights, and whether they were given."""
     return [f"decoder: {getattr(config.objective, name)} {'blocks' if name == 'decoder_depth' else 'heads'} ({facts[f'{name}_by']}"
             + (f", as the published model has; the weights do not tell: import-run --{name.replace('_', '-')} N)" if facts[f"{name}_by"] == "assumed" else ")")
             for name in LIKES[facts["like"]].options]
 
 
 def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
-    """What was found, and what was taken from the project's code, in words."""
+    """Lines with what was found, and what was taken from the project's code."""
     data, sampling, formulation = config.data, config.imported.sampling, config.formulation
     what = {True: "averaged weights", False: "the last weights: the file holds no average", None: "one set of weights, averaged or not"}
     time = next((key for key in ("time_scale", "c_noise_scale") if hasattr(formulation, key)), None)

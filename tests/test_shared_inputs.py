@@ -103,7 +103,7 @@ def test_lines_of_another_form(trained, here):
     trained.evals.write_text(json.dumps(line) + "\n" + json.dumps({name: value for name, value in line.items() if name != "passport"}) + "\n"
                              + json.dumps(line)[:300])
     done = call("collect", "tiny.yaml", "--out", "t.csv")
-    assert done.stdout.startswith("1 rows: t.csv\n") and f"2 lines of {trained.evals} left out" in done.stdout
+    assert done.stdout.startswith("1 row: t.csv\n") and f"2 lines of {trained.evals} left out" in done.stdout
     assert "line 2 is left out: it has no passport" in done.stderr and "line 3 is left out: incomplete" in done.stderr
     done = call("report", trained.path.parent)
     assert done.exit_code == 0 and "line 3 is left out" in done.stderr

@@ -95,7 +95,7 @@ def check_paths(path: Path, out: Path) -> None:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if out.is_dir():
-        raise UserError(f"{out}: is a folder; name the file to write, as {out / 'train.beton'}")
+        raise UserError(f"{out}: is a folder; name the file to write, for example {out / 'train.beton'}")
     if out.suffix != ".beton":
         raise UserError(f"{out}: the name of the file to write ends in .beton")
     if not out.exists() and manifest_path(out).exists() and manifest_if_any(out) is None:  # left left by a build that was killed at its end
@@ -183,7 +183,7 @@ def _skipped(path: Path, source: Source, tasks: list[tuple[slice, Task]], chunks
         raise UserError(f"{path}: no image can be used: {named(skipped)}")
     if skipped and not allowed:
         raise UserError(f"{path}: cannot use {named(skipped)}; fix or remove them, or leave them out with "
-                        "--on-error skip; what is done is kept for the next try")
+                        "--on-error skip; finished chunks are kept for the next attempt")
     return skipped
 
 

@@ -62,7 +62,7 @@ class ImportSummary:
                  f"the decoder gives pixels in [{low:g}, {high:g}]", *self.notes]
         if not encoder["weights_sha256"]:
             usual = "" if encoder["made_by"] == NOT_KNOWN else f" (the format's own script uses {encoder['made_by']})"
-            lines.append(f"their autoencoder is not recorded{usual}; --vae NAME records it, and scoring then takes no other")
+            lines.append(f"their autoencoder is not recorded{usual}; --vae NAME records it, and scoring then accepts no other")
         return "\n".join(lines)
 
 
@@ -239,7 +239,7 @@ def _to_bits(batch: Tensor, bits: str, source: LatentSource, first: int) -> Tens
     fits = -torch.finfo(BITS[bits]).max < least and most < torch.finfo(BITS[bits]).max     # false for NaN; checking each number is slow
     if not fits and (bad := torch.nonzero(~torch.isfinite(narrow).flatten(1).all(1)).flatten().tolist()):
         row = batch[bad[0]]
-        why = f"{row.abs().max().item():g}, which {bits} cannot hold" if torch.isfinite(row).all() else "what is no finite number"
+        why = f"{row.abs().max().item():g}, which {bits} cannot hold" if torch.isfinite(row).all() else "a number that is not finite"
         hint = "; --bits bf16 may" if bits == "fp16" and torch.isfinite(row).all() else ""
         raise UserError(f"{source.name_of(first + bad[0])}: holds {why}{hint}")
     return narrow.contiguous().view(torch.int16)

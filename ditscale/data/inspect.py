@@ -23,7 +23,7 @@ def describe(path) -> list[str]:
         kind = "integer" if spec.is_int else f"{spec.dtype} {' x '.join(map(str, spec.shape))}"
         lines.append(f"  field '{name}': {kind}")
     if not manifest_path(path).exists():
-        return [*lines, f"no manifest ({manifest_path(path)}): where the data comes from is not known", *_histogram(file, None)]
+        return [*lines, f"no manifest ({manifest_path(path)}): the data's origin is not known", *_histogram(file, None)]
     manifest = read_manifest(path)
     lines.append(f"manifest {manifest_path(path)}")
     shown = {name: value for name, value in asdict(manifest).items()

@@ -37,7 +37,7 @@ def check_shape(key: str, file: BetonFile, data) -> None:
     """Raises UserError if the file under ``key`` has other channels or another size than the section ``data`` of a config."""
     kind, shape, wanted = kind_of(file), image_shape(file), (data.channels, data.resolution, data.resolution)
     if shape != wanted:
-        fits = f"data.channels: {shape[0]} and data.resolution: {shape[1]} would work" if shape[1] == shape[2] else "a model takes squares"
+        fits = f"data.channels: {shape[0]} and data.resolution: {shape[1]} would work" if shape[1] == shape[2] else "a model needs squares"
         raise UserError(f"{key}: {file.path} holds {kind} of shape {shape}, but data.channels and data.resolution make {wanted}; {fits}")
 
 
@@ -65,7 +65,7 @@ def _check_latents(key: str, file: BetonFile, data, encoder) -> None:
                         "`ditscale data encode`")
     flips, numbers = file.fields["moments"].shape[:2]
     if encoder["has_std"] and numbers == 1 or (encoder.get("flips", "stored") == "stored") != (flips == 2):
-        raise UserError(f"{key}: {file.path} holds moments of shape {file.fields['moments'].shape}, which its manifest does not say; build "
+        raise UserError(f"{key}: {file.path} holds moments of shape {file.fields['moments'].shape}, which its manifest does not state; build "
                         "it again")
     if data.flip is True and flips == 1:
         how = "some images were mirrored before they were encoded" if encoder.get("flips") == "random" else "no flips are stored"

@@ -67,7 +67,7 @@ class StreamLoader:
             raise UserError(f"loader '{backend}' is not one of auto, ffcv, mmap")
         ffcv_backend, self.reason = (None, None) if backend == "mmap" else load_ffcv()
         if backend == "ffcv" and ffcv_backend is None:
-            raise UserError(f"{self.reason}; `ditscale doctor` says how to fix it, or take the loader 'mmap'")
+            raise UserError(f"{self.reason}; `ditscale doctor` shows how to fix it, or use the loader 'mmap'")
         self.backend = "ffcv" if ffcv_backend else "mmap"
         self._source = ffcv_backend.FfcvSource(self._file, field, micro_batch, bool(pick)) if ffcv_backend else MmapSource(self._file, field)
         self.seed, self.micro_batch, self.global_batch, self.rank, self.world_size = seed, micro_batch, global_batch, rank, world_size

@@ -43,7 +43,7 @@ class Vae:
         """
         if self.says_scale:
             if scale is not None or shift is not None:
-                raise UserError(f"--scale, --shift: --vae {self.name} says them: {self.kind.scale} and {self.kind.shift}; leave them out. "
+                raise UserError(f"--scale, --shift: --vae {self.name} states them: {self.kind.scale} and {self.kind.shift}; leave them out. "
                                 "data.latent_scale and data.latent_shift of a study take others")
             return
         if scale is None or shift is None:

@@ -162,7 +162,7 @@ def _pipeline(config: RunConfig, folder: Path, vae: str | None) -> str:
     if vae:
         model = load_vae(vae, "cpu").model
         if type(model).__name__ != "AutoencoderKL" or model.config.get("shift_factor"):
-            raise UserError(f"--vae {vae}: DiTPipeline takes an AutoencoderKL without a shift_factor; leave it out, and decode yourself")
+            raise UserError(f"--vae {vae}: DiTPipeline takes an AutoencoderKL without a shift_factor; leave it out and decode the latents yourself")
         if scale:
             model.register_to_config(scaling_factor=scale[0])
         model.save_pretrained(folder / "vae")

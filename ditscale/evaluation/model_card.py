@@ -108,7 +108,7 @@ def _scores(run: RunDir, seen: int | None) -> str:
             f"{line['passport'].get('guidance_scale', '')} | {line['passport'].get(SEED, '')} | {name} |" for name, line in newest.items()]
     table = "\n".join(["| metric | score | floor | samples | guidance | seed | passport |", "| --- | ---: | ---: | ---: | ---: | ---: | --- |", *rows])
     passports = json.dumps({name: line["passport"] for name, line in newest.items()}, indent=2)
-    return f"{table}\n\nScores are comparable where their passports agree:\n\n```json\n{passports}\n```"
+    return f"{table}\n\nScores are comparable if their passports agree:\n\n```json\n{passports}\n```"
 
 
 def _number(value) -> str:

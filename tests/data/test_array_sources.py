@@ -153,7 +153,7 @@ def test_cifar10_runs_no_code(opened, batches, tree, tmp_path):
 
 
 def test_cifar10_download(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="not there; add --download"):
+    with pytest.raises(UserError, match="no such file; add --download"):
         cifar10.downloaded(tmp_path, allowed=False)
 
     def no_network(*_, **__):

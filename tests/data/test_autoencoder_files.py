@@ -168,7 +168,7 @@ def test_what_cannot_be_read_is_one_line(vae_folders, tmp_path, no_network):
     assert "--subfolder vae: " in refused(tmp_path / "alone.safetensors", subfolder="vae")
     save_file({name: value for name, value in tensors.items() if "conv_in" not in name}, folder / WEIGHTS)
     for name in (folder, folder / WEIGHTS):
-        assert "its weights lack 4 tensors of the autoencoder, as decoder.conv_in.bias; is the file whole?" in refused(name)
+        assert "its weights lack 4 tensors of the autoencoder, for example decoder.conv_in.bias; is the file complete?" in refused(name)
     (folder / WEIGHTS).write_bytes(b"no tensors")
     assert "not a complete safetensors file" in refused(folder / WEIGHTS) and "cannot be read" in refused(folder)
     torch.save(tensors, folder / "diffusion_pytorch_model.bin")

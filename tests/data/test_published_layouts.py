@@ -66,12 +66,12 @@ def test_a_folder_of_one_archive_a_class(png, tmp_path, opened, contents, packed
 
 
 @pytest.mark.parametrize("files, words", [
-    (lambda png: {k: v for k, v in shard(png, range(3)).items() if k != "000001.cls"}, "no label for 1 of 3 images, as 000001.png"),
+    (lambda png: {k: v for k, v in shard(png, range(3)).items() if k != "000001.cls"}, "no label for 1 of 3 images, for example 000001.png"),
     (lambda png: shard(png, range(3), label=lambda n: ""), "000000.cls holds ''"),
-    (lambda png: shard(png, range(3), label=lambda n: "0 1" if n else n), "some labels are numbers, as 0, and 2 are words, as '0 1'"),
+    (lambda png: shard(png, range(3), label=lambda n: "0 1" if n else n), "some labels are numbers, for example 0, and 2 are words, for example '0 1'"),
     (lambda png: shard(png, range(3), ".json", lambda n: {"url": "x", "caption": "y"}), "000000.json holds caption, url and no label"),
     (lambda png: shard(png, range(3), ".json", lambda n: {"label": 1, "cls": 2}), "holds several labels, label 1, cls 2"),
-    (lambda png: shard(png, range(3), ".json", lambda n: {"label": [1, 2]}), "says no class: label is [1, 2]"),
+    (lambda png: shard(png, range(3), ".json", lambda n: {"label": [1, 2]}), "has no class: label is [1, 2]"),
     (lambda png: shard(png, range(3), ".json", lambda n: [1]), "000000.json is not a JSON object"),
     (lambda png: shard(png, range(3)) | {"000001.seg.png": png[4]}, "more than one image of the key 000001"),
     (lambda png: shard(png, range(3), label=lambda n: n + 1), "class 0 has no image, labels are 1 to 3"),
@@ -189,7 +189,7 @@ def test_a_split_that_lacks_a_class_is_an_error_unless_asked_for(png, tree, open
     path = tree(tiny(png, val=(WNIDS[1],) * 3))
     assert opened(path, split="train").classes == 3
     said = refused(path, split="val")
-    assert "class 0, n01440764, has no image in this split, nor have 1 more of 3; where that is meant, give --empty-classes" in said
+    assert "class 0, n01440764, has no image in this split, nor have 1 more of 3; if that is intended, give --empty-classes" in said
     assert opened(path, split="val", empty_classes=True).labels.tolist() == [1, 1, 1]
 
 
@@ -231,11 +231,11 @@ def test_labels_files_as_others_write_them(png, tree, tmp_path, content, labels,
 @pytest.mark.parametrize("content, words", [
     ("a.png,1\nb.png,0\n", "it is: a.png,1"), ("name,class,label,labels,target\n", "holds no labels"),
     ("file,path,label\na,b,1\n", "it is: file,path,label"), ("name,class,target\na,b,1\n", "it is: name,class,target"),
-    ("name,label\nx.png,1\ny.png,0\n", "no label for 2 of 2 images, as a.png; its first name is 'x.png'"),
+    ("name,label\nx.png,1\ny.png,0\n", "no label for 2 of 2 images, for example a.png; its first name is 'x.png'"),
     ("name,label\na.png,1\nb.png,2\n", "class 0 has no image, labels are 1 to 2; labels that start at 1 are the usual cause: --first-label 1"),
-    ("name,label\na.png,0\nb.png,2\n", "class 1 has no image in this split; where that is meant, give --empty-classes"),
-    ("name,label\na.png,0\nb.png,n/a\n", "some labels are numbers, as 0, and 1 are words, as 'n/a'"),
-    ("name,label\na.png,0\nb.png,0.5\n", "some labels are numbers, as 0, and 1 are words, as '0.5'"),
+    ("name,label\na.png,0\nb.png,2\n", "class 1 has no image in this split; if that is intended, give --empty-classes"),
+    ("name,label\na.png,0\nb.png,n/a\n", "some labels are numbers, for example 0, and 1 are words, for example 'n/a'"),
+    ("name,label\na.png,0\nb.png,0.5\n", "some labels are numbers, for example 0, and 1 are words, for example '0.5'"),
     ("name,label\na.png,-1\nb.png,-1\n", "label -1 is not between 0 and 999999; splits without labels are published so: --unlabeled"),
     ("name,label\na.png,0\nb.png\n", "line 3 is not a name and a label: b.png"),
 ])

@@ -67,7 +67,7 @@ def test_splits(photos, tree, opened, refused):
     folder = tree({**{f"train/{name}": content for name, content in photos.items()}, "test/dog/1.png": photos["dog/1.png"]})
     assert "has the splits test, train; choose one with --split" in refused(folder)
     assert "--split val: " in refused(folder, split="val")
-    assert "split test: class 0, cat, has no image in this split; where that is meant, give --empty-classes" in \
+    assert "split test: class 0, cat, has no image in this split; if that is intended, give --empty-classes" in \
         refused(folder, split="test")
     source = opened(folder, split="test", empty_classes=True)
     assert source.names == ["test/dog/1.png"] and source.split == "test"
@@ -81,7 +81,7 @@ def test_one_class_and_no_class(photos, tree, opened, refused):
     assert one.classes == 1 and one.class_names == ["cat"] and "one class only, 'cat'" in one.notes[0]
     flat = opened(tree({f"{i}.png": photos[f"cat/{i}.png"] for i in range(3)}, "flat"))
     assert flat.labels.tolist() == [0, 0, 0] and flat.class_names is None and "unconditional" in flat.notes[0]
-    assert "1 images are next to the class folders, for example 5.png" in refused(
+    assert "1 image is next to the class folders, for example 5.png" in refused(
         tree({"5.png": b"", "cat/1.png": b""}, "mixed"))
 
 
@@ -110,8 +110,8 @@ def test_the_archive_of_stylegan(photos, tmp_path, opened, packed):
 @pytest.mark.parametrize("name, content, message", [
     ("l.csv", "a.png,0\n", "first line must be: name,label"), ("l.csv", "", "first line must be"),
     ("l.csv", "name,label\n", "holds no labels"), ("l.csv", "name,label\na.png,0\na.png,1\n", "names a.png twice"),
-    ("l.csv", "name,label\na.png\n", "line 2"), ("l.csv", "name,label\nb.png,0\n", "no label for 1 of 1 images, as a.png"),
-    ("l.csv", "name,label\na.png,0\nb.png,0\n", "1 of its 2 names are not images of .*, as b.png"),
+    ("l.csv", "name,label\na.png\n", "line 2"), ("l.csv", "name,label\nb.png,0\n", "no label for 1 of 1 images, for example a.png"),
+    ("l.csv", "name,label\na.png,0\nb.png,0\n", "1 of its 2 names are not images of .*, for example b.png"),
     ("l.csv", "name,label\na.png,-1\n", "label -1 is not between 0"), ("l.csv", "name,label\na.png,1000000\n", "label 1000000"),
     ("l.json", "{", "not of the form"), ("l.json", '{"labels": [["a.png", [0.5]]]}', "integers"),
     ("l.txt", "", r"are a \.csv"),

@@ -77,7 +77,7 @@ def test_a_diffusers_folder_says_whose_time_and_outputs_it_has(hand_run, tmp_pat
         said = done("convert", tmp_path / source, tmp_path / target)
         assert "time and outputs are not DiT's (formulation flow)" in said or source == "a.pt"
     for name in ("a.pt", "b.safetensors", "c.pt"):
-        assert "not a project's any more (formulation flow)" in refused("import-run", tmp_path / name, tmp_path / "imported", "--like", "dit")
+        assert "no longer a project's (formulation flow)" in refused("import-run", tmp_path / name, tmp_path / "imported", "--like", "dit")
     for command in ("sample", "evaluate"):
         assert "a folder of weights, not a run" in refused(command, tmp_path / "out", *([tmp_path / "x", "--images", 1] if command == "sample" else []))
     (tmp_path / "again" / "ditscale.json").write_text("[")

@@ -141,7 +141,7 @@ def test_half_precision_and_safetensors(tmp_path):
 
 def test_images_seen_as_the_user_says(saved, tmp_path):
     result = ditscale("import-run", saved(network()), tmp_path / "run", "--like", "dit", "--heads", 3, "--images-seen", 102_400_000)
-    assert "102,400,000, as you say" in result.output and (tmp_path / "run" / "checkpoints" / "images-000102400000").is_dir()
+    assert "102,400,000, as given" in result.output and (tmp_path / "run" / "checkpoints" / "images-000102400000").is_dir()
     assert RunDir(tmp_path / "run").status()["images_seen"] == 102_400_000
 
 
@@ -239,7 +239,7 @@ def test_another_sampler_than_the_projects(saved, tmp_path, digits):
     path, few = saved(network()), ["--like", "sit", "--heads", "3"]
     done = ditscale("import-run", path, tmp_path / "heun", *few, "sampler=heun", "heun_last=heun", "sampling_steps=2")
     assert done.exit_code == 0 and "sampling: heun, 2 steps, heun_last heun" in done.output, done.output
-    assert "; as you say: sampler, heun_last, sampling_steps)" in done.output
+    assert "; as given: sampler, heun_last, sampling_steps)" in done.output
     assert run_config(RunDir(tmp_path / "heun")).imported.sampling.guidance_scale == 1.5
     done = ditscale("sample", path, tmp_path / "x.npz", "--images", 4, *few, "sampler=euler", "sampling_steps=2")
     assert done.exit_code == 0, done.output
@@ -293,7 +293,7 @@ def test_what_ditscale_wrote_is_not_turned_twice(saved, hand_run, tmp_path):
     words = {}
     for name in ("turned.safetensors", "turned.pt"):
         assert ditscale("convert", path, tmp_path / name, *few).exit_code == 0
-        words[name] = "not a project's any more (sit, turned by convert)"
+        words[name] = "no longer a project's (sit, turned by convert)"
         ditscale("convert", tmp_path / name, tmp_path / f"again-{name}.pt", "--heads", 3)
         words[f"again-{name}.pt"] = words[name]
     for name in ("run.pt", "run.safetensors"):

@@ -167,4 +167,4 @@ def _local_config(path: Path) -> dict[str, Any]:
 
 def _check_whole(name: str, missing) -> None:
     if missing:
-        raise UserError(f"--vae {name}: its weights lack {len(missing)} tensors of the autoencoder, as {sorted(missing)[0]}; is the file whole?")
+        raise UserError(f"--vae {name}: its weights lack {len(missing)} tensors of the autoencoder, for example {sorted(missing)[0]}; is the file complete?")

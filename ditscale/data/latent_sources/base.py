@@ -61,7 +61,7 @@ class LatentRequest(Request):
         """Raises UserError for an option that the format itself determines."""
         for name in names:
             if getattr(self, name) is not None:
-                raise UserError(f"--{name.replace('_', '-')}: the format {self.format} says that by itself; leave it out")
+                raise UserError(f"--{name.replace('_', '-')}: the format {self.format} determines that; leave it out")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _folders(request: LatentRequest) -> tuple[FolderFiles, Path]:
     pairs = [(one, one.with_name(one.name.removesuffix(FEATURES) + LABELS)) for one in found[FEATURES]]
     if len(pairs) != 1 or pairs[0][1] not in found[LABELS]:
         there = ", ".join(entry.name for entry in sorted(found[FEATURES] + found[LABELS])) or "neither"
-        raise UserError(f"{request.path}: needs one folder NAME{FEATURES} and NAME{LABELS} beside it; it has {there}")
+        raise UserError(f"{request.path}: needs one folder NAME{FEATURES} and NAME{LABELS} next to it; it has {there}")
     return FolderFiles(pairs[0][0]), pairs[0][1]
 
 
@@ -84,7 +84,7 @@ def _check_names(request: LatentRequest, features: FolderFiles, labels: FolderFi
     if gpus and request.count != count:
         raise UserError(f"{features.folder}: holds {count:,} files, which is ImageNet's {IMAGENET:,} / {gpus}: made on {gpus} GPUs, whose "
                         "ranks overwrote each other's numbers, so that labels may be of other images; extract them again on one "
-                        f"(--count {count} takes them as they are)")
+                        f"(--count {count} accepts them)")
 
 
 def _labels(files: FolderFiles) -> np.ndarray:

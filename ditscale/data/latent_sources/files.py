@@ -93,7 +93,7 @@ class ZipFiles:
                 content = _inflated(content, size)
             if len(content) == size and zlib.crc32(content) == crc:
                 return content
-        raise UserError(f"{self.where(number)}: damaged: the archive says another size or sum; was it copied whole?")
+        raise UserError(f"{self.where(number)}: damaged: the archive states another size or checksum; was it copied completely?")
 
     def where(self, number: int) -> str:
         return f"{self.path}: {self.names[number]}"

@@ -179,6 +179,6 @@ def _labels_of(shard: Shard, name: str, encoding: str, array: Column | None) -> 
     for number in range(shard.samples):
         value = values.array(array, number)
         if value.size != 1 or value.dtype.kind not in "iu":
-            raise UserError(f"{shard.path}: sample {number}: column '{name}' holds {shown(value.dtype, value.shape)}; one whole number is needed")
+            raise UserError(f"{shard.path}: sample {number}: column '{name}' holds {shown(value.dtype, value.shape)}; one integer is needed")
         found.append(value.item())
     return found

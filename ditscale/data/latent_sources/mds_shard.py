@@ -65,7 +65,7 @@ class Values:
         self._bytes = np.frombuffer(self._content, np.uint8)
         starts = np.frombuffer(self._content, "<u4", min(shard.samples + 2, len(self._content) // 4)).astype(np.int64)
         if len(starts) != shard.samples + 2 or starts[0] != shard.samples or starts[-1] != len(self._content) or (np.diff(starts[1:]) < 0).any():
-            raise UserError(f"{shard.path}: damaged: its head does not say {count(shard.samples, 'sample')} in {len(self._content):,} bytes")
+            raise UserError(f"{shard.path}: damaged: its header does not state {count(shard.samples, 'sample')} in {len(self._content):,} bytes")
         starts, ends = starts[1:-1], starts[2:]
         free = [column for column, size in enumerate(shard.sizes) if size is None]
         bodies = starts + 4 * len(free)
@@ -126,7 +126,7 @@ def content_of(shard: Shard) -> memoryview:
     except ERRORS as error:
         raise UserError(f"{shard.path}: cannot be read: {first_line(error)}") from None
     if len(content) != shard.bytes:
-        raise UserError(f"{shard.path}: is {len(content):,} bytes, but {INDEX} says {shard.bytes:,}; was it copied whole?")
+        raise UserError(f"{shard.path}: is {len(content):,} bytes, but {INDEX} says {shard.bytes:,}; was it copied completely?")
     return content
 
 

@@ -52,7 +52,7 @@ def _open(request: LatentRequest, path: Path, facts: Facts) -> LatentSource:
     names = [name for name in files.names if name.endswith(".npy")]
     others = len(files.names) - len(names) - (LABELS_NAME in files.names)
     if image := next((name for name in files.names if name.lower().endswith(SUFFIXES)), None):
-        raise UserError(f"{path}: holds the image {image} beside latents; import the folder or the archive of latents alone")
+        raise UserError(f"{path}: holds the image {image} next to latents; import a folder or archive that holds only latents")
     if not names:
         raise UserError(f"{path}: no .npy in it; the format {facts.format} has a file an image, 00000/{PREFIX}00000000.npy")
     labels = _labels(request, path, files, names)
@@ -91,7 +91,7 @@ def _labels(request: LatentRequest, path: Path, files: Files, names: list[str]):
     if table is None:
         return None
     if lost := [name for name in names if name not in table]:
-        raise UserError(f"{where}: has no label for {len(lost):,} of {len(names):,} latents, as {lost[0]}")
+        raise UserError(f"{where}: has no label for {len(lost):,} of {len(names):,} latents, for example {lost[0]}")
     if len(table) > len(names):
         there = set(names)
         extra = next(name for name in table if name not in there)

@@ -163,7 +163,7 @@ def _labels(shard: Shard) -> np.ndarray:
     with _opened(shard.path) as file:
         labels = file.get_tensor(LABELS)
     if tuple(labels.shape) not in ((shard.rows,), (shard.rows, 1)) or labels.is_floating_point():
-        raise UserError(f"{shard.path}: '{LABELS}' is {shown(labels.dtype, labels.shape)}; one whole number for each of {shard.rows:,} "
+        raise UserError(f"{shard.path}: '{LABELS}' is {shown(labels.dtype, labels.shape)}; one integer for each of {shard.rows:,} "
                         "latents is needed")
     return labels.reshape(-1).numpy()
 

@@ -220,10 +220,10 @@ def _by_table(request: Request, where: Path | str, table: Mapping[str, int | str
     keys = next((keys for keys in tried if table.keys() >= {*keys} and len({*keys}) == len(keys)), tried[0])
     missing, unknown = sorted({*keys} - table.keys()), sorted(table.keys() - {*keys})
     if missing:
-        raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, as {missing[0]}; its first name is "
+        raise UserError(f"{where}: no label for {len(missing)} of {len(images)} images, for example {missing[0]}; its first name is "
                         f"'{next(iter(table))}'")
     if unknown:
-        raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are not images of {request.path}, as {unknown[0]}")
+        raise UserError(f"{where}: {len(unknown)} of its {len(table)} names are not images of {request.path}, for example {unknown[0]}")
     labels, names = number_classes(request, where, [table[key] for key in keys], len(images))
     if known and names and names != list(known):
         classes = sorted({*names, *known})

@@ -59,7 +59,7 @@ def downloaded(folder: Path, *, allowed: bool) -> Path:
     path = folder / ARCHIVE
     if not path.exists():
         if not allowed:
-            raise UserError(f"{path}: not there; add --download to fetch it (170 MB), or give the path of a copy")
+            raise UserError(f"{path}: no such file; add --download to fetch it (170 MB), or give the path of a copy")
         with written_whole(path) as aside:
             _fetch(aside)
             _check_md5(aside, URL)

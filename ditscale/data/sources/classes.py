@@ -47,7 +47,7 @@ def check_classes(request: Request, where, counts: np.ndarray, names: list[str] 
         raise UserError(f"{where}: class 0 has no image, labels are 1 to {len(counts) - 1}; labels that start at 1 are the usual "
                         "cause: --first-label 1 takes them (--empty-classes keeps an empty class 0)")
     more = f", nor have {empty.size - 1} more of {len(counts)}" if empty.size > 1 else ""
-    raise UserError(f"{where}: {first} has no image in this split{more}; where that is meant, give --empty-classes")
+    raise UserError(f"{where}: {first} has no image in this split{more}; if that is intended, give --empty-classes")
 
 
 def _numbers(where, labels: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _numbers(where, labels: np.ndarray) -> np.ndarray:
             return np.array(texts)
         if words:
             number = next(text for text in texts if NUMBER.fullmatch(text))
-            raise UserError(f"{where}: some labels are numbers, as {number}, and {len(words)} are words, as '{words[0]}'; make "
+            raise UserError(f"{where}: some labels are numbers, for example {number}, and {len(words)} are words, for example '{words[0]}'; make "
                             "all of them one or the other")
         return np.array([int(text.partition(".")[0]) for text in texts])
     if labels.dtype.kind not in "iu":

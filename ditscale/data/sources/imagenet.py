@@ -36,7 +36,7 @@ def from_devkit(path: Path) -> dict[str, str]:
     for name in (GROUND_TRUTH, META):
         if name not in found:
             raise UserError(f"{path}: no {name} in it; the two files of ILSVRC2012_devkit_t12 are needed: the ground truth's "
-                            f"numbers are not in the order of class folders, {META} says which class each is")
+                            f"numbers are not in the order of class folders, {META} has the class of each")
     try:
         ids = _ids(found[META])
         numbers = [int(line) for line in found[GROUND_TRUTH].split()]

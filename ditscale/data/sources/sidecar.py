@@ -35,7 +35,7 @@ def labels_beside(request: Request, images: list[str], files: list[str], read, i
             raise UserError(f"{request.path}: {first} holds {found} and no label ({', '.join(LABEL_KEYS)}); give --labels FILE, or "
                             "--unlabeled for images without labels")
         if not all(with_one):
-            raise UserError(f"{request.path}: no label for {with_one.count(False)} of {len(images)} images, as "
+            raise UserError(f"{request.path}: no label for {with_one.count(False)} of {len(images)} images, for example "
                             f"{images[with_one.index(False)]}: others have a {suffix} file next to them")
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
@@ -60,7 +60,7 @@ def _from_json(request: Request, name: str, content: bytes):
     key = _label_key(request, name, content)
     value = _object(request, name, content).get(key)
     if type(value) not in (int, float, str):
-        raise UserError(f"{request.path}: {name} says no class: {key or 'label'} is {value!r}")
+        raise UserError(f"{request.path}: {name} has no class: {key or 'label'} is {value!r}")
     return str(value)
 
 

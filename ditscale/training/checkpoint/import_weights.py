@@ -144,11 +144,11 @@ def images_known(config: RunConfig, checkpoint: Path) -> int | None:
 def _refuse_own(path: Path, file: WeightsFile) -> None:
     """Refuses ditscale's own weights: their time and outputs are those of their run, not of a project in ``LIKES``."""
     if (path.parent / "state.json").exists() and path.absolute().parent.parent.name == "checkpoints":
-        raise UserError(f"{path}: a file of a checkpoint of ditscale's; give its run, {path.absolute().parents[2]}")
+        raise UserError(f"{path}: a file of a ditscale checkpoint; give its run, {path.absolute().parents[2]}")
     if RUN_KEY in file.header:
-        raise UserError(f"{path}: exported by ditscale from a run; give that run's directory, which says how it samples")
+        raise UserError(f"{path}: exported by ditscale from a run; give that run's directory, which has its sampling settings")
     if OUTPUTS_KEY in file.header:
-        raise UserError(f"{path}: written by ditscale, its time and outputs are not a project's any more ({file.header[OUTPUTS_KEY][:80]}); give the "
+        raise UserError(f"{path}: written by ditscale; its time and outputs are no longer a project's ({file.header[OUTPUTS_KEY][:80]}); give the "
                         "file that was converted, or the directory of the run that was exported")
     if CONFIG_KEY in file.header:
         raise UserError(f"{path}: written by `ditscale convert`, and it does not say whose time and outputs it has; give the file that was "
@@ -195,7 +195,7 @@ def _values(source: str, like: str, translated: Translated, asked: Asked, path: 
                             "of the config as formulation.interpolant")
         set_key(values, key if "." in key else f"imported.sampling.{key}", value)
     if latents and not {"latent_scale", "latent_shift"} <= values["data"].keys():
-        raise UserError(f"{source}: makes latents of {model['in_channels']} channels, whose scale is not in the weights; add "
+        raise UserError(f"{source}: makes latents of {model['in_channels']} channels, whose scale the weights do not have; add "
                         "data.latent_scale=NUMBER data.latent_shift=NUMBER")
     return values
 
@@ -225,5 +225,5 @@ def _lines(config: RunConfig, facts: dict, heads: int) -> list[str]:
             + (f", scale {data.latent_scale[0]:g}, shift {data.latent_shift[0]:g}; to decode them give vae=FOLDER (released models: "
                "stabilityai/sd-vae-ft-ema)" if config.imported.latents else ""),
             f"sampling: {sampling.sampler}, {sampling.sampling_steps} steps" + "".join(f", {key} {value}" for key, value in chosen.items())
-            + f" ({facts['sampling_source']}" + (f"; as you say: {', '.join(facts['changed'])})" if facts["changed"] else ")"),
-            f"images seen: {f'{seen:,}, as you say' if seen is not None else 'unknown (set with --images-seen N)'}; training cost: unknown"]
+            + f" ({facts['sampling_source']}" + (f"; as given: {', '.join(facts['changed'])})" if facts["changed"] else ")"),
+            f"images seen: {f'{seen:,}, as given' if seen is not None else 'unknown (set with --images-seen N)'}; training cost: unknown"]

@@ -129,7 +129,7 @@ def test_numbers_need_a_line_that_says_what_they_are(tmp_path):
     assert "odd.npy: has 3 channels, not a mean and as many channels of its std" in \
         refused(tmp_path / "odd.npy", tmp_path, unlabeled=True, **STATED | {"holds": "mean-std"})
     archive = make("edm2", tmp_path).path
-    assert "--scale: the format edm2 says that by itself" in refused(archive, tmp_path, format="edm2", scale=1.0)
+    assert "--scale: the format edm2 determines that" in refused(archive, tmp_path, format="edm2", scale=1.0)
 
 
 def test_bf16_and_half_precision_are_read(tmp_path):
@@ -162,7 +162,7 @@ def test_a_mixture_is_refused(tmp_path):
         assert f"{changed}: {name}: holds {words}, but {changed}: 00000/img-mean-std-00000000.npy holds float32 8 x 4 x 4" in \
             refused(changed, tmp_path, format="edm2")
     changed = repacked(path, tmp_path, {"00000/img00000000.png": b""})
-    assert "holds the image 00000/img00000000.png beside latents" in refused(changed, tmp_path, format="edm2")
+    assert "holds the image 00000/img00000000.png next to latents" in refused(changed, tmp_path, format="edm2")
     source = make("lightningdit", tmp_path)
     second = source.path / "latents_rank00_shard001.safetensors"
     whole = {"latents": torch.zeros(15, 4, 4, 4), "latents_flip": torch.zeros(15, 4, 4, 4), "labels": torch.zeros(15, dtype=torch.int64)}
@@ -182,7 +182,7 @@ def test_a_mixture_is_refused(tmp_path):
 def test_labels_are_counted(tmp_path):
     path, first = make("edm2", tmp_path).path, "00000/img-mean-std-00000000.npy"
     table = [[f"00000/img-mean-std-{number:08d}.npy", number % 5] for number in range(IMAGES)]
-    for labels, words in ((table[1:], f"dataset.json: has no label for 1 of 45 latents, as {first}"),
+    for labels, words in ((table[1:], f"dataset.json: has no label for 1 of 45 latents, for example {first}"),
                           ([*table, ["00000/more.npy", 1]], "has labels for 46 latents, but 45 are there; 00000/more.npy is not"),
                           (None, "holds no labels; give --labels FILE, or --unlabeled"),
                           ([[name, label + 1] for name, label in table], "--first-label 1"),
@@ -219,7 +219,7 @@ def test_fast_dits_numbers_must_fit(tmp_path, monkeypatch):
     (features / "copy.npy").write_bytes(b"")
     assert "copy.npy: the format fast-dit has 0.npy, 1.npy, ... alone" in refused(source.path, tmp_path)
     shutil.rmtree(labels)
-    assert "needs one folder NAME_features and NAME_labels beside it; it has imagenet256_features" in refused(source.path, tmp_path)
+    assert "needs one folder NAME_features and NAME_labels next to it; it has imagenet256_features" in refused(source.path, tmp_path)
 
 
 class Bomb:
@@ -231,7 +231,7 @@ class Bomb:
     (b"", "not a complete .npy file"), (b"\x93NUMPY", "not a complete .npy file"), (b"x" * 300, "not a complete .npy file"),
     (made.npy(made.numbers(8, 4, 4))[:-1], "it was truncated"), (made.npy(made.numbers(8, 4, 4)) + b"x", "its header says"),
     (made.npy(np.array([Bomb()], object)), "Python objects, which are not unpickled"), (made.npy(np.array(["a"])), "numbers are needed"),
-    (made.npy(np.full((8, 4, 4), np.nan, np.float32)), "holds what is no finite number"),
+    (made.npy(np.full((8, 4, 4), np.nan, np.float32)), "holds a number that is not finite"),
     (made.npy(np.full((8, 4, 4), 1e6, np.float32)), "holds 1e+06, which fp16 cannot hold; --bits bf16 may"),
 ])
 @pytest.mark.parametrize("number", [0, 30])
@@ -255,7 +255,7 @@ def test_hostile_archives(tmp_path):
     at = content.find(b"\x93NUMPY", len(content) // 3)
     content[at + 200] ^= 1
     (tmp_path / "flipped.zip").write_bytes(content)
-    assert "damaged: the archive says another size or sum" in refused(tmp_path / "flipped.zip", tmp_path, format="edm2")
+    assert "damaged: the archive states another size or checksum" in refused(tmp_path / "flipped.zip", tmp_path, format="edm2")
     (tmp_path / "cut.zip").write_bytes(content[:-100])
     assert "not a complete zip archive" in refused(tmp_path / "cut.zip", tmp_path, format="edm2")
 
@@ -324,8 +324,8 @@ def test_hostile_mds(tmp_path):
     words = np.frombuffer(content[:4 * 16], np.uint32).copy()
     words[5] = 7
     for damaged, said in ((content[:-1], "index.json says"), (b"", "index.json says"),
-                          (words.tobytes() + content[4 * 16:], "its head does not say 15 samples"),
-                          (b"\xff" * len(content), "its head does not say")):
+                          (words.tobytes() + content[4 * 16:], "its header does not state 15 samples"),
+                          (b"\xff" * len(content), "its header does not state")):
         shard.write_bytes(damaged)
         message = refused(path, tmp_path, **STATED_SAMPLES)
         assert said in message and str(shard) in message

@@ -43,6 +43,7 @@ class Standing:
     where: str                                                                 # its job in a queue, the host that wrote last
     why: str
     recipe: str                                                                # runs of one recipe differ only in the seed
+    settings: str                                                              # what the study sets and the run's id does not say
 
 
 def standings(spec: Spec, runs: list[PlannedRun]) -> list[Standing]:
@@ -66,7 +67,8 @@ def _standing(planned: PlannedRun, job: Job | None, alarm: str) -> Standing:
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", as_speed(speed) if metrics else "", left,
                     f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
-                    "; ".join(filter(None, (status.get("reason"), status.get("warning"), alarm))), planned.config.recipe())
+                    "; ".join(filter(None, (status.get("reason"), status.get("warning"), alarm))),
+                    planned.config.recipe(), planned.settings)
 
 
 def status_table(spec: Spec, found: list[Standing], rows: int | None = None, counted: list[Standing] | None = None) -> Table:
@@ -91,10 +93,10 @@ def together(found: list[Standing]) -> list[Standing]:
     for one in found:
         own = one.run_id if one.state not in (QUEUED, DONE) else ""
         groups.setdefault((one.recipe, one.state, one.progress, one.why, own), []).append(one)
-    shared = iter(names([group for group in groups.values() if len(group) > 1]))
     return [group[0] if len(group) == 1 else replace(
-        group[0], run_id=f"{next(shared)} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
-        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where))) for group in groups.values()]
+        group[0], run_id=f"{name} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
+        loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where)))
+        for name, group in zip(names(list(groups.values())), groups.values())]
 
 
 def _mean(group: list[Standing], column: str, digits: int) -> str:

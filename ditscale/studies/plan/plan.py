@@ -57,6 +57,7 @@ class PlanRow:
     strategy_stage: int                                                        # the forecast is for the strategy file's ZeRO stage
     phase: str | None
     recipe: str                                                                # runs of one recipe differ only in the seed
+    settings: str                                                              # what the study sets and the run's id does not say
     runs_per_accelerator: int                                                  # that share the ranks' devices
 
     @property
@@ -97,7 +98,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
                    training_flops(config, config.train.images), evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
-                   planned.phase, config.recipe(), config.resources.runs_per_accelerator)
+                   planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator)
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:

@@ -94,10 +94,9 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
                if not is_left_out.get(name)]
     for name in columns:
         table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
-    shared = iter(names([group for group in groups if len(group) > 1]))
-    for group in groups:
+    for name, group in zip(names(groups), groups):
         first = group[0]
-        name = HASH.sub("", first.run_id) if len(group) == 1 else f"{next(shared)} x {len(group)}"
+        name = name if len(group) == 1 else f"{name} x {len(group)}"
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
                  "images": short_count(first.images), "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
@@ -107,13 +106,15 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
 
 
 def names(groups: Sequence[Sequence]) -> list[str]:
-    """A name for each group of runs (with ``run_id`` and ``recipe``) that differ only in the seed; if groups with several recipes
-    would have the same name, it includes the recipe."""
-    short = [SEED.sub("", group[0].run_id) for group in groups]
-    recipes: dict[str, set[str]] = {}
+    """A name for each group of runs (with ``run_id``, ``recipe`` and ``settings``) that differ only in the seed. If groups with several
+    recipes would have the same name, it includes what the study sets in them, or else the recipe."""
+    short = [(SEED if len(group) > 1 else HASH).sub("", group[0].run_id) for group in groups]
+    recipes: dict[str, dict[str, str]] = {}
     for name, group in zip(short, groups):
-        recipes.setdefault(name, set()).add(group[0].recipe)
-    return [name if len(recipes[name]) == 1 else f"{name} ({group[0].recipe})" for name, group in zip(short, groups)]
+        recipes.setdefault(name, {})[group[0].recipe] = group[0].settings
+    return [name if len(recipes[name]) == 1 else
+            f"{name} ({group[0].settings if len(set(recipes[name].values())) == len(recipes[name]) else group[0].recipe})"
+            for name, group in zip(short, groups)]
 
 
 def _groups(rows: list[PlanRow]) -> list[list[PlanRow]]:

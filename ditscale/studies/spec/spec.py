@@ -19,6 +19,8 @@ from ditscale.studies.spec.provenance import Settings, Source, leaves, settings_
 from ditscale.studies.spec.rates import check_heads
 from ditscale.yamlfile import read_yaml
 
+NAMED = ("model.name", "model.block", "objective.name", "formulation.name", "seed")     # keys that are parts of a run's id
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -32,6 +34,12 @@ class PlannedRun:
     @property
     def run_id(self) -> str:
         return self.run.run_id
+
+    @property
+    def settings(self) -> str:
+        """What the study sets for this run and its id does not say, as ``lr 0.001, mask_ratio 0.25``."""
+        return ", ".join(f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key.rpartition('.')[2]} {value}"
+                         for key, value in (self.point or {}).items() if key not in NAMED and not isinstance(value, (dict, list)))
 
 
 def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:

@@ -77,6 +77,7 @@ def test_time_and_money(in_repository, tmp_path):
 def test_what_is_wrong_is_named(in_repository, tmp_path):
     assert "did you mean 'H100'" in plan("sweeps/digits_demo.yaml", "--on", "H10", code=2)
     assert "'x' is not a number of devices" in plan("sweeps/digits_demo.yaml", "--on", "H100:x", code=2)
+    (tmp_path / "no").write_text("a file")
     assert "cannot be written" in plan("sweeps/digits_demo.yaml", "--csv", tmp_path / "no" / "plan.csv", code=2)
 
 

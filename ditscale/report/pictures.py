@@ -79,7 +79,7 @@ PICTURES = (
     Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _several("size", "patch_size")),
     Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _several("model", "images_seen")),
     Picture("Learning rates", lambda shown: learning_rate.draw(shown.whole),
-            lambda shown: shown.whole.groupby(["model", "variant"])["lr"].nunique().max() > 1, of_scaling=False),
+            lambda shown: "lr" in shown.whole and shown.whole.groupby(["model", "variant"])["lr"].nunique().max() > 1, of_scaling=False),
     Picture("Block designs", lambda shown: block_designs.draw(shown.scaling), lambda shown: _blocks(shown.scaling) > 1),
     Picture("Other metrics", lambda shown: metrics.draw(shown.scaling), lambda shown: len(metrics.held_by(shown.scaling)) > 1),
     Picture("Samples", lambda shown: samples.draw(shown.scaling)),

@@ -17,7 +17,7 @@ from ditscale.scaling.interval import LEVEL
 LEAST_RATES = 4
 REACH = 2.2                                                                    # octaves to each side of the best rate that count, or the four nearest rates
 SAME = 0.5                                                                     # octaves: rates this near are the same
-WORSE = 0.5                                                                    # ln loss above the best mean: the run has diverged
+WORSE = 0.3                                                                    # ln loss of a run above the best mean, at a higher rate: diverged
 TRANSFERS, SHIFTS, UNDECIDED = "TRANSFERS", "SHIFTS", "UNDECIDED"
 
 
@@ -72,7 +72,7 @@ def optimum(rates, losses) -> Optimum:
     if not means:
         return Optimum(reason="every rate diverged", edge=float(at.min()) if len(at) else math.nan)
     best = min(means, key=lambda v: means[v])
-    stable = {v for v, mean in means.items() if mean <= means[best] + WORSE}
+    stable = {v for v in means if v <= best or np.log(losses[at == v]).max() <= means[best] + WORSE}
     edge = min((v for v in np.unique(at) if v > best and v not in stable), default=math.nan)
     nearest = sorted(stable, key=lambda v: abs(v - best))
     near = {v for v in nearest if abs(v - best) <= REACH} | set(nearest[:LEAST_RATES])
@@ -143,3 +143,27 @@ def _shift(first: Optimum, other: Optimum) -> tuple[float, float, float]:
     shift = other.log2_rate - first.log2_rate
     return (shift, shift - math.hypot(other.log2_rate - other.low, first.high - first.log2_rate),
             shift + math.hypot(other.high - other.log2_rate, first.log2_rate - first.low))
+
+
+@dataclass(frozen=True)
+class RateLaw:
+    """best rate proportional to size^exponent, with a 95 % interval of the exponent from the vertices' own intervals."""
+
+    exponent: float
+    low: float
+    high: float
+
+
+def rate_law(optima: dict[str, Optimum], sizes: dict[str, float]) -> RateLaw | None:
+    """A law of the best rate over any size (width, forward FLOPs, batch) by weighted least squares; None with fewer than three sizes that have an
+    interval."""
+    known = {name: one for name, one in optima.items() if one.has_interval}
+    if len({sizes[name] for name in known}) < 3:
+        return None
+    x = np.log2([sizes[name] for name in known])
+    y, spread = np.array([one.log2_rate for one in known.values()]), np.array([(one.high - one.low) / 2 for one in known.values()])
+    weights = 1 / spread**2                                                    # half widths at 95 %: so is the exponent's
+    center = (weights * x).sum() / weights.sum()
+    total = (weights * (x - center) ** 2).sum()
+    exponent, half = float((weights * (x - center) * y).sum() / total), float(total**-0.5)
+    return RateLaw(exponent, exponent - half, exponent + half)

@@ -45,6 +45,14 @@ def test_a_run_that_diverged_is_an_edge(sweep):
     assert drawing.points["score"].isna().sum() == 3 and json.dumps(drawing.card, allow_nan=False)
 
 
+def test_the_base_counts_for_both(sweep):
+    """In a study's table the base size is standard, whatever the runs' config says; muP's verdict has it too."""
+    rows = sweep.query("parametrization == 'standard' or model != 'DiT-4x64/4'")
+    rows = rows.assign(base_width=rows["parametrization"].map({"mup": 64.0}), base_depth=np.nan)
+    card = learning_rate.draw(rows).card
+    assert card["baseline, mup"]["verdict"] == "TRANSFERS" and set(card["baseline, mup"]["models"]) == set(card["baseline, standard"]["models"])
+
+
 def test_one_rate_is_refused(sweep):
     with pytest.raises(UserError, match="several learning rates"):
         learning_rate.draw(sweep[sweep["lr"] == 1e-3])

@@ -32,7 +32,7 @@ def base(script: str, study, made, sheets: Path) -> pd.DataFrame:
     table = table[table["model"].isin(["DiT-femto/4", "DiT-pico/4", "DiT-femto/2", "DiT-pico/2"]) & (table["images_seen"] > 100_000)]
     if script == "block_designs":
         table = made.blocks(study())
-    if script == "sweeps":
+    if script in ("sweeps", "learning_rate"):
         table = made.sweep(study(), [1e-4, 1e-3, 1e-2], 1e-3)
     if script == "sampling_compute":
         table = pd.concat([made.passport(table.assign(score=table["score"] + 10 / n), nfe=n) for n in (4, 8)])
@@ -121,4 +121,4 @@ def test_a_plain_csv_is_drawn_or_told_in_one_line(script, tables, light, tmp_pat
     lengths = ["run_id"] if script == "isoflop" else []                 # models trained to two lengths, each a run
     table = table[["model", "variant", "seed", "images_seen", "train_flops", "score", *lengths]]
     code, error = run(script, table, tmp_path, capsys, light)
-    assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law", "validation"), error
+    assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law", "validation", "learning_rate"), error

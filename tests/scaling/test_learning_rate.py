@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.scaling.learning_rate import SHIFTS, TRANSFERS, UNDECIDED, optimum, transfer
+from ditscale.scaling.learning_rate import SHIFTS, TRANSFERS, UNDECIDED, optimum, rate_law, transfer
 
 RATES = 2.0 ** np.arange(-11, -6)
 
@@ -67,3 +67,14 @@ def test_what_is_no_rate_is_refused():
     with pytest.raises(UserError, match="must be above 0"):
         optimum([0.0, 1.0], [1.0, 1.0])
     assert optimum([1e-3, 2e-3], [math.inf, math.nan]).reason == "every rate diverged"
+
+
+def test_the_law_over_sizes_holds_its_exponent():
+    """Rates that fall as size^-0.5: the interval holds it as often as it says."""
+    generator, sizes, held = np.random.default_rng(4), {"a": 1.0, "b": 2.0, "c": 4.0}, 0
+    for _ in range(200):
+        optima = {name: optimum(*valley(-8.5 - 0.5 * math.log2(size), noise=0.01, generator=generator)) for name, size in sizes.items()}
+        law = rate_law(optima, sizes)
+        held += law is not None and law.low <= -0.5 <= law.high
+    assert 184 <= held <= 198
+    assert rate_law({"a": optimum(*valley(-9.0))}, sizes) is None

@@ -14,12 +14,14 @@ from matplotlib.lines import Line2D
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import panels, script, study_table, style
+from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import FAILED, RunDir
-from ditscale.scaling.learning_rate import LEAST_RATES, SAME, Optimum, Transfer, optimum, transfer
+from ditscale.scaling.learning_rate import LEAST_RATES, SAME, Optimum, RateLaw, Transfer, optimum, rate_law, transfer
 from ditscale.studies.table import ledger
 
 NAME = "learning_rate"
 COLUMNS = ["run_id", "model", "variant", "parametrization", "lr", "seed", "images_seen", "metric", "score"]
+HIGHEST = 2.5                                                                  # the largest loss drawn, in multiples of the lowest
 KIND = ["variant", "parametrization"]
 
 
@@ -45,12 +47,25 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     if len(metrics) > 1:
         table = table[table["metric"] == (LOSS if LOSS in metrics else metrics[0])]
     rows = table[table["final"].astype(bool)].assign(**{} if "parametrization" in table else {"parametrization": "standard"})
-    rows = rows.assign(parametrization=rows["parametrization"].replace("", "standard"))
+    rows = _with_bases(rows.assign(parametrization=rows["parametrization"].replace("", "standard")))
     most = rows.groupby(["model", *KIND])["lr"].nunique()
     if most.empty or most.max() < 2:
         raise UserError("no model of this study was trained at several learning rates (train.lr)")
     study_table.require_comparable(rows.dropna(subset="score"), ("metric", "passport", "formulation", "data"))
     return rows[COLUMNS].reset_index(drop=True)
+
+
+def _with_bases(rows: pd.DataFrame) -> pd.DataFrame:
+    """A standard model of the base size counts for the other parametrization too, which is the same there."""
+    if "base_width" not in rows:
+        return rows
+    found = [rows]
+    other = rows[rows["parametrization"] != "standard"]
+    for (kind, width, depth), _ in other.groupby(["parametrization", "base_width", "base_depth"], dropna=False):
+        is_base = np.array([(dims.hidden_size == width and (math.isnan(depth) or dims.depth == depth)) for dims in
+                   (parse_model_name(model).dims for model in rows["model"])], bool)
+        found.append(rows[is_base & (rows["parametrization"] == "standard")].assign(parametrization=kind))
+    return pd.concat(found, ignore_index=True)
 
 
 def optima(rows: pd.DataFrame, models: list[str]) -> dict[str, Optimum]:
@@ -70,24 +85,28 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     kinds = {kind: own for kind, own in rows.groupby(KIND, sort=True) if own.groupby("model")["lr"].nunique().max() > 1}
     found = {kind: optima(own, models) for kind, own in kinds.items()}
     verdicts = {kind: transfer(one) for kind, one in found.items()}
+    macs = table.groupby("model")["macs"].min().to_dict() if "macs" in table else {}
+    laws = {kind: rate_law(one, macs) if macs else None for kind, one in found.items()}
     colors = dict(zip(models, style.ramp(len(models))))
+    top = HIGHEST * rows["score"].min()                                        # a diverged loss would leave no room for the valleys
     with style.paper():
         figure, grid = panels.grid(1, len(kinds), row_height=3.4, legend_rows=1 + len(models) // 5, sharey=True)
         for axes, (kind, own) in zip(grid[0], kinds.items()):
-            _panel(axes, own, found[kind], colors)
+            _panel(axes, own, found[kind], colors, top)
             axes.set_xlabel("Learning rate" if len(kinds) == 1 else f"Learning rate, {_name(kind, kinds)}")
         grid[0, 0].set_ylabel(style.score_label(table[table["metric"] == rows["metric"].iloc[0]]))
         handles = [Line2D([], [], color=colors[model], marker="o", markersize=4, label=study_table.short_name(model)) for model in models]
-        if rows["score"].isna().any():
-            handles.append(Line2D([], [], linestyle="", marker="x", color=style.MUTED, label="diverged"))
+        if not (rows["score"] <= top).all():
+            handles.append(Line2D([], [], linestyle="", marker="x", color=style.MUTED, label="above, or failed"))
         panels.legend(figure, handles)
-    return style.Drawing(NAME, figure, rows, _caption(rows, kinds, found, verdicts), _card(found, verdicts))
+    return style.Drawing(NAME, figure, rows, _caption(rows, kinds, found, verdicts, laws), _card(found, verdicts, laws))
 
 
-def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str, str]) -> None:
+def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str, str], top: float) -> None:
     axes.set(xscale="log", yscale="log")
     axes.set_xscale("log", base=2)
-    finite = rows[np.isfinite(rows["score"])]
+    is_shown = rows["score"] <= top
+    finite = rows[is_shown]
     for model, own in finite.groupby("model"):
         axes.plot(own["lr"], own["score"], linestyle="", marker="o", markersize=3.5, color=colors[str(model)], alpha=0.55)
         means = np.exp(np.log(own["score"]).groupby(own["lr"]).mean())
@@ -100,7 +119,7 @@ def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str
         if best.has_interval:
             axes.plot([2.0**best.low, 2.0**best.high], [best.loss(best.log2_rate)] * 2, color=colors[str(model)], linewidth=4, alpha=0.5)
         axes.plot(best.rate, best.loss(best.log2_rate), marker="D", color=colors[str(model)], markeredgecolor=style.INK)
-    for model, own in rows[~np.isfinite(rows["score"])].groupby("model"):
+    for model, own in rows[~is_shown].groupby("model"):
         axes.plot(own["lr"], [0.98] * len(own), linestyle="", marker="x", color=colors[str(model)], transform=axes.get_xaxis_transform())
     ticks = sorted(rows["lr"].unique())
     axes.set_xticks(ticks[::max(1, math.ceil(len(ticks) / 5))], [f"{rate:.2g}" for rate in ticks[::max(1, math.ceil(len(ticks) / 5))]])
@@ -113,25 +132,29 @@ def _name(kind: tuple, kinds: dict) -> str:
     return ", ".join(str(value) for at, value in enumerate(kind) if len({other[at] for other in kinds}) > 1)
 
 
-def _caption(rows: pd.DataFrame, kinds: dict, found: dict[tuple, dict[str, Optimum]], verdicts: dict[tuple, Transfer]) -> str:
+def _caption(rows: pd.DataFrame, kinds: dict, found: dict[tuple, dict[str, Optimum]], verdicts: dict[tuple, Transfer],
+             laws: dict[tuple, RateLaw | None]) -> str:
     sentences = []
     for kind, verdict in verdicts.items():
         best = ", ".join(f"{study_table.short_name(model)} {one.rate:.3g}" + (f" ({2**one.low:.3g} to {2**one.high:.3g})" if one.has_interval else "")
                          for model, one in found[kind].items() if not one.reason)
         name = f"{_name(kind, kinds)}: " if len(kinds) > 1 else ""
-        sentences.append(f"{name}{verdict.verdict}: {verdict.reason}." + (f" Best rates: {best}." if best else ""))
+        law = laws[kind]
+        over = f" The best rate goes as MACs to the power {law.exponent:.2f} ({law.low:.2f} to {law.high:.2f})." if law else ""
+        sentences.append(f"{name}{verdict.verdict}: {verdict.reason}." + (f" Best rates: {best}." if best else "") + over)
     return (f"{rows['metric'].iloc[0]} at the end of training against the learning rate: a dot is a run, a curve the parabola of its logarithm in log2 "
             f"rate through the stable rates near the best one ({LEAST_RATES} or more), a diamond the vertex with its 95 % interval (Fieller). "
             f"{' '.join(sentences)} "
             f"TRANSFERS: every interval of the shift lies within {SAME:g} octaves; SHIFTS: one lies outside.")
 
 
-def _card(found: dict[tuple, dict[str, Optimum]], verdicts: dict[tuple, Transfer]) -> dict:
+def _card(found: dict[tuple, dict[str, Optimum]], verdicts: dict[tuple, Transfer], laws: dict[tuple, RateLaw | None]) -> dict:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
     return {", ".join(kind): {
         "verdict": verdicts[kind].verdict, "reason": verdicts[kind].reason,
+        "exponent_of_macs": [law.exponent, law.low, law.high] if (law := laws[kind]) else None,
         "log2_shifts": {model: [number(value) for value in shift] for model, shift in verdicts[kind].shifts.items()},
         "models": {model: {"log2_rate": number(one.log2_rate), "low": number(one.low), "high": number(one.high), "rates": one.rates,
                            "log2_edge": number(one.edge), "reason": one.reason} for model, one in own.items()}} for kind, own in found.items()}

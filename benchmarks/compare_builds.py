@@ -8,6 +8,7 @@ comparable. A ratio is new / old, of the medians. The demo's scores are compared
 """
 
 import argparse
+import compileall
 import json
 import os
 import resource
@@ -42,6 +43,7 @@ class Build:
     def __init__(self, root: Path, folder: Path):
         self.root, self.folder, self.scores = root, folder, dict[str, list]()
         folder.mkdir()
+        compileall.compile_dir(root / "ditscale", quiet=1)                     # as after a first use, whatever the environment says
         for name in ("ds_configs", "sweeps"):
             (folder / name).symlink_to(root / name)
         self.environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}

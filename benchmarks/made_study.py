@@ -25,24 +25,26 @@ FLOPS_A_SECOND = 4e10
 
 
 def write_study(folder: Path, models=MODELS, variants=("baseline",), seeds=(0,), evaluations: int = 8, log_lines: int = 40,
-                part: float = 1.0, device: str = "Made-up CPU") -> list[str]:
-    """Writes a run for each model, variant and seed; returns their ids.
+                part: float = 1.0, device: str = "Made-up CPU", recipes: int = 1) -> list[str]:
+    """Writes a run for each model, variant, recipe and seed; returns their ids.
 
     Args:
         evaluations: of a whole run, evenly apart.
         part: how far each run is; under 1 it is still running.
+        recipes: learning rates, all equally good.
     """
     spec = Spec(version=1, name=folder.name, metric={"name": "fd_digits_cnn", "goal": "minimize"}, config={})
-    return [_write_run(folder, spec, _config(model, variant, seed, evaluations), log_lines, evaluations, part, device)
-            for model, variant, seed in itertools.product(models, variants, seeds)]
+    rates = [1e-3 * 1.01**recipe for recipe in range(recipes)]
+    return [_write_run(folder, spec, _config(model, variant, rate, seed, evaluations), log_lines, evaluations, part, device)
+            for model, variant, rate, seed in itertools.product(models, variants, rates, seeds)]
 
 
-def _config(model: str, variant: str, seed: int, evaluations: int):
+def _config(model: str, variant: str, rate: float, seed: int, evaluations: int):
     images = 64 * 80 * evaluations
     return resolve({
         "seed": seed, "model": {"name": model}, "data": {"name": "digits", "path": "digits.beton", "resolution": 8, "channels": 1, "classes": 10},
         "formulation": {"name": "flow"}, "objective": {"name": variant},
-        "train": {"images": images, "global_batch": 64, "lr": 1e-3, "warmup_images": 0, "precision": "bf16",
+        "train": {"images": images, "global_batch": 64, "lr": rate, "warmup_images": 0, "precision": "bf16",
                   "ema_decay": 0.99, "checkpoint_every_images": images // evaluations},
         "evaluation": {"metric": "fd_digits_cnn", "extractor_path": "cnn.safetensors", "reference_path": "heldout.beton", "samples": 500,
                        "sampler": "heun", "sampling_steps": 8, "guidance_scale": 1.5},

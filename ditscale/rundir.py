@@ -37,7 +37,10 @@ WORDS = {int: "a whole number", float: "a number", str: "text", dict: "an object
 STOPPED = (75, 130, 138, 143, -2, -10, -15)                                    # exit codes: SIGINT, SIGUSR1, SIGTERM
 CRASHED = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")      # signals that are not used to stop a run
 BEFORE_FIRST = "before the first"                                              # step or checkpoint: for a stop with nothing to save
+MOST_KEPT, LARGEST_KEPT = 1024, 1 << 17                                        # files whose parsed lines are kept, bytes of one
 LAST_LINES = 10                                                                # of the log, kept in a failed run's status
+
+_KEPT: dict[Path, tuple[tuple[int, int, int], list]] = {}                      # by file: inode, size and time of change; its lines
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -259,13 +262,20 @@ def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> s
     """What is wrong with an object of a run's file; "" if it has all of ``needed``, with values of these kinds."""
     if not isinstance(record, dict):
         return f"{str(record)[:40]!r} is not an object"
-    if missing := [name for name in needed if record.get(name) is None]:
-        return f"it has no {', '.join(missing)}"
+    return _lacking(record, needed) or _wrong_kind(record, kinds)
+
+
+def _lacking(record: dict, needed: tuple[str, ...]) -> str:
+    missing = [name for name in needed if record.get(name) is None]
+    return f"it has no {', '.join(missing)}" if missing else ""
+
+
+def _wrong_kind(record: dict, kinds: dict[str, type]) -> str:
     for name, value in record.items():
         kind = float if name.startswith(("loss/", "watch/")) else kinds.get(name)
-        good = (value is None and name not in NEVER_NULL) or kind is None or (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind)
-                                                 and math.isfinite(value))
-        if not good:
+        if kind is None or (value is None and name not in NEVER_NULL):
+            continue
+        if not (isinstance(value, kind) if kind in (str, dict) else type(value) in (int, kind) and math.isfinite(value)):
             return f"{name} is {str(value)[:40]!r}, which is not {WORDS[kind]}"
     return ""
 
@@ -273,31 +283,48 @@ def misfit(record, needed: tuple[str, ...], kinds: dict[str, type] = KINDS) -> s
 def scan_lines(path: Path, *needed: str) -> tuple[list[dict], list[tuple[int, str]]]:
     """The complete lines of a JSON-lines file that have all of ``needed``; and number and problem of the other lines."""
     records, problems = [], []
-    try:
-        lines = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            record, problem = _parsed(line, needed, f"{path} line {number}")
-            if problem:
-                problems.append((number, problem))
-            else:
-                records.append(record)
+    for number, record, problem in _lines(path):
+        problem = problem if record is None else _lacking(record, needed) or problem
+        if record is None or problem:
+            problems.append((number, problem))
+        else:
+            records.append({**record})
     return records, problems
 
 
-def _parsed(line: str | bytes, needed: tuple[str, ...], where) -> tuple[dict, str]:
-    """A line's object without its format (a property of the file, not of the run); and what is wrong with it, or ""."""
+def _lines(path: Path) -> list[tuple[int, dict | None, str]]:
+    """Number, object and problem of each line that is not empty. Those of an unchanged file are kept, as a report reads each several times."""
+    try:
+        if not path.exists():
+            return []
+        state = path.stat()
+        stamp = state.st_ino, state.st_size, state.st_mtime_ns
+        if _KEPT.get(path, ((),))[0] == stamp:
+            return _KEPT[path][1]
+        text = path.read_bytes().decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    found = [(number, *_parsed(line, f"{path} line {number}")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    _KEPT.pop(path, None)
+    if len(_KEPT) < MOST_KEPT and state.st_size <= LARGEST_KEPT:
+        _KEPT[path] = stamp, found
+    return found
+
+
+def _parsed(line: str | bytes, where) -> tuple[dict | None, str]:
+    """A line's object without its format (a property of the file, not of the run), None if it is none; and what is wrong with it, or ""."""
     try:
         record = json.loads(line)
         check_format(LINE, record, where)
-        problem = misfit(record, needed)
+        problem = misfit(record, ())
     except NewerFormat:
         raise
     except (ValueError, RecursionError):
-        return {}, "incomplete, or not JSON"
-    return ({}, problem) if problem else ({name: value for name, value in record.items() if name != KEY}, "")
+        return None, "incomplete, or not JSON"
+    if not isinstance(record, dict):
+        return None, problem
+    record.pop(KEY, None)
+    return record, problem
 
 
 def read_lines(path: Path, *needed: str) -> list[dict]:
@@ -320,8 +347,10 @@ def last_line(path: Path, *needed: str) -> dict | None:
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         last = file.read().rstrip().rpartition(b"\n")[2]
-    record, problem = _parsed(last, needed, path)
-    return next(reversed(_read_and_say(path, needed)), None) if problem else record
+    record, problem = _parsed(last, path)
+    if record is None or problem or _lacking(record, needed):
+        return next(reversed(_read_and_say(path, needed)), None)
+    return record
 
 
 def keep_lines(path: Path, wanted) -> None:

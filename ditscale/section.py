@@ -32,7 +32,7 @@ class Section(BaseModel):
         older_values: for each key, older spellings of its default, mapped to the current one. (Run ids leave defaults out.)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, protected_namespaces=(), defer_build=True)
     older_keys: ClassVar[dict[str, str]] = {}
     older_values: ClassVar[dict[str, dict[str, str]]] = {}
 

@@ -6,8 +6,6 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ditscale.cost.memory import GIB
 from ditscale.errors import UserError, did_you_mean
 
@@ -148,8 +146,10 @@ def cpu_name() -> str:
         return "CPU"
 
 
-def _measured_flops(size: int = 768, repeats: int = 8) -> float:
+def _measured_flops(size: int = 512, repeats: int = 4) -> float:
     """FLOP/s of all cores together, the best of a few products."""
+    import numpy as np  # slow to import, and of no use where there are GPUs
+
     a = np.ones((size, size), np.float32)
     seconds = []
     for _ in range(repeats):

@@ -3,18 +3,22 @@
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from ditscale.data.beton import BetonFile
 from ditscale.digest import new_digest
 from ditscale.errors import UserError, first_line
 from ditscale.formats import MANIFEST, NewerFormat, check_format, stamped
 from ditscale.rundir import write_json
 from ditscale.section import in_words
 from ditscale.writing import writing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ditscale.data.beton import BetonFile
 
 MOST_CLASSES = 1 << 20                                                         # of any data set; a count of each is held in memory
 
@@ -62,15 +66,19 @@ class Manifest:
     pixels: Encoded | None = None                                                # latents: the manifest of what was encoded
 
 
-def content_blake2b(images: np.ndarray, labels: np.ndarray) -> str:
+def content_blake2b(images: "np.ndarray", labels: "np.ndarray") -> str:
     """Hash of the images' bytes, then of the labels as little-endian int64."""
+    import numpy as np  # slow to import, and commands read manifests of which they hash nothing
+
     digest = new_digest(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
 
 
-def stored_blake2b(file: BetonFile, images: str = "image", batch_bytes: int = 1 << 26) -> str:
+def stored_blake2b(file: "BetonFile", images: str = "image", batch_bytes: int = 1 << 26) -> str:
     """``content_blake2b`` of what a file holds, read in pieces, as a file may be larger than memory."""
+    import numpy as np
+
     digest, step = new_digest(), max(1, batch_bytes // max(file.fields[images].page_bytes, 1))
     for first in range(0, file.num_samples, step):
         digest.update(file.read(images, np.arange(first, min(first + step, file.num_samples))).data)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ditscale.figures.kit import panels, study_table, style, variant_table
+from ditscale.figures.kit import panels, runs, study_table, style, variant_table
 from ditscale.report import page
 
 SCRIPT = (Path(__file__).parent / "explorer.js").read_text(encoding="utf-8")
 COSTS = ("images_seen", "train_flops", "accelerator_hours")                    # a point's numbers are in this order, then the score
+MOST_RUNS = 400
+FACTS = ("run_id", "model", "variant", "block", "seed", "final")
 HELP = ("Point at a curve, or tap it, to see the run. Keyboard: arrow keys, when the chart has focus. Open markers are "
         "checkpoints, the filled one is a run's end.")
 
@@ -33,20 +35,27 @@ def section(usable: pd.DataFrame, static: str, price: float | None) -> str:
 
 def data(usable: pd.DataFrame, price: float | None) -> dict:
     """The script's data: a look and points (images, FLOPs, accelerator-hours, score) for each run; unknown values are None."""
-    looks = _looks(usable)
+    usable, more = _fewer(usable)
+    looks, unknown = _looks(usable), {name: math.nan for name in COSTS if name not in usable}
+    held = usable.assign(**unknown, **({} if "block" in usable else {"block": ""}))
     return {
         "metric": style.metric_name(usable), "label": style.score_label(usable), "floor": study_table.floor_of(usable), "price": price,
-        "help": HELP, "variants": variant_table.variants_in_order(usable),
-        "runs": [{"id": str(run_id), "model": str(own["model"].iloc[0]), "variant": str(own["variant"].iloc[0]),
-                  "block": str(own["block"].iloc[0]) if "block" in own else "", "seed": _plain(own["seed"].iloc[0]),
-                  "done": bool(own["final"].any()), "look": looks[run_id], "points": _points(own)}
-                 for run_id, own in usable.groupby("run_id", sort=False)],
+        "help": HELP + more, "variants": variant_table.variants_in_order(usable),
+        "runs": [{"id": str(run_id[0]), "model": str(model[0]), "variant": str(variant[0]), "block": str(block[0]), "seed": _plain(seed[0]),
+                  "done": bool(final.any()), "look": looks[run_id[0]], "points": [[_plain(value) for value in point] for point in zip(*points)]}
+                 for run_id, model, variant, block, seed, final, *points in runs.per_run(held, *FACTS, *COSTS, "score")],
     }
 
 
-def _points(own: pd.DataFrame) -> list[list]:
-    columns = [own[name] if name in own else pd.Series(math.nan, own.index) for name in (*COSTS, "score")]
-    return [[_plain(value) for value in point] for point in zip(*columns)]
+def _fewer(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """At most ``MOST_RUNS`` runs, the first of each model, variant and recipe, then the second ones ...; and a sentence if some are left out."""
+    same = [name for name in ("model", "variant", "block", "recipe") if name in usable]
+    first = usable.drop_duplicates("run_id")
+    if len(first) <= MOST_RUNS:
+        return usable, ""
+    turn = first.groupby(same, dropna=False).cumcount().to_numpy()
+    kept = first["run_id"].iloc[turn.argsort(kind="stable")[:MOST_RUNS]]
+    return usable[usable["run_id"].isin(kept)], f" Shown are {MOST_RUNS} of {len(first):,} runs; table.csv has all."
 
 
 def _plain(value):

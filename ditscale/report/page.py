@@ -36,6 +36,7 @@ for _name, _kind in _kinds:                     # a design may share a variant's
 
 # With this policy the browser loads nothing from elsewhere, whatever text the page contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+MOST_ROWS, LARGEST_FILE = 300, 8_000_000                                       # of a table; bytes of a file in the page
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
@@ -126,7 +127,7 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 
 
 def table(headers: list[str], rows: Iterable[Sequence], numbers: Collection[int] = (), sortable: bool = False) -> str:
-    """A table that scrolls sideways if the window is narrow; the columns ``numbers`` are aligned right.
+    """A table that scrolls sideways if the window is narrow; the columns ``numbers`` are aligned right. Of many rows it has the first ``MOST_ROWS``.
 
     A click on a header of a ``sortable`` table sorts it, numerically if the column has only numbers; a ``Cell`` has its own sort value.
     """
@@ -134,9 +135,13 @@ def table(headers: list[str], rows: Iterable[Sequence], numbers: Collection[int]
         return "<tr>" + "".join(f'<{tag}{" class=number" if i in numbers else ""}{_sorts_by(cell)}>{escape(cell)}</{tag}>'
                                 for i, cell in enumerate(cells)) + "</tr>"
 
-    head, body = line(headers, "th"), "\n".join(line(row, "td") for row in rows)
+    rows = list(rows)
+    head, body = line(headers, "th"), "\n".join(line(row, "td") for row in rows[:MOST_ROWS])
     kind = ' class="sortable"' if sortable else ""
-    return f'<div class="scroll"><table{kind}>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    text = f'<div class="scroll"><table{kind}>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    if len(rows) <= MOST_ROWS:
+        return text
+    return f"{text}\n{note(f'The first {MOST_ROWS} of {len(rows):,} rows; table.csv next to this page has the measured numbers of all.')}"
 
 
 def _sorts_by(cell) -> str:
@@ -174,7 +179,10 @@ def commands(lines: list[str]) -> str:
 
 
 def downloads(files: dict[str, bytes]) -> str:
-    """Links to files embedded in the page."""
+    """Links to files embedded in the page; those larger than ``LARGEST_FILE`` are only named."""
+    large = [f"{escape(name)} ({len(content) / 1e6:.0f} MB)" for name, content in files.items() if len(content) > LARGEST_FILE]
+    files = {name: content for name, content in files.items() if len(content) <= LARGEST_FILE}
+    apart = f" Too large for this page, next to it: {', '.join(large)}." if large else ""
     links = [f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
              f'{base64.b64encode(content).decode()}">{escape(name)}</a>' for name, content in files.items()]
-    return f'<p class="downloads">Files inside this page, click to save: {", ".join(links)}.</p>'
+    return f'<p class="downloads">Files inside this page, click to save: {", ".join(links)}.{apart}</p>'

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ditscale.scaling.evidence import LackOfFit, distinct_points
 
@@ -194,7 +194,7 @@ class Runs:
         second = max(spread**2 / float(np.sum(squares / free)), 1.0)
         f = float(np.sum((p @ means) ** 2)) / spread
         pure = sum(float(np.sum((self.residuals[rows] - self.residuals[rows].mean(axis=0)) ** 2)) for rows in self.families)
-        return LackOfFit(p=float(stats.f.sf(f, first, second)), f=f, freedom=(round(first, 1), round(second, 1)),
+        return LackOfFit(p=float(special.fdtrc(first, second, f)), f=f, freedom=(round(first, 1), round(second, 1)),
                          seed_spread=math.sqrt(pure / float(np.sum(free * [points for _, points in counts]))))
 
     def end_miss(self, early: np.ndarray, end: np.ndarray) -> tuple[float | None, float | None]:
@@ -209,7 +209,7 @@ class Runs:
         weights = end / end.sum()
         weights[early] -= np.linalg.pinv(rows, rcond=DEAD).T @ self.jacobian[end].mean(axis=0)
         miss, error, freedom = self.contrast(weights)
-        return (float(2.0 * stats.t.sf(abs(miss) / error, freedom)), freedom) if error > 0 else (None, None)
+        return (float(2.0 * special.stdtr(freedom, -abs(miss) / error)), freedom) if error > 0 else (None, None)
 
     def bend(self, columns: dict[str, np.ndarray], time: str, scale: np.ndarray, level: float) -> Bend | None:
         """``scale`` ``(n,)`` converts ln y to a residual; None if the law itself can follow the bend."""
@@ -222,7 +222,7 @@ class Runs:
         if rest @ rest < 1e-6 * (curve @ curve) or len(self.names) < 2:
             return None
         c, error, freedom = self.contrast(rest / (rest @ rest))
-        reach = stats.t.ppf(0.5 + level / 2, freedom) * error
+        reach = special.stdtrit(freedom, 0.5 + level / 2) * error
         span = float(columns[time].min()), float(columns[time].max())
         return Bend(time, center, span, c - reach, c + reach, give, freedom, 0.0 if self.seeded else UNSEEN)
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.interpolate import Akima1DInterpolator
 
 from ditscale.errors import UserError, count
@@ -149,7 +149,7 @@ def vertex_interval(sizes, scores) -> Interval | None:
     coefficients, *_ = np.linalg.lstsq(design, scores, rcond=None)
     residuals = scores - design @ coefficients
     covariance = np.linalg.pinv(design.T @ design) * (residuals @ residuals) / freedom
-    t2 = stats.t.ppf(0.5 + LEVEL / 2, freedom) ** 2
+    t2 = special.stdtrit(freedom, 0.5 + LEVEL / 2) ** 2
     c2, c1, _ = coefficients
     # (c1 + 2 c2 u)^2 <= t^2 var(c1 + 2 c2 u), a quadratic in u
     square = 4.0 * (c2**2 - t2 * covariance[0, 0])

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ditscale.errors import count
 from ditscale.scaling.status import MIN_DISTINCT_X, Status, as_points, first_bad
@@ -31,7 +30,13 @@ def pearson_log_x(x, y) -> Correlation:
 
 def spearman(x, y) -> Correlation:
     """Spearman's rank correlation of x with y; ties get their mean rank; shapes ``(n,)``."""
-    return _correlate("Spearman rank correlation of x with y", x, y, lambda x, y: stats.spearmanr(x, y).statistic)
+    return _correlate("Spearman rank correlation of x with y", x, y, lambda x, y: np.corrcoef(_ranks(x), _ranks(y))[1, 0])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each value from 1, ties at their mean rank; ``(n,)``."""
+    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[where]
 
 
 def _correlate(kind: str, x, y, of) -> Correlation:

@@ -54,8 +54,8 @@ class Runs:
 
     def curves(self) -> "list[Curve]":
         """A curve for each run, in the order of the runs' names."""
-        return [make_curve(self.cost[own], self.score[own], str(run), str(self.models[own][0]), self.lower_is_better)
-                for run in np.unique(self.runs) for own in [self.runs == run]]
+        return [make_curve(self.cost[own], self.score[own], str(run), str(self.models[own[0]]), self.lower_is_better)
+                for run, own in zip(*inputs.members(self.runs))]
 
 
 @dataclass(frozen=True, eq=False)

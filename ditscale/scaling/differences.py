@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ditscale.scaling.interval import LEVEL, Interval
 
@@ -33,7 +33,7 @@ def compare_scores(scores, baseline) -> Difference:
     if seeds < MIN_SEEDS:
         return Difference(change, None, INCONCLUSIVE, too_few(seeds))
     sigma, freedom = welch([a, b])
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom) * sigma) if sigma else 0.0
+    half = float(special.stdtrit(freedom, 0.5 + LEVEL / 2) * sigma) if sigma else 0.0
     interval = Interval(math.expm1(shift - half), math.expm1(shift + half))
     if 0.0 in interval:
         return Difference(change, interval, INCONCLUSIVE, "the interval contains zero")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 SIGNIFICANT = 0.01       # a lack of fit with a smaller p is reported in the status
 SAME = 0.05              # compute within 5 % of the largest counts as the largest: budgets are met to within a training step
@@ -80,7 +80,7 @@ def lack_of_fit(columns: dict[str, np.ndarray], groups: np.ndarray, observed: np
     freedom = int(cells - coefficients), int(n - cells)
     lack = max(float(np.sum(residuals**2)) - pure, 0.0)
     f = (lack / freedom[0]) / (pure / freedom[1])
-    return LackOfFit(p=float(stats.f.sf(f, *freedom)), f=f, freedom=freedom, seed_spread=math.sqrt(pure / freedom[1]))
+    return LackOfFit(p=float(special.fdtrc(*freedom, f)), f=f, freedom=freedom, seed_spread=math.sqrt(pure / freedom[1]))
 
 
 def left_out(columns: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ditscale.errors import UserError, count
 from ditscale.scaling import inputs
@@ -234,7 +234,7 @@ def prediction_interval(law: Fit, at: dict) -> tuple[Interval, int, float] | str
     if not (low > 0 and high < math.inf):
         return "the interval has no end: the runs do not determine the law there"
     noise = run_noise(law)
-    own = stats.t.ppf(0.5 + LEVEL / 2, bounds.freedom) * noise
+    own = special.stdtrit(bounds.freedom, 0.5 + LEVEL / 2) * noise
     reach = [math.hypot(math.log(end / middle), own) for end in (low, high)]
     return Interval(middle * math.exp(-reach[0]), middle * math.exp(reach[1])), bounds.freedom, noise
 

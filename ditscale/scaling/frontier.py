@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ditscale.scaling.cards import frontier_card
 from ditscale.scaling.drawing import draw_frontier
@@ -20,6 +20,7 @@ from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.status import Status, as_points, first_bad
 
 DRAWS = 4000
+MOST_AT_ONCE = 4_000_000      # draws of cells
 SURE = 0.95
 
 
@@ -160,15 +161,22 @@ def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
 
 def _share_on_frontier(cost, level, of_cell: list[tuple[str, ...]], noise: Noise, seed: int) -> np.ndarray:
     """The share of random draws of the true means in which each cell is on the frontier."""
-    rng = np.random.default_rng(seed)
+    rng, later = np.random.default_rng(seed), np.random.default_rng(seed)
     luck_share = noise.luck_share if math.isfinite(noise.luck_share) else 1.0
     names = sorted({run for runs in of_cell for run in runs})
-    luck = rng.standard_normal((DRAWS, len(names)))
-    place = {run: i for i, run in enumerate(names)}
-    shared = np.stack([luck[:, [place[run] for run in runs]].mean(axis=1) for runs in of_cell], axis=1)
-    own = rng.standard_normal((DRAWS, len(level))) / np.sqrt([len(runs) for runs in of_cell])
-    sigma = noise.sigma * np.sqrt(noise.freedom / rng.chisquare(noise.freedom, size=(DRAWS, 1)))
-    return _non_dominated(cost, level + sigma * (math.sqrt(luck_share) * shared + math.sqrt(1 - luck_share) * own)).mean(axis=0)
+    luck, place = rng.standard_normal((DRAWS, len(names))), {run: i for i, run in enumerate(names)}
+    sets = {runs: i for i, runs in enumerate(dict.fromkeys(of_cell))}          # checkpoints of the same runs share their luck
+    of_set, roots = [sets[runs] for runs in of_cell], np.sqrt([len(runs) for runs in of_cell])
+    for width in [len(names)] * DRAWS + [len(level)] * DRAWS:                  # one stream, in which the spreads come after all other draws
+        later.standard_normal(width)
+    sigma = noise.sigma * np.sqrt(noise.freedom / later.chisquare(noise.freedom, size=(DRAWS, 1)))
+    on = np.zeros(len(level))
+    for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * len(level) // MOST_AT_ONCE)):      # thousands of cells need gigabytes at once
+        part = luck[rows]
+        shared = np.stack([part[:, [place[run] for run in runs]].mean(axis=1) for runs in sets], axis=1)[:, of_set]
+        own = rng.standard_normal((len(rows), len(level))) / roots
+        on += _non_dominated(cost, level + sigma[rows] * (math.sqrt(luck_share) * shared + math.sqrt(1 - luck_share) * own)).sum(axis=0)
+    return on / DRAWS
 
 
 def _covariance(a: tuple[str, ...], b: tuple[str, ...], noise: Noise) -> float:
@@ -180,7 +188,7 @@ def _covariance(a: tuple[str, ...], b: tuple[str, ...], noise: Noise) -> float:
 def _interval(score: float, count: int, noise: Noise) -> Interval | None:
     if not noise.status.ok:
         return None
-    factor = math.exp(stats.t.ppf(0.5 + LEVEL / 2, noise.freedom) * noise.sigma / math.sqrt(count))
+    factor = math.exp(special.stdtrit(noise.freedom, 0.5 + LEVEL / 2) * noise.sigma / math.sqrt(count))
     return Interval(float(score / factor), float(score * factor))
 
 

@@ -70,3 +70,9 @@ def _first_wrong(values) -> str:
         except (TypeError, ValueError):
             return f"{value!r} at index {place} is not"
     return f"got a {type(values).__name__}"
+
+
+def members(groups: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The distinct names in order, and of each the indices of its points in order; ``groups`` is ``(n,)``."""
+    found, where = np.unique(groups, return_inverse=True)
+    return found, np.split(np.argsort(where, kind="stable"), np.cumsum(np.bincount(where))[:-1])

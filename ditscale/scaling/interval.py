@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 
@@ -32,7 +32,7 @@ class Band:
 
 def half_width(values: np.ndarray) -> float:
     """Half the width of Student's interval of the mean of two or more independent values ``(n,)``."""
-    return stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return special.stdtrit(len(values) - 1, 0.5 + LEVEL / 2) * values.std(ddof=1) / math.sqrt(len(values))
 
 
 def percentiles(values: np.ndarray) -> Interval:

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import least_squares
 
 from ditscale.errors import UserError, count
@@ -83,7 +83,7 @@ class Link:
         middle = float(self.score(loss))
         others = np.log([_line(theta, np.float64(loss)) for theta in self.without_one])
         jackknife = (self.runs - 1) / self.runs * np.sum((others - others.mean()) ** 2)
-        own = stats.t.ppf(0.5 + LEVEL / 2, self.freedom) * math.sqrt(jackknife + self.noise**2)
+        own = special.stdtrit(self.freedom, 0.5 + LEVEL / 2) * math.sqrt(jackknife + self.noise**2)
         ends = [float(self.score(end)) for end in (between.low, between.high)] if between else [middle, middle]
         low, high = (math.hypot(math.log(end / middle), own) for end in ends)
         return Interval(middle * math.exp(-low), middle * math.exp(high))
@@ -214,7 +214,7 @@ def _one_line(theta: np.ndarray, loss: np.ndarray, residuals: np.ndarray, run: n
     if freedom[1] < 2:
         return OneLine(spread=spread, reason="too few sizes have a second run, so seed noise cannot be separated from size")
     f = _of_runs(means, of_run)
-    return OneLine(p=float(stats.f.sf(f, *freedom)), f=f, freedom=freedom, spread=spread)
+    return OneLine(p=float(special.fdtrc(*freedom, f)), f=f, freedom=freedom, spread=spread)
 
 
 def _of_runs(means: np.ndarray, size: np.ndarray) -> float:

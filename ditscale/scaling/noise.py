@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -47,7 +47,7 @@ class Noise:
         """95 % interval of ``sigma``, by chi-square; None without an estimate."""
         if not self.status.ok:
             return None
-        low, high = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], self.freedom)
+        low, high = 2 * special.gammaincinv(self.freedom / 2, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])   # chi-square's quantiles
         return Interval(self.sigma * math.sqrt(self.freedom / low), self.sigma * math.sqrt(self.freedom / high))
 
     @property

@@ -11,11 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.evidence import distinct_points
+from ditscale.scaling.inputs import members
 
 THRESHOLD = 5.0
 LEAST = 1.1
@@ -23,6 +26,7 @@ SIBLINGS = 3
 RULE = (f"{THRESHOLD:g} robust standard deviations of ln score or more, and a factor of {LEAST:g}, from the median of {SIBLINGS} siblings "
         "or more")
 OF_NORMAL = math.sqrt(2) * 0.6744897501960817     # the median of |a - b| for two standard normal draws
+MOST_NAMED = 20                                   # outliers in a sentence; a card has all
 FARTHEST = 100.0                                  # larger deviations are written as "more than"
 
 
@@ -79,7 +83,8 @@ class Outliers:
         """Each outlier with its distance, and the rule; "" if there are none."""
         if not self.found:
             return ""
-        named = "; ".join(one.sentence for one in self.found)
+        more = len(self.found) - MOST_NAMED
+        named = "; ".join(one.sentence for one in self.found[:MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
         return f"{'Outlier' if len(self.found) == 1 else 'Outliers'}: {named} (the rule: {RULE}; one is {math.expm1(self.sigma):.2%})"
 
     @property
@@ -107,13 +112,16 @@ def of_points(score, cells, runs, where: Callable[[int], str]) -> Outliers:
         where: describes the cell of a point, given its index.
     """
     level, runs = np.log(np.asarray(score, float)), np.asarray(runs).astype(str)
-    _, cell = np.unique(np.asarray(cells), return_inverse=True)
-    rows = []
-    for members in np.split(np.argsort(cell, kind="stable"), np.flatnonzero(np.diff(np.sort(cell))) + 1):
-        for i in members:
-            others = members[runs[members] != runs[i]]
-            rows.append((str(runs[i]), "", where(int(i)), level[[i, *others]], 1 + len(np.unique(runs[others]))))
-    return _among(rows)
+    points, pairs = [], []
+    for cell in members(np.asarray(cells))[1]:
+        values, kinds, run = level[cell], *np.unique(runs[cell], return_inverse=True)
+        siblings = run[:, None] != run
+        pairs.append(np.abs(values[:, None] - values)[np.triu(siblings)])      # each pair once: the median of all is the same
+        whole = float(np.median(values)) if len(kinds) == len(cell) else None
+        for k, i in enumerate(cell):
+            middle = float(np.median(level[[i, *cell[siblings[k]]]])) if whole is None else whole
+            points.append(_Point(str(runs[i]), "", partial(where, int(i)), float(level[i]), middle, len(kinds)))
+    return _among(points, pairs)
 
 
 def of_runs(sides: Sequence[Runs]) -> Outliers:
@@ -122,18 +130,28 @@ def of_runs(sides: Sequence[Runs]) -> Outliers:
     Between two evaluations a sibling's score is interpolated linearly in logarithms; it is undefined outside them. Without
     ``Runs.images`` they are compared at equal cost.
     """
-    rows = []
+    points, pairs = [], []
     for side in sides:
         at, unit = (side.cost, "cost") if side.images is None else (side.images, "images")
         for model in np.unique(side.models):
-            curves = {str(run): _line(at[own], side.score[own]) for run in np.unique(side.runs[side.models == model])
-                      for own in [(side.runs == run) & (side.models == model)]}
-            for run, (x, y) in curves.items():
-                others = [np.interp(x, *line, left=np.nan, right=np.nan) for name, line in curves.items() if name != run]
-                for k, values in enumerate(np.column_stack([y, *others])):
-                    values = values[np.isfinite(values)]
-                    rows.append((run, side.name, _place(math.exp(x[k]), unit), values, len(values)))
-    return _among(rows)
+            rows = np.flatnonzero(side.models == model)
+            names, own = members(side.runs[rows])
+            curves = [_line(at[rows[i]], side.score[rows[i]]) for i in own]
+            together = None
+            if all(np.array_equal(curves[0][0], x) for x, _ in curves):        # as a rule: then nothing is to be interpolated
+                together = np.array([y for _, y in curves])
+                whole = np.median(together, axis=0)
+            for k, (x, y) in enumerate(curves):
+                if together is None:
+                    others = np.array([np.interp(x, *line, left=np.nan, right=np.nan) for line in (*curves[:k], *curves[k + 1:])]).reshape(-1, len(x))
+                    middles = np.nanmedian(np.vstack([y, others]), axis=0)
+                else:
+                    others, middles = np.delete(together, k, axis=0), whole
+                there = np.isfinite(others)
+                pairs.append(np.abs(others - y)[there])
+                points += [_Point(str(names[k]), side.name, partial(_place, math.exp(x[i]), unit), float(y[i]), float(middles[i]),
+                                  1 + int(there[:, i].sum())) for i in range(len(x))]
+    return _among(points, pairs)
 
 
 def of_law(columns: dict[str, np.ndarray], runs: np.ndarray, y: np.ndarray) -> Outliers:
@@ -168,19 +186,29 @@ def _place(value: float, unit: str) -> str:
     return f"at {value:,.0f} images" if unit == "images" else f"at a cost of {value:.3g}"
 
 
-def _among(rows: list[tuple[str, str, str, np.ndarray, int]]) -> Outliers:
-    """Outliers among points given as (run, of, where, its level followed by its siblings' levels, number of runs among these)."""
-    pairs = np.concatenate([np.abs(values[1:] - values[0]) for *_, values, _ in rows] or [np.empty(0)])
-    if not len(pairs):
+class _Point(NamedTuple):
+    """A point with the median of itself and its siblings, both ln score; ``runs`` counts theirs and its own."""
+
+    run: str
+    of: str
+    where: Callable[[], str]
+    level: float
+    middle: float
+    runs: int
+
+
+def _among(points: list[_Point], pairs: list[np.ndarray]) -> Outliers:
+    """Outliers among points, given the distances of all pairs of siblings."""
+    distances = np.concatenate([*pairs, np.empty(0)])
+    if not len(distances):
         return Outliers()
-    sigma = float(np.median(pairs)) / OF_NORMAL
+    sigma = float(np.median(distances)) / OF_NORMAL
     far: dict[tuple[str, str], list[Outlier]] = {}
-    points = Counter((run, of) for run, of, *_ in rows)
-    for run, of, where, values, count in rows:
-        middle = float(np.median(values))
-        away = abs(values[0] - middle)
-        if count >= SIBLINGS and away >= THRESHOLD * sigma and away >= math.log(LEAST):
-            far.setdefault((run, of), []).append(Outlier(run, of, where, math.exp(values[0]), math.exp(middle),
-                                                         float(away / sigma) if sigma else math.inf, 0, points[run, of]))
+    counts = Counter((point.run, point.of) for point in points)
+    for run, of, where, level, middle, runs in points:
+        away = abs(level - middle)
+        if runs >= SIBLINGS and away >= THRESHOLD * sigma and away >= math.log(LEAST):
+            far.setdefault((run, of), []).append(Outlier(run, of, where(), math.exp(level), math.exp(middle),
+                                                         float(away / sigma) if sigma else math.inf, 0, counts[run, of]))
     worst = [replace(max(own, key=lambda one: one.deviation), times=len(own)) for own in far.values()]
     return Outliers(tuple(sorted(worst, key=lambda one: (-one.deviation, one.of, one.run))), sigma)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ditscale.errors import UserError, count
 from ditscale.scaling.along_runs import Bend, Runs, time_of
@@ -107,7 +107,7 @@ class _Profile:
         self.least = 2.0 * fit.search.objective
         n, p = len(self.points.y), self.best.shape[1]
         self.variance = max(self.least / (n - p), 1e-30)
-        self.t2 = stats.t.ppf(0.5 + LEVEL / 2, freedom) ** 2
+        self.t2 = special.stdtrit(freedom, 0.5 + LEVEL / 2) ** 2
         log_y, shares = self.model.evaluate(self.best)
         scale = 1.0 if self.loss.in_log else np.exp(log_y[0])
         self.jacobian = (self.model.jacobian(self.best, shares)[0] * scale * np.sqrt(self.points.weights)).T      # (n, p)

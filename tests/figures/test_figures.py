@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 
 from ditscale.errors import UserError
 from ditscale.figures.kit import labels, study_table, style
@@ -79,7 +80,8 @@ def test_a_law_that_the_seeds_speak_against_is_not_drawn(study):
     assert law.fit.status is Status.LACK_OF_FIT and law.fit.law is not None
     drawing = training_compute.draw(table, law=law)
     assert f"No power law: {Status.LACK_OF_FIT.sentence}" in drawing.caption and "α" not in drawing.caption
-    assert len(drawing.figure.axes[0].collections) == 12                  # the bands of the seeds; no law, no band of it
+    bands = [shade for shade in drawing.figure.axes[0].collections if not isinstance(shade, LineCollection)]
+    assert len(bands) == 12                  # the bands of the seeds; no law, no band of it
     assert not any("final points" in text.get_text() for text in drawing.figure.legends[0].get_texts())
     said = findings.sentences(study_table.finished(table), law, gflops.correlation(table), None)
     assert any(sentence.startswith("No power law of training compute") for sentence in said) and not any("α" in s for s in said)
@@ -193,12 +195,23 @@ def test_seeds_are_thin_lines_around_a_mean_with_a_band(study):
     table = table[table["model"] != "DiT-atto/8"].assign(recipe=lambda rows: rows["model"])
     drawing = training_compute.draw(table)
     axes = drawing.figure.axes[0]
-    thin = [line for line in axes.lines if line.get_linewidth() == 0.5]
+    thin = [segment for lines in axes.collections if isinstance(lines, LineCollection) for segment in lines.get_segments()]
+    bands = [shade for shade in axes.collections if not isinstance(shade, LineCollection)]
     means = [line for line in axes.lines if len(line.get_xdata()) == 4 and line.get_marker() in ("o", "s", "^") and line.get_linewidth() > 0.8]
-    assert len(thin) == 88 and len(means) == 11 and len(axes.collections) == 11 + 1                       # the law's band is the last
+    assert len(thin) == 88 and len(means) == 11 and len(bands) == 11 + 1                       # the law's band is the last
     own = table[table["model"] == "DiT-nano/2"].groupby("train_flops")["score"]
     nano = means[-1]
     assert nano.get_ydata() == pytest.approx(np.exp(own.apply(lambda v: np.log(v).mean())).to_numpy())
     assert "Thin lines are seeds" in drawing.caption and "one curve per model" in drawing.caption and len(drawing.points) == 88 * 4
     names = [text.get_text() for text in axes.texts]
     assert len(names) == len(set(names)) == 11
+
+
+def test_many_seeds_are_a_median_and_a_band(study):
+    """13 seeds of each model: no line for each, and no marker at each run's end."""
+    drawing = training_compute.draw(study(seeds=range(13)).assign(recipe=lambda rows: rows["model"]))
+    assert not any(isinstance(lines, LineCollection) for lines in drawing.figure.axes[0].collections)
+    assert "medians over up to 13 runs" in drawing.caption and "Thin lines" not in drawing.caption and "runs' ends" not in drawing.caption
+    few = gflops.draw(study(seeds=range(2))).figure.axes[0].collections
+    many = gflops.draw(study(seeds=range(13))).figure.axes[0].collections
+    assert len(few[0].get_offsets()) == 24 and len(many[-1].get_offsets()) == 12

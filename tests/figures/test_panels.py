@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import seeds, study_table, style
+from ditscale.figures.kit import panels, seeds, study_table, style
 from ditscale.figures.plots import block_designs, metrics
 
 
@@ -31,7 +31,7 @@ def test_block_designs_over_images_and_over_flops(blocks, study, made):
     left, right = drawing.figure.axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("Images seen", "Training compute (FLOPs)")
     assert set(legend(drawing)) == {"in-context", "cross-attention", "adaLN", "adaLN-Zero", "floor"}
-    assert len(drawing.points) == 4 * 3 * 4 and len(left.collections) == len(right.collections) == 4
+    assert len(drawing.points) == 4 * 3 * 4 and len(left.collections) == len(right.collections) == 2 * 4         # thin lines and bands
     assert "cross-attention 1.16" in drawing.caption and "Student's 95 % intervals" in drawing.caption
     one_seed = block_designs.draw(made.blocks(study()))
     assert not one_seed.figure.axes[0].collections and "no difference here is distinguishable" in one_seed.caption
@@ -118,3 +118,15 @@ def test_names_and_ticks_do_not_lie_on_each_other(table, blocks, made):
             for axis in (axes.xaxis, axes.yaxis):
                 boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_visible() and label.get_text()]
                 assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
+
+
+def test_a_long_legend_ends_with_the_number_of_the_others():
+    figure, _ = panels.grid(1, 1, row_height=3.0)
+    panels.legend(figure, [panels.color_handle("#12355b", f"entry {i}") for i in range(100)])
+    words = [text.get_text() for text in figure.legends[0].get_texts() if text.get_text().strip()]
+    assert len(words) == panels.MOST_ENTRIES and words[-1] == "and 73 more"
+
+
+def test_many_recipes_of_a_model_are_one_set(study):
+    rows = pd.concat([study().assign(recipe=f"r{i}", run_id=lambda own, i=i: own["run_id"] + f"-{i}") for i in range(4)], ignore_index=True)
+    assert len(panels.seed_groups(rows)) == 12 and len(panels.seed_groups(rows[rows["recipe"] < "r2"])) == 24

@@ -12,7 +12,7 @@ from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.throughput import training_seconds
 from ditscale.figures.kit import study_table
-from ditscale.report import cards, forecast, passports, report, sources, verdicts
+from ditscale.report import cards, explorer, forecast, page, passports, report, sources, verdicts
 from ditscale.studies.plan.probe import shape_of
 from ditscale.studies.table import conditions
 from ditscale.studies.table.study import Study
@@ -143,3 +143,19 @@ def test_price_reaches_the_page(made, tmp_path):
     text = (tmp_path / "s" / "analysis" / "report.html").read_text()
     assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', text, flags=re.DOTALL)[1])["price"] == 2.5
     assert "ditscale report" in text and "--price=2.5" in text
+
+
+def test_long_tables_and_large_files_are_cut_and_say_so():
+    table = page.table(["run"], [(f"run-{i}",) for i in range(1234)])
+    assert "run-299<" in table and "run-300<" not in table and "The first 300 of 1,234 rows; table.csv" in table
+    links = page.downloads({"small.csv": b"a,b", "table.csv": bytes(9_000_000)})
+    assert "small.csv</a>" in links and "next to it: table.csv (9 MB)" in links and len(links) < 1000
+
+
+def test_the_explorer_shows_runs_of_every_model_where_there_are_too_many(three_seeds, monkeypatch):
+    table = study_table.read(three_seeds)
+    assert len(explorer.data(table, None)["runs"]) == 18
+    monkeypatch.setattr(explorer, "MOST_RUNS", 7)
+    data = explorer.data(table, None)
+    assert {(run["model"], run["variant"]) for run in data["runs"]} == {(model, variant) for model in MODELS for variant in ("baseline", "masked")}
+    assert len(data["runs"]) == 7 and "Shown are 7 of 18 runs; table.csv has all." in data["help"]

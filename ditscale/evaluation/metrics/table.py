@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ditscale.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from ditscale.evaluation.metrics.moments import Moments
@@ -47,9 +46,9 @@ class Measured:
         device: where torch computes.
     """
 
-    features: np.ndarray | None
-    logits: np.ndarray | None
-    real_features: np.ndarray | None
+    features: "np.ndarray | None"
+    logits: "np.ndarray | None"
+    real_features: "np.ndarray | None"
     reference: "Moments"
     spatial: "Moments | None"
     reference_spatial: "Moments | None"

@@ -11,10 +11,13 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import seeds, study_table, style, variant_table
+from ditscale.figures.kit import runs, seeds, study_table, style, variant_table
 from ditscale.models.blocks import DESIGNS
 
 BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}          # the design of the released models comes last, as in DiT's Fig. 5
+
+MOST_CURVES, MOST_MARKERS = 30, 10      # of a panel; of a curve that has a band
+MOST_ENTRIES = 28                       # of a legend
 
 
 class Look(NamedTuple):
@@ -107,9 +110,9 @@ def variant_handles(rows: pd.DataFrame) -> list[Line2D]:
     return [color_handle(style.variant_color(name), name) for name in variant_table.variants_in_order(rows)]
 
 
-def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
-    """Draws a run's evaluations as open markers on a line, the last one filled if the run has finished."""
-    across, up, ended = run[x].to_numpy(), run[y].to_numpy(), run["final"].to_numpy(bool)
+def run_curve(axes, across: np.ndarray, up: np.ndarray, ended: np.ndarray, look: Look) -> None:
+    """Draws a run's evaluations as open markers on a line, filled where the run ``ended``; ``(k,)`` each."""
+    ended = ended.astype(bool)
     axes.plot(across, up, color=look.color, linestyle=look.dashes, linewidth=look.width, zorder=2)
     for kept, fill, edge, size in ((~ended, style.PAPER, look.color, 4.2), (ended, look.color, style.INK, 6.0)):
         if kept.any():
@@ -118,29 +121,42 @@ def run_curve(axes, run: pd.DataFrame, x: str, y: str, look: Look) -> None:
 
 
 def seed_curves(axes, rows: pd.DataFrame, x: str, look: Look, y: str = "score", log: bool = True, size: float = 4.5) -> None:
-    """Draws runs that differ only in seed: a single run as it is, several as thin lines with their mean (geometric with ``log``) and its
-
-    interval. If the runs share no x there is no mean, and each is drawn as it is.
+    """Draws runs that differ only in seed: a single run as it is; several as thin lines with their mean (geometric with ``log``) and its
+    interval, or each as it is if they share no x; more than ``seeds.MOST_LINES`` as their median and a band.
     """
-    runs = [run for _, run in rows.groupby("run_id", sort=False)]
-    mean = seeds.over_seeds(rows, x, y, log)
-    if len(runs) == 1 or mean.empty:
-        for run in runs:
-            run_curve(axes, run, x, y, look)
+    count = rows["run_id"].nunique()
+    if count > seeds.MOST_LINES and len(found := seeds.spread(rows, x, y)):
+        band(axes, found, look, size)
         return
-    for run in runs:
-        axes.plot(run[x], run[y], color=look.color, linewidth=0.5, alpha=0.45, zorder=2)
+    mean = seeds.over_seeds(rows, x, y, log)
+    if count == 1 or mean.empty:
+        for across, up, ended in runs.per_run(rows, x, y, "final"):
+            run_curve(axes, across, up, ended, look)
+        return
+    runs.lines(axes, runs.curves(rows, x, y), color=look.color, linewidth=0.5, alpha=0.45, zorder=2)
     axes.plot(mean["x"], mean["mean"], color=look.color, linestyle=look.dashes, linewidth=look.width, zorder=3,
               marker=look.marker, markersize=size, markeredgecolor=style.PAPER, markeredgewidth=0.4)
     if mean["low"].notna().any():
         axes.fill_between(mean["x"], mean["low"], mean["high"], color=look.color, alpha=0.18, linewidth=0, zorder=1)
 
 
+def band(axes, found: np.ndarray, look: Look, size: float) -> None:
+    """Draws x, median and two quantiles ``(k, 4)``, with about ``MOST_MARKERS`` markers."""
+    at, middle, low, high = found.T
+    axes.fill_between(at, low, high, color=look.color, alpha=0.18, linewidth=0, zorder=1)
+    axes.plot(at, middle, color=look.color, linestyle=look.dashes, linewidth=look.width, marker=look.marker, markersize=size, zorder=3,
+              markevery=-(-len(at) // MOST_MARKERS), markeredgecolor=style.PAPER, markeredgewidth=0.4)
+
+
 def seed_groups(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each set of runs that differ only in seed, in the order of the rows; each published run is a set."""
+    """The rows of each set of runs that differ only in seed, in the order of the rows; each published run is a set. If there would be more
+    than ``MOST_CURVES`` sets, runs that differ in other settings than model, variant and block design are one set too.
+    """
     if "verified" in rows:
         return [own for _, own in rows.groupby("run_id", sort=False)]
     same = [name for name in ("model", "variant", "block", "recipe") if name in rows]
+    if "recipe" in same and rows.groupby(same, dropna=False).ngroups > MOST_CURVES:
+        same.remove("recipe")
     return [own for _, own in rows.groupby(same, sort=False, dropna=False)]
 
 
@@ -148,9 +164,9 @@ def mean_curves(rows: pd.DataFrame, x: str) -> list[tuple[str, np.ndarray]]:
     """For each set of ``seed_groups``, its model and the curve that ``seed_curves`` draws, ``(k, 2)``; without a mean, the runs' curves."""
     found = []
     for own in seed_groups(rows):
-        mean = seeds.over_seeds(own, x)
-        curves = [mean[["x", "mean"]]] if len(mean) else [run[[x, "score"]] for _, run in own.groupby("run_id", sort=False)]
-        found += [(own["model"].iloc[0], curve.to_numpy(float)) for curve in curves]
+        many = own["run_id"].nunique() > seeds.MOST_LINES
+        mean = seeds.spread(own, x)[:, :2] if many else seeds.over_seeds(own, x)[["x", "mean"]].to_numpy(float)
+        found += [(own["model"].iloc[0], curve) for curve in ([mean] if len(mean) else runs.curves(own, x, "score"))]
     return found
 
 
@@ -176,12 +192,12 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
 def _by_kind(first: pd.DataFrame, column: str, colors: dict, names: dict) -> Looks:
     """Color for the variant or block design, line and marker for the model."""
     lines = style.model_lines(list(first["model"].unique()))
-    runs = {run_id: Look(colors.get(row[column], style.MUTED), *lines[row["model"]]) for run_id, row in first.iterrows()}
+    of_run = {run_id: Look(colors.get(kind, style.MUTED), *lines[model]) for run_id, kind, model in zip(first.index, first[column], first["model"])}
     kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colors if name in set(first[column])]
     handles = [color_handle(colors.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
     handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
     what = {"variant": "training variant", "block": "block design"}[column]
-    return Looks(runs, handles, len(kinds), f"color for the {what}, line for the model")
+    return Looks(of_run, handles, len(kinds), f"color for the {what}, line for the model")
 
 
 def size_looks(rows: pd.DataFrame) -> Looks:
@@ -189,16 +205,19 @@ def size_looks(rows: pd.DataFrame) -> Looks:
     first = rows.drop_duplicates("run_id").set_index("run_id")
     sizes, patches = study_table.sizes_in_order(first), sorted(first["patch_size"].unique())
     widths = style.widths_by_size(sizes)
-    runs = {run_id: Look(style.patch_color(row["patch_size"]), "-", style.patch_marker(row["patch_size"]), widths[row["size"]])
-            for run_id, row in first.iterrows()}
+    of_run = {run_id: Look(style.patch_color(patch), "-", style.patch_marker(patch), widths[size])
+              for run_id, patch, size in zip(first.index, first["patch_size"], first["size"])}
     handles = [handle(Look(style.patch_color(p), "-", style.patch_marker(p)), f"patch size {p}") for p in patches]
     handles += [Line2D([], [], color=style.MUTED, linewidth=widths[size], label=size) for size in sizes]
-    return Looks(runs, handles, len(patches), "color for the patch size, thicker lines for larger models")
+    return Looks(of_run, handles, len(patches), "color for the patch size, thicker lines for larger models")
 
 
 def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None, handlelength: float = 2.4,
            columnspacing: float = 1.4) -> None:
-    """A legend above all panels, read row by row; a new row begins after the first ``break_after`` entries."""
+    """A legend above all panels, read row by row; a new row begins after the first ``break_after`` entries. Of many entries it has the first."""
+    if len(handles) > MOST_ENTRIES:
+        more = Line2D([], [], linestyle="", label=f"and {len(handles) - MOST_ENTRIES + 1} more")
+        handles = [*handles[:MOST_ENTRIES - 1], more]
     if break_after is not None and break_after < len(handles):
         handles = [*handles[:break_after], *[None] * (-break_after % columns), *handles[break_after:]]
     handles = [*handles, *[None] * (-len(handles) % columns if len(handles) > columns else 0)]

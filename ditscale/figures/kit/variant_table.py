@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import study_table
+from ditscale.figures.kit import runs, study_table
 from ditscale.objectives import BASELINE, VARIANTS
 from ditscale.scaling.differences import Difference, compare_scores
 from ditscale.scaling.outliers import Outliers, of_points
@@ -151,7 +151,8 @@ def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[VariantComparison]
 
 def _scores_at(own: pd.DataFrame, flops: float) -> pd.Series:
     """The scores, by run id, of a variant's runs whose evaluations span this compute."""
-    scores = pd.Series({name: score_at(run["train_flops"], run["score"], flops) for name, run in own.groupby("run_id")}, dtype=float)
+    found = {name[0]: score_at(at, scores, flops) for name, at, scores in runs.per_run(own, "run_id", "train_flops", "score")}
+    scores = pd.Series(found, dtype=float).sort_index()
     return scores[np.isfinite(scores)]
 
 

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
-from ditscale.figures.kit import costs, labels, overlay as published_overlay, panels, published, script, seeds, study_table, style, variant_table
+from ditscale.figures.kit import costs, labels, overlay as published_overlay, panels, published, runs, script, seeds, study_table, style, variant_table
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.course import IN_PART, Part
 from ditscale.scaling.differences import REAL
@@ -33,6 +33,7 @@ OPTIONS = {**costs.OPTIONS, "over": {"default": variant_table.BASELINE, "metavar
                                                             "the variant --over that follows E + A C^-alpha."},
            "exponent": {"type": float, "metavar": "ALPHA", "help": "See --floor."}}
 FAMILIES = r"(DiT|MaskDiT|MDT|MDTv2|SD-DiT)-\w+/\d"
+MOST_OUTLIERS = 8                               # named in the picture
 APART = 0.09                                    # of the axis's height, between two arrows
 NO_ARROWS = ("Each published point is a paper's own recipe (batch, sampler, formulation, code): single points get no arrows, and nothing is "
              "interpolated between different papers' recipes.")
@@ -146,13 +147,20 @@ def _curves(axes, usable: pd.DataFrame, lines: dict, papers: bool) -> None:
                 axes.plot(run["cost"], run["score"], linestyle="", marker=published_overlay.MARKER, markersize=10, color=look.color, zorder=3,
                           markeredgecolor=style.PAPER, markeredgewidth=0.5)
         elif own["run_id"].nunique() == 1:
-            panels.run_curve(axes, own.sort_values("cost"), "cost", "score", look)
+            run = own.sort_values("cost")
+            panels.run_curve(axes, run["cost"].to_numpy(), run["score"].to_numpy(), run["final"].to_numpy(), look)
         else:
             _seeds(axes, own, look)
 
 
 def _seeds(axes, own: pd.DataFrame, look: panels.Look) -> None:
-    """Seeds as light points, their geometric mean at each number of images, and with three seeds or more the interval of that mean."""
+    """Seeds as light points, their geometric mean at each number of images, and with three seeds or more the interval of that mean; of many
+    seeds the median and a band.
+    """
+    if own["run_id"].nunique() > seeds.MOST_LINES and len(found := seeds.spread(own, "images_seen")):
+        at_images = np.exp(np.log(own["cost"]).groupby(own["images_seen"]).mean())
+        panels.band(axes, np.column_stack([at_images[found[:, 0]], found[:, 1:]]), look, 4.0)
+        return
     axes.plot(own["cost"], own["score"], linestyle="", marker=look.marker, markersize=3.2, color=look.color, alpha=0.35, markeredgewidth=0,
               zorder=2)
     mean = seeds.over_seeds(own, "images_seen")
@@ -235,12 +243,13 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
     places = [arrow.at for arrow in arrows]
     points = [(math.sqrt(at.variant_cost * at.baseline_cost), at.target) for at in places]
     texts, colors, radii = [arrow.text for arrow in arrows], [arrow.ink for arrow in arrows], [2.0] * len(arrows)
-    along = [style.between([(at.variant_cost, at.target), (at.baseline_cost * 1.0001, at.target)]) for at in places]
-    along += [style.between(run[["cost", "score"]].to_numpy(float)) for _, run in usable.groupby("run_id")]
-    far = usable[usable["run_id"].isin(outliers)].sort_values("cost").groupby("run_id").tail(1)
+    arrows_along = [[(at.variant_cost, at.target), (at.baseline_cost * 1.0001, at.target)] for at in places]
+    drawn = _drawn(usable)
+    along = runs.between([*arrows_along, *runs.curves(drawn, "cost", "score")])
+    far = usable[usable["run_id"].isin(outliers[:MOST_OUTLIERS])].sort_values("cost").groupby("run_id").tail(1)
     points, texts = points + list(zip(far["cost"], far["score"])), texts + [f"outlier {run}" for run in far["run_id"]]
     radii, colors = radii + [3.0] * len(far), colors + [style.INK] * len(far)
-    markers = list(zip(usable["cost"], usable["score"], [4.0] * len(usable)))
+    markers = list(zip(drawn["cost"], drawn["score"], [4.0] * len(drawn)))
     if papers:
         last = usable.sort_values("cost").groupby("model", sort=False).tail(1)
         points, texts = points + list(zip(last["cost"], last["score"])), texts + list(last["model"])
@@ -249,7 +258,16 @@ def _words(axes, usable: pd.DataFrame, arrows: list[Arrow], outliers: list[str],
     points, texts, radii = points + others[0], texts + others[1], radii + others[2]
     colors, markers = colors + [style.INK] * len(others[0]), markers + published_overlay.markers(overlay, "cost")
     if points:
-        labels.place(axes, points, texts, radii, markers=markers, crossed=np.vstack(along) if along else None, size_pt=8.5, colors=colors)
+        labels.place(axes, points, texts, radii, markers=markers, crossed=along, size_pt=8.5, colors=colors)
+
+
+def _drawn(usable: pd.DataFrame) -> pd.DataFrame:
+    """The rows that labels avoid: where many seeds are drawn as a band, its middle instead of each seed."""
+    many = usable.groupby(["model", "variant"])["run_id"].transform("nunique") > seeds.MOST_LINES
+    if not many.any():
+        return usable
+    middle = usable[many].groupby(["model", "variant", "images_seen"], as_index=False)[["cost", "score"]].mean()
+    return pd.concat([usable[~many], middle.assign(run_id=middle["model"] + middle["variant"])], ignore_index=True)
 
 
 def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow], options: SimpleNamespace, papers: bool) -> str:
@@ -280,6 +298,8 @@ def _caption(usable: pd.DataFrame, found: list[Multiplier], arrows: list[Arrow],
 def _seed_words(counts: pd.Series) -> str:
     if counts.max() == 1:
         return "One seed per curve: no difference here is distinguishable from seed noise."
+    if counts.max() > seeds.MOST_LINES:
+        return seeds.sentence(counts)
     band = "bands are Student's 95 % intervals of that mean." if counts.max() >= 3 else "two seeds give no interval."
     each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     return f"Light points are seeds, {each} per curve, the line is their geometric mean; {band}"

@@ -7,17 +7,18 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import costs, labels, panels, script, study_table, style, variant_table
+from ditscale.figures.kit import costs, labels, panels, runs, script, study_table, style, variant_table
+from ditscale.scaling import rivals
 from ditscale.scaling.frontier import Cell, Frontier
 from ditscale.studies.table.study import Study
 
 NAME = "frontier"
 ONE_OF_EACH = variant_table.SHARED
-MOST_NAMES = 7
+MOST_NAMES, FEWER_NAMES = 7, 5          # on the frontier; the second where there are more than MOST_LARGE cells
+MOST_LARGE = 40                         # cells on the frontier that are drawn with large points
 
 
 def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
@@ -50,13 +51,20 @@ def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
 
 
 def _cells(axes, found: Frontier, variants: dict[str, str]) -> None:
+    size = 7.0 if len(found.points) <= MOST_LARGE else 4.0
+    bars: dict[tuple, list] = {}                                               # one artist for each look, not for each cell
+    dots: dict[tuple, list] = {}
     for cell in found.cells:
         color, on = style.variant_color(variants[cell.name]), cell.on_frontier
         if cell.interval:
-            axes.plot([cell.cost] * 2, [cell.interval.low, cell.interval.high], color=color if on else style.BAND, zorder=2,
-                      linewidth=1.3 if on else 0.8)
-        axes.plot(cell.cost, cell.score, linestyle="", marker="o" if on else "x", markersize=7.0 if on else 4.5, zorder=4 if on else 3,
-                  markerfacecolor=style.PAPER if on and _doubtful(cell) else color, markeredgecolor=color, markeredgewidth=1.5 if on else 1.1,
+            bars.setdefault((color if on else style.BAND, 1.3 if on else 0.8), []).append(
+                [(cell.cost, cell.interval.low), (cell.cost, cell.interval.high)])
+        dots.setdefault((color, on, on and _doubtful(cell)), []).append((cell.cost, cell.score))
+    for (color, width), of_look in bars.items():
+        runs.lines(axes, of_look, color=color, linewidth=width, zorder=2)
+    for (color, on, doubtful), places in dots.items():
+        axes.plot(*zip(*places), linestyle="", marker="o" if on else "x", markersize=size if on else min(size, 4.5), zorder=4 if on else 3,
+                  markerfacecolor=style.PAPER if doubtful else color, markeredgecolor=color, markeredgewidth=1.5 if on else 1.1,
                   alpha=1.0 if on else 0.75)
     ends = [cell.cost for cell in found.points], [cell.score for cell in found.points]
     axes.step([*ends[0], max(cell.cost for cell in found.cells)], [*ends[1], ends[1][-1]], where="post", color=style.INK, linewidth=1.2, zorder=1)
@@ -81,37 +89,28 @@ def _handles(found: Frontier) -> list[Line2D]:
 def _names(axes, found: Frontier) -> None:
     """Names the frontier's cells with their probabilities; if there are many, an even selection that includes both ends."""
     cells = list(found.points)
-    if len(cells) > MOST_NAMES:
-        cells = [cells[round(i * (len(cells) - 1) / (MOST_NAMES - 1))] for i in range(MOST_NAMES)]
+    most = MOST_NAMES if len(cells) <= MOST_LARGE else FEWER_NAMES
+    if len(cells) > most:
+        cells = [cells[round(i * (len(cells) - 1) / (most - 1))] for i in range(most)]
     texts = [short_name(cell) + ("" if math.isnan(cell.probability) else f"\np = {cell.probability:.2f}") for cell in cells]
     others = [(cell.cost, cell.score, 4.0) for cell in found.cells]
     steps = [corner for a, b in zip(found.points, found.points[1:]) for corner in ((a.cost, a.score), (b.cost, a.score), (b.cost, b.score))]
-    along = [style.between(steps)] if steps else []
-    along += [style.between([(cell.cost, cell.interval.low), (cell.cost, cell.interval.high)]) for cell in found.cells if cell.interval]
-    crossed = np.vstack(along) if along else None
+    bars = [[(cell.cost, cell.interval.low), (cell.cost, cell.interval.high)] for cell in found.cells if cell.interval]
+    crossed = runs.between([*([steps] if steps else []), *bars])
     labels.place(axes, [(cell.cost, cell.score) for cell in cells], texts, [4.5] * len(cells), markers=others, crossed=crossed, size_pt=8.0)
 
 
 def short_name(cell: Cell) -> str:
     """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``."""
     *words, images = cell.name.split(" ")
-    if not images.replace(",", "").isdigit():
+    if not images.replace(",", "").isdigit() or images != f"{int(images.replace(',', '')):,}":    # a recipe's hash may be digits alone
         return cell.name
     return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}"
 
 
-def _rival(found: Frontier, cell: Cell) -> tuple[str, float]:
-    """The cell that most probably beats this one, and that probability; "" and NaN if none could."""
-    able = [(found.dominance(other.name, cell.name), other.name) for other in found.cells if other is not cell and other.cost <= cell.cost]
-    able = [pair for pair in able if math.isfinite(pair[0])]
-    chance, name = max(able, default=(math.nan, ""))
-    return name, chance
-
-
 def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
     rows = []
-    for cell in found.cells:
-        rival, chance = _rival(found, cell)
+    for cell, (rival, chance) in zip(found.cells, rivals.strongest(found)):
         rows.append({"cell": cell.name, "variant": variants[cell.name], "cost": cell.cost, "score": cell.score, "seeds": len(cell.runs),
                      "low": cell.interval.low if cell.interval else math.nan, "high": cell.interval.high if cell.interval else math.nan,
                      "on_frontier": cell.on_frontier, "probability_on_frontier": cell.probability, "strongest_rival": rival,

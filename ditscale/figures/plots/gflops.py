@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, study_table, style
+from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, seeds, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 
@@ -35,9 +35,12 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
     unit, symbol, words = style.macs_unit(final["macs"])
     with style.paper():
         figure, axes = style.new_axes()
-        areas = LARGEST_BUBBLE_PT2 * final["parameters"] / final["parameters"].max()
-        colors = [style.patch_color(p) for p in final["patch_size"]]
-        axes.scatter(final["macs"] / unit, final["score"], s=areas, c=colors, alpha=0.88, edgecolors=style.INK,
+        bubbles = _bubbles(final)
+        areas = LARGEST_BUBBLE_PT2 * bubbles["parameters"] / final["parameters"].max()
+        colors = [style.patch_color(p) for p in bubbles["patch_size"]]
+        if len(bubbles) < len(final):
+            axes.vlines(bubbles["macs"] / unit, bubbles["lowest"], bubbles["highest"], color=style.MUTED, linewidth=1.5, zorder=4)
+        axes.scatter(bubbles["macs"] / unit, bubbles["score"], s=areas, c=colors, alpha=0.88, edgecolors=style.INK,
                      linewidths=0.6, zorder=3)
         shown = published_overlay.shown(final, overlay)
         tokens = study_table.tokens_words(final)
@@ -46,7 +49,7 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
         published_overlay.curves(axes, overlay, "macs", unit, zorder=5)
         _legends(figure, axes, final, overlay)
         _print_correlation(axes, r)
-        _label_models(axes, final, unit, areas, overlay)
+        _label_models(axes, bubbles, unit, areas, overlay)
     return style.Drawing(NAME, figure, published_overlay.points(final, overlay, COLUMNS),
                          _caption(final, r, words, study_table.tokens_sentence(final) + note) + published_overlay.caption(overlay))
 
@@ -58,6 +61,16 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     usable, nameless = study_table.known(usable, "parameters", "number of parameters")
     final, chosen = study_table.at_one_count(usable)
     return final, chosen + left_out + unknown + nameless
+
+
+def _bubbles(final: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are drawn: each run, or, where a model has many, its geometric mean with the ``lowest`` and ``highest``."""
+    if final["model"].value_counts().max() <= seeds.MOST_LINES:
+        return final
+    own = final.assign(log=np.log(final["score"])).groupby("model", sort=False)
+    means = own.agg(patch_size=("patch_size", "first"), parameters=("parameters", "median"), macs=("macs", "median"), log=("log", "mean"),
+                    lowest=("score", "min"), highest=("score", "max")).reset_index()
+    return means.assign(score=np.exp(means["log"]))
 
 
 def _correlation(final: pd.DataFrame) -> Correlation:
@@ -99,10 +112,16 @@ def _caption(final: pd.DataFrame, r: Correlation, words: str, note: str) -> str:
     value = style.signed(r.value) if r.status.ok else f"not computed ({r.status.sentence})"
     return (
         f"{style.metric_name(final)} {study_table.when(final)} against the model's forward compute in {words} per image, "
-        f"in the layout of DiT's Figure 8. One bubble per run, its area in proportion to the parameters. "
+        f"in the layout of DiT's Figure 8. {_bubble_words(final)}, its area in proportion to the parameters. "
         f"Pearson's r of log MACs with the score is {value} over {study_table.count(len(final), 'run')}. "
         f"{_samples(final)}{note}"
     )
+
+
+def _bubble_words(final: pd.DataFrame) -> str:
+    if len(_bubbles(final)) == len(final):
+        return "One bubble per run"
+    return "One bubble per model at the geometric mean of its runs with a line from the best to the worst"
 
 
 def _samples(final: pd.DataFrame) -> str:

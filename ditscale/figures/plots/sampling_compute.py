@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import digest
-from ditscale.figures.kit import labels, script, study_table, style
+from ditscale.figures.kit import labels, runs, script, study_table, style
 from ditscale.models.macs import FLOPS_PER_MAC
 
 NAME = "sampling_compute"
@@ -98,9 +98,9 @@ def _legend(figure, rows: pd.DataFrame) -> None:
 def _label_ends(axes, rows: pd.DataFrame) -> None:
     """Writes each model's name at the largest number of steps of its first run."""
     ends = rows.groupby("run_id", sort=False).tail(1).drop_duplicates("model")
-    along = [style.between(run[["sampling_flops", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
+    along = runs.between(runs.curves(rows, "sampling_flops", "score"))
     names = [study_table.short_name(model) for model in ends["model"]]
-    labels.place(axes, list(zip(ends["sampling_flops"], ends["score"])), names, [4.4] * len(ends), crossed=np.vstack(along))
+    labels.place(axes, list(zip(ends["sampling_flops"], ends["score"])), names, [4.4] * len(ends), crossed=along)
 
 
 def _caption(rows: pd.DataFrame, note: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, overlay as published_overlay, overtaking, panels, script, seeds, study_table, style
+from ditscale.figures.kit import labels, overlay as published_overlay, overtaking, panels, runs, script, seeds, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.figures.plots import power_law
 from ditscale.scaling.correlations import spearman
@@ -51,7 +51,7 @@ def _curves(axes, usable: pd.DataFrame) -> None:
     for own in panels.seed_groups(usable):
         look = looks[own["run_id"].iloc[0]]
         panels.seed_curves(axes, own, "train_flops", look)
-        if own["run_id"].nunique() > 1:                                 # the law is fitted to each run's end
+        if 1 < own["run_id"].nunique() <= seeds.MOST_LINES:             # the law is fitted to each run's end
             ends = own[own["final"].astype(bool)]
             axes.plot(ends["train_flops"], ends["score"], linestyle="", marker=look.marker, markersize=2.6, color=look.color, alpha=0.6,
                       markeredgewidth=0, zorder=3)
@@ -106,7 +106,7 @@ def _legends(figure, handles: list, usable: pd.DataFrame) -> None:
 def _label_ends(axes, usable: pd.DataFrame, law: power_law.StudyLaw, overlay: Overlay | None) -> None:
     """Writes each model's name at the end of its first curve, away from the curves and the law."""
     curves = panels.mean_curves(usable, "train_flops")
-    along = [style.between(curve) for _, curve in curves]
+    along = [runs.between([curve for _, curve in curves])]
     ends = {model: tuple(curve[-1]) for model, curve in reversed(curves)}
     if law.fit.drawable:
         grid = np.geomspace(*law.fit.x_range, power_law.GRID_POINTS)
@@ -121,7 +121,7 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
     same_length = final["images_seen"].nunique() == 1
     counts = [own["run_id"].nunique() for own in panels.seed_groups(usable)]
     curves = ("one curve per run, open markers its checkpoints, the filled one its end. Thicker lines are larger models." if max(counts) == 1 else
-              f"one curve per model, thicker for larger ones. {seeds.sentence(counts)} Small filled markers are the runs' ends.")
+              f"one curve per model, thicker for larger ones. {seeds.sentence(counts)}{_ends_words(counts)}")
     parts = [
         (f"{style.metric_name(usable)} against total training compute (2 FLOPs per multiply-add, forward and backward, "
          f"times images seen), after the layout of DiT's Figure 9: {curves}"),
@@ -139,6 +139,10 @@ def _caption(usable, final, law: power_law.StudyLaw, floor: float | None, left_o
         parts.append(f"The dotted line at {floor:.3g} is the score of training images against held-out images; the law "
                      "has no floor term, so do not extend it.")
     return " ".join(filter(None, parts)) + left_out
+
+
+def _ends_words(counts: list[int]) -> str:
+    return " Small filled markers are the runs' ends." if max(counts) <= seeds.MOST_LINES else ""
 
 
 def law_sentence(law: power_law.StudyLaw) -> str:

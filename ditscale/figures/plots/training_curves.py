@@ -7,7 +7,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, seeds, study_table, style
+from ditscale.figures.kit import labels, overlay as published_overlay, panels, runs, script, seeds, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 
 NAME = "training_curves"
@@ -104,13 +104,13 @@ def _label_ends(axes, rows: pd.DataFrame, column: str) -> None:
     ends = rows.groupby("run_id", sort=False).tail(1).assign(log=lambda last: np.log(last["score"]))
     ends = ends.groupby("model", sort=False).agg({column: "first", "images_seen": "max", "log": "mean"}).reset_index()
     ends["score"] = np.exp(ends["log"])
-    along = [style.between(run[["images_seen", "score"]].to_numpy(float)) for _, run in rows.groupby("run_id", sort=False)]
     names = [str(value) if column == "size" else f"/{value}" for value in ends[column]]
     points = list(zip(ends["images_seen"], ends["score"]))
     if ends["images_seen"].nunique() == 1:
         labels.stack(axes, points, names, size_pt=8.0)
     else:
-        labels.place(axes, points, names, [3.4] * len(ends), crossed=np.vstack(along), size_pt=8.0)
+        along = runs.between(runs.curves(rows, "images_seen", "score"))
+        labels.place(axes, points, names, [3.4] * len(ends), crossed=along, size_pt=8.0)
 
 
 def _caption(usable: pd.DataFrame, left_out: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import panels, script, study_table, style, variant_table
+from ditscale.figures.kit import panels, script, seeds, study_table, style, variant_table
 from ditscale.writing import writing
 
 NAME = "variants"
@@ -48,9 +48,9 @@ def write_comparison(table: pd.DataFrame, out: Path, comparisons: list[variant_t
 
 
 def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
-    for _, run in rows.groupby("run_id", sort=False):
-        look = panels.Look(style.variant_color(run["variant"].iloc[0]), *lines[run["model"].iloc[0]])
-        panels.run_curve(axes, run, column, "score", look)
+    for own in panels.seed_groups(rows):
+        look = panels.Look(style.variant_color(own["variant"].iloc[0]), *lines[own["model"].iloc[0]])
+        panels.seed_curves(axes, own, column, look)
 
 
 def _rulers(axes, comparisons: list[variant_table.VariantComparison], standing: str) -> None:
@@ -77,12 +77,18 @@ def _caption(rows: pd.DataFrame, comparisons: list[variant_table.VariantComparis
              left_out: str) -> str:
     parts = [
         f"{style.metric_name(rows)} of the training variants, against images seen at the left and against training "
-        "compute at the right: one curve per run, color for the variant, line and marker for the model, the filled "
-        "marker its end. A variant's cost relative to the baseline shifts its curve at the right. Thin vertical lines "
-        "mark the largest image count, and at the most training FLOPs, that all variants of a model share.",
+        f"compute at the right: {_curve_words(rows)} A variant's cost relative to the baseline shifts its curve at the right. Thin vertical "
+        "lines mark the largest image count, and at the most training FLOPs, that all variants of a model share.",
         seeds_sentence(comparisons) + variant_table.outlier_words(comparisons), study_table.floor_sentence(floor),
     ]
     return " ".join(filter(None, parts)) + left_out
+
+
+def _curve_words(rows: pd.DataFrame) -> str:
+    counts = [own["run_id"].nunique() for own in panels.seed_groups(rows)]
+    if max(counts) == 1:
+        return "one curve per run, color for the variant, line and marker for the model, the filled marker its end."
+    return f"one curve per model and variant, color for the variant, line and marker for the model. {seeds.sentence(counts)}"
 
 
 def seeds_sentence(comparisons: list[variant_table.VariantComparison]) -> str:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 from ditscale.config import RunConfig
-from ditscale.data.beton import BetonFile
-from ditscale.data.kinds import check_classes, check_data, check_shape, kind_of
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec.spec import PlannedRun
@@ -26,6 +24,9 @@ def check_plan(runs: list[PlannedRun]) -> None:
     _check_strategies(runs)
     for data in dict.fromkeys(planned.config.data for planned in runs):
         if os.path.isfile(data.path):
+            from ditscale.data.beton import BetonFile  # numpy, which commands without data do not need
+            from ditscale.data.kinds import check_classes, check_shape, kind_of
+
             try:
                 file = BetonFile(data.path)
                 kind_of(file)
@@ -94,6 +95,9 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
 
 def _check_data(key: str, path: str, config: RunConfig) -> str:
     """The kind of the file's content, "pixels" or "latents"; it must match the config."""
+    from ditscale.data.beton import BetonFile
+    from ditscale.data.kinds import check_classes, check_data, kind_of
+
     try:
         file = BetonFile(path)
     except UserError as error:

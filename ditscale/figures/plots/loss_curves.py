@@ -134,7 +134,7 @@ def _window(text: str) -> float:
 
 
 def _draw_of(runs: pd.DataFrame, arguments: SimpleNamespace) -> style.Drawing:
-    study_table.require_comparable(runs, ("formulation", "data"))
+    study_table.require_comparable(runs, ("formulation", "data", "resolution"))
     return draw(read(arguments.study, runs), arguments.window)
 
 

@@ -38,6 +38,7 @@ RUNGS, TARGET = ("atto", "femto", "pico", "nano"), "tiny"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first one, which decides its seeds: to go on later")
     parser.add_argument("--seeds", type=int, default=3, help="of each rung")
     parser.add_argument("--patch", type=int, default=4)
     parser.add_argument("--images", type=int, default=12288, help="of every run")
@@ -49,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         build_digits(folder)
-        for repetition in range(options.repetitions):
+        for repetition in range(options.first, options.first + options.repetitions):
             spent = time.perf_counter() - started
             if rows and spent * (1 + 1 / len(rows)) > options.seconds:
                 break

@@ -5,7 +5,7 @@ kept in ``passed_over``:
 
 - ``surface``: Chinchilla's form fitted to the end of every run. It needs three sizes and three lengths that vary independently.
 - ``equal data``: a law in the size, fitted to each run's score at the target's amount of data, read from its curve (``run_curves``).
-- ``equal ratio``: the same at the target's data per size, for example at 200 tokens per parameter.
+- ``equal ratio``: the same at the target's data per size, for example at 200 tokens per parameter. A ladder with one length has this way only.
 - ``along runs``: Chinchilla's form fitted to all checkpoints, with runs as the independent units.
 
 A law in the size has a floor if there are four sizes or the floor is pinned; with three sizes it is a power law without a floor, which its formula shows.
@@ -34,30 +34,38 @@ from ditscale.scaling.status import FARTHEST
 SURFACE, EQUAL_DATA, EQUAL_RATIO, ALONG = WAYS = ("surface", "equal data", "equal ratio", "along runs")
 LEAST_SIZES = 3
 SAME = 1e-3                # amounts of data this close count as equal: runs end at whole batches
+SAME_RATIO = 1e-2          # and at equal ratio, where the target's end is rounded to a whole batch too, this close if a run ends before
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. Size is forward FLOPs per image; data is in images."""
+    """Evaluations of the smaller runs: size, data, score and run of each, ``(n,)``. Size is forward FLOPs per image; data is in images.
+
+    ``unit`` is the data of one unit of the ratio in which runs are equally long for their size, for example the images of one token per
+    parameter; by default the size itself.
+    """
 
     size: np.ndarray
     data: np.ndarray
     score: np.ndarray
     runs: np.ndarray
+    unit: np.ndarray | None = None
 
     def __post_init__(self):
-        inputs.require_one_table(size=self.size, data=self.data, score=self.score, runs=self.runs)
-        for name in ("size", "data", "score"):
+        if self.unit is None:
+            object.__setattr__(self, "unit", self.size)
+        inputs.require_one_table(size=self.size, data=self.data, score=self.score, runs=self.runs, unit=self.unit)
+        for name in ("size", "data", "score", "unit"):
             object.__setattr__(self, name, np.atleast_1d(inputs.numbers(name, getattr(self, name))))
         object.__setattr__(self, "runs", inputs.names("runs", self.runs, len(self.score)))
-        if not self.size.shape == self.data.shape == self.score.shape == self.runs.shape:
-            raise UserError(f"size, data, score and runs must be of equal length; got {self.size.shape}, {self.data.shape}, "
-                            f"{self.score.shape}, {self.runs.shape}")
-        for name in ("size", "data", "score"):
+        if not self.size.shape == self.data.shape == self.score.shape == self.runs.shape == self.unit.shape:
+            raise UserError(f"size, data, score, runs and unit must be of equal length; got {self.size.shape}, {self.data.shape}, "
+                            f"{self.score.shape}, {self.runs.shape}, {self.unit.shape}")
+        for name in ("size", "data", "score", "unit"):
             inputs.require_positive(name, getattr(self, name))
 
     def where(self, kept: np.ndarray) -> "Rungs":
-        return Rungs(self.size[kept], self.data[kept], self.score[kept], self.runs[kept])
+        return Rungs(self.size[kept], self.data[kept], self.score[kept], self.runs[kept], self.unit[kept])
 
     @property
     def ends(self) -> "Rungs":
@@ -65,19 +73,22 @@ class Rungs:
         last = [np.flatnonzero(self.runs == run)[np.argmax(self.data[self.runs == run])] for run in np.unique(self.runs)]
         return self.where(np.array(last, dtype=int))
 
-    def read(self, data_of_size) -> "Rungs":
-        """Each run's score at ``data_of_size(size)``: its evaluation there, or its curve's value; runs that do not reach it are left out."""
+    def read(self, data: float, ratio: bool = False) -> "Rungs":
+        """Each run's score at this data, or with ``ratio`` at this many of its units: its evaluation there, or its curve's value. Runs that do
+        not reach it are left out; one that ends within ``SAME_RATIO`` of a ratio has reached it."""
         curves = {curve.run: curve for curve in run_curves(self.size, self.data, self.score, self.runs)}
         found = []
         for run in np.unique(self.runs):
             own = np.flatnonzero(self.runs == run)
-            size, wanted = self.size[own[0]], float(data_of_size(self.size[own[0]]))
-            near = own[np.abs(self.data[own] / wanted - 1) < SAME]
-            score = float(self.score[near].mean()) if len(near) else float(curves[run].at(wanted)) if run in curves else math.nan
-            found.append((size, wanted, score))
-        size, data, score = np.array(found).T
-        read = np.isfinite(score)
-        return Rungs(size[read], data[read], score[read], np.unique(self.runs)[read])
+            wanted = float(data * self.unit[own[0]]) if ratio else data
+            off = np.abs(self.data[own] / wanted - 1)
+            score = float(curves[run].at(wanted)) if run in curves else math.nan
+            if off.min() < SAME or (math.isnan(score) and ratio and off.min() < SAME_RATIO):
+                score = float(self.score[own[off <= max(off.min(), SAME)]].mean())
+            found.append((self.size[own[0]], wanted, score, self.unit[own[0]]))
+        sizes, amounts, scores, units = np.array(found).T
+        read = np.isfinite(scores)
+        return Rungs(sizes[read], amounts[read], scores[read], np.unique(self.runs)[read], units[read])
 
 
 @dataclass(frozen=True)
@@ -141,10 +152,12 @@ class Forecast:
                 "data_sha256": self.fit.data_sha256}
 
 
-def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float] | None = None, way: str | None = None) -> Forecast:
+def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float] | None = None, way: str | None = None,
+             unit: float | None = None) -> Forecast:
     """The score of a run of ``size`` after ``data``.
 
     Args:
+        unit: the target's unit of the ratio, if the rungs have one; by default its size.
         pinned: coefficients known beforehand, for example ``{"E": 1.6, "alpha": 0.3}``: alpha is for the size, beta for the data.
         way: use this one of ``WAYS``.
 
@@ -156,13 +169,13 @@ def forecast(rungs: Rungs, size: float, data: float, *, pinned: dict[str, float]
     for name, value in (("size", size), ("data", data)):
         if not 0 < value < math.inf:
             raise UserError(f"the target's {name} is {value!r}; give a number above 0")
-    return replace(_first(rungs, size, data, pinned or {}, way), last_rung=_last_rung(rungs, pinned or {}, way))
+    return replace(_first(rungs, size, data, unit or size, pinned or {}, way), last_rung=_last_rung(rungs, pinned or {}, way))
 
 
-def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way: str | None) -> Forecast:
+def _first(rungs: Rungs, size: float, data: float, unit: float, pinned: dict[str, float], way: str | None) -> Forecast:
     """The first way with an interval."""
     against: list[str] = []
-    for one, form, points, in_size in _ways(rungs, size, data, pinned):
+    for one, form, points, in_size in _ways(rungs, data, unit, pinned):
         if way not in (None, one):
             continue
         columns = {"x": points.size} if in_size else {"N": points.size, "D": points.data}
@@ -171,7 +184,7 @@ def _first(rungs: Rungs, size: float, data: float, pinned: dict[str, float], way
         if isinstance(found, Forecast):
             return replace(found, passed_over=tuple(against))
         against.append(f"{one}: {found}")
-    raise UserError(f"no prediction: {'; '.join(against)}")
+    raise UserError(f"no prediction: {'; '.join(against)}. Add a size or a length, or pin E")
 
 
 def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastRung | None:
@@ -180,23 +193,21 @@ def _last_rung(rungs: Rungs, pinned: dict[str, float], way: str | None) -> LastR
     data = float(rungs.data[largest].max())
     there = largest & (np.abs(rungs.data / data - 1) < SAME)
     try:
-        found = _first(rungs.where(~largest), float(rungs.size.max()), data, pinned, way)
+        found = _first(rungs.where(~largest), float(rungs.size.max()), data, float(rungs.unit[largest][0]), pinned, way)
     except UserError:
         return None
     observed = float(np.exp(np.log(rungs.score[there]).mean()))
     return LastRung(float(rungs.size.max()), data, observed, found.value, found.interval, found.way)
 
 
-def _ways(rungs: Rungs, size: float, data: float, pinned: dict[str, float]) -> Iterator[tuple[str, type[Law], Rungs, bool]]:
+def _ways(rungs: Rungs, data: float, unit: float, pinned: dict[str, float]) -> Iterator[tuple[str, type[Law], Rungs, bool]]:
     """Each way with its form, its points, and whether size is the form's only variable."""
     surface = pin("chinchilla", **pinned)
     if not rungs.score.size:
         return
     yield SURFACE, surface, rungs.ends, False
-    for name, data_of_size in ((EQUAL_DATA, lambda own: data), (EQUAL_RATIO, lambda own: data * own / size)):
-        points = rungs.read(data_of_size)
-        if points.score.size:
-            yield name, _law_in_size(points, pinned), points, True
+    for name, points in ((EQUAL_DATA, rungs.read(data)), (EQUAL_RATIO, rungs.read(data / unit, ratio=True))):
+        yield name, _law_in_size(points, pinned), points, True
     yield ALONG, surface, rungs, False
 
 
@@ -209,7 +220,7 @@ def _law_in_size(points: Rungs, pinned: dict[str, float]) -> type[Law]:
 def _one(form: type[Law], columns: dict, points: Rungs, at: dict, way: str) -> Forecast | str:
     """The forecast of one way, or the reason against it."""
     if way != ALONG and len(np.unique(points.size)) < LEAST_SIZES:
-        return f"{count(len(np.unique(points.size)), 'size')}; {LEAST_SIZES} are needed"
+        return f"{count(len(np.unique(points.size)), 'size')}{'' if way == SURFACE else ' trained as long'}; {LEAST_SIZES} are needed"
     status, detail = check(gather(form, columns, points.score, points.runs))
     if not status.ok:
         return status.because(detail)

@@ -40,12 +40,12 @@ class ScorePrediction:
 
 
 def predict_score(scores: Rungs, size: float, data: float, losses: Rungs | None = None, loss: Forecast | None = None, *,
-                  score_floor: float | None = None) -> ScorePrediction:
+                  score_floor: float | None = None, unit: float | None = None) -> ScorePrediction:
     """The score of a run of ``size`` after ``data``.
 
     Args:
         scores, losses: of the smaller runs, paired by run and data; loss: the target's loss, forecast from ``losses``.
-        score_floor: pins S_inf of the line, or E of the direct law.
+        score_floor: pins S_inf of the line, or E of the direct law. unit: see ``forecast``.
 
     Raises:
         UserError: neither way gives an interval.
@@ -60,9 +60,9 @@ def predict_score(scores: Rungs, size: float, data: float, losses: Rungs | None 
             if not link.one_line.refused:
                 return ScorePrediction(float(link.score(loss.value)), link.interval(loss.value, loss.interval), BY_LOSS, link)
             why_not = link.one_line.sentence
-            law = forecast(scores, size, data, pinned={"E": score_floor} if score_floor else None)
+            law = forecast(scores, size, data, pinned={"E": score_floor} if score_floor else None, unit=unit)
             return ScorePrediction(law.value, law.interval, DIRECT, link, law, why_not)
-    law = forecast(scores, size, data, pinned={"E": score_floor} if score_floor else None)
+    law = forecast(scores, size, data, pinned={"E": score_floor} if score_floor else None, unit=unit)
     return ScorePrediction(law.value, law.interval, DIRECT, None, law, why_not)
 
 

@@ -72,6 +72,8 @@ def test_loss_curves_from_the_command_line(runs, tmp_path, monkeypatch, capsys, 
     monkeypatch.setattr("ditscale.studies.table.ledger.collect_runs", lambda study: runs.assign(formulation=["ddpm", "flow"] * 6))
     capsys.readouterr()
     assert loss_curves.main([str(tmp_path)]) == 2 and "mixes formulation" in capsys.readouterr().err
+    monkeypatch.setattr("ditscale.studies.table.ledger.collect_runs", lambda study: runs.assign(resolution=[8, 16] * 6))
+    assert loss_curves.main([str(tmp_path)]) == 2 and "mixes resolution" in capsys.readouterr().err
     with pytest.raises(UserError, match="has logged a loss yet"):
         loss_curves.read(tmp_path, runs.head(1).assign(run_id="other"))
 

@@ -68,8 +68,23 @@ def test_far_targets_are_called_far():
     assert far.half_width > near.half_width
 
 
+def test_a_ladder_with_one_length_is_forecast_at_its_ratio_which_need_not_be_that_of_the_size():
+    """One evaluation per run, at 10 units of each size's own, rounded up to whole batches; the surface has too few points."""
+    sizes = 4.0 ** np.arange(6)
+    unit = sizes**0.8
+    data = np.ceil(10 * unit / 0.05) * 0.05
+    score = LAW.E + 0.8 * (10 * unit) ** -0.4
+    ladder = Rungs(sizes, data, score, [f"r{size:g}" for size in sizes], unit)
+    found = forecast(ladder, 4096.0, 10 * 4096**0.8, unit=4096**0.8)
+    assert found.way == "equal ratio" and found.value == pytest.approx(LAW.E + 0.8 * (10 * 4096**0.8) ** -0.4, rel=1e-3)
+    with pytest.raises(UserError, match="equal ratio: 0 sizes trained as long"):
+        forecast(ladder, 4096.0, 20 * 4096**0.8, unit=4096**0.8)
+    with pytest.raises(UserError, match="equal ratio: [01] size"):
+        forecast(Rungs(sizes, data, score, ladder.runs), 4096.0, 10 * 4096**0.8)                          # by the size itself, the ratios differ
+
+
 def test_without_a_way_every_reason_is_said():
-    with pytest.raises(UserError, match="no prediction: surface: .*; equal data: 2 sizes; 3 are needed; .*along runs"):
+    with pytest.raises(UserError, match="no prediction: surface: 2 sizes; 3 are needed; equal data: 2 sizes trained as long; .*along runs.*Add a size"):
         forecast(rungs(lambda size: [8], sizes=(1, 4)), 16, 8)
     with pytest.raises(UserError, match="way 'slice' is not one of surface"):
         forecast(rungs(lambda size: [8]), 16, 8, way="slice")

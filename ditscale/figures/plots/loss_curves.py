@@ -148,7 +148,7 @@ def _window(text: str) -> float:
 
 
 def _draw_of(table: pd.DataFrame, arguments: SimpleNamespace) -> style.Drawing:
-    study_table.require_comparable(table, ("formulation", "data"))
+    study_table.require_comparable(table, ("formulation", "data", "resolution"))
     return draw(read(arguments.study, table), arguments.window)
 
 

@@ -48,7 +48,8 @@ def _courses(one: Sibling) -> dict[str, Course]:
 
 
 def _judge(job: Sibling, course: Course, siblings: list[tuple[Sibling, Course]]) -> str:
-    end = _forecast(_points(siblings), job.size, float(job.config.train.images))
+    images = float(job.config.train.images)
+    end = _forecast(_points(siblings), job.size, images, images / job.tokens_per_parameter)
     if end is None:
         return ""
     for alike in (_same_ratio, _same_length):
@@ -69,18 +70,19 @@ def _same_length(one: Sibling, job: Sibling) -> bool:
 
 
 def _points(siblings: list[tuple[Sibling, Course]]) -> tuple[tuple, ...]:
-    """Each evaluation as (size, images, loss, run)."""
-    return tuple((course.size, share * one.config.train.images, loss, course.run) for one, course in siblings
-                 for share, loss in zip(course.share.tolist(), course.loss.tolist()))
+    """Each evaluation as (size, images, loss, run, images per token per parameter)."""
+    lengths = [float(one.config.train.images) for one, _ in siblings]
+    return tuple((course.size, share * images, loss, course.run, images / one.tokens_per_parameter)
+                 for (one, course), images in zip(siblings, lengths, strict=True) for share, loss in zip(course.share.tolist(), course.loss.tolist()))
 
 
 @lru_cache(maxsize=64)                                                         # ``status --watch`` asks again every few seconds
-def _forecast(points: tuple[tuple, ...], size: float, images: float) -> Forecast | None:
+def _forecast(points: tuple[tuple, ...], size: float, images: float, unit: float) -> Forecast | None:
     """The loss at a job's end; None if the finished runs do not determine it."""
     if not points:
         return None
     try:
-        return forecast(Rungs(*map(np.array, zip(*points))), size, images)
+        return forecast(Rungs(*map(np.array, zip(*points))), size, images, unit=unit)
     except UserError:
         return None
 

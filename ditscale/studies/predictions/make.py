@@ -89,8 +89,9 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     metric = _metric(smaller, metric)
     loss_rows, score_rows = _comparable(smaller, LOSS), _comparable(smaller, metric) if metric != LOSS else None
     losses = _points(loss_rows) if loss_rows is not None else None
-    loss = forecast(losses, target.forward_flops, target.images, pinned=pinned) if losses is not None else None
-    score = predict_score(_points(score_rows), target.forward_flops, target.images, losses, loss) if score_rows is not None else None
+    unit = target.images / target.tokens_per_parameter
+    loss = forecast(losses, target.forward_flops, target.images, pinned=pinned, unit=unit) if losses is not None else None
+    score = predict_score(_points(score_rows), target.forward_flops, target.images, losses, loss, unit=unit) if score_rows is not None else None
     for what, found in (("loss", loss), (metric, score)):
         if found and not found.interval.high < WIDEST * found.interval.low:
             raise UserError(f"the 95 % interval of the {what} of {name} would be {found.interval.low:.3g} to {found.interval.high:.3g}: a "
@@ -189,7 +190,8 @@ def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
 
 
 def _points(rows: pd.DataFrame) -> Rungs:
-    return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), rows["run_id"].to_numpy(str))
+    return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), rows["run_id"].to_numpy(str),
+                 (rows["images_seen"] / rows["tokens_per_parameter"]).to_numpy(float))
 
 
 def _draws(rows: pd.DataFrame) -> dict:

@@ -169,6 +169,22 @@ def test_other_passports_are_not_mixed(ladder, values):
     assert "samples is one of: 512 (176 rows), 64 (16 rows)" in run(ladder, "--target", TARGET, "--where", "samples=5").output
 
 
+def test_a_ladder_with_one_length_is_predicted_from_the_sizes_alone(tmp_path, values):
+    """Each run is scored once, at its end; images are those of a spec's ladder, in tokens per parameter."""
+    from ditscale.studies.spec.ladder import Ladder, steps
+
+    ladder = Ladder(rungs=list(RUNGS), target=TARGET, tokens_per_parameter=20, lengths=[1.0])
+    *rungs, target = steps(ladder, values, "test")
+    for step in rungs:
+        for seed in range(2):
+            make_run(tmp_path / "one", values, step.model, seed, checkpoints=1, length=step.images, scores=False)
+    made = predict(tmp_path / "one", TARGET, images=target.images)
+    assert made.loss.way == "equal ratio" and made.loss.fit.form == "y = E + A * x^-alpha" and made.loss.half_width < 0.05
+    assert true_loss(resolve({**values, "model": {"name": TARGET}}, "test"), target.images) in made.loss.interval
+    shown = run(tmp_path / "one", "--target", TARGET, "--images", str(2 * target.images))
+    assert shown.exit_code == 2 and "equal ratio: 0 sizes trained as long; 3 are needed" in shown.output and shown.output.count("\n") == 1
+
+
 def test_length_by_flops_is_whole_batches(ladder, values):
     by_images = predict(ladder, TARGET, images=IMAGES).target
     by_flops = predict(ladder, TARGET, flops=by_images.train_flops * 1.0001).target

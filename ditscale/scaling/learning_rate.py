@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ditscale.errors import UserError
 from ditscale.scaling.interval import LEVEL
@@ -99,7 +99,7 @@ def _vertex(at: np.ndarray, values: np.ndarray, count: int, edge: float) -> Opti
     low = high = math.nan
     if freedom > 0:
         covariance = np.linalg.inv(design.T @ design) * ((values - design @ found) ** 2).sum() / freedom
-        t2 = stats.t.ppf((1 + LEVEL) / 2, freedom) ** 2
+        t2 = special.stdtrit(freedom, (1 + LEVEL) / 2) ** 2
         # (b + 2 c x)^2 <= t^2 Var(b + 2 c x)
         quadratic = np.array([4 * c * c - 4 * t2 * covariance[2, 2], 4 * b * c - 4 * t2 * covariance[1, 2], b * b - t2 * covariance[1, 1]])
         discriminant = quadratic[1] ** 2 - 4 * quadratic[0] * quadratic[2]

@@ -30,8 +30,8 @@ class Sibling:
     def series(self) -> tuple:
         """Runs of one series differ in size, length, learning rate, batch and seed, and can be compared in the course of training."""
         config = self.config
-        return (config.objective.model_dump_json(), config.formulation.model_dump_json(), config.data.name, config.data.resolution,
-                config.model.block, config.train.lr_schedule, config.train.ema_decay)
+        return (config.objective.model_dump_json(), config.formulation.model_dump_json(), config.model.model_dump_json(exclude={"name"}),
+                config.train.optimizer.model_dump_json(), config.data.name, config.data.resolution, config.train.lr_schedule, config.train.ema_decay)
 
     @cached_property
     def size(self) -> float:

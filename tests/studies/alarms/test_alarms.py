@@ -67,6 +67,7 @@ def test_a_job_on_track_or_done_or_without_enough_siblings_is_not(add, rungs):
     assert warnings_of([*rungs, add(TARGET, 2, off=1.15)]) == {}
     assert warnings_of([*rungs, add(TARGET, 3, share=0.7, off=1.15, passport={**PASSPORT, "samples": 64})]) == {}
     assert warnings_of([*rungs, add(TARGET, 4, share=0.7, off=1.15, changes={"objective": {"name": "masked"}})]) == {}
+    assert warnings_of([*rungs, add(TARGET, 6, share=0.7, off=1.15, changes={"model": {"name": TARGET, "qk_norm": True}})]) == {}
     assert warnings_of([*rungs, add(TARGET, 5, share=0.7, off=1.15, state="failed")])
 
 

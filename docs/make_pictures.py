@@ -43,6 +43,7 @@ FIGURES = {
     "learning_rate": ("learning_rate", "digits-lr"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
+NOISE = "noise"                                                                # of the demo's seeds
 COORDINATES = "coordinate_check"                                               # of the command, in the standard parametrization
 SAMPLED = ("DiT-atto-2-baseline-flow-s0", "DiT-femto-4-baseline-flow-s0", "DiT-femto-2-baseline-flow-s0")    # scored again, as copies
 SWEEPS = (["sampling_steps=[2,4,16]"], ["guidance_scale=[1,2,3]"])
@@ -86,6 +87,33 @@ def simulated_csv(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def draw_noise(study: Path, target: Path) -> None:
+    """Standard deviation over the demo's three seeds of ln score and of ln validation loss, at each checkpoint; dots are variants."""
+    from matplotlib.figure import Figure
+
+    from ditscale.figures.kit import panels, style
+    from ditscale.studies.table.ledger import collect
+
+    table = collect(study)
+    table = table[table["model"] == "DiT-femto/2"]
+    variances = np.log(table["score"]).groupby([table["metric"], table["images_seen"], table["variant"]]).var()
+    with style.paper():
+        figure = Figure(figsize=(style.WIDTH, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for metric, color, words in (("fd_digits_cnn", style.PATCH_COLORS[4], "Fréchet distance"), ("loss", style.PATCH_COLORS[2], "validation loss")):
+            own = variances[metric] ** 0.5
+            axes.plot(own.index.get_level_values("images_seen"), own, linestyle="", marker="o", markersize=4, color=color, alpha=0.5)
+            pooled = variances[metric].groupby("images_seen").mean() ** 0.5
+            axes.plot(pooled.index, pooled, color=color, marker="D", label=words)
+            print(f"{metric}: pooled {variances[metric].mean() ** 0.5:.4f}, {2 * len(variances[metric])} degrees of freedom")
+        axes.set_yscale("log")
+        axes.set(xlabel="Images seen", ylabel="Standard deviation of ln over seeds", xticks=sorted(table["images_seen"].unique()))
+        axes.xaxis.set_major_formatter(panels.short_counts())
+        axes.grid(True)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        figure.savefig(target, dpi=200)
+
+
 def shrink(source: Path, target: Path) -> None:
     """Scale a picture down and write it with few colors; smaller until the file is small enough."""
     image = Image.open(source).convert("RGB")
@@ -106,6 +134,9 @@ def draw(name: str, runs: Path, folder: Path) -> None:
         ditscale("coordinate-check", "sweeps/digits_lr.yaml", "model.name=DiT-4x64/2", "model.parametrization=standard", "model.base_width=null",
                  "train.lr=5e-4", "--out", folder, codes=(0, 1))               # 1: the standard parametrization fails
         return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
+    if name == NOISE:
+        draw_noise(runs / "digits-demo", folder / f"{name}.png")
+        return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
     figure, source, *options = FIGURES[name]
     study = folder / source if source == SIMULATED else source if source.startswith("analysis/") else runs / source
     if source == SIMULATED:
@@ -120,7 +151,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="the folder with the studies")
     parser.add_argument("--only", default="", help="names of pictures, with commas")
     arguments = parser.parse_args()
-    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE, COORDINATES], arguments.runs.resolve()
+    names, runs = [name for name in arguments.only.split(",") if name] or [*FIGURES, CONVERGENCE, COORDINATES, NOISE], arguments.runs.resolve()
     PICTURES.mkdir(exist_ok=True)
     if any(FIGURES[name][1] == "digits-sampling" for name in names if name in FIGURES):
         sampling_study(runs)

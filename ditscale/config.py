@@ -5,7 +5,7 @@ A run's *science* (what determines its result) is everything except ``resources`
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,7 +19,6 @@ from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives import VARIANTS
 from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
-from ditscale.yamlfile import parse_yaml
 
 # The formulation, the training variant and the optimizer: each kind has its own options. At run time these come from
 # the registries; a type checker needs them written out, and tests/test_config.py checks that both are equal.
@@ -377,52 +376,3 @@ def resolve(values: dict, source: str) -> RunConfig:
         UserError: the first error, with the key, the value and what would work.
     """
     return validate(RunConfig, values, source)
-
-
-def set_key(values: dict, dotted: str, value) -> None:
-    """Sets ``a.b.c`` in nested dictionaries, creating missing ones."""
-    *parents, leaf = dotted.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise UserError(f"'{dotted}' cannot be set: '{parent}' is a value, not a section")
-    values[leaf] = value
-
-
-def current_setting(key: str, value) -> tuple[str, object]:
-    """A dotted key and its value in their current spelling; for a whole section, its keys and values."""
-    part, _, option = key.partition(".")
-    for kind in UNIONS.get(part, {}).values():
-        if not option:
-            value = kind.current_spelling(value)
-        else:
-            option = kind.current_key(option)
-            value = kind.current_value(option, value)
-    return f"{part}.{option}" if option else key, value
-
-
-def current_settings(settings: dict) -> dict:
-    """Dotted keys, or whole sections, in their current spelling. Raises UserError if a key is given in both spellings."""
-    current: dict = {}
-    for key, value in settings.items():
-        now, value = current_setting(key, value) if isinstance(key, str) else (key, value)
-        if now in current:
-            raise UserError(f"'{now}' is given twice, once in an older spelling")
-        current[now] = value
-    return current
-
-
-def dotted_keys(values: dict, prefix: str = "") -> dict:
-    """Nested dictionaries as one with keys ``a.b.c``, the inverse of ``set_key``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def parse_override(text: str) -> tuple[str, object]:
-    """Splits ``train.lr=3e-4`` into its key and its value, which is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")
-    return current_setting(key.strip(), parse_yaml(value, f"'{text}'"))

@@ -6,8 +6,9 @@ import inspect
 
 import pytest
 
-from ditscale.config import parse_override, resolve, set_key
+from ditscale.config import resolve
 from ditscale.diffusion.registry import FORMULATIONS
+from ditscale.dotted import parse_override, set_key
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import VARIANTS

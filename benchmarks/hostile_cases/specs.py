@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from ditscale.config import dotted_keys, resolve, set_key
+from ditscale.config import resolve
+from ditscale.dotted import dotted_keys, set_key
 from hostile_cases import Case
 
 CONFIG = {

@@ -37,7 +37,7 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
 
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale sample ...
     """
-    from ditscale.config import parse_override
+    from ditscale.dotted import parse_override
     from ditscale.evaluation.sampling.sampleset import sample_set, settings_of
     from ditscale.evaluation.settings import placed
     from ditscale.training.checkpoint.weights import run_config

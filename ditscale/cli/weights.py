@@ -40,7 +40,7 @@ def import_run(weights, out, overrides, like, heads, classes, images_seen, part,
       ditscale import-run SiT-XL-2-256.pt runs/sit-xl --like sit guidance_scale=1.0
       ditscale import-run 0400000.pt runs/repa --images-seen 102400000 formulation.interpolant=cosine
     """
-    from ditscale.config import parse_override
+    from ditscale.dotted import parse_override
     from ditscale.training.checkpoint.import_weights import Asked, read_import, write_run
 
     options = {name: value for name, value in (("decoder_heads", decoder_heads), ("decoder_depth", decoder_depth)) if value is not None}

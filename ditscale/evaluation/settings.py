@@ -2,8 +2,9 @@
 
 import itertools
 
-from ditscale.config import EvaluationConfig, RunConfig, parse_override, resolve
+from ditscale.config import EvaluationConfig, RunConfig, resolve
 from ditscale.diffusion.nfe import without_others
+from ditscale.dotted import parse_override
 from ditscale.errors import UserError, did_you_mean
 from ditscale.training.checkpoint.weights import with_data
 

@@ -8,7 +8,8 @@ import re
 import pytest
 from pages import PAGES, ROOT, blocks, inline
 
-from ditscale.config import RunConfig, dotted_keys, resolve, set_key
+from ditscale.config import RunConfig, resolve
+from ditscale.dotted import dotted_keys, set_key
 from ditscale.section import UNIONS
 from ditscale.studies.launch.start import load_site
 from ditscale.studies.spec.budget_grid import IsoFlop

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
+from ditscale.dotted import set_key
 from ditscale.rundir import RunDir
 
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from ditscale import randomness
 from ditscale.cli import main
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
 from ditscale.data.beton import BetonFile
+from ditscale.dotted import set_key
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import BUCKETS
 from ditscale.evaluation.passport import differences

@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
+from ditscale.dotted import set_key
 from ditscale.errors import UserError
 from ditscale.models.masked import MaskedDiT
 from ditscale.models.mdt import Mdt

@@ -36,7 +36,7 @@ def engines_end():
 @pytest.fixture
 def make_run(tmp_path, digits_values):
     """A run directory for ``digits_values`` with changes: ``make_run("name", {"train.precision": "fp32"})``."""
-    from ditscale.config import set_key
+    from ditscale.dotted import set_key
 
     def make(name="run", changes={}):
         import copy

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
 from ditscale.data.loader import Batch
+from ditscale.dotted import set_key
 from ditscale.models.blocks import DESIGNS
 from ditscale.ranks import World
 from ditscale.rundir import RunDir

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ditscale.config import dotted_keys
+from ditscale.dotted import dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.passport import SEED, Passport, differences, digest
 from ditscale.figures.kit import study_table

@@ -4,8 +4,8 @@ from contextlib import closing
 
 from rich.console import Console
 
-from ditscale.config import dotted_keys
 from ditscale.cost.hardware import Machine
+from ditscale.dotted import dotted_keys
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, EVALUATION, FAILED, PREEMPTED, read_lines

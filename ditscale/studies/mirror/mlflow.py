@@ -6,7 +6,7 @@ import time
 import mlflow
 from mlflow.entities import Metric, Param
 
-from ditscale.config import dotted_keys
+from ditscale.dotted import dotted_keys
 from ditscale.rundir import DONE, FAILED, RUNNING
 from ditscale.studies.mirror.mirror import Point, RunFacts
 

@@ -26,7 +26,8 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from ditscale.config import RunConfig, current_setting, current_settings
+from ditscale.config import RunConfig
+from ditscale.dotted import current_setting, current_settings
 from ditscale.errors import UserError
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves

@@ -9,7 +9,8 @@
 A run belongs to the first phase with values that all match its own.
 """
 
-from ditscale.config import RunConfig, dotted_keys
+from ditscale.config import RunConfig
+from ditscale.dotted import dotted_keys
 from ditscale.errors import UserError, did_you_mean
 
 

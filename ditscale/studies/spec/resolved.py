@@ -2,7 +2,7 @@
 
 import yaml
 
-from ditscale.config import current_setting, dotted_keys
+from ditscale.dotted import current_setting, dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.provenance import Source

@@ -7,7 +7,8 @@ import itertools
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ditscale.config import RunConfig, dotted_keys, parse_override, resolve, set_key
+from ditscale.config import RunConfig, resolve
+from ditscale.dotted import dotted_keys, parse_override, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.rundir import RunDir

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ditscale.config import dotted_keys
+from ditscale.dotted import dotted_keys
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.objectives import BASELINE

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 import ditscale
-from ditscale.config import RunConfig, SamplingConfig, resolve, set_key
+from ditscale.config import RunConfig, SamplingConfig, resolve
 from ditscale.cost.runs import run_card
 from ditscale.diffusion.nfe import without_others
 from ditscale.digest import file_sha256
+from ditscale.dotted import set_key
 from ditscale.errors import UserError, count, did_you_mean
 from ditscale.formats import STATE, stamped
 from ditscale.models.convert import CONFIG_KEY, OUTPUTS_KEY, RUN_KEY

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.config import set_key
+from ditscale.dotted import set_key
 from ditscale.errors import UserError
 from ditscale.rundir import FAILED, RUNNING, RunDir
 from ditscale.studies.launch.start import load_site

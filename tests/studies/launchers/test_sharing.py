@@ -7,9 +7,10 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
+from ditscale.dotted import set_key
 from ditscale.errors import UserError
 from ditscale.ranks import World
 from ditscale.rundir import RunDir

@@ -8,8 +8,9 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
 from ditscale.cost.hardware import Machine, this_machine
+from ditscale.dotted import set_key
 from ditscale.studies.plan.plan import PROBED, plan_rows
 from ditscale.studies.plan.probe import Probe, shape_of
 from ditscale.studies.spec.spec import expand, load_spec

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ditscale.config import resolve, set_key
+from ditscale.config import resolve
+from ditscale.dotted import set_key
 from ditscale.errors import UserError
 from ditscale.studies.spec.inputs import check_inputs
 from ditscale.studies.spec.spec import PlannedRun

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from ditscale.cli import main as cli
-from ditscale.config import RunConfig, dotted_keys, resolve
+from ditscale.config import RunConfig, resolve
+from ditscale.dotted import dotted_keys
 from ditscale.errors import UserError
 from ditscale.section import UNIONS
 from ditscale.studies.spec.provenance import Source

@@ -7,7 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
-from ditscale.config import set_key
+from ditscale.dotted import set_key
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("in_repository")
 @pytest.fixture
 def made(values, tmp_path):
     """``made(settings, {"train.lr": 1e-4})``: what DeepSpeed would be given for a strategy, as values or as text."""
-    from ditscale.config import set_key
+    from ditscale.dotted import set_key
 
     def make(settings, changes={}, ranks=1):
         path = tmp_path / "strategy.json"

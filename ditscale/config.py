@@ -68,11 +68,12 @@ class ModelConfig(Section):
             if value is None and key in needed:
                 raise UserError(f"model.parametrization {self.parametrization} needs model.{key}: the size whose learning rate was tuned")
             if value is not None and key not in needed:
-                raise UserError(f"model.{key} {value} has no effect with model.parametrization {self.parametrization}; leave it out")
+                raise UserError(f"model.{key} {value} has no effect with model.parametrization {self.parametrization}; leave it out, or set it to null")
         dims = parse_model_name(self.name).dims
         head = dims.hidden_size // dims.num_heads
         if self.base_width is not None and (self.base_width % head or self.base_width % 4):
-            raise UserError(f"model.base_width {self.base_width} must be a multiple of {head}, the width of a head of {self.name}, and of 4")
+            raise UserError(f"model.base_width {self.base_width} must be a multiple of {head}, the width of a head of {self.name}"
+                            + (", and of 4" if head % 4 else ""))
         return self
 
     @model_validator(mode="after")
@@ -134,6 +135,10 @@ class TrainConfig(Section):
             if not 0 <= beta < 1:
                 raise UserError(f"train.betas has {beta}; give two numbers from 0 to below 1, for example [0.9, 0.999]")
         self.optimizer.check(self)
+        if self.lr_end > self.lr:
+            raise UserError(f"train.lr_end {self.lr_end:g} is above train.lr {self.lr:g}; a schedule ends at or below it")
+        if self.lr_end and self.lr_schedule == "constant":
+            raise UserError(f"train.lr_end {self.lr_end:g} has no effect with train.lr_schedule constant; leave it out, or choose cosine or wsd")
         if self.lr_schedule != "wsd" and (self.lr_decay, self.lr_decay_share) != ("linear", 0.2):
             raise UserError(f"train.lr_decay and train.lr_decay_share are for train.lr_schedule wsd; it is {self.lr_schedule}")
         decay_starts = self.images * (1 - self.lr_decay_share)
@@ -362,10 +367,19 @@ class RunConfig(Section):
 
     def recipe(self) -> str:
         """8 hex digits of what determines a run's result except its seed; saving and scoring are left out."""
+        return self._recipe_without({})
+
+    def series(self) -> str:
+        """8 hex digits of a recipe without its model's size and parametrization, and without its learning rate: a sweep over rates is one series."""
+        return self._recipe_without({"model": ("name", *PARAMETRIZATION), "train": ("lr",)})
+
+    def _recipe_without(self, left_out: dict[str, tuple[str, ...]]) -> str:
         science = self.science()
         science.pop("seed", None)
         science.pop("evaluation", None)
         science["train"].pop("checkpoint_every_images", None)
+        for part, keys in left_out.items():
+            science[part] = {key: value for key, value in science[part].items() if key not in keys}
         return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
 
 

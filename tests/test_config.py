@@ -1,6 +1,7 @@
 """The config: what is wrong is named, with its value and what would work; identity ignores what does not change the result."""
 
 import ast
+import copy
 import importlib
 import inspect
 
@@ -240,3 +241,25 @@ def test_what_a_type_checker_sees_is_what_the_registry_holds(module, alias, list
     [types] = [node.body for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     [union] = [node.value for node in types if isinstance(node, ast.Assign) and node.targets[0].id == alias]
     assert {node.id for node in ast.walk(union) if isinstance(node, ast.Name)} == {kind.__name__ for kind in listed}
+
+
+def test_a_series_is_a_recipe_without_size_rate_and_parametrization(values):
+    base = resolve(values, "test")
+
+    def changed(key, value):
+        other = copy.deepcopy(values)
+        set_key(other, key, value)
+        return resolve(other, "test")
+    for key, value in (("train.lr", 0.5), ("model.name", "DiT-nano/4"), ("seed", 9)):
+        assert changed(key, value).series() == base.series(), key
+    for key, value in (("train.lr_schedule", "wsd"), ("model.block", "adaln"), ("train.betas", [0.9, 0.99]), ("objective", {"name": "masked"})):
+        assert changed(key, value).series() != base.series(), key
+
+
+@pytest.mark.parametrize("changes, words", [({"train.lr_schedule": "wsd", "train.lr_end": 1.0}, "train.lr_end 1 is above train.lr"),
+                                            ({"train.lr_end": 1e-6}, "has no effect with train.lr_schedule constant")])
+def test_a_schedules_end_that_makes_no_sense(values, changes, words):
+    for key, value in changes.items():
+        set_key(values, key, value)
+    with pytest.raises(UserError, match=words):
+        resolve(values, "test")

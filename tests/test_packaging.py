@@ -119,3 +119,10 @@ def test_init_refuses_in_one_line(tmp_path, monkeypatch):
         done = CliRunner().invoke(main, ["init", *words])
         assert done.exit_code == 2 and said in done.output and done.output.count("\n") == 1
     assert (tmp_path / "digits_demo.yaml").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_placeholder_is_left(repository):
+    """In what users read and copy: words that stood for a number that was not measured yet."""
+    pages = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md"), *(repository / "sweeps").rglob("*.yaml")]
+    found = {path.name: word for path in pages for word in ("MINUTES", "RESULTS", "TODO", "XXX") if re.search(rf"\b{word}\b", path.read_text())}
+    assert not found

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ditscale.config import resolve
+from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import MEASURED, SEED, differences, digest
@@ -28,6 +30,7 @@ class Side:
     scores: list[float]                                                        # one per sample seed
     passport: dict
     errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, if all scores have one
+    train_flops: int | None = None                                             # of the run up to this checkpoint, if known
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,16 @@ def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str])
     newest = {line["passport"].get(SEED): line for line in lines}              # a repeated line replaces the earlier one
     errors = [line["error"] for line in newest.values() if line.get("error") is not None]
     return Side(label, lines[0]["metric"], [line["score"] for line in newest.values()], lines[0]["passport"],
-                errors if len(errors) == len(newest) else [])
+                errors if len(errors) == len(newest) else [], _train_flops(path, lines[0].get("images_seen")))
+
+
+def _train_flops(evals: Path, images: int | None) -> int | None:
+    """Training FLOPs of the run whose evaluations these are; None for others' weights."""
+    run = RunDir(evals.parent)
+    if images is None or not run.record.is_file():
+        return None
+    config = resolve(run.read_record()["config"], str(run.record))
+    return None if config.imported else training_flops(config, images)
 
 
 def _published(path: str, which: str) -> Side:
@@ -161,7 +173,7 @@ def _difference(a: Side, b: Side) -> Difference:
     usual = SURE * TRAINING_NOISE * math.sqrt(2)
     side = "above" if abs(change) > usual else "within"
     return Difference(change, None, INCONCLUSIVE, f"fewer than {MIN_SEEDS} sets of samples on a side and no bootstrap error; the gap "
-                      f"is {side} {usual:.1%}, the usual difference in FID between two trainings of one model")
+                      f"is {side} {usual:.1%}, the usual difference in FID between two trainings of one model; other scores may have another")
 
 
 def _mean(scores: list[float]) -> float:
@@ -187,9 +199,13 @@ def speedup(a: Side, b: Side, found: PassportComparison, floor: float | None, ex
     if found.difference is None:
         raise UserError("the two losses were measured differently, so there is no effective speed-up; see the fields without --floor")
     one, other = (Runs(np.ones(1), np.array([_mean(side.scores)]), np.array([side.label])) for side in (a, b))
-    value = effective_speedup(other, one, floor=floor, exponent=exponent).value
-    return (f"effective speed-up {value:.3g}: if both took the same compute, A would need {value:.3g} times that to reach the loss of B (E = {floor:g} "
-            f"and alpha = {exponent:g} pinned; one run each, so no interval)")
+    value, pinned = effective_speedup(other, one, floor=floor, exponent=exponent).value, f"E = {floor:g} and alpha = {exponent:g} pinned"
+    if a.train_flops is None or b.train_flops is None:
+        return (f"effective speed-up {value:.3g}, if both took the same compute, which is not known here: A would need {value:.3g} times that to reach "
+                f"the loss of B ({pinned}; one run each, so no interval)")
+    needed = value * a.train_flops
+    return (f"effective speed-up {needed / b.train_flops:.3g}: to reach the loss of B, A would need {needed:.3g} training FLOPs, and B took "
+            f"{b.train_flops:.3g} ({pinned}; A took {a.train_flops:.3g}; one run each, so no interval)")
 
 
 def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:

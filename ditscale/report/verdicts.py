@@ -45,10 +45,8 @@ def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
     study = Study(path, table)
     for variant in variants_in_order(table):
         if variant != BASELINE:
-            repeated = _repeated_models(table, variant)
-            some = Study(path, table[table["model"].isin(repeated) | ~table["variant"].isin((variant, BASELINE))]) if repeated else study
-            found = {cost: _tried(lambda: some.multiplier(variant, cost=cost)) for cost in CURRENCIES}
-            left_out = f" Of {', '.join(repeated)}: other models have fewer than {MIN_SEEDS} seeds." if repeated else ""
+            found = {cost: _tried(lambda: study.multiplier(variant, cost=cost)) for cost in CURRENCIES}
+            left_out = next((f" {one.left_out}." for one in found.values() if isinstance(one, Multiplier) and one.left_out), "")
             rows.append((f"{variant} over {BASELINE}", [(word, text + left_out) for word, text in _multipliers(found)]))
             cards |= {f"Multiplier of {variant} over {BASELINE} in {COSTS[cost]}": one.card() for cost, one in found.items()
                       if isinstance(one, Multiplier)}
@@ -58,14 +56,6 @@ def read(table: pd.DataFrame, path: Path = Path(".")) -> Verdicts:
     cards |= {name: found.card() for name, found in (("Frontier in training FLOPs", frontier), ("Seed noise", noise))
               if not isinstance(found, str)}
     return Verdicts(rows, cards)
-
-
-def _repeated_models(table: pd.DataFrame, variant: str) -> list[str]:
-    """The models with enough seeds of a variant and the baseline, if others have fewer: those would leave every verdict open."""
-    seeds = table[table["variant"].isin((variant, BASELINE))].groupby(["model", "variant"])["seed"].nunique().unstack(fill_value=0)
-    both = seeds[(seeds > 0).all(axis=1)] if seeds.shape[1] == 2 else seeds[:0]
-    enough = both[(both >= MIN_SEEDS).all(axis=1)]
-    return sorted(enough.index) if 0 < len(enough) < len(both) else []
 
 
 def _tried(make: Callable):

@@ -29,6 +29,7 @@ class Optimum:
         reason: why there is no usable vertex; "" if there is one.
         rates: distinct stable rates that the parabola goes through.
         edge: the lowest rate, in log2, at which a run diverged, or NaN.
+        used: the lowest and highest rate of the parabola's points, in log2.
         coefficients: of ln loss = c0 + c1 v + c2 v^2, v in log2 rate minus ``center``.
     """
 
@@ -40,6 +41,7 @@ class Optimum:
     edge: float = math.nan
     center: float = 0.0
     coefficients: tuple[float, float, float] | None = None
+    used: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def rate(self) -> float:
@@ -92,9 +94,11 @@ def _vertex(at: np.ndarray, values: np.ndarray, count: int, edge: float) -> Opti
     design = np.stack([np.ones_like(v), v, v**2], axis=1)
     found, *_ = np.linalg.lstsq(design, values, rcond=None)
     _, b, c = found
-    facts: dict[str, Any] = {"rates": count, "edge": edge, "center": center, "coefficients": tuple(map(float, found))}
+    facts: dict[str, Any] = {"rates": count, "edge": edge, "center": center, "coefficients": tuple(map(float, found)),
+                             "used": (float(at.min()), float(at.max()))}
     if c <= 0 or not v.min() <= -b / (2 * c) <= v.max():
-        return Optimum(reason="the losses have no minimum among the rates near the best one", **facts)
+        beside = f", which is next to a rate that diverged, {2**edge:.3g}" if math.isfinite(edge) else ""
+        return Optimum(reason=f"the parabola has no vertex near the best rate{beside}; add rates between", **facts)
     vertex, freedom = -b / (2 * c), len(v) - 3
     low = high = math.nan
     if freedom > 0:

@@ -35,7 +35,7 @@ class Multiplier:
 
     Its verdict is REAL only if it holds over that whole range; otherwise TURNS or IN PART, and ``course`` has the parts.
     ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are
-    none.
+    none. ``left_out``: the models used, if others had too few seeds.
     """
 
     status: Status
@@ -51,12 +51,14 @@ class Multiplier:
     course: Course | None = None
     outliers: Outliers = Outliers()
     without: "Multiplier | None" = None
+    left_out: str = ""
     data: tuple[Runs, Runs] | None = field(default=None, repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
         """The verdict in words; if there are outliers, also their names and the verdict without them."""
-        return self.outliers.add_to(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
+        found = self.outliers.add_to(self.verdict_sentence.rstrip(".") if self.without else self.verdict_sentence, self.without)
+        return f"{found.rstrip('.')}. {self.left_out}." if self.left_out else found
 
     @property
     def verdict_sentence(self) -> str:

@@ -69,6 +69,8 @@ def measure(config: RunConfig, widths: Iterable[int] = WIDTHS, *, seeds: int = 2
     widths = sorted(set(widths))
     if len(widths) < 3 or steps < LEAST_STEPS or seeds < 1:
         raise UserError(f"a coordinate check needs 3 widths, {LEAST_STEPS} steps and a seed or more; got {len(widths)}, {steps} and {seeds}")
+    for width in widths:
+        at_width(config, width)
     rows: list[dict] = []
     for width in widths:
         for seed in range(seeds):
@@ -151,7 +153,7 @@ def slopes(rows: "pd.DataFrame") -> list[Slope]:
 
 def verdict(found: list[Slope]) -> tuple[str, str]:
     """The word, and a sentence that names the layers at fault."""
-    for word, sentence in ((FAILS, "sizes follow the width in"), (UNDECIDED, "small slopes in")):
+    for word, sentence in ((FAILS, "sizes follow the width in"), (UNDECIDED, f"slopes between {KEEPS:g} and {GROWS:g}, or no output yet, in")):
         named = [f"{one.layer}.weight ({one.slope:+.2f})" for one in found if one.verdict == word]
         if named:
             return word, f"{sentence} {', '.join(named)}"

@@ -125,9 +125,10 @@ class Guard:
         Raises:
             TooManySkipped: with a report of where it began.
         """
+        rule = f"resources.skip_limit {limit}" if found.worst_in_a_row >= limit else "training ended with them"
         if found.worst_in_a_row >= limit or at_the_end and found.in_a_row > 1:
             raise TooManySkipped(f"{count(found.worst_in_a_row, 'step')} skipped in a row after {found.worst_images:,} images "
-                                 f"(resources.skip_limit {limit}): {found.describe()}", found.worst_images)
+                                 f"({rule}); since the last log line {found.describe()}", found.worst_images)
 
 
 def fp32_norms(parts: Iterable[Tensor]) -> Tensor:

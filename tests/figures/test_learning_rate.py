@@ -67,3 +67,19 @@ def test_a_failed_run_has_a_row(sweep, tmp_path, monkeypatch):
     (tmp_path / "gone" / "status.json").write_text(json.dumps({"state": "failed", "images_seen": 0, "reason": "not finite"}))
     rows = learning_rate.ends(learning_rate.read(tmp_path))
     assert rows[rows["run_id"] == "gone"]["score"].isna().all() and (rows["run_id"] == "gone").sum() == 1
+
+
+def test_a_run_that_failed_after_a_checkpoint_has_a_row(sweep, tmp_path, monkeypatch):
+    early = sweep.iloc[:1].assign(run_id="gone", lr=1.6e-2, final=False)
+    monkeypatch.setattr(learning_rate.study_table, "read", lambda study: pd.concat([sweep, early], ignore_index=True))
+    monkeypatch.setattr(learning_rate.ledger, "collect_runs", lambda study: early.drop(columns=["score", "final", "metric"]))
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "status.json").write_text(json.dumps({"state": "failed", "images_seen": 512, "reason": "not finite"}))
+    rows = learning_rate.ends(learning_rate.read(tmp_path))
+    assert rows[rows["run_id"] == "gone"]["score"].isna().all() and (rows["run_id"] == "gone").sum() == 1
+
+
+@pytest.mark.parametrize("column, values", [("series", ["aa", "bb"]), ("images_seen", [8192, 4096])])
+def test_recipes_are_not_pooled_as_seeds(sweep, column, values):
+    with pytest.raises(UserError, match=f"choose with --where {column}={values[0]}"):
+        learning_rate.draw(sweep.assign(**{column: [values[index % 3 == 2] for index in range(len(sweep))]}))

@@ -31,7 +31,8 @@ def read(study: Path) -> pd.DataFrame:
     if Path(study).is_file():
         return table
     facts = ledger.collect_runs(study)
-    failed = facts[[not (table["run_id"] == run_id).any() and RunDir(Path(study) / run_id).status()["state"] == FAILED for run_id in facts["run_id"]]]
+    ended = set(table.loc[table["final"].astype(bool), "run_id"])
+    failed = facts[[run_id not in ended and RunDir(Path(study) / run_id).status()["state"] == FAILED for run_id in facts["run_id"]]]
     more = failed.assign(final=True, metric=LOSS if (table["metric"] == LOSS).any() else table["metric"].iloc[0])
     return pd.concat([table, more], ignore_index=True) if len(more) else table
 
@@ -52,6 +53,12 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     if most.empty or most.max() < 2:
         raise UserError("no model of this study was trained at several learning rates (train.lr)")
     study_table.require_comparable(rows.dropna(subset="score"), ("metric", "passport", "formulation", "data"))
+    for name in ("series", "images_seen", "global_batch", "block"):                # seeds of one rate differ in nothing but the seed
+        kept = rows.dropna(subset=["score", name]) if name in rows else rows[:0]
+        for (model, *kind), own in kept.groupby(["model", *KIND]):
+            if own[name].nunique() > 1:
+                raise UserError(f"{model} ({', '.join(map(str, kind))}) has runs of several {'recipes' if name == 'series' else name}, which are no sweep over "
+                                f"one rate: choose with --where {name}={own[name].iloc[0]}; there are {', '.join(map(str, own[name].unique()))}")
     return rows[COLUMNS].reset_index(drop=True)
 
 
@@ -92,8 +99,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     with style.paper():
         figure, grid = panels.grid(1, len(kinds), row_height=3.4, legend_rows=1 + len(models) // 5, sharey=True)
         for axes, (kind, own) in zip(grid[0], kinds.items()):
-            _panel(axes, own, found[kind], colors, top)
-            axes.set_xlabel("Learning rate" if len(kinds) == 1 else f"Learning rate, {_name(kind, kinds)}")
+            _panel(axes, own, found[kind], colors, top, 5 if len(kinds) < 3 else 3)
+            axes.set_xlabel("Learning rate" if len(kinds) == 1 else f"Learning rate,\n{_name(kind, kinds)}")
         grid[0, 0].set_ylabel(style.score_label(table[table["metric"] == rows["metric"].iloc[0]]))
         handles = [Line2D([], [], color=colors[model], marker="o", markersize=4, label=study_table.short_name(model)) for model in models]
         if not (rows["score"] <= top).all():
@@ -102,7 +109,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     return style.Drawing(NAME, figure, rows, _caption(rows, kinds, found, verdicts, laws), _card(found, verdicts, laws))
 
 
-def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str, str], top: float) -> None:
+def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str, str], top: float, most_ticks: int) -> None:
     axes.set(xscale="log", yscale="log")
     axes.set_xscale("log", base=2)
     is_shown = rows["score"] <= top
@@ -114,7 +121,7 @@ def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str
         if best is None or best.reason:
             axes.plot(means.index, means.to_numpy(), color=colors[str(model)], linewidth=1.0)
             continue
-        across = np.linspace(max(np.log2(own["lr"].min()), best.log2_rate - 2), min(np.log2(own["lr"].max()), best.log2_rate + 2), 60)
+        across = np.linspace(*best.used, 60)
         axes.plot(2.0**across, best.loss(across), color=colors[str(model)])
         if best.has_interval:
             axes.plot([2.0**best.low, 2.0**best.high], [best.loss(best.log2_rate)] * 2, color=colors[str(model)], linewidth=4, alpha=0.5)
@@ -122,7 +129,8 @@ def _panel(axes, rows: pd.DataFrame, found: dict[str, Optimum], colors: dict[str
     for model, own in rows[~is_shown].groupby("model"):
         axes.plot(own["lr"], [0.98] * len(own), linestyle="", marker="x", color=colors[str(model)], transform=axes.get_xaxis_transform())
     ticks = sorted(rows["lr"].unique())
-    axes.set_xticks(ticks[::max(1, math.ceil(len(ticks) / 5))], [f"{rate:.2g}" for rate in ticks[::max(1, math.ceil(len(ticks) / 5))]])
+    ticks = ticks[::max(1, math.ceil(len(ticks) / most_ticks))]
+    axes.set_xticks(ticks, [f"{rate:.2g}" for rate in ticks])
     axes.minorticks_off()
     style.plain_log_ticks(axes.yaxis, *axes.get_ylim())
 

@@ -78,7 +78,8 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None, cou
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
     has_loss = any(one.loss for one in found)
-    for name in ("run", "state", "images", "last images/s", "left", spec.metric.name, *(["validation loss"] * has_loss), "where", "why"):
+    metric = spec.config.get("evaluation", {}).get("metric", "score") if spec.metric.name == LOSS else spec.metric.name
+    for name in ("run", "state", "images", "last images/s", "left", metric, *(["validation loss"] * has_loss), "where", "why"):
         table.add_column(Text(name), justify="left" if name in ("run", "state", "where", "why") else "right", no_wrap=name == "run")
     for one in found[:rows]:
         losses = (one.loss,) * has_loss
@@ -93,7 +94,7 @@ def together(found: list[Standing]) -> list[Standing]:
     for one in found:
         own = one.run_id if one.state not in (QUEUED, DONE) else ""
         groups.setdefault((one.recipe, one.state, one.progress, one.why, own), []).append(one)
-    return [group[0] if len(group) == 1 else replace(
+    return [replace(group[0], run_id=f"{group[0].run_id} ({group[0].settings})" if name.endswith(")") else group[0].run_id) if len(group) == 1 else replace(
         group[0], run_id=f"{name} x {len(group)}", speed=_mean(group, "speed", 0), score=_mean(group, "score", 2),
         loss=_mean(group, "loss", 4), where=", ".join(dict.fromkeys(one.where for one in group if one.where)))
         for name, group in zip(names(list(groups.values())), groups.values())]

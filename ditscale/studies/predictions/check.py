@@ -82,5 +82,7 @@ def tally(found: list[Outcome]) -> str:
                if not outcome.remark and outcome.state != PENDING]
     held = sum(outcome.state == INSIDE for outcome in counted)
     waiting = sum(outcome.state == PENDING for outcome in found)
-    words = f"{held} of {len(counted)} predicted values are inside their 95 % interval" if counted else "no prediction can be checked yet"
+    marked = sum(bool(outcome.remark) for outcome in found)
+    nothing = f"none counts: {marked} altered or made after the target had run" if marked else "no prediction can be checked yet"
+    words = f"{held} of {len(counted)} predicted values are inside their 95 % interval" if counted else nothing
     return words + (f"; {waiting} not run yet" if waiting else "")

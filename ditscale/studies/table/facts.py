@@ -13,7 +13,7 @@ from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import RunDir
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "parametrization", "base_width", "base_depth",
-           "mask_ratio", "data", "resolution", "seed",
+           "series", "mask_ratio", "data", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
@@ -34,7 +34,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
         "variant": config.objective.name, "formulation": config.formulation.name, "block": config.model.block,
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
-        "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
+        "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
         "mask_ratio": getattr(config.objective, "mask_ratio", 0.0), "data": config.data.name,
         "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
         "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,

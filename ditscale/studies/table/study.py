@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ditscale.evaluation.metrics.table import LOSS
 from ditscale.objectives import BASELINE
 from ditscale.rundir import RunDir
 from ditscale.scaling.curves import Runs
+from ditscale.scaling.differences import MIN_SEEDS
 from ditscale.scaling.frontier import Frontier, frontier
 from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
@@ -106,8 +107,9 @@ class Study:
                    price: float | None = None, pool_noise: bool = False, lower_is_better: bool = True) -> Multiplier:
         """How many times cheaper ``variant`` reaches a score than ``over``, at each target with the cheapest of its models.
 
-        Only models that both variants have are used. ``pool_noise`` uses the noise of the whole study instead of that of the
-        compared runs.
+        Only models that both variants have are used; if some have three seeds of both and others do not, only those with three, as
+        ``left_out`` says: a target reached with one seed would leave the whole verdict open. ``pool_noise`` uses the noise of the whole
+        study instead of that of the compared runs.
 
         Raises:
             UserError: an unknown variant, no model in common, scores that are not comparable, or an unknown cost.
@@ -119,9 +121,13 @@ class Study:
         shared = set(sides[0]["model"]) & set(sides[1]["model"])
         if not shared:
             raise UserError(f"no model was trained both as {variant} and as {over}; a multiplier compares equal models")
-        runs = [self._runs(side[side["model"].isin(shared)], cost, price, lower_is_better) for side in sides]
-        return multiplier(runs[0], runs[1], targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
-                          score_unit=rows["metric"].iloc[0])
+        repeated = {model for model in shared if min(side.loc[side["model"] == model, "seed"].nunique() for side in sides) >= MIN_SEEDS}
+        used = sorted(repeated or shared)
+        runs = [self._runs(side[side["model"].isin(used)], cost, price, lower_is_better) for side in sides]
+        found = multiplier(runs[0], runs[1], targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
+                           score_unit=rows["metric"].iloc[0])
+        left_out = f"Of {', '.join(used)}: other models have fewer than {MIN_SEEDS} seeds" if len(used) < len(shared) else ""
+        return replace(found, left_out=left_out)
 
     def speedup(self, variant: str, *, floor: float, exponent: float, over: str = BASELINE, cost: str = "train_flops",
                 at: float | None = None, price: float | None = None) -> dict[str, Speedup]:

@@ -125,10 +125,10 @@ def test_the_effective_speedup_of_two_runs_counts_their_own_compute(tmp_path, va
     for name, objective, score in (("a", "baseline", 2.0), ("b", "masked", 1.9)):
         set_key(values, "model.name", "DiT-femto/2")
         config = resolve({**values, "objective": {"name": objective}}, "test")
-        flops[name] = training_flops(config, 6400)
+        flops[name] = training_flops(config, 320)
         run = RunDir(tmp_path / name)
         run.create({"run_id": name, "config": config.model_dump(mode="json")})
-        append_line(run.evals, {"images_seen": 6400, "metric": "loss", "score": score, "passport": {**PASSPORT, "metric": "loss"}})
+        append_line(run.evals, {"images_seen": 320, "metric": "loss", "score": score, "passport": {**PASSPORT, "metric": "loss"}})
     shown = CliRunner().invoke(main, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--floor", "1.6", "--exponent", "0.3"])
     expected = ((2.0 - 1.6) / (1.9 - 1.6)) ** (1 / 0.3) * flops["a"] / flops["b"]
     assert shown.exit_code == 0 and f"effective speed-up {expected:.3g}: to reach the loss of B" in shown.output and flops["b"] < 0.9 * flops["a"]

@@ -288,9 +288,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_arithmetic(self):
         self.objective.check(parse_model_name(self.model.name).dims, self.tokens, self.train.images)
-        if self.model.parametrization != "standard" and not self.train.optimizer.transfers:
-            raise UserError(f"model.parametrization {self.model.parametrization} has rates for Adam's steps, and train.optimizer.name is "
-                            f"{self.train.optimizer.name}; use adamw")
+        if self.model.parametrization != "standard":
+            self.train.optimizer.check_parametrization(self.model.parametrization)
         ranks, batch = self.resources.accelerators_per_run, self.train.global_batch
         if batch % ranks:
             raise UserError(f"train.global_batch {batch} does not divide by {ranks} ranks (resources.accelerators_per_run); "

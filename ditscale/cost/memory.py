@@ -8,6 +8,7 @@ Activations are what autograd keeps, in bf16 on devices with bf16 units, otherwi
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ditscale.errors import UserError
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
@@ -41,7 +42,7 @@ class MemoryCard:
 def memory_card(model: ModelName, *, parameters: int, resolution: int, channels: int, micro_batch: int, stage: int, ranks: int = 1,
                 ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = DEFAULT_DESIGN,
                 checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
-                state_bytes: int = ADAM_BYTES) -> MemoryCard:
+                state_bytes: int | Fraction = ADAM_BYTES) -> MemoryCard:
     """The memory card of one rank.
 
     Args:
@@ -49,7 +50,7 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
         micro_batch: images per forward on one rank.
         ema_tracks: number of averages; each is fp32 and sharded like the optimizer.
         accumulates: gradients are kept from one micro batch to the next.
-        state_bytes: of the optimizer, per parameter.
+        state_bytes: of the optimizer, per parameter; a fraction where parameters have different states.
     """
     largest = largest_layer(model, block)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
@@ -64,7 +65,7 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
 
 
 def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int | None = None, offload: bool = False,
-                 largest_layer: int = 0, precision: str = "bf16", state_bytes: int = ADAM_BYTES) -> tuple[int, int]:
+                 largest_layer: int = 0, precision: str = "bf16", state_bytes: int | Fraction = ADAM_BYTES) -> tuple[int, int]:
     """(bytes on one accelerator, bytes on one host) for weights, gradients and optimizer.
 
     Stages 2 and 3 in bf16, with and without offload to the host, equal DeepSpeed's estimators. It has none for stages 0 and 1; they are
@@ -82,7 +83,7 @@ def model_states(parameters: int, *, stage: int, ranks: int, ranks_per_node: int
     a, twice = VALUE_BYTES[precision], precision == "bf16"                     # masters in addition to the weights
     shared = state_bytes + (8 if twice else 4)                                 # and an fp32 gradient; masters in addition to the weights
     if stage == 0:
-        return (shared + a * (2 if twice else 1)) * parameters, 0
+        return int((shared + a * (2 if twice else 1)) * parameters), 0
     if stage == 1:
         return 2 * a * parameters + int(shared * parameters / ranks), int(4 * parameters * per_node * HOST_BUFFER)
     if stage == 2:

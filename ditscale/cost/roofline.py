@@ -8,7 +8,8 @@ products       operands and result of each matrix product once, by shape; the ba
 attention      q, k, v and the result, as a fused kernel moves them, never the T x T weights; in the backward twice as many FLOPs
 elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU and a sum without a gate cost nothing, as they are fused
                into a product's kernel
-optimizer      gradient, master and states read; master, states and the forward's weights written; once more the gradient, for its norm
+optimizer      gradient, master and states read; master, states and the forward's weights written; once more the gradient, for its norm;
+               the FLOPs of Muon's matrix products, which ranks share from stage 1 on
 averages       each average and the master read, the average written; the teacher's, and its weights in the forward's precision
 teacher        its forward
 loader         a batch to the device, over PCIe, and from the disk: parallel to the computation, so it counts only if it is slower
@@ -26,7 +27,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding, step_collectives
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import VALUE_BYTES
-from ditscale.cost.runs import run_backbone, run_card, training_flops
+from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_backbone, run_card, training_flops
 from ditscale.models.blocks.design import CONDITION_TOKENS
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, FREQUENCIES, Backbone, plain_card
 from ditscale.models.sizes import parse_model_name
@@ -162,13 +163,16 @@ def _attention(images: int, queries: int, keys: int, width: int, precision: str)
     return Operation(ATTENTION, flops, moved, precision), Operation(ATTENTION, 2 * flops, 2 * moved, precision)
 
 
-def update_operations(parameters: float, precision: str, *, state_bytes: int, averages: int, teacher: bool = False,
-                      micro_steps: int = 1, shards: int = 1) -> list[Operation]:
-    """Operations on the parameters after the backward, and on their gradients between micro steps."""
+def update_operations(parameters: float, precision: str, *, state_bytes: float, averages: int, teacher: bool = False,
+                      micro_steps: int = 1, shards: int = 1, products: float = 0) -> list[Operation]:
+    """Operations on the parameters after the backward, and on their gradients between micro steps; ``products`` are the FLOPs of the
+    optimizer's matrix products."""
     a, own = _bytes(precision), parameters / shards
     copies = a if a < 4 else 0                                                 # the forward's weights, apart from the masters
     found = [Operation(OPTIMIZER, 0, own * (2 * a + 8 + 2 * state_bytes + copies), precision),
              Operation(AVERAGES, 0, 12 * own * averages, precision)]
+    if products:
+        found.append(Operation(OPTIMIZER, products / shards, 0, precision))
     if micro_steps > 1:
         found.append(Operation(OPTIMIZER, 0, 2 * a * parameters * (micro_steps - 1), precision))
     if teacher:
@@ -185,15 +189,16 @@ def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(
     backbone, card, resources, train = run_backbone(config), run_card(config), config.resources, config.train
     ranks, images = resources.accelerators_per_run, micro_batch or config.micro_batch
     micro_steps = train.global_batch // ranks // images
+    products = optimizer_flops(config)
     plain, forward_only = plain_card(backbone).macs, sum(card.forward_only_macs_by_part.values())
     left = training_flops(config, train.images) - (training_flops(config, images_seen) if images_seen else 0)
-    per_image = left / (train.images - images_seen) / FLOPS_PER_MAC
+    per_image = (left / (train.images - images_seen) - products / train.global_batch) / FLOPS_PER_MAC
     trained = (per_image - forward_only) / FORWARDS_PER_TRAINED_STEP / plain   # in units of a plain forward
     model = _model_kinds(backbone, images, train.precision, True, resources.checkpoint_activations, machine)
     kinds = [kind.times(trained * micro_steps) for kind in model]
-    kinds += bound_of(update_operations(card.parameters, train.precision, state_bytes=train.optimizer.state_bytes,
+    kinds += bound_of(update_operations(card.parameters, train.precision, state_bytes=float(optimizer_state_bytes(config)),
                                         averages=1 + len(train.ema_decays) + len(train.ema_lengths), teacher=config.objective.has_teacher,
-                                        micro_steps=micro_steps, shards=ranks if sharding.stage else 1), machine)
+                                        micro_steps=micro_steps, shards=ranks if sharding.stage else 1, products=products), machine)
     if forward_only:
         teacher = _sum(TEACHER, _model_kinds(backbone, images, train.precision, False, False, machine))
         kinds.append(teacher.times(forward_only / plain * micro_steps))

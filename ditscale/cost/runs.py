@@ -2,11 +2,12 @@
 
 from bisect import bisect_right
 from dataclasses import replace
+from fractions import Fraction
 
 from ditscale.config import RunConfig
 from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
-from ditscale.models.macs import Backbone, ComputeCard, make_backbone, plain_card
+from ditscale.models.macs import FLOPS_PER_MAC, Backbone, ComputeCard, make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
 from ditscale.scaling.tokens import tokens_per_parameter
 
@@ -23,8 +24,19 @@ def plain_tokens_per_parameter(config: RunConfig, images_seen: int) -> float:
 
 
 def training_flops(config: RunConfig, images_seen: int) -> int:
-    """FLOPs of a run's steps up to this number of images seen, each at its own mask ratio."""
-    return sum(card.train_flops_per_image * images for card, images in trained_cards(config, images_seen))
+    """FLOPs of a run's steps up to this number of images seen, each at its own mask ratio and with the optimizer's matrix products."""
+    steps = images_seen // config.train.global_batch
+    return sum(card.train_flops_per_image * images for card, images in trained_cards(config, images_seen)) + steps * optimizer_flops(config)
+
+
+def optimizer_flops(config: RunConfig) -> int:
+    """FLOPs of the optimizer's matrix products per step, over all ranks: Muon's Newton-Schulz steps; 0 for elementwise optimizers."""
+    return FLOPS_PER_MAC * config.train.optimizer.step_macs(config.objective.matrices(run_backbone(config)))
+
+
+def optimizer_state_bytes(config: RunConfig) -> int | Fraction:
+    """Bytes of the optimizer's state per parameter."""
+    return config.train.optimizer.state_bytes(run_card(config).parameters, config.objective.matrices(run_backbone(config)))
 
 
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
@@ -64,7 +76,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
         micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
         precision=config.train.precision, block=config.model.block, checkpointing=resources.checkpoint_activations,
         ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch,
-        state_bytes=config.train.optimizer.state_bytes)
+        state_bytes=optimizer_state_bytes(config))
     ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())
     return replace(memory, activations=round(memory.activations * ratio),
                    states=memory.states + teacher * VALUE_BYTES[config.train.precision] * card.parameters)

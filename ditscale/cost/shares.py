@@ -5,6 +5,7 @@ encoder     the DiT's blocks, patches in, conditioning (with the norms outside t
 decoder     an added decoder and the projections into it; MDT's side block and the model's last blocks after it
 heads       the final layer, the projection head
 teacher     the forward passes without a backward pass
+optimizer   its matrix products, Muon's
 evaluation  sampling; neither the image decoder nor the feature network is counted
 =========== ==========================================================================================================
 """
@@ -12,7 +13,7 @@ evaluation  sampling; neither the image decoder nor the feature network is count
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import run_backbone, sampling_flops, trained_cards
+from ditscale.cost.runs import optimizer_flops, run_backbone, sampling_flops, trained_cards
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard
 
 
@@ -24,12 +25,13 @@ class CostShares:
     decoder: int
     heads: int
     teacher: int
+    optimizer: int
     evaluation: int
 
     @property
     def training(self) -> int:
         """Exactly ``cost.runs.training_flops``."""
-        return self.encoder + self.decoder + self.heads + self.teacher
+        return self.encoder + self.decoder + self.heads + self.teacher + self.optimizer
 
     @property
     def total(self) -> int:
@@ -47,7 +49,8 @@ def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> Co
     teacher = sum(sum(card.forward_only_macs_by_part.values()) * images for card, images in trained_cards(config, images_seen))
     trained = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP
     sampled = evaluations * config.evaluation.samples * sampling_flops(config) if evaluations else 0
-    return CostShares(trained * encoder, trained * decoder, trained * heads, FLOPS_PER_MAC * teacher, sampled)
+    optimizer = images_seen // config.train.global_batch * optimizer_flops(config)
+    return CostShares(trained * encoder, trained * decoder, trained * heads, FLOPS_PER_MAC * teacher, optimizer, sampled)
 
 
 def _trained(config: RunConfig, card: ComputeCard) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.blocks.design import BlockDesign
+from ditscale.models.matrices import LAST_LAYER, MODULATION, WeightMatrix, repeated
 from ditscale.models.sizes import ModelName, token_grid
 
 FLOPS_PER_MAC = 2
@@ -90,6 +91,10 @@ class Blocks:
     def parameters(self) -> int:
         return self.depth * DESIGNS[self.design].parameters(self.width, self.condition_width, self.heads, self.qk_norm)
 
+    @property
+    def matrices(self) -> list[WeightMatrix]:
+        return repeated(DESIGNS[self.design].matrices(self.width, self.condition_width), self.depth)
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -142,12 +147,18 @@ class Backbone:
     def norm_parameters(self, width: int) -> int:
         return 2 * width * (self.width + 1) if DESIGNS[self.design].modulated else 2 * width
 
+    def norm_matrices(self, width: int) -> list[WeightMatrix]:
+        return [WeightMatrix(MODULATION, 2 * width, self.width)] if DESIGNS[self.design].modulated else []
+
     def final_macs(self, width: int) -> Parts:
         """The final layer after blocks of ``width``."""
         return added(self.norm_macs(width), {"head": self.tokens * width * self.outputs})
 
     def final_parameters(self, width: int) -> int:
         return self.norm_parameters(width) + (width + 1) * self.outputs
+
+    def final_matrices(self, width: int) -> list[WeightMatrix]:
+        return [*self.norm_matrices(width), WeightMatrix(LAST_LAYER, self.outputs, width)]
 
 
 def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,

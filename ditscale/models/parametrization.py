@@ -45,6 +45,7 @@ class Scale:
     lr: float = 1.0
     eps: float = 1.0
     decay: float = 1.0
+    multiplier: float = 1.0                                                    # of the matrix's inputs
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def parametrize(model: "DiT", make_base: Callable[[], "DiT"], depth_ratio: Fract
             model.scales[name] = Scale(1 / float(m), 1 / float(m * depth), float(m))
         elif follows == (True, False) and with_multipliers and isinstance(layer, Linear):
             layer.input_scale = 1 / float(m)
-            model.scales[name] = Scale(eps=1 / float(m))
+            model.scales[name] = Scale(eps=1 / float(m), multiplier=1 / float(m))
         elif follows == (True, False):
             variance /= m**2
             model.scales[name] = Scale(lr=1 / float(m), decay=float(m))

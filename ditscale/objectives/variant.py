@@ -21,6 +21,7 @@ from pydantic import Field
 
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added
+from ditscale.models.matrices import WeightMatrix
 from ditscale.models.sizes import Size
 from ditscale.section import Count, Section
 
@@ -71,6 +72,10 @@ class Variant(Section):
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
         """The compute card of a model trained with this variant; ``kept`` is from ``kept_at``, by default the nominal number of kept tokens."""
         raise NotImplementedError
+
+    def matrices(self, backbone: Backbone) -> list[WeightMatrix]:
+        """The weight matrices of the trained model; here those of the DiT."""
+        return [*backbone.blocks().matrices, *backbone.final_matrices(backbone.width)]
 
     @property
     def has_teacher(self) -> bool:
@@ -140,6 +145,13 @@ class AddedDecoder(Variant):
     def decoder_options(self, dims: Size) -> dict[str, int]:
         """As arguments of ``MaskedDiT``."""
         return {f"decoder_{name}": value for name, value in self.decoder(dims)._asdict().items()}
+
+    def matrices(self, backbone: Backbone) -> list[WeightMatrix]:
+        shape = self.decoder(backbone.model.dims)
+        if not shape.depth:
+            return super().matrices(backbone)
+        return [*backbone.blocks().matrices, *backbone.norm_matrices(backbone.width), *backbone.blocks(*shape).matrices,
+                *backbone.final_matrices(shape.width)]
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         shape = self.decoder(dims)

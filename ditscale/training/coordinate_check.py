@@ -27,6 +27,7 @@ from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed
 from ditscale.models.sizes import Size, name_of, parse_model_name
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
+from ditscale.training.zero.matrices import Unsharded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,7 @@ def _steps(config: RunConfig, steps: int, spectral: bool, device: torch.device) 
         objective.teacher = copy.deepcopy(model).requires_grad_(False)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = config.train.optimizer.build(config.train.optimizer.groups(trained, model.scales, config.train), config.train)
+    config.train.optimizer.bind(optimizer, Unsharded(trained))
     for group in optimizer.param_groups:
         group["lr"] = config.train.lr * group["lr_multiplier"]
     first = {name: p.detach().clone() for name, p in model.named_parameters()} if spectral else {}

@@ -133,6 +133,7 @@ def _make_state(config: RunConfig, objective: Objective, world: World) -> checkp
         objective.buffers[name] = value.to(world.device)
     engine = zero.make_engine(prepare_blocks(build_model(config).to(world.device), config.resources), config, world.size)
     layout = Layout(engine)
+    config.train.optimizer.bind(engine.made.optimizer, layout)
     zero.optimizer_state(engine, layout, config.train.optimizer)
     averages, teacher = Averages(layout, config.train), None
     if objective.has_teacher:

@@ -152,6 +152,13 @@ def test_nor_with_accumulation_latents_and_a_schedule(trained, latents, values):
     assert (gpu.waits, gpu.wide) == ([], [])
 
 
+def test_nor_does_muon(trained):
+    """Its products are in bf16, as the model's."""
+    gpu = trained(2, {"train.optimizer": {"name": "muon", "modulation": "muon"}, "train.weight_decay": 0.1})
+    assert (gpu.waits, gpu.wide) == ([], [])
+    assert gpu.dtypes["baddbmm"] == {torch.bfloat16} and gpu.dtypes["_fused_adamw_"] <= {torch.float32}
+
+
 @pytest.mark.parametrize("design", DESIGNS)
 def test_a_compiled_block_is_one_graph(design):
     """Without a break, backward included; what a compiler makes of it only a real GPU can tell."""

@@ -4,6 +4,8 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Literal
 
+from ditscale.models.matrices import BLOCK, KV, MODULATION, QKV, WeightMatrix
+
 CONDITION_TOKENS = 2                                                           # time and class, if they are not summed
 
 
@@ -11,7 +13,7 @@ CONDITION_TOKENS = 2                                                           #
 class BlockDesign:
     """A design of blocks, with the closed forms of a plain or modulated pre-norm block with an MLP four times as wide.
 
-    A design that computes something else overrides ``macs``, ``parameters`` and ``kept_bytes``; tests compare all three with PyTorch.
+    A design that computes something else overrides ``macs``, ``parameters``, ``matrices`` and ``kept_bytes``; tests compare them with PyTorch.
 
     Args:
         name: in a config's ``model.block``.
@@ -67,6 +69,12 @@ class BlockDesign:
                 + self.modulation_vectors * width * (condition_width + 1) + affine * 2 * width
                 + qk_norm * self.attentions * 2 * width // heads)
 
+    def matrices(self, width: int, condition_width: int) -> list[WeightMatrix]:
+        """The weight matrices of one block."""
+        modulation = [WeightMatrix(MODULATION, self.modulation_vectors * width, condition_width)] if self.modulated else []
+        return [WeightMatrix(QKV, 3 * width, width), WeightMatrix(BLOCK, width, width), WeightMatrix(BLOCK, 4 * width, width),
+                WeightMatrix(BLOCK, width, 4 * width), *modulation]
+
     def kept_bytes(self, value_bytes: int, width: int, heads: int, tokens: int) -> int:
         """Bytes per image that one block keeps for the backward, at ``value_bytes`` per value.
 
@@ -98,6 +106,9 @@ class CrossAttending(BlockDesign):
     def parameters(self, width: int, condition_width: int, heads: int, qk_norm: bool) -> int:
         cross = 2 * (width**2 + width) + 2 * width * (condition_width + 1)     # q and proj, kv
         return super().parameters(width, condition_width, heads, qk_norm) + cross
+
+    def matrices(self, width: int, condition_width: int) -> list[WeightMatrix]:
+        return [*super().matrices(width, condition_width), WeightMatrix(BLOCK, width, width, count=2), WeightMatrix(KV, 2 * width, condition_width)]
 
     def kept_bytes(self, value_bytes: int, width: int, heads: int, tokens: int) -> int:
         """In addition: queries and output (2), and the condition's keys and values."""

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
+from ditscale.models.matrices import BLOCK, WeightMatrix
 from ditscale.models.sizes import Size
 from ditscale.objectives.variant import Variant, check_can_mask, kept_tokens
 from ditscale.section import Count
@@ -63,11 +64,18 @@ class MdtConfig(Variant):
 
         masked = _mean([(share, forward(kept)) for kept, share in self.kept_shares(tokens).items()])
         table = (2 * backbone.grid - 1)**2 * backbone.model.dims.num_heads     # relative positions of a block
-        skips = (encoder.depth // 2 + depth) * (2 * width + 1) * width if self.long_skips else 0
+        skips = self._skips(backbone) * (2 * width + 1) * width
         used = (plain_card(backbone).parameters + 2 * tokens * width           # positions before encoder and decoder
                 + backbone.model.dims.depth * table + skips)
         parameters = used + side.parameters + table + width                    # side block and mask token
         return ComputeCard(tokens, parameters, used, forward(tokens), added(forward(tokens), masked, side_block))
+
+    def matrices(self, backbone: Backbone) -> list[WeightMatrix]:
+        width, skips = backbone.width, self._skips(backbone)
+        return [*super().matrices(backbone), *backbone.blocks(1).matrices, *([WeightMatrix(BLOCK, width, 2 * width, skips)] if skips else [])]
+
+    def _skips(self, backbone: Backbone) -> int:
+        return (backbone.model.dims.depth - self.decoder_depth) // 2 + self.decoder_depth if self.long_skips else 0
 
     def own_decoder_macs(self, backbone: Backbone) -> int:
         """The model's last blocks over all tokens, with their long skips, in both passes."""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import run_card
+from ditscale.cost.runs import optimizer_flops, run_card
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.launch.watch import Bars, say
@@ -74,10 +74,11 @@ def is_complete(planned: PlannedRun) -> bool:
 
 def run_record(spec: Spec, planned: PlannedRun) -> dict:
     """The content of ``run.json`` before the run starts: identity, resolved config, cost card."""
-    card = run_card(planned.config)
+    card, products = run_card(planned.config), optimizer_flops(planned.config)
     return {"run_id": planned.run_id, "study": spec.name, "metric": spec.metric.model_dump(),
             "config": planned.config.model_dump(mode="json"), "science_hash": planned.config.science_hash(),
-            "cost": {**asdict(card), "macs": card.macs, "train_flops_per_image": card.train_flops_per_image}}
+            "cost": {**asdict(card), "macs": card.macs, "train_flops_per_image": card.train_flops_per_image,
+                     **({"optimizer_flops_per_step": products} if products else {})}}
 
 
 def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown) -> None:

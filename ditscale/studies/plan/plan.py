@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import plain_tokens_per_parameter, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
+from ditscale.cost.runs import optimizer_flops, plain_tokens_per_parameter, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
@@ -41,6 +41,7 @@ class PlanRow:
     tokens: int
     macs: int
     train_flops: int
+    optimizer_flops: int                                                       # those of them that are the optimizer's matrix products
     evaluation_flops: int                                                      # of sampling, for all evaluations
     images: int
     tokens_per_parameter: float                                                # at the end, by a plain DiT's parameters
@@ -95,7 +96,8 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), evaluation_flops, config.train.images,
+                   training_flops(config, config.train.images), config.train.images // config.train.global_batch * optimizer_flops(config),
+                   evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator)

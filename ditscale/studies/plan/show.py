@@ -50,6 +50,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     console.print("Fits at: the smallest ZeRO stage that fits (Z0 to Z3), the micro batch, and the memory per accelerator.")
     console.print("tok/par: training tokens per parameter of the plain model, counting adaLN.")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
+    if products := _optimizer_line(rows):
+        console.print(products)
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
         console.print(_phase(name, phases.get(name, []), at_once))
@@ -70,6 +72,16 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         _show_scaling(scaling, machine, console)
     for line in link_lines(machine) if steps or scaling else []:
         console.print(line)
+
+
+def _optimizer_line(rows: list[PlanRow]) -> str:
+    """What Muon's matrix products add to the training FLOPs, of which they are a part; "" if there are none."""
+    added = sorted(row.optimizer_flops / (row.train_flops - row.optimizer_flops) for row in rows if row.optimizer_flops)
+    if not added:
+        return ""
+    shares = f"{added[0]:.1%}" if added[0] == added[-1] else f"{added[0]:.1%} to {added[-1]:.1%}"
+    return (f"Training FLOPs include the optimizer's matrix products in {count(len(added), 'run')}: {shares} on top of the model's, once a step; "
+            "a larger batch lowers this share.")
 
 
 def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:

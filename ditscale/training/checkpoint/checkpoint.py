@@ -4,7 +4,7 @@
 
     checkpoints/images-000001280000/
       masters.safetensors    fp32 weights by parameter name
-      optimizer.safetensors  the optimizer's state, as ``exp_avg.<name>``, ``exp_avg_sq.<name>``
+      optimizer.safetensors  the optimizer's state, as ``exp_avg.<name>``, ``exp_avg_sq.<name>``, ``momentum_buffer.<name>``
       ema*.safetensors       averaged weights by parameter name, one file per average: all that sampling needs
       teacher.safetensors    the teacher's fp32 weights by parameter name, if there is a teacher
       objective.safetensors  the objective's buffers, if it has any
@@ -62,7 +62,8 @@ class TrainingState:
     @property
     def optimizer_steps(self) -> dict[str, int]:
         """The optimizer's step count (for bias correction), if it has one; it excludes skipped steps."""
-        return {"optimizer_steps": int(self.flat_states()[0]["step"].item())} if self.optimizer.counts_steps else {}
+        counts = [flat["step"] for flat in self.flat_states() if "step" in flat]
+        return {"optimizer_steps": int(counts[0].item())} if counts else {}
 
     def flat_states(self) -> list[dict]:
         """The optimizer state of each flat."""
@@ -73,7 +74,7 @@ class TrainingState:
         gather, flats = self.layout.gather, self.flat_states()
         yield MASTERS, gather(self.layout.masters)
         yield OPTIMIZER, {f"{kind}.{name}": value for kind in self.optimizer.states
-                          for name, value in gather([state[kind] for state in flats]).items()}
+                          for name, value in gather([state.get(kind) for state in flats]).items()}
         for name, track in self.averages.tracks.items():
             yield average_file(name), gather(track.flats)
         if self.teacher:
@@ -188,9 +189,11 @@ def _load(state: TrainingState, folder: Path, optimizer_steps: int) -> None:
             state.buffers[name] = saved[name if name in saved else older].to(value.device)
     saved = load_file(folder / OPTIMIZER)
     for kind in state.optimizer.states:
-        layout.scatter({name: saved[f"{kind}.{name}"] for name in layout.shapes}, [flat[kind] for flat in flats])
-    for flat in flats if state.optimizer.counts_steps else ():
-        flat["step"].fill_(optimizer_steps)
+        whole = {name.removeprefix(f"{kind}."): value for name, value in saved.items() if name.startswith(f"{kind}.")}
+        layout.scatter(whole, [flat.get(kind) for flat in flats])
+    for flat in flats:
+        if "step" in flat:
+            flat["step"].fill_(optimizer_steps)
     zero.set_masters(state.engine, layout, load_file(folder / MASTERS))
 
 

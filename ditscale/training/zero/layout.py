@@ -9,6 +9,7 @@ bits without rounding, so saved files depend on neither world size nor stage.
     stage 3      each parameter is cut into equal parts, and the parts of a rank are concatenated
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,14 @@ class Layout:
         """This rank's pieces."""
         return self.pieces[self.rank]
 
+    @property
+    def first_names(self) -> list[str]:
+        """The name of one parameter in each flat, on any rank; all that a flat holds are of one group of the optimizer."""
+        names: dict[int, str] = {}
+        for piece in (piece for pieces in self.pieces for piece in pieces):
+            names.setdefault(piece.group, piece.name)
+        return [names[group] for group in range(len(self.masters))]
+
     def _pieces_of_all(self, engine, rank: int) -> list[Piece]:
         return [Piece(self.names[p], at, 0, 0, p.numel()) for at, p in enumerate(p for group in engine.made.groups for p in group)]
 
@@ -91,11 +100,14 @@ class Layout:
                 offset += share
         return pieces
 
-    def gather(self, flats: list[Tensor]) -> dict[str, Tensor]:
-        """Full fp32 tensors by name, on the CPU of rank 0; empty on the others. Collective."""
-        whole = {name: torch.empty(shape) for name, shape in self.shapes.items()} if dist.get_rank() == 0 else {}
+    def gather(self, flats: Sequence[Tensor | None]) -> dict[str, Tensor]:
+        """Full fp32 tensors by name, on the CPU of rank 0; empty on the others. Flats that are None are left out. Collective."""
+        names = {piece.name for pieces in self.pieces for piece in pieces if flats[piece.group] is not None} if dist.get_rank() == 0 else ()
+        whole = {name: torch.empty(shape) for name, shape in self.shapes.items() if name in names}
         for rank, pieces in enumerate(self.pieces):
             for group, flat in enumerate(flats):
+                if flat is None:
+                    continue
                 part = self._from_rank(rank, flat).view(-1)
                 for piece in pieces if whole else ():
                     if piece.group == group:
@@ -116,14 +128,16 @@ class Layout:
         return flat.detach()
 
     @torch.no_grad()
-    def scatter(self, whole: dict[str, Tensor], flats: list[Tensor]) -> None:
+    def scatter(self, whole: dict[str, Tensor], flats: Sequence[Tensor | None]) -> None:
         """Fills this rank's flats from full named tensors; padding becomes zero. The inverse of ``gather``; not collective."""
         for flat in flats:
-            if self.stage:
+            if self.stage and flat is not None:
                 flat.zero_()
         for piece in self.mine:
-            source = whole[piece.name].view(-1)[piece.start:piece.start + piece.numel]
-            flats[piece.group].view(-1)[piece.offset:piece.offset + piece.numel].copy_(source)
+            flat = flats[piece.group]
+            if flat is not None:
+                source = whole[piece.name].view(-1)[piece.start:piece.start + piece.numel]
+                flat.view(-1)[piece.offset:piece.offset + piece.numel].copy_(source)
 
 
 def _masters(engine, stage: int) -> list[Tensor]:

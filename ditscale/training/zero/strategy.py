@@ -28,7 +28,7 @@ def deepspeed_config(config: RunConfig, world_size: int) -> dict:
         "gradient_clipping": train.grad_clip,
         "bf16": {"enabled": train.precision == "bf16", "check_grad_overflow": False},
     }
-    train.optimizer.check_stage(strategy.stage, strategy.where)
+    train.optimizer.check_stage(strategy.stage, strategy.where, offloads=offloads(config))
     _compare(strategy, config, ours)
     _check_precision(strategy, config)
     if _sums(config) != train.precision:
@@ -115,6 +115,9 @@ def _check_optimizer(strategy: Strategy, section: dict | None, config: RunConfig
     """Allows AdamW with the run's values or "auto", as in files for Hugging Face's trainer."""
     if not section:
         return
+    if "muon" in str(section.get("type")).lower():
+        raise UserError(f"{strategy.where} has 'optimizer' {section['type']}: DeepSpeed's takes the modulation and the last layer too, and clips after "
+                        "the orthogonalization; drop the section and use train.optimizer '{name: muon}'")
     known, parameters = config.train.optimizer.as_deepspeed(config.train), section.get("params", {})
     if known is None:
         raise UserError(f"{strategy.where} has 'optimizer', but it is train.optimizer {config.train.optimizer.name}; drop "

@@ -86,10 +86,10 @@ def forward_dtype(config: RunConfig) -> torch.dtype:
 def optimizer_state(engine, layout: Layout, options: Optimizer) -> list[dict]:
     """The optimizer state of each flat; created as zeros if no step has been taken yet."""
     state = engine.made.optimizer.state
-    for master in layout.masters:
+    for master, name in zip(layout.masters, layout.first_names, strict=True):
         if not state[master]:
-            counts = {"step": torch.zeros((), device=master.device)} if options.counts_steps else {}
-            state[master] = {**counts, **{name: torch.zeros_like(master) for name in options.states}}
+            counts = {"step": torch.zeros((), device=master.device)} if options.counts_steps_of(name) else {}
+            state[master] = {**counts, **{kind: torch.zeros_like(master) for kind in options.states_of(name)}}
     return [state[master] for master in layout.masters]
 
 

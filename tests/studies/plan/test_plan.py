@@ -158,6 +158,15 @@ def test_seeds_share_a_row_and_tables_fit_120_columns(in_repository):
     assert wide.count("│ DiT-XL-2-baseline-edm-s") == 3 and "102,400,000" in wide
 
 
+def test_the_products_of_an_optimizer_are_stated(in_repository):
+    arguments = "sweeps/imagenet256_models.yaml", "model.name=DiT-XL/2", "--on", "H100:8"
+    muon = plan(*arguments, "train.optimizer.name=muon")
+    assert "include the optimizer's matrix products in 1 run: 7.0% on top of the model's" in " ".join(muon.split())
+    assert "matrix products" not in plan(*arguments)
+    [row], [other] = (rows_of("imagenet256_models", "H100:8", "model.name=DiT-XL/2", *more) for more in (["train.optimizer.name=muon"], []))
+    assert row.train_flops - row.optimizer_flops == other.train_flops and row.optimizer_flops > other.optimizer_flops == 0
+
+
 def test_of_a_cpu_an_imagenet_study_says_so_first(in_repository, monkeypatch):
     gpu = named_machine("H100:2")
     monkeypatch.setattr("ditscale.cost.hardware.this_machine", lambda: replace(gpu, name="a CPU", kind="cpu", peak_flops=5e10))

@@ -74,7 +74,7 @@ def test_what_is_stored_and_what_the_manifest_says(source, photos, tmp_path):
     assert (manifest.kind, manifest.crop, manifest.encoder, manifest.skipped) == ("pixels", "adm 24", None, [])
     assert (manifest.classes, manifest.class_counts, manifest.class_names) == (2, [6, 6], ["cat", "dog"])
     small = sum(min(Image.open(io.BytesIO(content)).size) < 24 for content in photos.values())
-    assert manifest.handled == {"enlarged": small} and f"{small} images are smaller than 24 pixels" in str(summary)
+    assert manifest.handled == {"enlarged": small} and f"{small} images were smaller than 24 pixels" in str(summary)
     write_beton(tmp_path / "whole.beton", {"image": images, "label": labels})
     assert summary.path.read_bytes() == (tmp_path / "whole.beton").read_bytes()
 

@@ -14,7 +14,8 @@ PAPERS = {"figures/kit/published.py": {"masked", "mdt"},                       #
           "evaluation/export.py": {"adaln_zero"},                              # the only design that diffusers has
           "models/peers/__init__.py": {"mdt"}, "models/peers/recognize.py": {"mdt"},  # the peers' own names
           "models/peers/maskdit.py": {"masked"}, "models/peers/mdt.py": {"mdt"},  # configs that reproduce a released model
-          "scaling/cards.py": {"baseline"}, "scaling/multiplier.py": {"baseline"}}  # a key of a multiplier's card, whatever it compares
+          # a key of a multiplier's card, whatever it compares
+          "scaling/cards.py": {"baseline"}, "scaling/multiplier.py": {"baseline"}, "scaling/speedup.py": {"baseline"}}
 
 
 def syntax(repository):

@@ -117,5 +117,5 @@ def test_a_manifest_of_another_file_is_refused(section, tmp_path):
     for before, after in (('"has_std": false', '"has_std": true'), ('"flips": "random"', '"flips": "stored"')):
         assert before in text
         (tmp_path / "out.json").write_text(text.replace(before, after))
-        with pytest.raises(UserError, match=r"holds moments of shape \(1, 1, 4, 4, 4\), which its manifest does not say"):
+        with pytest.raises(UserError, match=r"holds moments of shape \(1, 1, 4, 4, 4\), which its manifest does not state"):
             make_prepare(data)

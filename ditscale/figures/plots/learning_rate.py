@@ -52,7 +52,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     most = rows.groupby(["model", *KIND])["lr"].nunique()
     if most.empty or most.max() < 2:
         raise UserError("no model of this study was trained at several learning rates (train.lr)")
-    study_table.require_comparable(rows.dropna(subset="score"), ("metric", "passport", "formulation", "data"))
+    study_table.require_comparable(rows.dropna(subset="score"), tuple(name for name in ("metric", "passport", "formulation", "data") if name in rows))
     for name in ("series", "images_seen", "global_batch", "block"):                # seeds of one rate differ in nothing but the seed
         kept = rows.dropna(subset=["score", name]) if name in rows else rows[:0]
         for (model, *kind), own in kept.groupby(["model", *KIND]):

@@ -124,9 +124,15 @@ def names(groups: Sequence[Sequence]) -> list[str]:
     recipes: dict[str, dict[str, str]] = {}
     for name, group in zip(short, groups):
         recipes.setdefault(name, {})[group[0].recipe] = group[0].settings
-    return [name if len(recipes[name]) == 1 else
-            f"{name} ({group[0].settings if len(set(recipes[name].values())) == len(recipes[name]) else group[0].recipe})"
-            for name, group in zip(short, groups)]
+    return [name if len(recipes[name]) == 1 else f"{name} ({_differing(recipes[name], group[0].recipe)})" for name, group in zip(short, groups)]
+
+
+def _differing(settings: dict[str, str], recipe: str) -> str:
+    """Of one recipe's settings those that not all recipes have; the recipe itself where these do not tell it from the others."""
+    parts = {name: text.split(", ") for name, text in settings.items()}
+    shared = set.intersection(*map(set, parts.values()))
+    short = {name: ", ".join(part for part in own if part not in shared) for name, own in parts.items()}
+    return short[recipe] if len(set(short.values())) == len(short) and short[recipe] else recipe
 
 
 def _groups(rows: list[PlanRow]) -> list[list[PlanRow]]:

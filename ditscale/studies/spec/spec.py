@@ -38,9 +38,10 @@ class PlannedRun:
 
     @property
     def settings(self) -> str:
-        """What the study sets for this run and its id does not say, as ``lr 0.001, mask_ratio 0.25``."""
-        return ", ".join(f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key.rpartition('.')[2]} {value}"
-                         for key, value in (self.point or {}).items() if key not in NAMED and not isinstance(value, (dict, list)))
+        """What the study sets for this run and its id does not say, as ``lr 0.001, mask_ratio 0.25``; of a bundle its choice alone."""
+        shown = {key: value for key, value in (self.point or {}).items() if key not in NAMED and not isinstance(value, (dict, list))}
+        return ", ".join(f"{key.rpartition('.')[2]} " * ("." in key) + (f"{value:g}" if isinstance(value, float) else str(value))
+                         for key, value in shown.items())
 
 
 def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:

@@ -186,3 +186,14 @@ def test_a_queue_that_does_not_answer_for_once_is_asked_again(study, monkeypatch
 def test_a_wrong_interval_is_refused(study, seconds):
     said = CliRunner().invoke(main, ["status", str(study(1)[0]), "--watch", seconds])
     assert said.exit_code == 2 and "--watch" in said.output and "Traceback" not in said.output
+
+
+def test_runs_that_differ_in_a_setting_are_named_by_it(tmp_path, values):
+    """Not by a hash, and without the settings that all have."""
+    spec = {"version": 1, "name": "rates", "metric": {"name": "fd_digits_cnn"}, "config": values, "runs_dir": str(tmp_path),
+            "parameters": {"train.lr": {"values": [1e-3, 2e-3]}, "model.qk_norm": {"values": [False]}, "seed": {"values": [0, 1]}},
+            "bundles": {"decay": {"none": {"train.weight_decay": 0.0}, "some": {"train.weight_decay": 0.1}}}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    shown = CliRunner().invoke(main, ["plan", str(tmp_path / "spec.yaml")])
+    assert shown.exit_code == 0, shown.output
+    assert "(lr 0.001, none) x 2" in shown.output and "(lr 0.002, some) x 2" in shown.output and "qk_norm" not in shown.output

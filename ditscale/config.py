@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ditscale.diffusion.edm_options import EdmConfig
     from ditscale.diffusion.flow_options import FlowConfig
     from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig
-    from ditscale.training.optimizers import Sgd
+    from ditscale.training.optimizers import Muon, Sgd
 
     Block = str
     FormulationConfig = DdpmConfig | EdmConfig | FlowConfig
     ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig
-    OptimizerConfig = AdamW | Sgd
+    OptimizerConfig = AdamW | Sgd | Muon
 else:
     Block = Literal[tuple(DESIGNS)]
     FormulationConfig = union("formulation", formulations())

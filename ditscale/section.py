@@ -108,7 +108,11 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
         return f"'{key}{'.name' if item['type'] == 'union_tag_not_found' else ''}' is missing"
     if item["type"] == "union_tag_invalid":
         name, kinds = item["ctx"]["tag"], UNIONS[loc[-1]]
-        return f"'{key}.name' is {name!r}{did_you_mean(name, kinds)} {loc[-1].capitalize()}s: {', '.join(kinds)}"
+        return f"'{key}.name' is {name!r}{did_you_mean(name, kinds) or '.'} {loc[-1].capitalize()}s: {', '.join(kinds)}"
+    if item["type"] in ("model_attributes_type", "model_type") and key.rpartition(".")[2] in UNIONS:
+        kinds = UNIONS[key.rpartition(".")[2]]
+        chosen = item["input"] if item["input"] in kinds else next(iter(kinds))
+        return f"'{key}' is {item['input']!r}: it is a section of its own; write {{name: {chosen}}}, or {key}.name={chosen} on the command line"
     return f"'{key}' is {item['input']!r}: {_message(item)}"
 
 

@@ -18,6 +18,9 @@ from ditscale.training.optimizers import OPTIMIZERS
 
 
 @pytest.mark.parametrize("key, value, words", [
+    ("train.optimizer", "sgd", ["'train.optimizer' is 'sgd'", "write {name: sgd}", "train.optimizer.name=sgd"]),
+    ("objective", "masked", ["'objective' is 'masked'", "objective.name=masked"]),
+    ("train.optimizer", {"name": "lion"}, ["'train.optimizer.name' is 'lion'. Optimizers: adamw, sgd, muon"]),
     ("train.lrr", 1e-3, ["unknown key 'train.lrr'", "did you mean 'lr'"]),
     ("trian", {}, ["unknown key 'trian'", "did you mean 'train'"]),
     ("train.lr", "fast", ["'train.lr' is 'fast'", "number"]),

@@ -99,10 +99,10 @@ def report(build: Build, options) -> Callable[[], None]:
 
 
 def demo(build: Build, options) -> Callable[[], None]:
-    """What ``make demo`` does after set-up."""
+    """What ``make demo`` does after set-up, with the old build's study for both."""
     name = build.fresh("demo")
-    spec = yaml.safe_load((build.root / DEMO).read_text())
-    (build.folder / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}))
+    spec = yaml.safe_load((options.old / DEMO).read_text())
+    (build.folder / f"{name}.yaml").write_text(yaml.safe_dump({**spec, "name": name}, sort_keys=False))     # the order of phases counts
 
     def work():
         build.ditscale("data", "build", "digits", "data/digits")

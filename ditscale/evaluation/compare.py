@@ -30,7 +30,17 @@ class Side:
     scores: list[float]                                                        # one per sample seed
     passport: dict
     errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, if all scores have one
-    train_flops: int | None = None                                             # of the run up to this checkpoint, if known
+    evals: Path | None = None                                                  # the file of evaluations
+    images_seen: int | None = None
+
+    @property
+    def train_flops(self) -> int | None:
+        """Training FLOPs of the run up to this checkpoint; None for others' weights and published numbers."""
+        run = RunDir(self.evals.parent) if self.evals else None
+        if self.images_seen is None or run is None or not run.record.is_file():
+            return None
+        config = resolve(run.read_record()["config"], str(run.record))
+        return None if config.imported else training_flops(config, self.images_seen)
 
 
 @dataclass(frozen=True)
@@ -106,16 +116,7 @@ def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str])
     newest = {line["passport"].get(SEED): line for line in lines}              # a repeated line replaces the earlier one
     errors = [line["error"] for line in newest.values() if line.get("error") is not None]
     return Side(label, lines[0]["metric"], [line["score"] for line in newest.values()], lines[0]["passport"],
-                errors if len(errors) == len(newest) else [], _train_flops(path, lines[0].get("images_seen")))
-
-
-def _train_flops(evals: Path, images: int | None) -> int | None:
-    """Training FLOPs of the run whose evaluations these are; None for others' weights."""
-    run = RunDir(evals.parent)
-    if images is None or not run.record.is_file():
-        return None
-    config = resolve(run.read_record()["config"], str(run.record))
-    return None if config.imported else training_flops(config, images)
+                errors if len(errors) == len(newest) else [], path, lines[0].get("images_seen"))
 
 
 def _published(path: str, which: str) -> Side:
@@ -200,12 +201,13 @@ def speedup(a: Side, b: Side, found: PassportComparison, floor: float | None, ex
         raise UserError("the two losses were measured differently, so there is no effective speed-up; see the fields without --floor")
     one, other = (Runs(np.ones(1), np.array([_mean(side.scores)]), np.array([side.label])) for side in (a, b))
     value, pinned = effective_speedup(other, one, floor=floor, exponent=exponent).value, f"E = {floor:g} and alpha = {exponent:g} pinned"
-    if a.train_flops is None or b.train_flops is None:
+    flops_a, flops_b = a.train_flops, b.train_flops
+    if flops_a is None or flops_b is None:
         return (f"effective speed-up {value:.3g}, if both took the same compute, which is not known here: A would need {value:.3g} times that to reach "
                 f"the loss of B ({pinned}; one run each, so no interval)")
-    needed = value * a.train_flops
-    return (f"effective speed-up {needed / b.train_flops:.3g}: to reach the loss of B, A would need {needed:.3g} training FLOPs, and B took "
-            f"{b.train_flops:.3g} ({pinned}; A took {a.train_flops:.3g}; one run each, so no interval)")
+    needed = value * flops_a
+    return (f"effective speed-up {needed / flops_b:.3g}: to reach the loss of B, A would need {needed:.3g} training FLOPs, and B took "
+            f"{flops_b:.3g} ({pinned}; A took {flops_a:.3g}; one run each, so no interval)")
 
 
 def describe(a: Side, b: Side, found: PassportComparison) -> list[str]:

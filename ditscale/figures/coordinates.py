@@ -6,15 +6,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ditscale.figures.kit import panels, style
-from ditscale.training.coordinate_check import FAILS, PASSES, UNDECIDED, Slope
+from ditscale.training.coordinate_check import FAILS, GROWS, KEEPS, PASSES, UNDECIDED, Slope, mean_sizes
 
 COLORS = {PASSES: style.MUTED, UNDECIDED: style.PATCH_COLORS[8], FAILS: style.PATCH_COLORS[4]}
 
 
 def draw(rows: pd.DataFrame, found: list[Slope], title: str) -> style.Drawing:
     """Args: ``rows`` as ``coordinate_check.measure`` makes them, and their slopes."""
-    merged = rows.assign(layer=rows["layer"].str.replace(r"blocks\.\d+", "blocks.*", regex=True))
-    sizes = merged.groupby(["step", "layer", "width"], as_index=False)["size"].mean()
+    sizes = mean_sizes(rows)
     steps, verdicts = sorted({int(sizes["step"].min()), int(sizes["step"].max())}), {one.layer: one.verdict for one in found}
     with style.paper():
         figure = Figure(figsize=(style.WIDTH, 3.4), layout="constrained")
@@ -32,5 +31,5 @@ def draw(rows: pd.DataFrame, found: list[Slope], title: str) -> style.Drawing:
         panels.legend(figure, [Line2D([], [], color=color, marker="o", markersize=4, label=word) for word, color in COLORS.items()
                                if word in verdicts.values()])
     caption = (f"{title}. A line is a layer, the blocks of one stack together, a mean over seeds. Where learning rates transfer over widths, lines are "
-               "flat: a layer passes up to a slope of 0.15 and fails from 0.3.")
+               f"flat: a layer passes up to a slope of {KEEPS:g} and fails from {GROWS:g}.")
     return style.Drawing("coordinate_check", figure, sizes, caption)

@@ -143,10 +143,15 @@ class Slope:
         return PASSES if abs(self.slope) <= KEEPS else FAILS if abs(self.slope) > GROWS else UNDECIDED
 
 
+def mean_sizes(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The mean size over seeds and over the blocks of one stack: layer, step, width, size."""
+    layer = rows["layer"].str.replace(r"blocks\.\d+", "blocks.*", regex=True)
+    return rows.assign(layer=layer).groupby(["layer", "step", "width"], as_index=False)["size"].mean()
+
+
 def slopes(rows: "pd.DataFrame") -> list[Slope]:
     """The slope of log2 size, a mean over seeds and blocks, against log2 width by least squares; the largest first."""
-    merged = rows.assign(layer=rows["layer"].str.replace(r"blocks\.\d+", "blocks.*", regex=True))
-    sizes = merged.groupby(["layer", "step", "width"])["size"].mean().unstack()
+    sizes = mean_sizes(rows).set_index(["layer", "step", "width"])["size"].unstack()
     first, last = min(rows["step"]), max(rows["step"])
     found = [Slope(layer, _slope(sizes.loc[layer, first]) if first == 0 else math.nan, _slope(sizes.loc[layer, last]))
              for layer in sizes.index.unique("layer")]

@@ -78,7 +78,7 @@ def status_table(spec: Spec, found: list[Standing], rows: int | None = None, cou
     table = Table(title=f"{spec.name}: {counts}", title_justify="left", caption_justify="left",
                   caption=f"and {len(found) - rows} more" if rows and len(found) > rows else None)
     has_loss = any(one.loss for one in found)
-    metric = spec.config.get("evaluation", {}).get("metric", "score") if spec.metric.name == LOSS else spec.metric.name
+    metric = (spec.config.get("evaluation") or {}).get("metric", "score") if spec.metric.name == LOSS else spec.metric.name
     for name in ("run", "state", "images", "last images/s", "left", metric, *(["validation loss"] * has_loss), "where", "why"):
         table.add_column(Text(name), justify="left" if name in ("run", "state", "where", "why") else "right", no_wrap=name == "run")
     for one in found[:rows]:

@@ -197,3 +197,13 @@ def test_runs_that_differ_in_a_setting_are_named_by_it(tmp_path, values):
     shown = CliRunner().invoke(main, ["plan", str(tmp_path / "spec.yaml")])
     assert shown.exit_code == 0, shown.output
     assert "(lr 0.001, none) x 2" in shown.output and "(lr 0.002, some) x 2" in shown.output and "qk_norm" not in shown.output
+
+
+@pytest.mark.parametrize("evaluation, heading", [(None, "score"), ({}, "fd_digits_cnn")])
+def test_a_study_of_losses_shows_scores_under_their_own_name(tmp_path, values, evaluation, heading):
+    values["evaluation"] = None if evaluation is None else {**values["evaluation"], "metric": "fd_digits_cnn"}
+    spec = {"version": 1, "name": "losses", "metric": {"name": "loss"}, "config": values, "runs_dir": str(tmp_path)}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    shown = CliRunner().invoke(main, ["status", str(tmp_path / "spec.yaml")])
+    assert shown.exit_code == 0, shown.output
+    assert heading in shown.output and "loss" not in shown.output.splitlines()[2].split()

@@ -38,11 +38,12 @@ def bare(tmp_path):
 
 
 @pytest.fixture
-def study(tmp_path, digits_values):
-    """A study of one run: its file, and the run."""
+def study(tmp_path, digits_values, request):
+    """A study of one run: its file, and the run; 128 images long, or as many as an indirect parameter says."""
     from ditscale.studies.spec.spec import expand, load_spec
 
-    digits_values["train"].update(images=128, checkpoint_every_images=128, precision="fp32")
+    images = getattr(request, "param", 128)
+    digits_values["train"].update(images=images, checkpoint_every_images=images, precision="fp32")
     digits_values["evaluation"] = None
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump({"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": digits_values,
@@ -128,6 +129,7 @@ def test_a_stop_while_something_is_compiled_is_no_failure(make_run, began, code,
     assert run.status()["state"] == state and run.status()["failures"] == failures and "Traceback" not in run.log.read_text()
 
 
+@pytest.mark.parametrize("study", [2**20], indirect=True)                      # minutes: it must not be done before the signal
 @pytest.mark.parametrize("command, code", [("train", 75), ("launch", 130)])
 def test_a_launcher_that_is_stopped_before_its_worker_listens(study, command, code):
     path, run = study

@@ -218,14 +218,14 @@ def pair(hosts, tmp_path):
 
 @pytest.mark.slow
 def test_a_launch_over_two_hosts_that_is_stopped_saves_a_checkpoint(hosts, study, pair, tmp_path):
-    launcher = hosts.start_study(study("stopped", 64000, seeds=[0]), *pair)
+    launcher = hosts.start_study(study("stopped", 640_000, seeds=[0]), *pair)
     _wait(lambda: any(losses(RunDir(path)) for path in tmp_path.glob("stopped/study/*/")))
     os.kill(_child(launcher.pid), signal.SIGTERM)
     said, _ = launcher.communicate(timeout=120)
     [run] = [RunDir(path) for path in tmp_path.glob("stopped/study/*/")]
     assert "stopped; run the same command to continue" in said, said
     assert run.status()["state"] == PREEMPTED and list_checkpoints(run) and not run.is_locked()
-    assert 0 < run.status()["images_seen"] < 64000
+    assert 0 < run.status()["images_seen"] < 640_000
 
 
 @pytest.mark.slow

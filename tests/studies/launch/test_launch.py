@@ -117,7 +117,7 @@ def test_kill_minus_nine_of_the_launcher_then_relaunch(study, repository):
 
 
 def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
-    spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=64000, train__checkpoint_every_images=64000)
+    spec, folder = study({"model.name": {"values": ["DiT-atto/8"]}}, train__images=640_000, train__checkpoint_every_images=640_000)
     process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.PIPE, text=True)
     wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
     process.send_signal(signal.SIGINT)
@@ -125,7 +125,7 @@ def test_ctrl_c_saves_and_goes_on_with_other_ranks(study, repository):
     assert process.returncode == 130 and "run the same command to continue" in out
     [run] = [RunDir(path.parent) for path in folder.glob("*/run.json")]
     status = run.status()
-    assert status["state"] == "preempted" and 0 < status["images_seen"] < 64000
+    assert status["state"] == "preempted" and 0 < status["images_seen"] < 640_000
     assert (run.checkpoints / "latest").read_text().strip() == f"images-{status['images_seen']:012d}"
 
     more = status["images_seen"] + 640                                          # goes on, now on two ranks
@@ -159,7 +159,7 @@ def test_train_one_run_of_a_study(study, repository):
 
 
 def test_ctrl_c_of_train_saves_a_checkpoint(study, repository):
-    spec, folder = study({"model.name": {"value": "DiT-atto/8"}}, train__images=64000, train__checkpoint_every_images=64000)
+    spec, folder = study({"model.name": {"value": "DiT-atto/8"}}, train__images=640_000, train__checkpoint_every_images=640_000)
     process = subprocess.Popen([*DITSCALE, "train", str(spec), "evaluation=null"], cwd=repository, stdout=subprocess.PIPE,
                                text=True)
     wait_for(lambda: any(RunDir(p.parent).status()["images_seen"] > 0 for p in folder.glob("*/run.json")))
@@ -172,7 +172,7 @@ def test_ctrl_c_of_train_saves_a_checkpoint(study, repository):
 
 def test_stop_from_another_terminal(study, repository):
     """A run that is chosen ends, and its launcher goes on; without a choice the launcher ends too."""
-    spec, folder = study({"seed": {"values": [0, 1]}}, train__images=64000, train__checkpoint_every_images=64000)
+    spec, folder = study({"seed": {"values": [0, 1]}}, train__images=640_000, train__checkpoint_every_images=640_000)
     process = subprocess.Popen([*DITSCALE, "launch", str(spec), "evaluation=null", "resources.accelerators_per_run=2"],
                                cwd=repository, stdout=subprocess.PIPE, text=True)
     seeds = {}

@@ -62,6 +62,8 @@ def complete(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     _progress(path, rows)
     for name, default in WORDS.items():
         rows[name] = rows[name].where(rows[name] != "", default) if name in rows else default
+    if "method" not in rows:
+        rows["method"] = rows["variant"]
     for name in UNKNOWN:
         if name not in rows:
             rows[name] = np.nan

@@ -11,8 +11,9 @@ from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import RunDir
+from ditscale.studies.table.method import method_of
 
-COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "parametrization", "base_width", "base_depth",
+COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "method", "formulation", "block", "parametrization", "base_width", "base_depth",
            "series", "mask_ratio", "data", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
@@ -32,7 +33,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
     late = metrics[len(metrics) // 2:]
     return {
         "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
-        "variant": config.objective.name, "formulation": config.formulation.name, "block": config.model.block,
+        "variant": config.objective.name, "method": method_of(config), "formulation": config.formulation.name, "block": config.model.block,
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
         "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
         "mask_ratio": getattr(config.objective, "mask_ratio", 0.0), "data": config.data.name,

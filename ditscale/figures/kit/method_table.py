@@ -1,0 +1,164 @@
+"""Methods of one model compared with its plain baseline at equal training FLOPs, by validation loss and by score.
+
+A method is a variant with all its settings (``studies/table/method.py``). Numbers that were not measured as the baseline's were, for
+example the loss of a method that trains on other noise levels, are named and not compared.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
+from ditscale.figures.kit import study_table, variant_table
+from ditscale.objectives import BASELINE
+from ditscale.scaling.differences import REAL, Difference
+from ditscale.scaling.interval import Interval
+from ditscale.scaling.multiplier import Multiplier
+from ditscale.studies.table.comparable import differing_fields
+from ditscale.studies.table.study import Study
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method by one metric. ``standing`` is at equal training FLOPs; it and ``multiplier`` are None where ``why`` says what prevents it."""
+
+    metric: str
+    standing: variant_table.Standing | None = None
+    multiplier: Multiplier | None = None
+    why: str = ""
+
+    @property
+    def change(self) -> float | None:
+        """``difference`` as a share of the baseline's."""
+        difference = self.difference
+        return difference.change if difference else None
+
+    @property
+    def is_real(self) -> bool:
+        difference = self.difference
+        return difference is not None and difference.verdict == REAL
+
+    @property
+    def difference(self) -> Difference | None:
+        """The difference to the baseline at equal training FLOPs."""
+        return self.standing.difference if self.standing else None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of a model; ``flops_ratio``: its training FLOPs per image over the baseline's; ``seeds`` of its runs."""
+
+    model: str
+    method: str
+    label: str
+    flops_ratio: float
+    seeds: int
+    results: tuple[Result, ...]
+
+
+def compare(table: pd.DataFrame) -> list[Method]:
+    """Each method of each model that has the plain baseline and another method: best first by the first metric, the loss if there is one.
+
+    Raises:
+        UserError: no model has the baseline and another method, or the baseline was measured in several ways.
+    """
+    study_table.require_columns(table, ("method",))
+    methods = table.groupby("model")["method"]
+    table = table[methods.transform(lambda own: BASELINE in set(own)) & (methods.transform("nunique") > 1)]
+    if table.empty:
+        raise UserError("no model has runs of the plain baseline and of another method; methods are a variant with its settings, as in column 'method'")
+    labels = _labels(list(table["method"].unique()))
+    metrics = sorted(table["metric"].unique(), key=lambda metric: (metric != LOSS, metric))
+    found = [method for _, own in table.groupby("model", sort=False) for method in _compare_model(own, metrics, labels)]
+    return sorted(found, key=lambda one: (one.model, one.method != BASELINE, *((result.change is None, result.change or 0.0) for result in one.results)))
+
+
+def _compare_model(rows: pd.DataFrame, metrics: list[str], labels: dict[str, str]) -> list[Method]:
+    by_metric = [_results(rows[rows["metric"] == metric], metric) for metric in metrics]
+    own = rows.groupby("method", sort=False)
+    per_image = (own["train_flops"].max() / own["images_seen"].max()).to_dict()
+    return [Method(rows["model"].iloc[0], method, labels[method], per_image[method] / per_image[BASELINE], runs["run_id"].nunique(),
+                   tuple(results.get(method, Result(metric, why="not measured")) for metric, results in zip(metrics, by_metric)))
+            for method, runs in own]
+
+
+def _results(rows: pd.DataFrame, metric: str) -> dict[str, Result]:
+    """The results of all methods that were measured as the baseline was; the others with the difference."""
+    baseline = rows[rows["method"] == BASELINE]
+    if baseline.empty:
+        return {}
+    study_table.require_comparable(baseline, ("passport",))
+    alike = rows["passport"] == baseline["passport"].iloc[0]
+    apart = {method: Result(metric, why=_apart(baseline, own)) for method, own in rows[~alike].groupby("method") if not alike[own.index].any()}
+    rows = rows[alike].assign(variant=rows.loc[alike, "method"])
+    if rows["method"].nunique() < 2:
+        return apart
+    study = Study(Path(), rows)
+    compared = {row.variant: row.flops for row in variant_table.compare(rows)}
+    return apart | {method: Result(metric, standing, None if method == BASELINE else study.multiplier(method)) for method, standing in compared.items()}
+
+
+def _apart(baseline: pd.DataFrame, own: pd.DataFrame) -> str:
+    fields = differing_fields(pd.concat([baseline, own]))
+    return f"measured differently ({', '.join(fields) or 'passport'})"
+
+
+def _labels(methods: list[str]) -> dict[str, str]:
+    """The shortest names that keep methods apart: a variant's settings where it has several methods or is the baseline, else its name."""
+    variants = [method.partition(", ")[0] for method in methods]
+    found = {}
+    for method, variant in zip(methods, variants):
+        settings = method.partition(", ")[2]
+        found[method] = settings if variant == BASELINE and settings else variant if variants.count(variant) == 1 else method
+    return found
+
+
+def markdown(methods: list[Method]) -> str:
+    """The comparison as a table in Markdown: a row a method, the baseline first; intervals are 95 %."""
+    names = [result.metric for result in methods[0].results]
+    head = ["model", "method", "seeds", "FLOPs per image", *(f"{name}{what}" for name in names for what in (" at equal FLOPs", ": multiplier"))]
+    rows = [[study_table.short_name(one.model), one.label, str(one.seeds), f"{one.flops_ratio:.3g}",
+             *(cell for result in one.results for cell in (_difference_cell(result), _multiplier_cell(result)))] for one in methods]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)) + "\n"
+
+
+def as_frame(methods: list[Method]) -> pd.DataFrame:
+    """One row per method and metric, for CSV; unknown values are empty."""
+    rows = []
+    for one in methods:
+        for result in one.results:
+            place, found, difference = result.standing, result.multiplier, result.difference
+            rows.append({"model": one.model, "method": one.method, "label": one.label, "flops_ratio": one.flops_ratio, "metric": result.metric,
+                         "seeds": place.seeds if place else 0, "train_flops": place.at if place else None, "score": place.score if place else None,
+                         "difference": difference.change if difference else None, **_bounds("difference", difference.interval if difference else None),
+                         "verdict": difference.verdict if difference else "", "multiplier": found.overall.value if found and found.status.ok else None,
+                         **_bounds("multiplier", found.overall.interval if found and found.status.ok else None),
+                         "multiplier_verdict": found.overall.verdict if found and found.status.ok else "",
+                         "reason": result.why or (found.sentence if found else "")})
+    return pd.DataFrame(rows)
+
+
+def _bounds(name: str, interval: Interval | None) -> dict[str, float | None]:
+    return {f"{name}_low": interval.low if interval else None, f"{name}_high": interval.high if interval else None}
+
+
+def _difference_cell(result: Result) -> str:
+    if result.standing is None or result.standing.score is None:
+        return result.why or variant_table.OUTSIDE
+    difference = result.standing.difference
+    if difference is None:
+        return f"{result.standing.score:.4g}"
+    between = f" ({difference.interval.low:+.1%} to {difference.interval.high:+.1%})" if difference.interval else ""
+    return f"{difference.change:+.1%}{between} {difference.verdict}"
+
+
+def _multiplier_cell(result: Result) -> str:
+    found = result.multiplier
+    if found is None:
+        return ""
+    if not found.status.ok:
+        return "INCONCLUSIVE"
+    bounds = found.overall.interval
+    return f"{found.overall.value:.3g}" + (f" ({bounds.low:.3g} to {bounds.high:.3g})" if bounds else "") + f" {found.overall.verdict}"

@@ -1,0 +1,75 @@
+"""Methods against the plain baseline at equal training FLOPs: names, numbers by hand, what is not compared, the table in Markdown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ditscale.config import resolve
+from ditscale.errors import UserError
+from ditscale.figures.kit import method_table, style
+from ditscale.figures.plots import methods
+from ditscale.studies.table.method import method_of
+
+IMAGES = (1000, 2000, 4000)
+
+
+def rows_of(method: str, seed: int, factor: float, metric: str = "loss", passport: str = "a", cost: float = 100.0) -> list[dict]:
+    """One run whose scores are ``factor`` times 8 / images^0.3 with a little noise of its seed."""
+    noise = np.exp(0.003 * np.random.default_rng([seed, len(method)]).standard_normal(len(IMAGES)))
+    return [{"run_id": f"{method}-s{seed}", "recipe": method, "model": "DiT-femto/2", "size": "femto", "patch_size": 2, "variant": method.partition(", ")[0],
+             "method": method, "formulation": "flow", "seed": seed, "parameters": 10, "tokens": 16, "macs": 1e6, "images_seen": seen,
+             "final": seen == IMAGES[-1], "train_flops": cost * seen, "metric": metric, "score": factor * 8 / (cost * seen) ** 0.3 * own, "floor": np.nan,
+             "samples": 500, "passport": passport, "passport_fields": f'{{"levels": "{passport}"}}', "sample_seeds": 1, "accelerator_hours": 1.0}
+            for seen, own in zip(IMAGES, noise)]
+
+
+@pytest.fixture
+def table():
+    better = [row for seed in range(3) for row in rows_of("baseline, with dispersive", seed, 0.9)]
+    alike = [row for seed in range(3) for row in rows_of("tread", seed, 1.0005, cost=50.0)]
+    other = [row for seed in range(3) for row in rows_of("baseline, time_shift=2", seed, 0.5, passport="b")]
+    once = rows_of("masked, mask_ratio=0.75", 0, 0.8)
+    scores = [row for method, factor, cost in (("baseline", 1, 100.0), ("tread", 1.2, 50.0)) for seed in range(3)
+              for row in rows_of(method, seed, factor, "fd_digits_cnn", cost=cost)]
+    return pd.DataFrame([row for seed in range(3) for row in rows_of("baseline", seed, 1.0)] + better + alike + other + once + scores)
+
+
+def test_verdicts_of_known_differences(table):
+    found = {one.label: one for one in method_table.compare(table)}
+    assert list(found)[0] == "baseline" and list(found)[1:3] == ["masked", "with dispersive"]      # best first by the loss
+    loss, score = found["with dispersive"].results
+    assert loss.is_real and loss.change == pytest.approx(-0.1, abs=0.01) and score.why == "not measured"
+    assert loss.multiplier.overall.value == pytest.approx(0.9 ** (-1 / 0.3), rel=0.03)
+    assert found["tread"].flops_ratio == 0.5 and not found["tread"].results[0].is_real
+    assert found["tread"].results[1].change == pytest.approx(0.2, abs=0.02) and found["tread"].results[1].is_real
+    assert not found["masked"].results[0].is_real                              # one seed
+    assert found["time_shift=2"].results[0].why == "measured differently (levels)" and found["time_shift=2"].results[0].change is None
+
+
+def test_figure_and_files(table, tmp_path):
+    drawing = methods.draw(table)
+    assert "time_shift=2: Validation loss measured differently (levels)" in drawing.caption and "with dispersive: " in drawing.caption
+    style.save(drawing, tmp_path)
+    [written] = methods.write_tables(table, tmp_path)
+    lines = written.read_text().splitlines()
+    assert len({line.count("|") for line in lines}) == 1 and lines[2].startswith("| femto/2 | baseline | 3 | 1 |")
+    assert any("with dispersive" in line and " REAL" in line for line in lines)
+
+
+def test_without_the_baseline(table):
+    with pytest.raises(UserError, match="plain baseline"):
+        methods.draw(table[table["method"] != "baseline"])
+
+
+@pytest.mark.parametrize("changes, name", [
+    ({}, "baseline"),
+    ({"objective": {"name": "masked", "mask_ratio": 0.75}}, "masked, mask_ratio=0.75"),
+    ({"model.block": "cross_attention", "model.qk_norm": True}, "baseline, block=cross_attention, qk_norm=true"),
+    ({"train.optimizer": {"name": "muon"}, "train.lr": 0.01, "seed": 3}, "baseline, optimizer=muon"),
+])
+def test_names_are_settings_that_are_not_defaults(digits_values, changes, name):
+    from ditscale.dotted import set_key
+
+    for key, value in changes.items():
+        set_key(digits_values, key, value)
+    assert method_of(resolve(digits_values, "config")) == name

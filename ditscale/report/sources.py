@@ -52,9 +52,11 @@ class Sources:
 
 
 def read(study: Path, table: pd.DataFrame) -> Sources:
-    """Reads the files of a study's directory; empty for a CSV."""
+    """Reads the files of a study's directory; empty for a CSV, and only the place for a directory without runs."""
     if not study.is_dir():
         return Sources()
+    if ledger.landed_table(study):
+        return Sources(study)
     run_ids = sorted(table["run_id"].unique())
     records = {run_id: record for run_id in run_ids if (record := _record(RunDir(study / run_id)))}
     runs = _found(lambda: study_table.read_runs(study))

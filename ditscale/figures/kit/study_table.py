@@ -22,8 +22,8 @@ def read(study: Path) -> pd.DataFrame:
     Raises:
         UserError: the directory or file does not exist, it has no run or no evaluation, or the CSV lacks a column.
     """
-    if Path(study).is_file():
-        return _read_csv(Path(study))
+    if file := Path(study) if Path(study).is_file() else ledger.landed_table(Path(study)):
+        return _read_csv(file)
     table = ledger.collect(study)
     if table.empty:
         raise UserError(f"study '{study}' has no evaluation yet")

@@ -12,8 +12,8 @@ import pandas as pd
 from ditscale.errors import UserError, did_you_mean
 from ditscale.studies.table import csv_defaults
 
-TEXT = ("run_id", "model", "size", "variant", "formulation", "block", "recipe", "metric", "passport", "passport_fields", "device",
-        "sample_sheet", "data", "precision", "strategy")
+TEXT = ("run_id", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
+        "passport_fields", "device", "sample_sheet", "data", "precision", "strategy")
 POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "tokens_per_parameter", "samples", "nfe",
             "steps", "global_batch")
 NUMBERS = (*POSITIVE, "patch_size", "seed", "score", "floor", "guidance_scale", "train_seconds", "accelerator_hours", "sample_seed",

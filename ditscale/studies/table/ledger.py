@@ -1,4 +1,5 @@
-"""The ledger: a study's run directories as one table with one row per evaluation. Nothing is stored here.
+"""The ledger: a study's run directories as one table with one row per evaluation. Nothing is stored here, except that a folder without
+runs may have the table of ``ditscale collect``: a study that was published without its run directories.
 
 Column ``passport`` is a hash of a passport without the seed of the samples: equal ones are repetitions of one score. Column
 ``recipe`` is a hash of a run's science without its seed and scoring: runs of equal recipes differ only by chance. The
@@ -19,9 +20,10 @@ from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.formats import NewerFormat
 from ditscale.rundir import DONE, EVALUATION, RunDir, read_lines, scan_lines
-from ditscale.studies.table import facts
+from ditscale.studies.table import csv_table, facts
 
 VALUES = "values."
+LANDED = "table.csv"                                                           # the table of a study without its run directories
 EVALUATED = ("images_seen", "final", "train_flops", "tokens_per_parameter", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
              "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
              "evaluation_flops", "sample_sheet")
@@ -34,11 +36,13 @@ class Imported(UserError):
 
 
 def collect(study) -> pd.DataFrame:
-    """Every evaluation of a study directory, sorted by training compute.
+    """Every evaluation of a study directory, sorted by training compute; of one without runs, the rows of its table.csv.
 
     Raises:
-        UserError: the directory does not exist or has no run.
+        UserError: the directory does not exist, or has neither a run nor a table.
     """
+    if landed := landed_table(Path(study)):
+        return csv_table.read(landed)
     rows = [row for read in _readable(Path(study)) for row in _rows(*read)]
     values = dict.fromkeys(name for row in rows for name in row if name.startswith(VALUES))
     table = pd.DataFrame(rows, columns=[*COLUMNS, *values])
@@ -55,6 +59,12 @@ def collect_runs(study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=facts.COLUMNS).sort_values(["macs", "run_id"], ignore_index=True)
 
 
+def landed_table(study: Path) -> Path | None:
+    """The table of a study that has no run directory; None if it has one, or no table."""
+    table = study / LANDED
+    return table if table.is_file() and not any(study.glob("*/run.json")) else None
+
+
 def run_dirs(study: Path) -> list[RunDir]:
     """The runs of a study, by name."""
     if study.suffix == ".csv" and not study.exists():
@@ -63,7 +73,7 @@ def run_dirs(study: Path) -> list[RunDir]:
         raise UserError(f"{study} is not a study directory; `ditscale launch` makes one under runs/")
     runs = [RunDir(record.parent) for record in sorted(study.glob("*/run.json"))]
     if not runs:
-        raise UserError(f"{study} has no run (no */run.json)")
+        raise UserError(f"{study} has no run (no */run.json) and no {LANDED}")
     return runs
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -248,3 +249,21 @@ def test_a_ladders_target_and_length_are_the_specs(tmp_path, values):
     assert record["target"]["tokens_per_parameter"] == pytest.approx(0.5, rel=0.01) and record["predicted"]["loss"]["way"] == "surface"
     make_run(tmp_path / "ladder", planned[-1].config.model_dump(mode="json"), TARGET, 0, length=planned[-1].config.train.images)
     assert "2 of 2 predicted values are inside" in run(path, "--check").output
+
+
+def test_a_study_that_is_published_as_its_table_keeps_its_predictions_and_report(ladder, values, tmp_path):
+    """A folder with the table of `collect` and predictions.jsonl, and no run directory."""
+    assert run(ladder, "--target", TARGET).exit_code == 0
+    for seed in range(3):
+        make_run(ladder, values, TARGET, seed)
+    landed = tmp_path / "studies" / "ladder"
+    assert CliRunner().invoke(main, ["collect", str(ladder), "--out", str(landed / "table.csv")]).exit_code == 0
+    shutil.copy(ladder / NAME, landed)
+    assert run(landed, "--check").output == run(ladder, "--check").output
+    made = CliRunner().invoke(main, ["report", str(landed)])
+    assert made.exit_code == 0, made.output
+    page = (landed / "analysis" / "report.html").read_text()
+    assert "Predictions" in page and "DiT-tiny/2" in page and page.count("inside") >= 1
+    (landed / "table.csv").unlink()
+    refused = CliRunner().invoke(main, ["report", str(landed)])
+    assert refused.exit_code == 2 and "no run (no */run.json) and no table.csv" in refused.output

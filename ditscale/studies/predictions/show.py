@@ -5,6 +5,7 @@ from rich.console import Console
 
 from ditscale.errors import UserError, count
 from ditscale.scaling.predict import BY_LOSS
+from ditscale.scaling.result import Fit
 from ditscale.studies.predictions.check import OUTSIDE, PENDING, Outcome, outcomes, tally
 from ditscale.studies.predictions.make import Made
 
@@ -30,7 +31,7 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
                   f"{target.tokens_per_parameter:.3g} tokens per parameter)")
     if made.loss:
         _show_value("loss", made.loss.value, made.loss.interval, console)
-        console.print(f"  by {made.loss.way}: {made.loss.fit.form}; {count(made.loss.fit.n_runs, 'run')}, {made.loss.freedom} degrees of freedom; "
+        console.print(f"  by {made.loss.way}: {made.loss.fit.form}{_coefficients(made.loss.fit)}; {count(made.loss.fit.n_runs, 'run')}, {made.loss.freedom} degrees of freedom; "
                       f"the target is {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
         _show_hold_out(made.loss.last_rung.error if made.loss.last_rung else None, console)
     if made.score:
@@ -40,13 +41,18 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
                           f"{made.score.link.exponent:.3g}; {made.score.link.one_line.sentence}")
         else:
             console.print("  " + (f"{made.score.why_not}; " if made.score.why_not else "") + f"by its own law, {made.score.law.way}: "
-                          f"{made.score.law.fit.form}")
+                          f"{made.score.law.fit.form}{_coefficients(made.score.law.fit)}")
         _show_hold_out(made.score.hold_out, console)
     models = list(dict.fromkeys(rung["model"] for rung in record["rungs"]))
     console.print(f"from {count(len(record['rungs']), 'run')} of {', '.join(models)}")
     if record["after"]:
         console.print(f"{target.model} has already run: this is marked and does not count as a prediction")
     console.print(f"recorded: {path}, sha256 {record['sha256'][:12]}, {record['date']}", soft_wrap=True)
+
+
+def _coefficients(fit: Fit) -> str:
+    """`` with E 0.35, A 0.51, ...``."""
+    return " with " + ", ".join(f"{name} {value:.4g}" for name, value in fit.law.coefficients().items()) if fit.law else ""
 
 
 def _show_value(name: str, value: float, interval, console: Console) -> None:

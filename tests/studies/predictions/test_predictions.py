@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_a_prediction_is_on_record_before_the_target_runs_and_holds_after(ladder
     assert shown.exit_code == 0, shown.output
     assert "from 12 runs of DiT-atto/2, DiT-femto/2, DiT-pico/2, DiT-nano/2" in shown.output and "no prediction" not in shown.output
     assert max(map(len, shown.output.splitlines())) > 100                      # a pipe's lines are not broken at 80 columns
+    assert re.search(r"by equal data: .* with E [\d.]+, .*; 12 runs", shown.output)
     [record] = predictions(ladder)
     assert record["after"] is False and record["sha256"] == content_sha256(record) and record["date"].endswith("+00:00")
     assert record["target"]["model"] == TARGET and record["target"]["images"] == IMAGES and len(record["rungs"]) == 12

@@ -1,6 +1,6 @@
 """A run's method in words: its variant and every other choice of how it is trained that is not the default.
 
-``baseline``, ``masked, mask_ratio=0.75``, ``baseline, block=cross_attention, optimizer=muon``. Size, data, batch, rate and length are no part of
+``baseline``, ``masked, mask_ratio=0.75``, ``baseline, with dispersive``, ``baseline, block=cross_attention, optimizer=muon``. Size, data, batch, rate and length are no part of
 it: runs of one method may differ in them, as runs of one variant may.
 """
 
@@ -17,7 +17,7 @@ def method_of(config: RunConfig) -> str:
     formulation = {key: value for key, value in science["formulation"].items() if key != "name"}
     optimizer = science["train"].get("optimizer")
     chosen = {**own, **model, **formulation, **({"optimizer": optimizer} if optimizer else {})}
-    return ", ".join([config.objective.name, *(f"{key}={_words(value)}" for key, value in chosen.items())])
+    return ", ".join([config.objective.name, *(f"{key}{' ' if key == 'with' else '='}{_words(value)}" for key, value in chosen.items())])
 
 
 def _words(value) -> str:

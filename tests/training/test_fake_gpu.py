@@ -31,6 +31,8 @@ VARIANTS = {
     "masked": {},
     "mdt": {"decoder_depth": 1, "mask_ratio_max": 0.5, "long_skips": True},
     "discriminative": {"teacher_noise": "uniform_below", "shared_noise": False},
+    "tread": {},
+    "sprint": {"path_drop": 0.2},
 }
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention")
 

@@ -19,7 +19,7 @@ class TreadConfig(Variant):
     start: Count | None = Field(None, ge=0)                                    # the first block that they skip, counted from 0; default: ``route``
     end: Count | None = Field(None, ge=0)                                      # the last one
 
-    color = "#2e7d4f"
+    color = "#2a7a55"
     dark_color = "#4fae78"
     least_tokens = 2
     plain_dit = True

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ditscale.diffusion.ddpm_options import DdpmConfig
     from ditscale.diffusion.edm_options import EdmConfig
     from ditscale.diffusion.flow_options import FlowConfig
-    from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig
+    from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig, SprintConfig, TreadConfig
     from ditscale.training.optimizers import Muon, Sgd
 
     Block = str
     FormulationConfig = DdpmConfig | EdmConfig | FlowConfig
-    ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig
+    ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig | TreadConfig | SprintConfig
     OptimizerConfig = AdamW | Sgd | Muon
 else:
     Block = Literal[tuple(DESIGNS)]

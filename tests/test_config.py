@@ -179,7 +179,7 @@ def test_override_is_read_as_yaml():
 
 
 @pytest.mark.parametrize("objective, words", [
-    ({"name": "maskd"}, ["'objective.name' is 'maskd'", "did you mean 'masked'", "baseline, masked, mdt, discriminative"]),
+    ({"name": "maskd"}, ["'objective.name' is 'maskd'", "did you mean 'masked'", "baseline, masked, mdt, discriminative, tread, sprint"]),
     ({"name": "mdt", "reconstruction_weight": 0.1}, ["unknown key 'objective.reconstruction_weight' for objective mdt",
                                                      "it is an option of masked"]),
     ({"name": "masked", "mask_ratio": 1.0}, ["objective.mask_ratio' is 1.0", "less than 1"]),
@@ -217,7 +217,8 @@ def test_one_token_cannot_be_masked(values):
 
 
 @pytest.mark.parametrize("objective", [{"name": "masked", "unmasking_images": 64}, {"name": "mdt", "long_skips": True, "mask_ratio_max": 0.5},
-                                       {"name": "discriminative", "teacher_noise": "ratio", "teacher_noise_ratio": 0.3}])
+                                       {"name": "discriminative", "teacher_noise": "ratio", "teacher_noise_ratio": 0.3},
+                                       {"name": "tread", "start": 1, "end": 1}, {"name": "sprint", "unmasking_images": 64}])
 def test_a_variants_config_survives_its_own_record(values, objective):
     values["objective"] = objective
     config = resolve(values, "x")

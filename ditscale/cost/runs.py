@@ -57,7 +57,7 @@ def sampling_flops(config: RunConfig) -> int:
 
 def validation_flops(config: RunConfig) -> int:
     """FLOPs of the model per draw of the validation loss; the second pass of a masking variant counts as a pass over all tokens."""
-    return run_card(config).flops * (1 + (getattr(config.objective, "mask_ratio", 0) > 0))
+    return run_card(config).flops * (1 + (config.objective.left_out > 0))
 
 
 def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch: int) -> MemoryCard:

@@ -78,7 +78,7 @@ def _check(config: RunConfig, form: str) -> None:
     if form == SAFETENSORS:
         return
     what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
-    if config.objective.model(parse_model_name(config.model.name).dims) != (DiT, {}):
+    if not config.objective.plain_dit and config.objective.model(parse_model_name(config.model.name).dims) != (DiT, {}):
         raise UserError(f"{what}, and this run's model is that of objective {config.objective.name}; --format safetensors holds it")
     if config.model.block != "adaln_zero" or config.model.qk_norm:
         raise UserError(f"{what}, and this run's model has {'QK-norm' if config.model.qk_norm else f'blocks {config.model.block}'}; "

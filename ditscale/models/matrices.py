@@ -1,6 +1,6 @@
 """The weight matrices that an optimizer may update whole: their kinds by name, and their shapes in closed form. No torch.
 
-Kinds are ``qkv`` and ``kv`` (several matrices in one parameter), ``block`` (the other matrices of blocks, and long skips), ``modulation``
+Kinds are ``qkv`` and ``kv`` (several matrices in one parameter), ``block`` (the other matrices of blocks, long skips, SPRINT's fusion), ``modulation``
 (of blocks, of the final layer and of a decoder's input) and ``last_layer``. Embedders, tables, tokens and heads have none.
 """
 
@@ -14,7 +14,7 @@ _NAMES = {
     QKV: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.attn\.qkv\.weight"),
     KV: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.cross_attn\.kv\.weight"),
     BLOCK: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.(attn\.proj|cross_attn\.q|cross_attn\.proj|mlp\.fc1|mlp\.fc2)\.weight"
-                      r"|skips\.\d+\.weight"),
+                      r"|skips\.\d+\.weight|fuse\.weight"),
     MODULATION: re.compile(r"(.+\.)?adaLN_modulation\.1\.weight"),
     LAST_LAYER: re.compile(r"final_layer\.linear\.weight"),
 }

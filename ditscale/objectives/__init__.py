@@ -11,6 +11,8 @@ from ditscale.objectives.baseline import BaselineConfig
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.mdt import MdtConfig
+from ditscale.objectives.sprint import SprintConfig
+from ditscale.objectives.tread import TreadConfig
 from ditscale.objectives.variant import Variant
 
 VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in (
@@ -18,5 +20,7 @@ VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotat
     MaskedConfig,
     MdtConfig,
     DiscriminativeConfig,
+    TreadConfig,
+    SprintConfig,
 )}
 BASELINE = "baseline"                                                          # the others are compared with it

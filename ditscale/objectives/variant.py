@@ -78,6 +78,11 @@ class Variant(Section):
         return [*backbone.blocks().matrices, *backbone.final_matrices(backbone.width)]
 
     @property
+    def left_out(self) -> float:
+        """The nominal share of tokens that a training pass leaves out of the encoder, or of some of its blocks; 0 if none."""
+        return 0.0
+
+    @property
     def has_teacher(self) -> bool:
         """Whether an average of the student runs a forward pass in each step."""
         return False
@@ -115,9 +120,38 @@ def kept_tokens(tokens: int, ratio: float) -> int:
     return max(1, math.floor(tokens * (1 - ratio) + 1e-9))
 
 
-def check_can_mask(ratio: float, tokens: int) -> None:
+def check_can_mask(ratio: float, tokens: int, key: str = "mask_ratio") -> None:
     if ratio and tokens == 1:
-        raise UserError(f"objective.mask_ratio {ratio} masks none of the model's 1 token; a smaller patch size would give more")
+        raise UserError(f"objective.{key} {ratio} masks none of the model's 1 token; a smaller patch size would give more")
+
+
+class UnmaskedStage(Variant):
+    """The last images of training are trained on without a mask, at a constant learning rate of their own."""
+
+    unmasking_images: Count = Field(0, ge=0)                                   # the last images of training are not masked
+    unmasking_lr: float | None = Field(None, gt=0)                             # in that stage; default half of train.lr: MaskDiT's [V]
+
+    def ratio_at(self, images_seen: int, images: int) -> float:
+        """The share of tokens left out of the batch that follows ``images_seen`` of ``images``."""
+        return 0.0 if images_seen >= images - self.unmasking_images else self.left_out
+
+    def kept_at(self, tokens: int, images_seen: int, images: int) -> int:
+        return kept_tokens(tokens, self.ratio_at(images_seen, images))
+
+    def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
+        """The learning rate of the last ``unmasking_images``."""
+        return (self.unmasking_lr or lr / 2) if images_seen >= images - self.unmasking_images else None
+
+    @classmethod
+    def least_images(cls, options: dict) -> int:
+        return options.get("unmasking_images", 0)
+
+    def check(self, dims: Size, tokens: int, images: int) -> None:
+        super().check(dims, tokens, images)
+        if self.unmasking_images > images:
+            raise UserError(f"objective.unmasking_images {self.unmasking_images} is more than train.images {images}")
+        if self.unmasking_lr is not None and not self.unmasking_images:
+            raise UserError(f"objective.unmasking_lr {self.unmasking_lr} has no effect without objective.unmasking_images")
 
 
 class AddedDecoder(Variant):
@@ -153,7 +187,12 @@ class AddedDecoder(Variant):
         return [*backbone.blocks().matrices, *backbone.norm_matrices(backbone.width), *backbone.blocks(*shape).matrices,
                 *backbone.final_matrices(shape.width)]
 
+    @property
+    def left_out(self) -> float:
+        return self.mask_ratio
+
     def check(self, dims: Size, tokens: int, images: int) -> None:
+        super().check(dims, tokens, images)
         shape = self.decoder(dims)
         if shape.width % shape.heads or shape.width % 4:
             raise UserError(f"objective.decoder_width {shape.width} must be a multiple of decoder_heads {shape.heads} and of 4")

@@ -5,7 +5,7 @@ step) as tensors, so no step waits for the host. The results are read once per l
 gradient, so all skip the same steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ditscale.errors import TrainingFailed, count
 from ditscale.training.zero import zero
-from ditscale.training.zero.layout import Layout
+from ditscale.training.zero.layout import Layout, Piece
 
 NEVER = -1
 
@@ -71,9 +71,9 @@ class Guard:
         self.bad = torch.zeros(len(self.layout.shapes), dtype=torch.bool, device=self.device)
 
     @torch.no_grad()
-    def inspect(self, images_seen: int) -> None:
-        """Measures the reduced gradient, and sets how the optimizer scales it or skips the step."""
-        norms = fp32_norms(part for _, part in zero.gradients(self.engine, self.layout)).to(self.device)
+    def inspect(self, images_seen: int, look: Callable[[Piece, Tensor], None] = lambda piece, part: None) -> None:
+        """Measures the reduced gradient, and sets how the optimizer scales it or skips the step. ``look`` is called with each of its parts."""
+        norms = fp32_norms(self._parts(look)).to(self.device)
         square = norms.square().sum()
         if self.layout.shards > 1:
             dist.all_reduce(square)
@@ -84,6 +84,11 @@ class Guard:
         if self.grad_clip:
             optimizer.grad_scale = ((self.norm + 1e-6) / self.grad_clip).clamp(min=1.0)
         self._count(is_bad, norms, images_seen)
+
+    def _parts(self, look: Callable[[Piece, Tensor], None]) -> Iterator[Tensor]:
+        for piece, part in zero.gradients(self.engine, self.layout):
+            look(piece, part)
+            yield part
 
     def _count(self, is_bad: Tensor, norms: Tensor, images_seen: int) -> None:
         is_first = is_bad & (self.first_images == NEVER)

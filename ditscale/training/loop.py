@@ -15,11 +15,12 @@ from ditscale.models.dit import DiT
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.ranks import World
-from ditscale.rundir import RunDir, keep_lines
+from ditscale.rundir import RunDir, keep_lines, read_lines
 from ditscale.training.checkpoint import checkpoint
 from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.guard import Guard
 from ditscale.training.movement import Movement
+from ditscale.training.noise_scale import NoiseScale
 from ditscale.training.profiling import Profiler
 from ditscale.training.schedule import is_logged, learning_rate, reached
 from ditscale.training.telemetry import Telemetry
@@ -60,6 +61,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     if world.is_main:
         run.update_record(loader={"backend": loader.backend, "fallback_reason": loader.reason})
     telemetry, movement = Telemetry(run, world, config, objective.warning), Movement(state.layout, averages.main)
+    noise_scale = NoiseScale(engine, state.layout, config, world)
+    noise_scale.take_up(read_lines(run.metrics) if world.is_main else [])
     timed, profiler = telemetry.timed, Profiler(run, world, config)
     batch, last_step = settings.global_batch, settings.images // settings.global_batch
     batches = on_device(loader, world.device)
@@ -72,6 +75,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                 group["lr"] = lr * group["lr_multiplier"]
 
             # Gradients of one batch, and the step
+            noise_scale.start(steps)
             for _ in range(engine.gradient_accumulation_steps()):
                 with timed("data", host=True):
                     raw, labels, positions = next(batches)
@@ -84,7 +88,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
                     zero.backward(engine, terms.loss)
                 with timed("optimizer"):
                     if engine.is_gradient_accumulation_boundary():
-                        guard.inspect(images_seen)
+                        guard.inspect(images_seen, noise_scale.look)
+                        noise_scale.measure(images_seen + batch)
                         if is_logged(config, images_seen + batch):
                             movement.before()
                     engine.step()
@@ -106,7 +111,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
             if saving or is_logged(config, images_seen):
                 found = guard.read()
-                telemetry.flush(images_seen, lr=lr, found=found)
+                telemetry.flush(images_seen, lr=lr, found=found, more=noise_scale.read())
                 guard.check(found, config.resources.skip_limit, at_the_end=steps == last_step)
             if saving:
                 started = time.perf_counter()

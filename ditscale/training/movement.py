@@ -66,11 +66,17 @@ class Movement:
         return [flats[group].detach().view(-1)[place] for group, place in self.places]
 
 
-def _sample(piece: Piece, numel: int) -> tuple[Piece, slice, float] | None:
-    """The sampled elements of a piece, in its flat, and how many weights each is counted for; None if there are none in this piece."""
-    stride = -(-numel // MOST)
+def stride_of(numel: int, most: int) -> int:
+    """The distance between evenly spaced elements of a parameter, of which there are at most ``most``."""
+    stride = -(-numel // most)
     while math.gcd(stride, numel) > 1:                                         # else it might meet the same columns of a matrix in each row
         stride += 1
+    return stride
+
+
+def _sample(piece: Piece, numel: int) -> tuple[Piece, slice, float] | None:
+    """The sampled elements of a piece, in its flat, and how many weights each is counted for; None if there are none in this piece."""
+    stride = stride_of(numel, MOST)
     first = -piece.start % stride
     if first >= piece.numel:
         return None

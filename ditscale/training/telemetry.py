@@ -66,12 +66,12 @@ class Telemetry:
                 self.sums[key] = self.sums.get(key, 0) + torch.where(finite, value, 0)
                 self.counts[key] = self.counts.get(key, 0) + finite
 
-    def flush(self, images_seen: int, *, lr: float, found: Found) -> None:
-        """Writes the means since the last call, and ``moved``. Collective."""
+    def flush(self, images_seen: int, *, lr: float, found: Found, more: dict[str, float] = {}) -> None:
+        """Writes the means since the last call, ``moved``, and what else was measured. Collective."""
         means, seconds = self._means(), self.timed.read()
         elapsed = time.perf_counter() - self.since
         if self.world.is_main:
-            self._write(images_seen, means, {"lr": lr, **self._gradient(found), **self._speed(elapsed, seconds)}, found)
+            self._write(images_seen, means, {"lr": lr, **self._gradient(found), **more, **self._speed(elapsed, seconds)}, found)
         self.sums, self.counts, self.moved = {}, {}, {}
         self.images = 0
         self.since = time.perf_counter()

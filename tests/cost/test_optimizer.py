@@ -15,7 +15,8 @@ from ditscale.objectives.from_config import build_model
 
 MUON = {"name": "muon"}
 VARIANTS = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_ratio": 0.0, "decoder_depth": 0},
-            {"name": "mdt", "decoder_depth": 1, "long_skips": True}, {"name": "mdt", "decoder_depth": 2}, {"name": "discriminative"})
+            {"name": "mdt", "decoder_depth": 1, "long_skips": True}, {"name": "mdt", "decoder_depth": 2}, {"name": "discriminative"},
+            {"name": "tread"}, {"name": "sprint"})
 
 
 def config_of(values, model, batch=256, optimizer=MUON, block="adaln_zero", objective={"name": "baseline"}):

@@ -35,7 +35,7 @@ def test_flops_are_the_cards(block):
     assert (trained, forward) == (6 * 5 * plain_card(model).macs, 2 * 5 * plain_card(model).macs)
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "tread", "sprint"])
 def test_a_run_computes_its_flops_teacher_included(config, objective):
     run = config(objective)
     bound = roofline(run, named_machine("H100:8"))

@@ -11,7 +11,8 @@ from ditscale.cost.shares import cost_shares
 OBJECTIVES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_schedule": "cosine", "unmasking_images": 128},
               {"name": "masked", "mask_ratio": 0.0, "decoder_depth": 0}, {"name": "mdt"}, {"name": "mdt", "long_skips": True},
               {"name": "mdt", "mask_ratio_max": 0.5}, {"name": "discriminative"},
-              {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0})
+              {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0}, {"name": "tread"},
+              {"name": "sprint"}, {"name": "sprint", "unmasking_images": 128})
 
 
 def config_of(values, objective, block="adaln_zero"):

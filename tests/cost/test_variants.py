@@ -76,7 +76,9 @@ CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_rati
          {"name": "mdt"},
          {"name": "mdt", "long_skips": True}, {"name": "mdt", "long_skips": True, "decoder_depth": 1, "mask_ratio": 0.6},
          {"name": "discriminative"}, {"name": "discriminative", "cls_weight": 0.0}, {"name": "discriminative", "patch_weight": 0.0},
-         {"name": "discriminative", "mask_ratio": 0.0}, {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0})
+         {"name": "discriminative", "mask_ratio": 0.0}, {"name": "discriminative", "cls_weight": 0.0, "patch_weight": 0.0},
+         {"name": "tread"}, {"name": "tread", "ratio": 0.75, "start": 0, "end": 1}, {"name": "sprint"},
+         {"name": "sprint", "mask_ratio": 0.0, "path_drop": 0.0, "encoder_depth": 2})
 
 
 def real_step(config):
@@ -89,7 +91,7 @@ def real_step(config):
     return lambda: sum(objective(model, batch, draws).losses.values()).backward()
 
 
-STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6)]
+STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6, 12, 14)]
 
 
 @pytest.mark.parametrize("block", DESIGNS)
@@ -116,7 +118,7 @@ def test_real_inference_and_parameters(values, objective, block, counted_flops):
     assert card.inference_parameters == card.parameters - sum(unused)
 
 
-@pytest.mark.parametrize("name", ["masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("name", ["masked", "mdt", "discriminative", "tread", "sprint"])
 def test_parameters_with_qk_norm_on_the_largest(values, name):
     values["data"] |= {"resolution": 32, "channels": 4, "classes": 1000}
     for block, (size, formulation) in itertools.product(DESIGNS, (("XL/2", "ddpm"), ("S/8", "edm"))):
@@ -168,8 +170,22 @@ def test_the_unmasking_stage_costs_a_whole_forward(values):
     assert training_flops(config, 6400) == 3200 * masked.train_flops_per_image + 3200 * 3 * masked.flops
 
 
+def test_routed_variants_by_hand(values):
+    """adaLN-Zero blocks of 768 over T tokens: 12 T 768^2 + 2 T^2 768, and 6 768^2 for the image. TREAD: 7 of 12 see half; SPRINT: 8 see a quarter."""
+    block = lambda tokens: 12 * tokens * 768**2 + 2 * tokens**2 * 768 + 6 * 768**2
+    plain, tread, sprint = (published("B/2", name) for name in ("baseline", "tread", "sprint"))
+    fuse = 2 * 768**2 * 256
+    assert plain.macs - sum(tread.trained_macs_by_part.values()) == 7 * (block(256) - block(128))
+    assert plain.macs + fuse - sum(sprint.trained_macs_by_part.values()) == 8 * (block(256) - block(64))
+    assert tread.macs == plain.macs == sprint.macs - fuse and tread.parameters == plain.parameters
+    assert sprint.inference_parameters - plain.parameters == 768 * (2 * 768 + 1) == sprint.parameters - 768 - plain.parameters
+    config = config_of(values, {"name": "sprint", "unmasking_images": 3200}, images=6400)
+    sparse = run_card(config)
+    assert training_flops(config, 6400) == 3200 * sparse.train_flops_per_image + 3200 * 3 * sparse.flops
+
+
 def test_other_variants_cost_the_same_at_every_step(values):
-    for objective in ({"name": "baseline"}, {"name": "mdt", "mask_ratio_max": 0.5}, {"name": "discriminative"}):
+    for objective in ({"name": "baseline"}, {"name": "mdt", "mask_ratio_max": 0.5}, {"name": "discriminative"}, {"name": "tread"}):
         config = config_of(values, objective)
         assert training_flops(config, 640) == 640 * run_card(config).train_flops_per_image
 
@@ -208,4 +224,6 @@ GOLDEN = {("S/2", "masked"): 29694148608, ("B/2", "masked"): 54817849344, ("L/2"
           ("XL/2", "masked"): 196354228224,
           ("S/2", "mdt"): 32987441664, ("B/2", "mdt"): 125885666304, ("L/2", "mdt"): 425797128192, ("XL/2", "mdt"): 622769499648,
           ("S/2", "discriminative"): 47695523840, ("B/2", "discriminative"): 105977274368, ("L/2", "discriminative"): 302144880640,
-          ("XL/2", "discriminative"): 431159545856}
+          ("XL/2", "discriminative"): 431159545856,
+          ("S/2", "tread"): 12617957376, ("B/2", "tread"): 48404496384, ("L/2", "tread"): 144550133760, ("XL/2", "tread"): 207398486016,
+          ("S/2", "sprint"): 9107324928, ("B/2", "sprint"): 35041443840, ("L/2", "sprint"): 91198586880, ("XL/2", "sprint"): 127559909376}

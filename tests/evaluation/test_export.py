@@ -142,6 +142,19 @@ def test_other_folders(hand_run, tmp_path, form, file):
     assert torch.load(tmp_path / "lone.pt", weights_only=True).keys() == build_model(run_config(run)).state_dict().keys()
 
 
+@pytest.mark.parametrize("form, file", [("released", "model.pt"), ("diffusers", "transformer/diffusion_pytorch_model.safetensors")])
+def test_a_tread_run_is_a_plain_dit_in_every_format(hand_run, tmp_path, form, file):
+    """The same weights as the baseline's, so the same file."""
+    files = []
+    for name in ("baseline", "tread"):
+        run = hand_run({**LATENT, "objective.name": name}, name=f"run-{name}")
+        done("export", run.path, tmp_path / name, "--format", form)
+        done("export", run.path, tmp_path / f"{name}.safetensors")
+        files.append(((tmp_path / name / file).read_bytes(), load_file(tmp_path / f"{name}.safetensors")))
+    assert files[0][0] == files[1][0] and files[0][1].keys() == files[1][1].keys()
+    assert all(torch.equal(value, files[1][1][key]) for key, value in files[0][1].items())
+
+
 @pytest.mark.parametrize("changes, form, words", [
     ({"objective.name": "mdt"}, "diffusers", "this run's model is that of objective mdt; --format safetensors holds it"),
     ({"objective.name": "masked"}, "released", "this run's model is that of objective masked; --format safetensors"),

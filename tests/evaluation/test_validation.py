@@ -112,12 +112,12 @@ def test_levels_are_the_middles_once_each_and_buckets_are_tenths(make_config):
 
 
 @pytest.mark.parametrize("formulation", ["ddpm", "edm", "flow"])
-@pytest.mark.parametrize("variant", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("variant", ["baseline", "masked", "mdt", "discriminative", "tread", "sprint"])
 def test_every_variant_and_formulation(make_config, variant, formulation):
     config = make_config({"objective": {"name": variant}, "formulation": {"name": formulation}, "model.name": "DiT-atto/2",
                           "evaluation.validation.images": 40, "evaluation.sampler": "heun"})
     found = Validation(config, ALONE).losses(trained_weights(config))
-    masks = variant != "baseline" and getattr(config.objective, "mask_ratio", 0) > 0
+    masks = variant != "baseline"
     assert found.keys() == {"loss", *(["loss_masked"] if masks else [])}
     assert all(np.isfinite(series).all() and (series > 0).all() for series in found.values())
     assert not masks or (found["loss"] != found["loss_masked"]).all()

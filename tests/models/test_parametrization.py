@@ -32,7 +32,7 @@ def completep(**more):
     return {**{key.replace(".", "__"): value for key, value in COMPLETEP.items()}, **more}
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "sprint"])
 @pytest.mark.parametrize("block", ["adaln_zero", "cross_attention", "in_context", "adaln"])
 def test_the_base_size_is_the_standard_model(values, objective, block):
     def built(**more):
@@ -79,7 +79,7 @@ def test_a_decoder_of_fixed_width_has_no_rule_inside(config):
     assert follows["side_block.0.attn.qkv.weight"].lr == 0.25
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "sprint"])
 @pytest.mark.parametrize("block", ["adaln_zero", "cross_attention"])
 def test_with_clipping_multipliers_replace_rates_and_a_folded_model_is_the_same_function(config, objective, block):
     options = completep(train__grad_clip=1.0, model__block=block)

@@ -11,6 +11,7 @@ from ditscale.objectives.from_config import build_model
 
 DESIGNS = ("adaln_zero", "adaln", "cross_attention", "in_context")
 VARIANTS = ({"name": "masked"}, {"name": "mdt"}, {"name": "mdt", "long_skips": True, "mask_ratio_max": 0.5}, {"name": "discriminative"})
+ROUTED = ({"name": "tread"}, {"name": "sprint"})                               # their first blocks see all tokens
 
 
 def trained_looking(values, objective, block="adaln_zero", name="DiT-nano/2", qk_norm=False):
@@ -58,7 +59,7 @@ def test_the_output_does_not_know_the_masked_tokens_either(values, objective):
 
 
 @pytest.mark.parametrize("block", DESIGNS)
-@pytest.mark.parametrize("objective", VARIANTS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("objective", VARIANTS + ROUTED, ids=lambda o: "-".join(map(str, o.values())))
 def test_keeping_every_token_is_the_full_pass(values, objective, block):
     """Positions, relative offsets and skips follow their tokens through gather and scatter."""
     model, (x, t, y) = trained_looking(values, objective, block, qk_norm=True), inputs()
@@ -76,7 +77,7 @@ def test_positions_follow_their_tokens(values, objective):
 
 
 @pytest.mark.parametrize("block", DESIGNS)
-@pytest.mark.parametrize("objective", VARIANTS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("objective", VARIANTS + ROUTED, ids=lambda o: "-".join(map(str, o.values())))
 def test_inference_calls_nothing_of_training(values, objective, block):
     """Sampling's forward touches no training-only parameter: each has no gradient after it, every other has one."""
     model, (x, t, y) = trained_looking(values, objective, block), inputs()
@@ -89,7 +90,7 @@ def test_inference_calls_nothing_of_training(values, objective, block):
         assert (parameter.grad is None) == (name.split(".")[0] in model.training_only), name
 
 
-@pytest.mark.parametrize("objective", VARIANTS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("objective", VARIANTS + ROUTED, ids=lambda o: "-".join(map(str, o.values())))
 def test_every_variant_starts_from_the_baselines_encoder(values, objective):
     values["objective"], values["model"]["name"] = objective, "DiT-nano/2"
     variant = build_model(resolve(values, "test")).state_dict()
@@ -99,7 +100,7 @@ def test_every_variant_starts_from_the_baselines_encoder(values, objective):
     assert encoder and all(torch.equal(baseline[name], variant[name]) for name in encoder)
 
 
-@pytest.mark.parametrize("objective", VARIANTS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("objective", VARIANTS + ROUTED, ids=lambda o: "-".join(map(str, o.values())))
 def test_output_is_zero_at_first(values, objective):
     values["objective"], values["model"]["name"] = objective, "DiT-nano/2"
     model = build_model(resolve(values, "test"))

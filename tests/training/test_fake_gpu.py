@@ -17,7 +17,7 @@ from ditscale.dotted import set_key
 from ditscale.models.blocks import DESIGNS
 from ditscale.ranks import World
 from ditscale.rundir import RunDir
-from ditscale.training import loop
+from ditscale.training import loop, noise_scale
 from ditscale.training.guard import Guard
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Made
@@ -31,6 +31,8 @@ VARIANTS = {
     "masked": {},
     "mdt": {"decoder_depth": 1, "mask_ratio_max": 0.5, "long_skips": True},
     "discriminative": {"teacher_noise": "uniform_below", "shared_noise": False},
+    "tread": {},
+    "sprint": {"path_drop": 0.2},
 }
 PRODUCTS = ("mm", "addmm", "bmm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention")
 
@@ -136,7 +138,8 @@ def at_the_log_line(guard):
 def test_no_step_waits_or_computes_in_fp64(trained, variant, formulation, block):
     """Whether a step waits does not depend on its blocks, which have no branches: a second step with one design is enough."""
     keys = {"objective": {"name": variant, **VARIANTS[variant]}, "formulation": {"name": formulation, **FORMULATIONS[formulation]}}
-    gpu = trained(2 if block == "adaln_zero" else 1, {**keys, "model.block": block})
+    depth = 3 if variant == "sprint" else 2                                    # it has three parts
+    gpu = trained(2 if block == "adaln_zero" else 1, {**keys, "model.block": block, "model.name": f"DiT-{depth}x64/8"})
     assert (gpu.waits, gpu.wide) == ([], [])
     products = {name: gpu.dtypes[name] for name in PRODUCTS if name in gpu.dtypes}
     # SD-DiT's cosines to the prototypes are in fp32, as its softmax at a temperature of 0.04 asks for.
@@ -145,7 +148,9 @@ def test_no_step_waits_or_computes_in_fp64(trained, variant, formulation, block)
     assert gpu.dtypes["_fused_adamw_"] <= {torch.float32}
 
 
-def test_nor_with_accumulation_latents_and_a_schedule(trained, latents, values):
+def test_nor_with_accumulation_latents_and_a_schedule(trained, latents, values, monkeypatch):
+    """The noise scale, of accumulated micro batches, measured in both steps."""
+    monkeypatch.setattr(noise_scale, "EVERY", 1)
     values["data"].update({"latent_scale": 0.5})
     gpu = trained(2, {"objective": {"name": "masked", "mask_schedule": "cosine"}, "resources.micro_batch": 8, "data.path": str(latents),
                       "data.resolution": 4, "data.channels": 4, "model.name": "DiT-2x64/2", "train.lr_schedule": "cosine"})

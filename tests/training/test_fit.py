@@ -13,7 +13,7 @@ XL = {"model.name": "DiT-XL/2", "data.resolution": 32, "data.channels": 4, "data
       "train.images": 25600, "train.checkpoint_every_images": 25600, "evaluation": None}
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "discriminative", "sprint"])
 def test_the_largest_divisor_within_the_limit(make_run, objective):
     config, _ = make_run(changes={**XL, "objective": {"name": objective}})
     needed = {images: run_memory_card(config, stage=1, offload=False, micro_batch=images).accelerator for images in (1, 16, 32, 256)}
@@ -51,7 +51,7 @@ def test_wrong_values(make_run, value, words):
         make_run(changes={"resources.micro_batch": value})
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "tread", "sprint"])
 def test_activations_of_the_variants_are_near_what_autograd_keeps(make_run, objective):
     """One micro batch of a real step in fp32; near, as the model scales the plain DiT's by MACs."""
     import torch

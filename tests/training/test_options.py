@@ -21,7 +21,7 @@ def losses(run):
     return [{name: value for name, value in line.items() if name.startswith("loss/")} for line in read_lines(run.metrics)]
 
 
-@pytest.mark.parametrize("objective", ["baseline", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "mdt", "discriminative", "sprint"])
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])
 def test_recomputed_activations_change_nothing(make_run, world, objective, strategy):
     changes = {"objective": {"name": objective}, "train.images": 192, "resources.deepspeed": f"ds_configs/{strategy}.json"}
@@ -54,6 +54,7 @@ def test_recomputing_keeps_less(make_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant, precision, recomputed", [("baseline", "fp32", False), ("masked", "fp32", False), ("mdt", "fp32", True),
+                                                            ("tread", "fp32", False), ("sprint", "fp32", True),
                                                             ("discriminative", "fp32", False), ("baseline", "bf16", True)])
 def test_compiled_blocks_give_near_losses(make_run, world, variant, precision, recomputed):
     """Each variant, with recomputing too; bf16 rounds elsewhere when operations are fused."""

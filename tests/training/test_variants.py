@@ -23,6 +23,8 @@ VARIANTS = {
     "masked": {"name": "masked", "unmasking_images": 256},                     # no gradient for the mask token in the last steps
     "mdt": {"name": "mdt", "mask_ratio_max": 0.6},                             # two forwards before one backward
     "discriminative": {"name": "discriminative", "teacher_momentum": 0.8, "teacher_momentum_schedule": "cosine"},
+    "tread": {"name": "tread"},
+    "sprint": {"name": "sprint", "path_drop": 0.3, "unmasking_images": 256},
 }
 FP32 = {"train.precision": "fp32", "model.name": "DiT-nano/4"}
 
@@ -120,7 +122,7 @@ def test_buffers_under_the_names_of_0_2_0(make_run, world):
 
 
 @pytest.mark.parametrize("variant, precision", [("masked", "bf16"), ("mdt", "bf16"), ("discriminative", "bf16"),
-                                                ("discriminative", "fp32")])
+                                                ("discriminative", "fp32"), ("tread", "bf16"), ("sprint", "fp32")])
 def test_stopped_and_resumed_is_bit_for_bit_the_same(make_run, world, variant, precision):
     """Weights, averages, teacher and buffers; the stops lie before and in the masked variant's last stage."""
     changes = {"objective": VARIANTS[variant], "train.precision": precision, "resources.micro_batch": 32}
@@ -165,6 +167,22 @@ def test_two_ranks_equal_one(make_run, world, on_ranks, strategy, stage):
             assert found[name] == pytest.approx(expected[name], abs=1e-5), name
     for name in ("masters", "ema", "teacher", "objective"):
         assert_near(saved(one, name), saved(two, name), 1e-5)
+
+
+@pytest.mark.parametrize("ranks, micro_batch", [(2, 16), pytest.param(4, 4, marks=pytest.mark.slow)])
+def test_any_ranks_and_micro_batches_route_alike(make_run, world, on_ranks, strategy, ranks, micro_batch):
+    changes = {**FP32, "evaluation": None, "train.images": 384}
+    cases = [{"objective": VARIANTS[name], "resources.deepspeed": strategy(stage)} for name, stage in (("tread", 3), ("sprint", 3), ("sprint", 2))]
+    parts = [make_run(f"ranks-{i}", {**changes, **case, "resources.accelerators_per_run": ranks, "resources.micro_batch": micro_batch})[1]
+             for i, case in enumerate(cases)]
+    on_ranks(ranks, *parts)
+    for i, (case, part) in enumerate(zip(cases, parts, strict=True)):
+        config, one = make_run(f"one-{i}", {**changes, **case})
+        train(config, one, world)
+        for expected, found in zip(terms(one), terms(part), strict=True):
+            assert found == pytest.approx(expected, abs=1e-5)
+        for name in ("masters", "ema"):
+            assert_near(saved(one, name), saved(part, name), 2e-5)
 
 
 def test_a_checkpoint_without_its_teacher_is_passed_over(make_run, world):

@@ -8,11 +8,10 @@ from pydantic import Field
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, plain_card
 from ditscale.models.sizes import Size, parse_model_name
-from ditscale.objectives.variant import AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
-from ditscale.section import Count
+from ditscale.objectives.variant import AddedDecoder, UnmaskedStage, decoder_macs, encoder_decoder_parameters, kept_tokens
 
 
-class MaskedConfig(AddedDecoder):
+class MaskedConfig(AddedDecoder, UnmaskedStage):
     """MaskDiT (arXiv 2306.09305): the encoder sees the kept tokens, an added decoder reconstructs the rest."""
 
     name: Literal["masked"]
@@ -21,8 +20,6 @@ class MaskedConfig(AddedDecoder):
     mask_power: float = Field(1.0, gt=0)                                       # of the cosine; the released code: 2 to 6 [V]
     mask_token: Literal["learned", "zero"] = "learned"                         # zero: as released without reconstruction [V]
     reconstruction_weight: float = Field(0.1, ge=0)                            # [V]
-    unmasking_images: Count = Field(0, ge=0)                                   # the last images of training are not masked
-    unmasking_lr: float | None = Field(None, gt=0)                             # in that stage; default half of train.lr [V]
 
     color = "#3a8ac8"
     dark_color = "#62aeea"
@@ -32,23 +29,10 @@ class MaskedConfig(AddedDecoder):
 
     def ratio_at(self, images_seen: int, images: int) -> float:
         """The mask ratio for the batch that follows ``images_seen`` of ``images``."""
-        masked = images - self.unmasking_images
-        if images_seen >= masked:
-            return 0.0
-        if self.mask_schedule == "constant":
-            return self.mask_ratio
-        return self.mask_ratio * math.cos(math.pi / 2 * images_seen / masked) ** self.mask_power
-
-    def kept_at(self, tokens: int, images_seen: int, images: int) -> int:
-        return kept_tokens(tokens, self.ratio_at(images_seen, images))
-
-    def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
-        """The learning rate of the last ``unmasking_images``."""
-        return (self.unmasking_lr or lr / 2) if images_seen >= images - self.unmasking_images else None
-
-    @classmethod
-    def least_images(cls, options: dict) -> int:
-        return options.get("unmasking_images", 0)
+        ratio = super().ratio_at(images_seen, images)
+        if self.mask_schedule == "constant" or not ratio:
+            return ratio
+        return ratio * math.cos(math.pi / 2 * images_seen / (images - self.unmasking_images)) ** self.mask_power
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)
@@ -57,10 +41,6 @@ class MaskedConfig(AddedDecoder):
                             "give decoder blocks, or mask_ratio 0, which is the baseline")
         if self.mask_power != 1 and self.mask_schedule != "cosine":
             raise UserError(f"objective.mask_power {self.mask_power} is for mask_schedule cosine; it is {self.mask_schedule}")
-        if self.unmasking_images > images:
-            raise UserError(f"objective.unmasking_images {self.unmasking_images} is more than train.images {images}")
-        if self.unmasking_lr is not None and not self.unmasking_images:
-            raise UserError(f"objective.unmasking_lr {self.unmasking_lr} has no effect without objective.unmasking_images")
 
     def objective(self, config):
         from ditscale.objectives.masked.objective import Masked

@@ -32,6 +32,10 @@ class MdtConfig(Variant):
               "at masked places": "side-interpolater block", "loss terms": "`generative_full`, `generative_masked`",
               "training only": "mask token, side block", "sampling": "DiT with relative position bias"}
 
+    @property
+    def left_out(self) -> float:
+        return self.mask_ratio
+
     def check(self, dims: Size, tokens: int, images: int) -> None:
         if self.decoder_depth >= dims.depth:
             raise UserError(f"objective.decoder_depth {self.decoder_depth} leaves no encoder: the model has {dims.depth} blocks, "

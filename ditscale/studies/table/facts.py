@@ -25,7 +25,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
 
     A model of the base size is ``standard``.
 
-    ``mask_ratio`` is the nominal one, 0 if the variant masks nothing. ``images_per_second`` and ``mfu`` are medians over
+    ``mask_ratio`` is the nominal share of masked or routed tokens. ``images_per_second`` and ``mfu`` are medians over
     the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
     on its accelerator or, on a CPU, in its process.
     """
@@ -36,7 +36,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "variant": config.objective.name, "method": method_of(config), "formulation": config.formulation.name, "block": config.model.block,
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
         "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
-        "mask_ratio": getattr(config.objective, "mask_ratio", 0.0), "data": config.data.name,
+        "mask_ratio": config.objective.left_out, "data": config.data.name,
         "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
         "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,
         "strategy": Path(resources.deepspeed).stem, "zero_stage": record.get("zero_stage", math.nan),

@@ -9,6 +9,7 @@ further metrics are columns ``values.<name>``, one for each that any evaluation 
 import json
 import math
 import warnings
+from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from ditscale.studies.table import csv_table, facts
 VALUES = "values."
 LANDED = "table.csv"                                                           # the table of a study without its run directories
 EVALUATED = ("images_seen", "final", "train_flops", "tokens_per_parameter", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
+             "critical_batch", "critical_batch_adam",
              "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
              "evaluation_flops", "sample_sheet")
+CRITICAL = {"critical_batch": "batch/critical", "critical_batch_adam": "batch/critical_adam"}   # by their names in metrics.jsonl
 LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
 
@@ -132,9 +135,11 @@ def _rows(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> 
     evals, of_run = read_lines(run.evals, *EVALUATED_LINE), facts.run_facts(run, record, config, metrics)
     last = max((line["images_seen"] for line in evals), default=0)
     done = run.status()["state"] == DONE
+    critical = {column: [(line["images_seen"], line[name]) for line in metrics if name in line] for column, name in CRITICAL.items()}
     return [{**of_run, "recipe": config.recipe(), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
              "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), line["images_seen"]),
-             "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"])}
+             "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"]),
+             **{column: _last(known, line["images_seen"]) for column, known in critical.items()}}
             for line in evals]
 
 
@@ -146,6 +151,12 @@ def spent(metrics: list[dict], totals, images_seen: int) -> float:
     if not metrics or images_seen > metrics[-1]["images_seen"]:
         return math.nan
     return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
+
+
+def _last(known: list[tuple[int, float]], images_seen: int) -> float:
+    """The last value logged up to ``images_seen``, of (images, value) in order; NaN without one."""
+    at = bisect_right(known, images_seen, key=lambda pair: pair[0])
+    return known[at - 1][1] if at else math.nan
 
 
 def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:

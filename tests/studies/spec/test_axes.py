@@ -78,7 +78,7 @@ def test_a_run_is_the_same_however_it_was_said(runs_of):
     assert bundled.run_id == direct.run_id
 
 
-@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "tread", "sprint"])
 def test_budgets_in_flops_are_spent_to_the_last_batch(runs_of, objective):
     flops = [2e10, 5e10]
     runs = runs_of(f"objective.name={objective}", train={"images": None}, budgets={"flops": flops})

@@ -104,7 +104,7 @@ def test_run_ids_do_not_depend_on_resources(write_spec):
     ({"include": [{"seed": 1, "model.name": "DiT-atto/4"}]}, "two runs of the study are the same"),
     ({"include": [{"train.lrr": 1}]}, "unknown key 'train.lrr'; did you mean 'lr'"),
     ({"include": [{"train.lr.x": 1}]}, "'train.lr.x' cannot be set: 'lr' is a value"),
-    ({"include": [{"objective.mask_ratio": 0.5}]}, "for objective baseline; it is an option of masked, mdt, discriminative"),
+    ({"include": [{"objective.mask_ratio": 0.5}]}, "for objective baseline; it is an option of masked, mdt, discriminative, sprint"),
     ({"include": {"seed": 7}}, "'include' is {'seed': 7}"),
 ])
 def test_mistakes_are_named(write_spec, changes, words):

@@ -49,6 +49,13 @@ def test_a_run_tells_how_it_was_trained(run):
     assert row["peak_memory_bytes"] == 2.0 * GIB
 
 
+def test_the_critical_batch_is_the_last_one_logged(run):
+    write(run.metrics, [{"images_seen": 64 * i, "seconds": 1.0, **({"batch/critical": 10.0 * i} if i > 1 else {})} for i in range(1, 6)])
+    write(run.evals, [{**LINE, "images_seen": images} for images in (64, 192, 210, 640)])
+    table = ledger.collect(run.path.parent)
+    assert table["critical_batch"].fillna(0).tolist() == [0, 30, 30, 50] and table["critical_batch_adam"].isna().all()
+
+
 def test_tokens_per_parameter_are_those_of_the_plain_model(run):
     write(run.evals, [{**LINE, "images_seen": images} for images in (320, 640)])
     from ditscale.config import resolve

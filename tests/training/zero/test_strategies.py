@@ -189,7 +189,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(make_run, world, name, prec
         assert path.read_bytes() == (list_checkpoints(parts)[-1] / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("variant", ["masked", "mdt", "discriminative"])
+@pytest.mark.parametrize("variant", ["masked", "mdt", "discriminative", "tread", "sprint"])
 def test_every_variant_trains_alike_under_every_strategy(make_run, world, same_linear, variant):
     """bf16: stages 2, 3 and offload against stage 1, bit for bit; fp32: stage 0 against stage 1, whose AdamW has other vectors."""
     def trained(name, **changes):

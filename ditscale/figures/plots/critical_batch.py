@@ -1,0 +1,158 @@
+"""The critical batch size over training, as measured in each run, and next to it the one that a sweep over batch sizes gives.
+
+In the run: noise of the gradient against its size, plain and as Adam scales it, of runs with several micro batches per batch
+(`resources.micro_batch`, or several ranks). From a sweep: images that each batch size needs for the same loss, at the best of its learning rates.
+"""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ditscale.errors import UserError
+from ditscale.evaluation.metrics.table import LOSS
+from ditscale.figures.kit import panels, runs, script, study_table, style
+from ditscale.scaling.critical_batch import LEAST_BATCHES, WasteLaw, waste_law
+from ditscale.scaling.curves import Runs
+
+NAME = "critical_batch"
+MEASURED = {"critical_batch": "gradient", "critical_batch_adam": "gradient as Adam scales it"}
+COLUMNS = ["run_id", "model", "variant", "seed", "lr", "global_batch", "micro_batch", "images_seen", *MEASURED]
+REACHED = ["model", "variant", "global_batch", "seed", "lr", "images"]
+
+
+def measured(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a critical batch size, one for each evaluated checkpoint of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    study_table.require_columns(table, tuple(COLUMNS[:-1]))
+    rows = table.drop_duplicates(["run_id", "images_seen"]).sort_values(["parameters", "run_id", "images_seen"])
+    rows = rows.assign(**{name: rows[name].astype(float) if name in rows else math.nan for name in MEASURED})
+    rows = rows[rows[list(MEASURED)].notna().any(axis=1)]
+    if rows.empty:
+        raise UserError("no run of this study has measured its critical batch size: that takes at least two micro batches per batch, so a smaller "
+                        "resources.micro_batch, or several ranks")
+    return rows
+
+
+def reached(table: pd.DataFrame, loss: float | None = None) -> dict[tuple[str, str], tuple[float, pd.DataFrame]]:
+    """The loss, and the images after which the best rate of each batch size and seed reached it (``REACHED``), by model and variant with at least
+    three batch sizes. The loss is ``loss``, or the lowest that every run reached."""
+    rows = table[table["metric"] == (LOSS if (table["metric"] == LOSS).any() else table["metric"].iloc[0])]
+    found = {}
+    for kind, own in rows[rows["score"] > 0].groupby(["model", "variant"], sort=False):
+        if own["global_batch"].nunique() < LEAST_BATCHES:
+            continue
+        study_table.require_comparable(own, tuple(name for name in ("metric", "passport", "formulation", "data") if name in own))
+        curves = Runs(own["images_seen"].to_numpy(float), own["score"].to_numpy(float), own["run_id"].to_numpy()).curves()
+        level = max(curve.end for curve in curves) if loss is None else math.log(loss)
+        images = {curve.run: math.exp(at) for curve in curves if math.isfinite(at := float(curve.log_cost_at(level)))}
+        facts = own.drop_duplicates("run_id").set_index("run_id").loc[list(images)]
+        points = facts[REACHED[:-1]].assign(images=[images[run] for run in facts.index]) if images else pd.DataFrame(columns=REACHED)
+        found[kind] = math.exp(level), points.loc[points.groupby(["global_batch", "seed"])["images"].idxmin()] if len(points) else points
+    return found
+
+
+def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
+    """The figure, its points, its caption, and numbers by model.
+
+    Raises:
+        UserError: as ``measured``.
+    """
+    rows, swept = measured(table), reached(table, loss)
+    laws = {kind: waste_law(points["global_batch"], points["images"]) for kind, (_, points) in swept.items()}
+    shown = [name for name in MEASURED if rows[name].notna().any()]
+    looks = panels.run_looks(rows, markers=False)
+    with style.paper():
+        figure, [axes] = panels.grid(1, len(shown) + bool(swept), 3.0, legend_rows=1 + len(looks.handles) // 5)
+        for panel, name in zip(axes, shown):
+            _over_training(panel, rows, name, looks, {law.critical for law in laws.values() if not law.reason})
+        if swept:
+            _sweep(axes[-1], swept, laws)
+        axes[0].set_ylabel("Critical batch size (images)")
+        lines = [Line2D([], [], color=style.MUTED, linestyle="--", label="from the sweep")] if any(not law.reason for law in laws.values()) else []
+        panels.legend(figure, [*looks.handles, *lines])
+    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, looks, swept, laws), _card(rows, swept, laws))
+
+
+def _over_training(axes, rows: pd.DataFrame, name: str, looks: panels.Looks, swept: set[float]) -> None:
+    axes.set(xscale="log", yscale="log")
+    known = rows[rows[name] > 0]
+    for run_id, seen, value in runs.per_run(known, "run_id", "images_seen", name):
+        look = looks.runs[run_id[0]]
+        axes.plot(seen, value, color=look.color, linestyle=look.dashes, linewidth=look.width, marker="." if len(seen) == 1 else "")
+    for critical in swept:
+        axes.axhline(critical, color=style.MUTED, linestyle="--", linewidth=1.2, zorder=1)
+    panels.images_axis(axes, known["images_seen"], f"Images seen,\n{MEASURED[name]}")
+    panels.value_axis(axes, pd.concat([known[name], pd.Series(list(swept), dtype=float)]), True, 0.1, 0.12, 6)
+
+
+def _sweep(axes, swept: dict, laws: dict[tuple[str, str], WasteLaw]) -> None:
+    """Images to the loss against the batch size, in multiples of the law's least, or as they are without a law."""
+    axes.set(xscale="log", yscale="log")
+    colors, drawn = dict(zip(swept, style.ramp(len(swept)))), []
+    for kind, (_, points) in swept.items():
+        axes.plot(points["global_batch"], points["images"], linestyle="", marker="o", markersize=3.5, color=colors[kind], alpha=0.6)
+        drawn += list(points["images"])
+        if not laws[kind].reason:
+            across = np.geomspace(points["global_batch"].min(), points["global_batch"].max(), 60)
+            axes.plot(across, laws[kind].images(across), color=colors[kind])
+    if drawn:
+        batches = sorted({batch for _, points in swept.values() for batch in points["global_batch"]})
+        axes.set_xticks(batches[::-(-len(batches) // 5)], [f"{batch:g}" for batch in batches[::-(-len(batches) // 5)]])
+        axes.minorticks_off()
+        panels.value_axis(axes, pd.Series(drawn), True, 0.1, 0.12, 6)
+        axes.yaxis.set_major_formatter(panels.short_counts())
+    axes.set(xlabel="Batch size (images),\nthe sweep", ylabel="Images to the loss")
+
+
+def _name(kind: tuple[str, str]) -> str:
+    return f"{study_table.short_name(kind[0])}, {kind[1]}"
+
+
+def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tuple[str, str], WasteLaw]) -> str:
+    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)[list(MEASURED)].median()
+    said = [f"{_name(kind)} " + ", ".join(f"{value:,.0f} ({MEASURED[name]})" for name, value in own.items() if value > 0)
+            for kind, own in ends.iterrows()]
+    words = (f"The critical batch size as each run measured it: tr S / |G|^2 of micro batches against the batch, both averaged over the last quarter of the "
+             f"images seen, {looks.words}. At the end: {'; '.join(said)}.")
+    for kind, (loss, points) in swept.items():
+        law = laws[kind]
+        interval = f"{law.interval.low:,.0f} to {law.interval.high:,.0f}" if math.isfinite(law.interval.high) else f"at least {law.interval.low:,.0f}"
+        words += (f" Sweep of {_name(kind)}, loss {loss:.4g} at the best rate of each batch size: " + (f"{law.reason}." if law.reason else
+                  f"images = {law.least_steps:,.0f} (B + {law.critical:,.0f}), critical batch {law.critical:,.0f} (95 % interval {interval}; "
+                  f"{len(points)} runs)."))
+    return words
+
+
+def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw]) -> dict:
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)
+    found: dict[str, dict] = {_name(kind): {"runs": len(own), **{name: number(float(own[name].median())) for name in MEASURED}} for kind, own in ends}
+    for kind, law in laws.items():
+        found.setdefault(_name(kind), {})["sweep"] = {
+            "loss": swept[kind][0], "critical_batch": number(law.critical), "low": law.interval.low, "high": number(law.interval.high),
+            "least_steps": number(law.least_steps), "sigma": number(law.sigma), "batches": law.batches, "runs": law.runs, "reason": law.reason}
+    return found
+
+
+def _loss(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
+def _draw_of(table: pd.DataFrame, arguments: SimpleNamespace) -> style.Drawing:
+    return draw(table, arguments.loss)
+
+
+OPTIONS = {"loss": {"type": _loss, "metavar": "LOSS", "help": "The loss of the sweep.  [default: the lowest that every run reached]"}}
+SCRIPT = script.figure(__doc__, _draw_of, options=OPTIONS, every_metric=True)
+main = SCRIPT.main

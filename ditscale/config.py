@@ -303,6 +303,7 @@ class RunConfig(Section):
         limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
         if limit is not None and margin >= limit:
             raise UserError(f"resources.time_margin_minutes {margin} leaves no time of resources.time_limit_minutes {limit}")
+        self.objective.check_run(self)
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
         self._check_profile(self.train.images // batch)

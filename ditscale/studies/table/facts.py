@@ -32,7 +32,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
     late = metrics[len(metrics) // 2:]
     return {
         "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
-        "variant": config.objective.name, "formulation": config.formulation.name, "block": config.model.block,
+        "variant": config.objective.label, "formulation": config.formulation.name, "block": config.model.block,
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
         "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
         "mask_ratio": getattr(config.objective, "mask_ratio", 0.0), "data": config.data.name,

@@ -1,0 +1,161 @@
+"""Each auxiliary loss against a reference of a few lines in fp64, and what its gradient reaches."""
+
+import copy
+
+import pytest
+import torch
+
+from ditscale import randomness
+
+
+def with_loss(*losses):
+    return {"name": "baseline", "with": list(losses)}
+
+
+def terms_of(made):
+    """All losses, in fp32; then the models are made fp64, for the reference."""
+    if made.objective.has_teacher:
+        made.objective.teacher = copy.deepcopy(made.model)
+        for p in made.objective.teacher.parameters():
+            p.data.mul_(0.9)
+    losses = made.objective(made.model, made.batch, made.draws).losses
+    for model in (made.model, made.objective.teacher):
+        if model is not None:
+            model.double()
+    return losses
+
+
+def tokens_after(model, block, noisy, time, labels):
+    """(B, T, H): the embedded patches through the first blocks, one by one."""
+    condition = model.condition(time, labels)
+    x = model.embed(noisy)
+    count = x.shape[1]
+    if condition.tokens is not None:
+        x = torch.cat([x, condition.tokens], dim=1)
+    for number in range(block):
+        x = model.blocks[number](x, condition.c)
+    return x[:, :count]
+
+
+def pass_of(made):
+    """The noised batch, and the inputs of the network, in fp64 but for the levels."""
+    noised = made.objective.noised(made.batch, made.draws)
+    noised = noised._replace(noisy=noised.noisy.double(), noise=noised.noise.double())
+    x, time = made.objective.formulation.model_inputs(noised.noisy, noised.t)
+    return noised, (x.double(), time, noised.labels)
+
+
+def mlp(head, x):
+    """Linear layers with SiLU between, written out."""
+    layers = [layer for layer in head if hasattr(layer, "weight")]
+    for number, layer in enumerate(layers):
+        x = x @ layer.weight.T + layer.bias
+        x = x / (1 + torch.exp(-x)) if number < len(layers) - 1 else x
+    return x
+
+
+def smooth_l1(a, b, beta):
+    away = (a - b).abs()
+    return torch.where(away < beta, away**2 / (2 * beta), away - beta / 2).mean()
+
+
+@pytest.mark.parametrize("formulation", ["flow", "edm", {"name": "flow", "interpolant": "cosine"}])
+def test_contrastive(setting, formulation):
+    made = setting(with_loss({"name": "contrastive", "group": 4}), formulation=formulation)
+    found, (noised, inputs) = terms_of(made), pass_of(made)
+    output, clean, noise, t = made.model(*inputs), made.batch.images.double(), noised.noise, noised.t[:, None, None, None].double()
+    other = [1, 2, 3, 0, 5, 6, 7, 4]
+    if formulation == "flow":
+        target = noise[other] - clean[other]
+    elif formulation == "edm":
+        noisy, total = clean[other] + t * noise[other], t**2 + 0.25
+        target = (clean[other] - 0.25 / total * noisy) * total.sqrt() / (0.5 * t)
+    else:
+        target = torch.pi / 2 * (torch.cos(torch.pi / 2 * t) * noise[other] - torch.sin(torch.pi / 2 * t) * clean[other])
+    assert found["contrastive"].item() == pytest.approx(-0.05 * (output - target).square().mean().item(), rel=2e-5)
+    plain = setting({"name": "baseline"}, formulation=formulation)
+    assert plain.batch.images.equal(made.batch.images) and set(found) == {"generative", "contrastive"}
+
+
+@pytest.mark.parametrize("formulation", ["flow", "edm", "ddpm"])
+@pytest.mark.parametrize("distance", ["cosine", "smooth_l1"])
+def test_sra(setting, formulation, distance):
+    made = setting(with_loss({"name": "sra", "distance": distance, "t_max": 0.4}), formulation=formulation)
+    made.draws["label drop"][:3] = 0
+    found, (noised, inputs) = terms_of(made)["sra"], pass_of(made)
+    student = mlp(made.model.auxiliary["sra"], tokens_after(made.model, 2, *inputs))          # nano has 6 blocks
+    by, clean = 0.4 * made.draws["sra level"][:, 0].double(), made.batch.images.double()
+    t = noised.t.double()
+    if formulation == "flow":
+        level = (t - by).clamp(min=0)
+        cleaner, time = (1 - level[:, None, None, None]) * clean + level[:, None, None, None] * noised.noise, 1000 * level
+    elif formulation == "edm":
+        share = (t / (1 + t) - by).clamp(min=0.002 / 1.002)
+        level = share / (1 - share)
+        cleaner, time = clean + level[:, None, None, None] * noised.noise, 250 * torch.log(level)
+        cleaner = cleaner / torch.sqrt(level**2 + 0.25)[:, None, None, None]
+    else:
+        level = (t.long() - torch.floor(by * 1000).long()).clamp(min=0)
+        signal = torch.from_numpy(made.objective.formulation.signal_squared)[level][:, None, None, None]
+        cleaner, time = signal.sqrt() * clean + (1 - signal).sqrt() * noised.noise, level.double()
+    teacher = tokens_after(made.objective.teacher, 4, cleaner, time, noised.labels)
+    if distance == "cosine":
+        cosine = (student * teacher).sum(-1) / (student.norm(dim=-1) * teacher.norm(dim=-1))
+        expected = 0.5 * (1 - cosine.mean())
+    else:
+        expected = 2 * smooth_l1(student, teacher, 0.05)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)            # sinusoids of fp32 times up to 1000
+    assert noised.labels.eq(10).any() and (t >= level - 1e-6).all() and (t > level).any()
+
+
+@pytest.mark.parametrize("formulation", ["flow", "ddpm"])
+def test_sra2(setting, formulation):
+    made = setting(with_loss({"name": "sra2", "layers": 3, "hidden": 24}), formulation=formulation)
+    found, (_, inputs) = terms_of(made)["sra2"], pass_of(made)
+    mapped = mlp(made.model.auxiliary["sra2"], tokens_after(made.model, 1, *inputs))
+    patches = made.batch.images.double().reshape(8, 1, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(8, 16, 4)
+    assert found.item() == pytest.approx(smooth_l1(mapped, patches, 0.05).item(), rel=2e-5)
+
+
+ALL = ({"name": "contrastive", "group": 4}, {"name": "sra", "block": 3}, {"name": "sra2", "block": 1})
+REACHED = {"sra": 3, "sra2": 1, "contrastive": 6}
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_a_gradient_reaches_the_blocks_before_the_tap_and_its_own_head(setting, name):
+    made = setting(with_loss(*ALL))
+    made.objective.teacher = copy.deepcopy(made.model)
+    loss = made.objective(made.model, made.batch, made.draws).losses[name]
+    loss.backward()
+    reached = {key for key, p in made.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {int(key.split(".")[1]) for key in reached if key.startswith("blocks.")} == set(range(REACHED[name]))
+    assert {key.split(".")[1] for key in reached if key.startswith("auxiliary.")} == ({name} if name in made.model.auxiliary else set())
+    assert ("final_layer.linear.weight" in reached) == (name == "contrastive")
+    assert all(p.grad is None for p in made.objective.teacher.parameters())
+
+
+def test_several_together_are_each_alone(setting):
+    together = setting(with_loss(*ALL))
+    together.objective.teacher = copy.deepcopy(together.model)
+    losses = together.objective(together.model, together.batch, together.draws).losses
+    assert list(losses) == ["generative", "contrastive", "sra", "sra2"]
+    for options in ALL:
+        alone = setting(with_loss(options))
+        alone.model.load_state_dict(together.model.state_dict(), strict=False)
+        alone.objective.teacher = copy.deepcopy(alone.model)
+        found = alone.objective(alone.model, alone.batch, alone.draws).losses
+        assert set(found) == {"generative", options["name"]}
+        assert all(torch.equal(value, losses[name]) for name, value in found.items()), options["name"]
+
+
+def test_micro_batches_add_up_to_the_batch(setting):
+    whole = setting(with_loss(*ALL), batch=16)
+    whole.objective.teacher = copy.deepcopy(whole.model)
+    losses = whole.objective(whole.model, whole.batch, whole.draws).losses
+    parts = []
+    for first in range(0, 16, 4):
+        positions = torch.arange(first, first + 4)
+        own = whole.batch._replace(images=whole.batch.images[positions], labels=whole.batch.labels[positions])
+        parts.append(whole.objective(whole.model, own, randomness.draw(0, positions, whole.objective.streams)).losses)
+    for name, loss in losses.items():
+        assert torch.stack([part[name] for part in parts]).mean().item() == pytest.approx(loss.item(), rel=1e-5), name

@@ -12,6 +12,7 @@ from ditscale.errors import UserError, count, did_you_mean
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.auxiliary.contrastive import Contrastive
+from ditscale.objectives.auxiliary.dispersive import Dispersive
 from ditscale.objectives.auxiliary.kind import Auxiliary, check_block
 from ditscale.objectives.auxiliary.sra import Sra
 from ditscale.objectives.auxiliary.sra2 import Sra2
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ditscale.models.taps import Tap
 
 AUXILIARY: dict[str, type[Auxiliary]] = {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in (
+    Dispersive,
     Contrastive,
     Sra,
     Sra2,

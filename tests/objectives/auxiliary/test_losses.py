@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ditscale import randomness
+from ditscale.models.blocks import DESIGNS
 
 
 def with_loss(*losses):
@@ -57,6 +58,29 @@ def mlp(head, x):
 def smooth_l1(a, b, beta):
     away = (a - b).abs()
     return torch.where(away < beta, away**2 / (2 * beta), away - beta / 2).mean()
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+@pytest.mark.parametrize("option, tap", [(None, 1), (4, 4), ("last", 6)])
+def test_dispersive(setting, option, tap, block):
+    setting_values = {"name": "dispersive", "group": 4, "tau": 0.7, "weight": 0.3}
+    made = setting(with_loss(setting_values | ({"block": option} if option else {})), design=block)
+    found = terms_of(made)["dispersive"]
+    _, inputs = pass_of(made)
+    z = tokens_after(made.model, tap, *inputs).flatten(1)
+    groups = []
+    for first in (0, 4):
+        own = z[first:first + 4]
+        pairs = [torch.exp(-((a - b)**2).sum() / (z.shape[1] * 0.7)) for a in own for b in own]
+        groups.append(torch.log(sum(pairs) / 16))
+    assert found.item() == pytest.approx(0.3 * (sum(groups) / 2).item(), rel=2e-5)
+
+
+def test_dispersive_of_equal_images_is_zero(setting):
+    made = setting(with_loss({"name": "dispersive", "group": 4}))
+    for values in (made.batch.images, made.batch.labels, *made.draws.values()):
+        values[:] = values[:1].clone()
+    assert abs(terms_of(made)["dispersive"].item()) < 1e-6
 
 
 @pytest.mark.parametrize("formulation", ["flow", "edm", {"name": "flow", "interpolant": "cosine"}])
@@ -117,8 +141,8 @@ def test_sra2(setting, formulation):
     assert found.item() == pytest.approx(smooth_l1(mapped, patches, 0.05).item(), rel=2e-5)
 
 
-ALL = ({"name": "contrastive", "group": 4}, {"name": "sra", "block": 3}, {"name": "sra2", "block": 1})
-REACHED = {"sra": 3, "sra2": 1, "contrastive": 6}
+ALL = ({"name": "dispersive", "block": 2, "group": 4}, {"name": "contrastive", "group": 4}, {"name": "sra", "block": 3}, {"name": "sra2", "block": 1})
+REACHED = {"dispersive": 2, "sra": 3, "sra2": 1, "contrastive": 6}
 
 
 @pytest.mark.parametrize("name", REACHED)
@@ -138,7 +162,7 @@ def test_several_together_are_each_alone(setting):
     together = setting(with_loss(*ALL))
     together.objective.teacher = copy.deepcopy(together.model)
     losses = together.objective(together.model, together.batch, together.draws).losses
-    assert list(losses) == ["generative", "contrastive", "sra", "sra2"]
+    assert list(losses) == ["generative", "dispersive", "contrastive", "sra", "sra2"]
     for options in ALL:
         alone = setting(with_loss(options))
         alone.model.load_state_dict(together.model.state_dict(), strict=False)

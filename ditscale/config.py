@@ -5,7 +5,7 @@ A run's *science* (what determines its result) is everything except ``resources`
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -350,8 +350,8 @@ class RunConfig(Section):
         Default values are left out, so that an option added later does not rename existing runs. As a consequence,
         a default, once released, never changes. A renamed key keeps its first name here, so that its runs keep their ids.
         """
-        places: dict[str, bool | set[str]] = {
-            "resources": True, "data": {"path"},
+        places: dict[str, Any] = {
+            "resources": True, "data": {"path"}, "objective": self.objective.paths,
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
         if self.model.is_standard:
             places["model"] = set(PARAMETRIZATION)

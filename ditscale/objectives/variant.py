@@ -77,6 +77,11 @@ class Variant(Section):
         return LABEL_JOIN.join((self.name, *(one.name for one in self.auxiliary)))
 
     @property
+    def paths(self) -> dict[str, dict[int, set[str]]]:
+        """Options that are file paths, and no part of a run's id, as pydantic's ``exclude`` takes them."""
+        return {}
+
+    @property
     def images_per_group(self) -> int:
         """Successive images of the stream that its loss compares with each other: a micro batch holds whole groups."""
         return 1

@@ -8,7 +8,10 @@ from safetensors.torch import load_file
 
 from ditscale import randomness
 from ditscale.data.loader import StreamLoader
-from ditscale.objectives.from_config import build_model, make_objective
+from ditscale.errors import UserError
+from ditscale.evaluation.export import export
+from ditscale.models.convert import load
+from ditscale.objectives.from_config import build_model, inference_model, make_objective
 from ditscale.objectives.objective import CleanBatch
 from ditscale.rundir import read_lines
 from ditscale.training.checkpoint.checkpoint import list_checkpoints
@@ -134,3 +137,37 @@ def test_blocks_that_are_recomputed_or_compiled(make_run, world, option):
         train(config, run, world)
         runs.append(run)
     assert_near(*runs, 2e-5)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_repa_with_the_demos_encoder_ends_where_it_should(make_run, world, stage, digits, number):
+    """Its head gets no gradient from then on, and training goes on as without it."""
+    repa = {"name": "repa", "encoder": "ditscale.evaluation.extractors.feature_maps:digits_cnn", "feature_width": 64, "encoder_macs": 1787904,
+            "encoder_path": str(digits / "digits_cnn.safetensors"), "stop_images": 128}
+    config, run = make_run(changes={**FP32, "objective": {"name": "baseline", "with": [repa]}, "train.images": 256, **stage(number)})
+    assert train(config, run, world)
+    assert [sorted(line) for line in losses(run)] == [["generative", "repa"]] * 2 + [["generative"]] * 2
+    assert losses(run)[1]["repa"] < losses(run)[0]["repa"] < 0
+
+
+def test_a_missing_encoder_is_one_line(make_run, world):
+    repa = {"name": "repa", "encoder": "nowhere.at_all:encoder", "feature_width": 64, "encoder_macs": 0}
+    config, run = make_run(changes={"objective": {"name": "baseline", "with": [repa]}})
+    with pytest.raises(UserError, match="encoder nowhere.at_all:encoder: No module named 'nowhere'"):
+        train(config, run, world)
+    assert not list_checkpoints(run)
+
+
+def test_exports_and_scores_are_of_the_dit_alone(make_run, world, tmp_path):
+    """Every format of a baseline's weights; the validation loss is the baseline's quantity."""
+    config, run = make_run(changes={**FP32, "train.images": 128})
+    assert train(config, run, world)
+    weights = saved(run, "ema")
+    for name in ("a.safetensors", "b.pt"):
+        assert export(run, tmp_path / name)
+    exported = load_file(tmp_path / "a.safetensors")
+    heads = {name for name in weights if name.startswith("auxiliary.")}
+    assert heads and exported.keys() >= weights.keys() - heads and not exported.keys() & heads
+    assert all(torch.equal(exported[name], weights[name]) for name in weights.keys() - heads)
+    load(tmp_path / "b.pt")
+    assert torch.load(tmp_path / "b.pt", weights_only=True).keys() == inference_model(config).state_dict().keys()

@@ -14,6 +14,7 @@ from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.auxiliary.contrastive import Contrastive
 from ditscale.objectives.auxiliary.dispersive import Dispersive
 from ditscale.objectives.auxiliary.kind import Auxiliary, check_block
+from ditscale.objectives.auxiliary.repa import Repa
 from ditscale.objectives.auxiliary.sra import Sra
 from ditscale.objectives.auxiliary.sra2 import Sra2
 from ditscale.objectives.variant import Variant
@@ -28,6 +29,7 @@ AUXILIARY: dict[str, type[Auxiliary]] = {get_args(kind.model_fields["name"].anno
     Contrastive,
     Sra,
     Sra2,
+    Repa,
 )}
 
 
@@ -81,6 +83,10 @@ class WithAuxiliary(_Field):
     @property
     def images_per_group(self) -> int:
         return math.lcm(*(one.images_per_group for one in self.auxiliary))
+
+    @property
+    def paths(self) -> dict[str, dict[int, set[str]]]:
+        return {"with": {place: set(one.paths) for place, one in enumerate(self.auxiliary) if one.paths}}
 
     def check_run(self, config: "RunConfig") -> None:
         dims = parse_model_name(config.model.name).dims

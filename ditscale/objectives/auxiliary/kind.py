@@ -33,12 +33,14 @@ class Auxiliary(Section):
     Attributes:
         color, dark_color: of a variant with this loss, in figures, on a light and on a dark background.
         row: its row of the table in ``docs/methods.md``, by column.
+        paths: options that are file paths, and no part of a run's id.
         has_teacher: needs an average of the model, ``Seen.teacher``, with the decay ``teacher_momentum``.
     """
 
     color: ClassVar[str]
     dark_color: ClassVar[str]
     row: ClassVar[dict[str, str]]
+    paths: ClassVar[tuple[str, ...]] = ()
     has_teacher: ClassVar[bool] = False
     if TYPE_CHECKING:
         name: str

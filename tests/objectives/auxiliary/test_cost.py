@@ -15,13 +15,20 @@ from ditscale.models.blocks import DESIGNS
 from ditscale.models.macs import FREQUENCIES
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.auxiliary import AUXILIARY
+from ditscale.objectives.auxiliary.repa.encoder import make_encoder
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
 
 IMAGES = 4                                                                     # of a counted step
+DIGITS_CNN = 1_787_904                                                         # MACs of the demo's CNN before its pooling
 CASES = {"dispersive": [{"name": "dispersive", "group": 2}], "contrastive": [{"name": "contrastive", "group": 2}], "sra": ["sra"],
          "sra 4 of 5": [{"name": "sra", "block": 4, "teacher_block": 5}], "sra2": ["sra2"], "sra2 of 2": [{"name": "sra2", "layers": 2, "hidden": 40}],
          "all": [{"name": "dispersive", "group": 4}, {"name": "contrastive", "group": 2}, "sra", "sra2"]}
+
+
+REPA = {"name": "repa", "feature_width": 64, "hidden": 48, "encoder": "ditscale.evaluation.extractors.feature_maps:digits_cnn"}
+# A ViT-B/14 at 224 pixels: 12 blocks of width 768 on 257 tokens, 12 W^2 T + 2 T^2 W MACs each, and its patches.
+DINOV2_B = 12 * (12 * 768**2 * 257 + 2 * 257**2 * 768) + 256 * 14 * 14 * 3 * 768
 
 
 def config_of(values, losses, name="DiT-nano/2", block="adaln_zero", **train):
@@ -39,6 +46,30 @@ def real_step(config):
     draws = randomness.draw(0, torch.arange(IMAGES), objective.streams)
     batch = CleanBatch(torch.randn(IMAGES, 1, 8, 8), torch.arange(IMAGES))
     return lambda: objective(model, batch, draws).loss.backward()
+
+
+def test_repa_with_its_encoder(values, digits, counted_flops):
+    """The MACs that the docs give for the demo's encoder are the counter's; and the whole step, twice, as the first one makes the encoder."""
+    options = {**REPA, "encoder_path": str(digits / "digits_cnn.safetensors"), "encoder_macs": DIGITS_CNN}
+    encoder = make_encoder(options["encoder"], options["encoder_path"], {})
+    assert counted_flops(lambda: encoder(torch.zeros(IMAGES, 1, 8, 8))) == IMAGES * 2 * DIGITS_CNN
+    config = config_of(values, [options])
+    card, step = run_card(config), real_step(config)
+    inputs = FREQUENCIES * 128 + card.trained_macs_by_part["patchify"]
+    assert card.forward_only_macs_by_part == {"repa_encoder": DIGITS_CNN}
+    for _ in range(2):
+        assert counted_flops(step) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+
+
+def test_a_loss_that_ends_is_priced_to_its_end(values):
+    """At a number of images within a batch: the batch that starts before it is the last with the loss."""
+    config = config_of(values, ["sra2", {**REPA, "encoder_macs": 1000, "stop_images": 200}])
+    plain, whole = run_card(config_of(values, ["sra2"])), run_card(config)
+    assert whole.train_macs_per_image > plain.train_macs_per_image + 1000
+    assert training_flops(config, 640) == 256 * whole.train_flops_per_image + 384 * plain.train_flops_per_image
+    assert training_flops(config, 192) == 192 * whole.train_flops_per_image and training_flops(config, 0) == 0
+    shares = cost_shares(config, 640)
+    assert shares.training == training_flops(config, 640) and shares.teacher == 256 * 2 * 1000
 
 
 @pytest.mark.parametrize("case, block", [*((case, "adaln_zero") for case in CASES), *(("all", block) for block in DESIGNS)])
@@ -80,9 +111,11 @@ def test_ratios_at_b_2_are_those_in_the_docs(values, name, repository):
     """Training MACs to the baseline's at DiT-B/2 on latents of 32 x 32 x 4, in the table of docs/methods.md."""
     values["data"] |= {"resolution": 32, "channels": 4, "classes": 1000}
     values |= {"evaluation": None}
-    with_it, plain = (run_card(config_of(values, losses, "DiT-B/2")).train_macs_per_image for losses in ([name], []))
+    losses = [[name]] if name != "repa" else [[{"name": name, "feature_width": 768, "encoder": "a:b", "encoder_macs": macs}] for macs in (0, DINOV2_B)]
+    plain, *found = (run_card(config_of(values, some, "DiT-B/2")).train_macs_per_image for some in ([], *losses))
+    cell = "; with DINOv2-B on the fly ".join(f"{one / plain:.4f}" for one in found)
     row = next(line for line in (repository / "docs" / "methods.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
-    assert f"| {with_it / plain:.4f} |" in row
+    assert f"| {cell} |" in row
 
 
 def test_one_card_for_all_steps(values):

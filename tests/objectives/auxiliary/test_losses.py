@@ -1,12 +1,16 @@
 """Each auxiliary loss against a reference of a few lines in fp64, and what its gradient reaches."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ditscale import randomness
+from ditscale.errors import UserError
 from ditscale.models.blocks import DESIGNS
+from ditscale.objectives.auxiliary.repa.alignment import on_grid
 
 
 def with_loss(*losses):
@@ -141,12 +145,80 @@ def test_sra2(setting, formulation):
     assert found.item() == pytest.approx(smooth_l1(mapped, patches, 0.05).item(), rel=2e-5)
 
 
-ALL = ({"name": "dispersive", "block": 2, "group": 4}, {"name": "contrastive", "group": 4}, {"name": "sra", "block": 3}, {"name": "sra2", "block": 1})
-REACHED = {"dispersive": 2, "sra": 3, "sra2": 1, "contrastive": 6}
+class Stripes(torch.nn.Module):
+    """Features of 6 numbers from each patch of 2 x 2, or of ``cells`` x ``cells``; ``form`` is a fault."""
+
+    def __init__(self, cells=4, form=""):
+        super().__init__()
+        self.cells, self.form = cells, form
+        self.linear = torch.nn.Linear((8 // cells)**2, 6, bias=False)
+        torch.nn.init.normal_(self.linear.weight, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, images):
+        side = 8 // self.cells
+        patches = images.reshape(-1, self.cells, side, self.cells, side).permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
+        features = self.linear(patches)
+        return {"": features, "pooled": features.mean(1), "narrow": features[..., :5], "odd": features[:, :-1]}[self.form]
+
+
+REPA = {"name": "repa", "feature_width": 6, "encoder": f"{__name__}:Stripes", "encoder_macs": 0}
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """This file can be imported by its name."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or SimpleNamespace(Stripes=Stripes))
+
+
+def test_repa(setting, here):
+    made = setting(with_loss({**REPA, "hidden": 20, "block": 3}))
+    found, (_, inputs) = terms_of(made)["repa"], pass_of(made)
+    projected = mlp(made.model.auxiliary["repa"], tokens_after(made.model, 3, *inputs))
+    features = Stripes().double()(made.batch.images.double()).detach()
+    cosine = (projected * features).sum(-1) / (projected.norm(dim=-1) * features.norm(dim=-1))
+    assert found.item() == pytest.approx(-0.5 * cosine.mean().item(), rel=2e-5)
+
+
+def test_repa_resamples_a_square_grid(setting, here):
+    """Of 8 x 8 features to 4 x 4 tokens, antialiased: a constant stays, and a ramp stays one inside."""
+    made = setting(with_loss({**REPA, "encoder_options": {"cells": 8}}))
+    assert torch.isfinite(terms_of(made)["repa"])
+    rows = torch.arange(8.0)[:, None].expand(8, 8)
+    ramp = torch.stack([rows, rows.T, torch.full((8, 8), 3.0)], dim=-1).reshape(1, 64, 3)
+    small = on_grid(ramp, 16).reshape(4, 4, 3)
+    assert torch.allclose(small[..., 2], torch.tensor(3.0)) and torch.equal(small[..., 0], small[..., 1].T)
+    assert torch.allclose(small[1:3, 0, 0], torch.tensor([2.5, 4.5])) and torch.equal(on_grid(ramp, 64), ramp)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"encoder_options": {"form": "pooled"}}, r"gives \(8, 6\) for 8 images; with feature_width 6 it must be \(8, tokens, 6\)"),
+    ({"encoder_options": {"form": "narrow"}}, r"gives \(8, 16, 5\)"),
+    ({"encoder_options": {"form": "odd"}}, "the features have 15 tokens; give 16"),
+    ({"encoder_options": {"size": 3}}, "with encoder_options .*unexpected keyword argument 'size'"),
+    ({"encoder": "nowhere.at_all:encoder"}, "No module named 'nowhere'; name it as package.module:function"),
+    ({"encoder": "torch.nn:Nothing"}, "has no attribute 'Nothing'"),
+    ({"encoder": "builtins:dict"}, "makes a dict; it must make a torch.nn.Module"),
+    ({"encoder_path": "nowhere.pt"}, "encoder_path nowhere.pt does not exist"),
+])
+def test_an_encoder_that_does_not_fit(setting, here, changes, words):
+    made = setting(with_loss({**REPA, **changes}))
+    with pytest.raises(UserError, match=words) as caught:
+        terms_of(made)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("objective.with repa")
+
+
+def test_repa_that_has_ended_is_the_baseline(setting, here):
+    made = setting(with_loss({**REPA, "stop_images": 64, "encoder": "nowhere:nothing"}), images_seen=64)
+    assert set(terms_of(made)) == {"generative"}
+
+
+ALL = ({"name": "dispersive", "block": 2, "group": 4}, {"name": "contrastive", "group": 4}, {"name": "sra", "block": 3}, {"name": "sra2", "block": 1},
+       {**REPA, "block": 4})
+REACHED = {"dispersive": 2, "sra": 3, "sra2": 1, "contrastive": 6, "repa": 4}
 
 
 @pytest.mark.parametrize("name", REACHED)
-def test_a_gradient_reaches_the_blocks_before_the_tap_and_its_own_head(setting, name):
+def test_a_gradient_reaches_the_blocks_before_the_tap_and_its_own_head(setting, here, name):
     made = setting(with_loss(*ALL))
     made.objective.teacher = copy.deepcopy(made.model)
     loss = made.objective(made.model, made.batch, made.draws).losses[name]
@@ -158,11 +230,11 @@ def test_a_gradient_reaches_the_blocks_before_the_tap_and_its_own_head(setting, 
     assert all(p.grad is None for p in made.objective.teacher.parameters())
 
 
-def test_several_together_are_each_alone(setting):
+def test_several_together_are_each_alone(setting, here):
     together = setting(with_loss(*ALL))
     together.objective.teacher = copy.deepcopy(together.model)
     losses = together.objective(together.model, together.batch, together.draws).losses
-    assert list(losses) == ["generative", "dispersive", "contrastive", "sra", "sra2"]
+    assert list(losses) == ["generative", "dispersive", "contrastive", "sra", "sra2", "repa"]
     for options in ALL:
         alone = setting(with_loss(options))
         alone.model.load_state_dict(together.model.state_dict(), strict=False)
@@ -172,7 +244,7 @@ def test_several_together_are_each_alone(setting):
         assert all(torch.equal(value, losses[name]) for name, value in found.items()), options["name"]
 
 
-def test_micro_batches_add_up_to_the_batch(setting):
+def test_micro_batches_add_up_to_the_batch(setting, here):
     whole = setting(with_loss(*ALL), batch=16)
     whole.objective.teacher = copy.deepcopy(whole.model)
     losses = whole.objective(whole.model, whole.batch, whole.draws).losses

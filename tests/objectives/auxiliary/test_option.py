@@ -104,6 +104,22 @@ def test_variants_that_cannot_carry_one_say_why(values, variant, reason):
     assert not VARIANTS[variant](name=variant).auxiliary
 
 
+@pytest.mark.parametrize("changes, words", [
+    ({"encoder_macs": None}, "objective.with repa: 'encoder_macs' is"), ({"encoder": "dinov2"}, "encoder 'dinov2' is not of the form package.module:function"),
+    ({"stop_images": 640}, "stop_images 640 has no effect, as train.images is 640; leave it out"), ({"feature_width": 0}, "'feature_width' is 0"),
+])
+def test_repas_options(values, changes, words):
+    with pytest.raises(UserError, match=words):
+        made(values, {"name": "repa", **NEEDED["repa"], **changes})
+
+
+def test_the_path_of_an_encoder_is_no_part_of_the_id(values):
+    here, there, other = (made(values, "sra2", {"name": "repa", **NEEDED["repa"], **more})
+                          for more in ({"encoder_path": "a.pt"}, {"encoder_path": "b.pt"}, {"encoder_options": {"layer": 3}}))
+    assert here.science_hash() == there.science_hash() != other.science_hash() and here != there
+    assert "encoder_path" not in str(here.science()) and here.objective.auxiliary[1].encoder_path == "a.pt"
+
+
 def test_contrastive_is_refused_under_ddpm(values):
     with pytest.raises(UserError, match="contrastive under formulation ddpm: its target is the noise"):
         made(values, "contrastive", formulation={"name": "ddpm"})

@@ -5,7 +5,7 @@ A run's *science* (what determines its result) is everything except ``resources`
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -303,6 +303,7 @@ class RunConfig(Section):
         limit, margin = self.resources.time_limit_minutes, self.resources.time_margin_minutes
         if limit is not None and margin >= limit:
             raise UserError(f"resources.time_margin_minutes {margin} leaves no time of resources.time_limit_minutes {limit}")
+        self.objective.check_run(self)
         if self.train.images < batch:
             raise UserError(f"train.images {self.train.images} is less than one batch (train.global_batch {batch})")
         self._check_profile(self.train.images // batch)
@@ -349,8 +350,8 @@ class RunConfig(Section):
         Default values are left out, so that an option added later does not rename existing runs. As a consequence,
         a default, once released, never changes. A renamed key keeps its first name here, so that its runs keep their ids.
         """
-        places: dict[str, bool | set[str]] = {
-            "resources": True, "data": {"path"},
+        places: dict[str, Any] = {
+            "resources": True, "data": {"path"}, "objective": self.objective.paths,
             "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
         if self.model.is_standard:
             places["model"] = set(PARAMETRIZATION)

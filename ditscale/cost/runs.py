@@ -7,14 +7,14 @@ from fractions import Fraction
 from ditscale.config import RunConfig
 from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
-from ditscale.models.macs import FLOPS_PER_MAC, Backbone, ComputeCard, make_backbone, plain_card
-from ditscale.models.sizes import parse_model_name
+from ditscale.models.macs import FLOPS_PER_MAC, Backbone, ComputeCard, plain_card
+from ditscale.objectives.variant import backbone_of
 from ditscale.scaling.tokens import tokens_per_parameter
 
 
 def run_card(config: RunConfig) -> ComputeCard:
-    """The compute card of a run's model, trained at the run's nominal mask ratio."""
-    return config.objective.card(run_backbone(config))
+    """The compute card of a run's model, trained at the run's nominal mask ratio with all auxiliary losses."""
+    return config.objective.whole_card(run_backbone(config))
 
 
 def plain_tokens_per_parameter(config: RunConfig, images_seen: int) -> float:
@@ -40,12 +40,19 @@ def optimizer_state_bytes(config: RunConfig) -> int | Fraction:
 
 
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
-    """(compute card, images trained with it) of the complete steps up to ``images_seen``: one, or one per mask ratio of a schedule."""
+    """(compute card, images trained with it) of the complete steps up to ``images_seen``: one, or one per mask ratio of a schedule and per set of
+    auxiliary losses."""
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
-    backbone, objective = run_backbone(config), config.objective
-    if objective.kept_at(backbone.tokens, 0, config.train.images) is None:
-        return [(objective.card(backbone), steps * batch)]
-    return [(objective.card(backbone, kept), count * batch) for kept, count in _steps_by_kept(config, backbone.tokens, steps)]
+    backbone, objective, first = run_backbone(config), config.objective, 0
+    groups: list[tuple[int | None, int]] = [(None, steps)]
+    if objective.kept_at(backbone.tokens, 0, config.train.images) is not None:
+        groups = _steps_by_kept(config, backbone.tokens, steps)
+    changes, found = [-(-at // batch) for at in objective.changes_at()], []    # the first steps without a loss
+    for kept, count in groups:
+        starts = [first, *(at for at in changes if first < at < first + count), first + count]
+        found += [(objective.whole_card(backbone, kept, start * batch), (end - start) * batch) for start, end in zip(starts, starts[1:])]
+        first += count
+    return found
 
 
 def sampling_flops(config: RunConfig) -> int:
@@ -68,7 +75,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     """
     backbone, resources, objective = run_backbone(config), config.resources, config.objective
     kept = objective.kept_at(backbone.tokens, config.train.images - 1, config.train.images)  # no step keeps more tokens than the last
-    card, plain = objective.card(backbone, kept), plain_card(backbone)
+    card, plain = objective.whole_card(backbone, kept), plain_card(backbone)
     averages = 1 + len(config.train.ema_decays) + len(config.train.ema_lengths)
     teacher = objective.has_teacher
     memory = memory_card(
@@ -98,6 +105,4 @@ def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int
 
 def run_backbone(config: RunConfig) -> Backbone:
     """The backbone of a run's model, for any variant."""
-    return make_backbone(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
-                         classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
-                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)
+    return backbone_of(config)

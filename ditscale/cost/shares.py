@@ -3,8 +3,8 @@
 =========== ==========================================================================================================
 encoder     the DiT's blocks, patches in, conditioning (with the norms outside the blocks), its share of long skips
 decoder     an added decoder and the projections into it; MDT's side block and the model's last blocks after it
-heads       the final layer, the projection head
-teacher     the forward passes without a backward pass
+heads       the final layer, the projection head, auxiliary losses
+teacher     the forward passes without a backward pass, an encoder's too
 optimizer   its matrix products, Muon's
 evaluation  sampling; neither the image decoder nor the feature network is counted
 =========== ==========================================================================================================
@@ -56,6 +56,7 @@ def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> Co
 def _trained(config: RunConfig, card: ComputeCard) -> tuple[int, int, int]:
     """MACs per image of the trained forward passes: encoder, decoder, heads."""
     macs, variant = card.trained_macs_by_part, config.objective
-    decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (variant.decoder_parts, variant.head_parts))
+    head_parts = (*variant.head_parts, *(one.name for one in variant.auxiliary))
+    decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (variant.decoder_parts, head_parts))
     own_decoder = variant.own_decoder_macs(run_backbone(config))
     return sum(macs.values()) - decoder - heads - own_decoder, decoder + own_decoder, heads

@@ -68,6 +68,9 @@ class Ddpm(DdpmFacts):
     def level(self, uniform: Tensor) -> Tensor:
         return whole(uniform, TRAIN_STEPS)
 
+    def lowered(self, t: Tensor, by: Tensor) -> Tensor:
+        return (t - whole(by, TRAIN_STEPS)).clamp(min=0)
+
     def at(self, name: str, t: Tensor) -> Tensor:
         """A quantity of the full chain at timesteps t (B,), (B, 1, 1, 1) fp32; the table is moved to the device once."""
         key = name, t.device

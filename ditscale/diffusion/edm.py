@@ -36,6 +36,11 @@ class Edm(EdmFacts):
     def level(self, uniform: Tensor) -> Tensor:
         return torch.exp(self.p_mean + self.p_std * normal_quantile(uniform)).float()
 
+    def lowered(self, t: Tensor, by: Tensor) -> Tensor:
+        """The range is that of sigma / (1 + sigma), the t of flow's linear path with the same ratio of noise to signal."""
+        share = (t / (1 + t) - by).clamp(min=self.sigma_min / (1 + self.sigma_min))
+        return torch.minimum(share / (1 - share), t)
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t
 

@@ -37,6 +37,9 @@ class Flow(FlowFacts):
             return uniform
         return torch.sigmoid(self.logit_mean + self.logit_std * normal_quantile(uniform)).float()
 
+    def lowered(self, t: Tensor, by: Tensor) -> Tensor:
+        return (t - by).clamp(min=0)
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.interpolant == "linear":
             return 1 - t, t

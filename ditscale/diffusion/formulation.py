@@ -26,6 +26,9 @@ class Formulation(Protocol):
     def level(self, uniform: Tensor) -> Tensor:
         """Training noise levels (B,) from uniform draws (B,)."""
 
+    def lowered(self, t: Tensor, by: Tensor) -> Tensor:
+        """Levels (B,) with less noise than ``t``, by shares (B,) in [0, 1) of the range of levels; never below the lowest level."""
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``signal(t)`` and ``spread(t)``, (B,) each."""
 

@@ -16,7 +16,7 @@ from ditscale.models.convert import FACTS, outputs_of, save_model, to_diffusers,
 from ditscale.models.dit import DiT
 from ditscale.models.parametrization import fold
 from ditscale.models.sizes import parse_model_name
-from ditscale.objectives.from_config import build_model
+from ditscale.objectives.from_config import inference_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.weights import as_folded, check_new, load_into, pick_checkpoint, run_config, write_weights
 from ditscale.writing import written_whole
@@ -88,7 +88,7 @@ def _check(config: RunConfig, form: str) -> None:
 
 
 def _model(config: RunConfig, weights: dict[str, Tensor]) -> DiT:
-    model = build_model(config)
+    model = inference_model(config)
     load_into(model, weights, config)
     fold(model)
     return model.eval()

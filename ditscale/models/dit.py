@@ -135,11 +135,16 @@ class DiT(nn.Module):
 
 
 def run(blocks, tokens: Tensor, extra: Tensor | None, c: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Tokens (B, K, H) through blocks, together with extra tokens (B, E, H); returned separately."""
-    x = join(tokens, extra)
+    """Tokens (B, K, H) through blocks, together with extra tokens (B, E, H); returned separately.
+
+    A block with a list ``tapped`` (``taps.py``) adds its tokens to it.
+    """
+    x, count = join(tokens, extra), tokens.shape[1]
     for block in blocks:
         x = block(x, c, relative)
-    return part(x, tokens.shape[1])
+        if (tapped := getattr(block, "tapped", None)) is not None:
+            tapped.append(part(x, count)[0])
+    return part(x, count)
 
 
 def join(tokens: Tensor, extra: Tensor | None) -> Tensor:

@@ -7,13 +7,15 @@ No torch here: an objective and its model are imported when they are made (``fro
 
 from typing import get_args
 
+from ditscale.objectives.auxiliary import AUXILIARY
+from ditscale.objectives.auxiliary.kind import Auxiliary
 from ditscale.objectives.baseline import BaselineConfig
 from ditscale.objectives.discriminative import DiscriminativeConfig
 from ditscale.objectives.masked import MaskedConfig
 from ditscale.objectives.mdt import MdtConfig
 from ditscale.objectives.sprint import SprintConfig
 from ditscale.objectives.tread import TreadConfig
-from ditscale.objectives.variant import Variant
+from ditscale.objectives.variant import LABEL_JOIN, Variant
 
 VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in (
     BaselineConfig,
@@ -24,3 +26,9 @@ VARIANTS: dict[str, type[Variant]] = {get_args(kind.model_fields["name"].annotat
     SprintConfig,
 )}
 BASELINE = "baseline"                                                          # the others are compared with it
+
+
+def colored_as(label: str) -> type[Variant] | type[Auxiliary] | None:
+    """The kind whose color a ``Variant.label`` has: its last auxiliary loss, else its variant; None: not known."""
+    name, *losses = label.split(LABEL_JOIN)
+    return AUXILIARY.get(losses[-1]) if losses else VARIANTS.get(name)

@@ -17,20 +17,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ditscale.errors import UserError
-from ditscale.models.macs import Backbone, ComputeCard, Parts, added
+from ditscale.models.macs import Backbone, ComputeCard, Parts, added, make_backbone
 from ditscale.models.matrices import WeightMatrix
-from ditscale.models.sizes import Size
+from ditscale.models.sizes import ModelName, Size, parse_model_name
 from ditscale.section import Count, Section
 
 if TYPE_CHECKING:                                                              # both need torch, and config.py needs this module
     from ditscale.config import RunConfig
     from ditscale.models.dit import DiT
+    from ditscale.models.taps import Tap
+    from ditscale.objectives.auxiliary.kind import Auxiliary
     from ditscale.objectives.objective import Objective
 
 PAPER_WIDTH = 384                                                              # from DiT-S up, the papers' fixed sizes apply
+LABEL_JOIN = "+"                                                               # of a variant's name and those of its auxiliary losses
 
 
 class Variant(Section):
@@ -42,6 +45,7 @@ class Variant(Section):
         least_tokens: with its default options; 2 if tokens are masked.
         plain_dit: its model is a ``DiT`` without additions, which every format of ``ditscale convert`` supports.
         decoder_parts, head_parts: parts of its card that are neither encoder nor conditioning.
+        no_auxiliary: why it takes no auxiliary losses; one that does is a ``WithAuxiliary`` (``objectives/auxiliary``).
     """
 
     color: ClassVar[str]
@@ -51,14 +55,53 @@ class Variant(Section):
     plain_dit: ClassVar[bool] = False
     decoder_parts: ClassVar[tuple[str, ...]] = ()
     head_parts: ClassVar[tuple[str, ...]] = ("head",)
+    no_auxiliary: ClassVar[str] = "it was not made for them"
     if TYPE_CHECKING:
         name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_with(cls, values):
+        if isinstance(values, dict) and "with" in values and "with" not in cls.model_fields:
+            raise UserError(f"objective.with is not for objective {values.get('name')}: {cls.no_auxiliary}; use baseline, or leave it out")
+        return values
+
+    @property
+    def auxiliary(self) -> tuple[Auxiliary, ...]:
+        """The auxiliary losses, in the order of the config."""
+        return ()
+
+    @property
+    def label(self) -> str:
+        """The variant in tables and figures: its name, and those of its auxiliary losses."""
+        return LABEL_JOIN.join((self.name, *(one.name for one in self.auxiliary)))
+
+    @property
+    def paths(self) -> dict[str, dict[int, set[str]]]:
+        """Options that are file paths, and no part of a run's id, as pydantic's ``exclude`` takes them."""
+        return {}
+
+    @property
+    def images_per_group(self) -> int:
+        """Successive images of the stream that its loss compares with each other: a micro batch holds whole groups."""
+        return 1
+
+    def has_all_tokens(self, block: int, depth: int) -> bool:
+        """Whether the training pass computes the output of this block, 1 to ``depth``, for every token."""
+        return True
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         """Refuses options that do not fit the model's size, its tokens or the training length.
 
         Raises:
             UserError: the message has the key, the value and what would work.
+        """
+
+    def check_run(self, config: RunConfig) -> None:
+        """Refuses options that do not fit another section of the run.
+
+        Raises:
+            UserError: as ``check``.
         """
 
     def objective(self, config: RunConfig) -> tuple[type[Objective], dict]:
@@ -69,9 +112,21 @@ class Variant(Section):
         """The model's class, and its arguments beyond a DiT's options. Imports torch."""
         raise NotImplementedError
 
+    def taps(self, backbone: Backbone) -> dict[str, Tap]:
+        """The taps of the model, by auxiliary loss. Imports torch."""
+        return {}
+
     def card(self, backbone: Backbone, kept: int | None = None) -> ComputeCard:
         """The compute card of a model trained with this variant; ``kept`` is from ``kept_at``, by default the nominal number of kept tokens."""
         raise NotImplementedError
+
+    def whole_card(self, backbone: Backbone, kept: int | None = None, images_seen: int = 0) -> ComputeCard:
+        """``card`` with the auxiliary losses of the step after ``images_seen``; their heads' parameters are counted in all steps."""
+        return self.card(backbone, kept)
+
+    def changes_at(self) -> list[int]:
+        """The numbers of images, ascending, from which auxiliary losses are off: ``whole_card`` changes there."""
+        return []
 
     def matrices(self, backbone: Backbone) -> list[WeightMatrix]:
         """The weight matrices of the trained model; here those of the DiT."""
@@ -105,6 +160,13 @@ class Variant(Section):
     def own_decoder_macs(self, backbone: Backbone) -> int:
         """MACs per image of a training step that the card counts among the DiT's blocks and that belong to the decoder."""
         return 0
+
+
+def backbone_of(config: RunConfig, model: ModelName | None = None) -> Backbone:
+    """The backbone of a run's model, or of another one under its config."""
+    return make_backbone(model or parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
+                         classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
+                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)
 
 
 class DecoderShape(NamedTuple):
@@ -163,6 +225,7 @@ class AddedDecoder(Variant):
 
     least_tokens = 2
     decoder_parts: ClassVar[tuple[str, ...]] = ("decoder_embed", "decoder")
+    no_auxiliary: ClassVar[str] = "its encoder sees only the kept tokens"
     if TYPE_CHECKING:
         mask_ratio: float                                                      # subclasses set its default
 

@@ -71,9 +71,9 @@ def _plain(value):
 def _looks(usable: pd.DataFrame) -> dict[str, dict]:
     """Marker by patch size and width by size; color by variant or block design if there are several, else by patch size."""
     colors = {}
-    for column, known in (("variant", style.VARIANT_COLORS), ("block", style.BLOCK_COLORS)):
+    for column, color_of in (("variant", style.variant_color), ("block", style.block_color)):
         if column in usable and usable[column].nunique() > 1:
-            colors = {run_id: known.get(value, style.MUTED) for run_id, value in zip(usable["run_id"], usable[column])}
+            colors = {run_id: color_of(value) for run_id, value in zip(usable["run_id"], usable[column])}
             break
     return {run_id: {"color": page.css_color(colors.get(run_id, look.color)), "marker": look.marker,
                      "width": round(float(look.width), 2)}

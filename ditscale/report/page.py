@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ditscale.figures.kit import style
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.blocks.design import BlockDesign
-from ditscale.objectives import VARIANTS, Variant
+from ditscale.objectives import AUXILIARY, VARIANTS, Auxiliary, Variant
 
 # The CSS variable for each color of the figures: (variable, value in the light theme, value in the dark theme).
 THEME = [
@@ -29,7 +29,7 @@ THEME = [
     ("patch4", style.PATCH_COLORS[4], "#e5735a"),
     ("patch8", style.PATCH_COLORS[8], "#f3c44f"),
 ]
-_kinds: list[tuple[str, type[Variant] | BlockDesign]] = [*VARIANTS.items(), *DESIGNS.items()]
+_kinds: list[tuple[str, type[Variant] | type[Auxiliary] | BlockDesign]] = [*VARIANTS.items(), *AUXILIARY.items(), *DESIGNS.items()]
 for _name, _kind in _kinds:                     # a design may share a variant's color, or the ink color
     if _kind.color not in {light for _, light, _ in THEME}:
         THEME.append((_name, _kind.color, _kind.dark_color))

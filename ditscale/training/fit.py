@@ -35,23 +35,24 @@ def largest_that_fits(config: RunConfig, usable_bytes: int) -> int:
     """The largest divisor of a rank's images that needs at most ``usable_bytes``.
 
     Raises:
-        UserError: not even one image fits; the message has the memory needed and what would help.
+        UserError: not even one image, or one group, fits; the message has the memory needed and what would help.
     """
-    stage, offload = zero_stage(config), offloads(config)
+    stage, offload, sizes = zero_stage(config), offloads(config), micro_batches(config)
     needed = 0
-    for micro_batch in micro_batches(config):
+    for micro_batch in sizes:
         needed = run_memory_card(config, stage=stage, offload=offload, micro_batch=micro_batch).accelerator
         if needed <= usable_bytes:
             return micro_batch
-    raise UserError(f"resources.micro_batch auto: one image at a time needs {needed / GIB:.2f} GiB on each of "
+    least = "one image at a time needs" if sizes[-1] == 1 else f"{sizes[-1]} images at a time need"
+    raise UserError(f"resources.micro_batch auto: {least} {needed / GIB:.2f} GiB on each of "
                     f"{count(config.resources.accelerators_per_run, 'rank')} at ZeRO stage {stage}, and {usable_bytes / GIB:.2f} GiB are "
                     "usable; a higher stage, more ranks or resources.checkpoint_activations need less")
 
 
 def micro_batches(config: RunConfig) -> list[int]:
-    """The choices of ``auto``: the divisors of a rank's images, largest first."""
-    images = config.train.global_batch // config.resources.accelerators_per_run
-    return [number for number in range(images, 0, -1) if images % number == 0]
+    """The choices of ``auto``: the divisors of a rank's images, in whole groups if the loss compares images, largest first."""
+    images, group = config.train.global_batch // config.resources.accelerators_per_run, config.objective.images_per_group
+    return [number for number in range(images, 0, -1) if images % number == 0 and number % group == 0]
 
 
 def _memory_bytes(world: "World") -> int:

@@ -14,8 +14,9 @@ from ditscale.randomness import draw
 @pytest.fixture
 def setting(values):
     """``setting(objective, formulation=...)``: the objective, its model with random weights, a batch and its draws."""
-    def make(options, formulation="flow", name="DiT-nano/2", batch=8, images_seen=0, start=0, **more):
-        values["objective"], values["model"]["name"], values["formulation"] = options, name, {"name": formulation}
+    def make(options, formulation="flow", name="DiT-nano/2", batch=8, images_seen=0, start=0, design="adaln_zero", **more):
+        values["objective"], values["model"] = options, {"name": name, "block": design}
+        values["formulation"] = {"name": formulation} if isinstance(formulation, str) else formulation
         values["train"] |= more
         config = resolve(values, "test")
         model, objective = build_model(config), make_objective(config)

@@ -22,8 +22,6 @@ Each peer's published code was run with random weights and random inputs; ditsca
 `ditscale.models.peers`, and the same inputs. The difference is relative: norm of the difference over norm of the peer's value.
 Written by `python tests/parity/table.py > docs/parity.md`; `tests/parity/` asserts every row. {where}
 
-Not compared, as ditscale has no such part: REPA's projector and its loss.
-
 SiT's `model_output` rows exceed 3e-7 by rounding alone: in fp64 the translated weights give SiT's output to 1e-15, and in fp32 SiT's own
 code and ditscale are each 2.7e-7 to 2.9e-7 from that fp64 output (`tests/parity/test_sit.py`).
 """

@@ -10,7 +10,7 @@ from ditscale.config import RunConfig
 from ditscale.data.vae import weights_sha256
 from ditscale.device import is_accelerator
 from ditscale.errors import UserError
-from ditscale.objectives.from_config import build_model
+from ditscale.objectives.from_config import inference_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of
 from ditscale.training.checkpoint.weights import NoSuchAverage, load_into, pick_checkpoint, rebuild, run_config, saved_average
@@ -25,7 +25,7 @@ def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.de
     Raises:
         UserError: they do not fit the run's model.
     """
-    model = build_model(config)
+    model = inference_model(config)
     load_into(model, weights, config)
     model = model.to(device).eval().requires_grad_(False)
     if compiles(config, device):                                               # so that a batch size has one kernel, whichever size came first

@@ -3,6 +3,7 @@
 The look of a run shows what the figure compares: its variant, or its block design, or else its patch size and size.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -176,9 +177,9 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
     ``markers=False`` is for curves with many points: no markers, thinner lines.
     """
     first = rows.drop_duplicates("run_id").set_index("run_id")
-    for column, colors, names in (("variant", style.VARIANT_COLORS, {}), ("block", style.BLOCK_COLORS, BLOCK_NAMES)):
+    for column, color_of, names in (("variant", style.variant_color, {}), ("block", style.block_color, BLOCK_NAMES)):
         if first[column].nunique() > 1:
-            looks = _by_kind(first, column, colors, names)
+            looks = _by_kind(first, column, color_of, names)
             break
     else:
         looks = size_looks(rows)
@@ -189,12 +190,12 @@ def run_looks(rows: pd.DataFrame, markers: bool = True) -> Looks:
     return looks._replace(runs={run_id: look._replace(marker="", width=0.65 * look.width) for run_id, look in looks.runs.items()})
 
 
-def _by_kind(first: pd.DataFrame, column: str, colors: dict, names: dict) -> Looks:
+def _by_kind(first: pd.DataFrame, column: str, color_of: Callable[[str], str], names: dict) -> Looks:
     """Color for the variant or block design, line and marker for the model."""
     lines = style.model_lines(list(first["model"].unique()))
-    of_run = {run_id: Look(colors.get(kind, style.MUTED), *lines[model]) for run_id, kind, model in zip(first.index, first[column], first["model"])}
-    kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in colors if name in set(first[column])]
-    handles = [color_handle(colors.get(kind, style.MUTED), names.get(kind, kind)) for kind in kinds]
+    of_run = {run_id: Look(color_of(kind), *lines[model]) for run_id, kind, model in zip(first.index, first[column], first["model"])}
+    kinds = variant_table.variants_in_order(first) if column == "variant" else [name for name in style.BLOCK_COLORS if name in set(first[column])]
+    handles = [color_handle(color_of(kind), names.get(kind, kind)) for kind in kinds]
     handles += [handle(Look(style.MUTED, *line), study_table.short_name(model)) for model, line in lines.items()]
     what = {"variant": "training variant", "block": "block design"}[column]
     return Looks(of_run, handles, len(kinds), f"color for the {what}, line for the model")

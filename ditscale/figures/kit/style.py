@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from ditscale.evaluation.metrics.table import values
 from ditscale.models.blocks import DESIGNS
-from ditscale.objectives import VARIANTS
+from ditscale.objectives import VARIANTS, colored_as
 from ditscale.writing import writing
 
 INK, MUTED, GRID, PAPER = "#1c1f24", "#636974", "#e3e6ea", "#ffffff"
@@ -131,7 +131,13 @@ def patch_marker(patch_size: int) -> str:
 
 
 def variant_color(variant: str) -> str:
-    return VARIANT_COLORS.get(variant, MUTED)
+    """The color of a variant, by its label in tables, which may have auxiliary losses."""
+    kind = colored_as(variant)
+    return kind.color if kind else MUTED
+
+
+def block_color(design: str) -> str:
+    return BLOCK_COLORS.get(design, MUTED)
 
 
 def ramp(n: int) -> list[str]:

@@ -41,9 +41,15 @@ class Modulation(nn.Sequential):
 
 
 class Block(nn.Module):
-    """What all designs share. ``branch_scale`` is a factor of attention's and MLP's outputs: CompleteP's, see ``parametrization.py``."""
+    """What all designs share.
+
+    Attributes:
+        branch_scale: a factor of attention's and MLP's outputs: CompleteP's, see ``parametrization.py``.
+        tapped: takes the block's tokens, see ``taps.py``.
+    """
 
     branch_scale: float = 1.0
+    tapped: list[Tensor] | None = None
     attn: Attention
     mlp: Mlp
 

@@ -1,13 +1,13 @@
-"""The baseline that other variants are compared with: its options (none) and its compute."""
+"""The baseline that other variants are compared with: its compute. Its only option is ``with``, for auxiliary losses."""
 
 from typing import Literal
 
 from ditscale.models.macs import Backbone, ComputeCard, plain_card
 from ditscale.models.sizes import Size
-from ditscale.objectives.variant import Variant
+from ditscale.objectives.auxiliary import WithAuxiliary
 
 
-class BaselineConfig(Variant):
+class BaselineConfig(WithAuxiliary):
     """Plain DiT training: one forward over all tokens."""
 
     name: Literal["baseline"]

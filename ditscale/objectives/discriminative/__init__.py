@@ -65,6 +65,7 @@ class DiscriminativeConfig(AddedDecoder):
     dark_color = "#e0608f"
     decoder_parts = (*AddedDecoder.decoder_parts, "raw_embed")
     head_parts = ("head", "projection_head")
+    no_auxiliary = "it has a teacher and a head of its own"
     column = {"": "discriminative (SD-DiT)", "encoder sees": "80 % and [CLS]; a teacher sees all", "decoder": "added, 8 x 512",
               "at masked places": "raw noisy embeddings, no mask token",
               "loss terms": "`generative`, `discriminative_cls`, `discriminative_patch`", "training only": "head, raw embedding, teacher",

@@ -28,6 +28,7 @@ class MdtConfig(Variant):
     dark_color = "#f0bd55"
     least_tokens = 2
     decoder_parts = ("side_block",)
+    no_auxiliary = "its second pass sees only the kept tokens"
     column = {"": "mdt (MDT)", "encoder sees": "all, and in a second pass 70 %", "decoder": "the model's own last 2 blocks",
               "at masked places": "side-interpolater block", "loss terms": "`generative_full`, `generative_masked`",
               "training only": "mask token, side block", "sampling": "DiT with relative position bias"}

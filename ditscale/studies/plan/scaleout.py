@@ -51,7 +51,7 @@ def scaling_curves(runs: list[PlannedRun], machine: Machine) -> list[ScalingCurv
     shapes: dict[tuple, list[RunConfig]] = {}
     for planned in runs:
         config = planned.config
-        key = (config.model, config.data.resolution, config.objective, config.train.global_batch, config.train.precision,
+        key = (config.model, config.data.resolution, config.objective.model_dump_json(), config.train.global_batch, config.train.precision,
                config.resources, config.formulation.name)
         shapes.setdefault(key, []).append(config)
     return [_curve(configs, machine) for configs in shapes.values()]
@@ -60,7 +60,7 @@ def scaling_curves(runs: list[PlannedRun], machine: Machine) -> list[ScalingCurv
 def _curve(configs: list[RunConfig], machine: Machine) -> ScalingCurve:
     config, sent = configs[0], sharding(configs[0].resources.deepspeed)
     points = [_point(config, ranks, machine, sent) for ranks in RANKS if config.train.global_batch % ranks == 0]
-    return ScalingCurve(f"{config.model.name} {config.objective.name}", len(configs), config.train.global_batch, sent.stage,
+    return ScalingCurve(f"{config.model.name} {config.objective.label}", len(configs), config.train.global_batch, sent.stage,
                  [point for point in points if point])
 
 

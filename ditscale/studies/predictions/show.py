@@ -31,7 +31,8 @@ def show_prediction(made: Made, record: dict, path: str, console: Console) -> No
                   f"{target.tokens_per_parameter:.3g} tokens per parameter)")
     if made.loss:
         _show_value("loss", made.loss.value, made.loss.interval, console)
-        console.print(f"  by {made.loss.way}: {made.loss.fit.form}{_coefficients(made.loss.fit)}; {count(made.loss.fit.n_runs, 'run')}, {made.loss.freedom} degrees of freedom; "
+        console.print(f"  by {made.loss.way}: {made.loss.fit.form}{_coefficients(made.loss.fit)}; "
+                      f"{count(made.loss.fit.n_runs, 'run')}, {made.loss.freedom} degrees of freedom; "
                       f"the target is {made.loss.reach:.3g} times beyond them" + (": far" if made.loss.far else ""))
         _show_hold_out(made.loss.last_rung.error if made.loss.last_rung else None, console)
     if made.score:

@@ -26,8 +26,8 @@ def shared_rate(runs: list) -> str:
     for planned in runs:
         config = planned.config
         if config.model.parametrization == "standard" and not config.imported:
-            rates.setdefault(config.objective.name, set()).add(config.train.lr)
-            widths.setdefault(config.objective.name, set()).add(parse_model_name(config.model.name).dims.hidden_size)
+            rates.setdefault(config.objective.label, set()).add(config.train.lr)
+            widths.setdefault(config.objective.label, set()).add(parse_model_name(config.model.name).dims.hidden_size)
     shared = {name: next(iter(found)) for name, found in rates.items() if len(found) == 1 and len(widths[name]) > 1}
     if not shared:
         return ""

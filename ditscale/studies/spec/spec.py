@@ -11,6 +11,7 @@ from ditscale.config import RunConfig, resolve
 from ditscale.dotted import dotted_keys, parse_override, set_key
 from ditscale.errors import UserError, did_you_mean
 from ditscale.models.blocks import DEFAULT_DESIGN
+from ditscale.objectives.variant import LABEL_JOIN
 from ditscale.rundir import RunDir
 from ditscale.section import validate
 from ditscale.studies.spec.file import Spec
@@ -219,4 +220,5 @@ def _within(key: str, section: str) -> bool:
 def slug(config: RunConfig) -> str:
     """The readable part of a run's name, for example ``DiT-nano-2-baseline-flow-s0``; a non-default block design is included."""
     design = "" if config.model.block == DEFAULT_DESIGN else f"-{config.model.block}"
-    return f"{config.model.name.replace('/', '-')}{design}-{config.objective.name}-{config.formulation.name}-s{config.seed}"
+    variant = config.objective.label.replace(LABEL_JOIN, "-")
+    return f"{config.model.name.replace('/', '-')}{design}-{variant}-{config.formulation.name}-s{config.seed}"

@@ -33,7 +33,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
     late = metrics[len(metrics) // 2:]
     return {
         "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
-        "variant": config.objective.name, "method": method_of(config), "formulation": config.formulation.name, "block": config.model.block,
+        "variant": config.objective.label, "method": method_of(config), "formulation": config.formulation.name, "block": config.model.block,
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
         "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
         "mask_ratio": config.objective.left_out, "data": config.data.name,

@@ -1,7 +1,7 @@
 """A run's method in words: its variant and every other choice of how it is trained that is not the default.
 
-``baseline``, ``masked, mask_ratio=0.75``, ``baseline, with dispersive``, ``baseline, block=cross_attention, optimizer=muon``. Size, data, batch, rate and length are no part of
-it: runs of one method may differ in them, as runs of one variant may.
+``baseline``, ``masked, mask_ratio=0.75``, ``baseline, with dispersive``, ``baseline, block=cross_attention, optimizer=muon``. Size, data, batch,
+rate and length are no part of it: runs of one method may differ in them, as runs of one variant may.
 """
 
 from ditscale.config import RunConfig

@@ -29,7 +29,7 @@ from ditscale.models.peers.recognize import number_of_heads, recognize, stated_p
 from ditscale.models.sizes import Size, name_of
 from ditscale.models.weights_file import WeightsFile, read_weights
 from ditscale.objectives import BASELINE
-from ditscale.objectives.from_config import build_model
+from ditscale.objectives.from_config import inference_model
 from ditscale.rundir import DONE, RunDir, write_json
 from ditscale.tensorfile import write_verified
 from ditscale.training.checkpoint.folders import images_of, new_folder
@@ -99,7 +99,7 @@ def read_import(path, asked: Asked, command: str) -> Imported:
     if bad := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
         raise UserError(f"{source}: {bad[0]} (and {len(bad) - 1} more) has values that are not finite numbers: this training had diverged")
     with torch.device("meta"):                                                 # names and shapes, without the numbers
-        check_weights(build_model(config), weights, config)
+        check_weights(inference_model(config), weights, config)
     facts = {"like": like, "like_by": like_by, "heads_by": heads_by, "file": Path(path).name, "file_sha256": file_sha256(Path(path)),
              **{f"{name}_by": "as asked" if name in asked.options else "assumed" for name in peer.options},
              "part": file.part or None, "is_average": file.is_average, "sampling_source": peer.source, "changed": list(asked.changes),

@@ -13,7 +13,7 @@ from ditscale.data.manifest import manifest_path
 from ditscale.errors import UserError
 from ditscale.models.convert import RUN_KEY, save_model
 from ditscale.models.parametrization import fold
-from ditscale.objectives.from_config import build_model
+from ditscale.objectives.from_config import inference_model
 from ditscale.rundir import RunDir
 from ditscale.tensorfile import save_tensors
 from ditscale.training.checkpoint.checkpoint import average_file, images_of, list_checkpoints, load_ema
@@ -153,7 +153,7 @@ def write_weights(run: RunDir, weights: dict[str, Tensor], target: Path, origin:
     """
     check_new(target)
     own = run_config(run)
-    model = build_model(own)
+    model = inference_model(own)
     load_into(model, weights, own)
     fold(model)
     header = {RUN_KEY: json.dumps(as_folded(config or run.read_record()["config"])), **{key: str(value) for key, value in origin.items()}}

@@ -1,0 +1,70 @@
+"""REPA (arXiv 2410.06940): an early block's tokens, through a projector, are aligned with a frozen encoder's features of the clean image."""
+
+import re
+from typing import Literal
+
+from pydantic import Field
+
+from ditscale.errors import UserError
+from ditscale.models.macs import Backbone
+from ditscale.models.sizes import Size
+from ditscale.objectives.auxiliary.kind import Auxiliary, early_block
+from ditscale.objectives.variant import PAPER_WIDTH
+from ditscale.section import Count
+
+
+class Repa(Auxiliary):
+    """``-mean over tokens of cos(P(h), f)``, P a projector of three layers, f the features at the token's place.
+
+    The encoder is a function ``package.module:function`` that makes a module; it gets ``encoder_options``, and ``path=encoder_path`` if that is given.
+    The module maps images (B, C, S, S), as the model sees them without noise (pixels in [-1, 1]), to features (B, T', feature_width). T' is the number of
+    the model's tokens, or that of another square grid, which is then resampled to the model's.
+    """
+
+    name: Literal["repa"]
+    weight: float = Field(0.5, gt=0)                                           # [C]
+    block: Count | None = Field(None, gt=0)                                    # default: a third of the depth, at most 8: B 4, L and XL 8 [C]
+    feature_width: Count = Field(gt=0)                                         # d_f; DINOv2-B: 768
+    encoder: str                                                               # package.module:function
+    encoder_options: dict[str, str | int | float | bool] = {}
+    encoder_path: str | None = None                                            # its weights; like other paths no part of a run's id
+    encoder_macs: Count = Field(ge=0)                                          # of one image; 0 leaves them out of the cost
+    hidden: Count | None = Field(None, gt=0)                                   # of the projector: 2048 [C]; below S twice the width [choice]
+    stop_images: Count | None = Field(None, gt=0)                              # off from this many images on; default: never
+
+    color = "#4a6b1d"
+    dark_color = "#9cc25e"
+    paths = ("encoder_path",)
+    row = {"method": "repa", "added to the loss": "minus the cosine between projected tokens and a frozen encoder's features",
+           "read from": "block 4 of B, 8 of L and XL",
+           "published": "SiT-XL/2, 400K steps, no guidance: FID 7.9, at 4M 5.9; DiT-XL/2, 400K 12.3 [R]; helps early and hurts from about 200K steps in "
+                        "another trainer [2]",
+           "caveat": "needs an encoder that saw other data; the encoder's MACs are those of `encoder_macs`"}
+
+    def check(self, config):
+        if not re.fullmatch(r"[\w.]+:[\w.]+", self.encoder):
+            raise UserError(f"objective.with repa: encoder '{self.encoder}' is not of the form package.module:function")
+        if self.stop_images is not None and self.stop_images >= config.train.images:
+            raise UserError(f"objective.with repa: stop_images {self.stop_images} has no effect, as train.images is {config.train.images}; leave it out")
+
+    def tap(self, dims: Size) -> int:
+        return self.block or early_block(dims.depth, 3)
+
+    def head(self, backbone: Backbone) -> tuple[int, ...]:
+        hidden = self.hidden or (2048 if backbone.width >= PAPER_WIDTH else 2 * backbone.width)
+        return backbone.width, hidden, hidden, self.feature_width
+
+    def forward_only_macs(self, backbone: Backbone):
+        return {"repa_encoder": self.encoder_macs} if self.encoder_macs else {}
+
+    def is_on(self, images_seen: int) -> bool:
+        return self.stop_images is None or images_seen < self.stop_images
+
+    def changes_at(self) -> int | None:
+        return self.stop_images
+
+    def make(self, config):
+        from ditscale.objectives.auxiliary.repa.alignment import Alignment
+        from ditscale.objectives.auxiliary.repa.encoder import Encoder
+
+        return Alignment(Encoder(self))

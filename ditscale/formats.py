@@ -10,7 +10,8 @@ from ditscale.errors import UserError
 
 KEY = "format"
 RECORD, STATUS, STATE, MANIFEST, LINE, JOB = "run.json", "status.json", "state.json", "data manifest", "JSON lines", "job record"
-VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1}                 # LINE: each line of metrics.jsonl and evals.jsonl
+FEATURES = "features' JSON"
+VERSIONS = {RECORD: 1, STATUS: 1, STATE: 1, MANIFEST: 2, LINE: 1, JOB: 1, FEATURES: 1}    # LINE: each line of metrics.jsonl and evals.jsonl
 
 
 class NewerFormat(UserError):

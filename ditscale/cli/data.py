@@ -1,4 +1,4 @@
-"""``ditscale data``: build, encode, import and inspect training data."""
+"""``ditscale data``: build, encode, import and inspect training data, and compute features of it."""
 
 from math import isfinite
 
@@ -138,6 +138,36 @@ def data_encode(pixels, out, vae_name, subfolder, scale, shift, bits, batch, dev
     vae = load_vae(vae_name, checked_device(device), subfolder=subfolder)
     vae.normalize_by(scale, shift)
     encode(pixels, out, vae, bits=bits, batch=batch, say=click.echo)
+
+
+@data.command("features")
+@click.argument("beton", type=click.Path())
+@click.option("--name", required=True, metavar="NAME", help="What runs call them: objective.with {name: repa, features: NAME}.")
+@click.option("--encoder", required=True, metavar="MODULE:FUNCTION", help="A function that makes the encoder, see docs/methods.md.")
+@click.option("--encoder-path", metavar="FILE", type=click.Path(), help="Its weights, given to it as path.")
+@click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="A further argument of the function; repeat it for several.")
+@click.option("--of", "pixels", metavar="PIXELS.beton", type=click.Path(), help="The pixels that BETON's latents were encoded from.")
+@click.option("--pca", metavar="N", type=click.IntRange(min=1), help="Keep N principal components of the features.")
+@click.option("--flips", is_flag=True, help="Also of each image's horizontal flip, for data.flip.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Images encoded at once.")
+@click.option("--device", help="cpu, cuda:0, ...  [default: this rank's GPU, else the CPU]")
+def data_features(beton, name, encoder, encoder_path, pairs, pixels, pca, flips, batch, device):
+    """Compute an encoder's features of every image of BETON once, for REPA, into BETON's NAME.features.npy next to it.
+
+    \b
+    Examples:
+      ditscale data features data/digits/train.beton --name cnn --encoder ditscale.evaluation.extractors.feature_maps:digits_cnn \\
+        --encoder-path data/digits/digits_cnn.safetensors
+      ditscale data features data/latents.beton --of data/imagenet256.beton --name dinov2-b --encoder my_encoders:dinov2_b --pca 64 --flips
+    """
+    from ditscale.data.features import features_path
+    from ditscale.data.vae import checked_device
+    from ditscale.dotted import parse_override
+    from ditscale.objectives.auxiliary.repa.cache import Asked, make_features, said
+
+    asked = Asked(name, encoder, dict(parse_override(pair) for pair in pairs), encoder_path, pca, flips, batch)
+    facts = make_features(beton, pixels or beton, asked, checked_device(device), click.echo)
+    click.echo(said(facts, features_path(beton, name)))
 
 
 @data.command("import")

@@ -34,7 +34,7 @@ class StreamCopies:
         """Queue the copy, from our own pinned memory, as the batch is reused. Torch keeps that memory until the copy is done."""
         pinned = [torch.empty_like(part, pin_memory=True).copy_(part) for part in batch]
         with self.kind.stream(self.stream):
-            copied = Batch(*(part.to(self.device, non_blocking=True) for part in pinned))
+            copied = type(batch)(*(part.to(self.device, non_blocking=True) for part in pinned))
             done = self.kind.Event()
             done.record(self.stream)
         return copied, done

@@ -3,7 +3,9 @@
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from ditscale.data.features import FeatureFile, with_features
 from ditscale.diffusion.formulation import make_formulation
+from ditscale.errors import UserError
 from ditscale.models.dit import DiT, create_model
 from ditscale.models.parametrization import parametrize
 from ditscale.models.sizes import ModelName, Size, name_of, parse_model_name
@@ -14,6 +16,7 @@ from ditscale.objectives.variant import backbone_of
 
 if TYPE_CHECKING:                                                              # only for annotations: the config imports this part
     from ditscale.config import RunConfig
+    from ditscale.data.loader import StreamLoader
 
 
 def make_objective(config: "RunConfig") -> Objective:
@@ -25,6 +28,27 @@ def make_objective(config: "RunConfig") -> Objective:
     return kind(make_formulation(config.formulation), (config.data.channels, config.data.resolution, config.data.resolution),
                 num_classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob, images=config.train.images,
                 **settings)
+
+
+def feature_batches(loader: "StreamLoader", config: "RunConfig"):
+    """The loader's batches, with the stored features of their images if the objective reads some.
+
+    Raises:
+        UserError: the features are missing, of another file or of another width, or those of the flips are needed and not there.
+    """
+    return loader if config.objective.feature_file is None else with_features(loader, stored_features(config), config.seed, bool(config.data.flip))
+
+
+def stored_features(config: "RunConfig") -> FeatureFile:
+    """The features that the objective reads, checked against the run."""
+    [one] = [one for one in config.objective.auxiliary if one.feature_file]
+    file, width = FeatureFile(config.data.path, str(one.feature_file)), one.head(backbone_of(config))[-1]
+    if file.facts.width != width:
+        raise UserError(f"objective.with {one.name}: feature_width {width}, but {file.path} has features of {file.facts.width} numbers")
+    if config.data.flip and file.facts.flips != 2:
+        raise UserError(f"objective.with {one.name}: data.flip {config.data.flip} needs features of the flips too, and {file.path} has none; make them "
+                        "with `ditscale data features --flips`, or set data.flip to false")
+    return file
 
 
 def build_model(config: "RunConfig") -> DiT:

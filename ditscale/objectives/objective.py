@@ -14,11 +14,13 @@ from ditscale.randomness import Normal, Uniform
 
 
 class CleanBatch(NamedTuple):
-    """Images (B, C, S, S) in fp32, scaled to [-1, 1] or latent units; labels (B,); images seen before this global batch."""
+    """Images (B, C, S, S) in fp32, scaled to [-1, 1] or latent units; labels (B,); images seen before this global batch; stored features of the
+    images (B, T', d), if the objective reads them."""
 
     images: Tensor
     labels: Tensor
     images_seen: int = 0
+    features: Tensor | None = None
 
 
 class Terms(NamedTuple):

@@ -25,7 +25,7 @@ from ditscale.errors import UserError
 from ditscale.models.dit import DiT
 from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed
 from ditscale.models.sizes import Size, name_of, parse_model_name
-from ditscale.objectives.from_config import build_model, make_objective
+from ditscale.objectives.from_config import build_model, feature_batches, make_objective
 from ditscale.objectives.objective import CleanBatch
 from ditscale.training.zero.matrices import Unsharded
 
@@ -100,10 +100,11 @@ def _steps(config: RunConfig, steps: int, spectral: bool, device: torch.device) 
     streams = {**objective.streams, **prepare.streams}
     with closing(StreamLoader(config.data.path, seed=config.seed, global_batch=batch, micro_batch=batch, end_images=steps * batch,
                               pick=prepare.pick, backend="mmap")) as loader:
-        for step, (raw, labels, positions) in enumerate(loader):
+        for step, (raw, labels, positions, *features) in enumerate(feature_batches(loader, config)):
             draws = randomness.draw(config.seed, positions.to(device), streams)
             sizes.clear()
-            terms = objective(model, CleanBatch(prepare(raw.to(device), draws), labels.to(device), step * batch), draws)
+            clean = CleanBatch(prepare(raw.to(device), draws), labels.to(device), step * batch, *(one.to(device) for one in features))
+            terms = objective(model, clean, draws)
             optimizer.zero_grad()
             terms.loss.backward()
             _clip(trained.values(), config.train.grad_clip)

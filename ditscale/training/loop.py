@@ -12,7 +12,7 @@ from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import DiT
-from ditscale.objectives.from_config import build_model, make_objective
+from ditscale.objectives.from_config import build_model, feature_batches, make_objective
 from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines, read_lines
@@ -65,7 +65,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     noise_scale.take_up(read_lines(run.metrics) if world.is_main else [])
     timed, profiler = telemetry.timed, Profiler(run, world, config)
     batch, last_step = settings.global_batch, settings.images // settings.global_batch
-    batches = on_device(loader, world.device)
+    batches = on_device(feature_batches(loader, config), world.device)
 
     try:
         while steps < last_step and not stopping:
@@ -78,12 +78,12 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             noise_scale.start(steps)
             for _ in range(engine.gradient_accumulation_steps()):
                 with timed("data", host=True):
-                    raw, labels, positions = next(batches)
+                    raw, labels, positions, *features = next(batches)
                 with timed("random"):
                     draws = randomness.draw(config.seed, positions, streams)
                     images = prepare(raw, draws)
                 with timed("forward"):
-                    terms = objective(engine, CleanBatch(images, labels, images_seen), draws)
+                    terms = objective(engine, CleanBatch(images, labels, images_seen, *features), draws)
                 with timed("backward"):
                     zero.backward(engine, terms.loss)
                 with timed("optimizer"):

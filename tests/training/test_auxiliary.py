@@ -1,6 +1,7 @@
 """Auxiliary losses in the training loop: against a plain PyTorch loop, after a stop, at every ZeRO stage, on any micro batches and ranks."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ditscale.data.loader import StreamLoader
 from ditscale.errors import UserError
 from ditscale.evaluation.export import export
 from ditscale.models.convert import load
+from ditscale.objectives.auxiliary.repa.cache import Asked, make_features
 from ditscale.objectives.from_config import build_model, inference_model, make_objective
 from ditscale.objectives.objective import CleanBatch
 from ditscale.rundir import read_lines
@@ -171,3 +173,20 @@ def test_exports_and_scores_are_of_the_dit_alone(make_run, world, tmp_path):
     assert all(torch.equal(exported[name], weights[name]) for name in weights.keys() - heads)
     load(tmp_path / "b.pt")
     assert torch.load(tmp_path / "b.pt", weights_only=True).keys() == inference_model(config).state_dict().keys()
+
+
+def test_stored_features_train_as_their_encoder_does(make_run, world, digits, tmp_path):
+    """With flips, micro batches and a stop; features are float16."""
+    for name in ("train.beton", "train.json"):
+        shutil.copy(digits / name, tmp_path / name)
+    weights, encoder = str(digits / "digits_cnn.safetensors"), "ditscale.evaluation.extractors.feature_maps:digits_cnn"
+    make_features(tmp_path / "train.beton", tmp_path / "train.beton", Asked("cnn", encoder, {}, weights, flips=True), world.device, lambda line: None)
+    kinds = {"stored": {"features": "cnn"}, "encoder": {"encoder": encoder, "encoder_path": weights, "encoder_macs": 1787904}}
+    runs = {}
+    for name, own in kinds.items():
+        config, runs[name] = make_run(name, {**FP32, "objective": {"name": "baseline", "with": [{"name": "repa", "feature_width": 64, **own}]},
+                                             "data.path": str(tmp_path / "train.beton"), "data.flip": True, "resources.micro_batch": 16})
+        steps = iter(range(1, 100))
+        assert not train(config, runs[name], world, stop=lambda: next(steps) >= 3) and train(config, runs[name], world)
+    for stored, expected in zip(losses(runs["stored"]), losses(runs["encoder"]), strict=True):
+        assert stored == pytest.approx(expected, abs=1e-4) and set(stored) == {"generative", "repa"}

@@ -53,6 +53,11 @@ class Auxiliary(Section):
         return self.weight
 
     @property
+    def feature_file(self) -> str | None:
+        """The name of stored features that it reads as ``Seen.features``."""
+        return None
+
+    @property
     def images_per_group(self) -> int:
         """Successive images of the stream that the loss compares with each other: a micro batch holds whole groups."""
         return 1

@@ -15,7 +15,7 @@ class Seen(NamedTuple):
     """One micro batch, as an auxiliary loss sees it.
 
     Shapes: ``clean`` (B, C, S, S); ``output`` the raw network output; ``tokens`` (B, T, H) of the loss's tap, after its head, or None without a tap,
-    both in fp32 at least; ``teacher`` a ``Tapping`` model of averaged weights, or None.
+    both in fp32 at least; ``teacher`` a ``Tapping`` model of averaged weights, or None; ``features`` (B, T', d) as stored, or None.
     """
 
     clean: Tensor
@@ -25,6 +25,7 @@ class Seen(NamedTuple):
     draws: dict[str, Tensor]
     formulation: Formulation
     teacher: Any
+    features: Tensor | None = None
 
 
 class Made(NamedTuple):
@@ -57,7 +58,8 @@ class WithLosses(Objective):
         losses = dict(terms.losses)
         for made in active:
             tokens = wide(recorder.tokens[made.options.name]) if made.has_tap else None
-            seen = Seen(batch.images, noised, wide(recorder.output), tokens, draws, self.formulation, self.teacher)
+            seen = Seen(batch.images, noised, wide(recorder.output), tokens, draws, self.formulation, self.teacher,
+                        batch.features)
             losses[made.options.name] = made.options.factor * made.function(seen)
         return Terms(losses, terms.watched)
 

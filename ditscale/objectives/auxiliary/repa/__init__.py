@@ -16,19 +16,21 @@ from ditscale.section import Count
 class Repa(Auxiliary):
     """``-mean over tokens of cos(P(h), f)``, P a projector of three layers, f the features at the token's place.
 
-    The encoder is a function ``package.module:function`` that makes a module; it gets ``encoder_options``, and ``path=encoder_path`` if that is given.
-    The module maps images (B, C, S, S), as the model sees them without noise (pixels in [-1, 1]), to features (B, T', feature_width). T' is the number of
-    the model's tokens, or that of another square grid, which is then resampled to the model's.
+    Features come from a file next to the data, or from an encoder in every step. The encoder is a function ``package.module:function`` that makes a
+    module; it gets ``encoder_options``, and ``path=encoder_path`` if that is given. The module maps images (B, C, S, S), as the model sees them without
+    noise (pixels in [-1, 1]), to features (B, T', feature_width). T' is the number of the model's tokens, or that of another square grid, which is then
+    resampled to the model's.
     """
 
     name: Literal["repa"]
     weight: float = Field(0.5, gt=0)                                           # [C]
     block: Count | None = Field(None, gt=0)                                    # default: a third of the depth, at most 8: B 4, L and XL 8 [C]
     feature_width: Count = Field(gt=0)                                         # d_f; DINOv2-B: 768
-    encoder: str                                                               # package.module:function
+    features: str | None = None                                                # the name of features that `ditscale data features` made of data.path
+    encoder: str | None = None                                                 # or package.module:function
     encoder_options: dict[str, str | int | float | bool] = {}
     encoder_path: str | None = None                                            # its weights; like other paths no part of a run's id
-    encoder_macs: Count = Field(ge=0)                                          # of one image; 0 leaves them out of the cost
+    encoder_macs: Count | None = Field(None, ge=0)                             # of one image; 0 leaves them out of the cost
     hidden: Count | None = Field(None, gt=0)                                   # of the projector: 2048 [C]; below S twice the width [choice]
     stop_images: Count | None = Field(None, gt=0)                              # off from this many images on; default: never
 
@@ -41,8 +43,24 @@ class Repa(Auxiliary):
                         "another trainer [2]",
            "caveat": "needs an encoder that saw other data; the encoder's MACs are those of `encoder_macs`"}
 
+    @property
+    def feature_file(self) -> str | None:
+        return self.features
+
     def check(self, config):
-        if not re.fullmatch(r"[\w.]+:[\w.]+", self.encoder):
+        from ditscale.data.features import features_path
+
+        if (self.features is None) == (self.encoder is None):
+            raise UserError("objective.with repa needs features, the name of a file of features, or encoder, a function package.module:function"
+                            + ("" if self.features is None else "; both are given"))
+        if self.features is not None:
+            own = [key for key in ("encoder_options", "encoder_path", "encoder_macs") if getattr(self, key) not in (None, {})]
+            if own:
+                raise UserError(f"objective.with repa: {own[0]} has no effect with features; leave it out")
+            features_path(config.data.path, self.features)                     # refuses a name that no file can have
+        elif self.encoder_macs is None:
+            raise UserError("objective.with repa: give encoder_macs, the encoder's MACs per image, so that the cost card has them; 0 leaves them out")
+        elif not re.fullmatch(r"[\w.]+:[\w.]+", self.encoder):
             raise UserError(f"objective.with repa: encoder '{self.encoder}' is not of the form package.module:function")
         if self.stop_images is not None and self.stop_images >= config.train.images:
             raise UserError(f"objective.with repa: stop_images {self.stop_images} has no effect, as train.images is {config.train.images}; leave it out")
@@ -67,4 +85,4 @@ class Repa(Auxiliary):
         from ditscale.objectives.auxiliary.repa.alignment import Alignment
         from ditscale.objectives.auxiliary.repa.encoder import Encoder
 
-        return Alignment(Encoder(self))
+        return Alignment(Encoder(self) if self.features is None else lambda seen: seen.features)

@@ -286,6 +286,12 @@ class RunConfig(Section):
         return values
 
     @model_validator(mode="after")
+    def _fit_formulation(self):
+        fitted = self.formulation.for_inputs(self.data.channels * self.data.resolution**2)
+        object.__setattr__(self, "formulation", fitted)                        # sections are frozen
+        return self
+
+    @model_validator(mode="after")
     def _check_arithmetic(self):
         self.objective.check(parse_model_name(self.model.name).dims, self.tokens, self.train.images)
         if self.model.parametrization != "standard":

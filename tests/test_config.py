@@ -28,6 +28,7 @@ from ditscale.training.optimizers import OPTIMIZERS
     ("train.images", 10, ["train.images 10 is less than one batch"]),
     ("model.name", "DiT-nan/2", ["no size 'nan'", "did you mean 'nano'", "XL"]),
     ("model.name", "DiT-S/3", ["no patch size 3", "2, 4, 8"]),
+    ("data.flip", 3, ["'data.flip' is 3", "'mirror'"]),
     ("model.name", "nano/2", ["not of the form DiT-<size>/<patch>"]),
     ("data.resolution", 10, ["patch size 4 does not divide", "10"]),
     ("resources.accelerators_per_run", 3, ["train.global_batch 64 does not divide by 3 ranks", "63 or 66"]),

@@ -56,7 +56,7 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
             count = write_weights(run, weights, aside, origin)
             return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
         if form == RELEASED and target.suffix == FORMATS[form]:
-            save_model(_model(config, weights), aside, outputs_of(config.formulation.name))
+            save_model(_model(config, weights), aside, outputs_of(config.formulation.model_dump()))
             return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}", *_other_outputs(config)]
         aside.mkdir()
         lines = _fill(run, config, weights, aside, form, origin, vae)
@@ -102,7 +102,7 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
         return []
     model = _model(config, weights)
     if form == RELEASED:
-        save_model(model, folder / "model.pt", outputs_of(config.formulation.name))
+        save_model(model, folder / "model.pt", outputs_of(config.formulation.model_dump()))
         return _other_outputs(config)
     to_diffusers(model).save_pretrained(folder / "transformer")
     reason = _why_no_pipeline(config)
@@ -119,8 +119,8 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
 
 def _other_outputs(config: RunConfig) -> list[str]:
     """Lines with what users of the released layout must know."""
-    name = config.formulation.name
-    return [] if name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {name}: DiT's and SiT's samplers do not fit them"]
+    stated = outputs_of(config.formulation.model_dump())
+    return [f"the layout is DiT's, but time and outputs are those of {words}: DiT's and SiT's samplers do not fit them" for words in stated.values()]
 
 
 def _facts(config: RunConfig, reason: str) -> dict:
@@ -131,7 +131,7 @@ def _facts(config: RunConfig, reason: str) -> dict:
     """
     stated = config.evaluation or (config.imported.sampling if config.imported else None)
     sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch")} if stated else None
-    return outputs_of(config.formulation.name) | {
+    return outputs_of(config.formulation.model_dump()) | {
         "formulation": config.formulation.model_dump(mode="json"), "sampling": sampling,
         "diffusers": f"DiTTransformer2DModel alone; no DiTPipeline, as {reason}" if reason else "DiTPipeline"}
 

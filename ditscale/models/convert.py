@@ -8,6 +8,7 @@ store them with a saved folder: load such a folder with ``load_diffusers``, whic
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,14 +105,17 @@ def _own_outputs(header: dict[str, str]) -> dict[str, str]:
     if OUTPUTS_KEY in header or RUN_KEY not in header:
         return {OUTPUTS_KEY: header[OUTPUTS_KEY]} if OUTPUTS_KEY in header else {}
     try:
-        return outputs_of(json.loads(header[RUN_KEY])["formulation"]["name"])
-    except (ValueError, TypeError, KeyError):
+        return outputs_of(json.loads(header[RUN_KEY])["formulation"])
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def outputs_of(formulation: str) -> dict[str, str]:
-    """The header of a file of a run's weights: ddpm's time and outputs are DiT's."""
-    return {} if formulation == "ddpm" else {OUTPUTS_KEY: f"formulation {formulation}"}
+def outputs_of(formulation: Mapping) -> dict[str, str]:
+    """The header of a file of a run's weights, by its section ``formulation``: ddpm's time and outputs are DiT's."""
+    if formulation["name"] == "ddpm":
+        return {}
+    predicts = f", prediction {formulation['prediction']}" if formulation.get("prediction", "velocity") != "velocity" else ""
+    return {OUTPUTS_KEY: f"formulation {formulation['name']}{predicts}"}
 
 
 def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> None:

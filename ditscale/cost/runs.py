@@ -74,7 +74,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     memory = memory_card(
         backbone.model, parameters=card.parameters, resolution=config.data.resolution, channels=config.data.channels,
         micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
-        precision=config.train.precision, block=config.model.block, checkpointing=resources.checkpoint_activations,
+        precision=config.train.precision, block=config.model.block, switches=config.model.switches, checkpointing=resources.checkpoint_activations,
         ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch,
         state_bytes=optimizer_state_bytes(config))
     ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())
@@ -100,4 +100,4 @@ def run_backbone(config: RunConfig) -> Backbone:
     """The backbone of a run's model, for any variant."""
     return make_backbone(parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
                          classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
-                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)
+                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, **config.model.switches.given)

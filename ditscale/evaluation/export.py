@@ -80,8 +80,8 @@ def _check(config: RunConfig, form: str) -> None:
     what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
     if config.objective.model(parse_model_name(config.model.name).dims) != (DiT, {}):
         raise UserError(f"{what}, and this run's model is that of objective {config.objective.name}; --format safetensors holds it")
-    if config.model.block != "adaln_zero" or config.model.qk_norm:
-        raise UserError(f"{what}, and this run's model has {'QK-norm' if config.model.qk_norm else f'blocks {config.model.block}'}; "
+    if config.model.block != "adaln_zero" or config.model.switches.given:
+        raise UserError(f"{what}, and this run's model has {config.model.switches.words or f'blocks {config.model.block}'}; "
                         "--format safetensors holds it")
     if form == DIFFUSERS and config.model.class_dropout_prob == 0:
         raise UserError(f"{what} with a null class, and this run's model has none (model.class_dropout_prob 0); --format safetensors or released holds it")

@@ -23,6 +23,7 @@ from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added
 from ditscale.models.matrices import WeightMatrix
 from ditscale.models.sizes import Size
+from ditscale.models.switches import Switches
 from ditscale.section import Count, Section
 
 if TYPE_CHECKING:                                                              # both need torch, and config.py needs this module
@@ -42,6 +43,7 @@ class Variant(Section):
         least_tokens: with its default options; 2 if tokens are masked.
         plain_dit: its model is a ``DiT`` without additions, which every format of ``ditscale convert`` supports.
         decoder_parts, head_parts: parts of its card that are neither encoder nor conditioning.
+        refused_switches: switches of the backbone that its model cannot have, with the reason.
     """
 
     color: ClassVar[str]
@@ -51,6 +53,7 @@ class Variant(Section):
     plain_dit: ClassVar[bool] = False
     decoder_parts: ClassVar[tuple[str, ...]] = ()
     head_parts: ClassVar[tuple[str, ...]] = ("head",)
+    refused_switches: ClassVar[dict[str, str]] = {}
     if TYPE_CHECKING:
         name: str
 
@@ -60,6 +63,16 @@ class Variant(Section):
         Raises:
             UserError: the message has the key, the value and what would work.
         """
+
+    def check_switches(self, switches: Switches, dims: Size) -> None:
+        """Refuses switches of the backbone that its model cannot have.
+
+        Raises:
+            UserError: the message has the key and the reason.
+        """
+        for name, reason in self.refused_switches.items():
+            if name in switches.given:
+                raise UserError(f"model.{name} {str(switches.given[name]).lower()} with objective {self.name}: {reason}; leave it out")
 
     def objective(self, config: RunConfig) -> tuple[type[Objective], dict]:
         """The objective's class, and its arguments beyond those of ``Objective``. Imports torch."""
@@ -152,6 +165,11 @@ class AddedDecoder(Variant):
             return super().matrices(backbone)
         return [*backbone.blocks().matrices, *backbone.norm_matrices(backbone.width), *backbone.blocks(*shape).matrices,
                 *backbone.final_matrices(shape.width)]
+
+    def check_switches(self, switches: Switches, dims: Size) -> None:
+        super().check_switches(switches, dims)
+        shape = self.decoder(dims)
+        switches.check_head(shape.width, shape.heads, "objective.decoder_width")
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         shape = self.decoder(dims)

@@ -14,7 +14,7 @@ from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.evaluation.metrics.table import known
-from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.options import PARAMETRIZATION, ModelConfig
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives import VARIANTS
 from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, validate
@@ -29,59 +29,16 @@ if TYPE_CHECKING:
     from ditscale.objectives import BaselineConfig, DiscriminativeConfig, MaskedConfig, MdtConfig, SprintConfig, TreadConfig
     from ditscale.training.optimizers import Muon, Sgd
 
-    Block = str
     FormulationConfig = DdpmConfig | EdmConfig | FlowConfig
     ObjectiveConfig = BaselineConfig | MaskedConfig | MdtConfig | DiscriminativeConfig | TreadConfig | SprintConfig
     OptimizerConfig = AdamW | Sgd | Muon
 else:
-    Block = Literal[tuple(DESIGNS)]
     FormulationConfig = union("formulation", formulations())
     ObjectiveConfig = union("objective", VARIANTS)
     OptimizerConfig = union("optimizer", OPTIMIZERS)
 
 
-PARAMETRIZATION = ("parametrization", "base_width", "base_depth")             # keys of the section model
 NO_DATA = "(imported weights: no data)"                                        # data.path of imported weights
-
-
-class ModelConfig(Section):
-    name: str                                                                  # DiT-<size>/<patch>, e.g. DiT-XL/2
-    class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)                 # DiT: 0.1; needed for guidance
-    block: Block = DEFAULT_DESIGN                                              # how the condition reaches the blocks
-    qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
-    null_class: Literal["learned", "zero"] = "learned"                         # a learned embedding, or MaskDiT's zero vector
-    parametrization: Literal["standard", "mup", "completep"] = "standard"      # of weights and rates by size: models/parametrization.py
-    base_width: Count | None = Field(default=None, gt=0)                       # mup, completep: the width that is standard
-    base_depth: Count | None = Field(default=None, gt=0)                       # completep: the depth that is standard
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether it is the standard model, of whatever parametrization: at the base size all are equal."""
-        dims = parse_model_name(self.name).dims
-        return (dims.hidden_size, dims.depth) == (self.base_width or dims.hidden_size, self.base_depth or dims.depth)
-
-    @model_validator(mode="after")
-    def _check_base(self):
-        needed = {"standard": (), "mup": ("base_width",), "completep": ("base_width", "base_depth")}[self.parametrization]
-        for key in ("base_width", "base_depth"):
-            value = getattr(self, key)
-            if value is None and key in needed:
-                raise UserError(f"model.parametrization {self.parametrization} needs model.{key}: the size whose learning rate was tuned")
-            if value is not None and key not in needed:
-                raise UserError(f"model.{key} {value} has no effect with model.parametrization {self.parametrization}; leave it out, or set it to null")
-        dims = parse_model_name(self.name).dims
-        head = dims.hidden_size // dims.num_heads
-        if self.base_width is not None and (self.base_width % head or self.base_width % 4):
-            raise UserError(f"model.base_width {self.base_width} must be a multiple of {head}, the width of a head of {self.name}"
-                            + (", and of 4" if head % 4 else ""))
-        return self
-
-    @model_validator(mode="after")
-    def _check_null_class(self):
-        if self.null_class == "zero" and self.class_dropout_prob == 0:
-            raise UserError("model.null_class zero with model.class_dropout_prob 0: no label is ever dropped, so there is no null "
-                            "class; leave it out, or give a class_dropout_prob above 0")
-        return self
 
 
 class DataConfig(Section):
@@ -286,8 +243,16 @@ class RunConfig(Section):
         return values
 
     @model_validator(mode="after")
+    def _fit_formulation(self):
+        fitted = self.formulation.for_inputs(self.data.channels * self.data.resolution**2)
+        object.__setattr__(self, "formulation", fitted)                        # sections are frozen
+        return self
+
+    @model_validator(mode="after")
     def _check_arithmetic(self):
-        self.objective.check(parse_model_name(self.model.name).dims, self.tokens, self.train.images)
+        dims = parse_model_name(self.model.name).dims
+        self.objective.check(dims, self.tokens, self.train.images)
+        self.objective.check_switches(self.model.switches, dims)
         if self.model.parametrization != "standard":
             self.train.optimizer.check_parametrization(self.model.parametrization)
         ranks, batch = self.resources.accelerators_per_run, self.train.global_batch

@@ -64,6 +64,8 @@ class Section(BaseModel):
         return cls.current_spelling(values)
 
 
+BRANCHES = ("bool", "int", "float", "str", "constrained-int", "constrained-float")  # of a value of several kinds, in pydantic's locations
+
 UNIONS: dict[str, Mapping[str, type[Section]]] = {}                            # key in the config -> name -> its section
 
 
@@ -97,7 +99,7 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
-    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part)))  # without pydantic's branches
+    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part) and part not in BRANCHES))
     key, kinds = ".".join(str(part) for part in loc), UNIONS.get(section, {})
     if item["type"] == "extra_forbidden":
         known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])

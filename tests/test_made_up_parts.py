@@ -63,10 +63,10 @@ from ditscale.models.layers import Attention, Mlp
 
 
 class ParallelBlock(nn.Module):
-    def __init__(self, hidden_size, condition_size, num_heads, mlp_ratio, qk_norm, relative_grid):
+    def __init__(self, hidden_size, condition_size, num_heads, mlp_ratio, switches, relative_grid):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
-        self.attn, self.mlp = Attention(hidden_size, num_heads, qk_norm, relative_grid), Mlp(hidden_size, mlp_ratio)
+        self.attn, self.mlp = Attention(hidden_size, num_heads, switches, relative_grid), Mlp(hidden_size, mlp_ratio, switches)
 
     def forward(self, x, c, relative=None):
         normed = self.norm(x)

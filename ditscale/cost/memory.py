@@ -12,7 +12,9 @@ from fractions import Fraction
 
 from ditscale.errors import UserError
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
+from ditscale.models.blocks.design import mlp_shapes
 from ditscale.models.sizes import ModelName, token_grid
+from ditscale.models.switches import STANDARD, Switches
 
 GIB = 2**30
 VALUE_BYTES = {"bf16": 2, "fp32": 4}                                         # of weights and activations in the forward
@@ -41,7 +43,7 @@ class MemoryCard:
 
 def memory_card(model: ModelName, *, parameters: int, resolution: int, channels: int, micro_batch: int, stage: int, ranks: int = 1,
                 ranks_per_node: int | None = None, offload: bool = False, precision: str = "bf16", block: str = DEFAULT_DESIGN,
-                checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
+                switches: Switches = STANDARD, checkpointing: bool = False, ema_tracks: int = 1, accumulates: bool = False,
                 state_bytes: int | Fraction = ADAM_BYTES) -> MemoryCard:
     """The memory card of one rank.
 
@@ -52,12 +54,12 @@ def memory_card(model: ModelName, *, parameters: int, resolution: int, channels:
         accumulates: gradients are kept from one micro batch to the next.
         state_bytes: of the optimizer, per parameter; a fraction where parameters have different states.
     """
-    largest = largest_layer(model, block)
+    largest = largest_layer(model, block, switches)
     states, host = model_states(parameters, stage=stage, ranks=ranks, ranks_per_node=ranks_per_node, offload=offload,
                                 largest_layer=largest, precision=precision, state_bytes=state_bytes)
     shards = ranks if stage else 1
     ema = ema_tracks * 4 * parameters // shards
-    kept = activation_bytes(model, resolution=resolution, channels=channels, precision=precision, block=block,
+    kept = activation_bytes(model, resolution=resolution, channels=channels, precision=precision, block=block, switches=switches,
                             checkpointing=checkpointing)
     passing = 0 if offload or accumulates else passing_bytes(parameters, stage=stage, ranks=ranks, precision=precision)
     return MemoryCard(states, 0 if offload else ema, micro_batch * kept, host + (ema * (ranks_per_node or ranks) if offload else 0),
@@ -104,26 +106,28 @@ def passing_bytes(parameters: int, *, stage: int, ranks: int, precision: str = "
     return whole * parameters + int(shared * parameters / ranks)
 
 
-def largest_layer(model: ModelName, block: str = DEFAULT_DESIGN) -> int:
+def largest_layer(model: ModelName, block: str = DEFAULT_DESIGN, switches: Switches = STANDARD) -> int:
     """Parameters of the largest single layer: a modulation, or the MLP's first matrix. ZeRO-3 gathers whole layers."""
     hidden = model.dims.hidden_size
-    return max(DESIGNS[block].modulation_vectors, 4) * hidden * (hidden + 1)
+    return max(DESIGNS[block].modulation_vectors * hidden, mlp_shapes(hidden, switches)[0][0]) * (hidden + 1)
 
 
 def activation_bytes(model: ModelName, *, resolution: int, channels: int, precision: str = "bf16", block: str = DEFAULT_DESIGN,
-                     checkpointing: bool = False) -> int:
+                     switches: Switches = STANDARD, checkpointing: bool = False) -> int:
     """Bytes per image that the forward keeps for the backward.
 
-    With ``checkpointing`` every block keeps only its input, and blocks are recomputed one at a time.
+    With ``checkpointing`` every block keeps only its input, and blocks are recomputed one at a time. Values of the first block that later
+    ones mix in are kept once.
     """
     a = VALUE_BYTES[precision]
     hidden, depth, heads = model.dims.hidden_size, model.dims.depth, model.dims.num_heads
     tokens = token_grid(resolution, model.patch_size) ** 2
     design = DESIGNS[block]
     processed = tokens + design.added_tokens
-    one_block = design.kept_bytes(a, hidden, heads, processed)
-    blocks = depth * a * hidden * processed + one_block if checkpointing else depth * one_block
-    patches = a * tokens * model.patch_size**2 * channels
+    one_block = design.kept_bytes(a, hidden, heads, processed, switches)
+    values = switches.value_residual * a * hidden * processed                  # mixed ones, in all blocks but the first
+    blocks = depth * a * hidden * processed + one_block + values if checkpointing else depth * one_block - values
+    patches = a * tokens * (model.patch_size**2 * channels + (switches.patch_bottleneck or 0))
     final = tokens * ((2 * a + 4) * hidden if design.modulated else 2 * a * hidden)
     embedders = a * (256 + 5 * hidden)
     return blocks + patches + final + embedders

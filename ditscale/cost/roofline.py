@@ -6,8 +6,8 @@ another on a device, so a step takes at least the sum of the larger ones. Bytes 
 =============  ====================================================================================================================
 products       operands and result of each matrix product once, by shape; the backward has two for each: of its inputs and of its weights
 attention      q, k, v and the result, as a fused kernel moves them, never the T x T weights; in the backward twice as many FLOPs
-elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU and a sum without a gate cost nothing, as they are fused
-               into a product's kernel
+elementwise    a norm with its modulation, a gate with its sum, loss and noise; bias, GELU or SwiGLU, rotary positions and a sum without a gate cost nothing,
+               as they are fused into a product's kernel; the first block's values, read by each later block with value residual
 optimizer      gradient, master and states read; master, states and the forward's weights written; once more the gradient, for its norm;
                the FLOPs of Muon's matrix products, which ranks share from stage 1 on
 averages       each average and the master read, the average written; the teacher's, and its weights in the forward's precision
@@ -28,7 +28,7 @@ from ditscale.cost.communication import Sharding, step_collectives
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import VALUE_BYTES
 from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_backbone, run_card, training_flops
-from ditscale.models.blocks.design import CONDITION_TOKENS
+from ditscale.models.blocks.design import CONDITION_TOKENS, mlp_shapes
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, FREQUENCIES, Backbone, plain_card
 from ditscale.models.sizes import parse_model_name
 
@@ -124,7 +124,8 @@ def _blocks(backbone: Backbone, images: int, precision: str) -> list[tuple[Opera
     """Each operation of all blocks in the forward, with its part of the backward."""
     blocks, a = backbone.blocks(), _bytes(precision)
     design, width, tokens = backbone.block_design, backbone.width, images * (backbone.tokens + backbone.added_tokens)
-    shapes = [(tokens, width, 3 * width), (tokens, width, width), (tokens, width, 4 * width), (tokens, 4 * width, width)]
+    mlp = [(tokens, columns, rows) for rows, columns in mlp_shapes(width, backbone.switches)]
+    shapes = [(tokens, width, 3 * width), (tokens, width, width), *mlp]
     if design.modulation_vectors:
         shapes.append((images, width, design.modulation_vectors * width))
     per_image = tokens // images
@@ -136,13 +137,19 @@ def _blocks(backbone: Backbone, images: int, precision: str) -> list[tuple[Opera
     norm = (Operation(ELEMENTWISE, 0, 2 * a * numbers, precision), Operation(ELEMENTWISE, 0, 3 * a * numbers, precision))
     gate = (Operation(ELEMENTWISE, 0, 3 * a * numbers, precision),) * 2
     rows += [norm] * design.norms + [gate] * design.gates
-    return [(there.times(blocks.depth), back.times(blocks.depth)) for there, back in rows]
+    found = [(there.times(blocks.depth), back.times(blocks.depth)) for there, back in rows]
+    if backbone.switches.value_residual:                                       # the first block's values, and the sum of their gradients
+        found.append((Operation(ELEMENTWISE, 0, a * numbers * (blocks.depth - 1), precision),
+                      Operation(ELEMENTWISE, 0, 2 * a * numbers * (blocks.depth - 1), precision)))
+    return found
 
 
 def _ends(backbone: Backbone, images: int, precision: str) -> list[tuple[Operation, Operation]]:
     """Patches in, the timestep's MLP, the final layer, and the loss in fp32 over what goes in and comes out."""
     width, tokens, a = backbone.width, images * backbone.tokens, _bytes(precision)
-    shapes = [(tokens, backbone.patch_values, width), (images, FREQUENCIES, width), (images, width, width), (tokens, width, backbone.outputs)]
+    widths = [backbone.patch_values, *filter(None, [backbone.switches.patch_bottleneck]), width]
+    shapes = [*((tokens, k, n) for k, n in zip(widths, widths[1:])), (images, FREQUENCIES, width), (images, width, width),
+              (tokens, width, backbone.outputs)]
     if backbone.block_design.modulated:
         shapes.append((images, width, 2 * width))
     values = 4 * tokens * (3 * backbone.patch_values + backbone.outputs)       # image, noise, the model's input; its output

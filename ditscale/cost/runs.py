@@ -81,7 +81,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     memory = memory_card(
         backbone.model, parameters=card.parameters, resolution=config.data.resolution, channels=config.data.channels,
         micro_batch=micro_batch, stage=stage, ranks=resources.accelerators_per_run, offload=offload,
-        precision=config.train.precision, block=config.model.block, checkpointing=resources.checkpoint_activations,
+        precision=config.train.precision, block=config.model.block, switches=config.model.switches, checkpointing=resources.checkpoint_activations,
         ema_tracks=averages + teacher, accumulates=micro_batch * resources.accelerators_per_run < config.train.global_batch,
         state_bytes=optimizer_state_bytes(config))
     ratio = sum(card.trained_macs_by_part.values()) / sum(plain.trained_macs_by_part.values())

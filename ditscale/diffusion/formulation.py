@@ -20,6 +20,7 @@ class Formulation(Protocol):
     samplers: ClassVar[tuple[str, ...]]
     sampling_options: ClassVar[tuple[str, ...]]
     passport_options: ClassVar[tuple[str, ...]]
+    later_options: ClassVar[dict[str, object]]
     cleanest: float                                                            # the lowest level given to the model
     noisiest: float                                                            # the level at which sampling starts
 

@@ -64,7 +64,9 @@ class Sampling:
         those of the formulation that affect its levels. ``formulation`` is a formulation or its options."""
         defaults = Sampling(self.sampler, self.steps)
         chosen = {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
-        return chosen | {name: getattr(formulation, name) for name in formulation.passport_options}
+        later = formulation.later_options
+        stated = {name: getattr(formulation, name, later.get(name)) for name in formulation.passport_options}
+        return chosen | {name: value for name, value in stated.items() if name not in later or value != later[name]}
 
 
 def sampling_of(evaluation) -> Sampling:

@@ -6,6 +6,8 @@ Each ``<name>_options.py`` has a formulation's config section and these facts; `
 import pkgutil
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import Self
+
 from ditscale.section import Section
 
 
@@ -16,6 +18,7 @@ class Facts:
     samplers: ClassVar[tuple[str, ...]] = ("heun", "euler")                    # the samplers of samplers.py that work with it
     sampling_options: ClassVar[tuple[str, ...]] = ()                           # fields of Sampling that only it reads
     passport_options: ClassVar[tuple[str, ...]] = ()                           # those of its options that affect sampling levels
+    later_options: ClassVar[dict[str, object]] = {}                            # newer ones: passports leave them out at these defaults
     highest_level: ClassVar[float]                                             # the upper limit for an interval of levels
     level_unit: ClassVar[str]                                                  # the unit of levels, for error messages
 
@@ -37,6 +40,15 @@ class FormulationOptions(Facts, Section):
 
     def check_sampling(self, sampling) -> None:
         """Raises ``UserError`` for levels that do not exist."""
+
+    def for_inputs(self, values: int) -> Self:
+        """The options for a model whose input is so many numbers: those that follow from it become numbers."""
+        return self
+
+    def stated(self) -> dict:
+        """The options by name as a passport of a validation loss has them."""
+        later = {name for name, default in self.later_options.items() if getattr(self, name) == default}
+        return self.model_dump(mode="json", exclude={"name", *later})
 
     def settings(self) -> dict:
         """The options by name, as arguments of the formulation."""

@@ -56,7 +56,7 @@ def export(run: RunDir, target, form: str | None = None, *, average: str = "ema"
             count = write_weights(run, weights, aside, origin)
             return [f"{target}: {count:,} parameters, {average} of {checkpoint.name}"]
         if form == RELEASED and target.suffix == FORMATS[form]:
-            save_model(_model(config, weights), aside, outputs_of(config.formulation.name))
+            save_model(_model(config, weights), aside, outputs_of(config.formulation.model_dump()))
             return [f"{target}: DiT's own state dict, {average} of {checkpoint.name}", *_other_outputs(config)]
         aside.mkdir()
         lines = _fill(run, config, weights, aside, form, origin, vae)
@@ -80,8 +80,8 @@ def _check(config: RunConfig, form: str) -> None:
     what = {RELEASED: "the released layout is a plain DiT's", DIFFUSERS: "diffusers has a plain adaLN-Zero DiT"}[form]
     if not config.objective.plain_dit and config.objective.model(parse_model_name(config.model.name).dims) != (DiT, {}):
         raise UserError(f"{what}, and this run's model is that of objective {config.objective.name}; --format safetensors holds it")
-    if config.model.block != "adaln_zero" or config.model.qk_norm:
-        raise UserError(f"{what}, and this run's model has {'QK-norm' if config.model.qk_norm else f'blocks {config.model.block}'}; "
+    if config.model.block != "adaln_zero" or config.model.switches.given:
+        raise UserError(f"{what}, and this run's model has {config.model.switches.words or f'blocks {config.model.block}'}; "
                         "--format safetensors holds it")
     if form == DIFFUSERS and config.model.class_dropout_prob == 0:
         raise UserError(f"{what} with a null class, and this run's model has none (model.class_dropout_prob 0); --format safetensors or released holds it")
@@ -102,7 +102,7 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
         return []
     model = _model(config, weights)
     if form == RELEASED:
-        save_model(model, folder / "model.pt", outputs_of(config.formulation.name))
+        save_model(model, folder / "model.pt", outputs_of(config.formulation.model_dump()))
         return _other_outputs(config)
     to_diffusers(model).save_pretrained(folder / "transformer")
     reason = _why_no_pipeline(config)
@@ -119,8 +119,8 @@ def _fill(run: RunDir, config: RunConfig, weights: dict[str, Tensor], folder: Pa
 
 def _other_outputs(config: RunConfig) -> list[str]:
     """Lines with what users of the released layout must know."""
-    name = config.formulation.name
-    return [] if name == "ddpm" else [f"the layout is DiT's, but time and outputs are those of formulation {name}: DiT's and SiT's samplers do not fit them"]
+    stated = outputs_of(config.formulation.model_dump())
+    return [f"the layout is DiT's, but time and outputs are those of {words}: DiT's and SiT's samplers do not fit them" for words in stated.values()]
 
 
 def _facts(config: RunConfig, reason: str) -> dict:
@@ -131,7 +131,7 @@ def _facts(config: RunConfig, reason: str) -> dict:
     """
     stated = config.evaluation or (config.imported.sampling if config.imported else None)
     sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch")} if stated else None
-    return outputs_of(config.formulation.name) | {
+    return outputs_of(config.formulation.model_dump()) | {
         "formulation": config.formulation.model_dump(mode="json"), "sampling": sampling,
         "diffusers": f"DiTTransformer2DModel alone; no DiTPipeline, as {reason}" if reason else "DiTPipeline"}
 

@@ -177,11 +177,11 @@ class Validation:
 
     def _passport(self, average: str) -> Passport:
         formulation = self.config.formulation
-        options = formulation.model_dump(mode="json", exclude={"name"})
+        options = json.dumps(formulation.stated(), sort_keys=True)
         return Passport(
             metric=LOSS, extractor_sha256="none", reference_sha256=self.sha256, reference_samples=self.file.num_samples,
             samples=self.settings.images, resize="none", precision="fp32", labels="kept", seed=self.settings.seed,
-            formulation=formulation.name, levels=f"{self.settings.levels}, draws of seed {self.settings.seed}, {json.dumps(options, sort_keys=True)}",
+            formulation=formulation.name, levels=f"{self.settings.levels}, draws of seed {self.settings.seed}, {options}",
             normalization=_normalization(self.prepare), **average_of(self.config, average))
 
 

@@ -8,6 +8,7 @@ store them with a saved folder: load such a folder with ``load_diffusers``, whic
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,14 +105,17 @@ def _own_outputs(header: dict[str, str]) -> dict[str, str]:
     if OUTPUTS_KEY in header or RUN_KEY not in header:
         return {OUTPUTS_KEY: header[OUTPUTS_KEY]} if OUTPUTS_KEY in header else {}
     try:
-        return outputs_of(json.loads(header[RUN_KEY])["formulation"]["name"])
-    except (ValueError, TypeError, KeyError):
+        return outputs_of(json.loads(header[RUN_KEY])["formulation"])
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def outputs_of(formulation: str) -> dict[str, str]:
-    """The header of a file of a run's weights: ddpm's time and outputs are DiT's."""
-    return {} if formulation == "ddpm" else {OUTPUTS_KEY: f"formulation {formulation}"}
+def outputs_of(formulation: Mapping) -> dict[str, str]:
+    """The header of a file of a run's weights, by its section ``formulation``: ddpm's time and outputs are DiT's."""
+    if formulation["name"] == "ddpm":
+        return {}
+    predicts = f", prediction {formulation['prediction']}" if formulation.get("prediction", "velocity") != "velocity" else ""
+    return {OUTPUTS_KEY: f"formulation {formulation['name']}{predicts}"}
 
 
 def _refuse_no_plain_dit(path: Path, known: str | None, like: str | None) -> None:
@@ -180,11 +184,11 @@ def describe(state: dict[str, Tensor], source: str, args: dict | None = None, he
 
 def options_of(model: DiT) -> dict:
     """The constructor's keywords of a model."""
-    rows, channels = model.y_embedder.embedding_table.num_embeddings, model.x_embedder.proj.in_channels
+    rows, channels = model.y_embedder.embedding_table.num_embeddings, model.x_embedder.patches.in_channels
     return {"input_size": model.grid * model.patch_size, "patch_size": model.patch_size, "in_channels": channels,
             "hidden_size": model.hidden_size, "depth": len(model.blocks), "num_heads": model.num_heads, "mlp_ratio": model.mlp_ratio,
             "num_classes": model.num_classes, "class_dropout_prob": 0.1 if rows > model.num_classes else 0.0,
-            "learn_sigma": model.out_channels == 2 * channels, "block": model.block, "qk_norm": model.qk_norm}
+            "learn_sigma": model.out_channels == 2 * channels, "block": model.block, "qk_norm": model.switches.qk_norm, **model.switches.given}
 
 
 def to_diffusers(model: DiT):
@@ -287,8 +291,8 @@ def _diffusers_keys(depth: int):
 def _refuse_other_designs(model: DiT, what: str) -> None:
     if model.block != DEFAULT_DESIGN:
         raise UserError(f"{what} supports only adaLN-Zero, and this model's blocks are '{model.block}'; write .safetensors instead")
-    if options_of(model)["qk_norm"]:
-        raise UserError(f"{what} does not support QK-norm, which this model has; write .safetensors instead")
+    if model.switches.given:
+        raise UserError(f"{what} does not support {model.switches.words}, which this model has; write .safetensors instead")
 
 
 def _build(state: dict[str, Tensor], options: dict, source: str) -> DiT:

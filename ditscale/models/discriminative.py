@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.models.blocks.modules import NORM_EPS
 from ditscale.models.dit import Condition, run
-from ditscale.models.layers import Linear
+from ditscale.models.layers import NORM_EPS, Linear
 from ditscale.models.masked import MaskedDiT
 from ditscale.models.masking import gather, masked_indices, scatter
 
@@ -47,10 +46,11 @@ class DiscriminativeDiT(MaskedDiT):
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, self.hidden_size))
         self.head = ProjectionHead(self.hidden_size, *head) if head else None
 
-    def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    def encode(self, tokens: Tensor, condition: Condition, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens through all blocks, together with [CLS] and, for in-context, the condition's tokens."""
-        extra = [self.cls_token.expand(len(tokens), -1, -1)] + ([condition.tokens] if condition.tokens is not None else [])
-        return run(self.blocks, tokens, torch.cat(extra, dim=1), condition.c)
+        some = [self.cls_token.expand(len(tokens), -1, -1)] + ([condition.tokens] if condition.tokens is not None else [])
+        extra = torch.cat(some, dim=1)
+        return run(self.blocks, tokens, extra, condition.c, self.where("rope", extra, kept))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None, *, with_logits: bool = False,
                 detach: bool = False):
@@ -59,7 +59,7 @@ class DiscriminativeDiT(MaskedDiT):
         ``detach`` stops the decoder's gradient at the encoder, so that only the head's loss trains the encoder.
         """
         condition, tokens = self.condition(t, y), self.embed(x)
-        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition, kept)
         logits = self.logits(encoded, extra) if with_logits else None
         if detach:
             encoded, extra = encoded.detach(), extra.detach()

@@ -4,18 +4,21 @@ Variants are subclasses with additions between ``encode`` and ``final_layer`` (`
 ``discriminative.py``). With one seed they all start from the same encoder weights.
 """
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ditscale.errors import UserError, did_you_mean
+from ditscale.models import rope
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
-from ditscale.models.blocks.modules import NORM_EPS, Modulation, modulate
-from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, sincos_position_table, unpatchify
+from ditscale.models.blocks.modules import Modulation, modulate
+from ditscale.models.layers import BottleneckPatchEmbed, LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, affine_norm, sincos_position_table, unpatchify
 from ditscale.models.sizes import parse_model_name, token_grid
+from ditscale.models.switches import Switches
 
 if TYPE_CHECKING:
+    from ditscale.models.blocks.modules import Block
     from ditscale.models.parametrization import Scale
 
 
@@ -27,26 +30,26 @@ class Condition(NamedTuple):
 
 
 class Projection(nn.Module):
-    """Layer norm, modulated in the adaLN designs, and a linear layer: the end of the model, and the input of a decoder.
+    """Norm, modulated in the adaLN designs, and a linear layer: the end of the model, and the input of a decoder.
 
     The designs without modulation have a plain affine norm, as required for the parameter counts in the paper
     (in-context 449M, cross-attention 598M; a modulated end would add 2.7M). Both start at zero, as in the released models.
     """
 
-    def __init__(self, hidden_size: int, condition_size: int, outputs: int, modulated: bool):
+    def __init__(self, hidden_size: int, condition_size: int, outputs: int, modulated: bool, switches: Switches):
         super().__init__()
         self.linear = Linear(hidden_size, outputs)
         if modulated:
             self.adaLN_modulation = Modulation(condition_size, hidden_size, 2)
         else:
-            self.norm_final = nn.LayerNorm(hidden_size, eps=NORM_EPS)
-        self.modulated = modulated
+            self.norm_final = affine_norm(hidden_size, switches)
+        self.modulated, self.norm = modulated, switches.norm
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         if not self.modulated:
             return self.linear(self.norm_final(x))
         shift, scale = self.adaLN_modulation(c).float().chunk(2, dim=1)
-        return self.linear(modulate(x, shift, scale))
+        return self.linear(modulate(x, shift, scale, self.norm))
 
 
 class DiT(nn.Module):
@@ -59,19 +62,20 @@ class DiT(nn.Module):
             labels: draws are per sample, so that they never depend on ranks.
         null_class: ``learned``, or ``zero`` for a row that stays the zero vector, as in MaskDiT.
         block: a design's name, see ``blocks``.
-        qk_norm: normalize queries and keys; off in the paper.
         relative_bias: a learned bias for each offset between two tokens in every attention; MDT's, off in the paper.
+        switches: fields of ``Switches``, for example ``qk_norm=True``.
 
     Raises:
         UserError: the patch size does not divide the input, the heads do not divide the width, or the block design is unknown.
     """
 
-    pos_embed: Tensor                                                          # (1, T, H)
+    pos_embed: Tensor                                                          # (1, T, H); not with rotary positions
+    rope: Tensor                                                               # (2, T, D / 2), only with them
     training_only: ClassVar[tuple[str, ...]] = ()                              # modules and parameters that sampling never uses
 
     def __init__(self, *, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
                  mlp_ratio: float = 4.0, class_dropout_prob: float = 0.1, num_classes: int = 1000, learn_sigma: bool = True,
-                 block: str = DEFAULT_DESIGN, qk_norm: bool = False, relative_bias: bool = False, null_class: str = "learned"):
+                 block: str = DEFAULT_DESIGN, relative_bias: bool = False, null_class: str = "learned", **switches):
         super().__init__()
         self.scales: dict[str, Scale] = {}                                     # of parameters that are not standard, by name
         self.grid = token_grid(input_size, patch_size)
@@ -80,18 +84,26 @@ class DiT(nn.Module):
         if block not in DESIGNS:
             raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS) or '.'} Designs: {', '.join(DESIGNS)}")
         self.patch_size, self.num_classes, self.block, self.design = patch_size, num_classes, block, DESIGNS[block]
-        self.hidden_size, self.num_heads, self.mlp_ratio, self.qk_norm = hidden_size, num_heads, mlp_ratio, qk_norm
+        self.hidden_size, self.num_heads, self.mlp_ratio, self.switches = hidden_size, num_heads, mlp_ratio, Switches(**switches)
+        self.switches.check_head(hidden_size, num_heads, "hidden_size")
         self.relative_grid = self.grid if relative_bias else 0
         self.out_channels = in_channels * (2 if learn_sigma else 1)
-        self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
+        bottleneck = self.switches.patch_bottleneck
+        self.x_embedder = (PatchEmbed(patch_size, in_channels, hidden_size) if bottleneck is None else
+                           BottleneckPatchEmbed(patch_size, in_channels, bottleneck, hidden_size))
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout_prob, zero_null=null_class == "zero")
-        self.register_buffer("pos_embed", sincos_position_table(hidden_size, self.grid))
+        self.has_rope = self.switches.positions == "rope"
+        if self.has_rope:
+            self.register_buffer("rope", rope.rotations(hidden_size // num_heads, self.grid))
+        else:
+            self.register_buffer("pos_embed", sincos_position_table(hidden_size, self.grid))
         self.blocks = self.make_blocks(depth, hidden_size, num_heads)
         self.final_layer = self.make_projection(hidden_size, patch_size * patch_size * self.out_channels)
         initialize_linears(self)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
+        nn.init.xavier_uniform_(self.x_embedder.patches.weight.flatten(1))
+        if self.x_embedder.patches.bias is not None:
+            nn.init.zeros_(self.x_embedder.patches.bias)
         for embedding in (*self.y_embedder.modules(), *self.t_embedder.modules()):
             if isinstance(embedding, (nn.Embedding, nn.Linear)):
                 nn.init.normal_(embedding.weight, std=0.02)
@@ -101,16 +113,28 @@ class DiT(nn.Module):
     def make_blocks(self, depth: int, width: int, num_heads: int) -> nn.ModuleList:
         """Blocks of the model's design, with its condition."""
         block = self.design.block
-        return nn.ModuleList(block(width, self.hidden_size, num_heads, self.mlp_ratio, self.qk_norm, self.relative_grid)
-                             for _ in range(depth))
+        blocks = nn.ModuleList(block(width, self.hidden_size, num_heads, self.mlp_ratio, self.switches, self.relative_grid) for _ in range(depth))
+        if self.switches.value_residual and depth > 1:
+            for index, one in enumerate(cast("list[Block]", blocks)):
+                one.attn.mix_values(is_first=index == 0)
+        return blocks
 
     def make_projection(self, width: int, outputs: int) -> Projection:
-        return Projection(width, self.hidden_size, outputs, modulated=self.design.modulated)
+        return Projection(width, self.hidden_size, outputs, self.design.modulated, self.switches)
 
     def embed(self, x: Tensor) -> Tensor:
         """An image (B, C, S, S) to tokens (B, T, H) with position embeddings."""
-        dtype = self.x_embedder.proj.weight.dtype
-        return (self.x_embedder(x.to(dtype)) + self.pos_embed).to(dtype)       # DeepSpeed keeps the table in fp32
+        dtype = self.x_embedder.patches.weight.dtype
+        tokens = self.x_embedder(x.to(dtype))
+        return tokens if self.has_rope else (tokens + self.pos_embed).to(dtype)  # DeepSpeed keeps the table in fp32
+
+    def where(self, table: str, extra: Tensor | None, kept: Tensor | None = None) -> Tensor | None:
+        """The rotations of all tokens, or of those at ``kept`` (B, K), and of ``extra`` tokens; None without rotary positions.
+
+        Args:
+            table: the buffer's name; a decoder whose heads have another width has its own.
+        """
+        return rope.at(getattr(self, table), kept, 0 if extra is None else extra.shape[1]) if self.has_rope else None
 
     def condition(self, t: Tensor, y: Tensor) -> Condition:
         """Time t (B,) and labels y (B,) to the condition."""
@@ -119,9 +143,12 @@ class DiT(nn.Module):
             return Condition(torch.stack([t, y], dim=1), None)
         return Condition(t + y, torch.stack([t, y], dim=1) if self.design.condition == "tokens" else None)
 
-    def encode(self, tokens: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, K, H) through all blocks; also returns the extra tokens (for in-context, the condition's)."""
-        return run(self.blocks, tokens, condition.tokens, condition.c)
+    def encode(self, tokens: Tensor, condition: Condition, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, K, H) through all blocks; also returns the extra tokens (for in-context, the condition's).
+
+        ``kept`` (B, K) are their indices among all tokens; None: they are all.
+        """
+        return run(self.blocks, tokens, condition.tokens, condition.c, self.where("rope", condition.tokens, kept))
 
     def to_image(self, tokens: Tensor, c: Tensor) -> Tensor:
         """All tokens (B, T, width of the end) to an image (B, C or 2C, S, S)."""
@@ -134,14 +161,15 @@ class DiT(nn.Module):
         return self.to_image(tokens, condition.c)
 
 
-def run(blocks, tokens: Tensor, extra: Tensor | None, c: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Tokens (B, K, H) through blocks, together with extra tokens (B, E, H); returned separately.
+def run(blocks, tokens: Tensor, extra: Tensor | None, c: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B, K, H) through a stack of blocks, together with extra tokens (B, E, H); returned separately.
 
     A block with a list ``tapped`` (``taps.py``) adds its tokens to it.
     """
-    x, count = join(tokens, extra), tokens.shape[1]
+    x, count, first = join(tokens, extra), tokens.shape[1], None
     for block in blocks:
-        x = block(x, c, relative)
+        result = block(x, c, where) if first is None else block(x, c, where, first)
+        x, first = result if isinstance(result, tuple) else (result, first)    # a tuple: of a first block, for value residual
         if (tapped := getattr(block, "tapped", None)) is not None:
             tapped.append(part(x, count)[0])
     return part(x, count)

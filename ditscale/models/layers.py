@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditscale.models import rope
+from ditscale.models.switches import STANDARD, Switches
+
+NORM_EPS = 1e-6
+
 
 def _cpu_has_bf16_units() -> bool:
     """Whether this machine's CPU has bf16 multiplication (AVX512-BF16, AMX or Arm's bf16)."""
@@ -50,23 +55,44 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     """Multi-head self-attention over ``(B, T, H)``, through PyTorch's fused kernel.
 
-    ``qk_norm`` normalizes queries and keys of each head (RMSNorm), the usual remedy for bf16 runs that diverge late.
-    ``relative_grid`` adds a learned bias for each offset between two tokens of a square grid of that side.
+    Args:
+        switches: ``qk_norm`` is the usual remedy for bf16 runs that diverge late; ``positions`` and ``value_residual``, see ``mix_values``.
+        relative_grid: adds a learned bias for each offset between two tokens of a square grid of that side.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool = False, relative_grid: int = 0):
+    gives_values = False                                                       # returns (result, values), for blocks that mix them in
+
+    def __init__(self, hidden_size: int, num_heads: int, switches: Switches = STANDARD, relative_grid: int = 0):
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.rotates = num_heads, switches.positions == "rope"
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.proj = Linear(hidden_size, hidden_size)
-        self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, qk_norm)
+        self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, switches.qk_norm)
         self.relative_bias = RelativePositionBias(relative_grid, num_heads) if relative_grid else None
+        self.value_mix: nn.Parameter | None = None
 
-    def forward(self, x: Tensor, relative: Tensor | None = None) -> Tensor:
-        """``relative``: the offset between each two tokens, from ``relative_offsets``; only with a ``relative_grid``."""
+    def mix_values(self, *, is_first: bool) -> None:
+        """Value residual: the first attention of a stack hands out its values, a later one mixes them into its own."""
+        self.gives_values = is_first
+        self.value_mix = None if is_first else nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, x: Tensor, where: Tensor | None = None, first: Tensor | None = None):
+        """The result (B, T, H); with ``gives_values`` also the values (B, heads, T, D).
+
+        Args:
+            where: with a ``relative_grid`` the offset between each two tokens, from ``relative_offsets``; with rotary positions
+                the tokens' rotations, from ``rope.at``.
+            first: the values of the stack's first block, for one that mixes them in.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        bias = None if self.relative_bias is None else self.relative_bias(relative, x.shape[1])
-        return self.proj(attend(self.q_norm(q), self.k_norm(k), v, bias))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotates:
+            q, k = rope.rotated(q, where), rope.rotated(k, where)
+        if self.value_mix is not None:
+            v = torch.lerp(v, first, self.value_mix)
+        bias = None if self.relative_bias is None else self.relative_bias(where, x.shape[1])
+        result = self.proj(attend(q, k, v, bias))
+        return (result, v) if self.gives_values else result
 
 
 class RelativePositionBias(nn.Module):
@@ -124,15 +150,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a tanh-GELU between them."""
+    """Two linear layers with a tanh-GELU between them, or a SwiGLU: the first layer then makes a gate and what it multiplies."""
 
-    def __init__(self, hidden_size: int, mlp_ratio: float):
+    def __init__(self, hidden_size: int, mlp_ratio: float, switches: Switches = STANDARD):
         super().__init__()
-        self.fc1 = Linear(hidden_size, int(hidden_size * mlp_ratio))
-        self.fc2 = Linear(int(hidden_size * mlp_ratio), hidden_size)
+        hidden, self.is_gated = switches.hidden(hidden_size, mlp_ratio), switches.mlp == "swiglu"
+        if self.is_gated:
+            self.gate_up = Linear(hidden_size, 2 * hidden)
+        else:
+            self.fc1 = Linear(hidden_size, hidden)
+        self.fc2 = Linear(hidden, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_gated:
+            gate, up = self.gate_up(x).chunk(2, dim=-1)
+            return self.fc2(F.silu(gate) * up)
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def affine_norm(width: int, switches: Switches) -> nn.Module:
+    """A layer norm, or an RMSNorm, with learned gains."""
+    return nn.LayerNorm(width, eps=NORM_EPS) if switches.norm == "layer" else nn.RMSNorm(width, eps=NORM_EPS)
 
 
 class PatchEmbed(nn.Module):
@@ -141,13 +179,34 @@ class PatchEmbed(nn.Module):
     The weight has a convolution's shape, as in the released checkpoints; the product is a plain linear layer.
     """
 
-    def __init__(self, patch_size: int, in_channels: int, hidden_size: int):
+    def __init__(self, patch_size: int, in_channels: int, hidden_size: int, bias: bool = True):
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size, bias=bias)
+
+    @property
+    def patches(self) -> nn.Conv2d:
+        """The layer over the pixels of a patch."""
+        return self.proj
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(patchify(x, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
+
+
+class BottleneckPatchEmbed(nn.Module):
+    """As ``PatchEmbed``, through ``bottleneck`` channels: ``(B, C, S, S)`` to ``(B, T, H)``."""
+
+    def __init__(self, patch_size: int, in_channels: int, bottleneck: int, hidden_size: int):
+        super().__init__()
+        self.reduce = PatchEmbed(patch_size, in_channels, bottleneck, bias=False)
+        self.expand = Linear(bottleneck, hidden_size)
+
+    @property
+    def patches(self) -> nn.Conv2d:
+        return self.reduce.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.expand(self.reduce(x))
 
 
 def patchify(x: Tensor, patch_size: int) -> Tensor:

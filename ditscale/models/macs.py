@@ -17,6 +17,7 @@ from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.blocks.design import BlockDesign
 from ditscale.models.matrices import LAST_LAYER, MODULATION, WeightMatrix, repeated
 from ditscale.models.sizes import ModelName, token_grid
+from ditscale.models.switches import Switches
 
 FLOPS_PER_MAC = 2
 FORWARDS_PER_TRAINED_STEP = 3                                                  # the backward takes twice as much as the forward
@@ -79,21 +80,22 @@ class Blocks:
     heads: int
     condition_width: int
     design: str
-    qk_norm: bool
+    switches: Switches
 
     def macs(self, tokens: int) -> Parts:
         """MACs over ``tokens`` tokens of an image; the design may add tokens."""
         design = DESIGNS[self.design]
-        one = design.macs(self.width, self.condition_width, tokens + design.added_tokens)
+        one = design.macs(self.width, self.condition_width, tokens + design.added_tokens, self.switches)
         return {name: self.depth * macs for name, macs in one.items()}
 
     @property
     def parameters(self) -> int:
-        return self.depth * DESIGNS[self.design].parameters(self.width, self.condition_width, self.heads, self.qk_norm)
+        mixes = self.switches.value_residual * max(self.depth - 1, 0)          # a number per block after the first
+        return self.depth * DESIGNS[self.design].parameters(self.width, self.condition_width, self.heads, self.switches) + mixes
 
     @property
     def matrices(self) -> list[WeightMatrix]:
-        return repeated(DESIGNS[self.design].matrices(self.width, self.condition_width), self.depth)
+        return repeated(DESIGNS[self.design].matrices(self.width, self.condition_width, self.switches), self.depth)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Backbone:
     outputs: int                                                               # output numbers per token
     label_rows: int
     design: str
-    qk_norm: bool
+    switches: Switches
 
     @property
     def width(self) -> int:
@@ -129,23 +131,27 @@ class Backbone:
         """Blocks with this model's condition; by default with its depth, width and heads."""
         dims = self.model.dims
         return Blocks(depth if depth is not None else dims.depth, width or dims.hidden_size, heads or dims.num_heads, self.width,
-                      self.design, self.qk_norm)
+                      self.design, self.switches)
 
     def embed_macs(self) -> Parts:
         """Patches to tokens, and the timestep's MLP."""
-        return {"patchify": self.tokens * self.patch_values * self.width, "conditioning": FREQUENCIES * self.width + self.width**2}
+        bottleneck = self.switches.patch_bottleneck
+        per_token = self.patch_values * self.width if bottleneck is None else bottleneck * (self.patch_values + self.width)
+        return {"patchify": self.tokens * per_token, "conditioning": FREQUENCIES * self.width + self.width**2}
 
     @property
     def embed_parameters(self) -> int:
         """Parameters of ``embed_macs``'s layers and of the label table."""
-        return (self.patch_values + 1 + FREQUENCIES + 1 + self.width + 1 + self.label_rows) * self.width
+        bottleneck = self.switches.patch_bottleneck
+        patches = self.patch_values * self.width if bottleneck is None else bottleneck * (self.patch_values + self.width)
+        return patches + (1 + FREQUENCIES + 1 + self.width + 1 + self.label_rows) * self.width
 
     def norm_macs(self, width: int) -> Parts:
         """A norm of ``width`` outside the blocks: shift and scale come from the condition in the designs with modulation."""
         return {"conditioning": 2 * self.width * width if DESIGNS[self.design].modulated else 0}
 
     def norm_parameters(self, width: int) -> int:
-        return 2 * width * (self.width + 1) if DESIGNS[self.design].modulated else 2 * width
+        return 2 * width * (self.width + 1) if DESIGNS[self.design].modulated else self.switches.affine_vectors * width
 
     def norm_matrices(self, width: int) -> list[WeightMatrix]:
         return [WeightMatrix(MODULATION, 2 * width, self.width)] if DESIGNS[self.design].modulated else []
@@ -162,8 +168,9 @@ class Backbone:
 
 
 def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,
-                  learn_sigma: bool = True, block: str = DEFAULT_DESIGN, qk_norm: bool = False) -> Backbone:
-    """A DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images).
+                  learn_sigma: bool = True, block: str = DEFAULT_DESIGN, **switches) -> Backbone:
+    """A DiT on ``resolution`` x ``resolution`` x ``channels`` inputs (latents: 32 x 32 x 4 for 256-pixel images); ``switches`` are fields of
+    ``Switches``.
 
     Raises:
         UserError: the patch size does not divide the resolution, or the block design is unknown.
@@ -172,7 +179,7 @@ def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: 
         raise UserError(f"no block design '{block}'{did_you_mean(block, DESIGNS) or '.'} Designs: {', '.join(DESIGNS)}")
     patch_values = model.patch_size**2 * channels
     return Backbone(model, token_grid(resolution, model.patch_size), patch_values, patch_values * (2 if learn_sigma else 1),
-                    classes + (class_dropout_prob > 0), block, qk_norm)
+                    classes + (class_dropout_prob > 0), block, Switches(**switches))
 
 
 @functools.lru_cache(maxsize=256)                                              # a plan calls this thousands of times per model

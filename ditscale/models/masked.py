@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ditscale.models import rope
 from ditscale.models.dit import Condition, DiT, initialize_linears, join, part, run
 from ditscale.models.layers import sincos_position_table
 from ditscale.models.masking import gather, scatter
@@ -23,12 +24,16 @@ class MaskedDiT(DiT):
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("mask_token",)
-    decoder_pos_embed: Tensor                                                  # (1, T, W)
+    decoder_pos_embed: Tensor                                                  # (1, T, W); not with rotary positions
 
     def __init__(self, *, decoder_depth: int, decoder_width: int, decoder_heads: int, mask_token: bool = True, **options):
         super().__init__(**options)
         self.decoder_embed = self.make_projection(self.hidden_size, decoder_width)
-        self.register_buffer("decoder_pos_embed", sincos_position_table(decoder_width, self.grid))
+        self.switches.check_head(decoder_width, decoder_heads, "decoder_width")
+        if self.has_rope:
+            self.register_buffer("decoder_rope", rope.rotations(decoder_width // decoder_heads, self.grid))
+        else:
+            self.register_buffer("decoder_pos_embed", sincos_position_table(decoder_width, self.grid))
         self.decoder_blocks = self.make_blocks(decoder_depth, decoder_width, decoder_heads)
         self.final_layer = self.make_projection(decoder_width, self.patch_size**2 * self.out_channels)
         for added in (self.decoder_embed, self.decoder_blocks, self.final_layer):
@@ -38,7 +43,7 @@ class MaskedDiT(DiT):
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
         """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that the encoder sees; None: all."""
         condition, tokens = self.condition(t, y), self.embed(x)
-        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition)
+        encoded, extra = self.encode(tokens if kept is None else gather(tokens, kept), condition, kept)
         return self.decode(encoded, extra, condition, kept)
 
     def decode(self, encoded: Tensor, extra: Tensor | None, condition: Condition, kept: Tensor | None,
@@ -49,9 +54,9 @@ class MaskedDiT(DiT):
         """
         encoded, extra = part(self.decoder_embed(join(encoded, extra), condition.c), encoded.shape[1])
         if kept is not None:
-            places = self.decoder_pos_embed.shape[1]
             if elsewhere is None:
                 elsewhere = encoded.new_zeros(1, 1, encoded.shape[-1]) if self.mask_token is None else self.mask_token
-            encoded = scatter(encoded, kept, elsewhere.expand(len(kept), places, -1))
-        tokens, _ = run(self.decoder_blocks, (encoded + self.decoder_pos_embed).to(encoded.dtype), extra, condition.c)
+            encoded = scatter(encoded, kept, elsewhere.expand(len(kept), self.grid**2, -1))
+        placed = encoded if self.has_rope else (encoded + self.decoder_pos_embed).to(encoded.dtype)
+        tokens, _ = run(self.decoder_blocks, placed, extra, condition.c, self.where("decoder_rope", extra))
         return self.to_image(tokens, condition.c)

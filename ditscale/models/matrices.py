@@ -1,18 +1,20 @@
 """The weight matrices that an optimizer may update whole: their kinds by name, and their shapes in closed form. No torch.
 
-Kinds are ``qkv`` and ``kv`` (several matrices in one parameter), ``block`` (the other matrices of blocks, long skips, SPRINT's fusion), ``modulation``
-(of blocks, of the final layer and of a decoder's input) and ``last_layer``. Embedders, tables, tokens and heads have none.
+Kinds are ``qkv``, ``kv`` and a SwiGLU's ``gate_up`` (several matrices in one parameter), ``block`` (the other matrices of blocks, long skips,
+SPRINT's fusion), ``modulation`` (of blocks, of the final layer and of a decoder's input) and ``last_layer``. Embedders, tables, tokens and
+heads have none.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-QKV, KV, BLOCK, MODULATION, LAST_LAYER = "qkv", "kv", "block", "modulation", "last_layer"
-STACKED = {QKV: 3, KV: 2}                                                      # matrices in one parameter, one below another
+QKV, KV, GATE_UP, BLOCK, MODULATION, LAST_LAYER = "qkv", "kv", "gate_up", "block", "modulation", "last_layer"
+STACKED = {QKV: 3, KV: 2, GATE_UP: 2}                                                      # matrices in one parameter, one below another
 _NAMES = {
     QKV: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.attn\.qkv\.weight"),
     KV: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.cross_attn\.kv\.weight"),
+    GATE_UP: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.mlp\.gate_up\.weight"),
     BLOCK: re.compile(r"(blocks|decoder_blocks|side_block)\.\d+\.(attn\.proj|cross_attn\.q|cross_attn\.proj|mlp\.fc1|mlp\.fc2)\.weight"
                       r"|skips\.\d+\.weight|fuse\.weight"),
     MODULATION: re.compile(r"(.+\.)?adaLN_modulation\.1\.weight"),

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ditscale.errors import UserError
 from ditscale.models.dit import Condition, DiT, initialize_linears, join, part, run
 from ditscale.models.layers import Linear, RelativePositionBias, relative_offsets
 from ditscale.models.masking import gather, is_kept, scatter
@@ -23,6 +24,8 @@ class Mdt(DiT):
 
     def __init__(self, *, decoder_depth: int, long_skips: bool = False, **options):
         super().__init__(relative_bias=True, **options)
+        for name in {"positions", "value_residual"} & set(self.switches.given):
+            raise UserError(f"an MDT model has no {name} {getattr(self.switches, name)}")
         width = self.hidden_size
         self.encoder_depth = len(self.blocks) - decoder_depth
         table = self.pos_embed
@@ -39,9 +42,9 @@ class Mdt(DiT):
             if isinstance(module, RelativePositionBias):
                 nn.init.trunc_normal_(module.table, std=0.02)
 
-    def encode(self, tokens: Tensor, condition: Condition, offsets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Tokens through the encoder's blocks; ``offsets`` are those between the tokens, if they are not all tokens."""
-        offsets = self.offsets if offsets is None else offsets
+    def encode(self, tokens: Tensor, condition: Condition, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens through the encoder's blocks; ``kept`` (B, K) are their indices, if they are not all tokens."""
+        offsets = self.offsets if kept is None else self.offsets[kept[:, :, None], kept[:, None, :]]  # (B, K, K)
         blocks = self.blocks[:self.encoder_depth]
         if not self.long_skips:
             return run(blocks, tokens, condition.tokens, condition.c, offsets)
@@ -82,6 +85,5 @@ class Mdt(DiT):
         if kept is None:
             encoded, extra = self.encode(inputs, condition)
             return self.decode(self.placed(encoded), extra, condition, inputs)
-        offsets = self.offsets[kept[:, :, None], kept[:, None, :]]             # (B, K, K)
-        encoded, extra = self.encode(gather(inputs, kept), condition, offsets)
+        encoded, extra = self.encode(gather(inputs, kept), condition, kept)
         return self.decode(self.interpolate(encoded, extra, condition, kept), extra, condition, inputs)

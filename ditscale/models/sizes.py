@@ -33,8 +33,9 @@ SIZES = {
     "XL": Size(28, 1152, 16),
 }
 
-PATCH_SIZES = (2, 4, 8)
+PATCH_SIZES = (2, 4, 8)                                                        # the paper's; a model may have any that divides its input
 
+MOST_NAMED = 32                                                                # the largest patch size that an error suggests
 HEAD_WIDTH = 64                                                                # of sizes given as depth x width
 
 
@@ -64,7 +65,7 @@ def parse_model_name(name: str) -> ModelName:
     Raises:
         UserError: the form, the size or the patch size is invalid.
     """
-    match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,3})?)/([0-9]+)", name)
+    match = re.fullmatch(r"DiT-([A-Za-z]+|[1-9][0-9]{0,3}x[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,3})?)/([0-9]{1,5})", name)
     if not match:
         raise UserError(f"model name '{name}' is not of the form DiT-<size>/<patch>, for example DiT-nano/2; a size is a name, or "
                         "depth x width such as 14x448")
@@ -78,8 +79,8 @@ def parse_model_name(name: str) -> ModelName:
                             f"{width - width % HEAD_WIDTH or HEAD_WIDTH} would work")
     elif size not in SIZES:
         raise UserError(f"model name '{name}': no size '{size}'{did_you_mean(size, SIZES) or '.'} Sizes: {', '.join(SIZES)}")
-    if patch_size not in PATCH_SIZES:
-        raise UserError(f"model name '{name}': no patch size {patch_size}. Patch sizes: 2, 4, 8")
+    if not patch_size:
+        raise UserError(f"model name '{name}': no patch size 0. Patch sizes: 2, 4, 8, or any that divides the input")
     return ModelName(size, patch_size)
 
 
@@ -102,9 +103,7 @@ def token_grid(resolution: int, patch_size: int) -> int:
         UserError: the patch size does not divide the resolution.
     """
     if resolution % patch_size:
-        fits = [p for p in PATCH_SIZES if resolution % p == 0]
-        raise UserError(
-            f"patch size {patch_size} does not divide the input's {resolution} pixels per side; "
-            f"{'patch sizes that do: ' + ', '.join(map(str, fits)) if fits else 'no patch size of 2, 4, 8 does'}"
-        )
+        fits = [p for p in range(1, min(resolution, MOST_NAMED) + 1) if resolution % p == 0]
+        raise UserError(f"patch size {patch_size} does not divide the input's {resolution} pixels per side; patch sizes that do: "
+                        f"{', '.join(map(str, fits))}")
     return resolution // patch_size

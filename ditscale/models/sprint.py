@@ -34,13 +34,14 @@ class SprintDiT(DiT):
         """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that the middle blocks see, ``dropped`` (B,) is true for images whose g
         is the mask token everywhere. None, as in sampling: all tokens, no image."""
         condition, count, end = self.condition(t, y), self.grid**2, len(self.blocks) - self.decoder_depth
-        shallow, extra = run(self.blocks[:self.encoder_depth], self.embed(x), condition.tokens, condition.c)
-        deep, deep_extra = run(self.blocks[self.encoder_depth:end], shallow if kept is None else gather(shallow, kept), extra, condition.c)
+        everywhere, in_the_middle = (self.where("rope", condition.tokens, some) for some in (None, kept))
+        shallow, extra = run(self.blocks[:self.encoder_depth], self.embed(x), condition.tokens, condition.c, everywhere)
+        deep, deep_extra = run(self.blocks[self.encoder_depth:end], shallow if kept is None else gather(shallow, kept), extra, condition.c, in_the_middle)
         if kept is not None:
             deep = scatter(deep, kept, onto=self.mask_token.expand(len(kept), count, -1))
         shallow, deep = join(shallow, extra), join(deep, deep_extra)
         if dropped is not None:
             deep = torch.where(dropped[:, None, None], self.mask_token, deep)
         fused, extra = part(self.fuse(torch.cat([shallow, deep], dim=-1)), count)
-        tokens, _ = run(self.blocks[end:], fused, extra, condition.c)
+        tokens, _ = run(self.blocks[end:], fused, extra, condition.c, everywhere)
         return self.to_image(tokens, condition.c)

@@ -73,7 +73,7 @@ class Tapping(DiT):
     def tokens_after(self, number: int, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """All tokens (B, T, H) after that many blocks; the others are not computed."""
         condition = self.condition(t, y)
-        return run(self.blocks[:number], self.embed(x), condition.tokens, condition.c)[0]
+        return run(self.blocks[:number], self.embed(x), condition.tokens, condition.c, self.where("rope", condition.tokens))[0]
 
 
 @functools.cache

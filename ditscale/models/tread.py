@@ -23,9 +23,10 @@ class RoutedDiT(DiT):
         if kept is None:
             return super().encode(tokens, condition)
         before, around, after = self.blocks[:self.start], self.blocks[self.start:self.end + 1], self.blocks[self.end + 1:]
-        tokens, extra = run(before, tokens, condition.tokens, condition.c)
-        through, extra = run(around, gather(tokens, kept), extra, condition.c)
-        return run(after, scatter(through, kept, onto=tokens), extra, condition.c)
+        everywhere, on_route = (self.where("rope", condition.tokens, some) for some in (None, kept))
+        tokens, extra = run(before, tokens, condition.tokens, condition.c, everywhere)
+        through, extra = run(around, gather(tokens, kept), extra, condition.c, on_route)
+        return run(after, scatter(through, kept, onto=tokens), extra, condition.c, everywhere)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
         """As ``DiT``; ``kept`` (B, K) are the indices of the tokens that take no shortcut; None: all."""

@@ -83,4 +83,4 @@ def _build(config: "RunConfig", name: ModelName, with_heads: bool, seed: int | N
     return create_model(str(name), seed=seed, variant=kind, input_size=config.data.resolution,
                         in_channels=config.data.channels, num_classes=config.data.classes,
                         class_dropout_prob=config.model.class_dropout_prob, learn_sigma=config.formulation.learn_sigma,
-                        block=config.model.block, qk_norm=config.model.qk_norm, null_class=config.model.null_class, **added)
+                        block=config.model.block, null_class=config.model.null_class, **config.model.switches.given, **added)

@@ -23,6 +23,7 @@ from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, Parts, added, make_backbone
 from ditscale.models.matrices import WeightMatrix
 from ditscale.models.sizes import ModelName, Size, parse_model_name
+from ditscale.models.switches import Switches
 from ditscale.section import Count, Section
 
 if TYPE_CHECKING:                                                              # both need torch, and config.py needs this module
@@ -46,6 +47,7 @@ class Variant(Section):
         plain_dit: its model is a ``DiT`` without additions, which every format of ``ditscale convert`` supports.
         decoder_parts, head_parts: parts of its card that are neither encoder nor conditioning.
         no_auxiliary: why it takes no auxiliary losses; one that does is a ``WithAuxiliary`` (``objectives/auxiliary``).
+        refused_switches: switches of the backbone that its model cannot have, with the reason.
     """
 
     color: ClassVar[str]
@@ -56,6 +58,7 @@ class Variant(Section):
     decoder_parts: ClassVar[tuple[str, ...]] = ()
     head_parts: ClassVar[tuple[str, ...]] = ("head",)
     no_auxiliary: ClassVar[str] = "it was not made for them"
+    refused_switches: ClassVar[dict[str, str]] = {}
     if TYPE_CHECKING:
         name: str
 
@@ -108,6 +111,15 @@ class Variant(Section):
         Raises:
             UserError: as ``check``.
         """
+    def check_switches(self, switches: Switches, dims: Size) -> None:
+        """Refuses switches of the backbone that its model cannot have.
+
+        Raises:
+            UserError: the message has the key and the reason.
+        """
+        for name, reason in self.refused_switches.items():
+            if name in switches.given:
+                raise UserError(f"model.{name} {str(switches.given[name]).lower()} with objective {self.name}: {reason}; leave it out")
 
     def objective(self, config: RunConfig) -> tuple[type[Objective], dict]:
         """The objective's class, and its arguments beyond those of ``Objective``. Imports torch."""
@@ -258,6 +270,10 @@ class AddedDecoder(Variant):
     @property
     def left_out(self) -> float:
         return self.mask_ratio
+    def check_switches(self, switches: Switches, dims: Size) -> None:
+        super().check_switches(switches, dims)
+        shape = self.decoder(dims)
+        switches.check_head(shape.width, shape.heads, "objective.decoder_width")
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)

@@ -13,7 +13,7 @@ from ditscale.training.guard import fp32_norms
 from ditscale.training.zero.layout import Layout, Piece
 
 MOST = 16384
-KINDS = {"modulation": ("adaLN_modulation",), "attention": (".attn.", ".cross_attn."), "mlp": (".mlp.fc",),
+KINDS = {"modulation": ("adaLN_modulation",), "attention": (".attn.", ".cross_attn."), "mlp": (".mlp.fc", ".mlp.gate_up"),
          "output": ("final_layer.linear",), "embedding": ("embed", "cls_token", "mask_token")}
 OTHER = "other"
 UPDATE, EMA = "update/", "ema_distance"

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from ditscale.cost.memory import GIB, activation_bytes, memory_card, model_states
+from ditscale.cost.memory import GIB, activation_bytes, largest_layer, memory_card, model_states
 from ditscale.errors import UserError
 from ditscale.models import layers
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import create_model
 from ditscale.models.macs import make_backbone, plain_card
 from ditscale.models.sizes import parse_model_name
+from ditscale.models.switches import Switches
 
 XL2 = 674_834_720
 
@@ -66,6 +67,31 @@ def test_activations(monkeypatch, block, precision, dtype, name):
     measured = kept_bytes(model, torch.randn(4, 4, 16, 16), torch.rand(4), torch.zeros(4, dtype=torch.long)) / 4
     closed = activation_bytes(parse_model_name(f"DiT-{name}"), resolution=16, channels=4, precision=precision, block=block)
     assert closed == pytest.approx(measured, rel=0.01)
+
+
+SWITCHES = {"norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "patch_bottleneck": 6}
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=lambda one: "-".join(one))
+def test_activations_of_switched_backbones(monkeypatch, block, switches):
+    """In fp32. PyTorch's RMSNorm on a CPU is not fused: where it is affine it also keeps its result before the gains."""
+    monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)
+    name, facts = parse_model_name("DiT-tiny/2"), {"resolution": 16, "channels": 4, "block": block, "precision": "fp32"}
+    model = create_model("DiT-tiny/2", input_size=16, in_channels=4, num_classes=10, block=block, **switches)
+    measured = kept_bytes(model, torch.randn(4, 4, 16, 16), torch.rand(4), torch.zeros(4, dtype=torch.long)) / 4
+    tokens, design = 64, DESIGNS[block]
+    if "norm" in switches and not design.modulated:
+        measured -= 4 * 192 * (12 * design.norms * (tokens + design.added_tokens) + tokens)
+    closed = activation_bytes(name, switches=Switches(**switches), **facts)
+    assert closed == pytest.approx(measured, rel=0.005)
+    assert closed != activation_bytes(name, **facts)
+
+
+def test_a_swiglus_first_layer_is_the_largest_of_a_plain_block():
+    name = parse_model_name("DiT-B/2")
+    assert largest_layer(name, "in_context") == 4 * 768 * 769 and largest_layer(name, "adaln_zero", Switches(mlp="swiglu")) == 6 * 768 * 769
+    assert largest_layer(name, "in_context", Switches(mlp="swiglu")) == 2 * 2048 * 769
 
 
 def test_checkpointing_keeps_block_inputs():

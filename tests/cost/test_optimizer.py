@@ -19,17 +19,18 @@ VARIANTS = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_r
             {"name": "tread"}, {"name": "sprint"})
 
 
-def config_of(values, model, batch=256, optimizer=MUON, block="adaln_zero", objective={"name": "baseline"}):
+def config_of(values, model, batch=256, optimizer=MUON, block="adaln_zero", objective={"name": "baseline"}, **switches):
     data = {**values["data"], "resolution": 32, "channels": 4, "classes": 1000}
     train = {**values["train"], "images": 10 * batch, "global_batch": batch, "checkpoint_every_images": 10 * batch, "optimizer": optimizer}
-    return resolve({**values, "data": data, "train": train, "evaluation": None, "objective": objective, "model": {"name": model, "block": block}},
+    return resolve({**values, "data": data, "train": train, "evaluation": None, "objective": objective, "model": {"name": model, "block": block, **switches}},
                    "test")
 
 
 @pytest.mark.parametrize("objective", VARIANTS, ids=lambda one: "-".join(map(str, one.values())))
 @pytest.mark.parametrize("block", DESIGNS)
-def test_the_closed_form_has_the_models_matrices(values, objective, block):
-    config = config_of(values, "DiT-3x64/8", block=block, objective=objective)
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+def test_the_closed_form_has_the_models_matrices(values, objective, block, mlp):
+    config = config_of(values, "DiT-3x64/8", block=block, objective=objective, mlp=mlp)
     found = Counter((kind, *p.shape) for name, p in build_model(config).named_parameters() if (kind := kind_of(name)))
     stated: Counter = Counter()
     for one in config.objective.matrices(run_backbone(config)):
@@ -46,6 +47,14 @@ def test_the_state_is_counted_by_parameter(values, optimizer):
     adamw = config_of(values, "DiT-2x64/8", optimizer={"name": "adamw"})
     cards = [run_memory_card(one, stage=1, offload=False, micro_batch=8).states for one in (adamw, config)]
     assert cards[0] - cards[1] == 8 * run_card(config).parameters - held > 0
+
+
+def test_gate_and_up_are_two_matrices(values):
+    """Blocks of 64: 4 square matrices, and gate, up and fc2 of 64 x 168; 10 r r c + 5 r r r MACs each."""
+    config = config_of(values, "DiT-2x64/8", mlp="swiglu")
+    assert optimizer_flops(config) == 2 * 2 * (4 * 15 * 64**3 + 3 * (10 * 64**2 * 168 + 5 * 64**3))
+    whole = config_of(values, "DiT-2x64/8", mlp="swiglu", optimizer={**MUON, "qkv": "whole"})
+    assert optimizer_flops(whole) == 2 * 2 * (15 * 64**3 + 10 * 64**2 * 192 + 5 * 64**3 + 10 * 64**2 * (336 + 168) + 2 * 5 * 64**3)
 
 
 def test_a_step_of_xl_2_costs_7_percent_at_batch_256(values):

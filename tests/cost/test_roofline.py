@@ -35,6 +35,18 @@ def test_flops_are_the_cards(block):
     assert (trained, forward) == (6 * 5 * plain_card(model).macs, 2 * 5 * plain_card(model).macs)
 
 
+@pytest.mark.parametrize("block", DESIGNS)
+def test_switched_backbones(block):
+    """FLOPs are the card's; value residual moves the first block's values to each later one, and sums of gradients back."""
+    facts = {"resolution": 32, "channels": 4, "classes": 1000, "block": block}
+    name, some = parse_model_name("DiT-B/2"), {"mlp": "swiglu", "positions": "rope", "norm": "rms", "patch_bottleneck": 8}
+    plain, mixed = make_backbone(name, **facts, **some), make_backbone(name, **facts, **some, value_residual=True)
+    assert sum(one.flops for one in model_operations(plain, 5, "bf16")) == 6 * 5 * plain_card(plain).macs
+    moved = [sum(one.bytes for one in model_operations(one, 5, "bf16", backward)) for one in (plain, mixed) for backward in (False, True)]
+    tokens = 5 * (256 + plain.added_tokens)
+    assert moved[2] - moved[0] == 11 * tokens * 768 * 2 and moved[3] - moved[1] == 3 * 11 * tokens * 768 * 2
+
+
 @pytest.mark.parametrize("objective", ["baseline", "masked", "mdt", "discriminative", "tread", "sprint"])
 def test_a_run_computes_its_flops_teacher_included(config, objective):
     run = config(objective)

@@ -11,6 +11,7 @@ from ditscale import randomness
 from ditscale.config import resolve
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.models.blocks import DESIGNS
+from ditscale.models.dit import create_model
 from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import VARIANTS
@@ -128,6 +129,36 @@ def test_parameters_with_qk_norm_on_the_largest(values, name):
         with torch.device("meta"):
             model = build_model(config)
         assert sum(p.numel() for p in model.parameters()) == run_card(config).parameters
+
+
+SWITCHES = {"norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "patch_bottleneck": 3, "qk_norm": True}
+SWITCHED = [(objective, name, {key: SWITCHES[key] for key in keys})
+            for objective, refused in (("baseline", ()), ("masked", ()), ("discriminative", ()), ("mdt", ("positions", "value_residual")))
+            for name in ("DiT-femto/2", "DiT-nano/2") for keys in [[key for key in SWITCHES if key not in refused]]]
+
+
+@pytest.mark.parametrize("block", DESIGNS)
+@pytest.mark.parametrize("objective, name, switches", SWITCHED, ids=lambda one: one if isinstance(one, str) else "")
+def test_switched_backbones(values, objective, name, switches, block, counted_flops):
+    """A training step, inference and parameters with all switches that the variant allows, against PyTorch."""
+    values["objective"], values["model"] = {"name": objective}, {"name": name, "block": block, **switches}
+    config = resolve(values, "test")
+    card, passes, width = run_card(config), 2 if objective == "mdt" else 1, parse_model_name(name).dims.hidden_size
+    patch, bottleneck, tokens = 4, 3, 16
+    inputs = passes * (FREQUENCIES * width + tokens * patch * bottleneck)      # without a gradient
+    assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+    model = build_model(config)
+    with torch.no_grad():
+        flops = counted_flops(lambda: model(torch.zeros(IMAGES, 1, 8, 8), torch.zeros(IMAGES), torch.zeros(IMAGES, dtype=torch.long)))
+    assert flops == IMAGES * card.flops and sum(p.numel() for p in model.parameters()) == card.parameters
+
+
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()], ids=lambda one: next(iter(one)))
+def test_parameters_of_one_switch_on_xl_2(switches):
+    with torch.device("meta"):
+        model = create_model("DiT-XL/2", input_size=32, in_channels=4, block="cross_attention", **switches)
+    backbone = make_backbone(parse_model_name("DiT-XL/2"), resolution=32, channels=4, classes=1000, block="cross_attention", **switches)
+    assert sum(p.numel() for p in model.parameters()) == VARIANTS["baseline"](name="baseline").card(backbone).parameters
 
 
 def test_nothing_masked_and_no_decoder_is_the_baseline(values):

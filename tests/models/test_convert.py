@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from ditscale.errors import UserError
-from ditscale.models.convert import describe, from_diffusers, load_diffusers, load_model, options_of, save_model, to_diffusers
+from ditscale.models.convert import describe, from_diffusers, load_diffusers, load_model, options_of, outputs_of, save_model, to_diffusers
 from ditscale.models.dit import create_model
 
 
@@ -138,3 +138,9 @@ def test_a_damaged_header_is_one_line(tmp_path, header):
 def test_missing_file():
     with pytest.raises(UserError, match="no such file"):
         load_model("/nowhere/model.pt")
+
+
+def test_a_header_says_what_the_network_predicts():
+    stated = [outputs_of(formulation) for formulation in ({"name": "ddpm"}, {"name": "edm"}, {"name": "flow", "prediction": "velocity"},
+                                                          {"name": "flow", "prediction": "x"})]
+    assert [one.get("ditscale.outputs") for one in stated] == [None, "formulation edm", "formulation flow", "formulation flow, prediction x"]

@@ -70,6 +70,36 @@ def test_rates_by_kind(config):
             assert name not in scales
 
 
+SWITCHES = {"norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "patch_bottleneck": 3}
+
+
+def test_rates_of_switched_layers_follow_their_shapes(config):
+    """A SwiGLU's matrices are hidden ones, by their own widths (of 256: 680, of the base's 64: 168); a bottleneck has a fixed width."""
+    model = build_model(config("DiT-4x256/2", **completep(**{f"model__{name}": value for name, value in SWITCHES.items()})))
+    assert (model.scales["blocks.0.mlp.gate_up.weight"].lr, model.scales["blocks.0.mlp.fc2.weight"].lr) == (0.25, 168 / 680)
+    assert not [name for name in model.scales if name.startswith("x_embedder") or "value_mix" in name or "norm" in name]
+
+
+@pytest.mark.parametrize("objective", ["baseline", "masked", "discriminative"])
+@pytest.mark.parametrize("block", ["adaln_zero", "in_context"])
+def test_a_switched_base_is_standard_and_a_folded_model_the_same_function(config, objective, block):
+    switches = {f"model__{name}": value for name, value in SWITCHES.items()} | {"model__block": block}
+    one, two = (build_model(config("DiT-2x64/2", objective, **switches, **more)) for more in (
+        {"model__parametrization": "standard", "model__base_width": None, "model__base_depth": None}, completep()))
+    assert two.scales == {} and all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    fixed = {} if objective == "baseline" else {"objective__decoder_depth": 2, "objective__decoder_width": 32, "objective__decoder_heads": 1}
+    model = build_model(config("DiT-4x128/2", objective, **completep(train__grad_clip=1.0, **fixed, **switches))).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    x, t, y = torch.randn(2, 1, 8, 8, generator=generator, dtype=torch.float64), torch.tensor([3.0, 700.0]), torch.tensor([1, 9])
+    before = model(x, t, y)
+    fold(model)
+    assert before.abs().mean() > 0.01
+    torch.testing.assert_close(model(x, t, y), before, rtol=1e-9, atol=1e-9)
+
+
 def test_a_decoder_of_fixed_width_has_no_rule_inside(config):
     fixed = {"objective__decoder_depth": 1, "objective__decoder_width": 32, "objective__decoder_heads": 1}
     scales = build_model(config("DiT-2x256/2", "masked", **mup(**fixed))).scales

@@ -32,10 +32,7 @@ def inputs(batch=4):
 def encoded_when(model, x, kept):
     """What the encoder makes of the kept tokens."""
     _, t, y = inputs()
-    arguments = [gather(model.embed(x), kept), model.condition(t, y)]
-    if hasattr(model, "offsets"):
-        arguments.append(model.offsets[kept[:, :, None], kept[:, None, :]])
-    return model.encode(*arguments)[0]
+    return model.encode(gather(model.embed(x), kept), model.condition(t, y), kept)[0]
 
 
 @pytest.mark.parametrize("block", DESIGNS)

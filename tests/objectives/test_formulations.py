@@ -9,7 +9,7 @@ from ditscale.objectives.objective import CleanBatch
 from ditscale.randomness import draw
 
 FORMULATIONS = [{"name": "flow"}, {"name": "flow", "interpolant": "cosine", "t_distribution": "logit_normal"}, {"name": "edm"},
-                {"name": "ddpm"}, {"name": "ddpm", "schedule": "cosine", "min_snr_gamma": 5.0}]
+                {"name": "flow", "prediction": "x", "time_shift": 2.0}, {"name": "ddpm"}, {"name": "ddpm", "schedule": "cosine", "min_snr_gamma": 5.0}]
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS, ids=lambda f: "-".join(map(str, f.values())))

@@ -87,7 +87,8 @@ def test_a_sample_covers_a_parameter_evenly_and_the_same_for_any_cut(monkeypatch
 
 def test_a_parameter_has_a_kind_by_its_name():
     kinds = {"x_embedder.proj.weight": "embedding", "blocks.3.attn.qkv.weight": "attention", "blocks.3.cross_attn.kv.bias": "attention",
-             "decoder_blocks.0.mlp.fc1.weight": "mlp", "blocks.0.adaLN_modulation.linear.weight": "modulation",
+             "decoder_blocks.0.mlp.fc1.weight": "mlp", "blocks.1.mlp.gate_up.weight": "mlp", "blocks.1.attn.value_mix": "attention",
+             "blocks.0.adaLN_modulation.linear.weight": "modulation",
              "final_layer.adaLN_modulation.linear.weight": "modulation", "final_layer.linear.weight": "output",
              "t_embedder.mlp.0.weight": "embedding", "head.prototypes": "other"}
     assert {name: kind_of(name) for name in kinds} == kinds

@@ -29,6 +29,8 @@ class MdtConfig(Variant):
     least_tokens = 2
     decoder_parts = ("side_block",)
     no_auxiliary = "its second pass sees only the kept tokens"
+    refused_switches = {"positions": "MDT's attention has positions of its own, a learned bias per offset between two tokens",
+                        "value_residual": "its last blocks decode tokens that its first block does not see in the masked pass"}
     column = {"": "mdt (MDT)", "encoder sees": "all, and in a second pass 70 %", "decoder": "the model's own last 2 blocks",
               "at masked places": "side-interpolater block", "loss terms": "`generative_full`, `generative_masked`",
               "training only": "mask token, side block", "sampling": "DiT with relative position bias"}

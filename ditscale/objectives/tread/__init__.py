@@ -22,6 +22,7 @@ class TreadConfig(Variant):
     color = "#2a7a55"
     dark_color = "#4fae78"
     least_tokens = 2
+    refused_switches = {"value_residual": "its tokens skip blocks, so that blocks after the first see tokens whose first values they do not have"}
     plain_dit = True
     column = {"": "tread (TREAD)", "encoder sees": "all; in blocks 2 to 8 of 12 half", "decoder": "none",
               "at masked places": "the tokens as they were before these blocks", "loss terms": "`generative`", "sampling": "DiT"}

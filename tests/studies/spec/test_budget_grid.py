@@ -92,7 +92,7 @@ def test_what_lies_beside_the_optimum_is_told(spec_of):
     ({"isoflop": {"budgets": [1e18], "span": 1}}, "'isoflop.span' is 1"),
     ({"isoflop": {"budgets": [1e18, 1e18]}}, "isoflop.budgets has an entry twice"),
     ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/2"]}}, "isoflop.sizes is 5, but isoflop.models has 1 entries"),
-    ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/3"]}}, "no patch size 3"),
+    ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/0"]}}, "no patch size 0"),
     ({"isoflop": {"budgets": [1e18], "models": ["DiT-S/2"], "patch_size": 4}}, "leave isoflop.patch_size out"),
     ({"isoflop": {"budgets": [1e18], "centr": {}}}, "did you mean 'center'"),
     ({"budgets": {"flops": [1e18]}}, "isoflop decides models and lengths; leave budgets"),

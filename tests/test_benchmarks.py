@@ -13,7 +13,7 @@ from ditscale.data.ffcv_import import load_ffcv
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 JOINED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")     # of a world that another test here has joined
-HELPERS = ("made_data", "made_study", "tiny")
+HELPERS = ("build_parts", "made_data", "made_study", "tiny")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 ARGUMENTS = {"gpu": ["pictures", "--out", os.devnull]}                         # all its parts: tests/training/test_gpu_script.py
 LONGER = {"communication", "forecast", "report"}                               # ranks, a probe and a launch, all figures: 20 s and more

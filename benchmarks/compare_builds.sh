@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # This build against COMMIT, in turns on this machine; the last line is one JSON object with every ratio, new / old.
 #
-#     bash benchmarks/compare_builds.sh COMMIT [options of compare_builds.py]
+#     bash benchmarks/compare_builds.sh COMMIT [--only help,plan,report,study,demo,step,sampling] [--launch] [--rounds 2] ...
 #
-# COMMIT is checked out beside, in a temporary folder that is removed at the end. Both run with this checkout's Python environment.
+# Options are those of compare_builds.py. COMMIT is checked out in a temporary folder that is removed at the end. Both run with this
+# checkout's Python environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { echo "error: which COMMIT? See the head of this file" >&2; exit 2; }

@@ -24,7 +24,8 @@ from ditscale.rundir import RunDir, read_lines
 from ditscale.studies.launch.launch import launch
 from ditscale.studies.launch.watch import Log
 from ditscale.studies.launchers.local import ThisMachine
-from ditscale.studies.plan.probe import probe_missing, read_probes, shape_of
+from ditscale.studies.plan.probe import read_probes, shape_of
+from ditscale.studies.plan.probing import probe_missing
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 

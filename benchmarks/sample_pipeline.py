@@ -4,7 +4,9 @@
 
 Random weights of a DiT and a small random autoencoder, the same for both. Ours is an imported run, sampled as `ditscale sample` does it,
 on the threads given by OMP_NUM_THREADS (on a CPU, the command itself uses one thread per rank). `--compile` adds ours compiled.
-Ratios above 1: ours is faster. The last line is one JSON object.
+Ratios above 1: ours is faster; `cpu` are those of processor seconds, for a machine that others use too. On a CPU, `limit` is what the
+model's MACs take at the speed of a large fp32 product, measured in the same turns: no fp32 sampler that runs this model in both halves of
+guidance can be faster. The last line is one JSON object.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +26,8 @@ from ditscale.evaluation.sampling.model import choose_weights
 from ditscale.evaluation.sampling.sampleset import settings_of
 from ditscale.models.convert import save_model, to_diffusers
 from ditscale.models.dit import DiT, create_model
+from ditscale.models.macs import make_backbone, plain_card
+from ditscale.models.sizes import parse_model_name
 from ditscale.training.checkpoint.import_weights import Asked, read_import, write_run
 from ditscale.training.checkpoint.weights import run_config
 
@@ -49,17 +54,38 @@ def main() -> None:
         works = {"pipeline": pipeline(model, vae, options), "ours": ours(model, vae, options, Path(folder), compiled=False)}
         if options.compile:
             works["compiled"] = ours(model, vae, options, Path(folder), compiled=True)
-        seconds = {name: [] for name in works}
+        clocks = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}
+        product, flops = largest_product(options.tiny)
+        if options.device == "cpu":
+            works["limit"] = product
+        found = {name: {clock: [] for clock in clocks} for name in works}
         for _ in range(options.rounds + 1):                                    # the first round does not count
             for name, work in works.items():
-                started = time.perf_counter()
+                started = {clock: read() for clock, read in clocks.items()}
                 work()
-                seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+                for clock, read in clocks.items():
+                    found[name][clock].append(read() - started[clock])
+    medians = {clock: {name: statistics.median(of_work[clock][1:]) for name, of_work in found.items()} for clock in clocks}
+    card = plain_card(make_backbone(parse_model_name(options.model), resolution=32, channels=4, classes=1000))
+    needed = float(card.flops) * 2 * options.images * options.steps            # both halves of guidance
+    for of_clock in medians.values():
+        if "limit" in of_clock:
+            of_clock["limit"] *= needed / flops
     print(json.dumps({"benchmark": "sample_pipeline", "tiny": options.tiny, "torch": torch.__version__, "device": options.device,
                       "threads": torch.get_num_threads(), "model": options.model, "images": options.images, "steps": options.steps,
-                      "seconds": {name: round(value, 4) for name, value in medians.items()},
-                      **{f"pipeline_over_{name}": round(medians["pipeline"] / value, 3) for name, value in medians.items() if name != "pipeline"}}))
+                      **{clock: {name: round(value, 4) for name, value in of_clock.items()} for clock, of_clock in medians.items()},
+                      **over_pipeline("", medians["seconds"]), **over_pipeline("cpu_", medians["cpu_seconds"])}))
+
+
+def over_pipeline(prefix: str, medians: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}pipeline_over_{name}": round(medians["pipeline"] / value, 3) for name, value in medians.items() if name != "pipeline"}
+
+
+def largest_product(tiny: bool) -> tuple[Callable[[], object], float]:
+    """A large matrix product, and its FLOPs."""
+    size = 64 if tiny else 2048
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return lambda: a @ b, 2.0 * size**3
 
 
 def pipeline(model: DiT, vae: AutoencoderKL, options):

@@ -13,7 +13,7 @@ from ditscale.data.ffcv_import import load_ffcv
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 JOINED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")     # of a world that another test here has joined
-HELPERS = ("made_data", "made_study", "tiny")
+HELPERS = ("build_parts", "made_data", "made_study", "tiny")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 ARGUMENTS = {"gpu": ["pictures", "--out", os.devnull]}                         # all its parts: tests/training/test_gpu_script.py
 LONGER = {"communication", "forecast", "report"}                               # ranks, a probe and a launch, all figures: 20 s and more
@@ -49,3 +49,22 @@ def test_what_is_given_beside_tiny_stays(repository):
                           text=True, capture_output=True, timeout=200)
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["dimensions"], found["samples"]) == (16, 100)
+
+
+def test_the_share_of_a_study_that_is_scoring(benchmark_module, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"seconds": 2.5}\n{"seconds": 0.5}\n')
+    found = benchmark_module("build_parts").scoring_share(tmp_path)
+    assert found == {"training_seconds": 3.0, "scoring_seconds": 0, "share": 0.0}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "evals.jsonl").write_text('{"seconds": 1.0, "score": 7.0}\n')
+    assert benchmark_module("build_parts").scoring_share(tmp_path) == {"training_seconds": 3.0, "scoring_seconds": 1.0, "share": 0.25}
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    (tmp_path / "b" / "evals.jsonl").unlink()
+    assert benchmark_module("build_parts").scoring_share(tmp_path)["share"] == 0.0
+
+
+@pytest.mark.parametrize("words, says", [(["--only", "help,speed"], "--only speed: there is no such part"), (["--old", "nowhere"], "--old nowhere has no ")])
+def test_a_comparison_of_what_is_not_there(repository, words, says):
+    done = subprocess.run([sys.executable, str(FOLDER / "compare_builds.py"), *words], cwd=repository, text=True, capture_output=True, timeout=100)
+    assert done.returncode == 2 and says in done.stderr and not done.stdout

@@ -1,12 +1,15 @@
 """The command line: light to start, kind to mistakes."""
 
+import gc
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
 import ditscale.cli
 from ditscale.cli import main
@@ -31,6 +34,60 @@ def test_import_and_help_are_light(repository):
     assert time.monotonic() - started < 1.5
     for command in ("data", "plan", "config", "launch", "train", "status", "mirror", "figure", "sample", "doctor"):
         assert command in done.stdout
+
+
+NEVER = {"torch", "deepspeed", "ffcv", "pandas", "matplotlib", "scipy", "diffusers", "timm"}
+
+
+@pytest.mark.parametrize("arguments, left_out", [
+    (["--help"], NEVER | {"numpy", "pydantic", "yaml", "rich", "statistics", "dataclasses", "ditscale.config"}),
+    (["plan", "SPEC"], NEVER | {"numpy", "rich.progress", "rich.live", "statistics", "ctypes", "ditscale.studies.launch", "ditscale.studies.launchers.process",
+                                "ditscale.studies.launchers.protocol", "ditscale.studies.launchers.local", "ditscale.studies.plan.probing",
+                                "ditscale.data.beton"}),
+], ids=["help", "plan"])
+def test_what_a_brief_command_does_not_load(repository, tmp_path, arguments, left_out):
+    """Also where the data are there with a manifest that agrees, and this machine's speed was measured within the hour."""
+    measured = {} if arguments == ["--help"] else plan_with_data(repository, tmp_path)
+    code = ("import sys, ditscale.cli\n"
+            "try: ditscale.cli.main(sys.argv[1:])\n"
+            "except SystemExit as end: assert not end.code\n"
+            "print('loaded:', *sys.modules, file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code, *(measured.get(word, word) for word in arguments)], capture_output=True, text=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.partition("loaded:")[2].split())
+    assert "ditscale.cli.group" in loaded and not loaded & left_out
+
+
+def plan_with_data(repository, folder) -> dict[str, str]:
+    """The digits' study with its training file and manifest, and this CPU's speed, kept under ``folder``."""
+    import numpy as np
+
+    from ditscale.cost.hardware import this_machine
+    from ditscale.data.beton import write_beton
+    from ditscale.data.manifest import Manifest, write_manifest
+
+    spec = yaml.safe_load((repository / "sweeps/digits_demo.yaml").read_text())
+    path, labels = folder / spec["config"]["data"]["path"], np.arange(20) % 10
+    path.parent.mkdir(parents=True)
+    write_beton(path, {"image": np.zeros((20, 1, 8, 8), np.uint8), "label": labels})
+    write_manifest(path, Manifest(name="digits", split="train", samples=20, shape=[1, 8, 8], classes=10, class_counts=[2] * 10, source="",
+                                  source_blake2b="", content_blake2b="", writer="numpy", ditscale_version="0"))
+    for name in ("ds_configs", "sweeps"):
+        (folder / name).symlink_to(repository / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        this_machine()
+    return {"SPEC": "sweeps/digits_demo.yaml"}
+
+
+def test_a_brief_command_leaves_garbage_collection_as_it_was(repository, monkeypatch):
+    from click.testing import CliRunner
+
+    usual, seen = gc.get_threshold(), []
+    monkeypatch.setattr("ditscale.studies.spec.spec.load_spec", lambda *arguments: seen.append(gc.get_threshold()) or 1 / 0)
+    done = CliRunner().invoke(main, ["plan", str(repository / "nowhere.yaml")])
+    assert isinstance(done.exception, ZeroDivisionError) and seen[0] > usual and gc.get_threshold() == usual
 
 
 def test_the_list_of_commands_is_theirs():

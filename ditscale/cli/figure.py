@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import ditscale
-from ditscale.cli.group import Commands, main
+from ditscale.cli.group import Commands, collects_seldom, main
 from ditscale.errors import UserError, did_you_mean
 
 PLOTS = Path(ditscale.__file__).parent / "figures" / "plots"
@@ -54,6 +54,7 @@ def figure():
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Where the files go.  [default: STUDY/analysis]")
 @click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; can be repeated.")
 @click.option("--price", metavar="X", type=float, help="Price per accelerator-hour: adds costs in money.")
+@collects_seldom
 def report(study, out, conditions, price):
     """Write report.html of a study, and every figure and table in it as files; STUDY is its folder under runs/."""
     from types import SimpleNamespace

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from ditscale.cli.group import main
+from ditscale.cli.group import collects_seldom, main
 from ditscale.studies.launchers import MODULES
 from ditscale.studies.mirror import MIRRORS
 
@@ -62,6 +62,7 @@ site_option = click.option("--site", metavar="FILE", type=click.Path(), help="Th
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--wide", is_flag=True, help="Show a row per run, with every column.")
+@collects_seldom
 def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_csv, as_json, wide):
     """Show what the study SPEC will run and what it will cost. Starts no run.
 
@@ -73,18 +74,21 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
     from ditscale import terminal
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
-    from ditscale.studies.launch.start import load_site, site_machine
-    from ditscale.studies.launchers.local import slots
+    from ditscale.studies.launchers.sharing import slots
     from ditscale.studies.plan.encoding import encoding_lines
     from ditscale.studies.plan.plan import excess, plan_rows, write_rows
-    from ditscale.studies.plan.probe import probe_missing, read_probes
+    from ditscale.studies.plan.probe import read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
     from ditscale.studies.spec.inputs import check_plan
     from ditscale.studies.spec.rates import shared_rate
 
     spec, runs = planned(spec_path, overrides)
-    cluster = load_site(site) if site else None
+    cluster = None
+    if site:
+        from ditscale.studies.launchers.sites import load_site, site_machine
+
+        cluster = load_site(site)
     machine = named_machine(device) if device else site_machine(cluster, runs) if cluster else this_machine()
     if machine is None:
         raise UserError(f"--site {site}: names no GPU that a forecast knows; add one with --on, for example --on H100:8")
@@ -102,6 +106,8 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
         if device or site:
             option = f"--on {device}" if device else f"--site {site}"
             raise UserError(f"--probe measures this machine, and {option} plans for another; give only one of them")
+        from ditscale.studies.plan.probing import probe_missing
+
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],

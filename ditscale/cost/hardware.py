@@ -3,9 +3,9 @@
 import os
 import re
 import subprocess
-import time
 from dataclasses import dataclass, replace
 
+from ditscale.cost.cpu_peak import cpu_flops
 from ditscale.cost.memory import GIB
 from ditscale.errors import UserError, did_you_mean
 
@@ -81,14 +81,14 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """GPUs if nvidia-smi finds any; otherwise CPU cores, with their peak measured by a short fp32 matrix product."""
+    """GPUs if nvidia-smi finds any; otherwise CPU cores, with their peak measured by a short fp32 matrix product (cpu_peak.py)."""
     names = _gpu_names()
     if names:
         return Machine("gpu", names[0], len(names), dense_bf16_flops(names[0]) or 100e12, _by_name(MEMORY_GIB, names[0], 0) * GIB,
                        gpu_links(names[0]))
-    cores = len(os.sched_getaffinity(0))
+    cores, name = len(os.sched_getaffinity(0)), cpu_name()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine("cpu", cpu_name(), cores, _measured_flops() / cores, memory // cores)
+    return Machine("cpu", name, cores, cpu_flops(name, cores) / cores, memory // cores)
 
 
 def named_machine(text: str) -> Machine:
@@ -144,16 +144,3 @@ def cpu_name() -> str:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "CPU")
     except OSError:
         return "CPU"
-
-
-def _measured_flops(size: int = 512, repeats: int = 4) -> float:
-    """FLOP/s of all cores together, the best of a few products."""
-    import numpy as np  # slow to import, and of no use where there are GPUs
-
-    a = np.ones((size, size), np.float32)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)

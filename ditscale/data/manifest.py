@@ -1,5 +1,6 @@
 """The manifest next to a .beton file (``train.json`` next to ``train.beton``): its content and its source."""
 
+import functools
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -113,6 +114,11 @@ def manifest_if_any(beton_path) -> Manifest | None:
         return None
 
 
+@functools.cache                                                               # takes longer to make than a manifest to read
+def _schema() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
 def read_manifest(beton_path) -> Manifest:
     """The manifest of a .beton file.
 
@@ -128,7 +134,7 @@ def read_manifest(beton_path) -> Manifest:
         if not required <= known:
             raise UserError(f"{path}: has no {', '.join(sorted(required - known))}: it is damaged, or was built by another version of "
                             f"ditscale ({values.get('ditscale_version', 'not said')}); build the data again")
-        TypeAdapter(Manifest).validate_json(json.dumps({name: values[name] for name in known}), strict=True)
+        _schema().validate_json(json.dumps({name: values[name] for name in known}), strict=True)
         if not 1 <= values["classes"] <= MOST_CLASSES:
             raise ValueError(f"classes is {values['classes']}; 1 to {MOST_CLASSES:,} can be")
         return Manifest(**{name: values[name] for name in known})

@@ -1,29 +1,23 @@
 """Starts runs of a study here or on a site, or prints what would be done."""
 
 from contextlib import closing
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ditscale.cost.hardware import Machine, device_named_in, named_machine, this_machine
+from ditscale.cost.hardware import Machine, this_machine
 from ditscale.errors import UserError, count
 from ditscale.rundir import FAILED, hold
-from ditscale.section import validate
 from ditscale.studies.launch.launch import is_complete, launch, run_record, to_run
 from ditscale.studies.launch.watch import say
-from ditscale.studies.launchers import DEFAULT, LOCAL, MODULES, launcher as launcher_of, live_jobs
+from ditscale.studies.launchers import LOCAL, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Places, Queue, SiteSettings
 from ditscale.studies.launchers.sharing import check_alone
+from ditscale.studies.launchers.sites import load_site, site_machine
 from ditscale.studies.plan.plan import check_limits, plan_rows
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
 from ditscale.studies.spec.phases import in_order
 from ditscale.studies.spec.spec import PlannedRun
-from ditscale.yamlfile import read_yaml
-
-if TYPE_CHECKING:
-    from ditscale.studies.launchers import Site
 
 Phases = list[tuple[str | None, list[PlannedRun]]]                             # names, and runs of each
 
@@ -82,39 +76,6 @@ def failed_runs(spec: Spec, runs: list[PlannedRun], limit: int, console: Console
     if not again:
         say(console, f"{spec.name}: no failed run to launch again")
     return again
-
-
-def load_site(path) -> "Site":
-    """Reads a site's file as the section of its ``launcher``; ``sweeps/sites/`` has an example of each. It is not part of a run's
-    identity.
-
-    Raises:
-        UserError: the message has the key, the value and what would work.
-    """
-    values = read_yaml(path)
-    sections = {name: section for name in MODULES if (section := launcher_of(name).settings)}
-    chosen = values.get("launcher", DEFAULT) if isinstance(values, dict) else DEFAULT
-    if not isinstance(chosen, str) or chosen not in sections:
-        raise UserError(f"{path}: 'launcher' is {chosen!r}: should be {' or '.join(map(repr, sections))}")
-    section = sections[chosen]
-    for key in values if isinstance(values, dict) else ():
-        owners = [name for name, other in sections.items() if key in other.model_fields]
-        if owners and key not in section.model_fields:
-            raise UserError(f"{path}: {key} is for launcher: {', '.join(owners)}{section.elsewhere}")
-    return validate(section, values, str(path))
-
-
-def site_machine(site: SiteSettings, runs: list[PlannedRun]) -> Machine | None:
-    """The GPUs that a study has at a time on a site, for a forecast; None if the site names no GPU of the table in cost/hardware.py.
-
-    Their number is a node's, or those of the runs that may go at once if these are more.
-    """
-    name = device_named_in(site.gpu_name or "")
-    if not name:
-        return None
-    ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
-    at_once = min(getattr(site, "runs_at_once", None) or 1, len(runs))
-    return replace(named_machine(name), devices=max(site.gpus_per_node, ranks * at_once))
 
 
 def _run_phases(spec: Spec, phases: Phases, where: list[Places], machine: Machine, console: Console) -> bool:

@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterator
 
 from ditscale.cost.hardware import Machine
-from ditscale.errors import UserError, count
 from ditscale.rundir import DONE
 from ditscale.studies.launchers.process import Command, deepspeed, worker_arguments, worker_words
 from ditscale.studies.launchers.protocol import Places
-from ditscale.studies.launchers.sharing import runs_per_accelerator
+from ditscale.studies.launchers.sharing import runs_per_accelerator, slots
 from ditscale.studies.launchers.warm import ForkServer, WarmCommand
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.ports import free_port
@@ -69,15 +68,3 @@ class ThisMachine:
         if self.machine.kind == "cpu" and "DS_ACCELERATOR" not in os.environ:
             environment["DS_ACCELERATOR"] = "cpu"
         return Command((deepspeed(), *where, "--master_port", str(free_port()), *words), environment)
-
-
-def slots(machine: Machine, runs: list[PlannedRun]) -> int:
-    """How many runs go at once.
-
-    Raises:
-        UserError: one needs more GPUs than there are, or so many do not fit into one.
-    """
-    ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
-    if machine.kind == "gpu" and ranks > machine.devices:
-        raise UserError(f"resources.accelerators_per_run is {ranks} but this machine has {count(machine.devices, 'GPU')}")
-    return max(1, machine.devices // ranks) * runs_per_accelerator(machine, runs)

@@ -8,7 +8,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.cost.runs import run_memory_card
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
 from ditscale.training.zero.strategy import offloads, zero_stage
@@ -27,6 +27,18 @@ def runs_per_accelerator(machine: Machine, runs: list[PlannedRun]) -> int:
                             "resources.runs_per_accelerator=1 works here")
         _check_fits(planned, allowed, machine)
     return allowed
+
+
+def slots(machine: Machine, runs: list[PlannedRun]) -> int:
+    """How many runs go at once.
+
+    Raises:
+        UserError: one needs more GPUs than there are, or so many do not fit into one.
+    """
+    ranks = max(planned.config.resources.accelerators_per_run for planned in runs)
+    if machine.kind == "gpu" and ranks > machine.devices:
+        raise UserError(f"resources.accelerators_per_run is {ranks} but this machine has {count(machine.devices, 'GPU')}")
+    return max(1, machine.devices // ranks) * runs_per_accelerator(machine, runs)
 
 
 def check_alone(runs: list[PlannedRun], launcher: str) -> None:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
-from ditscale.config import RunConfig
+from ditscale.config import DataConfig, RunConfig
+from ditscale.data.manifest import read_manifest
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
 from ditscale.studies.spec.spec import PlannedRun
@@ -20,11 +21,14 @@ def check_inputs(runs: list[PlannedRun]) -> None:
 
 
 def check_plan(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with other classes, channels or size."""
+    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with other classes, channels or size.
+
+    A file whose manifest agrees is not opened: a launch does that.
+    """
     _check_strategies(runs)
     for data in dict.fromkeys(planned.config.data for planned in runs):
-        if os.path.isfile(data.path):
-            from ditscale.data.beton import BetonFile  # numpy, which commands without data do not need
+        if os.path.isfile(data.path) and not _manifest_agrees(data):
+            from ditscale.data.beton import BetonFile  # numpy, which few plans need
             from ditscale.data.kinds import check_classes, check_shape, kind_of
 
             try:
@@ -34,6 +38,15 @@ def check_plan(runs: list[PlannedRun]) -> None:
                 continue
             check_shape("data.path", file, data)
             check_classes("data.path", file, data)
+
+
+def _manifest_agrees(data: DataConfig) -> bool:
+    """Whether a data file has a readable manifest with the section's classes, channels and size."""
+    try:
+        manifest = read_manifest(data.path)
+    except UserError:                                                          # the file itself decides
+        return False
+    return manifest.classes == data.classes and manifest.shape == [data.channels, data.resolution, data.resolution]
 
 
 def check_writable(folder: Path) -> None:

@@ -127,6 +127,19 @@ def test_a_long_legend_ends_with_the_number_of_the_others():
     assert len(words) == panels.MOST_ENTRIES and words[-1] == "and 73 more"
 
 
+@pytest.mark.parametrize("labels, columns", [(["baseline", "masked", "mdt", "discriminative", "nano/2"], 4), (["baseline+dispersive+sra2"] * 5, 2),
+                                             (["a variant of a name that no figure has the width for, with some losses beside it"] * 2, 1)])
+def test_a_legend_has_as_many_columns_as_fit(labels, columns):
+    assert style.RC["legend.fontsize"] == panels.LEGEND_SIZE
+    with style.paper():
+        figure, _ = panels.grid(1, 2, row_height=3.0)
+        panels.legend(figure, [panels.color_handle("#1c1f24", label) for label in labels], columns=4, break_after=4)
+        style.freeze(figure)
+        [drawn] = figure.legends
+        assert drawn._ncols == columns
+        assert columns == 1 or drawn.get_window_extent().width <= figure.bbox.width
+
+
 def test_many_recipes_of_a_model_are_one_set(study):
     rows = pd.concat([study().assign(recipe=f"r{i}", run_id=lambda own, i=i: own["run_id"] + f"-{i}") for i in range(4)], ignore_index=True)
     assert len(panels.seed_groups(rows)) == 12 and len(panels.seed_groups(rows[rows["recipe"] < "r2"])) == 24

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 
 from ditscale.figures.kit import runs, seeds, study_table, style, variant_table
 from ditscale.models.blocks import DESIGNS
@@ -19,6 +21,7 @@ BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}         
 
 MOST_CURVES, MOST_MARKERS = 30, 10      # of a panel; of a curve that has a band
 MOST_ENTRIES = 28                       # of a legend
+LEGEND_SIZE = 9.0                       # points, as in style.RC
 
 
 class Look(NamedTuple):
@@ -215,16 +218,37 @@ def size_looks(rows: pd.DataFrame) -> Looks:
 
 def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | None = None, handlelength: float = 2.4,
            columnspacing: float = 1.4) -> None:
-    """A legend above all panels, read row by row; a new row begins after the first ``break_after`` entries. Of many entries it has the first."""
+    """A legend above all panels, read row by row; a new row begins after the first ``break_after`` entries. Of many entries it has the first.
+
+    It has ``columns`` columns, or as many as fit the figure's width.
+    """
     if len(handles) > MOST_ENTRIES:
         more = Line2D([], [], linestyle="", label=f"and {len(handles) - MOST_ENTRIES + 1} more")
         handles = [*handles[:MOST_ENTRIES - 1], more]
+    for count in range(columns, 0, -1):
+        drawn = _in_columns(handles, count, break_after)
+        inches = sum(max(_inches(entry, handlelength) for entry in column) for column in drawn) + (len(drawn) - 1) * columnspacing * LEGEND_SIZE / 72
+        if inches <= figure.get_figwidth():
+            break
+    cells = [entry or Line2D([], [], linestyle="", label=" ") for column in drawn for entry in column]
+    figure.legend(handles=cells, loc="outside upper left", ncols=len(drawn), handlelength=handlelength, columnspacing=columnspacing)
+
+
+def _in_columns(handles: list[Line2D], columns: int, break_after: int | None) -> list[list[Line2D | None]]:
+    """The entries of each column, with gaps where a row ends early."""
+    cells: list[Line2D | None] = [*handles]
     if break_after is not None and break_after < len(handles):
-        handles = [*handles[:break_after], *[None] * (-break_after % columns), *handles[break_after:]]
-    handles = [*handles, *[None] * (-len(handles) % columns if len(handles) > columns else 0)]
-    cells = [entry or Line2D([], [], linestyle="", label=" ") for i in range(columns) for entry in handles[i::columns]]
-    figure.legend(handles=cells, loc="outside upper left", ncols=min(columns, len(handles)), handlelength=handlelength,
-                  columnspacing=columnspacing)
+        cells[break_after:break_after] = [None] * (-break_after % columns)
+    cells += [None] * (-len(cells) % columns if len(cells) > columns else 0)
+    return [cells[i::columns] for i in range(min(columns, len(cells)))]
+
+
+def _inches(entry: Line2D | None, handlelength: float) -> float:
+    """The width of a legend's entry: handle, gap and label."""
+    if entry is None:
+        return 0.0
+    width, _, _ = text_to_path.get_text_width_height_descent(str(entry.get_label()), FontProperties(size=LEGEND_SIZE), ismath=False)
+    return (width + (handlelength + 0.8) * LEGEND_SIZE) / 72
 
 
 def patch_legend(figure, rows: pd.DataFrame, others: list[Line2D]) -> None:

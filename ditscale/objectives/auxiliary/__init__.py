@@ -98,7 +98,9 @@ class WithAuxiliary(_Field):
             tap = one.tap(dims)
             check_block(f"objective.with {one.name}: block", tap, dims.depth)
             if tap is not None and not self.has_all_tokens(tap, dims.depth):
-                raise UserError(f"objective.with {one.name}: block {tap} of {config.objective.name} has not all tokens in training; give another block")
+                whole = ", ".join(str(block) for block in range(1, dims.depth + 1) if self.has_all_tokens(block, dims.depth))
+                raise UserError(f"objective.with {one.name}: block {tap}: with objective {config.objective.name} it does not see all tokens in "
+                                f"training; blocks that do: {whole}")
             one.check(config)
         self._check_group(config)
 

@@ -125,6 +125,14 @@ def test_the_path_of_an_encoder_is_no_part_of_the_id(values):
     assert "encoder_path" not in str(here.science()) and here.objective.auxiliary[1].encoder_path == "a.pt"
 
 
+def test_a_block_that_does_not_see_all_tokens_is_refused(values, monkeypatch):
+    """Of a variant that routes tokens around its second block."""
+    monkeypatch.setattr(VARIANTS["baseline"], "has_all_tokens", lambda self, block, depth: block != 2)
+    made(values, {"name": "sra2", "block": 1}, {"name": "dispersive", "block": 3})
+    with pytest.raises(UserError, match="sra2: block 2: with objective baseline it does not see all tokens in training; blocks that do: 1, 3, 4"):
+        made(values, {"name": "sra2", "block": 2})
+
+
 def test_contrastive_is_refused_under_ddpm(values):
     with pytest.raises(UserError, match="contrastive under formulation ddpm: its target is the noise"):
         made(values, "contrastive", formulation={"name": "ddpm"})

@@ -41,7 +41,7 @@ class Asked:
     batch: int = 32
 
 
-def make_features(beton, pixels, asked: Asked, device: torch.device, say: Callable[[str], None]) -> FeatureFacts:
+def make_features(beton, pixels, asked: Asked, device: torch.device | str, say: Callable[[str], None]) -> FeatureFacts:
     """Writes the features of ``beton``, computed from the images of ``pixels``: the same file, or the one whose latents ``beton`` holds.
 
     Raises:
@@ -84,7 +84,7 @@ def _check_same(file: BetonFile, pixels: Manifest, beton, wanted: Manifest) -> N
     raise UserError(f"{beton}: neither {file.path} itself nor latents that `ditscale data encode` made of it; give the pixels that it was made of with --of")
 
 
-def _encoded(module: nn.Module, file: BetonFile, rows: np.ndarray, flipped: bool, device: torch.device) -> Tensor:
+def _encoded(module: nn.Module, file: BetonFile, rows: np.ndarray, flipped: bool, device: torch.device | str) -> Tensor:
     """Features (b, T, d) in fp32 of stored pixels."""
     images = torch.from_numpy(file.read("image", rows)).to(device).float() / 127.5 - 1
     weights = next(module.parameters(), images)
@@ -96,7 +96,7 @@ def _encoded(module: nn.Module, file: BetonFile, rows: np.ndarray, flipped: bool
     return features.float()
 
 
-def _macs(module: nn.Module, file: BetonFile, device: torch.device) -> int:
+def _macs(module: nn.Module, file: BetonFile, device: torch.device | str) -> int:
     """MACs of one image, by PyTorch's counter."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -114,7 +114,7 @@ class Axes:
     explained: float
 
 
-def _principal(module: nn.Module, file: BetonFile, asked: Asked, device: torch.device) -> Axes:
+def _principal(module: nn.Module, file: BetonFile, asked: Asked, device: torch.device | str) -> Axes:
     """Of the tokens of ``FIT_IMAGES`` images in a fixed random order, in fp64; the largest number of each component is positive."""
     rows = indices_at(np.arange(min(FIT_IMAGES, file.num_samples)), file.num_samples, 0)
     total, products, tokens = torch.zeros(()), torch.zeros(()), 0
@@ -129,7 +129,7 @@ def _principal(module: nn.Module, file: BetonFile, asked: Asked, device: torch.d
     return Axes(mean.float().to(device), (vectors * largest.sign()).float().to(device), explained)
 
 
-def _all(module: nn.Module, file: BetonFile, asked: Asked, device: torch.device, say) -> Iterator[tuple[np.ndarray, int, Tensor]]:
+def _all(module: nn.Module, file: BetonFile, asked: Asked, device: torch.device | str, say) -> Iterator[tuple[np.ndarray, int, Tensor]]:
     """(rows, flip, features) of every image, and of every flip."""
     started = said = time.perf_counter()
     for first in range(0, file.num_samples, asked.batch):

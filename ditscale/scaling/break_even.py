@@ -52,7 +52,7 @@ class BreakEven:
         if self.images <= 0:
             found = f"{at} is cheaper than {self.large} for any number of images"
         else:
-            found = f"{at} is cheaper than {self.large} from {self.images:.2g} images on"
+            found = f"{at} is cheaper than {self.large} from {_in_words(self.images)} images on"
         return f"{found} ({self._evidence})"
 
     @property
@@ -64,8 +64,8 @@ class BreakEven:
         if high <= 0:
             return f"REAL for any number, {seeds}"
         if low <= 0:
-            return f"INCONCLUSIVE below {high:.2g} images, REAL from there on, {seeds}"
-        return f"95 % interval {low:.2g} to {high:.2g}, {seeds}"
+            return f"INCONCLUSIVE below {_in_words(high)} images, REAL from there on, {seeds}"
+        return f"95 % interval {_in_words(low)} to {_in_words(high)}, {seeds}"
 
     def card(self) -> dict:
         """Ready for JSON."""
@@ -120,3 +120,8 @@ def _interval(logs: list[np.ndarray], difference: float, seed: int) -> Interval 
     sigma = spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS))
     small, large = (own.mean() + sigma / math.sqrt(len(own)) * rng.standard_normal(DRAWS) for own in logs)
     return percentiles((np.exp(small) - np.exp(large)) / difference)
+
+
+def _in_words(images: float) -> str:
+    """To two digits: ``1,300``."""
+    return f"{float(f'{images:.2g}'):,.0f}"

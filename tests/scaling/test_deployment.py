@@ -87,7 +87,7 @@ def runs(name: str, cost_at_ten: float, seeds: int, spread: float = 0.0) -> Runs
 def test_break_even_is_arithmetic():
     found = break_even(runs("small", 5e15, 3), runs("large", 2e15, 3), (1e9, 4e9), score=10.0)
     assert found.images == pytest.approx((5e15 - 2e15) / 3e9, rel=1e-6) and found.score == pytest.approx(10.0)
-    assert "from 1e+06 images on" in found.sentence and "3 and 3 runs" in found.sentence
+    assert "from 1,000,000 images on" in found.sentence and "3 and 3 runs" in found.sentence
     assert found.costs == pytest.approx((5e15, 2e15), rel=1e-6)
     best = break_even(runs("small", 5e15, 3), runs("large", 2e15, 3), (1e9, 4e9))
     assert best.score == pytest.approx(8.0)

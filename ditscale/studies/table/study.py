@@ -106,7 +106,7 @@ class Study:
         rows = self._scored()
         costs, unit = _cost(rows, cost, price), COSTS[cost]
         if images_to_make is not None:
-            costs, unit = costs + _making(rows, cost, images_to_make), f"FLOPs of training and of making {images_to_make:.3g} images"
+            costs, unit = costs + _making(rows, cost, images_to_make), f"FLOPs of training and of making {images_to_make:,.0f} images"
         names = (rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format))
         several = rows.groupby(names)["recipe"].transform("nunique") > 1
         names = names.where(~several, names + " " + rows["recipe"])

@@ -7,8 +7,9 @@ Two models reach a score at training costs C_small and C_large, and an image tak
 images; from there on the smaller one is cheaper, and where n is 0 or less it always is. The cost at the score is that of each run's monotone curve
 (``curves``): nothing is extrapolated, so both models must have reached the score.
 
-The interval is from draws of the two mean ln costs, with the runs' spread pooled over both models (Student's t). Percentiles of resampled runs contain
-the truth in 80 to 89 % with three to five runs per model, these in 94 to 97 % (``benchmarks/coverage_break_even.py``).
+The interval is from draws of the two mean ln costs, each from Student's t over its model's runs: the noise of one model's costs says little of the
+other's, whose curve may be flatter. Percentiles of resampled runs are much too narrow with three to five runs per model
+(``benchmarks/coverage_break_even.py``; docs/frontiers.md has both).
 """
 
 import math
@@ -73,7 +74,7 @@ class BreakEven:
         return {"status": self.status.name, "sentence": self.sentence, "smaller": self.small, "larger": self.large,
                 "score": self.score if known else None, "costs_to_score": list(self.costs) if known else None, "runs": list(self.runs),
                 "images": self.images if known else None, "low": self.interval.low if self.interval else None,
-                "high": self.interval.high if self.interval else None, "interval": "Student's t of ln cost, pooled over both models' runs"}
+                "high": self.interval.high if self.interval else None, "interval": "Student's t of each model's mean ln cost over its runs"}
 
 
 def break_even(small: Runs, large: Runs, flops_per_image: tuple[float, float], *, score: float | None = None, score_unit: str = "score",
@@ -112,13 +113,10 @@ def break_even(small: Runs, large: Runs, flops_per_image: tuple[float, float], *
 
 def _interval(logs: list[np.ndarray], difference: float, seed: int) -> Interval | None:
     """Of the images, from the runs' ln costs of both models, ``(k,)`` each."""
-    counts = np.array([len(own) for own in logs])
-    if counts.min() < MIN_RUNS:
+    if min(map(len, logs)) < MIN_RUNS:
         return None
-    rng, freedom = np.random.default_rng(seed), int(counts.sum()) - 2
-    spread = math.sqrt(sum(np.sum((own - own.mean()) ** 2) for own in logs) / freedom)
-    sigma = spread * np.sqrt(freedom / rng.chisquare(freedom, DRAWS))
-    small, large = (own.mean() + sigma / math.sqrt(len(own)) * rng.standard_normal(DRAWS) for own in logs)
+    rng = np.random.default_rng(seed)
+    small, large = (own.mean() + own.std(ddof=1) / math.sqrt(len(own)) * rng.standard_t(len(own) - 1, DRAWS) for own in logs)
     return percentiles((np.exp(small) - np.exp(large)) / difference)
 
 

@@ -63,7 +63,8 @@ class DeployedOptima:
 
     def card(self) -> dict:
         """Ready for JSON."""
-        return {"images_to_make": self.images, "forward_passes": self.sampling, "compute": "k N (D + S / 3)", "k": self.k, "times_outside_the_points": self.reach,
+        return {"images_to_make": self.images, "forward_passes": self.sampling, "compute": "k N (D + S / 3)", "k": self.k,
+                "times_outside_the_points": self.reach,
                 "images_of_evaluations_per_run": None if math.isnan(self.evaluated) else self.evaluated,
                 "optima": [{"compute": one.compute, "size": one.size, "data": one.data, "score": one.score, "share_of_sampling": one.share,
                             "size_interval": bounds(one.size_interval), "data_interval": bounds(one.data_interval)} for one in self.optima]}

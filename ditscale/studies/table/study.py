@@ -4,7 +4,6 @@
     print(study.multiplier("masked", over="baseline", cost="accelerator_hours").sentence)
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
-from ditscale.studies.table import csv_defaults, csv_table, ledger
+from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
 from ditscale.studies.table.comparable import require_one, scores_alone
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
@@ -107,10 +106,7 @@ class Study:
         costs, unit = _cost(rows, cost, price), COSTS[cost]
         if images_to_make is not None:
             costs, unit = costs + _making(rows, cost, images_to_make), f"FLOPs of training and of making {images_to_make:,.0f} images"
-        names = (rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format))
-        several = rows.groupby(names)["recipe"].transform("nunique") > 1
-        names = names.where(~several, names + " " + rows["recipe"])
-        return frontier(costs, rows["score"], names, rows["run_id"], cost_unit=unit, score_unit=rows["metric"].iloc[0],
+        return frontier(costs, rows["score"], cells.names(rows), rows["run_id"], cost_unit=unit, score_unit=rows["metric"].iloc[0],
                         lower_is_better=lower_is_better)
 
     def break_evens(self, *, lower_is_better: bool = True) -> list[BreakEven]:
@@ -120,22 +116,13 @@ class Study:
         Raises:
             UserError: the scores are not comparable, or what training or an image costs is unknown.
         """
-        on = {run for cell in self.frontier(lower_is_better=lower_is_better).points for run in cell.runs}
-        rows = self._scored()
-        rows = rows.assign(_image=require_flops_per_image(rows))
-        rows["_image"] = rows.groupby("recipe")["_image"].transform("median")                # where guidance is searched, checkpoints may differ
-        several = rows.groupby(["model", "variant"])["recipe"].transform("nunique") > 1
-        words = rows["model"].str.removeprefix("DiT-") + " " + rows["variant"]
-        rows["_name"] = words.where(~several, words + " " + rows["recipe"])
-        kept = rows[rows["recipe"].isin(rows.loc[rows["run_id"].isin(on), "recipe"])]
-        sizes = [[own for _, own in same.groupby("_name", sort=False)]
-                 for _, same in kept.groupby(np.log(kept["_image"]).round(9))]             # cheapest image first
-        pairs = [pair for small, large in zip(sizes, sizes[1:]) for pair in itertools.product(small, large)]
+        def side(name: str, own: pd.DataFrame) -> Runs:
+            return replace(self._runs(own, "train_flops", None, lower_is_better), name=name)
 
-        def side(own: pd.DataFrame) -> Runs:
-            return replace(self._runs(own, "train_flops", None, lower_is_better), name=own["_name"].iloc[0])
-        return [break_even(side(small), side(large), (float(small["_image"].iloc[0]), float(large["_image"].iloc[0])),
-                           score_unit=rows["metric"].iloc[0]) for small, large in pairs]
+        rows = self._scored()
+        _cost(rows, "train_flops", None)
+        return [break_even(side(*small), side(*large), (image, larger_image), score_unit=rows["metric"].iloc[0])
+                for (*small, image), (*large, larger_image) in cells.pairs_of_sizes(rows, lower_is_better)]
 
     def multiplier(self, variant: str, *, over: str = BASELINE, cost: str = "train_flops", targets: Sequence[float] | None = None,
                    price: float | None = None, pool_noise: bool = False, lower_is_better: bool = True) -> Multiplier:

@@ -14,7 +14,7 @@ from ditscale.figures.kit import law_points, style
 from ditscale.figures.plots import isoflop, scaling_law
 from ditscale.scaling.approaches import vertex_interval
 from ditscale.scaling.deployment import deployed_optimum
-from ditscale.scaling.laws import Chinchilla
+from ditscale.scaling.laws import Chinchilla, RepeatedData
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status
 
@@ -22,7 +22,7 @@ TRUE = Chinchilla(E=4.0, A=3e3, B=4e4, alpha=0.45, beta=0.55)
 
 
 def options(**given):
-    return SimpleNamespace(**{"form": "power_law", "x": "train_flops", "checkpoints": False, "extrapolate": 4.0, **given})
+    return SimpleNamespace(**{"form": "power_law", "x": "train_flops", "checkpoints": False, "extrapolate": 4.0, "pin": (), **given})
 
 
 @pytest.fixture
@@ -276,3 +276,42 @@ def test_isoflop_says_why_images_cannot_be_added(isoflop_study, own_compute_csv,
         isoflop.draw(plain.assign(budget=pd.read_csv(own_compute_csv)["budget"]), asked(images_to_make=5.0))
     stated = isoflop.draw(uneven, asked(images_to_make=5000.0, forwards=50.0))
     assert stated.card["with_sampling"]["forward_passes"] == pytest.approx(5000 * 50)
+
+
+@pytest.fixture
+def epochs_study(study):
+    """Four sizes at six lengths and two seeds on 100,000 unique images, up to 40 epochs, with R* = 8 and 0.5 % of noise."""
+    true = RepeatedData(E=4.0, A=3e3, B=4e3, alpha=0.45, beta=0.40, R_star=8.0)
+    one, rng, rows = study().iloc[0].to_dict(), np.random.default_rng(0), []
+    for size in (100_000, 500_000, 2_000_000, 10_000_000):
+        for epochs in (0.5, 1, 3, 8, 20, 40):
+            for seed in range(2):
+                images = round(1e5 * epochs)
+                score = float(true.evaluate({"N": size, "D": images, "U": 1e5})) * np.exp(0.005 * rng.standard_normal())
+                rows.append({**one, "run_id": f"n{size:.0f}-e{epochs}-s{seed}", "model": f"DiT-n{size:.0f}/2", "macs": size / 2, "seed": seed,
+                             "images_seen": images, "train_flops": 3 * size * images, "score": score, "final": True, "unique_images": 100_000})
+    return pd.DataFrame(rows)
+
+
+def test_repeated_data_is_a_form_with_its_comparison(epochs_study, tmp_path):
+    drawing = scaling_law.draw(epochs_study, options(form="repeated"))
+    found = drawing.card["coefficients"]["R_star"]
+    assert found["low"] < 8.0 < found["high"] and drawing.card["against_no_repetition"]["p"] < 1e-6 and drawing.card["epochs"] == [0.5, 40.0]
+    assert "the points need it. Lack of fit with R_star p = " in drawing.caption and len(lines(drawing, False)) == 4
+    pinned = scaling_law.draw(epochs_study, options(form="repeated", pin=("R_star=8",)))
+    assert pinned.card["coefficients"]["R_star"] == {"value": 8.0, "low": None, "high": None} and "R_star = 8 pinned" in pinned.caption
+    style.save(drawing, tmp_path, ("png",))
+    with pytest.raises(UserError, match="needs the number of unique images: a column unique_images or U"):
+        scaling_law.draw(epochs_study.drop(columns="unique_images"), options(form="repeated"))
+    with pytest.raises(UserError, match="unique_images is not known for run 'n100000-e0.5-s0'"):
+        scaling_law.draw(epochs_study.assign(unique_images=np.nan), options(form="repeated"))
+    with pytest.raises(UserError, match="give NAME=X"):
+        scaling_law.draw(epochs_study, options(form="repeated", pin=("R_star",)))
+
+
+def test_a_csv_of_unique_amounts(epochs_study, tmp_path):
+    plain = pd.DataFrame({"N": 2 * epochs_study["macs"], "D": epochs_study["images_seen"], "U": 100_000, "score": epochs_study["score"]})
+    plain.to_csv(tmp_path / "own.csv", index=False)
+    assert scaling_law.main([str(tmp_path / "own.csv"), "--form", "repeated", "--out", str(tmp_path / "out"), "--format", "png"]) == 0
+    card = json.loads((tmp_path / "out" / "scaling_law.json").read_text())
+    assert card["coefficients"]["R_star"]["value"] == pytest.approx(8.0, rel=0.1)

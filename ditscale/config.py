@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
+from ditscale.evaluation.guidance_options import SampleChoice, check_guidance
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.evaluation.metrics.table import known
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
@@ -226,11 +227,9 @@ class ValidationConfig(Section):
     every_images: Count | None = Field(None, gt=0)                             # also between checkpoints
 
 
-class EvaluationConfig(SamplingConfig, MeasureConfig):
+class EvaluationConfig(SamplingConfig, MeasureConfig, SampleChoice):
     """How a run is scored."""
 
-    samples: Count = Field(gt=1)
-    seed: Count = Field(default=0, ge=0)
     every_images: Count | None = Field(default=None, gt=0)                     # which checkpoints; default: all. The last always
     validation: ValidationConfig | None = None                                 # the validation loss, at every checkpoint
 
@@ -314,6 +313,7 @@ class RunConfig(Section):
             self.imported.sampling.check(self)
         if self.evaluation:
             self.evaluation.check(self)
+            check_guidance(self.evaluation, self)
             self._check_validation(self.evaluation)
         return self
 

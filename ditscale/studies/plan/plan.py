@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import optimizer_flops, plain_tokens_per_parameter, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
+from ditscale.cost.runs import (
+    evaluation_flops as flops_of_evaluation,
+    optimizer_flops,
+    plain_tokens_per_parameter,
+    run_card,
+    run_memory_card,
+    training_flops,
+    validation_flops,
+)
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
 from ditscale.data.manifest import manifest_path, unique_images
 from ditscale.errors import UserError
@@ -100,7 +108,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
         waiting = sum(mark > images_seen for mark in due)
         losses = sum(mark > images_seen for mark in validated)
         seconds = start_seconds(machine, ranks) + evaluation_seconds(config, machine, waiting, measured, losses) + training
-    evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
+    evaluation_flops = flops_of_evaluation(config) * len(due) if due else 0
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,

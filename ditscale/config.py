@@ -180,6 +180,7 @@ class SamplingConfig(Section):
     guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)  # noise levels with guidance; None: all
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(default=4.0, gt=0)                           # of power_cosine; MDT: 4
+    guide: str | None = Field(default=None, min_length=1)                      # RUN or RUN@IMAGES, in place of the null class: autoguidance
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
     average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
@@ -193,7 +194,7 @@ class SamplingConfig(Section):
             UserError: guidance without an unconditional model, a class that does not exist, or a sampler, an option or an interval
                 that does not fit the run's formulation.
         """
-        if self.guidance_scale != 1 and run.model.class_dropout_prob == 0:
+        if self.guidance_scale != 1 and run.model.class_dropout_prob == 0 and self.guide is None:
             raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
                             "without label dropout there is no unconditional model to guide with")
         if isinstance(self.labels, int) and not 0 <= self.labels < run.data.classes:
@@ -351,7 +352,7 @@ class RunConfig(Section):
         """
         places: dict[str, bool | set[str]] = {
             "resources": True, "data": {"path"},
-            "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
+            "evaluation": {"extractor_path", "reference_path", "vae", "guide", "batch", "every_images", "also", "validation"}}
         if self.model.is_standard:
             places["model"] = set(PARAMETRIZATION)
         values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)

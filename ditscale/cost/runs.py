@@ -52,14 +52,12 @@ def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard
 
 def sampling_flops(config: RunConfig) -> int:
     """FLOPs of the model per sampled image according to the run's section ``evaluation``, including guidance, without decoder and features.
-    Where the guidance is searched, those of an image with guidance."""
+
+    Where the guidance is searched, those of an image with guidance; another model that guides counts as this one, of which it is a smaller one as a rule.
+    """
     settings = config.evaluation
-    return flops_of_image(config, GUIDED if settings.guidance else settings.guidance_scale, settings.guidance_interval)
-
-
-def flops_of_image(config: RunConfig, scale: float, interval: tuple[float, float] | None) -> int:
-    """The same at this guidance."""
-    return run_card(config).flops * forwards(config.formulation, sampling_of(config.evaluation), scale, interval)
+    scale = GUIDED if settings.guidance else settings.guidance_scale
+    return run_card(config).flops * forwards(config.formulation, sampling_of(settings), scale, settings.guidance_interval)
 
 
 def evaluation_flops(config: RunConfig) -> int:

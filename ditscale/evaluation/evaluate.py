@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import flops_of_image
 from ditscale.data.beton import BetonFile
 from ditscale.evaluation.best_guidance import Choice, choose, chosen_before, interval_words, selected_on
 from ditscale.evaluation.metrics.table import has_all
@@ -96,7 +95,7 @@ class Evaluator:
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
         try:
-            choice = self._choose(run, images_seen, stop) if settings.guidance else None
+            choice, searched = self._choose(run, images_seen, stop) if settings.guidance else (None, 0)
             made = self._until(stop, sample_parts(self.maker, self._mine(settings.samples), settings.seed), settings.samples)
             scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)
         except _Stopped:
@@ -109,35 +108,37 @@ class Evaluator:
         sheet.write(sheet_path)
         seconds, scale, interval = time.perf_counter() - started, self.maker.scale, self.maker.interval
         passport = replace(self.passport, guidance_scale=scale, guidance_interval=interval_words(interval))
-        made_flops = flops_of_image(self.config, scale, interval) * settings.samples
-        searched = sum(flops_of_image(self.config, one.scale, one.interval) * one.samples for one in choice.tried) if choice else 0
         log_score(run, {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
             "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": passport.digest(),
-            "passport": asdict(passport), "seconds": seconds, "forwards_per_image": self.maker.forwards, "sampling_flops": made_flops + searched,
+            "passport": asdict(passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
+            "sampling_flops": self.maker.flops * settings.samples + searched,
             "accelerator_hours": seconds * self.world.size / 3600, **({"guidance_search": choice.record()} if choice else {})})
         print(self._words(images_seen, scores, nan_images), flush=True)
         for warning in filter(None, (self.scorer.warning(settings.samples, scores), choice.warning if choice else "")):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         return True
 
-    def _choose(self, run: RunDir, images_seen: int | None, stop) -> Choice:
-        """Searches the guidance of the loaded weights and sets it, or sets what was chosen for samples of another seed. Collective.
+    def _choose(self, run: RunDir, images_seen: int | None, stop) -> tuple[Choice, int]:
+        """Searches the guidance of the loaded weights and sets it, or sets what was chosen for samples of another seed; also returns the FLOPs
+        of the search's images. Collective.
 
         Raises:
             _Stopped: ``stop()`` ended it early.
         """
         settings = self.settings
         choice = self.world.agree(chosen_before(run, images_seen, self.passport) if self.world.is_main else None)
+        spent: list[int] = []
         if choice is None:
-            choice = choose(settings.search, settings.guidance_interval, settings.samples, partial(self._score_at, run, stop))
+            choice = choose(settings.search, settings.guidance_interval, settings.samples, partial(self._score_at, run, stop, spent))
         self.maker.guide_by(choice.scale, choice.interval)
         self.maker.nan_images = []
-        return choice
+        return choice, sum(spent)
 
-    def _score_at(self, run: RunDir, stop, scale: float, interval: tuple[float, float] | None, count: int) -> float:
-        """The score of ``count`` samples of the search's seed with this guidance, on every rank. Collective."""
+    def _score_at(self, run: RunDir, stop, spent: list[int], scale: float, interval: tuple[float, float] | None, count: int) -> float:
+        """The score of ``count`` samples of the search's seed with this guidance, on every rank; their FLOPs are added to ``spent``. Collective."""
         self.maker.guide_by(scale, interval)
+        spent.append(self.maker.flops * count)
         made = self._until(stop, sample_parts(self.maker, self._mine(count), self.settings.search.seed), count)
         scores = self.scorer.alone().score(((positions, images) for positions, images, _ in made), count, scratch=run.path)
         return self.world.agree(scores.score if self.world.is_main else None)

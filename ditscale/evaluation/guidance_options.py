@@ -73,6 +73,8 @@ def check_guidance(evaluation: Any, run: Any) -> None:
     Raises:
         UserError: as the message says.
     """
+    if evaluation.guide is not None and evaluation.guidance is None and evaluation.guidance_scale == 1:
+        raise UserError(f"evaluation.guide {evaluation.guide} has no effect with evaluation.guidance_scale 1; give a scale above 1, or guidance best")
     if evaluation.guidance is None:
         if evaluation.guidance_search is not None:
             raise UserError("evaluation.guidance_search has no effect without evaluation.guidance best; leave it out")
@@ -81,7 +83,7 @@ def check_guidance(evaluation: Any, run: Any) -> None:
     if evaluation.guidance_scale != 1:
         raise UserError(f"evaluation.guidance_scale {evaluation.guidance_scale:g} contradicts evaluation.guidance best, which chooses the scale; "
                         "leave one out")
-    if run.model.class_dropout_prob == 0:
+    if run.model.class_dropout_prob == 0 and evaluation.guide is None:
         raise UserError("evaluation.guidance best needs model.class_dropout_prob above 0: without label dropout there is no unconditional model "
                         "to guide with")
     if evaluation.seed == search.seed:

@@ -37,6 +37,7 @@ class Passport:
     sampler_options: str = ""                                                  # other options that change the samples, as sorted JSON
     average: str = "decay"                                                     # of the weights: decay, masters, length 0.07
     levels: str = ""                                                           # of a validation loss: their distribution, and the formulation's options
+    guide: str = ""                                                            # another model: RUN-ID@IMAGES AVERAGE; "" for the null class
     selected_on: str = ""                                                      # what chose the guidance, as sorted JSON; "" if nothing did
     normalization: str = ""                                                    # of a validation loss: 12 hex digits of the latents' shift and scale
 

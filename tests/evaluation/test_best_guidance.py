@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from ditscale.cli import main
 from ditscale.config import resolve
-from ditscale.cost.runs import evaluation_flops, flops_of_image, sampling_flops
+from ditscale.cost.runs import evaluation_flops, sampling_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.best_guidance import choose
 from ditscale.evaluation.evaluate import Evaluator
@@ -116,8 +116,9 @@ def test_the_score_is_that_of_the_chosen_scale_and_the_search_is_paid_for(run):
     assert found["scale"] == line["passport"]["guidance_scale"] and "best guidance" in said
     tried = [one for one in found["tried"] if one["samples"] == 64]
     assert len(tried) == 3 and min(tried, key=lambda one: one["score"])["scale"] == found["scale"]
-    searched = sum(flops_of_image(config, one["scale"], None) * one["samples"] for one in found["tried"])
-    assert line["sampling_flops"] == searched + 64 * flops_of_image(config, found["scale"], None) <= evaluation_flops(config)
+    guided, plain = sampling_flops(config), sampling_flops(config) // 2           # two passes, and one at a scale of 1
+    searched = sum((guided if one["scale"] != 1 else plain) * one["samples"] for one in found["tried"])
+    assert line["sampling_flops"] == searched + 64 * (guided if found["scale"] != 1 else plain) <= evaluation_flops(config)
     assert evaluation_flops(config) == sampling_flops(config) * (64 + most_points(13) * 32 + 3 * 64)
     evaluate(run.path, f"guidance_scale={found['scale']}")                     # the same images, of a stated scale
     plain = read_lines(run.evals)[-1]

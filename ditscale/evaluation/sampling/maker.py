@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
+from ditscale.cost.runs import run_card
 from ditscale.device import reproducible
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
@@ -19,6 +20,7 @@ from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
 from ditscale.evaluation.best_guidance import interval_words
 from ditscale.evaluation.sampling.decoder import make_decoder
+from ditscale.evaluation.sampling.guide import find_guide
 from ditscale.evaluation.sampling.model import compiles, frozen_model
 
 FEWEST = 16                                                                    # minimum of images computed together, if ``batch`` allows
@@ -29,7 +31,7 @@ class ImageMaker:
     """Makes image i of a set as a function of only (weights, settings, seed, i).
 
     Attributes:
-        forwards: model evaluations per image.
+        forwards: forward passes of the model per image; those of a guide count by its FLOPs.
         image_channels: channels of the images: those of the data, or of decoded latents.
         nan_images: positions of images with values that are not finite, since the last ``load``. These values became 0.
 
@@ -41,6 +43,7 @@ class ImageMaker:
         settings.check(config)
         self.config, self.settings, self.device = config, settings, torch.device(device)
         self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
+        self.guide = find_guide(settings.guide, config, settings.average) if settings.guide else None
         self.guided: Guided | None = None
         self.guide_by(settings.guidance_scale, settings.guidance_interval)
         self.decoder = make_decoder(config.data, settings.vae, self.device, config.imported)
@@ -50,9 +53,17 @@ class ImageMaker:
     def guide_by(self, scale: float, interval: tuple[float, float] | None) -> None:
         """Guide with this scale, at these noise levels, from now on, in place of the settings'."""
         self.scale, self.interval = scale, interval
-        self.forwards = forwards(self.formulation, self.sampling, scale, interval)
+        self.forwards: float = forwards(self.formulation, self.sampling, scale, interval)
+        if self.guide:                                                         # its passes count by its FLOPs
+            own, guided = self.sampling.evaluations, self.forwards - self.sampling.evaluations
+            self.forwards = own + guided * run_card(self.guide.config).flops / run_card(self.config).flops
         if self.guided:
-            self.guided = self._guided(self.guided.model)
+            self.guided = self._guided(self.guided.model, self.guided.other)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the model, and of a guide, for one image."""
+        return round(run_card(self.config).flops * self.forwards)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take these weights, by parameter name. A compiled model is compiled at its first images.
@@ -60,13 +71,13 @@ class ImageMaker:
         Raises:
             UserError: they do not fit the run's model.
         """
-        self.guided = self._guided(frozen_model(self.config, weights, self.device))
+        self.guided = self._guided(frozen_model(self.config, weights, self.device), self.guide.model(self.device) if self.guide else None)
         self.nan_images = []
 
-    def _guided(self, model) -> Guided:
+    def _guided(self, model, guide) -> Guided:
         settings = self.settings
         return Guided(model, self.scale, self.config.data.classes, channels=settings.guidance_channels, interval=self.interval,
-                      schedule=settings.guidance_schedule, power=settings.guidance_power, noise_share=self.formulation.noise_share)
+                      schedule=settings.guidance_schedule, power=settings.guidance_power, noise_share=self.formulation.noise_share, guide=guide)
 
     def unload(self) -> None:
         """Frees the model's memory until the next ``load``."""
@@ -130,7 +141,7 @@ class ImageMaker:
                 "guidance_scale": self.scale, "guidance_channels": settings.guidance_channels, "guidance_interval": interval_words(self.interval),
                 "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
-                "sampler_options": json.dumps(options, sort_keys=True) if options else "",
+                "sampler_options": json.dumps(options, sort_keys=True) if options else "", "guide": self.guide.name if self.guide else "",
                 **average_of(self.config, settings.average)}
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ditscale.diffusion.nfe import check_interval, sampling_of
 from ditscale.diffusion.registry import by_name as formulations
 from ditscale.errors import UserError
+from ditscale.evaluation.guidance_options import SampleChoice, check_guidance
 from ditscale.evaluation.metrics.names import extractor_name
 from ditscale.evaluation.metrics.table import known
 from ditscale.models.options import PARAMETRIZATION, ModelConfig
@@ -136,6 +137,7 @@ class SamplingConfig(Section):
     guidance_interval: tuple[float, float] | None = Field(default=None, strict=False)  # noise levels with guidance; None: all
     guidance_schedule: Literal["constant", "power_cosine"] = "constant"        # power_cosine: MDT
     guidance_power: float = Field(default=4.0, gt=0)                           # of power_cosine; MDT: 4
+    guide: str | None = Field(default=None, min_length=1)                      # RUN or RUN@IMAGES, in place of the null class: autoguidance
     labels: Literal["balanced", "random"] | Count = "balanced"                 # of image i: i mod classes, drawn, or this class
     average: str = "ema"                                                       # weights: ema, ema-power-0.05, length-0.07, masters
     vae: str | None = None                                                     # decodes latents: a folder, or a hub name
@@ -149,7 +151,7 @@ class SamplingConfig(Section):
             UserError: guidance without an unconditional model, a class that does not exist, or a sampler, an option or an interval
                 that does not fit the run's formulation.
         """
-        if self.guidance_scale != 1 and run.model.class_dropout_prob == 0:
+        if self.guidance_scale != 1 and run.model.class_dropout_prob == 0 and self.guide is None:
             raise UserError("evaluation.guidance_scale other than 1 needs model.class_dropout_prob above 0: "
                             "without label dropout there is no unconditional model to guide with")
         if isinstance(self.labels, int) and not 0 <= self.labels < run.data.classes:
@@ -183,11 +185,9 @@ class ValidationConfig(Section):
     every_images: Count | None = Field(None, gt=0)                             # also between checkpoints
 
 
-class EvaluationConfig(SamplingConfig, MeasureConfig):
+class EvaluationConfig(SamplingConfig, MeasureConfig, SampleChoice):
     """How a run is scored."""
 
-    samples: Count = Field(gt=1)
-    seed: Count = Field(default=0, ge=0)
     every_images: Count | None = Field(default=None, gt=0)                     # which checkpoints; default: all. The last always
     validation: ValidationConfig | None = None                                 # the validation loss, at every checkpoint
 
@@ -280,6 +280,7 @@ class RunConfig(Section):
             self.imported.sampling.check(self)
         if self.evaluation:
             self.evaluation.check(self)
+            check_guidance(self.evaluation, self)
             self._check_validation(self.evaluation)
         return self
 
@@ -317,7 +318,7 @@ class RunConfig(Section):
         """
         places: dict[str, Any] = {
             "resources": True, "data": {"path"}, "objective": self.objective.paths,
-            "evaluation": {"extractor_path", "reference_path", "vae", "batch", "every_images", "also", "validation"}}
+            "evaluation": {"extractor_path", "reference_path", "vae", "guide", "batch", "every_images", "also", "validation"}}
         if self.model.is_standard:
             places["model"] = set(PARAMETRIZATION)
         values = self.model_dump(mode="json", exclude=places, exclude_defaults=True)

@@ -28,7 +28,8 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     RUN may be a file of others' weights; to import it permanently, see import-run.
 
     KEY=VALUE overrides the run's section evaluation: sampler, sampling_steps, guidance_scale, labels (balanced, random, or a
-    class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... Exit code 1: some images are not finite numbers.
+    class), average (ema, ema-decay-0.999, length-0.07, masters), vae, batch, ... guidance=best takes the guidance
+    that an evaluation of the checkpoint chose. Exit code 1: some images are not finite numbers.
 
     \b
     Examples:
@@ -38,6 +39,7 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     On several GPUs: torchrun --nproc_per_node 8 --no-python ditscale sample ...
     """
     from ditscale.dotted import parse_override
+    from ditscale.evaluation.best_guidance import resolved
     from ditscale.evaluation.sampling.sampleset import sample_set, settings_of
     from ditscale.evaluation.settings import placed
     from ditscale.training.checkpoint.weights import run_config
@@ -45,7 +47,7 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     command = typed("sample", run, out, *overrides, images=images, seed=seed, format=form, heads=heads) + " --compile" * compiled
     with as_run(run, like, heads, command) as found:
         config, overrides = placed(run_config(found), overrides)
-        settings = settings_of(config, dict(map(parse_override, overrides)), run)
+        settings = settings_of(config, resolved(found, config, checkpoint, dict(map(parse_override, overrides))), run)
         if seed is None:
             seed = config.evaluation.seed if config.evaluation else 0
         broken = sample_set(found, out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,

@@ -58,12 +58,14 @@ def evaluate(target, overrides, images, whole, like, heads, out):
 
     Keys are those of a run's section evaluation: metric, extractor_path, reference_path, also, samples, seed, sampler,
     guidance_scale, average, ... Lists of values make one evaluation per combination. Each is a line in
-    the run's evals.jsonl; existing lines are not computed again. None is selected as the best.
+    the run's evals.jsonl; existing lines are not computed again. None is selected as the best. guidance=best searches
+    the guidance scale on other samples than those that are scored.
 
     \b
     Examples:
       ditscale evaluate runs/study/run-id
       ditscale evaluate runs/study/run-id seed=[0,1,2] guidance_scale=[1,1.5,2] --all
+      ditscale evaluate runs/study/run-id guidance=best guidance_search="{scales: [1, 3], samples: 5000}"
       ditscale evaluate samples/ metric=fid extractor_path=pt_inception.pth reference_path=VIRTUAL_imagenet256_labeled.npz
       torchrun --nproc_per_node 8 --no-python ditscale evaluate runs/study/run-id samples=50000
     """

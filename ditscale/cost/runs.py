@@ -11,6 +11,8 @@ from ditscale.models.macs import FLOPS_PER_MAC, Backbone, ComputeCard, plain_car
 from ditscale.objectives.variant import backbone_of
 from ditscale.scaling.tokens import tokens_per_parameter
 
+GUIDED = 2.0                                                                   # a scale that takes two passes, as all but 1 do
+
 
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model, trained at the run's nominal mask ratio with all auxiliary losses."""
@@ -56,10 +58,18 @@ def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard
 
 
 def sampling_flops(config: RunConfig) -> int:
-    """FLOPs of the model per sampled image according to the run's section ``evaluation``, including guidance, without decoder and features."""
+    """FLOPs of the model per sampled image according to the run's section ``evaluation``, including guidance, without decoder and features.
+
+    Where the guidance is searched, those of an image with guidance; another model that guides counts as this one, of which it is a smaller one as a rule.
+    """
     settings = config.evaluation
-    return run_card(config).flops * forwards(config.formulation, sampling_of(settings), settings.guidance_scale,
-                                             settings.guidance_interval)
+    scale = GUIDED if settings.guidance else settings.guidance_scale
+    return run_card(config).flops * forwards(config.formulation, sampling_of(settings), scale, settings.guidance_interval)
+
+
+def evaluation_flops(config: RunConfig) -> int:
+    """FLOPs of the model for the images of one evaluation; the most that a search for the guidance may take is included."""
+    return sampling_flops(config) * config.evaluation.most_images
 
 
 def validation_flops(config: RunConfig) -> int:

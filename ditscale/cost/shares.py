@@ -13,7 +13,7 @@ evaluation  sampling; neither the image decoder nor the feature network is count
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import optimizer_flops, run_backbone, sampling_flops, trained_cards
+from ditscale.cost.runs import evaluation_flops, optimizer_flops, run_backbone, trained_cards
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard
 
 
@@ -48,7 +48,7 @@ def cost_shares(config: RunConfig, images_seen: int, evaluations: int = 0) -> Co
     encoder, decoder, heads = (sum(macs[i] * images for macs, images in parts) for i in range(3))
     teacher = sum(sum(card.forward_only_macs_by_part.values()) * images for card, images in trained_cards(config, images_seen))
     trained = FLOPS_PER_MAC * FORWARDS_PER_TRAINED_STEP
-    sampled = evaluations * config.evaluation.samples * sampling_flops(config) if evaluations else 0
+    sampled = evaluations * evaluation_flops(config) if evaluations else 0
     optimizer = images_seen // config.train.global_batch * optimizer_flops(config)
     return CostShares(trained * encoder, trained * decoder, trained * heads, FLOPS_PER_MAC * teacher, optimizer, sampled)
 

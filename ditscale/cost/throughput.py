@@ -6,7 +6,7 @@ from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding, communication, step_collectives
 from ditscale.cost.hardware import Machine
 from ditscale.cost.roofline import Roofline, roofline
-from ditscale.cost.runs import run_card, sampling_flops, training_flops, validation_flops
+from ditscale.cost.runs import evaluation_flops, run_card, training_flops, validation_flops
 from ditscale.models.sizes import parse_model_name
 
 
@@ -87,7 +87,7 @@ def evaluation_seconds(config: RunConfig, machine: Machine, checkpoints: int, ut
     training, if it was measured."""
     if config.evaluation is None:
         return 0.0
-    assumed, flops = ASSUMED[machine.kind], sampling_flops(config) * config.evaluation.samples * checkpoints
+    assumed, flops = ASSUMED[machine.kind], evaluation_flops(config) * checkpoints
     if config.evaluation.validation:
         flops += validation_flops(config) * config.evaluation.validation.images * validations
     return flops / ((utilization or assumed.sample_utilization) * machine.peak_flops * config.resources.accelerators_per_run)

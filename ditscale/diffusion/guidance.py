@@ -1,4 +1,7 @@
-"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes in one batch; a single pass at levels without guidance."""
+"""Classifier-free guidance: ``uncond + scale * (cond - uncond)``, both passes in one batch; a single pass at levels without guidance.
+
+With another model as the guide (autoguidance, arXiv 2406.02507) its conditional pass takes the place of the unconditional one.
+"""
 
 import math
 
@@ -20,13 +23,14 @@ class Guided:
         schedule: ``constant``, or ``power_cosine`` (MDT): weak at strong noise, ``scale`` at the clean end.
         power: of the power-cosine; MDT uses 4.
         noise_share: maps a level to its position between clean (0) and pure noise (1); needed by the power-cosine.
+        guide: another model of the same images, called like ``model``; None: the model itself without the label.
     """
 
     def __init__(self, model, scale: float, null_class: int, *, channels: str = "all",
-                 interval: tuple[float, float] | None = None, schedule: str = "constant", power: float = 4.0, noise_share=None):
+                 interval: tuple[float, float] | None = None, schedule: str = "constant", power: float = 4.0, noise_share=None, guide=None):
         self.model, self.scale, self.null_class = model, scale, null_class
         self.channels, self.interval = channels, interval
-        self.schedule, self.power, self.noise_share = schedule, power, noise_share
+        self.schedule, self.power, self.noise_share, self.other = schedule, power, noise_share, guide
 
     @property
     def passes(self) -> int:
@@ -52,9 +56,12 @@ class Guided:
         return self.model(x, t, y) if self.scale == 1 else self.guide(x, t, y, self.scale)
 
     def guide(self, x: Tensor, t: Tensor, y: Tensor, scale: float) -> Tensor:
-        """One batch of conditional and unconditional rows, combined."""
-        null = torch.full_like(y, self.null_class)
-        cond, uncond = self.model(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, null])).chunk(2)
+        """One batch of conditional and unconditional rows, or a batch of each model, combined."""
+        if self.other is not None:
+            cond, uncond = self.model(x, t, y), self.other(x, t, y)
+        else:
+            null = torch.full_like(y, self.null_class)
+            cond, uncond = self.model(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, null])).chunk(2)
         cond, uncond = wide(cond), wide(uncond)
         guided = x.shape[1] if self.channels == "all" else min(3, x.shape[1])
         if guided == cond.shape[1]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import sampling_flops
 from ditscale.data.beton import BetonFile
+from ditscale.evaluation.best_guidance import Choice, choose, chosen_before, interval_words, selected_on
 from ditscale.evaluation.metrics.table import has_all
 from ditscale.evaluation.passport import Passport
 from ditscale.evaluation.sampling.maker import ImageMaker, sample_parts
@@ -47,7 +47,8 @@ class Evaluator:
         self.config, self.settings, self.world = config, config.evaluation, world
         self.maker = ImageMaker(config, self.settings, world.device)
         self.scorer = scorer or Scorer(self.settings, world)
-        self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed)
+        self.passport = Passport(**self.scorer.passport(self.settings.samples), **self.maker.passport(), seed=self.settings.seed,
+                                 selected_on=selected_on(self.settings))
         self.floor = self._floor()
         self.validation = Validation(config, world) if self.settings.validation else None
 
@@ -93,8 +94,9 @@ class Evaluator:
             check_writable(path)                                               # before the work, not after it
         self.maker.load(weights_at(run, checkpoint, settings.average))
         sheet = Sheet()
-        made = self._until(stop, sample_parts(self.maker, self._mine(), settings.seed))
         try:
+            choice, searched = self._choose(run, images_seen, stop) if settings.guidance else (None, 0)
+            made = self._until(stop, sample_parts(self.maker, self._mine(settings.samples), settings.seed), settings.samples)
             scores = self.scorer.score(sheet.keeping(made), settings.samples, scratch=run.path)
         except _Stopped:
             return False
@@ -104,33 +106,58 @@ class Evaluator:
         if not self.world.is_main:
             return True
         sheet.write(sheet_path)
-        seconds = time.perf_counter() - started
+        seconds, scale, interval = time.perf_counter() - started, self.maker.scale, self.maker.interval
+        passport = replace(self.passport, guidance_scale=scale, guidance_interval=interval_words(interval))
         log_score(run, {
             "images_seen": images_seen, "metric": settings.metric, "score": scores.score, "floor": self.floor,
-            "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": self.passport.digest(),
-            "passport": asdict(self.passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
-            "sampling_flops": sampling_flops(self.config) * settings.samples,
-            "accelerator_hours": seconds * self.world.size / 3600})
+            "values": scores.values, "error": scores.error, "bias": scores.bias, "nan_images": nan_images, "passport_id": passport.digest(),
+            "passport": asdict(passport), "seconds": seconds, "forwards_per_image": self.maker.forwards,
+            "sampling_flops": self.maker.flops * settings.samples + searched,
+            "accelerator_hours": seconds * self.world.size / 3600, **({"guidance_search": choice.record()} if choice else {})})
         print(self._words(images_seen, scores, nan_images), flush=True)
-        if warning := self.scorer.warning(settings.samples, scores):
+        for warning in filter(None, (self.scorer.warning(settings.samples, scores), choice.warning if choice else "")):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         return True
 
-    def _until(self, stop, parts):
-        """Yields this rank's parts; all ranks stop before the same one. A rank with one part less makes as many collective
+    def _choose(self, run: RunDir, images_seen: int | None, stop) -> tuple[Choice, int]:
+        """Searches the guidance of the loaded weights and sets it, or sets what was chosen for samples of another seed; also returns the FLOPs
+        of the search's images. Collective.
+
+        Raises:
+            _Stopped: ``stop()`` ended it early.
+        """
+        settings = self.settings
+        choice = self.world.agree(chosen_before(run, images_seen, self.passport) if self.world.is_main else None)
+        spent: list[int] = []
+        if choice is None:
+            choice = choose(settings.search, settings.guidance_interval, settings.samples, partial(self._score_at, run, stop, spent))
+        self.maker.guide_by(choice.scale, choice.interval)
+        self.maker.nan_images = []
+        return choice, sum(spent)
+
+    def _score_at(self, run: RunDir, stop, spent: list[int], scale: float, interval: tuple[float, float] | None, count: int) -> float:
+        """The score of ``count`` samples of the search's seed with this guidance, on every rank; their FLOPs are added to ``spent``. Collective."""
+        self.maker.guide_by(scale, interval)
+        spent.append(self.maker.flops * count)
+        made = self._until(stop, sample_parts(self.maker, self._mine(count), self.settings.search.seed), count)
+        scores = self.scorer.alone().score(((positions, images) for positions, images, _ in made), count, scratch=run.path)
+        return self.world.agree(scores.score if self.world.is_main else None)
+
+    def _until(self, stop, parts, count: int):
+        """Yields this rank's parts of ``count`` images; all ranks stop before the same one. A rank with one part less makes as many collective
         calls as the others. Collective.
 
         Raises:
             _Stopped: ``stop()`` is true on some rank.
         """
-        for _ in range(0, self.settings.samples, self.settings.batch * self.world.size):
+        for _ in range(0, count, self.settings.batch * self.world.size):
             if self.world.any(bool(stop())):
                 raise _Stopped
             yield from islice(parts, 1)
 
-    def _mine(self) -> torch.Tensor:
-        """This rank's positions: every ``size``-th batch, so that batches are the same on any number of ranks."""
-        batches = torch.arange(self.settings.samples).split(self.settings.batch)
+    def _mine(self, count: int) -> torch.Tensor:
+        """This rank's positions of ``count``: every ``size``-th batch, so that batches are the same on any number of ranks."""
+        batches = torch.arange(count).split(self.settings.batch)
         return torch.cat([*batches[self.world.rank::self.world.size], torch.empty(0, dtype=torch.int64)])
 
     def _floor(self) -> float | None:
@@ -143,8 +170,9 @@ class Evaluator:
     def _words(self, images_seen: int | None, scores, nan_images: int) -> str:
         floor = f" (floor {self.floor:.2f})" if self.floor is not None else ""
         others = "".join(f"  {name} {value:.4g}" for name, value in scores.values.items())
+        chosen = f"  best guidance {self.maker.scale:g}" if self.settings.guidance else ""
         warning = f"  WARNING: {nan_images} of {self.settings.samples} images were not finite" if nan_images else ""
-        return f"images {'not known' if images_seen is None else images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{warning}"
+        return f"images {'not known' if images_seen is None else images_seen:>9}  {self.settings.metric} {scores.score:.2f}{floor}{others}{chosen}{warning}"
 
 
 class Sheet:

@@ -130,7 +130,7 @@ def _facts(config: RunConfig, reason: str) -> dict:
         reason: why no DiTPipeline makes its images; empty if one does.
     """
     stated = config.evaluation or (config.imported.sampling if config.imported else None)
-    sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch")} if stated else None
+    sampling = {name: getattr(stated, name) for name in SamplingConfig.model_fields if name not in ("vae", "batch", "guide")} if stated else None
     return outputs_of(config.formulation.model_dump()) | {
         "formulation": config.formulation.model_dump(mode="json"), "sampling": sampling,
         "diffusers": f"DiTTransformer2DModel alone; no DiTPipeline, as {reason}" if reason else "DiTPipeline"}

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,12 @@ class Scorer:
         if needing(REAL_IMAGES, self.also) and self.reference.images is None:
             raise UserError(f"evaluation.also: {' and '.join(needing(REAL_IMAGES))} compare with real images, and "
                             f"{settings.reference_path} has only statistics; give images")
+
+    def alone(self) -> "Scorer":
+        """This scorer without further metrics, for many scores of which one is reported."""
+        plain = copy(self)
+        plain.also = []
+        return plain
 
     def passport(self, samples: int) -> dict:
         """The passport's fields on how images are measured."""

@@ -24,7 +24,15 @@ def sweep(config: RunConfig, overrides: tuple[str, ...]) -> list[RunConfig]:
     stated, axes = values["evaluation"] or {}, read(overrides)
     preset = {} if stated else (values["imported"] or {}).get("sampling") or {}
     combinations = [dict(zip(axes, chosen)) for chosen in itertools.product(*axes.values())]
-    return [resolve({**values, "evaluation": {**stated, **without_others(preset, chosen), **chosen}}, "evaluate") for chosen in combinations]
+    return [resolve({**values, "evaluation": {**_one_guidance(stated, chosen), **without_others(preset, chosen), **chosen}}, "evaluate")
+            for chosen in combinations]
+
+
+def _one_guidance(stated: dict, chosen: dict) -> dict:
+    """The run's keys without its own way to choose the guidance, where ``chosen`` has the other: a scale, or a search."""
+    other = {"guidance": ("guidance_scale",), "guidance_scale": ("guidance", "guidance_search")}
+    dropped = {key for name in chosen for key in other.get(name, ()) if key not in chosen and chosen[name] is not None}
+    return {key: value for key, value in stated.items() if key not in dropped}
 
 
 def placed(config: RunConfig, overrides: tuple[str, ...]) -> tuple[RunConfig, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """One self-contained HTML page with figures, data and scripts, for light and dark themes, phones and print.
 
 Every text from a table, a config or a path goes through ``escape`` or, within a script, ``embedded_json``. Without
-scripts, the page lacks only the explorer and the sorting of tables.
+scripts, the page lacks only the explorer, the slider of images to be made, and the sorting of tables.
 """
 
 import base64

@@ -68,7 +68,7 @@ def _has_budgets(shown: Shown) -> bool:
 
 
 # The scripts' own defaults.
-OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE)
+OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE, images_to_make=None)
 
 PICTURES = (
     Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),

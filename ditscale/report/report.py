@@ -17,7 +17,22 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
-from ditscale.report import ahead, cards, explorer, findings, forecast, page, passports, pictures, predictions, sources, tables, variant_page, verdicts
+from ditscale.report import (
+    ahead,
+    cards,
+    deployment,
+    explorer,
+    findings,
+    forecast,
+    page,
+    passports,
+    pictures,
+    predictions,
+    sources,
+    tables,
+    variant_page,
+    verdicts,
+)
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
 from ditscale.studies.spec.templates import CHECKOUT, templates
@@ -27,7 +42,7 @@ from ditscale.writing import writing
 STATIC, VARIANTS = "training compute", "variants"                              # figures that no line of PICTURES draws
 Drawn = Callable[[str], tuple[str, list[Path]]]                                # a figure by its name, as HTML, and its files
 CARRIED = ("table.csv", "power_law.json", "verdicts.json")                     # files embedded in the page
-SORT = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
+CHART, SORT = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("chart.js", "sort.js"))
 
 
 def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources(), commands: Sequence[str] = (),
@@ -60,14 +75,14 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     body = "\n".join(filter(None, [
         page.verdicts(verdict.rows), found, *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
-        predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
+        deployment.section(usable), predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
         _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
         page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"
-    text = page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.", [explorer.SCRIPT, SORT])
+    text = page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.", [CHART, explorer.SCRIPT, deployment.SCRIPT, SORT])
     with writing(report):
         report.write_text(text, encoding="utf-8")
     return [*paths, *law_paths, *static_paths, *compared_paths, *figure_paths, report]

@@ -128,8 +128,11 @@ def check(points: Points) -> tuple[Status, str]:
     distinct, needed = int(distinct_points(points.columns).max()) + 1, len(points.form.names())
     if distinct <= needed:
         return Status.TOO_FEW_SIZES, f"{distinct} distinct points for {needed} coefficients"
-    if len(points.columns) > 1:
-        logs = np.column_stack([np.log(column) - np.log(column).mean() for column in points.columns.values()])
+    if why := points.form.undetermined(points.columns):
+        return Status.TOO_FEW_POINTS, why
+    varied = [np.log(column) for column in points.columns.values() if np.ptp(column) > 0]
+    if len(varied) > 1:
+        logs = np.column_stack([column - column.mean() for column in varied])
         sizes = np.linalg.svd(logs, compute_uv=False)
         if sizes[-1] < 1e-3 * sizes[0]:
             return Status.ONE_LINE, f"{' and '.join(points.columns)} change together"
@@ -216,16 +219,11 @@ def _judge(points: Points, law: Law, found: Search, against: LackOfFit, in_time:
 
 
 def _bounds_hit(points: Points, law: Law) -> list[str]:
-    values, hit = law.coefficients(), []
-    total = law.evaluate(points.columns)
-    for term in law.TERMS:
-        powers = [points.columns[v] ** (sign * values[exponent]) for v, exponent, sign in term.powers]
-        if np.max(values[term.amplitude] * math.prod(powers) / total) < DEAD_SHARE:
-            hit.append(f"{term.amplitude} is at zero")
-    hit += [f"{n} = {v:.3g}" for n, v in values.items() if n not in law.amplitudes() and abs(v) > STEEPEST]
-    if law.NAME == "broken_power_law" and not points.columns["x"].min() < values["d"] < points.columns["x"].max():
-        hit.append("the break lies outside the data")
-    return hit
+    model = points.model
+    shares = model.evaluate(model.to_centered(law.theta()[None]))[1][:, 0]
+    hit = [f"{term.amplitude} is at zero" for term, share in zip(law.TERMS, shares) if share.max() < DEAD_SHARE]
+    hit += [f"{n} = {v:.3g}" for n, v in law.coefficients().items() if n not in law.amplitudes() and abs(v) > STEEPEST]
+    return hit + law.at_limits(points.columns)
 
 
 def _hold_out(points: Points, loss: Loss, theta: np.ndarray, by: str, value: float, at_top: np.ndarray) -> HoldOut | None:

@@ -138,7 +138,7 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
     costs, scores = (_geometric_means(values, where) for values in (cost, score))
     level = np.log(scores) if lower_is_better else -np.log(scores)
     of_cell = [tuple(runs[where == i].tolist()) for i in range(len(distinct))]
-    on = _non_dominated(costs, level)
+    on = non_dominated(costs, level)
     share = _share_on_frontier(costs, level, of_cell, noise, seed) if noise.status.ok else np.full(len(on), math.nan)
     made = [Cell(str(distinct[i]), float(costs[i]), float(scores[i]), of_cell[i], bool(on[i]), float(share[i]),
                  _interval(scores[i], len(of_cell[i]), noise)) for i in np.lexsort((level, costs))]
@@ -149,7 +149,7 @@ def frontier(cost, score, cells=None, runs=None, *, noise: Noise | None = None, 
                     **facts)
 
 
-def _non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
+def non_dominated(cost: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Which points no other beats; lower ``level`` ``(..., n)`` is better; ``cost`` is ``(n,)``."""
     costs, group = np.unique(cost, return_inverse=True)
     best = np.full((*level.shape[:-1], len(costs)), np.inf)                    # the best level at each cost
@@ -175,7 +175,7 @@ def _share_on_frontier(cost, level, of_cell: list[tuple[str, ...]], noise: Noise
         part = luck[rows]
         shared = np.stack([part[:, [place[run] for run in runs]].mean(axis=1) for runs in sets], axis=1)[:, of_set]
         own = rng.standard_normal((len(rows), len(level))) / roots
-        on += _non_dominated(cost, level + sigma[rows] * (math.sqrt(luck_share) * shared + math.sqrt(1 - luck_share) * own)).sum(axis=0)
+        on += non_dominated(cost, level + sigma[rows] * (math.sqrt(luck_share) * shared + math.sqrt(1 - luck_share) * own)).sum(axis=0)
     return on / DRAWS
 
 

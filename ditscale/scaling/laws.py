@@ -6,6 +6,7 @@
     interaction        y = E + A N^-alpha + K N^-gamma D^-beta         data helps larger models more, or less
     overtraining       y = E + (a M^eta + b M^-eta) C^-eta             Gadre et al. 2403.08540, eq. 4: M = D / N
     broken_power_law   y = E + A x^-c0 (1 + (x/d)^(1/f))^(-c1 f)       Caballero et al. 2210.14891, eq. 1 with one break
+    repeated           y = E + A N^-alpha + B D'^-beta                 Muennighoff et al. 2305.16264: D' is what data seen again is worth
 
 N is a size and D an amount of training data, each in any unit. For DiT, forward FLOPs are the size (the patch size
 changes them but not the parameters), and images are the data. E is the floor: for FID it includes the bias of few samples, the
@@ -23,6 +24,7 @@ from typing_extensions import Self
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.scaling import inputs
+from ditscale.scaling.repeated import RepeatedPowers, worth_of_data
 from ditscale.scaling.terms import OneBreak, SumOfPowers, Term
 
 
@@ -35,6 +37,7 @@ class Law:
     VARIABLES: ClassVar[tuple[str, ...]] = ("x",)
     TERMS: ClassVar[tuple[Term, ...]]
     LEAST_DISTINCT: ClassVar[dict[str, int]] = {}       # how many values of a variable a fit needs, if not three
+    STARTS: ClassVar[dict[str, tuple[float, ...]]] = {}  # of positive coefficients that are no term's amplitude, if TERMS are not all of the form
 
     def evaluate(self, x) -> np.ndarray:
         """The score at each x > 0, float64. x is an array, or a dict of arrays by name for several variables."""
@@ -61,6 +64,15 @@ class Law:
             parts.append(" * ".join(factors))
         return f"{y} = " + " + ".join(parts)
 
+    def at_limits(self, columns: dict[str, np.ndarray]) -> list[str]:
+        """Coefficients that these points do not determine, in words."""
+        return []
+
+    @classmethod
+    def undetermined(cls, columns: dict[str, np.ndarray]) -> str:
+        """Why no points with these columns determine the form, beyond what holds for all forms; "" if they may."""
+        return ""
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
@@ -68,12 +80,13 @@ class Law:
     @classmethod
     def amplitudes(cls) -> tuple[str, ...]:
         """The positive fields, which are fitted as logarithms."""
-        return tuple(term.amplitude for term in cls.TERMS)
+        return (*(term.amplitude for term in cls.TERMS), *cls.STARTS)
 
     @classmethod
     def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]):
         """The solver's model for the points' ``columns``; ``center`` is the mean of each ln x."""
-        return SumOfPowers(cls.TERMS, cls.names(), {name: np.log(columns[name]) for name in cls.VARIABLES}, center)
+        names = tuple(field.name for field in fields(cls))
+        return SumOfPowers(cls.TERMS, names, {name: np.log(columns[name]) for name in cls.VARIABLES}, center)
 
     @classmethod
     def from_theta(cls, theta: np.ndarray) -> Self:
@@ -240,13 +253,64 @@ class BrokenPowerLaw(Law):
     def amplitudes(cls) -> tuple[str, ...]:
         return ("E", "A", "d", "f")
 
+    def at_limits(self, columns: dict[str, np.ndarray]) -> list[str]:
+        return [] if columns["x"].min() < self.d < columns["x"].max() else ["the break lies outside the data"]
+
     @classmethod
     def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]) -> OneBreak:
         return OneBreak(np.log(columns["x"]), center["x"])
 
 
+@dataclass(frozen=True)
+class RepeatedData(Law):
+    """``y = E + A * N^-alpha + B * D'^-beta`` with ``D' = U + U R_star (1 - exp(-R / R_star))``: data seen again is worth less (2305.16264).
+
+    D is what was seen, U what of it is unique, R = D / U - 1 the repetitions, epochs minus 1. Data seen for the first time is worth itself, and all
+    repetitions together at most R_star times U. Chinchilla's form is R_star = infinity. The paper's like correction of N is left out.
+    """
+
+    NAME: ClassVar[str] = "repeated"
+    FORM: ClassVar[str] = "y = E + A * N^-alpha + B * D'^-beta, D' = U + U * R_star * (1 - exp((1 - D/U) / R_star))"
+    VARIABLES: ClassVar[tuple[str, ...]] = ("N", "D", "U")
+    LEAST_DISTINCT: ClassVar = {"U": 1}
+    TERMS: ClassVar = Chinchilla.TERMS                  # of data that is seen once
+    STARTS: ClassVar = {"R_star": (1.0, 6.0, 40.0)}     # epochs
+
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    R_star: float
+
+    def evaluate(self, x) -> np.ndarray:
+        columns = as_columns(type(self), x)
+        worth = worth_of_data(columns["D"], columns["U"], self.R_star)
+        return self.E + self.A * columns["N"] ** -self.alpha + self.B * worth ** -self.beta
+
+    def formula(self, x: str = "x", y: str = "y") -> str:
+        r = f"{self.R_star:.3g}"
+        return (f"{y} = {self.E:.3g} + {self.A:.3g} * N^{-self.alpha:.3g} + {self.B:.3g} * D'^{-self.beta:.3g}, "
+                f"D' = U + U * {r} * (1 - exp((1 - D/U) / {r}))")
+
+    def at_limits(self, columns: dict[str, np.ndarray]) -> list[str]:
+        most = float((columns["D"] / columns["U"]).max())
+        return [f"R_star = {self.R_star:.3g}, for at most {most:.3g} epochs"] if not most / 1e3 < self.R_star < most * 1e3 else []
+
+    @classmethod
+    def undetermined(cls, columns: dict[str, np.ndarray]) -> str:
+        epochs = columns["D"] / columns["U"]
+        repeated = len(np.unique(epochs[epochs > 1 + 1e-9].round(9)))
+        return "" if "R_star" not in cls.names() or repeated >= 3 else f"{repeated} distinct numbers of epochs above 1; R_star needs 3"
+
+    @classmethod
+    def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]) -> RepeatedPowers:
+        names = tuple(field.name for field in fields(cls))
+        return RepeatedPowers(cls.TERMS, names, {name: np.log(columns[name]) for name in cls.VARIABLES}, center)
+
+
 FORMS: dict[str, type[Law]] = {
-    form.NAME: form for form in (PowerLaw, PowerLawFloor, Chinchilla, ChinchillaInteraction, Overtraining, BrokenPowerLaw)
+    form.NAME: form for form in (PowerLaw, PowerLawFloor, Chinchilla, ChinchillaInteraction, Overtraining, BrokenPowerLaw, RepeatedData)
 }
 
 

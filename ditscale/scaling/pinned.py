@@ -25,11 +25,9 @@ class _Pinned(Law):
 
     @classmethod
     def model(cls, columns: dict[str, np.ndarray], center: dict[str, float]) -> "PinnedModel":
-        whole = tuple(super().names())
-        logs = {name: np.log(columns[name]) for name in cls.VARIABLES}
         in_log = cls.amplitudes()
         values = {name: np.log(value) if name in in_log else value for name, value in cls.PINNED.items()}
-        return PinnedModel(SumOfPowers(cls.TERMS, whole, logs, center), whole, values)
+        return PinnedModel(super().model(columns, center), tuple(super().names()), values)
 
     @classmethod
     def from_theta(cls, theta: np.ndarray):
@@ -45,7 +43,7 @@ class _Pinned(Law):
 class PinnedModel:
     """A ``SumOfPowers`` that shows the solver only the free coefficients: arrays ``(s, f)`` instead of ``(s, p)``.
 
-    Only the floor and exponents are pinned; centering ln x changes neither.
+    Only the floor, exponents and R_star are pinned; centering ln x changes neither.
     """
 
     def __init__(self, whole: SumOfPowers, names: tuple[str, ...], pinned: dict[str, float]) -> None:
@@ -80,7 +78,7 @@ def pin(form: str | type[Law], **values: float) -> type[Law]:
     """A form with these coefficients pinned, to pass to ``fitting.fit`` as the form.
 
     Args:
-        values: the floor ``E`` and exponents, for example ``E=1.6, alpha=0.315``. Other amplitudes cannot be pinned: their value depends on
+        values: the floor ``E``, exponents and ``R_star``, for example ``E=1.6, alpha=0.315``. Other amplitudes cannot be pinned: their value depends on
             the unit of x and therefore on the exponent.
 
     Raises:
@@ -91,7 +89,7 @@ def pin(form: str | type[Law], **values: float) -> type[Law]:
         return form
     if not form.TERMS:
         raise UserError(f"coefficients of the form {form.NAME} cannot be pinned: it is not a sum of powers")
-    able = [name for name in form.names() if name == "E" or name not in form.amplitudes()]
+    able = [name for name in form.names() if name == "E" or name in form.STARTS or name not in form.amplitudes()]
     for name, value in values.items():
         if name not in able:
             why = "" if name not in form.names() else " (its value depends on the unit of x)"

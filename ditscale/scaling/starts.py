@@ -22,10 +22,11 @@ def from_data(form: type[Law], columns: dict[str, np.ndarray], y: np.ndarray) ->
     if form is BrokenPowerLaw:
         return _broken(columns["x"], y, middle)
     starts = []
-    for share, exponents in itertools.product(floors, itertools.product(EXPONENTS, repeat=len(free))):
+    others = [dict(zip(form.STARTS, np.log(values))) for values in itertools.product(*form.STARTS.values())]
+    for share, exponents, other in itertools.product(floors, itertools.product(EXPONENTS, repeat=len(free)), others):
         floor = share * float(y.min())
         rest = (middle - floor) / (len(form.TERMS) - ("E" in names))
-        known = {"E": np.log(max(floor, 1e-300)), **dict(zip(free, exponents))}
+        known = {"E": np.log(max(floor, 1e-300)), **dict(zip(free, exponents)), **other}
         starts.append([known.get(name, np.log(rest)) for name in names])
     return np.array(starts)
 

@@ -58,7 +58,7 @@ class SumOfPowers:
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ln y ``(s, n)`` and each term's share of y ``(terms, s, n)`` at centered theta ``(s, p)``."""
         shares = np.matmul(theta, self.design)
-        return _sum_of_exponentials(shares)
+        return sum_of_exponentials(shares)
 
     def jacobian(self, theta: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """d ln y / d theta, ``(s, p, n)``."""
@@ -107,7 +107,7 @@ class OneBreak:
         width = np.exp(width)
         bend = np.logaddexp(0.0, (self.log_x - knee) / width)
         falling = amplitude - before * self.log_x - after * width * bend
-        return _sum_of_exponentials(np.stack([np.broadcast_to(floor, falling.shape), falling]))
+        return sum_of_exponentials(np.stack([np.broadcast_to(floor, falling.shape), falling]))
 
     def jacobian(self, theta: np.ndarray, shares: np.ndarray) -> np.ndarray:
         _floor, _amplitude, _before, after, knee, width = (column[:, None] for column in theta.T)
@@ -125,7 +125,7 @@ class OneBreak:
         return np.zeros(len(theta), dtype=bool), theta[:0]
 
 
-def _sum_of_exponentials(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sum_of_exponentials(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ln of the sum over the first axis, and each summand's share; ``logs`` is overwritten."""
     shares = np.clip(logs, -LARGEST_LOG, LARGEST_LOG)
     np.exp(shares, out=shares)

@@ -23,7 +23,7 @@ def best_on_grid(form: type[Law], columns: dict[str, np.ndarray], center: dict[s
     Raises:
         UserError: the form has no linear amplitudes to project out.
     """
-    if not form.TERMS:
+    if not form.TERMS or form.STARTS:
         raise UserError(f"variable projection needs a sum of powers, and {form.NAME} is none; use solver='lm'")
     free = [name for name in form.names() if name not in form.amplitudes()]
     log_x = {name: np.log(columns[name]) - center[name] for name in form.VARIABLES}

@@ -27,7 +27,7 @@ def evaluator(digits_values):
 def test_old_digests_stand(evaluator):
     """A passport without the newer fields hashes to the same 12 hex as before there were any."""
     passport = evaluator({"name": "flow"}, guidance_scale=1.5).passport
-    newer = ("guidance_schedule", "sampler_options", "average", "levels", "normalization")
+    newer = ("guidance_schedule", "sampler_options", "average", "levels", "normalization", "guide", "selected_on")
     before = {name: value for name, value in asdict(passport).items() if name not in newer}
     assert (passport.guidance_channels, passport.guidance_interval, passport.sampler_options) == ("all", "all", "")
     assert passport.digest() == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,6 +1,7 @@
 """Cost against quality and the frontier: arrows with their verdicts, probabilities, published points, refusals."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.figures.kit import style
 from ditscale.figures.plots import cost_quality, frontier
+from ditscale.studies.table.study import Study
 
 
 def options(**given):
-    return SimpleNamespace(**{"study": "made", "cost": "train_flops", "price": None, "over": "baseline", **given})
+    return SimpleNamespace(**{"study": "made", "cost": "train_flops", "price": None, "over": "baseline", "images_to_make": None, **given})
 
 
 @pytest.fixture
@@ -151,3 +153,60 @@ def test_a_frontier_of_one_seed_has_none(study, variants):
     assert not any("p = " in text for text in texts(drawing))
     with pytest.raises(UserError, match="no column 'recipe'"):
         frontier.draw(variants.drop(columns="recipe"), options())
+
+
+def three_sizes(study, seeds=(0, 1, 2)) -> pd.DataFrame:
+    """Three sizes of one patch size, whose scores cross: the smallest is best at the least compute."""
+    rows = study(seeds=seeds, noise=0.0)
+    rows = rows[rows["model"].isin(["DiT-atto/2", "DiT-femto/2", "DiT-pico/2"])]
+    rng = np.random.default_rng(2)
+    luck = rows["run_id"].map({run: np.exp(0.002 * rng.standard_normal()) for run in rows["run_id"].unique()})
+    score = 2 + 5e3 * rows["macs"] ** -0.5 + 2e3 * rows["images_seen"].astype(float) ** -0.5
+    return rows.assign(recipe=rows["model"], score=score * luck).reset_index(drop=True)
+
+
+def test_images_to_make_move_the_frontier(study, tmp_path):
+    rows = three_sizes(study)
+    plain, none, many = (frontier.draw(rows, options(images_to_make=n)) for n in (None, 0.0, 1e7))
+    assert np.allclose(plain.points["cost"], none.points["cost"]) and plain.points["on_frontier"].equals(none.points["on_frontier"])
+    cells = many.points.set_index("cell")
+    last = rows[(rows["model"] == "DiT-pico/2") & rows["final"]].iloc[0]
+    assert cells.loc["pico/2 baseline 640,000", "cost"] == pytest.approx(last["train_flops"] + 1e7 * 2 * last["macs"] * 50)   # NFE 50, unguided
+    on = [set(drawing.points.loc[drawing.points["on_frontier"], "cell"]) for drawing in (plain, many)]
+    assert on[0] != on[1] and {name for name in on[1] if name.startswith("atto")} > {name for name in on[0] if name.startswith("atto")}
+    assert many.figure.axes[0].get_xlabel() == "Training and making 10,000,000 images (FLOPs)"
+    assert "on record are 8,000 per run" in many.caption and "is cheaper than" in many.caption and "break_even" not in plain.card
+    assert [(one["smaller"], one["larger"]) for one in many.card["break_even"]] == [("atto/2 baseline", "femto/2 baseline"),
+                                                                                      ("femto/2 baseline", "pico/2 baseline")]
+    assert json.loads(style.save(many, tmp_path)[-1].read_text())["images_to_make"] == 1e7
+
+
+def test_break_even_of_a_study_is_the_cost_of_the_score(study):
+    rows = three_sizes(study)
+    small, _ = Study(Path("made"), rows).break_evens()
+    ends = rows[rows["final"]].groupby("model")["score"].agg(["min", "max"])
+    assert small.score == pytest.approx(ends.loc["DiT-atto/2", "max"], rel=1e-6)          # the best that every run of both reached
+    assert small.images > 0 and small.runs == (3, 3) and small.interval.low < small.images < small.interval.high
+    macs = rows.drop_duplicates("model").set_index("model")["macs"]
+    assert small.images == pytest.approx((small.costs[0] - small.costs[1]) / (100 * (macs["DiT-femto/2"] - macs["DiT-atto/2"])), rel=1e-9)
+
+
+def test_images_to_make_need_flops_and_a_known_cost(study):
+    rows = three_sizes(study)
+    with pytest.raises(UserError, match="--cost is images_seen: leave --cost out"):
+        frontier.draw(rows, options(images_to_make=1e6, cost="images_seen"))
+    with pytest.raises(UserError, match="--images-to-make -1"):
+        frontier.draw(rows, options(images_to_make=-1.0))
+    unknown = rows.assign(evaluation_flops=np.nan, nfe=np.nan)
+    with pytest.raises(UserError, match="cost of an image .* is not known for any row"):
+        frontier.draw(unknown, options(images_to_make=1e6))
+    partly = rows.assign(evaluation_flops=rows["evaluation_flops"].where(rows["model"] != "DiT-atto/2"),
+                         nfe=rows["nfe"].where(rows["model"] != "DiT-atto/2"))
+    assert "is not known: DiT-atto/2" in frontier.draw(partly, options(images_to_make=1e6)).caption
+    interval = with_interval(rows.assign(evaluation_flops=np.nan, guidance_scale=2.0))
+    with pytest.raises(UserError, match="is not known for any row"):                        # how many steps run the model twice is not known
+        frontier.draw(interval, options(images_to_make=1e6))
+
+
+def with_interval(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(passport_fields=json.dumps({"guidance_interval": "0.1..0.7", "guidance_scale": 2.0}))

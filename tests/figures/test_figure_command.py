@@ -30,7 +30,7 @@ def test_each_has_help_with_its_options(name, capsys):
     assert figure(name, "--help") == 0
     said = capsys.readouterr().out
     options = {"--out", "--where", *(f"--{option}" for option in importlib.import_module(f"ditscale.figures.plots.{name}").SCRIPT.options)}
-    assert options <= set(re.findall(r"--[a-z]+", said)) and "STUDY|FILE.csv" in said
+    assert options <= set(re.findall(r"--[a-z-]+", said)) and "STUDY|FILE.csv" in said
     assert "%(" not in said and "%%" not in said
 
 

@@ -13,7 +13,8 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import law_points, style
 from ditscale.figures.plots import isoflop, scaling_law
 from ditscale.scaling.approaches import vertex_interval
-from ditscale.scaling.laws import Chinchilla
+from ditscale.scaling.deployment import deployed_optimum
+from ditscale.scaling.laws import Chinchilla, RepeatedData
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import Status
 
@@ -21,7 +22,7 @@ TRUE = Chinchilla(E=4.0, A=3e3, B=4e4, alpha=0.45, beta=0.55)
 
 
 def options(**given):
-    return SimpleNamespace(**{"form": "power_law", "x": "train_flops", "checkpoints": False, "extrapolate": 4.0, **given})
+    return SimpleNamespace(**{"form": "power_law", "x": "train_flops", "checkpoints": False, "extrapolate": 4.0, "pin": (), **given})
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def isoflop_study(study):
                 images = round(budget / 3 / size)
                 score = float(TRUE.evaluate({"N": size, "D": images})) * np.exp(0.01 * rng.standard_normal())
                 rows.append({**one, "run_id": f"b{budget:.0e}-n{size:.0f}-s{seed}", "model": f"DiT-n{size:.0f}/2", "macs": size / 2,
-                             "seed": seed, "images_seen": images, "train_flops": 3 * size * images, "score": score, "final": True})
+                             "seed": seed, "images_seen": images, "train_flops": 3 * size * images, "score": score, "final": True,
+                             "evaluation_flops": 2000 * 50 * size})
     return pd.DataFrame(rows)
 
 
@@ -187,7 +189,7 @@ def test_akima_is_drawn_where_asked_for(own_compute_csv, tmp_path):
     card, caption, _ = run_isoflop(own_compute_csv, tmp_path, "--curve", "akima")
     assert card["curve_drawn"] == "akima" and card["akima"]["budgets"][0]["low"] is None
     assert "Akima's curve of ln score in ln N" in caption and "1.3 %" in caption and "Fieller" not in caption
-    drawing = isoflop.draw(law_points.read(own_compute_csv), SimpleNamespace(curve="akima", budgets=None, width=5.0))
+    drawing = isoflop.draw(law_points.read(own_compute_csv), SimpleNamespace(**{**vars(isoflop.PLAIN), "curve": "akima"}))
     (curve, *_), points = lines(drawing, False), drawing.points[drawing.points["budget"] == 1e12]
     ends = points.sort_values("N")["score"].iloc[[0, -1]].to_numpy()
     assert curve.get_ydata()[[0, -1]] == pytest.approx(ends, rel=1e-6)          # through the points, not near them
@@ -240,3 +242,76 @@ def test_epochs_surface_is_drawn_from_a_csv(shared, tmp_path):
 def test_a_budget_that_is_no_number_is_one_line(own_compute_csv, tmp_path):
     done = CliRunner().invoke(main, ["figure", "isoflop", str(own_compute_csv), "--budgets", "1e12,abc"])
     assert done.exit_code == 2 and "'1e12,abc' is not a list of FLOPs; give numbers, for example 1e18,3e18" in done.output
+
+
+def test_isoflop_with_images_to_make_has_smaller_optima(isoflop_study, tmp_path):
+    asked = SimpleNamespace(**{**vars(isoflop.PLAIN), "images_to_make": 5e5})
+    drawing = isoflop.draw(isoflop_study, asked)
+    with_sampling, alone = drawing.card["with_sampling"], drawing.card["approach_3"]["optima"]
+    law = Chinchilla(**{name: one["value"] for name, one in drawing.card["approach_3"]["coefficients"].items()})
+    assert with_sampling["forward_passes"] == pytest.approx(5e5 * 50)                 # NFE 50 without guidance; N is one forward pass
+    for one, training in zip(with_sampling["optima"], alone):
+        size, data = deployed_optimum(law, one["compute"], 5e5 * 50)
+        assert (one["size"], one["data"]) == (pytest.approx(float(size)), pytest.approx(float(data)))
+        assert one["size"] < training["optimum"] and one["size_interval"]["low"] < one["size"] < one["size_interval"]["high"]
+    assert "if the budget also pays for making 500,000 images (2.5e+07 forward passes; evaluations made 2,000 per run" in drawing.caption
+    assert "with_sampling" not in isoflop.draw(isoflop_study).card and "do not support it" not in drawing.caption
+    far = isoflop.draw(isoflop_study, SimpleNamespace(**{**vars(asked), "images_to_make": 5e7}))
+    assert far.card["with_sampling"]["times_outside_the_points"] > 4 and "times outside the points: they do not support it" in far.caption
+    style.save(drawing, tmp_path, ("png",))
+
+
+def test_isoflop_says_why_images_cannot_be_added(isoflop_study, own_compute_csv, tmp_path):
+    def asked(**given):
+        return SimpleNamespace(**{**vars(isoflop.PLAIN), **given})
+    uneven = isoflop_study.assign(nfe=np.resize([50, 100], len(isoflop_study)), evaluation_flops=np.nan)
+    for table, given, words in ((isoflop_study, {"forwards": 10.0}, "give both"), (isoflop_study, {"images_to_make": -1.0}, "0 or more"),
+                                (uneven, {"images_to_make": 5.0}, "there is no one optimum"),
+                                (law_points.read(own_compute_csv), {"images_to_make": 5.0, "forwards": 2.0}, "needs a compute of k N D"),
+                                (isoflop_study, {"images_to_make": 5.0, "forwards": 0.0}, "--forwards 0")):
+        with pytest.raises(UserError, match=words):
+            isoflop.draw(table, asked(**given))
+    plain = pd.read_csv(own_compute_csv).drop(columns=["train_flops", "budget"])
+    with pytest.raises(UserError, match="does not say how many forward passes"):
+        isoflop.draw(plain.assign(budget=pd.read_csv(own_compute_csv)["budget"]), asked(images_to_make=5.0))
+    stated = isoflop.draw(uneven, asked(images_to_make=5000.0, forwards=50.0))
+    assert stated.card["with_sampling"]["forward_passes"] == pytest.approx(5000 * 50)
+
+
+@pytest.fixture
+def epochs_study(study):
+    """Four sizes at six lengths and two seeds on 100,000 unique images, up to 40 epochs, with R* = 8 and 0.5 % of noise."""
+    true = RepeatedData(E=4.0, A=3e3, B=4e3, alpha=0.45, beta=0.40, R_star=8.0)
+    one, rng, rows = study().iloc[0].to_dict(), np.random.default_rng(0), []
+    for size in (100_000, 500_000, 2_000_000, 10_000_000):
+        for epochs in (0.5, 1, 3, 8, 20, 40):
+            for seed in range(2):
+                images = round(1e5 * epochs)
+                score = float(true.evaluate({"N": size, "D": images, "U": 1e5})) * np.exp(0.005 * rng.standard_normal())
+                rows.append({**one, "run_id": f"n{size:.0f}-e{epochs}-s{seed}", "model": f"DiT-n{size:.0f}/2", "macs": size / 2, "seed": seed,
+                             "images_seen": images, "train_flops": 3 * size * images, "score": score, "final": True, "unique_images": 100_000})
+    return pd.DataFrame(rows)
+
+
+def test_repeated_data_is_a_form_with_its_comparison(epochs_study, tmp_path):
+    drawing = scaling_law.draw(epochs_study, options(form="repeated"))
+    found = drawing.card["coefficients"]["R_star"]
+    assert found["low"] < 8.0 < found["high"] and drawing.card["against_no_repetition"]["p"] < 1e-6 and drawing.card["epochs"] == [0.5, 40.0]
+    assert "the points need it. Lack of fit with R_star p = " in drawing.caption and len(lines(drawing, False)) == 4
+    pinned = scaling_law.draw(epochs_study, options(form="repeated", pin=("R_star=8",)))
+    assert pinned.card["coefficients"]["R_star"] == {"value": 8.0, "low": None, "high": None} and "R_star = 8 pinned" in pinned.caption
+    style.save(drawing, tmp_path, ("png",))
+    with pytest.raises(UserError, match="needs the number of unique images: a column unique_images or U"):
+        scaling_law.draw(epochs_study.drop(columns="unique_images"), options(form="repeated"))
+    with pytest.raises(UserError, match="unique_images is not known for run 'n100000-e0.5-s0'"):
+        scaling_law.draw(epochs_study.assign(unique_images=np.nan), options(form="repeated"))
+    with pytest.raises(UserError, match="give NAME=X"):
+        scaling_law.draw(epochs_study, options(form="repeated", pin=("R_star",)))
+
+
+def test_a_csv_of_unique_amounts(epochs_study, tmp_path):
+    plain = pd.DataFrame({"N": 2 * epochs_study["macs"], "D": epochs_study["images_seen"], "U": 100_000, "score": epochs_study["score"]})
+    plain.to_csv(tmp_path / "own.csv", index=False)
+    assert scaling_law.main([str(tmp_path / "own.csv"), "--form", "repeated", "--out", str(tmp_path / "out"), "--format", "png"]) == 0
+    card = json.loads((tmp_path / "out" / "scaling_law.json").read_text())
+    assert card["coefficients"]["R_star"]["value"] == pytest.approx(8.0, rel=0.1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ditscale.report import report
+from ditscale.studies.table.study import Study
 
 HERE = Path(__file__).parent
 PLOT = "#explorer svg.plot"
@@ -161,3 +162,27 @@ def test_on_paper_the_static_figure_stands_there(page):
     assert page.run("getComputedStyle(document.getElementById('explorer')).display") == "none"
     assert page.run("document.querySelector('#static-figure svg').getBoundingClientRect().width") > 300
     page.send("Emulation.setEmulatedMedia", media="")
+
+
+def on_frontier(page) -> set[str]:
+    titles = page.run("[...document.querySelectorAll('#deployment circle.on title')].map((title) => title.textContent)")
+    return {title.split(": ")[0] for title in titles}
+
+
+def test_the_slider_moves_the_frontier_as_the_table_has_it(page, path):
+    """The script's frontier is that of ``Study``, at no image, at the most, and between; the table without scripts agrees."""
+    study = Study.load(path.parent.parent)
+    page.run("document.querySelector('#deployment').scrollIntoView()")
+    counts = []
+    for step in (0, 90, 200):
+        page.run(f"(() => {{ const slider = document.querySelector('#deployment input'); slider.value = {step}; "
+                 "slider.dispatchEvent(new Event('input')); })()")
+        images = int(page.run("document.querySelector('#deployment output').textContent").split(" ")[0].replace(",", ""))
+        found = study.frontier(images_to_make=images)
+        assert on_frontier(page) == {cell.name for cell in found.points}
+        counts.append(frozenset(on_frontier(page)))
+        summary = page.run("document.querySelector('#deployment summary').textContent")
+        assert summary == f"On the frontier: {len(found.points)} of {len(found.cells)} cells"
+    assert images > 1e4 and counts[0] != counts[2]
+    first = page.run("[...document.querySelectorAll('table')].find((t) => t.textContent.includes('Images made')).tBodies[0].rows[0].innerText")
+    assert first.split("\t")[:2] == ["0", f"{len(counts[0])} of {len(found.cells)}"] and page.errors == []

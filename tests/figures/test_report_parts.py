@@ -4,7 +4,9 @@ import importlib.util
 import json
 import math
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ditscale.cli import main as cli
@@ -12,9 +14,9 @@ from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.throughput import training_seconds
 from ditscale.figures.kit import study_table
-from ditscale.report import cards, explorer, forecast, page, passports, report, sources, verdicts
+from ditscale.report import cards, deployment, explorer, forecast, page, passports, report, sources, verdicts
 from ditscale.studies.plan.probe import shape_of
-from ditscale.studies.table import conditions
+from ditscale.studies.table import cells, conditions
 from ditscale.studies.table.study import Study
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
@@ -159,3 +161,28 @@ def test_the_explorer_shows_runs_of_every_model_where_there_are_too_many(three_s
     data = explorer.data(table, None)
     assert {(run["model"], run["variant"]) for run in data["runs"]} == {(model, variant) for model in MODELS for variant in ("baseline", "masked")}
     assert len(data["runs"]) == 7 and "Shown are 7 of 18 runs; table.csv has all." in data["help"]
+
+
+def test_training_and_sampling_together(three_seeds, monkeypatch):
+    table = study_table.read(three_seeds)
+    text = deployment.section(table)
+    assert "On record are 2,000 images per run" in text and "is cheaper than" in text and 'id="deployment-data"' in text
+    headers, rows = deployment.table(cells.cells(table))
+    frontier = Study(Path("."), table).frontier(images_to_make=float(rows[-1][0].replace(",", "")))
+    assert rows[0][0] == "0" and rows[0][2] == "0.0 %" and rows[-1][1] == f"{len(frontier.points)} of {len(frontier.cells)}" and len(rows) == 5
+    shown = deployment.data(table, cells.cells(table))
+    assert len(shown["cells"]) == len(frontier.cells) and "Shown are" not in shown["help"]
+    monkeypatch.setattr(deployment, "MOST_CELLS", 10)
+    fewer = deployment.data(table, cells.cells(table))
+    assert len(fewer["cells"]) == 10 and f"Shown are 10 of {len(frontier.cells)} cells" in fewer["help"]
+
+
+def test_there_is_no_such_section_of_one_model_or_unknown_costs(three_seeds):
+    table = study_table.read(three_seeds)
+    assert deployment.section(table[table["model"] == table["model"].iloc[0]]) == ""
+    assert deployment.section(table.drop(columns="recipe")) == ""
+    assert deployment.section(table.assign(forwards_per_image=np.nan, nfe=np.nan, evaluation_flops=np.nan)) == ""
+    two = table.assign(recipe=np.where(table["seed"] == 1, "other", table["recipe"]))
+    assert 'id="deployment"' in deployment.section(two)                          # the recipes are told apart, not mixed
+    some = table.assign(macs=table["macs"].where(table["seed"] != 1))
+    assert "not known: " in deployment.section(some)

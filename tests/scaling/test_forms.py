@@ -10,14 +10,14 @@ import pytest
 from ditscale.errors import UserError
 from ditscale.scaling.bootstrap import bootstrap_runs
 from ditscale.scaling.fitting import fit, gather, refit, search
-from ditscale.scaling.laws import FORMS, BrokenPowerLaw, Chinchilla, ChinchillaInteraction, Overtraining, PowerLaw, PowerLawFloor
+from ditscale.scaling.laws import FORMS, BrokenPowerLaw, Chinchilla, ChinchillaInteraction, Overtraining, PowerLaw, PowerLawFloor, RepeatedData
 from ditscale.scaling.solver import Loss, minimize_from_grid
 from ditscale.scaling.starts import hoffmann_grid
 from ditscale.scaling.status import Status
 
 LAWS = [PowerLaw(5e4, 0.31), PowerLawFloor(8.0, 900.0, 0.25), Chinchilla(1.8, 480.0, 2100.0, 0.35, 0.37),
         ChinchillaInteraction(2.0, 300.0, 5000.0, 0.3, 0.05, 0.4), Overtraining(1.8, 212.0, 367.0, 0.136),
-        BrokenPowerLaw(1.0, 40.0, 0.1, 0.5, 3e5, 0.4)]
+        BrokenPowerLaw(1.0, 40.0, 0.1, 0.5, 3e5, 0.4), RepeatedData(1.8, 480.0, 2100.0, 0.35, 0.37, 12.0)]
 
 
 def grid_of(law) -> dict[str, np.ndarray]:
@@ -26,6 +26,8 @@ def grid_of(law) -> dict[str, np.ndarray]:
         return {"x": np.geomspace(1e3, 1e8, 30)}
     first, second = {"N": ((1e7, 1e10), (1e9, 1e12)), "C": ((1e18, 1e22), (5.0, 600.0))}[law.VARIABLES[0]]
     a, b = np.meshgrid(np.geomspace(*first, 8), np.geomspace(*second, 8))
+    if law.VARIABLES[2:] == ("U",):                                            # up to 100 epochs
+        return {"N": a.ravel(), "D": b.ravel(), "U": np.resize([1e10, 4e10], a.size)}
     return dict(zip(law.VARIABLES, (a.ravel(), b.ravel())))
 
 

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from ditscale import randomness
 from ditscale.config import RunConfig, SamplingConfig
+from ditscale.cost.runs import run_card
 from ditscale.device import reproducible
 from ditscale.diffusion.formulation import make_formulation
 from ditscale.diffusion.guidance import Guided
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.diffusion.samplers import sample
+from ditscale.evaluation.best_guidance import interval_words
 from ditscale.evaluation.sampling.decoder import make_decoder
+from ditscale.evaluation.sampling.guide import find_guide
 from ditscale.evaluation.sampling.model import compiles, frozen_model
 
 FEWEST = 16                                                                    # minimum of images computed together, if ``batch`` allows
@@ -28,7 +31,7 @@ class ImageMaker:
     """Makes image i of a set as a function of only (weights, settings, seed, i).
 
     Attributes:
-        forwards: model evaluations per image.
+        forwards: forward passes of the model per image; those of a guide count by its FLOPs.
         image_channels: channels of the images: those of the data, or of decoded latents.
         nan_images: positions of images with values that are not finite, since the last ``load``. These values became 0.
 
@@ -40,11 +43,27 @@ class ImageMaker:
         settings.check(config)
         self.config, self.settings, self.device = config, settings, torch.device(device)
         self.formulation, self.sampling = make_formulation(config.formulation), sampling_of(settings)
-        self.forwards = forwards(self.formulation, self.sampling, settings.guidance_scale, settings.guidance_interval)
+        self.guide = find_guide(settings.guide, config, settings.average) if settings.guide else None
+        self.guided: Guided | None = None
+        self.guide_by(settings.guidance_scale, settings.guidance_interval)
         self.decoder = make_decoder(config.data, settings.vae, self.device, config.imported)
         self.image_channels = self.decoder.channels if self.decoder else config.data.channels
-        self.guided: Guided | None = None
         self.nan_images: list[int] = []
+
+    def guide_by(self, scale: float, interval: tuple[float, float] | None) -> None:
+        """Guide with this scale, at these noise levels, from now on, in place of the settings'."""
+        self.scale, self.interval = scale, interval
+        self.forwards: float = forwards(self.formulation, self.sampling, scale, interval)
+        if self.guide:                                                         # its passes count by its FLOPs
+            own, guided = self.sampling.evaluations, self.forwards - self.sampling.evaluations
+            self.forwards = own + guided * run_card(self.guide.config).flops / run_card(self.config).flops
+        if self.guided:
+            self.guided = self._guided(self.guided.model, self.guided.other)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the model, and of a guide, for one image."""
+        return round(run_card(self.config).flops * self.forwards)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take these weights, by parameter name. A compiled model is compiled at its first images.
@@ -52,12 +71,13 @@ class ImageMaker:
         Raises:
             UserError: they do not fit the run's model.
         """
-        settings = self.settings
-        model = frozen_model(self.config, weights, self.device)
-        self.guided = Guided(model, settings.guidance_scale, self.config.data.classes, channels=settings.guidance_channels,
-                             interval=settings.guidance_interval, schedule=settings.guidance_schedule,
-                             power=settings.guidance_power, noise_share=self.formulation.noise_share)
+        self.guided = self._guided(frozen_model(self.config, weights, self.device), self.guide.model(self.device) if self.guide else None)
         self.nan_images = []
+
+    def _guided(self, model, guide) -> Guided:
+        settings = self.settings
+        return Guided(model, self.scale, self.config.data.classes, channels=settings.guidance_channels, interval=self.interval,
+                      schedule=settings.guidance_schedule, power=settings.guidance_power, noise_share=self.formulation.noise_share, guide=guide)
 
     def unload(self) -> None:
         """Frees the model's memory until the next ``load``."""
@@ -114,15 +134,14 @@ class ImageMaker:
     def passport(self) -> dict:
         """The fields of ``Passport`` on how images are made."""
         settings, power = self.settings, self.settings.guidance_schedule == "power_cosine"
-        options, interval = self.sampling.options(self.formulation), settings.guidance_interval
+        options = self.sampling.options(self.formulation)
         return {"labels": f"class {settings.labels}" if isinstance(settings.labels, int) else settings.labels,
                 "formulation": self.formulation.name, "sampler": settings.sampler,
                 "sampling_steps": settings.sampling_steps, "nfe": self.sampling.evaluations,
-                "guidance_scale": settings.guidance_scale, "guidance_channels": settings.guidance_channels,
-                "guidance_interval": "all" if interval is None else f"{interval[0]:g}..{interval[1]:g}",
+                "guidance_scale": self.scale, "guidance_channels": settings.guidance_channels, "guidance_interval": interval_words(self.interval),
                 "decoder": self.decoder.name if self.decoder else "none", "quantise": QUANTISE[settings.rounding],
                 "guidance_schedule": settings.guidance_schedule + (f" {settings.guidance_power:g}" if power else ""),
-                "sampler_options": json.dumps(options, sort_keys=True) if options else "",
+                "sampler_options": json.dumps(options, sort_keys=True) if options else "", "guide": self.guide.name if self.guide else "",
                 **average_of(self.config, settings.average)}
 
 

@@ -20,6 +20,7 @@ from ditscale.studies.table import csv_table
 CSV_K = 6.0                                     # for a language model's parameters and tokens
 PLAIN = ("N", "D", "score")
 COMPUTE, BUDGET = ("train_flops", "C"), "budget"
+UNIQUE = ("unique_images", "U")
 STUDY_SIZE, STUDY_DATA = "Model size N (forward FLOPs per image)", "images seen"
 
 
@@ -49,7 +50,7 @@ def read(path: Path) -> pd.DataFrame:
     if not Path(path).is_file() or not set(PLAIN) <= set(csv_table.columns_of(path)):
         return study_table.read(path)
     raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for name in (*PLAIN, *(name for name in (*COMPUTE, BUDGET) if name in raw)):
+    for name in (*PLAIN, *(name for name in (*COMPUTE, *UNIQUE, BUDGET) if name in raw)):
         empty = raw[name].isin(csv_table.EMPTY)
         numbers = pd.to_numeric(raw[name].mask(empty), errors="coerce")
         published.require_numbers(path, raw[name], numbers.isna() & ~(empty & (name not in ("N", "D"))))
@@ -79,6 +80,21 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
                "N": "training FLOPs per image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}
     note = f" Scores have passport {context['passport']}.{chosen}{left_out}{unknown}"
     return LawPoints(rows, Spending(float(FORWARDS_PER_TRAINED_STEP)), style.metric_name(rows), STUDY_SIZE, note, context)
+
+
+def unique(rows: pd.DataFrame) -> np.ndarray:
+    """U of each row, the unique images (or tokens) of its data, ``(n,)``.
+
+    Raises:
+        UserError: no column has it, or not for every row.
+    """
+    name = next((name for name in UNIQUE if name in rows), None)
+    if name is None:
+        raise UserError(f"the form repeated needs the number of unique images: a column {' or '.join(UNIQUE)}; a study's runs have it from the data's manifest")
+    values = rows[name].to_numpy(float)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise UserError(f"{name} is not known for run '{rows['run'][~(values > 0)].iloc[0]}': its data has no manifest, so its epochs are not known")
+    return values
 
 
 def _plain(table: pd.DataFrame) -> LawPoints:

@@ -1,6 +1,7 @@
 """The cost-score frontier: models, variants and training lengths that no other beats in both cost and score, with probabilities.
 
 A cell is one model, variant and number of images, scored as the geometric mean over its seeds. Filled points are on the frontier.
+With --images-to-make the cost is that of training and of making images together.
 """
 
 import math
@@ -10,15 +11,21 @@ from typing import Any
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from ditscale.errors import UserError
 from ditscale.figures.kit import costs, labels, panels, runs, script, study_table, style, variant_table
 from ditscale.scaling import rivals
+from ditscale.scaling.break_even import BreakEven
 from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.sampling_cost import flops_per_image, images_of_evaluations
 from ditscale.studies.table.study import Study
 
 NAME = "frontier"
 ONE_OF_EACH = variant_table.SHARED
 MOST_NAMES, FEWER_NAMES = 7, 5          # on the frontier; the second where there are more than MOST_LARGE cells
 MOST_LARGE = 40                         # cells on the frontier that are drawn with large points
+MOST_SENTENCES = 4                      # on break-even numbers of images, in the caption; the card has all
+OPTIONS = {**costs.OPTIONS, "images-to-make": {
+    "type": float, "metavar": "N", "help": "Add the FLOPs of making N images with each model, as its score's images were made."}}
 
 
 def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
@@ -31,17 +38,55 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
     usable, left_out = study_table.scored(table, ONE_OF_EACH)
     usable, unknown = costs.known(usable, options.cost)
     costs.values(usable, options.cost, options.price)
-    found = Study(options.study, usable).frontier(options.cost, price=options.price)
+    images = options.images_to_make
+    study, usable, no_price = _study(options, usable)
+    found = study.frontier(options.cost, price=options.price, images_to_make=images)
+    evens = [] if images is None else study.break_evens()
     variants = _variants(usable, found)
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         _cells(axes, found, variants)
         costs.axis(axes, [cell.cost for cell in found.cells], options.cost)
+        if images is not None:
+            axes.set_xlabel(f"Training and making {images:,.0f} images (FLOPs)")
         edges = [end for cell in found.cells for end in ((cell.interval.low, cell.interval.high) if cell.interval else (cell.score,))]
         panels.score_axis([axes], style.score_label(usable), edges)
         panels.legend(figure, panels.variant_handles(usable) + _handles(found), columns=3)
         _names(axes, found)
-    return style.Drawing(NAME, figure, _points(found, variants), _caption(usable, found, options) + left_out + unknown, found.card())
+    caption = _caption(usable, found, options) + _making(usable, evens, images) + left_out + unknown + no_price
+    card = found.card() if images is None else {**found.card(), "images_to_make": images, "break_even": [one.card() for one in evens]}
+    return style.Drawing(NAME, figure, _points(found, variants), caption, card)
+
+
+def _study(options: SimpleNamespace, usable: pd.DataFrame) -> tuple[Study, pd.DataFrame, str]:
+    """The study, its rows, and a sentence on those that are left out because it is not known what an image costs.
+
+    Raises:
+        UserError: images are to be made and --cost is not train_flops, or no row says what an image costs.
+    """
+    if options.images_to_make is None:
+        return Study(options.study, usable), usable, ""
+    if options.cost != "train_flops":
+        raise UserError(f"--images-to-make adds FLOPs, and --cost is {options.cost}: leave --cost out")
+    if not 0 <= options.images_to_make < math.inf:
+        raise UserError(f"--images-to-make {options.images_to_make:g}: give a number of images, 0 or more")
+    rows, unknown = study_table.known(usable.assign(_image=flops_per_image(usable)), "_image", "cost of an image (macs with nfe and guidance_scale)")
+    rows = rows.drop(columns="_image")
+    return Study(options.study, rows), rows, unknown
+
+
+def _making(usable: pd.DataFrame, evens: list[BreakEven], images: float | None) -> str:
+    """For the caption: what counts as an image made, and from how many on a smaller model is cheaper."""
+    if images is None:
+        return ""
+    own = images_of_evaluations(usable)
+    on_record = "the evaluations' FLOPs are not on record" if math.isnan(own) else f"on record are {own:,.0f} per run in the median"
+    parts = [f" An image costs its forward passes with the score's sampler and guidance; the decoder is not counted. Evaluations make such images too: "
+             f"{on_record}, which are part of the {images:,.0f}."]
+    parts += [f"{one.sentence[0].upper()}{one.sentence[1:]}." for one in evens[:MOST_SENTENCES]]
+    if len(evens) > MOST_SENTENCES:
+        parts.append(f"{len(evens) - MOST_SENTENCES} more pairs are in the card.")
+    return " ".join(parts)
 
 
 def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
@@ -120,7 +165,7 @@ def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
 
 def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) -> str:
     parts = [
-        f"{style.metric_name(usable)} against {costs.words(options.cost, options.price)} of every model, variant and evaluated length of "
+        f"{style.metric_name(usable)} against {_cost_words(options)} of every model, variant and evaluated length of "
         "training: no other point beats a point on the step line at the same or a lower cost; crosses are beaten. " + found.sentence[0].upper()
         + found.sentence[1:] + ".",
     ]
@@ -133,10 +178,15 @@ def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) ->
     return " ".join(parts)
 
 
+def _cost_words(options: SimpleNamespace) -> str:
+    words = costs.words(options.cost, options.price)
+    return words if options.images_to_make is None else f"{words} and the FLOPs of making {options.images_to_make:,.0f} images"
+
+
 def _counts(found: Frontier) -> str:
     counts = sorted({len(cell.runs) for cell in found.cells})
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-SCRIPT = script.figure(__doc__, draw, options=costs.OPTIONS)
+SCRIPT = script.figure(__doc__, draw, options=OPTIONS)
 main = SCRIPT.main

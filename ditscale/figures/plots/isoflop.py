@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import isoflop_words as words, law_points, panels, script, study_table, style
+from ditscale.figures.kit import deployed_optima, isoflop_words as words, law_points, panels, script, study_table, style
+from ditscale.figures.kit.deployed_optima import DeployedOptima
 from ditscale.figures.kit.law_points import LawPoints
 from ditscale.scaling.approaches import METHODS, MIN_SIZES, OptimalLine, Valley, akima_curve, approach2, resampled_surfaces, valley_of, vertex_interval
 from ditscale.scaling.budgets import WIDTH, Dropped, find_budgets
@@ -46,8 +47,9 @@ OPTIONS = {
                 "help": "The budgets in FLOPs: each run goes to the nearest within 10 %.  [default: the column budget, otherwise clusters]"},
     "width": {"type": float, "default": 100 * WIDTH, "show_default": True, "metavar": "PERCENT",
               "help": "For clusters, in percent: how far the largest compute of a budget may exceed its smallest."},
+    **deployed_optima.OPTIONS,
 }
-PLAIN = SimpleNamespace(**{name: option.get("default") for name, option in OPTIONS.items()})
+PLAIN = SimpleNamespace(**{name.replace("-", "_"): option.get("default") for name, option in OPTIONS.items()})
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
     """
     points = law_points.choose(table)
     kept, dropped, rest = find(points, options)
+    sampling = deployed_optima.forward_passes(points, options)
     lines = {method: approach2(points.rows["N"], points.rows["D"], points.rows["score"], method=method, compute=points.rows["C"],
                                **binning(points, options)) for method in METHODS}
     surface = fit("chinchilla", {"N": points.rows["N"], "D": points.rows["D"]}, points.rows["score"], points.rows["run"],
                   x_unit={"N": "N", "D": "D"}, y_unit=points.metric)
     optima = _surface_optima(surface, kept, points.spending)
+    making = deployed_optima.find(points, surface, [budget.compute for budget in kept], options, sampling, RESAMPLES)
     with style.paper():
         figure = Figure(figsize=(style.WIDTH, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
@@ -102,12 +106,14 @@ def draw(table: pd.DataFrame, options=PLAIN) -> style.Drawing:
             axes.grid(True, which="major")
         colors = style.ramp(len(kept))
         _valleys(left, kept, surface, points, colors, options.curve)
-        _optimal(right, kept, lines[options.curve], surface, optima, points, colors)
+        _optimal(right, kept, lines[options.curve], surface, optima, making, points, colors)
         _legend(figure, kept, surface, colors, options.curve)
-    card = words.card(kept, lines, dropped, surface, optima, points, options)
+    card, caption = words.card(kept, lines, dropped, surface, optima, points, options), words.caption(points, kept, lines, dropped, surface, optima, options)
+    if making:
+        data = [float(points.spending.data(size, budget.compute)) for size, budget in zip(optima["sizes"], kept)]
+        caption, card = f"{caption} {making.sentence(optima['sizes'], data)}", {**card, "with_sampling": making.card()}
     rows = pd.concat([*(budget.rows.assign(budget=budget.compute, left_out="") for budget in kept), rest], ignore_index=True)
-    return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget", "left_out"]],
-                         words.caption(points, kept, lines, dropped, surface, optima, options), card)
+    return style.Drawing(NAME, figure, rows[[*COLUMNS, "budget", "left_out"]], caption, card)
 
 
 def binning(points: LawPoints, options) -> dict:
@@ -198,7 +204,7 @@ def _through(own: pd.DataFrame, at: np.ndarray, curve: str) -> np.ndarray:
     return np.polyval(np.polyfit(np.log(own["N"]) - middle, own["score"], 2), np.log(at) - middle)
 
 
-def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, points: LawPoints,
+def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: dict, making: DeployedOptima | None, points: LawPoints,
              colors: list[str]) -> None:
     """N* against the budget: from the curves slightly to the left and from the surface slightly to the right, so that both intervals show."""
     computes = np.array([budget.compute for budget in kept])
@@ -215,6 +221,9 @@ def _optimal(axes, kept: list[Budget], line: OptimalLine, surface: Fit, optima: 
             shown += _mark(axes, budget.compute * apart, size, interval, "o", color, style.PAPER)
         axes.plot(span, points.spending.optimal_size(surface.law, span), color=style.INK, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
         text.append(f"surface: N* ∝ C$^{{{optima['exponent']:.2f}}}$")
+        if making:
+            shown += making.draw(axes, surface.law, span)
+            text.append(f"dotted: and {style.short_count(making.images)} images")
     axes.text(0.04, 0.97, "\n".join(text) or "no optimum inside two grids", transform=axes.transAxes, fontsize=9, va="top", linespacing=1.5,
               bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1.5}, zorder=6)
     panels.flops_axis(axes, computes, "Training compute\n(FLOPs)")

@@ -14,12 +14,12 @@ from ditscale.errors import UserError
 from ditscale.evaluation.passport import digest
 from ditscale.figures.kit import labels, runs, script, study_table, style
 from ditscale.models.macs import FLOPS_PER_MAC
+from ditscale.studies.table.sampling_cost import EVERYWHERE
 
 NAME = "sampling_compute"
 COLUMNS = ["run_id", "model", "size", "patch_size", "seed", "macs", "images_seen", "guidance_scale", "nfe", "sampling_flops", "metric",
            "score"]
 STEPS = ("sampling_steps", "nfe")                                       # the passport fields that vary in this figure
-EVERYWHERE = (None, "all")                                              # guidance intervals that include every step
 
 
 def sampling_flops(macs, nfe, guidance_scale):

@@ -17,10 +17,13 @@ from ditscale.errors import UserError
 from ditscale.figures.kit import law_points, panels, script, study_table, style
 from ditscale.figures.kit.law_points import LawPoints
 from ditscale.scaling.fitting import Fit, fit
-from ditscale.scaling.laws import FORMS, form_of
+from ditscale.scaling.laws import FORMS, RepeatedData
+from ditscale.scaling.pinned import pin
 from ditscale.scaling.profile import ProfileIntervals
+from ditscale.scaling.repeated import compare
 from ditscale.scaling.spending import Spending
 from ditscale.scaling.status import FARTHEST
+from ditscale.studies.predictions.show import pinned_of
 
 NAME = "scaling_law"
 COSTS = ("train_flops", "macs")
@@ -30,6 +33,7 @@ BAND_PLACES = np.linspace(0, STEPS - 1, BAND_STEPS).round().astype(int)      # o
 OPTIONS = {
     "form": {"type": click.Choice(tuple(FORMS)), "default": "power_law", "show_default": True, "help": "The law."},
     "x": {"type": click.Choice(tuple(COSTS)), "default": "train_flops", "show_default": True, "help": "The variable of forms with one variable."},
+    "pin": {"multiple": True, "metavar": "NAME=X", "help": "Fix a coefficient to a known value, as E=1.6 or R_star=15; can be repeated."},
     "checkpoints": {"is_flag": True, "help": "Fit every evaluation, not only each run's last: for a constant learning rate."},
     "extrapolate": {"type": float, "default": FARTHEST, "show_default": True, "metavar": "TIMES",
                     "help": "Draw the curve, dashed, up to this many times beyond the data."},
@@ -44,7 +48,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
     """
     if not options.extrapolate >= 1:
         raise UserError(f"--extrapolate {options.extrapolate:g} must be 1 or more: how many times beyond the data the curve goes")
-    form = form_of(options.form)
+    form = pin(options.form, **pinned_of(options.pin))
     one = form.VARIABLES == ("x",)
     points = law_points.choose(table, options.checkpoints, at_one_length=one and options.x == "macs")
     rows = points.rows
@@ -61,17 +65,32 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
         _axes(axes, points, rows, options.x if one else "train_flops", lines, low, high)
         panels.legend(figure, shown, columns=2)
         _say(axes, found)
-    card = found.card(intervals, points.context)
-    return style.Drawing(NAME, figure, _table(rows, found), _caption(points, found, intervals, options), card)
+    card, caption = found.card(intervals, points.context), _caption(points, found, intervals, options)
+    if form.NAME == RepeatedData.NAME:
+        caption, card = _repetition(caption, card, found, points)
+    return style.Drawing(NAME, figure, _table(rows, found), caption, card)
+
+
+def _repetition(caption: str, card: dict, found: Fit, points: LawPoints) -> tuple[str, dict]:
+    """The caption and the card with the comparison to the form that counts every image as new."""
+    rows = points.rows
+    against = compare(found, fit("chinchilla", {"N": rows["N"], "D": rows["D"]}, rows["score"], rows["run"]))
+    unique = law_points.unique(rows)
+    epochs = rows["D"] / unique
+    words = (f" {against.sentence}. R_star is in epochs; the points have {epochs.min():.3g} to {epochs.max():.3g}. Curves are of each size's largest U; "
+             "mirrored images do not count as unique ones.")
+    return caption + words, {**card, "against_no_repetition": against.card(), "epochs": [float(epochs.min()), float(epochs.max())]}
 
 
 def _variables(form, rows: pd.DataFrame, x: str) -> dict[str, np.ndarray]:
     known = {"x": rows["macs" if x == "macs" else "C"], "N": rows["N"], "D": rows["D"], "C": rows["C"], "M": rows["D"] / rows["N"]}
+    if "U" in form.VARIABLES:
+        known["U"] = pd.Series(law_points.unique(rows), rows.index)
     return {name: known[name].to_numpy(float) for name in form.VARIABLES}
 
 
 def _units(form, x: str):
-    words = {"N": "N", "D": "D", "C": "training FLOPs", "M": "D / N"}
+    words = {"N": "N", "D": "D", "C": "training FLOPs", "M": "D / N", "U": "unique images"}
     return ({"macs": "forward MACs per image", "train_flops": "training FLOPs"}[x] if form.VARIABLES == ("x",)
             else {name: words[name] for name in form.VARIABLES})
 
@@ -101,6 +120,8 @@ def _lines(found: Fit, rows: pd.DataFrame, rule: Spending, x: str, times: float)
             continue
         amount = np.geomspace(low, high * times, STEPS)
         known = {"N": np.full(STEPS, size), "D": amount, "C": rule.compute(size, amount), "M": amount / size}
+        if "U" in form.VARIABLES:                                       # of several data sets, the largest of the size
+            known["U"] = np.full(STEPS, law_points.unique(rows[rows["N"] == size]).max())
         columns = {name: known[name] for name in form.VARIABLES}
         lines.append({"x": known["C"], "columns": columns, "y": found.law.evaluate(columns), "end": rule.compute(size, high), "N": size})
     return lines
@@ -162,7 +183,7 @@ def _curves(axes, rows: pd.DataFrame, found: Fit, lines: list[dict], intervals: 
         beyond = line["x"] >= line["end"] * (1 - 1e-9)
         beyond[max(int(inside.sum()) - 1, 0)] = True
         axes.plot(line["x"][beyond], line["y"][beyond], color=colors[line["N"]], linewidth=1.4, linestyle=(0, (4, 2.5)), zorder=3)
-    handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", ""))]
+    handles = [Line2D([], [], color=style.INK, linewidth=1.6, label=found.form.replace("y = ", "").partition(",")[0])]
     if not found.no_extension:
         handles.append(Line2D([], [], color=style.INK, linewidth=1.4, linestyle=(0, (4, 2.5)), label="beyond the data"))
     if intervals.band is None:

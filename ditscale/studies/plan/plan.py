@@ -9,8 +9,17 @@ from dataclasses import asdict, dataclass
 from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
-from ditscale.cost.runs import optimizer_flops, plain_tokens_per_parameter, run_card, run_memory_card, sampling_flops, training_flops, validation_flops
+from ditscale.cost.runs import (
+    evaluation_flops as flops_of_evaluation,
+    optimizer_flops,
+    plain_tokens_per_parameter,
+    run_card,
+    run_memory_card,
+    training_flops,
+    validation_flops,
+)
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
+from ditscale.data.manifest import manifest_path, unique_images
 from ditscale.errors import UserError
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.plan.probe import Probe, shape_of
@@ -60,6 +69,12 @@ class PlanRow:
     recipe: str                                                                # runs of one recipe differ only in the seed
     settings: str                                                              # what the study sets and the run's id does not say
     runs_per_accelerator: int                                                  # that share the ranks' devices
+    unique_images: int | None = None                                           # of the data, by its manifest; None: it is not here
+
+    @property
+    def epochs(self) -> float | None:
+        """How often the run sees each image, at its end; None where ``unique_images`` is not known."""
+        return self.images / self.unique_images if self.unique_images else None
 
     @property
     def accelerator_hours(self) -> float:
@@ -69,11 +84,12 @@ class PlanRow:
 
 def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe] | None = None) -> list[PlanRow]:
     """A row for each run; ``probes`` by shape, see probe.py."""
-    read = functools.cache(sharding)                                           # thousands of runs may share a strategy file
-    return [_row(planned, machine, read, probes.get(shape_of(planned.config)) if probes else None) for planned in runs]
+    read, unique = functools.cache(sharding), functools.cache(unique_images)   # thousands of runs may share a strategy file and data
+    return [_row(planned, machine, read, probes.get(shape_of(planned.config)) if probes else None, unique(manifest_path(planned.config.data.path)))
+            for planned in runs]
 
 
-def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None) -> PlanRow:
+def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None, unique: int | None) -> PlanRow:
     config, card, status = planned.config, run_card(planned.config), planned.run.status()
     ranks, images_seen = config.resources.accelerators_per_run, status["images_seen"]
     machine = machine.shared_by(config.resources.runs_per_accelerator)         # a forecast: no faster than one after the other
@@ -92,7 +108,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
         waiting = sum(mark > images_seen for mark in due)
         losses = sum(mark > images_seen for mark in validated)
         seconds = start_seconds(machine, ranks) + evaluation_seconds(config, machine, waiting, measured, losses) + training
-    evaluation_flops = sampling_flops(config) * config.evaluation.samples * len(due) if due else 0
+    evaluation_flops = flops_of_evaluation(config) * len(due) if due else 0
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
@@ -100,7 +116,7 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
                    evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
-                   planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator)
+                   planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator, unique)
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
@@ -154,7 +170,7 @@ def _flat(row: PlanRow) -> dict:
     """A row's values; those of its step have separate names."""
     names = {"compute_seconds": "step_compute_seconds", "communication_seconds": "step_communication_seconds",
              "exposed_seconds": "step_exposed_seconds", "sent_bytes": "step_sent_bytes"}
-    values = {**asdict(row), "accelerator_hours": row.accelerator_hours}
+    values = {**asdict(row), "epochs": row.epochs, "accelerator_hours": row.accelerator_hours}
     del values["step"]
     bound = row.step.roofline if row.step else None
     return values | {name: getattr(row.step, key, None) for key, name in names.items()} | {

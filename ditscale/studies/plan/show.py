@@ -12,6 +12,7 @@ from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import GIB
 from ditscale.cost.roofline import ATTENTION, AVERAGES, ELEMENTWISE, MEMORY, NETWORK, OPTIMIZER, PRODUCTS, TEACHER, Kind
 from ditscale.errors import count
+from ditscale.studies.plan.epochs import as_epochs, epoch_lines
 from ditscale.studies.plan.plan import ASSUMED_SPEED, MEASURED, PROBED, PlanRow, assumption_line, link_lines, makespan
 from ditscale.studies.plan.scaleout import PAYS, RANKS, ScalingCurve
 from ditscale.studies.spec.budget_grid import IsoFlopCurve, isoflop_curves
@@ -52,6 +53,8 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
     if products := _optimizer_line(rows):
         console.print(products)
+    for line in epoch_lines(rows):
+        console.print(line, soft_wrap=True)
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
         console.print(_phase(name, phases.get(name, []), at_once))
@@ -86,11 +89,11 @@ def _optimizer_line(rows: list[PlanRow]) -> str:
 
 def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
     table = Table(title=f"{spec.name}: {count(len(rows), 'run')}", title_justify="left")
-    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "tokens / param", "training FLOPs", "evaluation FLOPs", "fits at",
+    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "epochs", "tokens / param", "training FLOPs", "evaluation FLOPs", "fits at",
                  "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
-        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}",
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}", as_epochs(row.epochs),
                       f"{row.tokens_per_parameter:.3g}", f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
     return table
 
@@ -98,11 +101,14 @@ def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
 def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     """A row for the runs of one recipe, length and state, which differ only in the seed; the title has what is the same for all."""
     groups, states, lengths = _groups(rows), {row.state for row in rows}, {row.images for row in rows}
+    epochs = {row.epochs for row in rows}
+    seen = f" ({as_epochs(next(iter(epochs)))} epochs)" if len(epochs) == 1 and None not in epochs else ""
     title = f"{spec.name}: {count(len(rows), 'run')}" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
-    title += f", {next(iter(lengths)):,} images each" if len(lengths) == 1 and len(rows) > 1 else ""
+    title += f", {next(iter(lengths)):,} images each{seen}" if len(lengths) == 1 and len(rows) > 1 else ""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1}
-    columns = [name for name in ("run", "state", "params", "MACs", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
+    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1,
+                   "epochs": epochs == {None} or len(lengths) == 1 and bool(seen) and len(rows) > 1}
+    columns = [name for name in ("run", "state", "params", "MACs", "images", "epochs", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
                if not is_left_out.get(name)]
     for name in columns:
         table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
@@ -111,7 +117,8 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         name = name if len(group) == 1 else f"{name} x {len(group)}"
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
-                 "images": short_count(first.images), "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
+                 "images": short_count(first.images), "epochs": as_epochs(first.epochs),
+                 "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
                  "fits at": _fit(first).replace("ZeRO-", "Z"), "images/s": speed, "time left": left}
         table.add_row(*(cells[column] for column in columns))
     return table

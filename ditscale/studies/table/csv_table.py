@@ -15,7 +15,7 @@ from ditscale.studies.table import csv_defaults
 TEXT = ("run_id", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
         "passport_fields", "device", "sample_sheet", "data", "precision", "strategy")
 POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "tokens_per_parameter", "samples", "nfe",
-            "steps", "global_batch")
+            "forwards_per_image", "unique_images", "steps", "global_batch")
 NUMBERS = (*POSITIVE, "patch_size", "seed", "score", "floor", "guidance_scale", "train_seconds", "accelerator_hours", "sample_seed",
            "sample_seeds")
 NEVER_EMPTY = ("images_seen", "seed", "sample_seeds")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
+from ditscale.data.manifest import manifest_path, unique_images
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import RunDir
 from ditscale.studies.table.method import method_of
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "method", "formulation", "block", "parametrization", "base_width", "base_depth",
-           "series", "mask_ratio", "data", "resolution", "seed",
+           "series", "mask_ratio", "data", "unique_images", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
@@ -25,6 +26,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
 
     A model of the base size is ``standard``.
 
+    ``unique_images`` are those of the data by the manifest that the run kept, or else by the data's own.
     ``mask_ratio`` is the nominal share of masked or routed tokens. ``images_per_second`` and ``mfu`` are medians over
     the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
     on its accelerator or, on a CPU, in its process.
@@ -37,6 +39,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "parametrization": "standard" if config.model.is_standard else config.model.parametrization,
         "series": config.series(), "base_width": config.model.base_width or math.nan, "base_depth": config.model.base_depth or math.nan,
         "mask_ratio": config.objective.left_out, "data": config.data.name,
+        "unique_images": unique_images(run.manifest) or unique_images(manifest_path(config.data.path)) or math.nan,
         "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
         "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,
         "strategy": Path(resources.deepspeed).stem, "zero_stage": record.get("zero_stage", math.nan),

@@ -28,7 +28,7 @@ LANDED = "table.csv"                                                           #
 EVALUATED = ("images_seen", "final", "train_flops", "tokens_per_parameter", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
              "critical_batch", "critical_batch_adam",
              "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
-             "evaluation_flops", "sample_sheet")
+             "evaluation_flops", "forwards_per_image", "sample_sheet")
 CRITICAL = {"critical_batch": "batch/critical", "critical_batch_adam": "batch/critical_adam"}   # by their names in metrics.jsonl
 LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
@@ -170,7 +170,7 @@ def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
         "guidance_scale": passport.get("guidance_scale"), "nfe": passport.get("nfe"), "passport": digest(passport, without=(SEED,)),
         "sample_seed": passport.get(SEED), "passport_fields": json.dumps(passport, sort_keys=True),
         "evaluation_seconds": _number(line, "seconds"), "evaluation_flops": _number(line, "sampling_flops"),
-        "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
+        "forwards_per_image": _number(line, "forwards_per_image"), "sample_sheet": str(sheet.resolve()) if sheet.exists() else "",
         **{VALUES + name: value for name, value in (line.get("values") or {}).items()},
     }
 

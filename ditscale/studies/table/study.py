@@ -16,6 +16,7 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.objectives import BASELINE
 from ditscale.rundir import RunDir
+from ditscale.scaling.break_even import BreakEven, break_even
 from ditscale.scaling.curves import Runs
 from ditscale.scaling.differences import MIN_SEEDS
 from ditscale.scaling.frontier import Frontier, frontier
@@ -23,8 +24,9 @@ from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
-from ditscale.studies.table import csv_defaults, csv_table, ledger
+from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
 from ditscale.studies.table.comparable import require_one, scores_alone
+from ditscale.studies.table.sampling_cost import require_flops_per_image
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
 ONE_OF_EACH = ("metric", "passport", "formulation")
@@ -90,18 +92,37 @@ class Study:
         rows = self._scored()
         return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), rows["run_id"])
 
-    def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True) -> Frontier:
+    def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True,
+                 images_to_make: float | None = None) -> Frontier:
         """The frontier over every model, variant and checkpoint of the study; seeds of a recipe are one cell.
 
+        Args:
+            images_to_make: add the FLOPs of making this many images, as each score's were made; the images of evaluations are such images.
+
         Raises:
-            UserError: the scores are not comparable, or the cost is unknown.
+            UserError: the scores are not comparable, or a cost is unknown.
         """
         rows = self._scored()
-        names = (rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format))
-        several = rows.groupby(names)["recipe"].transform("nunique") > 1
-        names = names.where(~several, names + " " + rows["recipe"])
-        return frontier(_cost(rows, cost, price), rows["score"], names, rows["run_id"], cost_unit=COSTS[cost],
-                        score_unit=rows["metric"].iloc[0], lower_is_better=lower_is_better)
+        costs, unit = _cost(rows, cost, price), COSTS[cost]
+        if images_to_make is not None:
+            costs, unit = costs + _making(rows, cost, images_to_make), f"FLOPs of training and of making {images_to_make:,.0f} images"
+        return frontier(costs, rows["score"], cells.names(rows), rows["run_id"], cost_unit=unit, score_unit=rows["metric"].iloc[0],
+                        lower_is_better=lower_is_better)
+
+    def break_evens(self, *, lower_is_better: bool = True) -> list[BreakEven]:
+        """From how many images on a smaller model is cheaper than the next larger one, for models on the frontier of training FLOPs, at the best
+        score that every run of both has reached. A model of several variants or recipes is compared in each.
+
+        Raises:
+            UserError: the scores are not comparable, or what training or an image costs is unknown.
+        """
+        def side(name: str, own: pd.DataFrame) -> Runs:
+            return replace(self._runs(own, "train_flops", None, lower_is_better), name=name)
+
+        rows = self._scored()
+        _cost(rows, "train_flops", None)
+        return [break_even(side(*small), side(*large), (image, larger_image), score_unit=rows["metric"].iloc[0])
+                for (*small, image), (*large, larger_image) in cells.pairs_of_sizes(rows, lower_is_better)]
 
     def multiplier(self, variant: str, *, over: str = BASELINE, cost: str = "train_flops", targets: Sequence[float] | None = None,
                    price: float | None = None, pool_noise: bool = False, lower_is_better: bool = True) -> Multiplier:
@@ -200,6 +221,15 @@ def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:
         run = rows["run_id"][~np.isfinite(values)].iloc[0]
         raise UserError(f"{column} is not known for run '{run}': its metrics.jsonl, or the CSV, does not have it for each evaluation")
     return values * price if cost == "money" else values
+
+
+def _making(rows: pd.DataFrame, cost: str, images: float) -> np.ndarray:
+    """FLOPs of making the images with each row's model, as its score's images were made."""
+    if not 0 <= images < np.inf:
+        raise UserError(f"images_to_make is {images!r}; give a number of images, 0 or more")
+    if cost != "train_flops":
+        raise UserError(f"images_to_make adds FLOPs, and the cost is {COSTS[cost]}: only cost train_flops can be added to")
+    return images * require_flops_per_image(rows).to_numpy(float)
 
 
 def _differences(path: Path, two: pd.DataFrame) -> list[tuple]:

@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from ditscale.cli import main
 from ditscale.cost.hardware import Machine, named_machine
 from ditscale.cost.runs import run_memory_card, sampling_flops, validation_flops
+from ditscale.data.manifest import unique_images
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir, last_line
+from ditscale.studies.plan.epochs import epoch_lines
 from ditscale.studies.plan.plan import assumption_line, plan_rows
 from ditscale.studies.plan.show import as_speed, as_time, short_count
 from ditscale.studies.spec.spec import expand, load_spec
@@ -198,3 +200,24 @@ def test_recipes_of_one_name_are_told_apart(in_repository, tmp_path):
 @pytest.mark.parametrize("count, words", [(999936, "1 M"), (999, "999"), (32858896, "32.9 M"), (675129632, "675 M"), (89300, "89.3 k")])
 def test_short_counts(count, words):
     assert short_count(count) == words
+
+
+def test_epochs_are_images_by_unique_images(in_repository, tmp_path):
+    """Of the manifest next to the data; past what laws were checked for, the plan says so with the source."""
+    spec = load_spec("sweeps/digits_demo.yaml", (f"data.path={tmp_path}/train.beton",))
+    runs, cpu = expand(spec, "digits_demo"), Machine("cpu", "test", 4, 1e12, 2**33)
+    unknown = plan_rows(runs, cpu)
+    assert unknown[0].epochs is None and epoch_lines(unknown) == []
+    (tmp_path / "train.json").write_text(json.dumps({"samples": 1437}))
+    rows = plan_rows(runs, cpu)
+    assert rows[0].epochs == runs[0].config.train.images / 1437 and rows[0].unique_images == 1437
+    [line] = epoch_lines(rows)
+    assert f"{len(rows)} runs with 15" in line and "up to 4 epochs, on language models (2305.16264)" in line
+    assert epoch_lines([replace(row, unique_images=row.images) for row in rows]) == []             # one epoch
+    assert "not known for 1 run" in epoch_lines([replace(rows[0], unique_images=None), *rows[1:]])[1]
+    shown = plan("sweeps/digits_demo.yaml", f"data.path={tmp_path}/train.beton", "--csv", tmp_path / "plan.csv")
+    assert "(15 epochs)" in shown and "Epochs (images / unique images" in " ".join(shown.split())
+    with open(tmp_path / "plan.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["epochs"]) == pytest.approx(21504 / 1437)
+    (tmp_path / "train.json").write_text("{")
+    assert unique_images(tmp_path / "train.json") is None

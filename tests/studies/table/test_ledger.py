@@ -105,3 +105,11 @@ def test_an_old_run_has_gaps_and_no_error(run):
 def test_a_run_without_evaluations_is_a_row_of_its_own(run):
     assert ledger.collect(run.path.parent).empty
     assert list(ledger.collect_runs(run.path.parent)) == list(facts.COLUMNS)
+
+
+def test_unique_images_are_those_of_the_kept_manifest(run):
+    write(run.evals, [{**LINE, "images_seen": 320, "forwards_per_image": 5}])
+    [row] = ledger.collect(run.path.parent).to_dict("records")
+    assert np.isnan(row["unique_images"]) and row["forwards_per_image"] == 5
+    run.manifest.write_text(json.dumps({"samples": 1437}))
+    assert ledger.collect(run.path.parent)["unique_images"].tolist() == [1437]

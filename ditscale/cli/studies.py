@@ -76,7 +76,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
     from ditscale.studies.launch.start import load_site, site_machine
     from ditscale.studies.launchers.local import slots
     from ditscale.studies.plan.encoding import encoding_lines
-    from ditscale.studies.plan.plan import excess, plan_rows, write_rows
+    from ditscale.studies.plan.plan import excess, plan_rows, saved_by_branches, write_rows
     from ditscale.studies.plan.probe import probe_missing, read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
@@ -105,7 +105,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              [*encoding_lines(runs, machine), *filter(None, [shared_rate(runs)])], wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs)])], wide=wide)
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from ditscale.figures.kit import costs, labels, panels, runs, script, study_table, style, variant_table
 from ditscale.scaling import rivals
 from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.study import Study
 
 NAME = "frontier"
@@ -46,7 +47,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
 
 def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
     """The variant of each cell, by its runs."""
-    of_run = usable.drop_duplicates("run_id").set_index("run_id")["variant"]
+    of_run = usable.assign(trunk=trunks(usable)).drop_duplicates("trunk").set_index("trunk")["variant"]
     return {cell.name: of_run[cell.runs[0]] for cell in found.cells}
 
 

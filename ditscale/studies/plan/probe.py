@@ -27,10 +27,10 @@ from ditscale.studies.spec.spec import PlannedRun
 LEAST_STEPS = 12                                                               # shorter runs are too short to probe
 RESULT = "probe.json"                                                          # written by probe_worker; torch is not loaded here
 SAME_SPEED: dict[str, bool | set[str]] = {
-    "seed": True, "evaluation": True,
+    "seed": True, "evaluation": True, "parent": True,
     "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "lr_decay",
               "lr_decay_share", "betas", "weight_decay", "weight_decay_form"},
-    "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
+    "resources": {"keep_checkpoints", "keep_every_images", "branch_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _probe(planned: PlannedRun, launcher: ThisMachine) -> Probe:
     """
     config = planned.config
     last = _steps(config) * config.train.global_batch
-    config = config.model_copy(update={"evaluation": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
+    config = config.model_copy(update={"evaluation": None, "parent": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
     check_inputs([PlannedRun(config, planned.run)])
     with tempfile.TemporaryDirectory(prefix="ditscale-probe-") as folder:
         runs = [RunDir(Path(folder) / str(place)) for place in range(len(launcher.places))]

@@ -11,18 +11,20 @@ from ditscale.config import RunConfig
 from ditscale.cost.memory import GIB
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import RunDir
+from ditscale.training.parent import start_images
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "formulation", "block", "parametrization", "base_width", "base_depth",
            "series", "mask_ratio", "data", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
-           "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
+           "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes",
+           "trunk", "branch_images")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
 
 
 def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> dict:
     """A value for each of ``COLUMNS``.
 
-    A model of the base size is ``standard``.
+    A model of the base size is ``standard``. ``trunk`` is the run that a branch starts from, of any other run itself; ``branch_images`` where, or 0.
 
     ``mask_ratio`` is the nominal one, 0 if the variant masks nothing. ``images_per_second`` and ``mfu`` are medians over
     the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
@@ -45,6 +47,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "images_per_second": _median(late, "images_per_second"), "mfu": _median(late, "mfu"),
         "peak_memory_bytes": max((line["peak_memory_gib"] * GIB for line in metrics if "peak_memory_gib" in line),
                                  default=math.nan),
+        "trunk": config.parent.run if config.parent else run.run_id, "branch_images": start_images(config),
     }
 
 

@@ -24,7 +24,7 @@ from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import csv_defaults, csv_table, ledger
-from ditscale.studies.table.comparable import require_one, scores_alone
+from ditscale.studies.table.comparable import require_one, scores_alone, trunks
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
 ONE_OF_EACH = ("metric", "passport", "formulation")
@@ -88,7 +88,7 @@ class Study:
     def noise(self) -> Noise:
         """Seed noise of the score, pooled over all cells of the study (a recipe at a number of images)."""
         rows = self._scored()
-        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), rows["run_id"])
+        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), trunks(rows))
 
     def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True) -> Frontier:
         """The frontier over every model, variant and checkpoint of the study; seeds of a recipe are one cell.
@@ -100,7 +100,7 @@ class Study:
         names = (rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format))
         several = rows.groupby(names)["recipe"].transform("nunique") > 1
         names = names.where(~several, names + " " + rows["recipe"])
-        return frontier(_cost(rows, cost, price), rows["score"], names, rows["run_id"], cost_unit=COSTS[cost],
+        return frontier(_cost(rows, cost, price), rows["score"], names, trunks(rows), cost_unit=COSTS[cost],
                         score_unit=rows["metric"].iloc[0], lower_is_better=lower_is_better)
 
     def multiplier(self, variant: str, *, over: str = BASELINE, cost: str = "train_flops", targets: Sequence[float] | None = None,

@@ -46,7 +46,7 @@ class Comparison:
     names: tuple[str, ...]
     baseline: str
     seeds: tuple[int, int]
-    costs: tuple[float, ...]                                                   # of the baseline's scored checkpoints
+    costs: tuple[float, ...]                                                   # of the points of the baseline's curves
 
 
 def given(text: str, metric: str) -> Given:
@@ -93,7 +93,7 @@ def comparisons(spec: Spec, runs: Sequence[PlannedRun]) -> list[Comparison]:
         for own in recipes.values():
             if own is not first:
                 by_seeds.setdefault(len({planned.config.seed for planned in own}), []).append(_name(own[0], first[0]))
-        costs = _costs(first[0], spec.metric.name)
+        costs = _costs(first[0], runs, spec.metric.name)
         of_first = len({planned.config.seed for planned in first})
         alike = next((own[0] for own in recipes.values() if own is not first and own[0].config.objective.name == first[0].config.objective.name), None)
         baseline = _name(first[0], alike) if alike else first[0].config.objective.name
@@ -108,8 +108,14 @@ def _name(planned: PlannedRun, other: PlannedRun) -> str:
     return name if name != other.config.objective.name or not planned.settings else f"{name} ({planned.settings})"
 
 
-def _costs(planned: PlannedRun, metric: str) -> tuple[float, ...]:
+def _costs(planned: PlannedRun, runs: Sequence[PlannedRun], metric: str) -> tuple[float, ...]:
+    """Of the points of a curve: a run's scored checkpoints; with branches the ends of a trunk's lengths, and none for a branch alone."""
     config = planned.config
+    if config.parent:
+        return ()
+    if config.resources.branch_images:
+        family = [one.config for one in runs if one.config.parent and one.config.parent.run == planned.run_id]
+        return tuple(sorted(float(training_flops(one, one.train.images)) for one in (*family, config)))
     return tuple(float(training_flops(config, seen)) for seen in (validated_images(config) if metric == LOSS else due_images(config)))
 
 

@@ -109,14 +109,14 @@ class Study:
 
         Only models that both variants have are used; if some have three seeds of both and others do not, only those with three, as
         ``left_out`` says: a target reached with one seed would leave the whole verdict open. ``pool_noise`` uses the noise of the whole
-        study instead of that of the compared runs.
+        study instead of that of the compared runs. In a study with branches a curve is a trunk's: through the ends of its lengths.
 
         Raises:
             UserError: an unknown variant, no model in common, scores that are not comparable, or an unknown cost.
         """
         if targets is not None and not all(target > 0 for target in targets):
             raise UserError(f"targets are {list(targets)}; give scores above 0")
-        rows = self._scored()
+        rows = _ends_by_trunk(self._scored())
         sides = [_only(rows, "variant", name) for name in (variant, over)]
         shared = set(sides[0]["model"]) & set(sides[1]["model"])
         if not shared:
@@ -187,6 +187,16 @@ class Study:
         values = ", ".join(f"{key} {one} and {other}" for key, one, other in _differences(self.path, two)) or "their columns do not show the difference"
         raise UserError(f"{model} {rows['variant'].iloc[0]} was trained by {rows['recipe'].nunique()} recipes ({values}), which are not "
                         f"repetitions; keep one of {', '.join(map(repr, rows['recipe'].unique()))} with where(recipe=[...])")
+
+
+def _ends_by_trunk(rows: pd.DataFrame) -> pd.DataFrame:
+    """With branches: the end of each finished run, as a point of its trunk, whose recipe but for the length it has. Other rows of theirs are of an
+    unfinished schedule. Without branches the rows as they are."""
+    if "branch_images" not in rows or not (rows["branch_images"] > 0).any():
+        return rows
+    of_trunk = rows.drop_duplicates("run_id").set_index("run_id")["recipe"]
+    ends = rows[rows["final"].astype(bool)]
+    return ends.assign(recipe=ends["trunk"].map(of_trunk).fillna(ends["recipe"]), run_id=ends["trunk"]).reset_index(drop=True)
 
 
 def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:

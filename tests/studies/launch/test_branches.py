@@ -116,17 +116,35 @@ def runs_in(script):
     return [line.strip() for line in script.splitlines() if line.startswith("  DiT-")]
 
 
+def score_all(runs, gain=1.0):
+    """Ends of all runs: a score that falls as images^-0.5, with a luck of each seed that a trunk's branches share."""
+    for planned in runs:
+        planned.run.create({"config": planned.config.model_dump(mode="json"), "cost": {
+            "parameters": 1, "tokens": 4, "macs": 10, "train_flops_per_image": 60}})
+        seed, images = planned.config.seed, planned.config.train.images
+        better = gain if planned.config.objective.name == "masked" else 1.0
+        score = 10 * (1 + 0.02 * seed) * (better * images / 320) ** -0.5
+        line = {"images_seen": images, "metric": "fd_digits_cnn", "score": score, "passport": {"samples": 16}}
+        early = {**line, "images_seen": images // 2, "score": 99.0}           # before the decay
+        planned.run.evals.write_text("".join(json.dumps(one) + "\n" for one in ([line] if planned.config.parent else [early, line])))
+        planned.run.set_status("done", images_seen=images)
+
+
+def test_a_multiplier_is_between_the_ends_of_trunks(study):
+    from ditscale.studies.table.study import Study
+
+    path, runs = study(parameters={"seed": {"values": [0, 1, 2]}}, bundles={"kind": {"a": {"objective.name": "baseline"}, "b": {"objective.name": "masked"}}})
+    score_all(runs, gain=2.0)
+    found = Study.load(path.parent / "runs" / "study").multiplier("masked", cost="images_seen")
+    assert found.status.ok and found.overall.value == pytest.approx(2.0) and found.overall.seeds == (3, 3) and found.overall.verdict == "REAL"
+    assert found.overall.freedom < 5                                           # of trunks; as runs of their own the lengths would be more
+
+
 def test_seeds_of_a_study_are_its_trunks(study):
     """Noise, laws and frontiers count trunks: branches of one share its luck."""
     from ditscale.studies.table.study import Study
 
     path, runs = study(parameters={"seed": {"values": [0, 1, 2]}})
-    for planned in runs:
-        planned.run.create({"config": planned.config.model_dump(mode="json"), "cost": {
-            "parameters": 1, "tokens": 4, "macs": 10, "train_flops_per_image": 60}})
-        seed, images = planned.config.seed, planned.config.train.images
-        line = {"images_seen": images, "metric": "fd_digits_cnn", "score": 10 * (1 + 0.1 * seed) * (images / 320) ** -0.5, "passport": {"samples": 16}}
-        planned.run.evals.write_text(json.dumps(line) + "\n")
-        planned.run.set_status("done", images_seen=images)
-    noise = Study.load(path.parent / "runs" / "study").noise()
+    score_all(runs)
+    noise = Study.load(path.parent / "runs" / "study").where(final=True).noise()
     assert noise.cells == 3 and noise.freedom == 2 and noise.luck_share == pytest.approx(1)    # with branches as runs it would be 6

@@ -60,6 +60,14 @@ def test_each_variant_is_compared_with_the_plain_one_of_its_model_and_length(stu
     assert score == ["none", f"{math.expm1(-smallest(0.02, (3, 3))):+.1%}"] * 2 and "Fewer than 3 give no interval" in lines[1]
 
 
+def test_a_curve_of_branches_is_through_the_ends_of_a_trunks_lengths(study, values):
+    del values["train"]["images"]
+    values["train"] |= {"branches": [320, 640, 1280], "lr_schedule": "wsd"}
+    _, spec, runs = study(SEEDS, bundles={"kind": {"a": {"objective.name": "baseline"}, "b": {"objective.name": "masked"}}})
+    found = {one.images: one.costs for one in comparisons(spec, runs)}
+    assert found[320] == found[640] == () and [cost / found[1280][0] for cost in found[1280]] == [1, 2, 4]
+
+
 def test_recipes_of_one_variant_are_compared_too(study):
     _, spec, runs = study({**SEEDS, "train.lr": {"values": [1e-3, 2e-3]}})
     [one] = comparisons(spec, runs)

@@ -104,7 +104,7 @@ def multiplier_found(gain: float, course: Course, seeds: tuple[int, int], studie
     hits = 0
     for number in range(studies):
         rng = np.random.default_rng((seed, number))
-        pair = course.drawn("variant", seeds[0], gain, rng), course.drawn("baseline", seeds[1], 0.0, rng)
+        pair = course.drawn("variant", seeds[0], gain, rng), course.drawn("other", seeds[1], 0.0, rng)
         overall = multiplier(*pair).overall
         hits += overall.verdict == REAL and (overall.value > 1) == (gain > 0)
     return hits / studies

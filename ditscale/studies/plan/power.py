@@ -88,24 +88,27 @@ def comparisons(spec: Spec, runs: Sequence[PlannedRun]) -> list[Comparison]:
         cells.setdefault((config.model.name, config.train.images), {}).setdefault(config.recipe(), []).append(planned)
     found = []
     for (model, images), recipes in cells.items():
-        first = next((own for own in recipes.values() if own[0].config.objective.name == BASELINE), next(iter(recipes.values())))
+        variants = {recipe: own[0].config.objective.name for recipe, own in recipes.items()}
+        first = next((recipe for recipe, variant in variants.items() if variant == BASELINE), next(iter(recipes)))
         by_seeds: dict[int, list[str]] = {}
-        for own in recipes.values():
-            if own is not first:
-                by_seeds.setdefault(len({planned.config.seed for planned in own}), []).append(_name(own[0], first[0]))
-        costs = _costs(first[0], runs, spec.metric.name)
-        of_first = len({planned.config.seed for planned in first})
-        alike = next((own[0] for own in recipes.values() if own is not first and own[0].config.objective.name == first[0].config.objective.name), None)
-        baseline = _name(first[0], alike) if alike else first[0].config.objective.name
-        found += [Comparison(model, images, tuple(names), baseline, (seeds, of_first), costs)
-                  for seeds, names in by_seeds.items()]
+        for recipe, own in recipes.items():
+            if recipe != first:
+                told_apart = variants[recipe] != variants[first]
+                by_seeds.setdefault(_seeds(own), []).append(_name(own[0], told_apart))
+        baseline = _name(recipes[first][0], told_apart=list(variants.values()).count(variants[first]) == 1)
+        costs = _costs(recipes[first][0], runs, spec.metric.name)
+        found += [Comparison(model, images, tuple(names), baseline, (seeds, _seeds(recipes[first])), costs) for seeds, names in by_seeds.items()]
     return found
 
 
-def _name(planned: PlannedRun, other: PlannedRun) -> str:
-    """The variant, or where it is the same what the study sets."""
+def _seeds(runs: list[PlannedRun]) -> int:
+    return len({planned.config.seed for planned in runs})
+
+
+def _name(planned: PlannedRun, told_apart: bool) -> str:
+    """The variant, and where that does not tell a recipe from the other, what the study sets."""
     name = planned.config.objective.name
-    return name if name != other.config.objective.name or not planned.settings else f"{name} ({planned.settings})"
+    return name if told_apart or not planned.settings else f"{name} ({planned.settings})"
 
 
 def _costs(planned: PlannedRun, runs: Sequence[PlannedRun], metric: str) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.objectives import VARIANTS
 from ditscale.section import UNIONS, Count, Counts, Numbers, Section, union, validate
 from ditscale.training.optimizers import OPTIMIZERS, AdamW
+from ditscale.training.parent import Parent, check_parent
 
 # The formulation, the training variant and the optimizer: each kind has its own options. At run time these come from
 # the registries; a type checker needs them written out, and tests/test_config.py checks that both are equal.
@@ -212,6 +213,7 @@ class ResourcesConfig(Section):
     log_every_images: Count = Field(default=2048, gt=0)
     keep_checkpoints: Count = Field(default=2, gt=0)                           # full training states to keep; EMA weights are all kept
     keep_every_images: Count | None = Field(default=None, gt=0)                # also keep those at multiples of it permanently
+    branch_images: Counts = ()                                                 # save them here, for branches; see train.branches of a study
     time_limit_minutes: float | None = Field(default=None, gt=0)               # per start; the run stops in time to be resumed
     time_margin_minutes: float = Field(default=3.0, ge=0)                      # how long before; also before a job's limit
     skip_limit: Count = Field(default=10, gt=0)                                # successive steps with a bad gradient before rolling back
@@ -232,6 +234,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
     imported: ImportedConfig | None = None
+    parent: Parent | None = None                                               # a branch: the run whose training it continues
 
     @model_validator(mode="before")
     @classmethod
@@ -276,6 +279,7 @@ class RunConfig(Section):
         if every and every % saved:
             raise UserError(f"evaluation.every_images {every} is not a multiple of train.checkpoint_every_images {saved}: "
                             "only checkpoints are scored")
+        check_parent(self)
         if self.imported:
             self.imported.sampling.check(self)
         if self.evaluation:
@@ -343,6 +347,7 @@ class RunConfig(Section):
         science = self.science()
         science.pop("seed", None)
         science.pop("evaluation", None)
+        science.pop("parent", None)                                            # a branch equals the run that was not branched
         science["train"].pop("checkpoint_every_images", None)
         for part, keys in left_out.items():
             science[part] = {key: value for key, value in science[part].items() if key not in keys}

@@ -59,11 +59,13 @@ site_option = click.option("--site", metavar="FILE", type=click.Path(), help="Th
               help="Network of one accelerator in Gb/s, between nodes.  [default: usual for its kind]")
 @click.option("--scaling", is_flag=True, help="Show the speed on 8 to 512 accelerators, and where more stop paying.")
 @click.option("--probe", is_flag=True, help="First measure 20 steps of each distinct model and setting on this machine.")
+@click.option("--power", metavar="STUDY|NOISE", help="Also show the smallest differences that will be found REAL, by the noise among seeds of a "
+                                                       "finished STUDY, or a stated one such as 2%.")
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--wide", is_flag=True, help="Show a row per run, with every column.")
 @collects_seldom
-def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_csv, as_json, wide):
+def plan(spec_path, overrides, device, site, price, network, scaling, probe, power, as_csv, as_json, wide):
     """Show what the study SPEC will run and what it will cost. Starts no run.
 
     With --site: for the GPUs that FILE names (as many as its runs_at_once runs take, at least a node), at its price.
@@ -76,7 +78,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
     from ditscale.errors import UserError
     from ditscale.studies.launchers.sharing import slots
     from ditscale.studies.plan.encoding import encoding_lines
-    from ditscale.studies.plan.plan import excess, plan_rows, write_rows
+    from ditscale.studies.plan.plan import excess, plan_rows, saved_by_branches, write_rows
     from ditscale.studies.plan.probe import read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
@@ -97,6 +99,10 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is not an amount; give a number")
+    if power:
+        from ditscale.studies.plan.power import given, power_table
+
+        noise = given(power, spec.metric.name)
     check_plan(runs)
     if network:
         if machine.kind != "gpu":
@@ -111,7 +117,10 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, as_
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              [*encoding_lines(runs, machine), *filter(None, [shared_rate(runs)])], wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs)])], wide=wide)
+    if power:
+        table, lines = power_table(spec, runs, noise)
+        terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

@@ -40,9 +40,10 @@ from ditscale.objectives.from_config import make_objective
 from ditscale.objectives.objective import Noised
 from ditscale.ranks import World
 from ditscale.rundir import RunDir
-from ditscale.training.checkpoint.checkpoint import list_checkpoints
+from ditscale.training.checkpoint.checkpoint import images_of, list_checkpoints
 from ditscale.training.checkpoint.import_weights import images_known
 from ditscale.training.checkpoint.weights import is_passed_over
+from ditscale.training.schedule import counts
 from ditscale.training.trackers import log_score
 from ditscale.writing import check_writable
 
@@ -79,8 +80,11 @@ class Validation:
 
     def missing(self, run: RunDir) -> list[Path]:
         """Checkpoints without a line with this passport, as seen by rank 0. Collective."""
-        return self.world.agree([path for path in list_checkpoints(run) if self.line(run, images_known(self.config, path)) is None
-                                 and not is_passed_over(path, self.config.evaluation.average)] if self.world.is_main else None)
+        return self.world.agree([path for path in list_checkpoints(run) if self._is_missing(run, path)] if self.world.is_main else None)
+
+    def _is_missing(self, run: RunDir, path: Path) -> bool:
+        return counts(self.config, images_of(path)) and self.line(run, images_known(self.config, path)) is None and \
+            not is_passed_over(path, self.config.evaluation.average)
 
     def line(self, run: RunDir, images_seen: int | None) -> dict | None:
         """The newest line in evals.jsonl at this number of images with this passport, or None."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:                                                              #
     from ditscale.objectives.auxiliary.kind import Auxiliary
     from ditscale.objectives.objective import Objective
 
+LARGE = 10**6                                                                  # tokens, to compare kept shares
 PAPER_WIDTH = 384                                                              # from DiT-S up, the papers' fixed sizes apply
 LABEL_JOIN = "+"                                                               # of a variant's name and those of its auxiliary losses
 
@@ -168,6 +169,11 @@ class Variant(Section):
         """The learning rate of a stage with its own rate, for the batch after ``images_seen``; None for the run's schedule.
         ``lr`` is the run's ``train.lr``."""
         return None
+
+    def schedules(self, images_seen: int, images: int) -> dict[str, float | None]:
+        """Every value of a step's that depends on the images seen and perhaps on the length ``images``, by name. Runs of several lengths can share
+        their beginning where all are equal."""
+        return {"share of kept tokens": self.kept_at(LARGE, images_seen, images), "stage rate": self.stage_lr(1.0, images_seen, images)}
 
     @classmethod
     def least_images(cls, options: dict) -> int:

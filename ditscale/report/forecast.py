@@ -22,6 +22,7 @@ from ditscale.report import page
 from ditscale.report.sources import Sources
 from ditscale.rundir import RunDir, read_lines
 from ditscale.studies.plan.probe import shape_of
+from ditscale.training.parent import start_images
 from ditscale.training.zero.strategy import sharding
 
 PROBED, ASSUMED = "probed", "assumed"
@@ -29,7 +30,10 @@ PROBED, ASSUMED = "probed", "assumed"
 
 @dataclass(frozen=True)
 class Cost:
-    """One run. Hours are accelerator-hours of training, NaN if unknown; ``evaluation_share`` is of all its FLOPs so far."""
+    """One run: what it trains itself, so of a branch from where it leaves its trunk.
+
+    Hours are accelerator-hours of training, NaN if unknown; ``evaluation_share`` is of all its FLOPs so far.
+    """
 
     run_id: str
     planned_flops: int
@@ -39,6 +43,8 @@ class Cost:
     basis: str
     measured_hours: float
     evaluation_share: float
+    start_images: int = 0
+    start: str = ""                                                            # where a branch starts, in words
 
 
 def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
@@ -55,9 +61,12 @@ def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
     images_seen = int(last.get("images_seen", 0))
     whole, basis = _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
     shares = cost_shares(config, images_seen, evaluations if config.evaluation else 0)
-    return Cost(run_id, training_flops(config, config.train.images), config.train.images, images_seen,
-                whole * images_seen / config.train.images, basis, float(last.get("accelerator_hours", math.nan)),
-                shares.fractions()["evaluation"])
+    begin, before = start_images(config), training_flops(config, config.parent.images) if config.parent else 0
+    trained = max(0, images_seen - begin)
+    computed = max(0, shares.training - before) + shares.evaluation
+    return Cost(run_id, training_flops(config, config.train.images) - before, config.train.images, images_seen,
+                whole * trained / config.train.images, basis, float(last.get("accelerator_hours", math.nan)),
+                shares.evaluation / computed if computed else 0.0, begin, f"{begin:,} images of {config.parent.run}" if config.parent else "0")
 
 
 def _forecast_hours(config: RunConfig, device: str, probes: dict) -> tuple[float, str]:
@@ -85,7 +94,8 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
     columns = {
         "Run": [one.run_id for one in found],
         "Training FLOPs planned": [page.Cell(style.power_of_ten(one.planned_flops), one.planned_flops) for one in found],
-        "Done": [f"{100 * one.images_seen / one.images:.0f} %" for one in found],
+        "Starts at": [one.start for one in found],
+        "Done": [f"{100 * max(0, one.images_seen - one.start_images) / (one.images - one.start_images):.0f} %" for one in found],
         "Hours forecast": [_hours(one.forecast_hours) for one in found],
         "Hours measured": [_hours(one.measured_hours) for one in found],
         "Measured / forecast": [_ratio(one) for one in found],
@@ -93,6 +103,8 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
     }
     if price:
         columns["Money"] = [_money(one.measured_hours * price) for one in found]
+    if not any(one.start_images for one in found):
+        del columns["Starts at"]
     if not any(one.basis for one in found):
         del columns["Hours forecast"], columns["Measured / forecast"]
     priced = f" Money at {price:g} per accelerator-hour." if price else ""

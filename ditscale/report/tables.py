@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from ditscale.errors import count
 from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.plots import power_law
 from ditscale.report import page
@@ -92,23 +93,30 @@ def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
     listed = {name: joined([str(v) if isinstance(v, str) else f"{v:,g}" for v in sorted(table[name].unique())])
               for name in ("variant", "formulation", "seed", "samples", "guidance_scale", "nfe", "device", "metric",
                            "passport")}
-    runs = last["variant"].value_counts()
+    runs, branches = last["variant"].value_counts(), last[last["branch_images"] > 0] if "branch_images" in last else last[:0]
+    own = last.assign(**{name: last[f"own_{name}"] for name in ("train_flops", "train_seconds")}) if len(branches) else last
     by_variant = joined([f"{variant} {runs[variant]}" for variant in variant_table.variants_in_order(last)])
     return [
         ("Runs", f"{last['run_id'].nunique()}, of which {finished} finished"),
         *([("Runs by variant", by_variant)] if len(runs) > 1 else []),
+        *([("Branches", _branches(branches))] if len(branches) else []),
         ("Evaluations", f"{len(table)}"),
         ("Variant and formulation", f"{listed['variant']}; {listed['formulation']}"),
         ("Seeds", listed["seed"]),
         ("Images seen by each run", joined([f"{n:,}" for n in sorted(last["images_seen"].unique())])),
-        ("Training compute, all runs", f"{style.power_of_ten(last['train_flops'].sum())} FLOPs"),
-        ("Training time, all runs", _duration(last["train_seconds"].sum())),
+        ("Training compute, all runs", f"{style.power_of_ten(own['train_flops'].sum())} FLOPs"),
+        ("Training time, all runs", _duration(own["train_seconds"].sum())),
         ("Trained on", listed["device"]),
         ("Metric", listed["metric"]),
         ("Images generated for each score", listed["samples"]),
         ("Guidance scale; model calls per image (NFE)", f"{listed['guidance_scale']}; {listed['nfe']}"),
         ("Evaluation passport", listed["passport"]),
     ]
+
+
+def _branches(branches: pd.DataFrame) -> str:
+    return (f"{count(len(branches), 'run')} from {count(branches['trunk'].nunique(), 'trunk')}; what they share is counted once here, and a trunk with its "
+            "branches is one run where chance is estimated")
 
 
 def _duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from ditscale.figures.kit import study_table
 from ditscale.figures.kit.variant_table import BASELINE, variants_in_order
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
 from ditscale.scaling.multiplier import Multiplier
+from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.study import COSTS, Study
 
 CURRENCIES = ("train_flops", "accelerator_hours")
@@ -113,7 +114,7 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     if isinstance(found, str) or not found.status.ok:
         return [(word, text)]
     sure = found.sure if found.noise.status.ok else ""
-    variant_of = table.drop_duplicates("run_id").set_index("run_id")["variant"]
+    variant_of = table.assign(trunk=trunks(table)).drop_duplicates("trunk").set_index("trunk")["variant"]
     counts = Counter(variant_of[cell.runs[0]] for cell in found.points)
     of_variants = ", ".join(f"{variant} {counts[variant]}" for variant in variants_in_order(table) if counts[variant])
     named = f" By variant: {of_variants}." if table["variant"].nunique() > 1 else ""

@@ -10,6 +10,7 @@ from ditscale.config import ResourcesConfig, RunConfig
 from ditscale.data.loader import StreamLoader
 from ditscale.data.prefetch import on_device
 from ditscale.data.prepare import make_prepare
+from ditscale.errors import TrainingFailed
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import DiT
 from ditscale.objectives.from_config import build_model, feature_batches, make_objective
@@ -17,12 +18,14 @@ from ditscale.objectives.objective import CleanBatch, Objective
 from ditscale.ranks import World
 from ditscale.rundir import RunDir, keep_lines, read_lines
 from ditscale.training.checkpoint import checkpoint
+from ditscale.training.checkpoint.folders import drop_outdated
 from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.guard import Guard
 from ditscale.training.movement import Movement
 from ditscale.training.noise_scale import NoiseScale
+from ditscale.training.parent import start_images
 from ditscale.training.profiling import Profiler
-from ditscale.training.schedule import is_logged, learning_rate, reached
+from ditscale.training.schedule import is_logged, is_saved, learning_rate, reached
 from ditscale.training.telemetry import Telemetry
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
@@ -41,6 +44,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
 
     Raises:
         TooManySkipped: the gradient was not finite ``resources.skip_limit`` times in a row.
+        TrainingFailed: a branch has no training state; checkpoint/branch.py takes its parent's.
     """
     # The model and its state
     settings = config.train
@@ -50,6 +54,9 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
     engine, averages, teacher = state.engine, state.averages, state.teacher
     guard = Guard(engine, state.layout, world.device, settings.grad_clip)
     images_seen, steps = checkpoint.restore(run, state, world, last_good_images)
+    if images_seen < start_images(config):
+        raise TrainingFailed(f"{run.path} has no complete training state at or after its branch point, {start_images(config):,} images; launch again to "
+                             "start from its parent's")
     if world.is_main:
         keep_lines(run.metrics, lambda line: line["images_seen"] <= images_seen)
     stopping = images_seen > 0 and after_checkpoint() is False
@@ -108,7 +115,7 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
 
             # Logs and checkpoints
             stopping = world.any(bool(stop()))
-            saving = reached(images_seen, settings.checkpoint_every_images, batch) or stopping or steps == last_step
+            saving = is_saved(config, images_seen) or stopping
             if saving or is_logged(config, images_seen):
                 found = guard.read()
                 telemetry.flush(images_seen, lr=lr, found=found, more=noise_scale.read())
@@ -116,8 +123,8 @@ def train(config: RunConfig, run: RunDir, world: World, *, stop=lambda: False, a
             if saving:
                 started = time.perf_counter()
                 checkpoint.save(run, state, world, images_seen=images_seen, steps=steps)
-                if not guard.is_skipping:
-                    checkpoint.drop_outdated(run, world, config, images_seen)
+                if world.is_main and not guard.is_skipping:
+                    drop_outdated(run, config, images_seen)
                 stopping = stopping or after_checkpoint() is False
                 telemetry.pause(time.perf_counter() - started)
             elif between_every_images and reached(images_seen, between_every_images, batch):

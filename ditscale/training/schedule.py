@@ -4,6 +4,7 @@ import math
 
 from ditscale.config import RunConfig
 from ditscale.errors import UserError
+from ditscale.training.parent import start_images
 
 MOST_CHECKPOINTS = 100_000
 
@@ -39,28 +40,41 @@ def validated_images(config: RunConfig) -> list[int]:
 
 
 def _ends(config: RunConfig, key: str, every: int) -> set[int]:
-    """Images seen after each step that reaches a multiple of ``every``, and after the last step."""
+    """Images seen after each step of the run's own that reaches a multiple of ``every``, and after the last step."""
     train = config.train
     if train.images // every > MOST_CHECKPOINTS:
         raise UserError(f"train.images {train.images} with {key} {every} makes {train.images // every} checkpoints; at most "
                         f"{MOST_CHECKPOINTS} can be scored")
     last = train.images // train.global_batch * train.global_batch
-    return {last} | {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
+    ends = {last} | {-(-mark // train.global_batch) * train.global_batch for mark in range(every, last + 1, every)}
+    return {end for end in ends if end > start_images(config)}
 
 
 def is_due(config: RunConfig, images_seen: int) -> bool:
-    """Whether a checkpoint will be scored: every ``evaluation.every_images`` (default: all of them), and the last."""
-    if config.evaluation is None:
+    """Whether a checkpoint will be scored: every ``evaluation.every_images`` (default: all that count), and the last."""
+    if config.evaluation is None or not counts(config, images_seen):
         return False
     every, train = config.evaluation.every_images, config.train
     return not every or reached(images_seen, every, train.global_batch) or images_seen + train.global_batch > train.images
 
 
+def counts(config: RunConfig, images_seen: int) -> bool:
+    """Whether a checkpoint is a point of this run's curve: not one of its parent, and not one saved only for a branch to start from."""
+    is_for_branch = images_seen in config.resources.branch_images and images_seen + config.train.global_batch <= config.train.images
+    is_of_parent = config.parent is not None and images_seen <= config.parent.images
+    return not is_of_parent and not (is_for_branch and not reached(images_seen, config.train.checkpoint_every_images, config.train.global_batch))
+
+
+def is_saved(config: RunConfig, images_seen: int) -> bool:
+    """Whether an undisturbed run saves a checkpoint after the step that ends at ``images_seen``."""
+    train = config.train
+    return (reached(images_seen, train.checkpoint_every_images, train.global_batch) or images_seen in config.resources.branch_images
+            or images_seen + train.global_batch > train.images)
+
+
 def is_logged(config: RunConfig, images_seen: int) -> bool:
     """Whether an undisturbed run writes a log line after the step that ends at ``images_seen``; one that is stopped there also does."""
-    train = config.train
-    everies = (config.resources.log_every_images, train.checkpoint_every_images)
-    return any(reached(images_seen, every, train.global_batch) for every in everies) or images_seen + train.global_batch > train.images
+    return reached(images_seen, config.resources.log_every_images, config.train.global_batch) or is_saved(config, images_seen)
 
 
 def learning_rate(config: RunConfig, images_seen: int) -> float:

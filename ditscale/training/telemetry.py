@@ -20,6 +20,7 @@ from ditscale.objectives.objective import Terms
 from ditscale.ranks import World
 from ditscale.rundir import RUNNING, RunDir, read_lines
 from ditscale.training.guard import Found
+from ditscale.training.parent import start_images
 from ditscale.training.timers import Timers
 from ditscale.training.trackers import Trackers
 
@@ -51,7 +52,7 @@ class Telemetry:
     def _take_up(self, lines: list[dict]) -> None:
         """Continues from the totals in the lines of an earlier start."""
         self.warned = next((line["warning"] for line in lines if "warning" in line), "")
-        for line, before in zip(lines, [0, *(line["images_seen"] for line in lines)]):
+        for line, before in zip(lines, [start_images(self.config), *(line["images_seen"] for line in lines)]):
             self._is_spike(_loss(line), line["images_seen"] - before)
         if lines:
             self.accelerator_hours = lines[-1].get("accelerator_hours", 0.0)

@@ -93,7 +93,7 @@ def keys_of_options() -> set[str]:
         keys |= {f"{part}.{key}" for kind in kinds for key in kind.model_fields}
     for part, section in (("budgets", Budgets), ("isoflop", IsoFlop), ("limits", Limits)):
         keys |= {f"{part}.{key}" for key in section.model_fields}
-    return keys | {"train.flops", "train.checkpoints"}                         # of a study: they decide train.images
+    return keys | {"train.flops", "train.checkpoints", "train.branches"}       # of a study: they decide train.images
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

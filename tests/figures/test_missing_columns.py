@@ -42,6 +42,11 @@ def base(script: str, study, made, sheets: Path) -> pd.DataFrame:
     if script == "validation":
         table = table.assign(metric="loss", score=table["score"] / 40,
                              **{f"values.loss_bucket_{index}": table["score"] / (30 + 4 * index) for index in range(10)})
+    if script == "branches":
+        table = pd.concat([table.assign(trunk=table["run_id"], branch_images=0),
+                           table.assign(trunk=table["run_id"], branch_images=table["images_seen"] * 4 // 5, run_id=table["run_id"] + "-branch", final=True,
+                                        score=table["score"] * 0.9)])
+        table = pd.concat([table, table[table["branch_images"] == 0].assign(images_seen=10 * table["images_seen"].max())])
     if script == "isoflop":
         rows = []
         for budget in (1e12, 4e12):
@@ -121,4 +126,4 @@ def test_a_plain_csv_is_drawn_or_told_in_one_line(script, tables, light, tmp_pat
     lengths = ["run_id"] if script == "isoflop" else []                 # models trained to two lengths, each a run
     table = table[["model", "variant", "seed", "images_seen", "train_flops", "score", *lengths]]
     code, error = run(script, table, tmp_path, capsys, light)
-    assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law", "validation", "learning_rate"), error
+    assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law", "validation", "learning_rate", "branches"), error

@@ -16,6 +16,7 @@ from ditscale.config import resolve
 from ditscale.rundir import RunDir
 from ditscale.training import loop
 from ditscale.training.agreement import check_agreement
+from ditscale.training.checkpoint.branch import branch_off
 from ditscale.training.distributed import join_world
 from ditscale.training.ema.ema import ShardedEma
 from ditscale.training.loop import train
@@ -35,6 +36,9 @@ def main(paths: list[str]) -> None:
             values["train"]["lr"] *= 2
         config = resolve(values, path)
         check_agreement(config, world)
+        if config.parent and world.is_main:
+            branch_off(run, config)
+        world.agree(None)
         count_held(run, world.rank)
         if "STOP_AFTER" in os.environ:
             calls = iter(range(1, 10**6))

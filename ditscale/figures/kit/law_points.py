@@ -16,6 +16,7 @@ from ditscale.figures.kit import published, study_table, style
 from ditscale.models.macs import FORWARDS_PER_TRAINED_STEP
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.studies.table import csv_table
+from ditscale.studies.table.comparable import trunks
 
 CSV_K = 6.0                                     # for a language model's parameters and tokens
 PLAIN = ("N", "D", "score")
@@ -72,7 +73,7 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
     chosen = ""
     if not every_checkpoint:
         usable, chosen = study_table.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
-    rows = usable.assign(run=usable["run_id"], N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
+    rows = usable.assign(run=trunks(usable), N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
                          D=usable["images_seen"].astype(float), C=usable["train_flops"].astype(float)).reset_index(drop=True)
     kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"
     context = {"kept": f"{kept}.{chosen}{left_out}{unknown}", "runs": sorted(rows["run"].unique().tolist()),

@@ -16,6 +16,7 @@ from ditscale.figures.kit import costs, labels, panels, runs, script, study_tabl
 from ditscale.scaling import rivals
 from ditscale.scaling.break_even import BreakEven
 from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.sampling_cost import flops_per_image, images_of_evaluations
 from ditscale.studies.table.study import Study
 
@@ -91,7 +92,7 @@ def _making(usable: pd.DataFrame, evens: list[BreakEven], images: float | None) 
 
 def _variants(usable: pd.DataFrame, found: Frontier) -> dict[str, str]:
     """The variant of each cell, by its runs."""
-    of_run = usable.drop_duplicates("run_id").set_index("run_id")["variant"]
+    of_run = usable.assign(trunk=trunks(usable)).drop_duplicates("trunk").set_index("trunk")["variant"]
     return {cell.name: of_run[cell.runs[0]] for cell in found.cells}
 
 

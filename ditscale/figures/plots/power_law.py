@@ -16,6 +16,7 @@ from ditscale.figures.kit.script import Script
 from ditscale.scaling.fitting import Fit, fit_power_law
 from ditscale.scaling.laws import PowerLaw
 from ditscale.scaling.profile import ProfileIntervals
+from ditscale.studies.table.comparable import trunks
 
 COSTS = {"macs": "forward MACs per image", "train_flops": "training FLOPs"}
 COUNTED = {
@@ -53,7 +54,7 @@ def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, cost, COSTS[cost])
     final, chosen = study_table.at_one_count(usable) if cost == "macs" else study_table.law_ends(usable)
-    x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), final["run_id"].to_numpy(str)
+    x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), trunks(final).to_numpy(str)
     fit = fit_power_law(x, y, runs, x_unit=COSTS[cost], y_unit=final["metric"].iloc[0])
     grid = np.geomspace(x.min(), x.max(), GRID_POINTS)
     context = {

@@ -94,6 +94,10 @@ class DiscriminativeConfig(AddedDecoder):
             return self.teacher_momentum
         return 1 - (1 - self.teacher_momentum) * (math.cos(math.pi * images_seen / images) + 1) / 2
 
+    def schedules(self, images_seen: int, images: int) -> dict[str, float | None]:
+        own = {"teacher temperature": self.teacher_temperature_at(images_seen, images), "teacher momentum": self.teacher_momentum_at(images_seen, images)}
+        return super().schedules(images_seen, images) | (own if self.discriminates else {})
+
     @model_validator(mode="after")
     def _check_options(self):
         if self.teacher_noise != "ratio" and self.teacher_noise_ratio != 0.5:

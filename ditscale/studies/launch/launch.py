@@ -17,13 +17,15 @@ from ditscale.studies.launchers.protocol import Job, Places
 from ditscale.studies.plan.plan import plan_rows
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
+from ditscale.training.checkpoint.branch import why_not_yet
 from ditscale.training.schedule import due_images
 
 SHOWN_SECONDS, LOOK_SECONDS = 0.2, 0.02                                        # between updates of the display and checks of processes
 
 
 def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machine, console: Console, watch=Bars) -> bool:
-    """Runs everything that is not done and not in a queue, the longest first; True when all runs are done.
+    """Runs everything that is not done and not in a queue, the longest first, branches as soon as their trunk has the state that they start from;
+    True when all runs are done.
 
     ``launcher`` chooses where runs go and by which command (see launchers/protocol.py), ``watch`` displays them (see watch.py). Ctrl-C and
     SIGTERM make the runs save a checkpoint and end; then KeyboardInterrupt is raised.
@@ -40,7 +42,8 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machin
     try:
         with watch(console, spec, runs, len(launcher.places)) as shown:
             try:
-                _run_all(waiting, active, launcher, shown)
+                for planned in _run_all(waiting, active, launcher, shown):
+                    say(console, f"not started: {planned.run_id}: {why_not_yet(planned.run, planned.config)}")
             except KeyboardInterrupt:
                 say(console, "stopping: each run saves a checkpoint ...")
                 for run in active:
@@ -81,12 +84,21 @@ def run_record(spec: Spec, planned: PlannedRun) -> dict:
                      **({"optimizer_flops_per_step": products} if products else {})}}
 
 
-def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown) -> None:
+def can_start(planned: PlannedRun) -> bool:
+    """Whether a run need not wait for its trunk."""
+    return not why_not_yet(planned.run, planned.config)
+
+
+def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown) -> list[PlannedRun]:
+    """Returns the branches that could not start, as nothing is active that they could wait for."""
     free = list(launcher.places)
     while waiting or active:
-        while waiting and free:
-            active.append(ActiveRun(waiting.pop(0), free.pop(0), launcher))
+        while free and (ready := next(filter(can_start, waiting), None)):
+            waiting.remove(ready)
+            active.append(ActiveRun(ready, free.pop(0), launcher))
             shown.started(active[-1])
+        if not active:
+            break
         for run in [run for run in active if run.poll()]:
             active.remove(run)
             free.append(run.place)
@@ -95,6 +107,7 @@ def _run_all(waiting: list[PlannedRun], active: list[ActiveRun], launcher, shown
                 waiting.insert(0, run.planned)                                 # to be scored by a separate job
         shown.update(active)
         _pause(active)
+    return waiting
 
 
 def _pause(active: list[ActiveRun]) -> None:

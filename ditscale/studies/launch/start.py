@@ -7,7 +7,7 @@ from rich.console import Console
 from ditscale.cost.hardware import Machine, this_machine
 from ditscale.errors import UserError, count
 from ditscale.rundir import FAILED, hold
-from ditscale.studies.launch.launch import is_complete, launch, run_record, to_run
+from ditscale.studies.launch.launch import can_start, is_complete, launch, run_record, to_run
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import LOCAL, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Places, Queue, SiteSettings
@@ -18,6 +18,7 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.inputs import check_inputs, check_writable
 from ditscale.studies.spec.phases import in_order
 from ditscale.studies.spec.spec import PlannedRun
+from ditscale.training.checkpoint.branch import why_not_yet
 
 Phases = list[tuple[str | None, list[PlannedRun]]]                             # names, and runs of each
 
@@ -111,11 +112,22 @@ def _submit(spec: Spec, runs: list[PlannedRun], queue: Queue, site: SiteSettings
         if not mine:
             raise UserError(f"another launch is submitting {spec.name} right now; try again")
         missing = [planned for planned in to_run(spec, runs, machine) if not planned.run.is_locked()]
-        for line in queue.submit(spec, missing, site, lambda planned: planned.run.create(run_record(spec, planned))):
+        ready = [planned for planned in missing if can_start(planned)]
+        for line in queue.submit(spec, ready, site, lambda planned: planned.run.create(run_record(spec, planned))):
             say(console, line)
         done = sum(is_complete(planned) for planned in runs)
         left = len(runs) - len(missing) - done
-        say(console, f"{spec.name}: {count(len(runs), 'run')}, {done} done, {left} waiting or running, {len(missing)} submitted")
+        say(console, f"{spec.name}: {count(len(runs), 'run')}, {done} done, {left} waiting or running, {len(ready)} submitted")
+        _tell_of_branches(missing, console)
+
+
+def _tell_of_branches(missing: list[PlannedRun], console: Console, before: str = "") -> None:
+    """Which runs wait for their trunks; a queue is not asked to wait for them, as a trunk that its time limit ends is submitted again."""
+    waiting = [planned for planned in missing if not can_start(planned)]
+    for planned in waiting:
+        say(console, f"{before}not yet: {planned.run_id}: {why_not_yet(planned.run, planned.config)}")
+    if waiting:
+        say(console, f"{before}launch again to start {count(len(waiting), 'branch', 'branches')} when the trunks are there")
 
 
 def _check_choice(launcher: str | None, site: SiteSettings | None, kind: str, site_path: str | None) -> None:
@@ -129,9 +141,11 @@ def _check_choice(launcher: str | None, site: SiteSettings | None, kind: str, si
 def _print(spec: Spec, runs: list[PlannedRun], site: SiteSettings | None, launcher, machine: Machine, console: Console) -> None:
     """Every script and command, as text for a shell."""
     missing = to_run(spec, runs, machine)
-    for text in launcher.show(spec, missing, site, machine) if missing else ():
+    ready = [planned for planned in missing if can_start(planned)]
+    for text in launcher.show(spec, ready, site, machine) if ready else ():
         say(console, text)
     say(console, f"# {spec.name}: {count(len(runs), 'run')}, {len(missing)} to start{_price(missing, site)}")
+    _tell_of_branches(missing, console, "# ")
 
 
 def _price(missing: list[PlannedRun], site: SiteSettings | None) -> str:

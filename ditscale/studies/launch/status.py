@@ -23,6 +23,7 @@ from ditscale.studies.launchers.protocol import Job
 from ditscale.studies.plan.show import as_speed, as_time, names
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
+from ditscale.training.checkpoint.branch import why_never
 
 INTERRUPTED = "interrupted"                                                    # its process died without a final status
 AT_REST = (INTERRUPTED, FAILED, PREEMPTED, QUEUED, DONE)                       # in this order behind what moves
@@ -67,8 +68,15 @@ def _standing(planned: PlannedRun, job: Job | None, alarm: str) -> Standing:
     where = ", ".join(filter(None, (job and f"job {job.id}", status.get("host") if state != QUEUED else "")))
     return Standing(planned.run_id, state, f"{status['images_seen']:,} / {images:,}", as_speed(speed) if metrics else "", left,
                     f"{last[False]:.2f}" if False in last else "", f"{last[True]:.4f}" if True in last else "", where,
-                    "; ".join(filter(None, (status.get("reason"), status.get("warning"), alarm))),
+                    "; ".join(filter(None, (_branch(planned), status.get("reason"), status.get("warning"), alarm))),
                     planned.config.recipe(), planned.settings)
+
+
+def _branch(planned: PlannedRun) -> str:
+    """Where a branch starts, or why it will not."""
+    if planned.config.parent is None:
+        return ""
+    return why_never(planned.run, planned.config) or f"branch from {planned.config.parent.images:,} images of its trunk"
 
 
 def status_table(spec: Spec, found: list[Standing], rows: int | None = None, counted: list[Standing] | None = None) -> Table:

@@ -124,6 +124,7 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
                         f"{config.resources.accelerators_per_run}")
     start.now("comparing the ranks, and fitting the micro batch")
     check_agreement(config, world)
+    _branch_off(config, run, world)
     config = fit_micro_batch(config, world)
     if world.is_main:
         for key, why in read_strategy(config.resources.deepspeed).idle.items():
@@ -146,6 +147,28 @@ def _train_and_evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest
     if evaluator is None or not trained:
         return trained
     return evaluator.evaluate_missing(run, stop=asked)                         # False if a stop prevented a score
+
+
+def _branch_off(config: RunConfig, run: RunDir, world) -> None:
+    """Takes up the parent's training state if the run is a branch that has not started. Collective.
+
+    Raises:
+        UserError: on every rank, if the parent does not have it.
+    """
+    if config.parent is None:
+        return
+    from ditscale.training.agreement import check_ready
+    from ditscale.training.checkpoint.branch import branch_off
+
+    problem = ""
+    if world.is_main:
+        try:
+            branch_off(run, config)
+        except UserError as error:
+            problem = str(error)
+    if problem and world.size == 1:
+        raise UserError(problem)
+    check_ready(problem, world)
 
 
 def _evaluate(config: RunConfig, run: RunDir, world, stop: StopRequest, start: Start) -> bool:

@@ -20,12 +20,13 @@ from ditscale.cost.runs import (
 )
 from ditscale.cost.throughput import ASSUMED, StepForecast, evaluation_seconds, start_seconds, step_forecast, utilization
 from ditscale.data.manifest import manifest_path, unique_images
-from ditscale.errors import UserError
+from ditscale.errors import UserError, count
 from ditscale.rundir import DONE, read_lines
 from ditscale.studies.plan.probe import Probe, shape_of
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.fit import USABLE, micro_batches
+from ditscale.training.parent import start_images
 from ditscale.training.schedule import due_images, validated_images
 from ditscale.training.zero.strategy import sharding
 from ditscale.writing import make_parents, writing
@@ -36,7 +37,8 @@ STAGES = (1, 2, 3)                                                             #
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One run: its size, its compute, its needs per device, the remaining work and its duration.
+    """One run: its size, its compute, its needs per device, the remaining work and its duration. Those of a branch are its own, from ``start_images``
+    on; the rest is its trunk's.
 
     ``zero_stage`` is the smallest that fits the device with ``micro_batch`` images per forward, ``memory_bytes`` the memory of a device
     then; both None if nothing fits or the device's memory is unknown. ``basis`` is the basis of the time: the run's own
@@ -70,6 +72,8 @@ class PlanRow:
     settings: str                                                              # what the study sets and the run's id does not say
     runs_per_accelerator: int                                                  # that share the ranks' devices
     unique_images: int | None = None                                           # of the data, by its manifest; None: it is not here
+    trunk: str = ""                                                            # of a branch: the run that it starts from
+    start_images: int = 0                                                      # and the images seen there
 
     @property
     def epochs(self) -> float | None:
@@ -91,7 +95,8 @@ def plan_rows(runs: list[PlannedRun], machine: Machine, probes: dict[str, Probe]
 
 def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding], probe: Probe | None, unique: int | None) -> PlanRow:
     config, card, status = planned.config, run_card(planned.config), planned.run.status()
-    ranks, images_seen = config.resources.accelerators_per_run, status["images_seen"]
+    start = start_images(config)
+    ranks, images_seen = config.resources.accelerators_per_run, max(start, status["images_seen"])
     machine = machine.shared_by(config.resources.runs_per_accelerator)         # a forecast: no faster than one after the other
     left = config.train.images - images_seen
     fitted = fit(config, machine)
@@ -112,18 +117,36 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   training_flops(config, config.train.images), config.train.images // config.train.global_batch * optimizer_flops(config),
+                   own_flops(config), (config.train.images - start) // config.train.global_batch * optimizer_flops(config),
                    evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
-                   planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator, unique)
+                   planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator, unique,
+                   config.parent.run if config.parent else "", start)
+
+
+def own_flops(config: RunConfig) -> int:
+    """FLOPs of the training that a run itself does: of a branch, from its branch point on."""
+    return training_flops(config, config.train.images) - (training_flops(config, config.parent.images) if config.parent else 0)
+
+
+def saved_by_branches(rows: list[PlanRow], runs: list[PlannedRun]) -> str:
+    """What the runs' training takes with and without branches, in one line; "" without branches."""
+    branches = [row for row in rows if row.trunk]
+    if not branches:
+        return ""
+    whole = {planned.run_id: training_flops(planned.config, planned.config.train.images) for planned in runs}
+    paid, without = (sum(values) for values in ((row.train_flops for row in rows), (whole[row.run_id] for row in rows)))
+    return (f"Branches: {count(len(branches), 'run')} of {len(rows)} train only from where they leave their trunks: {paid:.3g} training FLOPs in all, "
+            f"{without:.3g} if each began at 0: {1 - paid / without:.0%} saved.")
 
 
 def _step_seconds(planned: PlannedRun, probe: Probe | None, step: StepForecast | None) -> tuple[str, float]:
     """The basis of a run's time (the first available of its own speed, a probe and the forecast), and its seconds per step."""
     metrics, batch = read_lines(planned.run.metrics, "images_seen", "seconds"), planned.config.train.global_batch
     if metrics:
-        return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, metrics[-1]["images_seen"]) * batch
+        trained = metrics[-1]["images_seen"] - start_images(planned.config)
+        return MEASURED, sum(line["seconds"] for line in metrics) / max(batch, trained) * batch
     if probe:
         return PROBED, probe.step_seconds
     return ASSUMED_SPEED, step.seconds if step else 0.0

@@ -16,10 +16,10 @@ from ditscale.studies.spec.file import Spec
 
 RESULT, KEPT = "probe.json", "probes.json"                                     # of a probe, written by probe_worker; of a study
 SAME_SPEED: dict[str, bool | set[str]] = {
-    "seed": True, "evaluation": True,
+    "seed": True, "evaluation": True, "parent": True,
     "train": {"images", "checkpoint_every_images", "lr", "warmup_images", "lr_schedule", "lr_end", "lr_decay",
               "lr_decay_share", "betas", "weight_decay", "weight_decay_form"},
-    "resources": {"keep_checkpoints", "keep_every_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
+    "resources": {"keep_checkpoints", "keep_every_images", "branch_images", "time_limit_minutes", "time_margin_minutes", "skip_limit", "evaluate"}}
 
 
 @dataclass(frozen=True)

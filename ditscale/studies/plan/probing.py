@@ -60,7 +60,7 @@ def _probe(planned: PlannedRun, launcher: ThisMachine) -> Probe:
     """
     config = planned.config
     last = _steps(config) * config.train.global_batch
-    config = config.model_copy(update={"evaluation": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
+    config = config.model_copy(update={"evaluation": None, "parent": None, "train": config.train.model_copy(update={"checkpoint_every_images": last})})
     check_inputs([PlannedRun(config, planned.run)])
     with tempfile.TemporaryDirectory(prefix="ditscale-probe-") as folder:
         runs = [RunDir(Path(folder) / str(place)) for place in range(len(launcher.places))]

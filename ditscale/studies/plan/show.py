@@ -89,11 +89,13 @@ def _optimizer_line(rows: list[PlanRow]) -> str:
 
 def _every_run(spec: Spec, rows: list[PlanRow]) -> Table:
     table = Table(title=f"{spec.name}: {count(len(rows), 'run')}", title_justify="left")
-    for name in ("run", "state", "parameters", "tokens", "GMACs / image", "images", "epochs", "tokens / param", "training FLOPs", "evaluation FLOPs", "fits at",
-                 "images/s", "time left"):
+    has_branches = any(row.trunk for row in rows)
+    for name in ("run", "state", "parameters", "tokens", "GMACs / image", *["from"] * has_branches, "images", "epochs", "tokens / param", "training FLOPs",
+                 "evaluation FLOPs", "fits at", "images/s", "time left"):
         table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
     for row in rows:
-        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", f"{row.images:,}", as_epochs(row.epochs),
+        start = [f"{row.start_images:,}"] * has_branches
+        table.add_row(row.run_id, row.state, f"{row.parameters:,}", str(row.tokens), f"{row.macs / 1e9:.4g}", *start, f"{row.images:,}", as_epochs(row.epochs),
                       f"{row.tokens_per_parameter:.3g}", f"{row.train_flops:.3g}", f"{row.evaluation_flops:.3g}", _fit(row), *_times(row))
     return table
 
@@ -106,9 +108,10 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     title = f"{spec.name}: {count(len(rows), 'run')}" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     title += f", {next(iter(lengths)):,} images each{seen}" if len(lengths) == 1 and len(rows) > 1 else ""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1,
+    has_branches = any(row.trunk for row in rows)                              # tok/par is then only in the wide table
+    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1, "from": not has_branches, "tok/par": has_branches,
                    "epochs": epochs == {None} or len(lengths) == 1 and bool(seen) and len(rows) > 1}
-    columns = [name for name in ("run", "state", "params", "MACs", "images", "epochs", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
+    columns = [name for name in ("run", "state", "params", "MACs", "from", "images", "epochs", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
                if not is_left_out.get(name)]
     for name in columns:
         table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
@@ -117,6 +120,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         name = name if len(group) == 1 else f"{name} x {len(group)}"
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
+                 "from": short_count(first.start_images) if first.trunk else "",
                  "images": short_count(first.images), "epochs": as_epochs(first.epochs),
                  "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
                  "fits at": _fit(first).replace("ZeRO-", "Z"), "images/s": speed, "time left": left}
@@ -146,7 +150,7 @@ def _groups(rows: list[PlanRow]) -> list[list[PlanRow]]:
     groups: dict[tuple, list[PlanRow]] = {}
     for row in rows:
         # The progress of active runs differs: only runs that have not begun or have ended share a row.
-        begun = row.run_id if row.images_seen not in (0, row.images) else ""
+        begun = row.run_id if row.images_seen not in (row.start_images, row.images) else ""
         groups.setdefault((row.recipe, row.state, row.basis, row.phase, begun), []).append(row)
     return list(groups.values())
 

@@ -25,7 +25,7 @@ from ditscale.scaling.forecast import LEAST_SIZES, Forecast, Rungs, forecast
 from ditscale.scaling.predict import ScorePrediction, predict_score
 from ditscale.studies.spec.lengths import derive
 from ditscale.studies.table import ledger
-from ditscale.studies.table.comparable import require_one
+from ditscale.studies.table.comparable import require_one, trunks
 from ditscale.studies.table.conditions import where
 
 ALIKE = ("formulation", "data", "resolution", "block", "passport")
@@ -153,7 +153,7 @@ def _target(base: RunConfig, model: str, images: int | None, flops: float | None
         images += base.train.global_batch - images % base.train.global_batch   # runs end at whole batches
     length = {"flops": flops} if images is None else {"images": images}
     values |= {"model": {**values["model"], "name": model}, "train": {**train, **length, "checkpoint_every_images": base.train.global_batch},
-               "evaluation": None}
+               "evaluation": None, "parent": None}
     config = resolve(derive(values, "--flops"), f"the target {model}")
     card = run_card(config)
     return Target(model, variant, config.train.images, training_flops(config, config.train.images), float(2 * card.macs), card.parameters,
@@ -190,7 +190,7 @@ def _comparable(rows: pd.DataFrame, metric: str) -> pd.DataFrame | None:
 
 
 def _points(rows: pd.DataFrame) -> Rungs:
-    return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), rows["run_id"].to_numpy(str),
+    return Rungs((2.0 * rows["macs"]).to_numpy(float), rows["images_seen"].to_numpy(float), rows["score"].to_numpy(float), trunks(rows).to_numpy(str),
                  (rows["images_seen"] / rows["tokens_per_parameter"]).to_numpy(float))
 
 

@@ -30,6 +30,7 @@ from ditscale.config import RunConfig
 from ditscale.dotted import current_setting, current_settings
 from ditscale.errors import UserError
 from ditscale.section import Count, Section
+from ditscale.studies.spec.branches import BRANCHES, IMAGES, listed
 from ditscale.studies.spec.budget_grid import IsoFlop, isoflop_curves
 from ditscale.studies.spec.budgets import Budgets
 from ditscale.studies.spec.ladder import KEYS, Ladder, steps
@@ -182,7 +183,8 @@ class Spec(Section):
         """The keys in which runs may differ: the axes, keys set by bundles, an isoFLOP design and included runs, and lengths."""
         keys = {*self.axes(), *self.pair, *(key for settings in self.include for key in settings)}
         keys |= {key for choices in self.bundles.values() for settings in choices.values() for key in settings}
-        return keys | ({"train.images"} if "train.flops" in keys else set())
+        has_branches = BRANCHES in keys or listed(self.config, {}) is not None
+        return keys | ({IMAGES} if "train.flops" in keys or has_branches else set())
 
     @property
     def pair(self) -> tuple[str, ...]:

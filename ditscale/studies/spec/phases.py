@@ -38,6 +38,16 @@ def check_used(phases: dict[str, dict], used: set[str], source: str) -> None:
             raise UserError(f"{source}: phases: '{name}' has no runs: after the earlier phases, none has {wanted or 'been left'}")
 
 
+def check_branches(phases: dict[str, dict], planned: dict, source: str) -> None:
+    """Raises UserError for a branch in an earlier phase than its trunk, which it would wait for; ``planned`` are the study's runs by id."""
+    order = list(phases)
+    for run_id, branch in planned.items():
+        trunk = planned.get(branch.config.parent.run) if branch.config.parent else None
+        if trunk and phases and order.index(branch.phase) < order.index(trunk.phase):
+            raise UserError(f"{source}: phases: {run_id} is in '{branch.phase}' and branches off {trunk.run_id} in '{trunk.phase}', which is later; put "
+                            "both in one phase, or the trunk in an earlier one")
+
+
 def in_order(spec, runs: list) -> list[tuple[str | None, list]]:
     """(phase, its runs) for the phases with any of these runs, in order."""
     groups = {name: [planned for planned in runs if planned.phase == name] for name in spec.phases or [None]}

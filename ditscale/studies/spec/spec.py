@@ -14,9 +14,10 @@ from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.objectives.variant import LABEL_JOIN
 from ditscale.rundir import RunDir
 from ditscale.section import validate
+from ditscale.studies.spec.branches import BRANCHES, branch_sources, each_length, settled
 from ditscale.studies.spec.file import Spec
-from ditscale.studies.spec.lengths import derive, derived_sources
-from ditscale.studies.spec.phases import check_used, phase_of
+from ditscale.studies.spec.lengths import derived_sources
+from ditscale.studies.spec.phases import check_branches, check_used, phase_of
 from ditscale.studies.spec.provenance import Settings, Source, leaves, settings_at, source_at
 from ditscale.studies.spec.rates import check_heads
 from ditscale.yamlfile import read_yaml
@@ -68,7 +69,7 @@ def load_spec(path, overrides: tuple[str, ...] = ()) -> Spec:
     spec._is_narrowed, spec._config_sources = bool(changes), sources
     if not chosen:
         return spec
-    points = [*_grid(spec, str(path)), *spec.included()]
+    points = [one for point in (*_grid(spec, str(path)), *spec.included()) for one in _each_length(spec, point, str(path))]
     for key, value, source in chosen:
         values = value if isinstance(value, list) else [value]
         if not values:
@@ -88,9 +89,10 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     # Each point with its source: an error in the grid concerns the whole study, an error in an included run only that run.
     points = [(point, source) for point in _grid(spec, source)]
     points += [(point, f"{source} with {', '.join(f'{key}={value}' for key, value in point.items())}") for point in spec.included()]
+    points = [(length, place) for point, place in points for length in _each_length(spec, point, place)]
     for point, place in points:
         config = resolve(_at(spec, point, place), place)
-        run_id = f"{slug(config)}-{config.science_hash()}"
+        run_id = run_id_of(config)
         if run_id in planned:
             raise UserError(f"{place}: two runs of the study are the same ({run_id}); a value or an included run is given twice")
         phase = phase_of(spec.phases, _settings(spec, point, place), spec.config, config, run_id, source) if spec.phases else None
@@ -98,6 +100,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves no time of the grid")
     check_heads(list(planned.values()), source)
+    check_branches(spec.phases, planned, source)
     if not spec._is_narrowed:
         check_used(spec.phases, {run.phase for run in planned.values()}, source)
     return list(planned.values())
@@ -105,7 +108,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
 
 def sources_of(spec: Spec, planned: PlannedRun, source: str) -> dict[str, Source | None]:
     """The source of each value of a run's config, by dotted key; None for a default."""
-    sources = derived_sources(_merged(spec._config_sources, _settings(spec, planned.point, source).leaves()))
+    sources = branch_sources(derived_sources(_merged(spec._config_sources, _settings(spec, planned.point, source).leaves())))
     return {key: source_at(sources, key) for key in dotted_keys(planned.config.model_dump(mode="json"))}
 
 
@@ -125,6 +128,13 @@ def _grid(spec: Spec, source: str) -> list[Settings]:
     for rule in spec.exclude:
         _check_rule(rule, points, source)
     return [point for point in points if not any(_leaves_out(rule, point) for rule in spec.exclude)]
+
+
+def _each_length(spec: Spec, point: Settings, source: str) -> list[Settings]:
+    """A point for each length of its ``train.branches``; the point itself without these."""
+    settings = _settings(spec, point, source)
+    stated = settings.sources.get(BRANCHES) or source_at(spec._config_sources, BRANCHES) or Source()
+    return [length.above(point) for length in each_length(spec.config, settings, stated, source)]
 
 
 def _point(axes, chosen: tuple[tuple[object, Source], ...]) -> Settings:
@@ -177,12 +187,12 @@ def _value_at(spec: Spec, point: Settings, key: str, source: str):
 
 
 def _at(spec: Spec, point: Settings, source: str) -> dict:
-    """The base config with a point's keys set, and its lengths in images."""
+    """The base config with a point's keys set, its lengths in images, and its parent if it is a branch."""
     try:
         values = _merged(spec.config, _settings(spec, point, source))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    return derive(values, source)
+    return settled(values, source, run_id_of)
 
 
 def _merged(base: dict, settings: dict) -> dict:
@@ -215,6 +225,10 @@ def _copied(value):
 def _within(key: str, section: str) -> bool:
     """Whether a dotted key is this section or is in it."""
     return key == section or key.startswith(section + ".")
+
+
+def run_id_of(config: RunConfig) -> str:
+    return f"{slug(config)}-{config.science_hash()}"
 
 
 def slug(config: RunConfig) -> str:

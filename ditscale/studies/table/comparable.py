@@ -16,6 +16,11 @@ def scores_alone(table: pd.DataFrame) -> pd.DataFrame:
     return table[is_score].reset_index(drop=True) if is_score.any() else table
 
 
+def trunks(table: pd.DataFrame) -> pd.Series:
+    """The unit of chance of each row: its run, or for a branch the trunk, whose luck all its branches share."""
+    return table["trunk"] if "trunk" in table else table["run_id"]
+
+
 def require_one(table: pd.DataFrame, columns: tuple[str, ...], keep: Callable[[str, object], str]) -> None:
     """Refuses a table of the ledger with more than one value in one of these columns.
 

@@ -21,7 +21,8 @@ NEEDED = ("model", "score")
 PROGRESS = (("images_seen",), ("steps", "global_batch"), ("train_flops", "train_flops_per_image"))    # any of these
 WORDS = {"variant": BASELINE, "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
          "sample_sheet": ""}
-UNKNOWN = ("parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "tokens_per_parameter", "floor", "samples", "guidance_scale", "nfe",
+UNKNOWN = ("own_train_flops", "own_train_seconds", "own_accelerator_hours",
+           "parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "tokens_per_parameter", "floor", "samples", "guidance_scale", "nfe",
            "train_seconds", "accelerator_hours")
 SETTINGS = ("formulation", "block", "mask_ratio", "data", "resolution", "lr", "global_batch", "precision")    # seeds of one recipe agree in these
 NAME = re.compile(r"(?:.*-)?(?P<size>[^-/]+)/(?P<patch>\d+)")                                       # DiT-S/2
@@ -70,6 +71,8 @@ def complete(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     _names(rows)
     _costs(rows)
     _identity(path, rows)
+    if "trunk" not in rows:                                                    # no branches
+        rows["trunk"], rows["branch_images"] = rows["run_id"], 0
     if "passport" not in rows:
         stated = {text: json.loads(text) for text in rows["passport_fields"].unique()}
         rows["passport"] = [digest(stated[text], without=(SEED,)) if stated[text] else NOT_STATED for text in rows["passport_fields"]]

@@ -12,7 +12,7 @@ import pandas as pd
 from ditscale.errors import UserError, did_you_mean
 from ditscale.studies.table import csv_defaults
 
-TEXT = ("run_id", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
+TEXT = ("run_id", "trunk", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
         "passport_fields", "device", "sample_sheet", "data", "precision", "strategy")
 POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "tokens_per_parameter", "samples", "nfe",
             "forwards_per_image", "unique_images", "steps", "global_batch")

@@ -13,18 +13,20 @@ from ditscale.data.manifest import manifest_path, unique_images
 from ditscale.models.sizes import parse_model_name
 from ditscale.rundir import RunDir
 from ditscale.studies.table.method import method_of
+from ditscale.training.parent import start_images
 
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "method", "formulation", "block", "parametrization", "base_width", "base_depth",
            "series", "mask_ratio", "data", "unique_images", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
-           "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes")
+           "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes",
+           "trunk", "branch_images")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
 
 
 def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> dict:
     """A value for each of ``COLUMNS``.
 
-    A model of the base size is ``standard``.
+    A model of the base size is ``standard``. ``trunk`` is the run that a branch starts from, of any other run itself; ``branch_images`` where, or 0.
 
     ``unique_images`` are those of the data by the manifest that the run kept, or else by the data's own.
     ``mask_ratio`` is the nominal share of masked or routed tokens. ``images_per_second`` and ``mfu`` are medians over
@@ -49,6 +51,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "images_per_second": _median(late, "images_per_second"), "mfu": _median(late, "mfu"),
         "peak_memory_bytes": max((line["peak_memory_gib"] * GIB for line in metrics if "peak_memory_gib" in line),
                                  default=math.nan),
+        "trunk": config.parent.run if config.parent else run.run_id, "branch_images": start_images(config),
     }
 
 

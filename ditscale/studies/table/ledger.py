@@ -3,7 +3,8 @@ runs may have the table of ``ditscale collect``: a study that was published with
 
 Column ``passport`` is a hash of a passport without the seed of the samples: equal ones are repetitions of one score. Column
 ``recipe`` is a hash of a run's science without its seed and scoring: runs of equal recipes differ only by chance. The
-further metrics are columns ``values.<name>``, one for each that any evaluation of the study has.
+further metrics are columns ``values.<name>``, one for each that any evaluation of the study has. Costs are from image 0 on, also of a
+branch; those that begin with ``own_`` are of what the run trained itself.
 """
 
 import json
@@ -22,13 +23,13 @@ from ditscale.evaluation.passport import SEED, digest
 from ditscale.formats import NewerFormat
 from ditscale.rundir import DONE, EVALUATION, RunDir, read_lines, scan_lines
 from ditscale.studies.table import csv_table, facts
+from ditscale.training.parent import start_images
 
 VALUES = "values."
 LANDED = "table.csv"                                                           # the table of a study without its run directories
-EVALUATED = ("images_seen", "final", "train_flops", "tokens_per_parameter", "train_seconds", "accelerator_hours", "metric", "score", "score_error", "floor",
-             "critical_batch", "critical_batch_adam",
-             "samples", "guidance_scale", "nfe", "passport", "sample_seed", "passport_fields", "evaluation_seconds",
-             "evaluation_flops", "forwards_per_image", "sample_sheet")
+EVALUATED = ("images_seen", "final", "train_flops", "own_train_flops", "tokens_per_parameter", "train_seconds", "own_train_seconds", "accelerator_hours",
+             "own_accelerator_hours", "critical_batch", "critical_batch_adam", "metric", "score", "score_error", "floor", "samples", "guidance_scale", "nfe",
+             "passport", "sample_seed", "passport_fields", "evaluation_seconds", "evaluation_flops", "forwards_per_image", "sample_sheet")
 CRITICAL = {"critical_batch": "batch/critical", "critical_batch_adam": "batch/critical_adam"}   # by their names in metrics.jsonl
 LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
@@ -135,22 +136,27 @@ def _rows(run: RunDir, record: dict, config: RunConfig, metrics: list[dict]) -> 
     evals, of_run = read_lines(run.evals, *EVALUATED_LINE), facts.run_facts(run, record, config, metrics)
     last = max((line["images_seen"] for line in evals), default=0)
     done = run.status()["state"] == DONE
+    totals = {"train_seconds": np.cumsum([m["seconds"] for m in metrics]), "accelerator_hours": [m.get("accelerator_hours", np.nan) for m in metrics]}
+    before = record.get("parent") or {} if config.parent else dict.fromkeys(totals, 0.0)
     critical = {column: [(line["images_seen"], line[name]) for line in metrics if name in line] for column, name in CRITICAL.items()}
-    return [{**of_run, "recipe": config.recipe(), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
-             "train_seconds": spent(metrics, np.cumsum([m["seconds"] for m in metrics]), line["images_seen"]),
-             "accelerator_hours": spent(metrics, [m.get("accelerator_hours", np.nan) for m in metrics], line["images_seen"]),
-             **{column: _last(known, line["images_seen"]) for column, known in critical.items()}}
-            for line in evals]
+    rows = []
+    for line in evals:
+        own = {name: spent(metrics, total, line["images_seen"], start_images(config)) for name, total in totals.items()}
+        rows.append({**of_run, "recipe": config.recipe(), **_evaluation(run, config, line), "final": done and line["images_seen"] == last,
+                     **{name: cost + before.get(name, math.nan) for name, cost in own.items()}, **{f"own_{name}": cost for name, cost in own.items()},
+                     **{column: _last(known, line["images_seen"]) for column, known in critical.items()}})
+    return rows
 
 
-def spent(metrics: list[dict], totals, images_seen: int) -> float:
+def spent(metrics: list[dict], totals, images_seen: int, start: int = 0) -> float:
     """The cost of training up to ``images_seen``, from the running totals in each line of metrics.jsonl; NaN if they are missing.
 
-    Each checkpoint has its own line; runs of earlier versions may have one between two lines, and the time is then interpolated by images.
+    ``start`` is where the run itself began. Each checkpoint has its own line; runs of earlier versions may have one between two lines, and the
+    time is then interpolated by images.
     """
     if not metrics or images_seen > metrics[-1]["images_seen"]:
         return math.nan
-    return float(np.interp(images_seen, [0, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
+    return float(np.interp(images_seen, [start, *(line["images_seen"] for line in metrics)], [0.0, *totals]))
 
 
 def _last(known: list[tuple[int, float]], images_seen: int) -> float:
@@ -164,7 +170,8 @@ def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
     images_seen, passport = line["images_seen"], line["passport"]
     sheet = run.samples / f"images-{images_seen:012d}.npz"
     return {
-        "images_seen": images_seen, "train_flops": training_flops(config, images_seen),
+        "images_seen": images_seen, "train_flops": (flops := training_flops(config, images_seen)),
+        "own_train_flops": flops - (training_flops(config, config.parent.images) if config.parent else 0),
         "tokens_per_parameter": plain_tokens_per_parameter(config, images_seen), "metric": line["metric"],
         "score": line["score"], "score_error": _number(line, "error"), "floor": line.get("floor"), "samples": _number(passport, "samples"),
         "guidance_scale": passport.get("guidance_scale"), "nfe": passport.get("nfe"), "passport": digest(passport, without=(SEED,)),

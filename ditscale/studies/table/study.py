@@ -25,7 +25,7 @@ from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
-from ditscale.studies.table.comparable import require_one, scores_alone
+from ditscale.studies.table.comparable import require_one, scores_alone, trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
@@ -90,7 +90,7 @@ class Study:
     def noise(self) -> Noise:
         """Seed noise of the score, pooled over all cells of the study (a recipe at a number of images)."""
         rows = self._scored()
-        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), rows["run_id"])
+        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), trunks(rows))
 
     def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True,
                  images_to_make: float | None = None) -> Frontier:
@@ -106,7 +106,7 @@ class Study:
         costs, unit = _cost(rows, cost, price), COSTS[cost]
         if images_to_make is not None:
             costs, unit = costs + _making(rows, cost, images_to_make), f"FLOPs of training and of making {images_to_make:,.0f} images"
-        return frontier(costs, rows["score"], cells.names(rows), rows["run_id"], cost_unit=unit, score_unit=rows["metric"].iloc[0],
+        return frontier(costs, rows["score"], cells.names(rows), trunks(rows), cost_unit=unit, score_unit=rows["metric"].iloc[0],
                         lower_is_better=lower_is_better)
 
     def break_evens(self, *, lower_is_better: bool = True) -> list[BreakEven]:
@@ -130,14 +130,14 @@ class Study:
 
         Only models that both variants have are used; if some have three seeds of both and others do not, only those with three, as
         ``left_out`` says: a target reached with one seed would leave the whole verdict open. ``pool_noise`` uses the noise of the whole
-        study instead of that of the compared runs.
+        study instead of that of the compared runs. In a study with branches a curve is a trunk's: through the ends of its lengths.
 
         Raises:
             UserError: an unknown variant, no model in common, scores that are not comparable, or an unknown cost.
         """
         if targets is not None and not all(target > 0 for target in targets):
             raise UserError(f"targets are {list(targets)}; give scores above 0")
-        rows = self._scored()
+        rows = _ends_by_trunk(self._scored())
         sides = [_only(rows, "variant", name) for name in (variant, over)]
         shared = set(sides[0]["model"]) & set(sides[1]["model"])
         if not shared:
@@ -208,6 +208,16 @@ class Study:
         values = ", ".join(f"{key} {one} and {other}" for key, one, other in _differences(self.path, two)) or "their columns do not show the difference"
         raise UserError(f"{model} {rows['variant'].iloc[0]} was trained by {rows['recipe'].nunique()} recipes ({values}), which are not "
                         f"repetitions; keep one of {', '.join(map(repr, rows['recipe'].unique()))} with where(recipe=[...])")
+
+
+def _ends_by_trunk(rows: pd.DataFrame) -> pd.DataFrame:
+    """With branches: the end of each finished run, as a point of its trunk, whose recipe but for the length it has. Other rows of theirs are of an
+    unfinished schedule. Without branches the rows as they are."""
+    if "branch_images" not in rows or not (rows["branch_images"] > 0).any():
+        return rows
+    of_trunk = rows.drop_duplicates("run_id").set_index("run_id")["recipe"]
+    ends = rows[rows["final"].astype(bool)]
+    return ends.assign(recipe=ends["trunk"].map(of_trunk).fillna(ends["recipe"]), run_id=ends["trunk"]).reset_index(drop=True)
 
 
 def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:

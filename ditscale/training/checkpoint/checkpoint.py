@@ -24,22 +24,30 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ditscale.config import RunConfig
 from ditscale.errors import TrainingFailed, count
 from ditscale.formats import STATE, stamped
 from ditscale.ranks import World
 from ditscale.rundir import RUNNING, RunDir, keep_lines, read_lines, write_json
 from ditscale.tensorfile import write_verified
-from ditscale.training.checkpoint.folders import images_of, list_checkpoints, new_folder, point_latest, remove, sweep
+from ditscale.training.checkpoint.folders import (
+    MASTERS,
+    OBJECTIVE,
+    OPTIMIZER,
+    TEACHER,
+    has_state,
+    images_of,
+    list_checkpoints,
+    new_folder,
+    point_latest,
+    remove,
+    sweep,
+)
 from ditscale.training.checkpoint.whole import damage
 from ditscale.training.ema.ema import Averages, Teacher
 from ditscale.training.ema.profiles import MAIN
 from ditscale.training.optimizers import Optimizer
-from ditscale.training.schedule import reached
 from ditscale.training.zero import zero
 from ditscale.training.zero.layout import Layout
-
-MASTERS, OPTIMIZER, TEACHER, OBJECTIVE = (f"{name}.safetensors" for name in ("masters", "optimizer", "teacher", "objective"))
 
 
 @dataclass
@@ -100,24 +108,6 @@ def save(run: RunDir, state: TrainingState, world: World, *, images_seen: int, s
         for _ in state.tensors():                                              # takes part in rank 0's gathering
             pass
     dist.barrier()
-
-
-def drop_outdated(run: RunDir, world: World, config: RunConfig, images_seen: int) -> None:
-    """Removes all but the averages of old checkpoints: all except the last ``keep_checkpoints`` and the ones to keep permanently. A
-    checkpoint saved by a stop, where an undisturbed run saves none, is removed completely, as a run stopped often would fill the disk.
-
-    The last is the one at ``images_seen``: any after it were damaged and skipped.
-    """
-    keep, every, batch = config.resources.keep_checkpoints, config.resources.keep_every_images, config.train.global_batch
-    saved = [path for path in list_checkpoints(run) if images_of(path) <= images_seen] if world.is_main else []
-    for old in saved[:-keep]:
-        if every and reached(images_of(old), every, batch):
-            continue
-        if not reached(images_of(old), config.train.checkpoint_every_images, batch):
-            remove(old)
-            continue
-        for name in (MASTERS, OPTIMIZER, TEACHER, OBJECTIVE):
-            (old / name).unlink(missing_ok=True)
 
 
 def _write(run: RunDir, tensors, counts: dict[str, int]) -> None:
@@ -210,7 +200,7 @@ def _newest_whole(run: RunDir, files: list[str], last_good_images: int | None) -
     for checkpoint in reversed(list_checkpoints(run)):
         if last_good_images is not None and images_of(checkpoint) > last_good_images:
             continue
-        if not (checkpoint / MASTERS).exists() and not (checkpoint / OPTIMIZER).exists():
+        if not has_state(checkpoint):
             continue                                                           # only its averages were kept
         problem = damage(checkpoint, files)
         if not problem:

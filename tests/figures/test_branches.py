@@ -1,0 +1,61 @@
+"""The figure of branches: which pairs it compares, and its verdicts against a hand-made interval."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ditscale.errors import UserError
+from ditscale.figures.plots import branches
+
+GAINS = {256: (0.90, 0.93, 0.91), 512: (0.97, 1.05, 1.0)}
+
+
+@pytest.fixture
+def table(study):
+    """Three trunks of 1280 images, scored every 256, and branches that end at 256 and 512 with ``GAINS``."""
+    row = study(seeds=(0,)).iloc[0].to_dict()
+    rows = []
+    for seed in range(3):
+        trunk = f"trunk-s{seed}"
+        common = {**row, "seed": seed, "trunk": trunk, "sample_seeds": 1}
+        rows += [{**common, "run_id": trunk, "branch_images": 0, "images_seen": images, "score": 100 * images**-0.5 * (1 + 0.01 * seed),
+                  "final": images == 1280, "recipe": "r1280"} for images in range(256, 1281, 256)]
+        rows += [{**common, "run_id": f"branch-{images}-s{seed}", "branch_images": images * 4 // 5, "images_seen": images, "final": True,
+                  "score": 100 * images**-0.5 * (1 + 0.01 * seed) * gains[seed], "recipe": f"r{images}"} for images, gains in GAINS.items()]
+    return pd.DataFrame(rows)
+
+
+def test_each_branch_is_compared_with_its_own_trunk(table):
+    found = branches.pairs(table)
+    assert found["ratio"].tolist() == pytest.approx([*GAINS[256], *GAINS[512]])
+    result = branches.compared(found).set_index("images_seen")
+    for images, gains in GAINS.items():
+        low, high = stats.t.interval(0.95, 2, np.log(gains).mean(), stats.sem(np.log(gains)))
+        assert (result.loc[images, "low"], result.loc[images, "high"]) == pytest.approx((math.expm1(low), math.expm1(high)))
+    assert result["verdict"].tolist() == ["REAL", "INCONCLUSIVE"] and result["trunks"].tolist() == [3, 3]
+
+
+def test_it_draws_and_says_so(table):
+    drawing = branches.draw(table)
+    assert "at 256: -8.7% (" in drawing.caption and "REAL" in drawing.caption and len(drawing.points) == 6
+    assert [row["images_seen"] for row in drawing.card["comparisons"]] == [256, 512]
+
+
+def test_a_trunk_that_decays_is_no_average_at_a_constant_rate(table):
+    late = table[(table["run_id"] == "branch-512-s0")].assign(run_id="late", images_seen=1280, branch_images=1024)
+    assert len(branches.pairs(pd.concat([table, late]))) == 6
+
+
+def test_two_trunks_give_no_interval(table):
+    result = branches.compared(branches.pairs(table[table["seed"] < 2]))
+    assert result["verdict"].tolist() == ["INCONCLUSIVE"] * 2 and result["low"].isna().all() and "2 seeds are too few" in result["reason"][0]
+
+
+def test_what_cannot_be_compared_is_said(table):
+    with pytest.raises(UserError, match="no finished branch"):
+        branches.draw(table[table["branch_images"] == 0])
+    with pytest.raises(UserError, match="no trunk has a score at the images"):
+        branches.draw(table[(table["branch_images"] > 0) | (table["images_seen"] > 1000)])

@@ -1,0 +1,105 @@
+"""``plan --power``: which comparisons a study makes, and where its noise comes from."""
+
+import json
+import math
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from ditscale.cli import main
+from ditscale.scaling.power import smallest
+from ditscale.studies.plan.power import comparisons, given, power_table
+from ditscale.studies.spec.spec import expand, load_spec
+
+
+@pytest.fixture
+def study(tmp_path, values):
+    """``study(parameters, ...)``: a spec and its runs."""
+    def write(parameters, **parts):
+        spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "config": values, "parameters": parameters,
+                "runs_dir": str(tmp_path / "runs"), **parts}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+        loaded = load_spec(tmp_path / "spec.yaml")
+        return tmp_path / "spec.yaml", loaded, expand(loaded, "spec")
+    return write
+
+
+SEEDS = {"seed": {"values": [0, 1, 2]}}
+
+
+@pytest.fixture
+def finished(study):
+    """The folder of a study of three seeds and two checkpoints, with a score that falls as images^-0.5 and 2 % noise of a run."""
+    _, spec, runs = study(SEEDS, name="earlier")
+    for planned, luck in zip(runs, (-0.02, 0.0, 0.02)):
+        planned.run.create({"config": planned.config.model_dump(mode="json"), "cost": {
+            "parameters": 1, "tokens": 4, "macs": 10, "train_flops_per_image": 60}})
+        lines = [{"images_seen": images, "metric": "fd_digits_cnn", "score": 100 * images**-0.5 * math.exp(luck), "passport": {"samples": 16}}
+                 for images in (320, 640)]
+        planned.run.evals.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        planned.run.set_status("done", images_seen=640)
+    return spec.directory
+
+
+def test_the_noise_of_a_finished_study(finished):
+    found = given(str(finished), "fd_digits_cnn")
+    assert found.sigma == pytest.approx(0.02) and found.luck_share == pytest.approx(1) and found.slope == pytest.approx(0.5)
+    assert found.upper == pytest.approx(0.02 * math.sqrt(2 / 0.05064), rel=1e-3)        # chi-square with 2 degrees of freedom
+
+
+def test_each_variant_is_compared_with_the_plain_one_of_its_model_and_length(study):
+    bundles = {"kind": {"plain": {"objective.name": "baseline"}, "m": {"objective.name": "masked"}, "d": {"objective.name": "mdt"}}}
+    _, spec, runs = study({**SEEDS, "train.images": {"values": [640, 1280]}}, bundles=bundles, exclude=[{"kind": "d", "seed": 2}])
+    found = comparisons(spec, runs)
+    assert [(one.images, one.names, one.baseline, one.seeds) for one in found] == [
+        (images, names, "baseline", seeds) for images in (640, 1280) for names, seeds in ((("mdt",), (2, 3)), (("masked",), (3, 3)))]
+    assert len(found[0].costs) == 2 and found[0].costs[1] == 2 * found[0].costs[0]
+    table, lines = power_table(spec, runs, given("2%", "fd_digits_cnn"))
+    score = list(table.columns[4].cells)
+    assert score == ["none", f"{math.expm1(-smallest(0.02, (3, 3))):+.1%}"] * 2 and "Fewer than 3 give no interval" in lines[1]
+
+
+def test_a_curve_of_branches_is_through_the_ends_of_a_trunks_lengths(study, values):
+    del values["train"]["images"]
+    values["train"] |= {"branches": [320, 640, 1280], "lr_schedule": "wsd"}
+    _, spec, runs = study(SEEDS, bundles={"kind": {"a": {"objective.name": "baseline"}, "b": {"objective.name": "masked"}}})
+    found = {one.images: one.costs for one in comparisons(spec, runs)}
+    assert found[320] == found[640] == () and [cost / found[1280][0] for cost in found[1280]] == [1, 2, 4]
+
+
+def test_recipes_of_one_variant_are_compared_too(study):
+    _, spec, runs = study({**SEEDS, "train.lr": {"values": [1e-3, 2e-3]}})
+    [one] = comparisons(spec, runs)
+    assert one.names == ("baseline (lr 0.002)",) and one.baseline == "baseline (lr 0.001)" and one.seeds == (3, 3)
+
+
+def test_plan_shows_it(study, finished, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("ditscale.studies.plan.power.smallest_multiplier", lambda course, seeds: 1 + course.slope)
+    path, *_ = study(SEEDS, bundles={"kind": {"plain": {"objective.name": "baseline"}, "m": {"objective.name": "masked"}}})
+    said = CliRunner().invoke(main, ["plan", str(path), "--power", str(finished)], env={"COLUMNS": "160"})
+    assert said.exit_code == 0 and f"{math.expm1(-smallest(0.02, (3, 3))):+.1%}" in said.output and " 1.5" in said.output
+    assert "masked against baseline" in said.output and "100% of it common to a run's checkpoints" in " ".join(said.output.split())
+    alone, *_ = study(SEEDS)
+    said = CliRunner().invoke(main, ["plan", str(alone), "--power", "0.02"])
+    assert "this study compares nothing at equal images" in " ".join(said.output.split())
+
+
+@pytest.mark.parametrize("power, words", [
+    ("nothing", "no such study; give the folder of a finished one"),
+    ("200%", "must be above 0 and below 1"),
+    ("0", "must be above 0 and below 1"),
+])
+def test_what_is_wrong_is_one_line(study, repository, monkeypatch, power, words):
+    monkeypatch.chdir(repository)
+    path, *_ = study(SEEDS)
+    said = CliRunner().invoke(main, ["plan", str(path), "--power", power])
+    assert said.exit_code and words in said.output and said.output.count("\n") == 1
+
+
+def test_a_study_without_repetitions_has_no_noise(finished, study):
+    for run in list(finished.iterdir())[1:]:
+        (run / "evals.jsonl").unlink()
+    with pytest.raises(Exception, match="a study with several seeds of a recipe has it"):
+        given(str(finished), "fd_digits_cnn")

@@ -18,7 +18,7 @@ from ditscale.scaling.critical_batch import LEAST_BATCHES, WasteLaw, waste_law
 from ditscale.scaling.curves import Runs
 
 NAME = "critical_batch"
-MEASURED = {"critical_batch": "gradient", "critical_batch_adam": "gradient as Adam scales it"}
+MEASURED = {"critical_batch": "gradient", "critical_batch_adam": "as Adam scales it"}
 COLUMNS = ["run_id", "model", "variant", "seed", "lr", "global_batch", "micro_batch", "images_seen", *MEASURED]
 REACHED = ["model", "variant", "global_batch", "seed", "lr", "images"]
 
@@ -78,7 +78,7 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
     laws = {kind: waste_law(points["global_batch"], points["images"]) for kind, (_, points) in swept.items()}
     ends = {kind: at_an_end(table, kind, points) for kind, (_, points) in swept.items()}
     shown = [name for name in MEASURED if rows[name].notna().any()]
-    looks = panels.run_looks(rows, markers=False)
+    looks = _looks(rows)
     with style.paper():
         figure, [axes] = panels.grid(1, len(shown) + bool(swept), 3.0, legend_rows=1 + len(looks.handles) // 5)
         for panel, name in zip(axes, shown):
@@ -90,6 +90,17 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
         panels.legend(figure, [*looks.handles, *lines])
     points = rows[[name for name in COLUMNS if name in rows]]
     return style.Drawing(NAME, figure, points, _caption(rows, looks, swept, laws, ends), _card(rows, swept, laws, ends))
+
+
+def _looks(rows: pd.DataFrame) -> panels.Looks:
+    """Colors for batch sizes if one model and variant has several, else as for other curves of runs."""
+    batches = sorted(rows["global_batch"].dropna().unique()) if "global_batch" in rows else []
+    if len(batches) < 2 or rows.groupby(["model", "variant"]).ngroups > 1:
+        return panels.run_looks(rows, markers=False)
+    colors = dict(zip(batches, style.ramp(len(batches))))
+    of_run = rows.drop_duplicates("run_id").set_index("run_id")["global_batch"]
+    return panels.Looks({run: panels.Look(colors[batch], marker="", width=0.8) for run, batch in of_run.items()},
+                        [panels.color_handle(color, f"batch {batch:g}") for batch, color in colors.items()], len(batches), "color for the batch size")
 
 
 def _over_training(axes, rows: pd.DataFrame, name: str, looks: panels.Looks, swept: set[float]) -> None:

@@ -14,13 +14,16 @@ nothing: there b = B.
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ditscale.config import RunConfig
+from ditscale.models.parametrization import Scale
 from ditscale.ranks import World
 from ditscale.training.movement import stride_of
 from ditscale.training.optimizers import EPS
@@ -35,6 +38,29 @@ CRITICAL, ADAM = "critical", "_adam"                                           #
 PARTS = ("gradient", "noise")                                                  # |G|^2 and tr S, logged so that a resumed run goes on from them
 
 
+class _Samples(NamedTuple):
+    """The samples of a piece: from its number ``first`` on at a distance of ``stride``; their places in its flat, and in a vector of all samples."""
+
+    first: int
+    stride: int
+    in_flat: slice
+    at: range
+
+    @classmethod
+    def of(cls, piece: Piece, place: slice, stride: int) -> "_Samples":
+        first = -piece.start % stride
+        begin = place.start + (piece.start + first) // stride
+        return cls(first, stride, slice(piece.offset + min(first, piece.numel), piece.offset + piece.numel, stride),
+                   range(begin, begin + len(range(first, piece.numel, stride))))
+
+
+@torch.no_grad()
+def _add(squares: Tensor, stride: int, gradient: Tensor) -> None:
+    """Adds the squares of a gradient's samples."""
+    samples = gradient.reshape(-1)[::stride].float()
+    squares.addcmul_(samples, samples)
+
+
 class NoiseScale:
     """Call ``start`` before a step's first micro batch, ``look`` for each part of its reduced gradient, and ``measure`` before the optimizer's
     step; the last is collective. ``read`` waits for the device."""
@@ -46,43 +72,40 @@ class NoiseScale:
         self.has_adam = all(SECOND_MOMENT in config.train.optimizer.states_of(name) for name in layout.shapes)
         self.kinds = ("", ADAM) if self.has_adam else ("",)
         self.averages = torch.full((len(self.kinds), len(PARTS)), math.nan, device=self.device)
-        self.places, end = {}, 0                                               # of a parameter in a vector of samples, and its stride
+        places, end = {}, 0                                                    # of each parameter's samples in a vector, and their distance
         for name, shape in layout.shapes.items() if self.is_seen else ():
             stride = stride_of(shape.numel(), MOST)
             begin, end = end, end - (-shape.numel() // stride)
-            self.places[name] = (slice(begin, end), stride)
-        self.squares, self.reduced, self.shares = torch.zeros((3, end), device=self.device).unbind()
-        for piece in layout.mine if self.is_seen else ():
-            at, _ = self._sampled(piece)
-            place, _ = self.places[piece.name]
-            self.shares[at] = layout.shapes[piece.name].numel() / (place.stop - place.start)
+            places[name] = (slice(begin, end), stride)
+        self.squares = torch.zeros(end, device=self.device)
+        self.sums = {name: (self.squares[place], stride) for name, (place, stride) in places.items()}
+        self.mine = {piece: _Samples.of(piece, *places[piece.name]) for piece in layout.mine if self.is_seen}
+        counts = torch.tensor([len(own.at) for own in self.mine.values()], dtype=torch.long)
+        self.at = self._joined(torch.arange(own.at.start, own.at.stop) for own in self.mine.values()).long()
+        shares = [layout.shapes[piece.name].numel() / self.sums[piece.name][0].numel() for piece in self.mine]
+        eps = [EPS * engine.module.scales.get(piece.name, Scale()).eps for piece in self.mine]
+        self.shares, self.eps = (torch.tensor(values).repeat_interleave(counts).to(self.device) for values in (shares, eps))
+        self.reduced: dict[Piece, Tensor] = {}
         self.handles: list = []
 
-    def _sampled(self, piece: Piece) -> tuple[slice, slice]:
-        """A piece's place in a vector of samples, and its samples among its own numbers."""
-        place, stride = self.places[piece.name]
-        first = -piece.start % stride
-        begin = place.start + (piece.start + first) // stride
-        return slice(begin, begin + len(range(first, piece.numel, stride))), slice(first, piece.numel, stride)
+    def _joined(self, parts: Iterable[Tensor]) -> Tensor:
+        """This rank's samples, from those of its pieces, on the device; a rank of very many may have none."""
+        found = list(parts)
+        return torch.cat(found).to(self.device) if found else torch.zeros(0, device=self.device)
 
     def start(self, steps: int) -> None:
         """Before the step that follows ``steps``: lets hooks see its micro batches, if it is one that is measured."""
         self.measuring = self.is_seen and steps % EVERY == 0
         if self.measuring:
             self.squares.zero_()
-            self.handles = [p.register_hook(partial(self._add, name)) for name, p in self.layout.parameters.items()]
-
-    @torch.no_grad()
-    def _add(self, name: str, gradient: Tensor) -> None:
-        place, stride = self.places[name]
-        self.squares[place].add_(gradient.reshape(-1)[::stride].float().square())
+            self.handles = [p.register_hook(partial(_add, *self.sums[name])) for name, p in self.layout.parameters.items()]
 
     @torch.no_grad()
     def look(self, piece: Piece, part: Tensor) -> None:
-        """A part of the reduced gradient."""
+        """A part of the reduced gradient, which stays as it is until ``measure``."""
         if self.measuring:
-            at, own = self._sampled(piece)
-            self.reduced[at] = part.reshape(-1)[own].float()
+            own = self.mine[piece]
+            self.reduced[piece] = part.reshape(-1)[own.first::own.stride].float()
 
     @torch.no_grad()
     def measure(self, images_seen: int) -> None:
@@ -95,8 +118,9 @@ class NoiseScale:
         if self.world.size > 1:
             dist.all_reduce(self.squares)
         micro_batches, steps = self.batch // self.micro, self.engine.gradient_accumulation_steps()
-        of_micro = self.squares * steps**2 / micro_batches                     # a loss is divided by its rank's micro batches
-        of_batch = self.reduced.square()
+        of_micro = self.squares[self.at] * steps**2 / micro_batches            # a loss is divided by its rank's micro batches
+        of_batch = self._joined(self.reduced[piece] for piece in self.mine).square()
+        self.reduced = {}
         weights = [self.shares, self.shares * self._preconditioner()] if self.has_adam else [self.shares]
         sums = torch.stack([(weight * squares).sum() for weight in weights for squares in (of_micro, of_batch)])
         if self.layout.shards > 1:
@@ -109,14 +133,9 @@ class NoiseScale:
 
     def _preconditioner(self) -> Tensor:
         """1 / (sqrt(v) + eps)^2 of this rank's samples; 0 where there was no gradient yet."""
-        found, scales = torch.zeros_like(self.squares), self.engine.module.scales
-        for piece in self.layout.mine:
-            at, own = self._sampled(piece)
-            state = self.engine.made.optimizer.state[self.layout.masters[piece.group]]
-            v = state[SECOND_MOMENT].view(-1)[piece.offset:piece.offset + piece.numel][own].to(self.device)
-            eps = EPS * scales[piece.name].eps if piece.name in scales else EPS
-            found[at] = torch.where(v > 0, (v.sqrt() + eps) ** -2, 0)
-        return found
+        states = [self.engine.made.optimizer.state[master][SECOND_MOMENT].view(-1) for master in self.layout.masters]
+        v = self._joined(states[piece.group][own.in_flat] for piece, own in self.mine.items())
+        return torch.where(v > 0, (v.sqrt() + self.eps) ** -2, 0)
 
     def read(self) -> dict[str, float]:
         """The averages and their ratios by name, of those that are known; a ratio where the gradient's square is above 0."""

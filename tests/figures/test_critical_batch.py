@@ -37,8 +37,16 @@ def test_a_sweep_with_a_known_law(sweep):
     assert law["critical_batch"] == pytest.approx(CRITICAL, rel=0.1) and law["low"] < CRITICAL < law["high"] and law["batches"] == 5
     assert law["runs"] == 10                                                    # the better rate of each batch size and seed
     assert len(drawing.figure.axes) == 3 and "95 % interval" in drawing.caption and json.dumps(drawing.card, allow_nan=False)
+    assert law["best_rate_at_an_end"] == list(BATCHES) and "the best rate is the lowest or highest one tried" in drawing.caption
     at = critical_batch.draw(sweep, loss=0.5).card["4x64/4, baseline"]["sweep"]
     assert at["loss"] == pytest.approx(0.5) and at["least_steps"] == pytest.approx(30, rel=0.1)
+
+
+def test_a_rate_that_no_run_should_have_had_does_not_set_the_loss(sweep):
+    """The worse rate of the largest batch ends at a loss that is 30 % of images higher: the level is that of the better rates."""
+    [(loss, points)] = critical_batch.reached(sweep).values()
+    best = sweep[(sweep["global_batch"] == 256) & (sweep["lr"] == 1e-3) & sweep["final"]]["score"]
+    assert loss == pytest.approx(best.max(), rel=1e-6) and set(points["lr"]) == {1e-3}
 
 
 def test_without_a_sweep_only_what_runs_measured(sweep):
@@ -54,5 +62,5 @@ def test_a_loss_that_too_few_batches_reached(sweep):
 def test_no_micro_batches_no_figure(sweep):
     with pytest.raises(UserError, match="smaller resources.micro_batch, or several ranks"):
         critical_batch.draw(sweep.assign(critical_batch=np.nan, critical_batch_adam=np.nan))
-    with pytest.raises(UserError, match="no column 'micro_batch'"):
-        critical_batch.draw(sweep.drop(columns="micro_batch"))
+    with pytest.raises(UserError, match="no column 'critical_batch'"):
+        critical_batch.draw(sweep.drop(columns="critical_batch"))

@@ -34,6 +34,10 @@ def base(script: str, study, made, sheets: Path) -> pd.DataFrame:
         table = made.blocks(study())
     if script in ("sweeps", "learning_rate"):
         table = made.sweep(study(), [1e-4, 1e-3, 1e-2], 1e-3)
+    if script == "critical_batch":
+        table = pd.concat([table.assign(run_id=table["run_id"] + f"-{batch}", global_batch=batch, score=table["score"] * (1 + batch / 1000))
+                           for batch in (32, 64, 128)])
+        table = table.assign(critical_batch=table["images_seen"] / 1e4, critical_batch_adam=90.0, micro_batch=8)
     if script == "sampling_compute":
         table = pd.concat([made.passport(table.assign(score=table["score"] + 10 / n), nfe=n) for n in (4, 8)])
     if script in ("variants", "cost_quality", "report"):
@@ -126,4 +130,5 @@ def test_a_plain_csv_is_drawn_or_told_in_one_line(script, tables, light, tmp_pat
     lengths = ["run_id"] if script == "isoflop" else []                 # models trained to two lengths, each a run
     table = table[["model", "variant", "seed", "images_seen", "train_flops", "score", *lengths]]
     code, error = run(script, table, tmp_path, capsys, light)
-    assert code == 0 or script in ("bubbles", "gflops", "samples", "metrics", "power_law", "validation", "learning_rate", "branches"), error
+    not_a_score = ("bubbles", "gflops", "samples", "metrics", "power_law", "validation", "learning_rate", "branches", "critical_batch", "methods")
+    assert code == 0 or script in not_a_score, error

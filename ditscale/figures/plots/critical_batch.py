@@ -18,7 +18,7 @@ from ditscale.scaling.critical_batch import LEAST_BATCHES, WasteLaw, waste_law
 from ditscale.scaling.curves import Runs
 
 NAME = "critical_batch"
-MEASURED = {"critical_batch": "gradient", "critical_batch_adam": "gradient as Adam scales it"}
+MEASURED = {"critical_batch": "gradient", "critical_batch_adam": "as Adam scales it"}
 COLUMNS = ["run_id", "model", "variant", "seed", "lr", "global_batch", "micro_batch", "images_seen", *MEASURED]
 REACHED = ["model", "variant", "global_batch", "seed", "lr", "images"]
 
@@ -29,8 +29,9 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: there is none.
     """
-    study_table.require_columns(table, tuple(COLUMNS[:-1]))
-    rows = table.drop_duplicates(["run_id", "images_seen"]).sort_values(["parameters", "run_id", "images_seen"])
+    study_table.require_columns(table, ("critical_batch",))
+    order = [name for name in ("parameters", "run_id", "images_seen") if name in table]
+    rows = table.drop_duplicates(["run_id", "images_seen"]).sort_values(order)
     rows = rows.assign(**{name: rows[name].astype(float) if name in rows else math.nan for name in MEASURED})
     rows = rows[rows[list(MEASURED)].notna().any(axis=1)]
     if rows.empty:
@@ -41,7 +42,9 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
 
 def reached(table: pd.DataFrame, loss: float | None = None) -> dict[tuple[str, str], tuple[float, pd.DataFrame]]:
     """The loss, and the images after which the best rate of each batch size and seed reached it (``REACHED``), by model and variant with at least
-    three batch sizes. The loss is ``loss``, or the lowest that every run reached."""
+    three batch sizes. The loss is ``loss``, or the lowest that every batch size and seed reached at the rate that is best for it."""
+    if not {*REACHED[:-1], "metric"} <= set(table):
+        return {}
     rows = table[table["metric"] == (LOSS if (table["metric"] == LOSS).any() else table["metric"].iloc[0])]
     found = {}
     for kind, own in rows[rows["score"] > 0].groupby(["model", "variant"], sort=False):
@@ -49,12 +52,20 @@ def reached(table: pd.DataFrame, loss: float | None = None) -> dict[tuple[str, s
             continue
         study_table.require_comparable(own, tuple(name for name in ("metric", "passport", "formulation", "data") if name in own))
         curves = Runs(own["images_seen"].to_numpy(float), own["score"].to_numpy(float), own["run_id"].to_numpy()).curves()
-        level = max(curve.end for curve in curves) if loss is None else math.log(loss)
-        images = {curve.run: math.exp(at) for curve in curves if math.isfinite(at := float(curve.log_cost_at(level)))}
-        facts = own.drop_duplicates("run_id").set_index("run_id").loc[list(images)]
-        points = facts[REACHED[:-1]].assign(images=[images[run] for run in facts.index]) if images else pd.DataFrame(columns=REACHED)
-        found[kind] = math.exp(level), points.loc[points.groupby(["global_batch", "seed"])["images"].idxmin()] if len(points) else points
+        facts = own.drop_duplicates("run_id").set_index("run_id").loc[[curve.run for curve in curves], REACHED[:-1]]
+        ends = pd.Series([curve.end for curve in curves], index=facts.index)
+        level = ends.groupby([facts["global_batch"], facts["seed"]]).min().max() if loss is None else math.log(loss)
+        points = facts.assign(images=np.exp([float(curve.log_cost_at(level)) for curve in curves])).dropna(subset="images")
+        found[kind] = math.exp(level), points.loc[points.groupby(["global_batch", "seed"])["images"].idxmin()]
     return found
+
+
+def at_an_end(table: pd.DataFrame, kind: tuple[str, str], points: pd.DataFrame) -> list[int]:
+    """The batch sizes whose best rate, of any seed, is the lowest or highest of several that were tried."""
+    own = table[(table["model"] == kind[0]) & (table["variant"] == kind[1])]
+    tried = own.groupby("global_batch")["lr"].agg(["min", "max"])
+    return sorted({int(batch) for batch, lr in zip(points["global_batch"], points["lr"])
+                   if tried.loc[batch, "min"] < tried.loc[batch, "max"] and lr in tuple(tried.loc[batch])})
 
 
 def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
@@ -65,8 +76,9 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
     """
     rows, swept = measured(table), reached(table, loss)
     laws = {kind: waste_law(points["global_batch"], points["images"]) for kind, (_, points) in swept.items()}
+    ends = {kind: at_an_end(table, kind, points) for kind, (_, points) in swept.items()}
     shown = [name for name in MEASURED if rows[name].notna().any()]
-    looks = panels.run_looks(rows, markers=False)
+    looks = _looks(rows)
     with style.paper():
         figure, [axes] = panels.grid(1, len(shown) + bool(swept), 3.0, legend_rows=1 + len(looks.handles) // 5)
         for panel, name in zip(axes, shown):
@@ -76,7 +88,19 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
         axes[0].set_ylabel("Critical batch size (images)")
         lines = [Line2D([], [], color=style.MUTED, linestyle="--", label="from the sweep")] if any(not law.reason for law in laws.values()) else []
         panels.legend(figure, [*looks.handles, *lines])
-    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, looks, swept, laws), _card(rows, swept, laws))
+    points = rows[[name for name in COLUMNS if name in rows]]
+    return style.Drawing(NAME, figure, points, _caption(rows, looks, swept, laws, ends), _card(rows, swept, laws, ends))
+
+
+def _looks(rows: pd.DataFrame) -> panels.Looks:
+    """Colors for batch sizes if one model and variant has several, else as for other curves of runs."""
+    batches = sorted(rows["global_batch"].dropna().unique()) if "global_batch" in rows else []
+    if len(batches) < 2 or rows.groupby(["model", "variant"]).ngroups > 1:
+        return panels.run_looks(rows, markers=False)
+    colors = dict(zip(batches, style.ramp(len(batches))))
+    of_run = rows.drop_duplicates("run_id").set_index("run_id")["global_batch"]
+    return panels.Looks({run: panels.Look(colors[batch], marker="", width=0.8) for run, batch in of_run.items()},
+                        [panels.color_handle(color, f"batch {batch:g}") for batch, color in colors.items()], len(batches), "color for the batch size")
 
 
 def _over_training(axes, rows: pd.DataFrame, name: str, looks: panels.Looks, swept: set[float]) -> None:
@@ -114,7 +138,7 @@ def _name(kind: tuple[str, str]) -> str:
     return f"{study_table.short_name(kind[0])}, {kind[1]}"
 
 
-def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tuple[str, str], WasteLaw]) -> str:
+def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tuple[str, str], WasteLaw], edges: dict[tuple[str, str], list[int]]) -> str:
     ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)[list(MEASURED)].median()
     said = [f"{_name(kind)} " + ", ".join(f"{value:,.0f} ({MEASURED[name]})" for name, value in own.items() if value > 0)
             for kind, own in ends.iterrows()]
@@ -126,10 +150,12 @@ def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tu
         words += (f" Sweep of {_name(kind)}, loss {loss:.4g} at the best rate of each batch size: " + (f"{law.reason}." if law.reason else
                   f"images = {law.least_steps:,.0f} (B + {law.critical:,.0f}), critical batch {law.critical:,.0f} (95 % interval {interval}; "
                   f"{len(points)} runs)."))
+        if edges[kind]:
+            words += (f" At batch size {', '.join(map(str, edges[kind]))} the best rate is the lowest or highest one tried: others may need fewer images.")
     return words
 
 
-def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw]) -> dict:
+def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw], edges: dict[tuple[str, str], list[int]]) -> dict:
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
@@ -138,7 +164,8 @@ def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw]
     for kind, law in laws.items():
         found.setdefault(_name(kind), {})["sweep"] = {
             "loss": swept[kind][0], "critical_batch": number(law.critical), "low": law.interval.low, "high": number(law.interval.high),
-            "least_steps": number(law.least_steps), "sigma": number(law.sigma), "batches": law.batches, "runs": law.runs, "reason": law.reason}
+            "least_steps": number(law.least_steps), "sigma": number(law.sigma), "batches": law.batches, "runs": law.runs, "reason": law.reason,
+            "best_rate_at_an_end": edges[kind]}
     return found
 
 
@@ -153,6 +180,6 @@ def _draw_of(table: pd.DataFrame, arguments: SimpleNamespace) -> style.Drawing:
     return draw(table, arguments.loss)
 
 
-OPTIONS = {"loss": {"type": _loss, "metavar": "LOSS", "help": "The loss of the sweep.  [default: the lowest that every run reached]"}}
+OPTIONS = {"loss": {"type": _loss, "metavar": "LOSS", "help": "The loss of the sweep.  [default: the lowest that every batch size and seed reached]"}}
 SCRIPT = script.figure(__doc__, _draw_of, options=OPTIONS, every_metric=True)
 main = SCRIPT.main

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "ditscale"
-UPWARD = {("config", "ditscale.training.optimizers"), ("config", "ditscale.training.parent"), ("config", "ditscale.evaluation.metrics.names"),
+UPWARD = {("config", "ditscale.training.optimizers"), ("config", "ditscale.training.parent"), ("config", "ditscale.evaluation.guidance_options"),
+          ("config", "ditscale.evaluation.metrics.names"),
           ("config", "ditscale.evaluation.metrics.table")}                     # option sections and names, without torch
 
 

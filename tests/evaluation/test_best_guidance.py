@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -135,6 +138,23 @@ def test_a_repetition_takes_the_choice_and_a_line_is_not_made_again(run):
     assert other["passport"]["guidance_scale"] == one["passport"]["guidance_scale"] and other["guidance_search"]["tried"] == []
     assert other["sampling_flops"] < one["sampling_flops"] and other["score"] != one["score"]
     assert digest(one["passport"], without=("seed",)) == digest(other["passport"], without=("seed",))
+
+
+@pytest.mark.slow
+def test_two_ranks_choose_the_same(run, hand_run, digits_values):
+    changes = {"evaluation": digits_values["evaluation"], "data": digits_values["data"], "model.name": "DiT-atto/8"}
+    other = hand_run(changes, checkpoints=(320, 640), name="other")
+    words = ["guidance=best", f"guidance_search={json.dumps(SEARCH)}"]
+    evaluate(run.path, *words)
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", "from ditscale.cli import main; main()",
+               "evaluate", str(other.path), *words]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "PATH": path, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    one, two = read_lines(run.evals)[0], read_lines(other.evals)[0]
+    assert two["score"] == pytest.approx(one["score"], rel=1e-10) and two["passport"] == one["passport"]
+    assert [tried["scale"] for tried in two["guidance_search"]["tried"]] == [tried["scale"] for tried in one["guidance_search"]["tried"]]
 
 
 def test_best_is_one_kind_whatever_was_chosen():

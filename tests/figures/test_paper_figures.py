@@ -135,6 +135,8 @@ def test_sampling_compute_refuses_what_it_cannot_count(sampled):
     part = [sampled(nfe, guidance_scale=2.0, guidance_interval="[0.1, 0.7]").assign(guidance_scale=2.0) for nfe in NFES]
     with pytest.raises(UserError, match=r"guidance is used only at the noise levels \[0.1, 0.7\]: this table"):
         sampling_compute.draw(pd.concat(part))
+    counted = sampling_compute.draw(pd.concat([rows.assign(forwards_per_image=1.5 * rows["nfe"]) for rows in part])).points
+    assert np.allclose(counted["sampling_flops"], 2 * counted["macs"] * 1.5 * counted["nfe"])          # on record: how many steps it doubled
     whole = [sampled(nfe, guidance_scale=2.0, guidance_interval="all").assign(guidance_scale=2.0) for nfe in NFES]
     drawing = sampling_compute.draw(pd.concat(whole))
     assert np.allclose(drawing.points["sampling_flops"], 4 * drawing.points["macs"] * drawing.points["nfe"])

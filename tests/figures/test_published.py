@@ -145,6 +145,8 @@ def test_another_metric_guidance_or_length_is_refused(own, study):
         overlay.choose(study(), rows, unverified=False)
     with pytest.raises(UserError, match="no published result can be compared with this study: 19 with other guidance"):
         overlay.choose(own.assign(guidance_scale=4.0), rows, unverified=False)
+    with pytest.raises(UserError, match="here guidance is searched for each checkpoint"):      # whatever it chose: a paper states its scale
+        overlay.choose(own.assign(passport_fields='{"selected_on": "a search"}'), rows, unverified=False)
     with pytest.raises(UserError, match="no published result at 5,000,000 images seen.* 102,400,000"):
         gflops.draw(own.assign(images_seen=5_000_000), overlay.choose(own, rows, unverified=False))
 

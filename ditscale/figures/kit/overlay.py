@@ -4,6 +4,7 @@ They enter no fit and no correlation. Without any (None), nothing is drawn or na
 request, as a cross with a dagger.
 """
 
+import json
 from dataclasses import dataclass
 
 import pandas as pd
@@ -72,7 +73,9 @@ def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Overlay
         table, _ = published.largest_comparable(table, study_table.ONE_OF_EACH)
         result = ["model", "images_seen", "score"]
         rows = rows[~pd.MultiIndex.from_frame(rows[result]).isin(pd.MultiIndex.from_frame(table[result]))]
-    scales, sides = set(table["guidance_scale"].unique()), {_side(*pair) for pair in zip(table["tokens"], table["patch_size"])}
+    searched = table["passport_fields"].map(lambda fields: bool(json.loads(fields).get("selected_on"))).astype(bool)
+    scales = set(table.loc[~searched, "guidance_scale"].unique())       # a scale that was searched is no scale that a paper states
+    sides = {_side(*pair) for pair in zip(table["tokens"], table["patch_size"])}
     guided_alike = rows["guidance_scale"].isin(scales)
     sized_alike = pd.Series([_side(*pair) in sides for pair in zip(rows["tokens"], rows["patch_size"])], rows.index)
     trusted = (rows["verified"] == published.VERIFIED) | unverified
@@ -81,8 +84,9 @@ def choose(table: pd.DataFrame, rows: pd.DataFrame, unverified: bool) -> Overlay
                (guided_alike & sized_alike & ~trusted, "not verified")]
     others = [f"{which.sum()} {why}" for which, why in reasons if which.any()]
     if kept.empty:
-        raise UserError(f"no published result can be compared with this study: {', '.join(others)}; here guidance is "
-                        f"{', '.join(f'{scale:g}' for scale in scales)} and the input {', '.join(f'{n} x {n}' for n in sorted(sides))}")
+        guided = ", ".join(f"{scale:g}" for scale in scales) or "searched for each checkpoint"
+        raise UserError(f"no published result can be compared with this study: {', '.join(others)}; here guidance is {guided} "
+                        f"and the input {', '.join(f'{n} x {n}' for n in sorted(sides))}")
     return Overlay(kept, f" Left out, published results {', '.join(others)}." if others else "")
 
 

@@ -70,12 +70,15 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     for column, words in (("macs", "forward compute"), ("nfe", "number of model evaluations"), ("guidance_scale", "guidance scale")):
         usable, unknown = study_table.known(usable, column, words)
         left_out += unknown
-    _require_whole_guidance(usable)
+    counted = usable["forwards_per_image"] > 0 if "forwards_per_image" in usable else pd.Series(False, usable.index)
+    _require_whole_guidance(usable[~counted])
     final = study_table.finished(usable)
     if final["nfe"].nunique() == 1:
         raise UserError(f"every score has {final['nfe'].iloc[0]:g} model evaluations per image: there is nothing to compare. Score the "
                         "checkpoints at other numbers of steps with `ditscale evaluate RUN sampling_steps=[4,8,16,32]`")
     flops = sampling_flops(final["macs"], final["nfe"], final["guidance_scale"])
+    if "forwards_per_image" in final:                                          # on record: guidance in some steps, or by another model
+        flops = np.where(final["forwards_per_image"] > 0, FLOPS_PER_MAC * final["macs"].astype(float) * final["forwards_per_image"], flops)
     place = {model: i for i, model in enumerate(dict.fromkeys(final["model"]))}
     rows = final.assign(sampling_flops=flops, _model=final["model"].map(place))
     return rows.sort_values(["_model", "run_id", "nfe"]).drop(columns="_model").reset_index(drop=True), left_out

@@ -146,18 +146,6 @@ def test_no_step_waits_or_computes_in_fp64(trained, variant, formulation, block)
     assert gpu.dtypes["_fused_adamw_"] <= {torch.float32}
 
 
-@pytest.mark.parametrize("variant", ["baseline", "masked", "discriminative"])
-def test_nor_do_switches(trained, variant):
-    """Nor a time shift and clean-image prediction; products stay in bf16, also of rotated queries and keys."""
-    gpu = trained(2, {"objective": {"name": variant}, "model": {
-        "name": "DiT-2x64/8", "block": "in_context", "norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "qk_norm": True,
-        "patch_bottleneck": 12}, "formulation": {"name": "flow", "prediction": "x", "time_shift": "auto", "t_distribution": "logit_normal"}})
-    assert (gpu.waits, gpu.wide) == ([], [])
-    others = {torch.float32} if variant == "discriminative" else set()
-    assert {name: gpu.dtypes[name] - others for name in PRODUCTS if name in gpu.dtypes} == {
-        name: {torch.bfloat16} for name in PRODUCTS if name in gpu.dtypes}
-
-
 def test_nor_with_accumulation_latents_and_a_schedule(trained, latents, values):
     values["data"].update({"latent_scale": 0.5})
     gpu = trained(2, {"objective": {"name": "masked", "mask_schedule": "cosine"}, "resources.micro_batch": 8, "data.path": str(latents),
@@ -170,6 +158,18 @@ def test_nor_does_muon(trained):
     gpu = trained(2, {"train.optimizer": {"name": "muon", "modulation": "muon"}, "train.weight_decay": 0.1})
     assert (gpu.waits, gpu.wide) == ([], [])
     assert gpu.dtypes["baddbmm"] == {torch.bfloat16} and gpu.dtypes["_fused_adamw_"] <= {torch.float32}
+
+
+@pytest.mark.parametrize("variant", ["baseline", "masked", "discriminative"])
+def test_nor_do_switches(trained, variant):
+    """Nor a time shift and clean-image prediction; products stay in bf16, also of rotated queries and keys."""
+    gpu = trained(2, {"objective": {"name": variant}, "model": {
+        "name": "DiT-2x64/8", "block": "in_context", "norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "qk_norm": True,
+        "patch_bottleneck": 12}, "formulation": {"name": "flow", "prediction": "x", "time_shift": "auto", "t_distribution": "logit_normal"}})
+    assert (gpu.waits, gpu.wide) == ([], [])
+    others = {torch.float32} if variant == "discriminative" else set()
+    assert {name: gpu.dtypes[name] - others for name in PRODUCTS if name in gpu.dtypes} == {
+        name: {torch.bfloat16} for name in PRODUCTS if name in gpu.dtypes}
 
 
 @pytest.mark.parametrize("switches", [Switches(), Switches(norm="rms", mlp="swiglu", qk_norm=True)], ids=["plain", "switched"])

@@ -69,7 +69,7 @@ class DiT(nn.Module):
         UserError: the patch size does not divide the input, the heads do not divide the width, or the block design is unknown.
     """
 
-    pos_embed: Tensor                                                          # (1, T, H); not with rotary positions
+    pos_embed: Tensor                                                          # (1, T, H); not with rotary positions alone
     rope: Tensor                                                               # (2, T, D / 2), only with them
     training_only: ClassVar[tuple[str, ...]] = ()                              # modules and parameters that sampling never uses
 
@@ -93,10 +93,9 @@ class DiT(nn.Module):
                            BottleneckPatchEmbed(patch_size, in_channels, bottleneck, hidden_size))
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout_prob, zero_null=null_class == "zero")
-        self.has_rope = self.switches.positions == "rope"
-        if self.has_rope:
+        if self.switches.rotates:
             self.register_buffer("rope", rope.rotations(hidden_size // num_heads, self.grid))
-        else:
+        if self.switches.adds_table:
             self.register_buffer("pos_embed", sincos_position_table(hidden_size, self.grid))
         self.blocks = self.make_blocks(depth, hidden_size, num_heads)
         self.final_layer = self.make_projection(hidden_size, patch_size * patch_size * self.out_channels)
@@ -126,7 +125,7 @@ class DiT(nn.Module):
         """An image (B, C, S, S) to tokens (B, T, H) with position embeddings."""
         dtype = self.x_embedder.patches.weight.dtype
         tokens = self.x_embedder(x.to(dtype))
-        return tokens if self.has_rope else (tokens + self.pos_embed).to(dtype)  # DeepSpeed keeps the table in fp32
+        return (tokens + self.pos_embed).to(dtype) if self.switches.adds_table else tokens  # DeepSpeed keeps the table in fp32
 
     def where(self, table: str, extra: Tensor | None, kept: Tensor | None = None) -> Tensor | None:
         """The rotations of all tokens, or of those at ``kept`` (B, K), and of ``extra`` tokens; None without rotary positions.
@@ -134,7 +133,7 @@ class DiT(nn.Module):
         Args:
             table: the buffer's name; a decoder whose heads have another width has its own.
         """
-        return rope.at(getattr(self, table), kept, 0 if extra is None else extra.shape[1]) if self.has_rope else None
+        return rope.at(getattr(self, table), kept, 0 if extra is None else extra.shape[1]) if self.switches.rotates else None
 
     def condition(self, t: Tensor, y: Tensor) -> Condition:
         """Time t (B,) and labels y (B,) to the condition."""

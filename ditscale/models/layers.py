@@ -64,7 +64,7 @@ class Attention(nn.Module):
 
     def __init__(self, hidden_size: int, num_heads: int, switches: Switches = STANDARD, relative_grid: int = 0):
         super().__init__()
-        self.num_heads, self.rotates = num_heads, switches.positions == "rope"
+        self.num_heads, self.rotates = num_heads, switches.rotates
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.proj = Linear(hidden_size, hidden_size)
         self.q_norm, self.k_norm = qk_norms(hidden_size // num_heads, switches.qk_norm)

@@ -24,15 +24,15 @@ class MaskedDiT(DiT):
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("mask_token",)
-    decoder_pos_embed: Tensor                                                  # (1, T, W); not with rotary positions
+    decoder_pos_embed: Tensor                                                  # (1, T, W); not with rotary positions alone
 
     def __init__(self, *, decoder_depth: int, decoder_width: int, decoder_heads: int, mask_token: bool = True, **options):
         super().__init__(**options)
         self.decoder_embed = self.make_projection(self.hidden_size, decoder_width)
         self.switches.check_head(decoder_width, decoder_heads, "decoder_width")
-        if self.has_rope:
+        if self.switches.rotates:
             self.register_buffer("decoder_rope", rope.rotations(decoder_width // decoder_heads, self.grid))
-        else:
+        if self.switches.adds_table:
             self.register_buffer("decoder_pos_embed", sincos_position_table(decoder_width, self.grid))
         self.decoder_blocks = self.make_blocks(decoder_depth, decoder_width, decoder_heads)
         self.final_layer = self.make_projection(decoder_width, self.patch_size**2 * self.out_channels)
@@ -57,6 +57,6 @@ class MaskedDiT(DiT):
             if elsewhere is None:
                 elsewhere = encoded.new_zeros(1, 1, encoded.shape[-1]) if self.mask_token is None else self.mask_token
             encoded = scatter(encoded, kept, elsewhere.expand(len(kept), self.grid**2, -1))
-        placed = encoded if self.has_rope else (encoded + self.decoder_pos_embed).to(encoded.dtype)
+        placed = (encoded + self.decoder_pos_embed).to(encoded.dtype) if self.switches.adds_table else encoded
         tokens, _ = run(self.decoder_blocks, placed, extra, condition.c, self.where("decoder_rope", extra))
         return self.to_image(tokens, condition.c)

@@ -26,7 +26,7 @@ class ModelConfig(Section):
     qk_norm: bool = False                                                      # RMSNorm of queries and keys; off in the paper
     norm: Literal["layer", "rms"] = "layer"                                    # this and the next four: switches.py; off in the paper
     mlp: Literal["gelu", "swiglu"] = "gelu"
-    positions: Literal["sincos", "rope"] = "sincos"
+    positions: Literal["sincos", "rope", "sincos_rope"] = "sincos"
     value_residual: bool = False
     patch_bottleneck: Count | None = Field(default=None, gt=0)                 # channels between a patch and its token; JiT: 128
     null_class: Literal["learned", "zero"] = "learned"                         # a learned embedding, or MaskDiT's zero vector

@@ -2,7 +2,7 @@
 
 A head's D channels are D / 2 pairs (j, j + D / 2). The first half of the pairs turns by the token's column, the other by its row, with
 D / 4 frequencies ``10000^(-i / (D / 4))`` each: the axial form and the base of EVA-02 (arXiv 2303.11331), which JiT and LightningDiT use. Those
-also add the sin-cos table to the tokens; here rotary positions replace it.
+also add the sin-cos table to the tokens: ``positions: sincos_rope``.
 """
 
 import torch

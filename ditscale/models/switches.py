@@ -6,7 +6,7 @@ A switch acts in all blocks alike, also in added decoders, and in the layer norm
 ``qk_norm``         RMSNorm of the queries and keys of each head
 ``norm: rms``       RMSNorm (arXiv 1910.07467) in place of every layer norm: no mean is subtracted, and affine ones have no bias
 ``mlp: swiglu``     ``fc2(silu(gate) * up)`` (arXiv 2002.05202), 2/3 as wide, so with as many parameters: ``Switches.hidden``
-``positions: rope`` 2-D rotary positions of queries and keys (``rope.py``) in place of the table added to the tokens
+``positions: rope`` 2-D rotary positions of queries and keys (``rope.py``) in place of the table added to the tokens; ``sincos_rope``: both
 ``value_residual``  each block's values are ``(1 - l) v + l v_1`` with v_1 those of the stack's first block, and l one learned number
                     per later block, 0.5 at the start (arXiv 2410.17897)
 ``patch_bottleneck``patches to tokens through this many channels: two linear layers, the first without bias (JiT, arXiv 2511.13720)
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from ditscale.errors import UserError
 
 ALIGNED = 8                                                                    # a SwiGLU's width is a multiple of it: a bf16 matrix unit's
-CHOICES = {"norm": ("layer", "rms"), "mlp": ("gelu", "swiglu"), "positions": ("sincos", "rope")}
+CHOICES = {"norm": ("layer", "rms"), "mlp": ("gelu", "swiglu"), "positions": ("sincos", "rope", "sincos_rope")}
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,24 @@ class Switches:
         return whole if self.mlp == "gelu" else max(1, round(whole * 2 / 3 / ALIGNED)) * ALIGNED
 
     @property
+    def rotates(self) -> bool:
+        """Whether queries and keys have rotary positions."""
+        return self.positions != "sincos"
+
+    @property
+    def adds_table(self) -> bool:
+        """Whether the sin-cos table is added to the tokens."""
+        return self.positions != "rope"
+
+    @property
     def affine_vectors(self) -> int:
         """Parameters of an affine norm, in units of its width."""
         return 2 if self.norm == "layer" else 1
 
     def check_head(self, width: int, heads: int, key: str) -> None:
         """Raises UserError for heads that rotary positions cannot rotate: two axes need pairs of channels each."""
-        if self.positions == "rope" and width // heads % 4:
-            raise UserError(f"{key} {width} in {heads} heads of {width // heads}: positions rope need heads of a multiple of 4 channels")
+        if self.rotates and width // heads % 4:
+            raise UserError(f"{key} {width} in {heads} heads of {width // heads}: positions {self.positions} need heads of a multiple of 4 channels")
 
 
 STANDARD = Switches()

@@ -73,7 +73,8 @@ SWITCHES = {"norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual
 
 
 @pytest.mark.parametrize("block", DESIGNS)
-@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES], ids=lambda one: "-".join(one))
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [SWITCHES, {"positions": "sincos_rope"}],
+                         ids=lambda one: "-".join(map(str, one.values())))
 def test_activations_of_switched_backbones(monkeypatch, block, switches):
     """In fp32. PyTorch's RMSNorm on a CPU is not fused: where it is affine it also keeps its result before the gains."""
     monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)

@@ -153,7 +153,7 @@ def test_switched_backbones(values, objective, name, switches, block, counted_fl
     assert flops == IMAGES * card.flops and sum(p.numel() for p in model.parameters()) == card.parameters
 
 
-@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize("switches", [{name: value} for name, value in SWITCHES.items()] + [{"positions": "sincos_rope"}], ids=str)
 def test_parameters_of_one_switch_on_xl_2(switches):
     with torch.device("meta"):
         model = create_model("DiT-XL/2", input_size=32, in_channels=4, block="cross_attention", **switches)

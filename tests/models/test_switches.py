@@ -18,17 +18,18 @@ from ditscale.models.dit import create_model
 from ditscale.models.layers import Attention, Mlp
 from ditscale.models.masking import gather, keep_lowest
 from ditscale.models.switches import Switches
+from ditscale.objectives import VARIANTS as OBJECTIVES
 from ditscale.objectives.from_config import build_model
 
 ALL = {"qk_norm": True, "norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "patch_bottleneck": 3}
-EACH = [{name: value} for name, value in ALL.items()] + [ALL]
+EACH = [{name: value} for name, value in ALL.items()] + [{"positions": "sincos_rope"}, ALL]
 FOR_MDT = {name: value for name, value in ALL.items() if name not in ("positions", "value_residual")}
 VARIANTS = ({"name": "baseline"}, {"name": "masked"}, {"name": "discriminative"}, {"name": "mdt", "long_skips": True}, {"name": "tread"}, {"name": "sprint"})
 DIGITS = {"input_size": 8, "in_channels": 1, "num_classes": 10, "learn_sigma": False}
 
 
 def ids(options):
-    return "-".join(map(str, options.values())) if len(options) > 1 else next(iter(options))
+    return "-".join(map(str, options.values()))
 
 
 def randomized(model, std=0.1):
@@ -108,6 +109,18 @@ def test_tokens_without_a_place_are_not_turned_and_kept_ones_keep_theirs():
     assert rope.rotated(x.bfloat16(), rope.at(table, kept, 2)).dtype == torch.bfloat16
 
 
+def test_both_positions_are_the_table_and_the_rotations():
+    """With the other part taken out by hand, each is what is left."""
+    both, turned, added = (randomized(create_model("DiT-atto/2", positions=kind, **DIGITS)) for kind in ("sincos_rope", "rope", "sincos"))
+    assert both.state_dict().keys() == turned.state_dict().keys() | added.state_dict().keys()
+    whole = both(*inputs())
+    assert not torch.allclose(whole, turned(*inputs())) and not torch.allclose(whole, added(*inputs()))
+    table, both.pos_embed = both.pos_embed, torch.zeros_like(both.pos_embed)
+    torch.testing.assert_close(both(*inputs()), turned(*inputs()))
+    both.pos_embed, both.rope = table, rope.rotations(32, 1).expand(2, 16, 16)  # of one place: none is turned
+    torch.testing.assert_close(both(*inputs()), added(*inputs()))
+
+
 def test_attention_with_rotary_positions_and_mixed_values_by_hand():
     attention = Attention(16, 2, Switches(positions="rope", value_residual=True))
     attention.mix_values(is_first=False)
@@ -182,7 +195,10 @@ def variant(values, objective, switches, block="adaln_zero", **model):
 @pytest.mark.parametrize("objective", VARIANTS[1:], ids=lambda one: one["name"])
 def test_variants_keep_places_and_see_no_masked_token(values, objective, block):
     """Keeping every token is the full pass; the order of kept tokens does not matter; masked ones do not leak into the encoder."""
-    model = randomized(variant(values, objective, FOR_MDT if objective["name"] == "mdt" else ALL, block), 0.05)
+    refused, hides = OBJECTIVES[objective["name"]].refused_switches, objective["name"] in ("masked", "discriminative", "mdt")
+    switches = {name: value for name, value in ALL.items() if name not in refused}
+    assert objective["name"] != "mdt" or switches == FOR_MDT
+    model = randomized(variant(values, objective, switches, block), 0.05)
     x, t, y = inputs()
     everything, kept, order = torch.arange(16).expand(4, -1), keep_lowest(torch.rand(4, 16), 8), torch.randperm(8)
     torch.testing.assert_close(model(x, t, y, kept=everything), model(x, t, y), atol=1e-5, rtol=1e-4)
@@ -190,8 +206,9 @@ def test_variants_keep_places_and_see_no_masked_token(values, objective, block):
     def encoded(x, kept):
         return model.encode(gather(model.embed(x), kept), model.condition(t, y), kept)[0]
 
-    torch.testing.assert_close(encoded(x, kept)[:, order], encoded(x, kept[:, order]), atol=1e-5, rtol=1e-4)
-    if objective["name"] != "mdt":
+    if hides:                                                                  # its encoder sees kept tokens alone
+        torch.testing.assert_close(encoded(x, kept)[:, order], encoded(x, kept[:, order]), atol=1e-5, rtol=1e-4)
+    if hides and "positions" in switches:
         shifted = (kept + 1) % 16                                              # the same values at other places
         tokens = gather(model.embed(x), kept)
         assert not torch.allclose(model.encode(tokens, model.condition(t, y), shifted)[0], encoded(x, kept))
@@ -208,6 +225,7 @@ def test_a_decoder_has_first_values_of_its_own(values):
 
 @pytest.mark.parametrize("model, objective, words", [
     ({"positions": "rope"}, {"name": "mdt"}, "model.positions rope with objective mdt: MDT's attention has positions of its own"),
+    ({"positions": "sincos_rope"}, {"name": "mdt"}, "model.positions sincos_rope with objective mdt"),
     ({"value_residual": True}, {"name": "mdt"}, "model.value_residual true with objective mdt: its last blocks decode tokens"),
     ({"name": "DiT-2x60x10/2", "positions": "rope"}, {"name": "baseline"}, "heads of 6: positions rope need heads of a multiple of 4"),
     ({"positions": "rope"}, {"name": "masked", "decoder_width": 24, "decoder_heads": 4}, "objective.decoder_width 24 in 4 heads of 6"),

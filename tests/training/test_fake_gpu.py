@@ -15,6 +15,7 @@ from ditscale.config import resolve
 from ditscale.data.loader import Batch
 from ditscale.dotted import set_key
 from ditscale.models.blocks import DESIGNS
+from ditscale.models.switches import Switches
 from ditscale.ranks import World
 from ditscale.rundir import RunDir
 from ditscale.training import loop, noise_scale
@@ -164,12 +165,25 @@ def test_nor_does_muon(trained):
     assert gpu.dtypes["baddbmm"] == {torch.bfloat16} and gpu.dtypes["_fused_adamw_"] <= {torch.float32}
 
 
+@pytest.mark.parametrize("variant", ["baseline", "masked", "discriminative"])
+def test_nor_do_switches(trained, variant):
+    """Nor a time shift and clean-image prediction; products stay in bf16, also of rotated queries and keys."""
+    gpu = trained(2, {"objective": {"name": variant}, "model": {
+        "name": "DiT-2x64/8", "block": "in_context", "norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual": True, "qk_norm": True,
+        "patch_bottleneck": 12}, "formulation": {"name": "flow", "prediction": "x", "time_shift": "auto", "t_distribution": "logit_normal"}})
+    assert (gpu.waits, gpu.wide) == ([], [])
+    others = {torch.float32} if variant == "discriminative" else set()
+    assert {name: gpu.dtypes[name] - others for name in PRODUCTS if name in gpu.dtypes} == {
+        name: {torch.bfloat16} for name in PRODUCTS if name in gpu.dtypes}
+
+
+@pytest.mark.parametrize("switches", [Switches(), Switches(norm="rms", mlp="swiglu", qk_norm=True)], ids=["plain", "switched"])
 @pytest.mark.parametrize("design", DESIGNS)
-def test_a_compiled_block_is_one_graph(design):
+def test_a_compiled_block_is_one_graph(design, switches):
     """Without a break, backward included; what a compiler makes of it only a real GPU can tell."""
     with fake_gpu():
         x, c = (torch.randn(4, *shape, device=DEVICE, dtype=torch.bfloat16) for shape in
                 ((6, 64), (2, 64) if design == "cross_attention" else (64,)))
-        block = DESIGNS[design].block(64, 64, 1, 4.0, False, 0).bfloat16().to(DEVICE)
+        block = DESIGNS[design].block(64, 64, 1, 4.0, switches, 0).bfloat16().to(DEVICE)
         torch.compile(block, fullgraph=True, backend="eager")(x.requires_grad_(), c).square().mean().backward()
         assert x.grad.device == DEVICE and x.grad.dtype is torch.bfloat16

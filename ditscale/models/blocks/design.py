@@ -96,7 +96,7 @@ class BlockDesign:
         gates (as a view of all vectors), 1 + scale, and SiLU's output.
         """
         mlp = 4 * switches.hidden(width) if switches.mlp == "swiglu" else 8 * width
-        attention = 4 + 2 * (switches.positions == "rope") + switches.value_residual
+        attention = 4 + 2 * switches.rotates + switches.value_residual
         token = value_bytes * (mlp + (attention + 2 * self.norms + self.gates) * width) + 4 * heads * self.attentions
         is_rms = switches.norm == "rms"
         if not self.modulated:

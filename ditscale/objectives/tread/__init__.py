@@ -7,11 +7,12 @@ from pydantic import Field
 from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, added, plain_card
 from ditscale.models.sizes import Size
-from ditscale.objectives.variant import Variant, check_can_mask, kept_tokens
+from ditscale.objectives.auxiliary import WithAuxiliary
+from ditscale.objectives.variant import check_can_mask, kept_tokens
 from ditscale.section import Count
 
 
-class TreadConfig(Variant):
+class TreadConfig(WithAuxiliary):
     """TREAD (arXiv 2501.04765): in training, a random share of tokens skips some blocks and comes back unchanged. Nothing is added to the DiT."""
 
     name: Literal["tread"]
@@ -36,6 +37,10 @@ class TreadConfig(Variant):
     @property
     def left_out(self) -> float:
         return self.ratio
+
+    def has_all_tokens(self, block: int, depth: int) -> bool:
+        start, end = self.route(depth)
+        return not start < block <= end + 1
 
     def check(self, dims: Size, tokens: int, images: int) -> None:
         start, end = self.route(dims.depth)

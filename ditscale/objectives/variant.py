@@ -189,7 +189,7 @@ def backbone_of(config: RunConfig, model: ModelName | None = None) -> Backbone:
     """The backbone of a run's model, or of another one under its config."""
     return make_backbone(model or parse_model_name(config.model.name), resolution=config.data.resolution, channels=config.data.channels,
                          classes=config.data.classes, class_dropout_prob=config.model.class_dropout_prob,
-                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, qk_norm=config.model.qk_norm)
+                         learn_sigma=config.formulation.learn_sigma, block=config.model.block, **config.model.switches.given)
 
 
 class DecoderShape(NamedTuple):

@@ -108,10 +108,9 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     title = f"{spec.name}: {count(len(rows), 'run')}" + (f", all {next(iter(states))}" if len(states) == 1 and len(rows) > 1 else "")
     title += f", {next(iter(lengths)):,} images each{seen}" if len(lengths) == 1 and len(rows) > 1 else ""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    has_branches = any(row.trunk for row in rows)                              # tok/par is then only in the wide table
-    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1, "from": not has_branches, "tok/par": has_branches,
-                   "epochs": epochs == {None} or len(lengths) == 1 and bool(seen) and len(rows) > 1}
-    columns = [name for name in ("run", "state", "params", "MACs", "from", "images", "epochs", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
+    has_branches = any(row.trunk for row in rows)                              # tok/par is then only in the wide table, as epochs are
+    is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1, "from": not has_branches, "tok/par": has_branches}
+    columns = [name for name in ("run", "state", "params", "MACs", "from", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
                if not is_left_out.get(name)]
     for name in columns:
         table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
@@ -121,7 +120,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
                  "from": short_count(first.start_images) if first.trunk else "",
-                 "images": short_count(first.images), "epochs": as_epochs(first.epochs),
+                 "images": short_count(first.images),
                  "tok/par": f"{first.tokens_per_parameter:.3g}", "train FLOPs": f"{first.train_flops:.2e}",
                  "fits at": _fit(first).replace("ZeRO-", "Z"), "images/s": speed, "time left": left}
         table.add_row(*(cells[column] for column in columns))

@@ -101,7 +101,7 @@ def test_the_list_of_commands_is_theirs():
 def test_plan_prints_every_run_and_its_price(repository):
     done = run(repository, "plan", "sweeps/digits_demo.yaml", "--wide")
     assert done.returncode == 0, done.stderr
-    for word in ("DiT-nano-2", "parameters", "tokens", "GMACs / image", "tokens / param", "training FLOPs", "1,865,988", "0.01996"):
+    for word in ("DiT-nano-2", "parameters", "tokens", "GMACs / image", "epochs", "1,865,988", "0.01996"):
         assert word in done.stdout
 
 

@@ -1,5 +1,6 @@
 """``ditscale sample``: images from a trained run."""
 
+import os
 import sys
 
 import click
@@ -47,7 +48,10 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     command = typed("sample", run, out, *overrides, images=images, seed=seed, format=form, heads=heads) + " --compile" * compiled
     with as_run(run, like, heads, command) as found:
         config, overrides = placed(run_config(found), overrides)
-        settings = settings_of(config, resolved(found, config, checkpoint, dict(map(parse_override, overrides))), run)
+        asked = dict(map(parse_override, overrides))
+        settings = settings_of(config, chosen := resolved(found, config, checkpoint, asked), run)
+        if "guidance_scale" in chosen and "guidance_scale" not in asked and os.environ.get("RANK", "0") == "0":
+            click.echo(f"guidance scale {chosen['guidance_scale']:g}, as searched by `ditscale evaluate`")
         if seed is None:
             seed = config.evaluation.seed if config.evaluation else 0
         broken = sample_set(found, out, settings, images=images, seed=seed, checkpoint=checkpoint, form=form, compiled=compiled,

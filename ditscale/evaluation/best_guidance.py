@@ -19,6 +19,7 @@ from ditscale.scaling.golden import descend
 from ditscale.training.checkpoint.checkpoint import images_of
 from ditscale.training.checkpoint.weights import pick_checkpoint
 
+FREE = frozenset({"labels", "batch", "vae", "rounding", "average"})            # sampling settings that a searched scale holds for
 Interval = tuple[float, float] | None
 Score = Callable[[float, Interval, int], float]                                # (scale, interval, samples) -> score, lower is better
 
@@ -113,7 +114,8 @@ def resolved(run: RunDir, config: RunConfig, checkpoint: int | None, changes: di
         checkpoint: at this number of images seen; None: the newest.
 
     Raises:
-        UserError: no evaluation of the checkpoint searched the guidance, or a scale is given too.
+        UserError: no evaluation of the checkpoint searched the guidance or several did in different ways, a scale is given too, or a change of
+            the sampling for which nothing was searched.
     """
     kept = {key: value for key, value in changes.items() if key not in ("guidance", "guidance_search")}
     stated = config.evaluation.guidance if config.evaluation else None
@@ -128,5 +130,11 @@ def resolved(run: RunDir, config: RunConfig, checkpoint: int | None, changes: di
     if not found:
         raise UserError(f"no evaluation of {run.path} at {images} images has searched its guidance; `ditscale evaluate {run.path} guidance=best "
                         f"--images {images}` does, or give guidance_scale")
+    kinds = {digest(line["passport"], without=(SEED,)) for line in found}
+    if len(kinds) > 1:
+        chosen = ", ".join(f"{line['guidance_search']['scale']:g} ({line['metric']}, {line['passport'].get('nfe')} evaluations)" for line in found)
+        raise UserError(f"guidance=best: {run.path} at {images} images was searched in {len(kinds)} ways, which chose {chosen}; give guidance_scale")
+    if others := sorted(set(kept) - FREE):
+        raise UserError(f"guidance=best was searched with the evaluation's own sampling, and {others[0]} changes it; leave it out, or give guidance_scale")
     best = found[-1]["guidance_search"]
     return {**kept, "guidance_scale": best["scale"], "guidance_interval": best["interval"]}

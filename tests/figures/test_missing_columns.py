@@ -40,7 +40,7 @@ def base(script: str, study, made, sheets: Path) -> pd.DataFrame:
         table = table.assign(critical_batch=table["images_seen"] / 1e4, critical_batch_adam=90.0, micro_batch=8)
     if script == "sampling_compute":
         table = pd.concat([made.passport(table.assign(score=table["score"] + 10 / n), nfe=n) for n in (4, 8)])
-    if script in ("variants", "cost_quality", "report"):
+    if script in ("variants", "cost_quality", "report", "methods"):
         masked = table.assign(variant="masked", run_id=table["run_id"] + "-masked", train_flops=table["train_flops"] * 0.7, score=table["score"] * 1.1)
         table = pd.concat([table, masked])
     if script == "validation":

@@ -26,6 +26,7 @@ class SprintConfig(UnmaskedStage):
     color = "#5b3fb0"
     dark_color = "#9a86f5"
     least_tokens = 2
+    no_auxiliary = "its middle blocks see only the kept tokens"
     refused_switches = {"value_residual": "its middle blocks see few of the tokens of its first block"}
     decoder_parts = ("fuse",)
     column = {"": "sprint (SPRINT)", "encoder sees": "all in the first 2 blocks, a quarter in the middle", "decoder": "the model's own last 2 blocks",

@@ -95,6 +95,10 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
         raise UserError(f"evaluation.reference_path: {settings.reference_path} does not exist")
     if kind == "pixels" and settings.reference_path.endswith(".beton"):
         _check_data("evaluation.reference_path", settings.reference_path, config)
+    if settings.guide:
+        from ditscale.evaluation.sampling.guide import find_guide              # loads torch
+
+        find_guide(settings.guide, config, settings.average)
     if settings.validation:
         _check_validation(config, kind, settings.validation.path)
     if extractor_name(settings.metric) not in EXTRACTORS:

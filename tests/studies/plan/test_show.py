@@ -81,7 +81,7 @@ def test_the_clock_of_another_machine_does_not_matter(study, clock):
     said = CliRunner().invoke(main, ["status", str(path)])
     assert said.exit_code == 0 and rows(said.output)[0][1:] == ["preempted", "320 / 640", "2", "", "", "elsewhere", "SIGUSR1"]
     planned = CliRunner().invoke(main, ["plan", str(path), "--wide"], env={"COLUMNS": "250"})
-    assert planned.exit_code == 0 and rows(planned.output)[0][10] == "2"        # images/s, by the run's own seconds
+    assert planned.exit_code == 0 and rows(planned.output)[0][11] == "2"        # images/s, by the run's own seconds
 
 
 def test_seeds_share_a_row(study, capsys):

@@ -96,7 +96,7 @@ def _check_evaluation(config: RunConfig, kind: str) -> None:
     if kind == "pixels" and settings.reference_path.endswith(".beton"):
         _check_data("evaluation.reference_path", settings.reference_path, config)
     if settings.guide:
-        from ditscale.evaluation.sampling.guide import find_guide              # loads torch
+        from ditscale.evaluation.sampling.guide import find_guide  # loads torch
 
         find_guide(settings.guide, config, settings.average)
     if settings.validation:

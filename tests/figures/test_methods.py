@@ -25,7 +25,7 @@ def rows_of(method: str, seed: int, factor: float, metric: str = "loss", passpor
 
 @pytest.fixture
 def table():
-    better = [row for seed in range(3) for row in rows_of("baseline, with dispersive", seed, 0.9)]
+    better = [row for seed in range(3) for row in rows_of("baseline, with dispersive (group=8 tau=1)", seed, 0.9)]
     alike = [row for seed in range(3) for row in rows_of("tread", seed, 1.0005, cost=50.0)]
     other = [row for seed in range(3) for row in rows_of("baseline, time_shift=2", seed, 0.5, passport="b")]
     once = rows_of("masked, mask_ratio=0.75", 0, 0.8)

@@ -4,6 +4,7 @@ A method is a variant with all its settings (``studies/table/method.py``). Numbe
 example the loss of a method that trains on other noise levels, are named and not compared.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def _labels(methods: list[str]) -> dict[str, str]:
     for method, variant in zip(methods, variants):
         settings = method.partition(", ")[2]
         found[method] = settings if variant == BASELINE and settings else variant if variants.count(variant) == 1 else method
-    return found
+    short = {method: re.sub(r" \([^)]*\)", "", label) for method, label in found.items()}        # without the options of a loss or an optimizer
+    return {method: short[method] if list(short.values()).count(short[method]) == 1 else label for method, label in found.items()}
 
 
 def markdown(methods: list[Method]) -> str:

@@ -1,6 +1,7 @@
 """A command that works on one run, as a process group on this machine."""
 
 import ctypes
+import errno
 import os
 import shlex
 import shutil
@@ -38,8 +39,7 @@ class Command:
         with writing(log), open(log, "a") as file:
             file.write(f"$ {self}\n")
             file.flush()
-            return subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                    env=environment_of(self.environment), start_new_session=True, preexec_fn=die_with_parent)
+            return started(list(self.words), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment_of(self.environment))
 
 
 class Process(Protocol):
@@ -126,6 +126,17 @@ def worker_arguments(planned: PlannedRun, evaluates: bool) -> tuple[str, ...]:
 def environment_of(more: dict[str, str]) -> dict[str, str]:
     """The variables of a process that works on a run: the environment, ``more``, and the id of its starter."""
     return {**os.environ, **more, LAUNCHER_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+
+
+def started(words: list[str], **options) -> subprocess.Popen:
+    """A process in a session of its own, which ends with this one. A process that has reserved more memory than the machine has (a notebook, for
+    example) cannot be copied, as running code in the child needs: there it starts without, and may outlive this one."""
+    try:
+        return subprocess.Popen(words, start_new_session=True, preexec_fn=die_with_parent, **options)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        return subprocess.Popen(words, start_new_session=True, **options)
 
 
 def die_with_parent() -> None:

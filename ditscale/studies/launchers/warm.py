@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditscale.studies.launchers.process import Command, Process, die_with_parent, environment_of
+from ditscale.studies.launchers.process import Command, Process, environment_of, started
 from ditscale.writing import writing
 
 MODULE = "ditscale.studies.launch.fork_server"
@@ -72,9 +72,8 @@ class ForkServer:
         self.environment = environment
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            self.process = subprocess.Popen([sys.executable, "-u", "-m", MODULE, str(other.fileno()), " " * TITLE], pass_fds=(other.fileno(),),
-                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                            env=environment, start_new_session=True, preexec_fn=die_with_parent)
+            self.process = started([sys.executable, "-u", "-m", MODULE, str(other.fileno()), " " * TITLE], pass_fds=(other.fileno(),),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         try:
             self._receive()                                                    # the message that everything is loaded
         except OSError:

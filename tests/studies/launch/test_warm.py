@@ -203,3 +203,15 @@ def test_what_is_not_forked(study, server, monkeypatch, tmp_path):
     monkeypatch.setattr(warm, "MODULE", "no.such.module")
     with closing(ForkServer()) as broken:
         assert started(broken).endswith("fresh\n") and broken.is_lost
+
+
+def test_a_launcher_that_cannot_be_copied_starts_processes(repository):
+    """It has reserved twice the machine's memory, without using it."""
+    script = ("import mmap, os, subprocess, sys\n"
+              "from ditscale.studies.launchers.process import started\n"
+              "whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')\n"
+              "kept = [mmap.mmap(-1, whole // 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(8)]\n"
+              "child = started([sys.executable, '-c', 'import os; print(os.getsid(0) == os.getpid())'], stdout=subprocess.PIPE)\n"
+              "print(child.communicate()[0].decode(), child.returncode)\n")
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["True", "0"], done.stderr

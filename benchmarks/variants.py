@@ -21,14 +21,18 @@ from ditscale import randomness
 from ditscale.config import RunConfig, resolve
 from ditscale.cost.runs import run_card
 from ditscale.objectives import BASELINE, VARIANTS
+from ditscale.objectives.auxiliary import AUXILIARY
 from ditscale.objectives.from_config import build_model, make_objective
 from ditscale.objectives.objective import CleanBatch
+
+LOSSES = [name for name in AUXILIARY if name != "repa"]                        # which needs an encoder, or stored features
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["DiT-B/4", "DiT-L/4"])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="the baseline is always among them")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=[*VARIANTS, *LOSSES],
+                        help="or an auxiliary loss with the baseline, which is always among them")
     parser.add_argument("--images", type=int, default=8, help="in a step")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each model")
     parser.add_argument("--block", default="adaln_zero")
@@ -59,8 +63,10 @@ def measure(model: str, options) -> list[dict]:
 
 
 def run_config(model: str, variant: str, options) -> RunConfig:
+    loss = {"name": variant, **({"group": options.images} if "group" in AUXILIARY[variant].model_fields else {})} if variant in LOSSES else None
     return resolve({
-        "model": {"name": model, "block": options.block}, "formulation": {"name": "edm"}, "objective": {"name": variant},
+        "model": {"name": model, "block": options.block}, "formulation": {"name": "edm"},
+        "objective": {"name": BASELINE, "with": [loss]} if loss else {"name": variant},
         "data": {"name": "latents", "path": "none", "resolution": 32, "channels": 4, "classes": 1000},
         "train": {"images": 10**6, "global_batch": options.images, "checkpoint_every_images": 10**6},
     }, "benchmark")

@@ -31,6 +31,11 @@ def training_flops(config: RunConfig, images_seen: int) -> int:
     return sum(card.train_flops_per_image * images for card, images in trained_cards(config, images_seen)) + steps * optimizer_flops(config)
 
 
+def inherited_flops(config: RunConfig) -> int:
+    """FLOPs of the training that a branch takes from its trunk, up to its branch point; 0 for other runs."""
+    return training_flops(config, config.parent.images) if config.parent else 0
+
+
 def optimizer_flops(config: RunConfig) -> int:
     """FLOPs of the optimizer's matrix products per step, over all ranks: Muon's Newton-Schulz steps; 0 for elementwise optimizers."""
     return FLOPS_PER_MAC * config.train.optimizer.step_macs(config.objective.matrices(run_backbone(config)))

@@ -11,6 +11,7 @@ from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
 from ditscale.cost.runs import (
     evaluation_flops as flops_of_evaluation,
+    inherited_flops,
     optimizer_flops,
     plain_tokens_per_parameter,
     run_card,
@@ -117,17 +118,13 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
     if validated:
         evaluation_flops += validation_flops(config) * config.evaluation.validation.images * len(validated)
     return PlanRow(planned.run_id, config.model.name, status["state"], card.parameters, card.tokens, card.macs,
-                   own_flops(config), (config.train.images - start) // config.train.global_batch * optimizer_flops(config),
+                   training_flops(config, config.train.images) - inherited_flops(config),
+                   (config.train.images - start) // config.train.global_batch * optimizer_flops(config),
                    evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
                    probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
                    planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator, unique,
                    config.parent.run if config.parent else "", start)
-
-
-def own_flops(config: RunConfig) -> int:
-    """FLOPs of the training that a run itself does: of a branch, from its branch point on."""
-    return training_flops(config, config.train.images) - (training_flops(config, config.parent.images) if config.parent else 0)
 
 
 def saved_by_branches(rows: list[PlanRow], runs: list[PlannedRun]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.config import RunConfig, resolve
-from ditscale.cost.runs import plain_tokens_per_parameter, training_flops
+from ditscale.cost.runs import inherited_flops, plain_tokens_per_parameter, training_flops
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import SEED, digest
 from ditscale.formats import NewerFormat
@@ -171,7 +171,7 @@ def _evaluation(run: RunDir, config: RunConfig, line: dict) -> dict:
     sheet = run.samples / f"images-{images_seen:012d}.npz"
     return {
         "images_seen": images_seen, "train_flops": (flops := training_flops(config, images_seen)),
-        "own_train_flops": flops - (training_flops(config, config.parent.images) if config.parent else 0),
+        "own_train_flops": flops - inherited_flops(config),
         "tokens_per_parameter": plain_tokens_per_parameter(config, images_seen), "metric": line["metric"],
         "score": line["score"], "score_error": _number(line, "error"), "floor": line.get("floor"), "samples": _number(passport, "samples"),
         "guidance_scale": passport.get("guidance_scale"), "nfe": passport.get("nfe"), "passport": digest(passport, without=(SEED,)),

@@ -107,7 +107,8 @@ def test_a_run_without_evaluations_is_a_row_of_its_own(run):
     assert list(ledger.collect_runs(run.path.parent)) == list(facts.COLUMNS)
 
 
-def test_unique_images_are_those_of_the_kept_manifest(run):
+def test_unique_images_are_those_of_the_kept_manifest(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)                                                # the checkout may have the demo's data
     write(run.evals, [{**LINE, "images_seen": 320, "forwards_per_image": 5}])
     [row] = ledger.collect(run.path.parent).to_dict("records")
     assert np.isnan(row["unique_images"]) and row["forwards_per_image"] == 5

@@ -15,7 +15,8 @@ KEPT_SECONDS = 3600
 
 def cpu_flops(name: str, cores: int) -> float:
     """FLOP/s in fp32 of all these cores together. The value is that of an earlier call where one was in the last hour on this CPU, with as
-    many cores and threads, or is measured again and the faster of both: other work on the machine slows a measurement. It is kept in ``ditscale/cpu_peak.json`` of the user's cache folder, if that can be written.
+    many cores and threads. After an hour it is measured again, and the faster of both counts, as other work on the machine slows a measurement.
+    It is kept in ``ditscale/cpu_peak.json`` of the user's cache folder, if that can be written.
 
     Args:
         name: of the processor.

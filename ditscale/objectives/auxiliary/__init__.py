@@ -100,7 +100,7 @@ class WithAuxiliary(_Field):
             if tap is not None and not self.has_all_tokens(tap, dims.depth):
                 whole = ", ".join(str(block) for block in range(1, dims.depth + 1) if self.has_all_tokens(block, dims.depth))
                 raise UserError(f"objective.with {one.name}: block {tap}: with objective {config.objective.name} it does not see all tokens in "
-                                f"training; blocks that do: {whole}")
+                                f"training; blocks that do, counted from 1: {whole}")
             one.check(config)
         self._check_group(config)
 

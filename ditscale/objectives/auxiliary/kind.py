@@ -124,4 +124,4 @@ def early_block(depth: int, share: int, most: int = 8) -> int:
 def check_block(option: str, block: int | None, depth: int) -> None:
     """Raises UserError for a block that the model does not have."""
     if block is not None and not 1 <= block <= depth:
-        raise UserError(f"{option} {block}: the model has {depth} blocks; give 1 to {depth}")
+        raise UserError(f"{option} {block}: the model has {depth} blocks; give 1 to {depth}, counted from 1")

@@ -86,11 +86,6 @@ class Variant(Section):
         return {}
 
     @property
-    def feature_file(self) -> str | None:
-        """The name of stored features (``data/features.py``) that come with every batch."""
-        return None
-
-    @property
     def images_per_group(self) -> int:
         """Successive images of the stream that its loss compares with each other: a micro batch holds whole groups."""
         return 1

@@ -81,10 +81,6 @@ class WithAuxiliary(_Field):
         return any(one.has_teacher for one in self.auxiliary)
 
     @property
-    def feature_file(self) -> str | None:
-        return next((one.feature_file for one in self.auxiliary if one.feature_file), None)
-
-    @property
     def images_per_group(self) -> int:
         return math.lcm(*(one.images_per_group for one in self.auxiliary))
 

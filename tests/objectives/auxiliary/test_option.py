@@ -109,7 +109,7 @@ def test_variants_that_cannot_carry_one_say_why(values, variant, reason):
     ({"encoder": None}, "repa needs features, the name of a file of features, or encoder, a function package.module:function"),
     ({"features": "cnn"}, "needs features.*; both are given"),
     ({"features": "cnn", "encoder": None}, "repa: encoder_macs has no effect with features; leave it out"),
-    ({"features": "../cnn", "encoder": None, "encoder_macs": None}, "features '../cnn': a name has letters, digits, _ and -"),
+    ({"features": "../cnn", "encoder": None, "encoder_macs": None}, "objective.with repa: features '../cnn': a name has letters, digits, _ and -"),
     ({"encoder": "dinov2"}, "encoder 'dinov2' is not of the form package.module:function"),
     ({"stop_images": 640}, "stop_images 640 has no effect, as train.images is 640; leave it out"), ({"feature_width": 0}, "'feature_width' is 0"),
 ])

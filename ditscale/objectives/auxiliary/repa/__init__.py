@@ -57,13 +57,20 @@ class Repa(Auxiliary):
             own = [key for key in ("encoder_options", "encoder_path", "encoder_macs") if getattr(self, key) not in (None, {})]
             if own:
                 raise UserError(f"objective.with repa: {own[0]} has no effect with features; leave it out")
-            features_path(config.data.path, self.features)                     # refuses a name that no file can have
+            features_path(config.data.path, self.features, "objective.with repa: features")  # refuses a name that no file can have
         elif self.encoder_macs is None:
             raise UserError("objective.with repa: give encoder_macs, the encoder's MACs per image, so that the cost card has them; 0 leaves them out")
         elif not re.fullmatch(r"[\w.]+:[\w.]+", self.encoder):
             raise UserError(f"objective.with repa: encoder '{self.encoder}' is not of the form package.module:function")
         if self.stop_images is not None and self.stop_images >= config.train.images:
             raise UserError(f"objective.with repa: stop_images {self.stop_images} has no effect, as train.images is {config.train.images}; leave it out")
+
+    def check_inputs(self, config):
+        super().check_inputs(config)
+        if self.encoder is not None:
+            from ditscale.objectives.auxiliary.repa.encoder import check_encoder
+
+            check_encoder(self, config)
 
     def tap(self, dims: Size) -> int:
         return self.block or early_block(dims.depth, 3)

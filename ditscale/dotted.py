@@ -48,9 +48,9 @@ def dotted_keys(values: dict, prefix: str = "") -> dict:
     return flat
 
 
-def parse_override(text: str) -> tuple[str, object]:
-    """Splits ``train.lr=3e-4`` into its key and its value, which is read as YAML."""
+def parse_override(text: str, example: str = "train.lr=3e-4") -> tuple[str, object]:
+    """Splits ``train.lr=3e-4`` into its key and its value, which is read as YAML; ``example`` is for the message where it has another form."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"'{text}' is not of the form key=value, for example train.lr=3e-4")
+        raise UserError(f"'{text}' is not of the form key=value, for example {example}")
     return current_setting(key.strip(), parse_yaml(value, f"'{text}'"))

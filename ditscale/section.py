@@ -17,6 +17,11 @@ from ditscale.errors import UserError, did_you_mean
 Count = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
                   Field(le=2**53)]
 
+# Numbers per token in a layer, and blocks in a stack: at most as many as a model's name can give. More would only run out of memory.
+MOST_WIDE, MOST_DEEP = 99_999, 9_999
+Width = Annotated[Count, Field(gt=0, le=MOST_WIDE)]
+Depth = Annotated[Count, Field(ge=0, le=MOST_DEEP)]
+
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 
 # Numbers; a single one may be written without brackets.
@@ -65,6 +70,7 @@ class Section(BaseModel):
 
 
 BRANCHES = ("bool", "int", "float", "str", "constrained-int", "constrained-float")  # of a value of several kinds, in pydantic's locations
+SHOULD_BE = "Input should be"                                                  # how most of pydantic's messages begin
 
 UNIONS: dict[str, Mapping[str, type[Section]]] = {}                            # key in the config -> name -> its section
 
@@ -89,17 +95,34 @@ def validate(kind: type[Model], values, source: str) -> Model:
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     except ValidationError as error:
-        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # a misspelled key explains the other errors
+        items = sorted(_by_option(error.errors()), key=lambda item: item["type"] != "extra_forbidden")  # a misspelled key explains the other errors
         lines = [_explain(kind, item) for item in items]
         more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:3])})" if len(lines) > 1 else ""
         raise UserError(f"{source}: {lines[0]}{more}") from None
+
+
+def _by_option(items: list[ErrorDetails]) -> list[ErrorDetails]:
+    """One error for an option of several kinds, of which pydantic has one for each kind: ``should be a valid boolean or 'mirror'``."""
+    found: dict[tuple, ErrorDetails] = {}
+    for item in items:
+        place = _place(item)
+        if place in found:
+            found[place]["msg"] += f" or {item['msg'].removeprefix(SHOULD_BE).strip()}"
+        else:
+            found[place] = item
+    return list(found.values())
+
+
+def _place(item: ErrorDetails) -> tuple:
+    """The location of an error without the kinds of values that pydantic tried there."""
+    return tuple(part for part in item["loc"] if "[" not in str(part) and part not in BRANCHES)
 
 
 def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
     """One pydantic error as a sentence: the key, the value, what would work."""
     if isinstance(item.get("ctx", {}).get("error"), UserError):
         return str(item["ctx"]["error"])
-    loc, section, chosen = _without_tag(tuple(part for part in item["loc"] if "[" not in str(part) and part not in BRANCHES))
+    loc, section, chosen = _without_tag(_place(item))
     key, kinds = ".".join(str(part) for part in loc), UNIONS.get(section, {})
     if item["type"] == "extra_forbidden":
         known = list(kinds[chosen].model_fields) if chosen else _keys_at(kind, loc[:-1])
@@ -113,7 +136,7 @@ def _explain(kind: type[BaseModel], item: ErrorDetails) -> str:
         return f"'{key}.name' is {name!r}{did_you_mean(name, kinds) or '.'} {loc[-1].capitalize()}s: {', '.join(kinds)}"
     if item["type"] in ("model_attributes_type", "model_type") and key.rpartition(".")[2] in UNIONS:
         kinds = UNIONS[key.rpartition(".")[2]]
-        chosen = item["input"] if item["input"] in kinds else next(iter(kinds))
+        chosen = item["input"] if isinstance(item["input"], str) and item["input"] in kinds else next(iter(kinds))
         return f"'{key}' is {item['input']!r}: it is a section of its own; write {{name: {chosen}}}, or {key}.name={chosen} on the command line"
     return f"'{key}' is {item['input']!r}: {_message(item)}"
 
@@ -126,7 +149,7 @@ def in_words(error: ValidationError) -> str:
 
 
 def _message(item: ErrorDetails) -> str:
-    message = item["msg"].replace("Input should be", "should be")
+    message = item["msg"].replace(SHOULD_BE, "should be").replace("a valid tuple", "a list")
     return message[0].lower() + message[1:]
 
 

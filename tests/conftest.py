@@ -126,6 +126,25 @@ def counted_flops():
 
 
 @pytest.fixture(scope="session")
+def real_step():
+    """``real_step(config, images)``: a training step on so many random 8 x 8 images as a function: all passes, the teacher's, the losses, the backward."""
+    import torch
+
+    from ditscale import randomness
+    from ditscale.objectives.from_config import build_model, make_objective
+    from ditscale.objectives.objective import CleanBatch
+
+    def make(config, images):
+        model, objective = build_model(config), make_objective(config)
+        if objective.has_teacher:
+            objective.teacher = copy.deepcopy(model).requires_grad_(False)
+        draws = randomness.draw(0, torch.arange(images), objective.streams)
+        batch = CleanBatch(torch.randn(images, 1, 8, 8), torch.arange(images))
+        return lambda: objective(model, batch, draws).loss.backward()
+    return make
+
+
+@pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""
     return Path(__file__).parents[1]

@@ -13,6 +13,7 @@ from ditscale.dotted import parse_override, set_key
 from ditscale.errors import UserError
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import VARIANTS
+from ditscale.section import MOST_DEEP, MOST_WIDE
 from ditscale.studies.launchers import launchers
 from ditscale.training.optimizers import OPTIMIZERS
 
@@ -29,7 +30,16 @@ from ditscale.training.optimizers import OPTIMIZERS
     ("model.name", "DiT-nan/2", ["no size 'nan'", "did you mean 'nano'", "XL"]),
     ("model.name", "DiT-S/3", ["patch size 3 does not divide the input's 8 pixels per side", "1, 2, 4, 8"]),
     ("model.name", "DiT-S/0", ["no patch size 0", "2, 4, 8"]),
-    ("data.flip", 3, ["'data.flip' is 3", "'mirror'"]),
+    ("data.flip", 3, ["'data.flip' is 3: should be a valid boolean or 'mirror'"]),
+    ("train.betas", 3, ["'train.betas' is 3: should be a list"]),
+    ("objective", [], ["'objective' is []: it is a section of its own"]),
+    ("model.patch_bottleneck", 1_000_000_000, ["'model.patch_bottleneck' is 1000000000: should be less than or equal to 99999"]),
+    ("model.base_width", 10**9, ["'model.base_width' is 1000000000: should be less than or equal to 99999"]),
+    ("objective", {"name": "baseline", "with": [{"name": "sra2", "hidden": 10**9}]}, ["with sra2: 'hidden' is 1000000000: should be less than or equal"]),
+    ("objective", {"name": "baseline", "with": [{"name": "repa", "features": "a", "feature_width": 10**9}]}, ["'feature_width' is 1000000000: should be less"]),
+    ("objective", {"name": "masked", "decoder_width": 10**9}, ["'objective.decoder_width' is 1000000000: should be less than or equal to 99999"]),
+    ("objective", {"name": "masked", "decoder_depth": 10**9}, ["'objective.decoder_depth' is 1000000000: should be less than or equal to 9999"]),
+    ("objective", {"name": "discriminative", "prototypes": 10**9}, ["'objective.prototypes' is 1000000000: should be less than or equal to 1000000"]),
     ("model.name", "nano/2", ["not of the form DiT-<size>/<patch>"]),
     ("data.resolution", 10, ["patch size 4 does not divide", "10"]),
     ("resources.accelerators_per_run", 3, ["train.global_batch 64 does not divide by 3 ranks", "63 or 66"]),
@@ -46,6 +56,23 @@ def test_mistakes_are_named(values, key, value, words):
     assert message.startswith("spec.yaml: ") and "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("key, value", [("data.flip", 3), ("formulation", {"name": "flow", "time_shift": -1.0}), ("evaluation.labels", "x"),
+                                        ("resources.micro_batch", "x"), ("objective", {"name": "baseline", "with": [{"name": "dispersive", "block": 0}]})])
+def test_a_value_of_several_kinds_is_one_error(values, key, value):
+    """Of which pydantic has one for each kind that it tried."""
+    set_key(values, key, value)
+    with pytest.raises(UserError) as error:
+        resolve(values, "spec.yaml")
+    assert "more" not in str(error.value) and " or " in str(error.value) and str(error.value).count(" is ") == 1
+
+
+def test_a_layer_is_as_wide_and_a_stack_as_deep_as_a_model_may_be():
+    parse_model_name(f"DiT-{MOST_DEEP}x{MOST_WIDE - MOST_WIDE % 64}/2")
+    for name in (f"DiT-1x{MOST_WIDE + 1}x1/2", f"DiT-{MOST_DEEP + 1}x64/2"):
+        with pytest.raises(UserError, match="is not of the form"):
+            parse_model_name(name)
 
 
 FOREIGN = "unknown key 'formulation.%s' for formulation %s; it is an option of %s. Keys here: name"

@@ -165,7 +165,7 @@ def data_features(beton, name, encoder, encoder_path, pairs, pixels, pca, flips,
     from ditscale.dotted import parse_override
     from ditscale.objectives.auxiliary.repa.cache import Asked, make_features, said
 
-    asked = Asked(name, encoder, dict(parse_override(pair) for pair in pairs), encoder_path, pca, flips, batch)
+    asked = Asked(name, encoder, dict(parse_override(pair, "size=224") for pair in pairs), encoder_path, pca, flips, batch)
     facts = make_features(beton, pixels or beton, asked, checked_device(device), click.echo)
     click.echo(said(facts, features_path(beton, name)))
 

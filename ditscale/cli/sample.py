@@ -48,7 +48,7 @@ def sample(run, out, overrides, images, seed, checkpoint, like, heads, form, com
     command = typed("sample", run, out, *overrides, images=images, seed=seed, format=form, heads=heads) + " --compile" * compiled
     with as_run(run, like, heads, command) as found:
         config, overrides = placed(run_config(found), overrides)
-        asked = dict(map(parse_override, overrides))
+        asked = dict(parse_override(text, "guidance_scale=1.5") for text in overrides)
         settings = settings_of(config, chosen := resolved(found, config, checkpoint, asked), run)
         if "guidance_scale" in chosen and "guidance_scale" not in asked and os.environ.get("RANK", "0") == "0":
             click.echo(f"guidance scale {chosen['guidance_scale']:g}, as searched by `ditscale evaluate`")

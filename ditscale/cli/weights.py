@@ -44,7 +44,7 @@ def import_run(weights, out, overrides, like, heads, classes, images_seen, part,
     from ditscale.training.checkpoint.import_weights import Asked, read_import, write_run
 
     options = {name: value for name, value in (("decoder_heads", decoder_heads), ("decoder_depth", decoder_depth)) if value is not None}
-    asked = Asked(like, heads, classes, images_seen, part, options, dict(map(parse_override, overrides)))
+    asked = Asked(like, heads, classes, images_seen, part, options, dict(parse_override(text, "guidance_scale=1.5") for text in overrides))
     if Path(out).exists():
         raise UserError(f"{out} already exists; give another name")
     given = {"heads": heads, "classes": classes, "images_seen": images_seen, "part": part, **options}

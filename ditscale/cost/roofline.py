@@ -27,10 +27,11 @@ from ditscale.config import RunConfig
 from ditscale.cost.communication import Sharding, step_collectives
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import VALUE_BYTES
-from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_backbone, run_card, training_flops
+from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_card, training_flops
 from ditscale.models.blocks.design import CONDITION_TOKENS, mlp_shapes
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, FREQUENCIES, Backbone, plain_card
 from ditscale.models.sizes import parse_model_name
+from ditscale.objectives.variant import backbone_of
 
 PRODUCTS, ATTENTION, ELEMENTWISE, OPTIMIZER, AVERAGES, TEACHER = "products", "attention", "elementwise", "optimizer", "averages", "teacher"
 LOADER, NETWORK = "loader", "network"
@@ -193,7 +194,7 @@ def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(
 
     The memory bandwidth of ``machine`` is known.
     """
-    backbone, card, resources, train = run_backbone(config), run_card(config), config.resources, config.train
+    backbone, card, resources, train = backbone_of(config), run_card(config), config.resources, config.train
     ranks, images = resources.accelerators_per_run, micro_batch or config.micro_batch
     micro_steps = train.global_batch // ranks // images
     products = optimizer_flops(config)

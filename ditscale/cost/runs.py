@@ -7,7 +7,7 @@ from fractions import Fraction
 from ditscale.config import RunConfig
 from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
-from ditscale.models.macs import FLOPS_PER_MAC, Backbone, ComputeCard, plain_card
+from ditscale.models.macs import FLOPS_PER_MAC, ComputeCard, plain_card
 from ditscale.objectives.variant import backbone_of
 from ditscale.scaling.tokens import tokens_per_parameter
 
@@ -16,12 +16,12 @@ GUIDED = 2.0                                                                   #
 
 def run_card(config: RunConfig) -> ComputeCard:
     """The compute card of a run's model, trained at the run's nominal mask ratio with all auxiliary losses."""
-    return config.objective.whole_card(run_backbone(config))
+    return config.objective.whole_card(backbone_of(config))
 
 
 def plain_tokens_per_parameter(config: RunConfig, images_seen: int) -> float:
     """Tokens of the whole images seen, per parameter of a plain DiT, adaLN's included, as papers count: equal for all variants of a model."""
-    card = plain_card(run_backbone(config))
+    card = plain_card(backbone_of(config))
     return float(tokens_per_parameter(images_seen, card.tokens, card.parameters))
 
 
@@ -38,19 +38,19 @@ def inherited_flops(config: RunConfig) -> int:
 
 def optimizer_flops(config: RunConfig) -> int:
     """FLOPs of the optimizer's matrix products per step, over all ranks: Muon's Newton-Schulz steps; 0 for elementwise optimizers."""
-    return FLOPS_PER_MAC * config.train.optimizer.step_macs(config.objective.matrices(run_backbone(config)))
+    return FLOPS_PER_MAC * config.train.optimizer.step_macs(config.objective.matrices(backbone_of(config)))
 
 
 def optimizer_state_bytes(config: RunConfig) -> int | Fraction:
     """Bytes of the optimizer's state per parameter."""
-    return config.train.optimizer.state_bytes(run_card(config).parameters, config.objective.matrices(run_backbone(config)))
+    return config.train.optimizer.state_bytes(run_card(config).parameters, config.objective.matrices(backbone_of(config)))
 
 
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:
     """(compute card, images trained with it) of the complete steps up to ``images_seen``: one, or one per mask ratio of a schedule and per set of
     auxiliary losses."""
     batch, steps = config.train.global_batch, images_seen // config.train.global_batch
-    backbone, objective, first = run_backbone(config), config.objective, 0
+    backbone, objective, first = backbone_of(config), config.objective, 0
     groups: list[tuple[int | None, int]] = [(None, steps)]
     if objective.kept_at(backbone.tokens, 0, config.train.images) is not None:
         groups = _steps_by_kept(config, backbone.tokens, steps)
@@ -88,7 +88,7 @@ def run_memory_card(config: RunConfig, *, stage: int, offload: bool, micro_batch
     A variant's activations are those of the plain DiT times the ratio of MACs with a backward pass, which is approximate. A teacher's
     forward weights are included in the states.
     """
-    backbone, resources, objective = run_backbone(config), config.resources, config.objective
+    backbone, resources, objective = backbone_of(config), config.resources, config.objective
     kept = objective.kept_at(backbone.tokens, config.train.images - 1, config.train.images)  # no step keeps more tokens than the last
     card, plain = objective.whole_card(backbone, kept), plain_card(backbone)
     averages = 1 + len(config.train.ema_decays) + len(config.train.ema_lengths)
@@ -116,8 +116,3 @@ def _steps_by_kept(config: RunConfig, tokens: int, steps: int) -> list[tuple[int
         groups.append((kept, end - first))
         first = end
     return groups
-
-
-def run_backbone(config: RunConfig) -> Backbone:
-    """The backbone of a run's model, for any variant."""
-    return backbone_of(config)

@@ -13,8 +13,9 @@ evaluation  sampling; neither the image decoder nor the feature network is count
 from dataclasses import asdict, dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.runs import evaluation_flops, optimizer_flops, run_backbone, trained_cards
+from ditscale.cost.runs import evaluation_flops, optimizer_flops, trained_cards
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, ComputeCard
+from ditscale.objectives.variant import backbone_of
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,5 @@ def _trained(config: RunConfig, card: ComputeCard) -> tuple[int, int, int]:
     macs, variant = card.trained_macs_by_part, config.objective
     head_parts = (*variant.head_parts, *(one.name for one in variant.auxiliary))
     decoder, heads = (sum(macs.get(name, 0) for name in names) for names in (variant.decoder_parts, head_parts))
-    own_decoder = variant.own_decoder_macs(run_backbone(config))
+    own_decoder = variant.own_decoder_macs(backbone_of(config))
     return sum(macs.values()) - decoder - heads - own_decoder, decoder + own_decoder, heads

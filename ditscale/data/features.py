@@ -82,10 +82,10 @@ class FeatureFile:
         return self.array[indices, flipped]
 
 
-def features_path(beton, name: str) -> Path:
-    """The file of a .beton file's features. Raises UserError if the name cannot be a part of a file's name."""
+def features_path(beton, name: str, key: str = "features") -> Path:
+    """The file of a .beton file's features. Raises UserError if the name, which the user gave as ``key``, cannot be a part of a file's name."""
     if not NAME.fullmatch(name):
-        raise UserError(f"features '{name}': a name has letters, digits, _ and -, for example dinov2-b")
+        raise UserError(f"{key} '{name}': a name has letters, digits, _ and -, for example dinov2-b")
     return Path(beton).with_suffix(f".{name}.features.npy")
 
 

@@ -127,6 +127,9 @@ class Ddpm(DdpmFacts):
         """With the posterior's variance."""
         return torch.cat([noise, -torch.ones_like(noise)], dim=1)
 
+    def compared(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        return output
+
     def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         return x, time
 

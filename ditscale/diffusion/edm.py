@@ -70,6 +70,9 @@ class Edm(EdmFacts):
         total = t**2 + self.sigma_data**2
         return (clean - self.sigma_data**2 / total * noisy) / (self.sigma_data * t / torch.sqrt(total))
 
+    def compared(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        return output
+
     def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.exp(4 * time / self.c_noise_scale)
         return x * per_image(torch.sqrt(t**2 + self.sigma_data**2)), t

@@ -96,6 +96,10 @@ class Flow(FlowFacts):
         signal_rate, spread_rate = (per_image(rate) for rate in self.rates(t))
         return signal_rate * clean + spread_rate * noise
 
+    def compared(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """The velocity, also of a network that outputs the clean image."""
+        return self.slope(output, noisy, t)
+
     def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         return x, time / self.time_scale
 

@@ -48,6 +48,9 @@ class Formulation(Protocol):
     def network_output(self, clean: Tensor, noise: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """The raw output for a clean image and a noise; the inverse of ``predictions``."""
 
+    def compared(self, output: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """What the squared error of ``loss`` compares, up to a factor per level: the raw output, or what follows from it."""
+
     def from_inputs(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy sample and its levels (B,) from the network's inputs; the inverse of ``model_inputs``."""
 

@@ -13,6 +13,7 @@ from ditscale.errors import UserError
 from ditscale.evaluation.evaluate import Evaluator
 from ditscale.evaluation.images import ImageSet, open_images
 from ditscale.evaluation.passport import Passport
+from ditscale.evaluation.sampling.guide import check_other, find_guide
 from ditscale.evaluation.scoring import Scorer
 from ditscale.evaluation.settings import placed, read, sweep
 from ditscale.ranks import World, join_ranks
@@ -32,6 +33,11 @@ def evaluate_run(run: RunDir, overrides: tuple[str, ...], images: int | None, wh
     """
     configs = sweep(*placed(run_config(run), overrides))
     pick_checkpoint(run, images)                                               # an error if there is none
+    for config in configs:
+        if config.evaluation.guide:
+            guide = find_guide(config.evaluation.guide, config, config.evaluation.average)
+            for checkpoint in _chosen(run, images, whole, config.evaluation.average):
+                check_other(guide, checkpoint)
     scorers: dict[tuple, Scorer] = {}
     lines = []
     with join_ranks() as world:

@@ -49,7 +49,7 @@ def read(overrides: tuple[str, ...]) -> dict[str, list]:
     """Key to its values, one or several."""
     axes: dict[str, list] = {}
     for text in overrides:
-        key, value = parse_override(text)
+        key, value = parse_override(text, "guidance_scale=1.5")
         key = key.removeprefix("evaluation.")
         if key not in EvaluationConfig.model_fields:
             raise UserError(f"'{text}': no such key{did_you_mean(key, EvaluationConfig.model_fields) or '.'} "

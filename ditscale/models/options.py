@@ -9,7 +9,7 @@ from ditscale.errors import UserError
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.sizes import parse_model_name
 from ditscale.models.switches import Switches
-from ditscale.section import Count, Section
+from ditscale.section import Depth, Section, Width
 
 if TYPE_CHECKING:
     Block = str
@@ -28,11 +28,11 @@ class ModelConfig(Section):
     mlp: Literal["gelu", "swiglu"] = "gelu"
     positions: Literal["sincos", "rope", "sincos_rope"] = "sincos"
     value_residual: bool = False
-    patch_bottleneck: Count | None = Field(default=None, gt=0)                 # channels between a patch and its token; JiT: 128
+    patch_bottleneck: Width | None = None                                      # channels between a patch and its token; JiT: 128
     null_class: Literal["learned", "zero"] = "learned"                         # a learned embedding, or MaskDiT's zero vector
     parametrization: Literal["standard", "mup", "completep"] = "standard"      # of weights and rates by size: models/parametrization.py
-    base_width: Count | None = Field(default=None, gt=0)                       # mup, completep: the width that is standard
-    base_depth: Count | None = Field(default=None, gt=0)                       # completep: the depth that is standard
+    base_width: Width | None = None                                            # mup, completep: the width that is standard
+    base_depth: Depth | None = Field(default=None, gt=0)                       # completep: the depth that is standard
 
     @property
     def is_standard(self) -> bool:

@@ -3,14 +3,14 @@
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from ditscale.data.features import FeatureFile, with_features
+from ditscale.data.features import with_features
 from ditscale.diffusion.formulation import make_formulation
-from ditscale.errors import UserError
 from ditscale.models.dit import DiT, create_model
 from ditscale.models.parametrization import parametrize
 from ditscale.models.sizes import ModelName, Size, name_of, parse_model_name
 from ditscale.models.taps import tapping
 from ditscale.objectives.auxiliary.loss import Made, with_losses
+from ditscale.objectives.auxiliary.stored import stored_features
 from ditscale.objectives.objective import Objective
 from ditscale.objectives.variant import backbone_of
 
@@ -34,21 +34,10 @@ def feature_batches(loader: "StreamLoader", config: "RunConfig"):
     """The loader's batches, with the stored features of their images if the objective reads some.
 
     Raises:
-        UserError: the features are missing, of another file or of another width, or those of the flips are needed and not there.
+        UserError: as ``stored_features``.
     """
-    return loader if config.objective.feature_file is None else with_features(loader, stored_features(config), config.seed, bool(config.data.flip))
-
-
-def stored_features(config: "RunConfig") -> FeatureFile:
-    """The features that the objective reads, checked against the run."""
-    [one] = [one for one in config.objective.auxiliary if one.feature_file]
-    file, width = FeatureFile(config.data.path, str(one.feature_file)), one.head(backbone_of(config))[-1]
-    if file.facts.width != width:
-        raise UserError(f"objective.with {one.name}: feature_width {width}, but {file.path} has features of {file.facts.width} numbers")
-    if config.data.flip and file.facts.flips != 2:
-        raise UserError(f"objective.with {one.name}: data.flip {config.data.flip} needs features of the flips too, and {file.path} has none; make them "
-                        "with `ditscale data features --flips`, or set data.flip to false")
-    return file
+    reading = [one for one in config.objective.auxiliary if one.feature_file]
+    return with_features(loader, stored_features(reading[0], config), config.seed, bool(config.data.flip)) if reading else loader
 
 
 def build_model(config: "RunConfig") -> DiT:

@@ -24,7 +24,7 @@ from ditscale.models.macs import Backbone, ComputeCard, Parts, added, make_backb
 from ditscale.models.matrices import WeightMatrix
 from ditscale.models.sizes import ModelName, Size, parse_model_name
 from ditscale.models.switches import Switches
-from ditscale.section import Count, Section
+from ditscale.section import Count, Depth, Section, Width
 
 if TYPE_CHECKING:                                                              # both need torch, and config.py needs this module
     from ditscale.config import RunConfig
@@ -84,11 +84,6 @@ class Variant(Section):
     def paths(self) -> dict[str, dict[int, set[str]]]:
         """Options that are file paths, and no part of a run's id, as pydantic's ``exclude`` takes them."""
         return {}
-
-    @property
-    def feature_file(self) -> str | None:
-        """The name of stored features (``data/features.py``) that come with every batch."""
-        return None
 
     @property
     def images_per_group(self) -> int:
@@ -252,8 +247,8 @@ class AddedDecoder(Variant):
     if TYPE_CHECKING:
         mask_ratio: float                                                      # subclasses set its default
 
-    decoder_depth: Count | None = Field(None, ge=0)
-    decoder_width: Count | None = Field(None, gt=0)
+    decoder_depth: Depth | None = None
+    decoder_width: Width | None = None
     decoder_heads: Count | None = Field(None, gt=0)
 
     def decoder(self, dims: Size) -> DecoderShape:

@@ -69,7 +69,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     with ahead.drawn(_figures(shown, laws, out) | named) as drawn:
         verdict = verdicts.read(table, files.path or Path("."))
         paths.append(style.write_json(out / "verdicts.json", verdict.cards))
-        compared, compared_paths = _variants(shown, out, drawn)
+        compared, compared_paths = _variants(shown, drawn)
         static, static_paths = _static(drawn)
         figures, figure_paths = pictures.sections(named, drawn)
     body = "\n".join(filter(None, [
@@ -125,7 +125,7 @@ def _static(drawn: Drawn) -> tuple[str, list[Path]]:
         return page.note(f"Not drawn: {error}."), []
 
 
-def _variants(shown: Shown, out: Path, drawn: Drawn) -> tuple[list[str], list[Path]]:
+def _variants(shown: Shown, drawn: Drawn) -> tuple[list[str], list[Path]]:
     """The section on the variants and its files; empty if there is only one variant."""
     if shown.table["variant"].nunique() == 1:
         return [], []
@@ -137,7 +137,7 @@ def _variants(shown: Shown, out: Path, drawn: Drawn) -> tuple[list[str], list[Pa
     terms = variant_page.terms(shown.sources.terms) if shown.sources.terms is not None else []
     logged = [page.folded("Loss of each variant, first and last logged", "\n".join(terms))] if terms else []
     section = page.section("Variants", page.findings(variant_page.sentences(comparisons)), part, *variant_page.tables(comparisons), *logged)
-    return [section], [*paths, variants.write_comparison(shown.table, out, comparisons)]
+    return [section], paths
 
 
 def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:

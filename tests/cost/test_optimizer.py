@@ -7,11 +7,12 @@ import pytest
 from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.roofline import OPTIMIZER, roofline
-from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_backbone, run_card, run_memory_card, training_flops
+from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_card, run_memory_card, training_flops
 from ditscale.cost.shares import cost_shares
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.matrices import kind_of
 from ditscale.objectives.from_config import build_model
+from ditscale.objectives.variant import backbone_of
 
 MUON = {"name": "muon"}
 VARIANTS = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_ratio": 0.0, "decoder_depth": 0},
@@ -33,7 +34,7 @@ def test_the_closed_form_has_the_models_matrices(values, objective, block, mlp):
     config = config_of(values, "DiT-3x64/8", block=block, objective=objective, mlp=mlp)
     found = Counter((kind, *p.shape) for name, p in build_model(config).named_parameters() if (kind := kind_of(name)))
     stated: Counter = Counter()
-    for one in config.objective.matrices(run_backbone(config)):
+    for one in config.objective.matrices(backbone_of(config)):
         stated[one.kind, one.rows, one.columns] += one.count
     assert stated == found
 

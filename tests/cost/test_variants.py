@@ -1,13 +1,11 @@
 """The variants' closed forms: published ratios, PyTorch's own counter on real training steps, totals by brute force."""
 
-import copy
 import itertools
 from collections import Counter
 
 import pytest
 import torch
 
-from ditscale import randomness
 from ditscale.config import resolve
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.models.blocks import DESIGNS
@@ -15,8 +13,7 @@ from ditscale.models.dit import create_model
 from ditscale.models.macs import FREQUENCIES, make_backbone
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import VARIANTS
-from ditscale.objectives.from_config import build_model, make_objective
-from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.from_config import build_model
 from ditscale.objectives.variant import kept_tokens
 
 SIZES = ("S/2", "B/2", "L/2", "XL/2")
@@ -82,28 +79,18 @@ CASES = ({"name": "baseline"}, {"name": "masked"}, {"name": "masked", "mask_rati
          {"name": "sprint", "mask_ratio": 0.0, "path_drop": 0.0, "encoder_depth": 2})
 
 
-def real_step(config):
-    """One step on ``IMAGES`` images as a function: all passes, the losses, the backward."""
-    model, objective = build_model(config), make_objective(config)
-    if objective.has_teacher:
-        objective.teacher = copy.deepcopy(model).requires_grad_(False)
-    draws = randomness.draw(0, torch.arange(IMAGES), objective.streams)
-    batch = CleanBatch(torch.randn(IMAGES, 1, 8, 8), torch.arange(IMAGES))
-    return lambda: sum(objective(model, batch, draws).losses.values()).backward()
-
-
 STEPS = [("DiT-femto/2", case) for case in CASES] + [("DiT-nano/2", CASES[i]) for i in (1, 4, 6, 12, 14)]
 
 
 @pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("name, objective", STEPS, ids=lambda o: o if isinstance(o, str) else "-".join(map(str, o.values())))
-def test_a_real_training_step(values, objective, name, block, counted_flops):
+def test_a_real_training_step(values, objective, name, block, counted_flops, real_step):
     """Exactly so but for the two inputs of each trained pass, patches and sinusoid: they need no gradient, and cost 2 and not 3."""
     config = config_of(values, objective, name, block)
     card, passes = run_card(config), 2 if objective["name"] == "mdt" else 1
     width = parse_model_name(name).dims.hidden_size
     inputs = passes * FREQUENCIES * width + card.trained_macs_by_part["patchify"]
-    assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+    assert counted_flops(real_step(config, IMAGES)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
 
 
 @pytest.mark.parametrize("block", DESIGNS)
@@ -139,14 +126,14 @@ SWITCHED = [(objective, name, {key: SWITCHES[key] for key in keys})
 
 @pytest.mark.parametrize("block", DESIGNS)
 @pytest.mark.parametrize("objective, name, switches", SWITCHED, ids=lambda one: one if isinstance(one, str) else "")
-def test_switched_backbones(values, objective, name, switches, block, counted_flops):
+def test_switched_backbones(values, objective, name, switches, block, counted_flops, real_step):
     """A training step, inference and parameters with all switches that the variant allows, against PyTorch."""
     values["objective"], values["model"] = {"name": objective}, {"name": name, "block": block, **switches}
     config = resolve(values, "test")
     card, passes, width = run_card(config), 2 if objective == "mdt" else 1, parse_model_name(name).dims.hidden_size
     patch, bottleneck, tokens = 4, 3, 16
     inputs = passes * (FREQUENCIES * width + tokens * patch * bottleneck)      # without a gradient
-    assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+    assert counted_flops(real_step(config, IMAGES)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
     model = build_model(config)
     with torch.no_grad():
         flops = counted_flops(lambda: model(torch.zeros(IMAGES, 1, 8, 8), torch.zeros(IMAGES), torch.zeros(IMAGES, dtype=torch.long)))

@@ -19,7 +19,8 @@ from ditscale.digest import file_sha256
 from ditscale.errors import UserError
 from ditscale.objectives.auxiliary.repa.cache import Asked, make_features
 from ditscale.objectives.auxiliary.repa.encoder import make_encoder
-from ditscale.objectives.from_config import feature_batches, stored_features
+from ditscale.objectives.auxiliary.stored import stored_features
+from ditscale.objectives.from_config import feature_batches
 
 CNN = "ditscale.evaluation.extractors.feature_maps:digits_cnn"
 VIT = "ditscale.evaluation.extractors.feature_maps:timm_vit"
@@ -93,15 +94,17 @@ def test_files_that_do_not_belong_together_are_refused(folder, pixels):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--name", "a/b", "--encoder", CNN], "features 'a/b': a name has letters, digits, _ and -"),
-    (["--name", "a", "--encoder", "nowhere:at_all"], "No module named 'nowhere'"),
+    (["--name", "a/b", "--encoder", CNN], "--name 'a/b': a name has letters, digits, _ and -"),
+    (["--name", "a", "--encoder", "nowhere:at_all"], "error: --encoder nowhere:at_all: No module named 'nowhere'"),
+    (["--name", "a", "--encoder", CNN, "--encoder-path", "nowhere.pt"], "error: --encoder-path nowhere.pt does not exist"),
+    (["--name", "a", "--encoder", CNN, "--option", "depth=3"], "error: --encoder " + CNN + " with --option {'depth': 3}: TypeError"),
     (["--name", "a", "--encoder", VIT, "--option", "name=vit_tiny_patch16_224", "--option", "size=32", "--pca", "192"], "--pca 192: the encoder's features "
                                                                                                                        "have 192 numbers; give 1 to 191"),
-    (["--name", "a", "--encoder", VIT, "--option", "size"], "'size' is not of the form key=value"),
+    (["--name", "a", "--encoder", VIT, "--option", "size"], "'size' is not of the form key=value, for example size=224"),
 ])
 def test_what_the_command_refuses(folder, arguments, words):
     done = ditscale(folder / "train.beton", *arguments)
-    assert done.exit_code == 2 and words in done.output and not list(folder.glob("*.features*")), done.output
+    assert done.exit_code == 2 and words in done.output and "objective." not in done.output and not list(folder.glob("*.features*")), done.output
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -128,15 +131,19 @@ def run_with(values, folder, **changes):
     return resolve(values, "test")
 
 
+def stored(config):
+    return stored_features(config.objective.auxiliary[0], config)
+
+
 def test_features_that_do_not_fit_a_run(folder, values):
-    with pytest.raises(UserError, match="train.cnn.features.json: no such file; `ditscale data features` makes it"):
-        stored_features(run_with(values, folder))
+    with pytest.raises(UserError, match="objective.with repa: features cnn: .*train.cnn.features.json: no such file; `ditscale data features` makes it"):
+        stored(run_with(values, folder))
     made(folder)
-    assert stored_features(run_with(values, folder)).shape == (1437, 1, 16, 64)
+    assert stored(run_with(values, folder)).shape == (1437, 1, 16, 64)
     with pytest.raises(UserError, match="feature_width 32, but .* has features of 64 numbers"):
-        stored_features(run_with(values, folder, feature_width=32))
+        stored(run_with(values, folder, feature_width=32))
     with pytest.raises(UserError, match="data.flip True needs features of the flips too.*--flips"):
-        stored_features(run_with(values, folder, flip=True))
+        stored(run_with(values, folder, flip=True))
     plain = resolve({**values, "objective": {"name": "baseline"}}, "test")
     assert feature_batches("the loader", plain) == "the loader"
 

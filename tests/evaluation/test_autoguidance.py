@@ -16,7 +16,9 @@ from ditscale.evaluation.sampling.guide import find_guide
 from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.sampling.model import choose_weights
 from ditscale.ranks import World
-from ditscale.rundir import read_lines
+from ditscale.rundir import RunDir, read_lines
+from ditscale.studies.spec.inputs import check_inputs
+from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.checkpoint.weights import run_config
 
 
@@ -73,6 +75,32 @@ def test_evaluate_and_sample_take_it_and_the_search_too(runs, tmp_path):
     made = CliRunner().invoke(main, ["sample", str(large.path), str(tmp_path / "a.npz"), "--images", "8", f"guide={small.path}", "guidance_scale=2"])
     assert made.exit_code == 0, made.output
     assert json.loads((tmp_path / "a.npz.json").read_text())["passport"]["guide"] == "atto-4@640 ema"
+
+
+def test_a_checkpoint_does_not_guide_itself(runs, tmp_path):
+    """Nothing is scored or made; an earlier checkpoint of the run guides."""
+    large, _ = runs
+    made = str(tmp_path / "a.npz")
+    for command in (["evaluate", str(large.path)], ["evaluate", str(large.path), "--all"], ["sample", str(large.path), made, "--images", "8"]):
+        done = CliRunner().invoke(main, [*command, f"guide={large.path}", "guidance_scale=2"])
+        assert done.exit_code == 2 and "@640 is the checkpoint that it would guide" in done.output and "\n" not in done.output.strip(), done.output
+    assert not large.evals.exists() and not (tmp_path / "a.npz").exists()
+    done = CliRunner().invoke(main, ["evaluate", str(large.path), f"guide={large.path}@320", "guidance_scale=2"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_study_does_not_score_its_guide_by_itself(hand_run, digits_values):
+    """A launch refuses the run itself at a checkpoint that is scored; one that is not may guide."""
+    own = hand_run({"evaluation": digits_values["evaluation"], "data": digits_values["data"]}, checkpoints=(320, 640))
+
+    def check(guide, run=own, **evaluation):
+        check_inputs([PlannedRun(guided_by(own, guide, **evaluation), run)])
+
+    for guide in (own.path, f"{own.path}@640", f"{own.path.parent}/./{own.path.name}@320"):
+        with pytest.raises(UserError, match="evaluation.guide .* is the run .* itself at a checkpoint that is scored"):
+            check(guide)
+    check(f"{own.path}@320", every_images=640)
+    check(own.path, run=RunDir(own.path.with_name("other")))
 
 
 def test_no_label_dropout_is_needed(runs):

@@ -175,6 +175,7 @@ def test_images_to_make_move_the_frontier(study, tmp_path):
     on = [set(drawing.points.loc[drawing.points["on_frontier"], "cell"]) for drawing in (plain, many)]
     assert on[0] != on[1] and {name for name in on[1] if name.startswith("atto")} > {name for name in on[0] if name.startswith("atto")}
     assert many.figure.axes[0].get_xlabel() == "Training and making 10,000,000 images (FLOPs)"
+    assert "Models: atto/2, femto/2 and pico/2." in plain.caption and "Models: atto/2, femto/2 and pico/2." in many.caption
     assert "on record are 8,000 per run" in many.caption and "is cheaper than" in many.caption and "break_even" not in plain.card
     assert [(one["smaller"], one["larger"]) for one in many.card["break_even"]] == [("atto/2 baseline", "femto/2 baseline"),
                                                                                       ("femto/2 baseline", "pico/2 baseline")]

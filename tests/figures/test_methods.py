@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from ditscale.config import resolve
 from ditscale.errors import UserError
@@ -49,11 +50,29 @@ def test_verdicts_of_known_differences(table):
 def test_figure_and_files(table, tmp_path):
     drawing = methods.draw(table)
     assert "time_shift=2: Validation loss measured differently (levels)" in drawing.caption and "with dispersive: " in drawing.caption
-    style.save(drawing, tmp_path)
-    [written] = methods.write_tables(table, tmp_path)
+    written = style.save(drawing, tmp_path)[-1]
     lines = written.read_text().splitlines()
+    assert written.name == "methods.md"
     assert len({line.count("|") for line in lines}) == 1 and lines[2].startswith("| femto/2 | baseline | 3 | 1 |")
     assert any("with dispersive" in line and " REAL" in line for line in lines)
+
+
+def test_several_models_are_named(table):
+    """In the caption and at the points: a method's cost is that of its model."""
+    both = pd.concat([table, table.assign(model="DiT-nano/2", size="nano", run_id="nano-" + table["run_id"])], ignore_index=True)
+    caption, labels = methods.draw(both).caption, [text.get_text() for text in methods.draw(both).figure.axes[0].get_yticklabels()]
+    assert "Methods of femto/2 and nano/2 at equal training FLOPs" in caption and "femto/2 tread 0.5, " in caption and "nano/2 tread 0.5" in caption
+    assert "femto/2 time_shift=2: Validation loss measured differently" in caption and "nano/2 tread" in labels
+    assert "femto/2 tread" not in methods.draw(table).caption
+
+
+def test_methods_are_compared_once(table, tmp_path, monkeypatch):
+    """For the picture, its points and the table of the command."""
+    calls = []
+    monkeypatch.setattr(method_table, "compare", lambda own, real=method_table.compare: calls.append(1) or real(own))
+    table.to_csv(tmp_path / "table.csv", index=False)
+    done = CliRunner().invoke(methods.SCRIPT.command("methods"), [str(tmp_path / "table.csv"), "--out", str(tmp_path), "--format", "png"])
+    assert done.exit_code == 0 and (tmp_path / "methods.md").is_file() and len(calls) == 1, done.output
 
 
 def test_without_the_baseline(table):

@@ -1,6 +1,7 @@
 """Variants side by side: numbers by hand, nothing extrapolated, verdicts no stronger than the seeds, the mixed report."""
 
 import html
+import io
 import json
 import re
 
@@ -73,7 +74,7 @@ def test_nothing_is_extrapolated(monkeypatch, tmp_path):
     table = make_runs({"baseline": [80, 40, 20], "masked": [90, 60, 30], "mdt": [64, 32, 8]})
     place = by_variant(table)["mdt"].flops
     assert (place.score, place.difference, place.seeds) == (None, None, 0)
-    frame = pd.read_csv(variants.write_comparison(table, tmp_path)).set_index("variant")
+    frame = pd.read_csv(io.StringIO(variants.draw(table).tables[variants.COMPARISON])).set_index("variant")
     assert frame.loc["mdt", "equal_flops_reason"] == "outside its range"
     assert np.isnan(frame.loc["mdt", "equal_flops_score"])
     page = report.write(table, "s", tmp_path)[-1].read_text()
@@ -130,7 +131,7 @@ def test_a_diverged_run_is_named_with_the_difference_without_it(tmp_path):
     [far] = found.outliers.runs
     assert found.images.difference.verdict == "INCONCLUSIVE" and found.images.without.verdict == "REAL"
     assert found.images.without.change == pytest.approx(0.5, rel=0.05) and not by_variant(table)["baseline"].outliers.found
-    frame = pd.read_csv(variants.write_comparison(table, tmp_path)).set_index("variant")
+    frame = pd.read_csv(io.StringIO(variants.draw(table).tables[variants.COMPARISON])).set_index("variant")
     assert frame.loc["masked", "outliers"] == far and frame.loc["masked", "equal_images_verdict_without_outliers"] == "REAL"
     assert f"Outlier: run '{far}'" in variants.draw(table).caption
     assert f"Outlier: run '{far}'" in html.unescape(report.write(table, "s", tmp_path)[-1].read_text())

@@ -68,8 +68,8 @@ def test_tokens_are_drawn_by_image_and_step(setting):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"ratio": 0.0}, "greater than 0"), ({"ratio": 1.0}, "less than 1"), ({"end": 6}, "objective.end 6: the model has blocks 0 to 5"),
-    ({"start": 4}, "objective.start 4 is after objective.end 3, so no block would be skipped; the default for 6 blocks is 1 to 3"),
+    ({"ratio": 0.0}, "greater than 0"), ({"ratio": 1.0}, "less than 1"), ({"end": 6}, "objective.end 6: the model has blocks 0 to 5, counted from 0"),
+    ({"start": 4}, "objective.start 4 is after objective.end 3, so no block would be skipped; the default for 6 blocks, counted from 0, is 1 to 3"),
 ])
 def test_refused(values, options, words):
     values["objective"], values["model"]["name"] = {**TREAD, **options}, "DiT-nano/2"

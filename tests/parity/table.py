@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 from reference import FOLDER, peer_files, relative
 
-from ditscale import __version__
-
 TITLES = {"dit": "DiT", "sit": "SiT", "repa": "REPA", "maskdit": "MaskDiT", "mdt": "MDT v1 and v2", "edm2_ema": "EDM2's averages"}
 
 HEAD = """# Agreement with the peers' own code
@@ -33,7 +31,7 @@ def main() -> None:
     sections = [text for text in sections if text]
     if not sections:
         sys.exit(f"no reference arrays in {FOLDER}; PARITY_DATA names the folder")
-    print(HEAD.format(where=f"ditscale {__version__}, torch {torch.__version__.split('+')[0]}, fp32, CPU."))
+    print(HEAD.format(where=f"torch {torch.__version__.split('+')[0]}, fp32, CPU."))
     print("\n".join(sections), end="")
 
 

@@ -17,6 +17,12 @@ def test_every_row_of_the_page_is_within_its_tolerance():
     assert all(float(difference) <= float(tolerance) for _, _, difference, tolerance in rows)
 
 
+def test_the_page_begins_as_it_is_written_now():
+    """But for torch's version: of ditscale's there is none, as a release need not change a row."""
+    page, (before, after) = PAGE.read_text(), table.HEAD.split("{where}")
+    assert page.startswith(before) and after in page and re.match(r"torch [\d.]+, fp32, CPU\.\n", page[len(before):])
+
+
 def test_the_page_has_the_rows_that_are_written_now():
     """Of the peer that is done soonest, and of the files that the page is of."""
     if not peer_files("edm2_ema"):

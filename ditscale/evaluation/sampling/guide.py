@@ -35,15 +35,28 @@ class Guide:
         return frozen_model(self.config, weights_at(self.run, self.checkpoint, self.average), device)
 
 
+def run_and_images(text: str) -> tuple[Path, int | None]:
+    """The folder of ``RUN`` or ``RUN@IMAGES``, and the number of images seen, if it is given. Raises UserError for another form."""
+    path, _, images = text.rpartition("@") if "@" in text else (text, "", "")
+    if images and not images.isdigit():
+        raise UserError(f"evaluation.guide '{text}': '{images}' is no number of images seen; give RUN or RUN@IMAGES")
+    return Path(path), int(images) if images else None
+
+
+def check_other(guide: Guide, checkpoint: Path) -> None:
+    """Raises UserError if the guide is the checkpoint that it would guide."""
+    if guide.checkpoint.resolve() == checkpoint.resolve():
+        raise UserError(f"evaluation.guide {guide.run.path}@{images_of(checkpoint)} is the checkpoint that it would guide, so guidance would change nothing; "
+                        "give another run, or an earlier checkpoint as RUN@IMAGES")
+
+
 def find_guide(text: str, config: RunConfig, average: str) -> Guide:
     """The guide of ``RUN`` or ``RUN@IMAGES`` for a run, with the same weight average.
 
     Raises:
         UserError: there is no such run, checkpoint or average, or it is not a model of the same images under the same formulation.
     """
-    path, _, images = text.rpartition("@") if "@" in text else (text, "", "")
-    if images and not images.isdigit():
-        raise UserError(f"evaluation.guide '{text}': '{images}' is no number of images seen; give RUN or RUN@IMAGES")
+    path, images = run_and_images(text)
     run = RunDir(path)
     if not run.record.is_file():
         raise UserError(f"evaluation.guide '{text}': {path} is no run (it has no run.json); give the folder of a run, and @IMAGES for an earlier checkpoint")
@@ -55,4 +68,4 @@ def find_guide(text: str, config: RunConfig, average: str) -> Guide:
     if other.formulation != config.formulation:
         raise UserError(f"evaluation.guide '{text}' has another formulation ({other.formulation.name}, or other options of {config.formulation.name}): "
                         "its output means something else")
-    return Guide(run, pick_checkpoint(run, int(images) if images else None, average), average, other)
+    return Guide(run, pick_checkpoint(run, images, average), average, other)

@@ -16,6 +16,7 @@ from ditscale.device import local_device
 from ditscale.diffusion.nfe import without_others
 from ditscale.environment import environment
 from ditscale.errors import UserError, count
+from ditscale.evaluation.sampling.guide import check_other
 from ditscale.evaluation.sampling.imagefiles import form_of
 from ditscale.evaluation.sampling.maker import ImageMaker
 from ditscale.evaluation.sampling.model import choose_weights
@@ -64,6 +65,8 @@ def sample_set(run: RunDir, out, settings: SamplingConfig, *, images: int, seed:
     if compiled:
         config = config.model_copy(update={"resources": config.resources.model_copy(update={"compile": True})})
     kind, maker = form_of(out, form), ImageMaker(config, settings, device)
+    if maker.guide:
+        check_other(maker.guide, pick_checkpoint(run, checkpoint, settings.average))
     with join_ranks() as ranks:
         at = images_of(pick_checkpoint(run, checkpoint, settings.average)) if ranks.is_main else None
         newest = ranks.agree(at)                                               # training may continue and save another

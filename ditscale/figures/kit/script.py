@@ -99,20 +99,17 @@ class Script:
 
 
 def figure(doc: str, draw: Callable[..., style.Drawing], *, overlay: bool = False,
-           also: Callable[[pd.DataFrame, Path], list[Path]] = lambda table, out: [], options: dict[str, dict] | None = None,
-           rows: Callable[[Path], pd.DataFrame] | None = None, every_metric: bool = False) -> Script:
+           options: dict[str, dict] | None = None, rows: Callable[[Path], pd.DataFrame] | None = None, every_metric: bool = False) -> Script:
     """The command of a picture, which has ``--format``.
 
     Args:
         draw: ``(table)``; with ``options`` also ``arguments``; with ``overlay`` also ``Overlay | None``, and the command
             takes ``--published``.
-        also: ``(table, output directory) -> paths``: writes further files.
     """
     def make(table: pd.DataFrame, arguments: SimpleNamespace, out: Path) -> list[Path]:
         formats = _formats(arguments.format)
         more = [*([arguments] if options else []), *([_overlay(table, arguments)] if overlay else [])]
-        drawing = draw(table, *more)
-        return [*style.save(drawing, out, formats), *also(table, out)]
+        return style.save(draw(table, *more), out, formats)
 
     return Script(doc, make, {**FORMAT, **(OVERLAY if overlay else {}), **(options or {})}, rows, every_metric)
 

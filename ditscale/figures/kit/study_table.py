@@ -1,6 +1,7 @@
 """Selects the rows of a study or a CSV that one figure can show, and refuses what cannot be compared."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ditscale.figures.kit import published
 from ditscale.studies.table import comparable, csv_table, ledger
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these cannot share an axis
+MOST_NAMED = 6                                                     # models that a caption names one by one
 
 
 def read(study: Path) -> pd.DataFrame:
@@ -230,6 +232,14 @@ def when(final: pd.DataFrame) -> str:
 def short_name(model: str) -> str:
     """``DiT-nano/2`` -> ``nano/2``, for labels."""
     return model.removeprefix("DiT-")
+
+
+def models_words(models: Iterable[str]) -> str:
+    """The distinct models of a caption in their order: ``nano/2``, ``femto/2 and nano/2``; of more than ``MOST_NAMED`` the first, the last, how many."""
+    names = list(dict.fromkeys(map(short_name, models)))
+    if len(names) > MOST_NAMED:
+        return f"{len(names)} models from {names[0]} to {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def count(n: int, noun: str) -> str:

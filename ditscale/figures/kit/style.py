@@ -7,8 +7,8 @@ grayscale and for color-blind readers.
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,14 @@ RC = {
 @dataclass(frozen=True)
 class Drawing:
     """A figure with its plotted points, one row each, and its caption as plain text; ``card``: the numbers behind it, ready for JSON, if
-    it is based on a fit or a verdict."""
+    it is based on a fit or a verdict; ``tables``: the text of further files, by name."""
 
     name: str
     figure: Figure
     points: pd.DataFrame
     caption: str
     card: dict | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 def paper():
@@ -79,7 +80,7 @@ def new_axes(height: float = HEIGHT):
 
 def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS) -> list[Path]:
     """Writes ``name.png`` (200 dpi) and ``.svg``, or other ``FORMATS``, with ``.csv`` (points), ``.txt`` (caption) and, if
-    there is a card, ``.json``. The bytes are the same each time."""
+    there is a card, ``.json``; then the tables. The bytes are the same each time."""
     paths = [out / f"{drawing.name}.{kind}" for kind in (*formats, "csv", "txt", *(["json"] if drawing.card else []))]
     with paper(), writing(out):
         freeze(drawing.figure)
@@ -90,9 +91,11 @@ def save(drawing: Drawing, out: Path, formats: tuple[str, ...] = DEFAULT_FORMATS
     with writing(out):
         drawing.points.to_csv(points, index=False, lineterminator="\n")
         caption.write_text(drawing.caption + "\n", encoding="utf-8")
+        for name, text in drawing.tables.items():
+            (out / name).write_text(text, encoding="utf-8")
     for path in card:
         write_json(path, drawing.card)
-    return paths
+    return [*paths, *(out / name for name in drawing.tables)]
 
 
 def write_json(path: Path, value) -> Path:

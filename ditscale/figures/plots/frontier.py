@@ -167,7 +167,8 @@ def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
 def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) -> str:
     parts = [
         f"{style.metric_name(usable)} against {_cost_words(options)} of every model, variant and evaluated length of "
-        "training: no other point beats a point on the step line at the same or a lower cost; crosses are beaten. " + found.sentence[0].upper()
+        "training: no other point beats a point on the step line at the same or a lower cost; crosses are beaten. "
+        f"Models: {study_table.models_words(usable['model'])}. " + found.sentence[0].upper()
         + found.sentence[1:] + ".",
     ]
     if found.noise.status.ok:

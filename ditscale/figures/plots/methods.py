@@ -4,20 +4,17 @@ A method is a variant with its settings: another variant, an auxiliary loss, a s
 methods.csv, and methods.md with the compute multipliers.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import method_table, panels, script, study_table, style
-from ditscale.writing import writing
 
 NAME = "methods"
 BY_CHANCE = 0.05                                                               # of 95 % intervals that miss zero where there is no difference
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The figure, its points and its caption.
+    """The figure, its points, its caption, and methods.md: a row a method, with the compute multipliers.
 
     Raises:
         UserError: no model has the plain baseline and another method, or scores are not comparable.
@@ -25,7 +22,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     methods = method_table.compare(table)
     shown = [one for one in methods if any(result.change is not None for result in one.results)]
     metrics = [result.metric for result in methods[0].results]
-    several = len({one.model for one in shown}) > 1
+    several = len({one.model for one in methods}) > 1
     with style.paper():
         figure, [row] = panels.grid(1, len(metrics), row_height=1.2 + 0.3 * len(shown), sharey=True)
         for axes, index in zip(row, range(len(metrics))):
@@ -35,9 +32,10 @@ def draw(table: pd.DataFrame) -> style.Drawing:
             axes.set_title(style.METRIC_NAMES.get(metrics[index], metrics[index]), fontsize=10)
             axes.set_xlabel("Against the baseline, %")
             axes.grid(True, axis="x")
-        row[0].set_yticks(range(len(shown)), [f"{study_table.short_name(one.model)} {one.label}" if several else one.label for one in reversed(shown)])
+        row[0].set_yticks(range(len(shown)), [_name(one, several) for one in reversed(shown)])
         row[0].set_ylim(-0.6, len(shown) - 0.4)
-    return style.Drawing(NAME, figure, method_table.as_frame(methods), _caption(methods, shown))
+    return style.Drawing(NAME, figure, method_table.as_frame(methods), _caption(methods, shown, several),
+                         tables={f"{NAME}.md": method_table.markdown(methods)})
 
 
 def _point(axes, result: method_table.Result, place: int) -> None:
@@ -49,24 +47,21 @@ def _point(axes, result: method_table.Result, place: int) -> None:
     axes.plot([100 * result.change], [place], marker="o", markersize=6, color=style.INK, markerfacecolor=style.INK if result.is_real else style.PAPER)
 
 
-def _caption(methods: list[method_table.Method], shown: list[method_table.Method]) -> str:
-    models = ", ".join(dict.fromkeys(study_table.short_name(one.model) for one in methods))
+def _name(one: method_table.Method, with_model: bool) -> str:
+    return f"{study_table.short_name(one.model)} {one.label}" if with_model else one.label
+
+
+def _caption(methods: list[method_table.Method], shown: list[method_table.Method], several: bool) -> str:
+    models = study_table.models_words(one.model for one in methods)
     compared = sum(result.change is not None for one in shown for result in one.results)
-    apart = [f"{one.label}: {style.METRIC_NAMES.get(result.metric, result.metric)} {result.why}" for one in methods for result in one.results if result.why]
-    cost = ", ".join(f"{one.label} {one.flops_ratio:.3g}" for one in shown)
+    apart = [f"{_name(one, several)}: {style.METRIC_NAMES.get(result.metric, result.metric)} {result.why}"
+             for one in methods for result in one.results if result.why]
+    cost = ", ".join(f"{_name(one, several)} {one.flops_ratio:.3g}" for one in shown)
     loss = " Left of the line is better." if all(result.metric == LOSS or result.metric.startswith(("fid", "fd_")) for result in methods[0].results) else ""
     return (f"Methods of {models} at equal training FLOPs, relative to the plain baseline. Lines are Welch's 95 % intervals over seeds; a filled point is "
             f"REAL, an open one INCONCLUSIVE.{loss} Of {compared} comparisons {BY_CHANCE * compared:.1f} would be REAL by chance. Training FLOPs per image "
             f"over the baseline's: {cost}." + (f" Not compared: {'; '.join(apart)}." if apart else ""))
 
 
-def write_tables(table: pd.DataFrame, out: Path) -> list[Path]:
-    """``methods.md``: a row a method, with the compute multipliers."""
-    path = out / "methods.md"
-    with writing(path):
-        path.write_text(method_table.markdown(method_table.compare(table)), encoding="utf-8")
-    return [path]
-
-
-SCRIPT = script.figure(__doc__, draw, also=write_tables, every_metric=True)
+SCRIPT = script.figure(__doc__, draw, every_metric=True)
 main = SCRIPT.main

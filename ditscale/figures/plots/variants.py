@@ -4,21 +4,19 @@ For each model with two variants or more. Writes the figure, and variant_compari
 at equal training FLOPs.
 """
 
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.lines import Line2D
 
 from ditscale.figures.kit import panels, script, seeds, study_table, style, variant_table
-from ditscale.writing import writing
 
 NAME = "variants"
+COMPARISON = "variant_comparison.csv"
 COLUMNS = ["run_id", "model", "variant", "seed", "images_seen", "train_flops", "metric", "score", "final", "floor"]
 PANELS = (("images_seen", "images", panels.images_axis), ("train_flops", "flops", panels.flops_axis))
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The figure, its points and its caption.
+    """The figure, its points, its caption, and variant_comparison.csv.
 
     Raises:
         UserError: the scores differ in more than the variant, or no model has two variants.
@@ -35,16 +33,8 @@ def draw(table: pd.DataFrame) -> style.Drawing:
             axis(axes, rows[column])
         panels.score_axis(both, style.score_label(rows), rows["score"], floor)
         _legends(figure, rows, lines, floor)
-    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out))
-
-
-def write_comparison(table: pd.DataFrame, out: Path, comparisons: list[variant_table.VariantComparison] | None = None) -> Path:
-    """``variant_comparison.csv``, of comparisons that were made already or of the table's."""
-    path = out / "variant_comparison.csv"
-    frame = variant_table.as_frame(comparisons or variant_table.compare(table))
-    with writing(path):
-        frame.to_csv(path, index=False, lineterminator="\n")
-    return path
+    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, comparisons, floor, left_out),
+                         tables={COMPARISON: variant_table.as_frame(comparisons).to_csv(index=False, lineterminator="\n")})
 
 
 def _curves(axes, rows: pd.DataFrame, column: str, lines: dict) -> None:
@@ -100,5 +90,5 @@ def seeds_sentence(comparisons: list[variant_table.VariantComparison]) -> str:
             "they are not corrected for the number of comparisons.")
 
 
-SCRIPT = script.figure(__doc__, draw, also=lambda table, out: [write_comparison(table, out)])
+SCRIPT = script.figure(__doc__, draw)
 main = SCRIPT.main

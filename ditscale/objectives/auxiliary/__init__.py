@@ -81,10 +81,6 @@ class WithAuxiliary(_Field):
         return any(one.has_teacher for one in self.auxiliary)
 
     @property
-    def feature_file(self) -> str | None:
-        return next((one.feature_file for one in self.auxiliary if one.feature_file), None)
-
-    @property
     def images_per_group(self) -> int:
         return math.lcm(*(one.images_per_group for one in self.auxiliary))
 
@@ -100,7 +96,7 @@ class WithAuxiliary(_Field):
             if tap is not None and not self.has_all_tokens(tap, dims.depth):
                 whole = ", ".join(str(block) for block in range(1, dims.depth + 1) if self.has_all_tokens(block, dims.depth))
                 raise UserError(f"objective.with {one.name}: block {tap}: with objective {config.objective.name} it does not see all tokens in "
-                                f"training; blocks that do: {whole}")
+                                f"training; blocks that do, counted from 1: {whole}")
             one.check(config)
         self._check_group(config)
 

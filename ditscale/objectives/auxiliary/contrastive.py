@@ -9,11 +9,12 @@ from ditscale.objectives.auxiliary.kind import Grouped
 
 
 class Contrastive(Grouped):
-    """``-mean ||F - F_other||^2``, F the network's output and F_other the target that the next image of the group has at this image's level.
+    """``-mean ||F - F_other||^2``, F what the loss compares and F_other the target that the next image of the group has at this image's level.
 
-    Under flow F is the velocity, as in the paper. Under edm it is the network's own target of unit variance, (x_0 - c_skip x) / c_out [choice]. Under
-    ddpm it is the noise, which says nothing about the other image: refused. The stream's order is random, so the next image is a random one; the
-    released code draws one from the local batch. Images whose label was dropped count too, as by default there [C].
+    Under flow F is the velocity, as in the paper, also with ``prediction: x``, whose loss is the velocity's. Under edm it is the network's own
+    target of unit variance, (x_0 - c_skip x) / c_out [choice]. Under ddpm it is the noise, which says nothing about the other image: refused. The
+    stream's order is random, so the next image is a random one; the released code draws one from the local batch. Images whose label was dropped
+    count too, as by default there [C].
     """
 
     name: Literal["contrastive"]
@@ -33,5 +34,6 @@ class Contrastive(Grouped):
     def loss(self, seen):
         t = seen.noised.t
         clean, noise = (x.unflatten(0, (-1, self.group)).roll(-1, dims=1).flatten(0, 1) for x in (seen.clean, seen.noised.noise))
-        target = seen.formulation.network_output(clean, noise, seen.formulation.add_noise(clean, noise, t), t)
-        return -(seen.output - target).square().mean()
+        noisy = seen.formulation.add_noise(clean, noise, t)
+        target = seen.formulation.compared(seen.formulation.network_output(clean, noise, noisy, t), noisy, t)
+        return -(seen.formulation.compared(seen.output, seen.noised.noisy, t) - target).square().mean()

@@ -54,7 +54,7 @@ class Auxiliary(Section):
 
     @property
     def feature_file(self) -> str | None:
-        """The name of stored features that it reads as ``Seen.features``."""
+        """The name of stored features (``data/features.py``) that come with every batch as ``Seen.features``; one loss of a run may read some."""
         return None
 
     @property
@@ -68,6 +68,28 @@ class Auxiliary(Section):
         Raises:
             UserError: the message has the key, the value and what would work.
         """
+
+    def check_inputs(self, config: RunConfig) -> None:
+        """Refuses files and functions of the loss that are missing or do not fit the run: called before anything starts.
+
+        Raises:
+            UserError: as ``check``.
+        """
+        if self.feature_file:
+            from ditscale.objectives.auxiliary.stored import stored_features
+
+            stored_features(self, config)
+
+    def check_plan(self, config: RunConfig) -> None:
+        """Refuses files that are there and do not fit; a plan may come before them. Loads no torch.
+
+        Raises:
+            UserError: as ``check``.
+        """
+        if self.feature_file:
+            from ditscale.objectives.auxiliary.stored import check_note
+
+            check_note(self, config)
 
     def tap(self, dims: Size) -> int | None:
         """The block whose tokens are read: after that many blocks. None: none."""
@@ -124,4 +146,4 @@ def early_block(depth: int, share: int, most: int = 8) -> int:
 def check_block(option: str, block: int | None, depth: int) -> None:
     """Raises UserError for a block that the model does not have."""
     if block is not None and not 1 <= block <= depth:
-        raise UserError(f"{option} {block}: the model has {depth} blocks; give 1 to {depth}")
+        raise UserError(f"{option} {block}: the model has {depth} blocks; give 1 to {depth}, counted from 1")

@@ -9,7 +9,7 @@ from ditscale.models.macs import Backbone
 from ditscale.models.sizes import Size
 from ditscale.objectives.auxiliary.kind import Auxiliary, early_block
 from ditscale.objectives.variant import PAPER_WIDTH
-from ditscale.section import Count
+from ditscale.section import Count, Width
 
 
 class Sra2(Auxiliary):
@@ -20,7 +20,7 @@ class Sra2(Auxiliary):
     block: Count | None = Field(None, gt=0)                                    # default: 2 of B's 12, 8 of L's and XL's [2]; below 12 blocks a sixth [choice]
     beta: float = Field(0.05, gt=0)                                            # of smooth L1 [2]
     layers: Count = Field(5, ge=1, le=32)                                      # of the MLP [2]
-    hidden: Count | None = Field(None, gt=0)                                   # default 1536: 8.3 M parameters at B, as the source says 8 M [choice];
+    hidden: Width | None = None                                                # default 1536: 8.3 M parameters at B, as the source says 8 M [choice];
                                                                                # below S: twice the width [choice]
     color = "#6d4fb3"
     dark_color = "#a68ae6"

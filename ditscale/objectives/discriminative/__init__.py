@@ -9,7 +9,7 @@ from ditscale.errors import UserError
 from ditscale.models.macs import Backbone, ComputeCard, added
 from ditscale.models.sizes import Size, parse_model_name
 from ditscale.objectives.variant import PAPER_WIDTH, AddedDecoder, decoder_macs, encoder_decoder_parameters, kept_tokens
-from ditscale.section import Count
+from ditscale.section import Count, Width
 
 CLS = 1                                                                        # the class token
 
@@ -54,9 +54,9 @@ class DiscriminativeConfig(AddedDecoder):
     assignment: Literal["centering", "sinkhorn"] = "centering"                 # DINO [V]; sinkhorn as in DINOv2 [choice]
     center_momentum: float = Field(0.9, ge=0, lt=1)                            # DINO [V]
     detach_encoder_for_generation: bool = False                                # stop the generative loss at the encoder [M: off]
-    head_hidden: Count | None = Field(None, gt=0)                              # DINO: 2048 [V]; below S: twice the width [choice]
-    head_bottleneck: Count | None = Field(None, gt=0)                          # DINO: 256 [V]; below S: half the width [choice]
-    prototypes: Count | None = Field(None, gt=1)                               # iBOT: 8192 [M]; below S: four times the width [choice]
+    head_hidden: Width | None = None                                           # DINO: 2048 [V]; below S: twice the width [choice]
+    head_bottleneck: Width | None = None                                       # DINO: 256 [V]; below S: half the width [choice]
+    prototypes: Count | None = Field(None, gt=1, le=1_000_000)                 # iBOT: 8192 [M]; below S: four times the width [choice]
 
     older_keys = {"centre_momentum": "center_momentum"}
     older_values = {"assignment": {"centring": "centering"}}

@@ -45,10 +45,10 @@ class TreadConfig(WithAuxiliary):
     def check(self, dims: Size, tokens: int, images: int) -> None:
         start, end = self.route(dims.depth)
         if end >= dims.depth:
-            raise UserError(f"objective.end {end}: the model has blocks 0 to {dims.depth - 1}")
+            raise UserError(f"objective.end {end}: the model has blocks 0 to {dims.depth - 1}, counted from 0")
         if start > end:
             raise UserError(f"objective.start {start} is after objective.end {end}, so no block would be skipped; "
-                            f"the default for {dims.depth} blocks is {' to '.join(map(str, TreadConfig(name='tread').route(dims.depth)))}")
+                            f"the default for {dims.depth} blocks, counted from 0, is {' to '.join(map(str, TreadConfig(name='tread').route(dims.depth)))}")
         check_can_mask(self.ratio, tokens, "ratio")
 
     def objective(self, config):

@@ -54,7 +54,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     if products := _optimizer_line(rows):
         console.print(products)
     for line in epoch_lines(rows):
-        console.print(line, soft_wrap=True)
+        console.print(line)
     console.print(assumption_line(machine, at_once))
     for name in spec.phases:
         console.print(_phase(name, phases.get(name, []), at_once))
@@ -62,7 +62,7 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
         console.print(line)
     if spec.isoflop:
         _show_curves(isoflop_curves(spec.isoflop, spec.config, spec.name), console)
-        console.print(disagreement(spec.isoflop.budgets), soft_wrap=True)
+        console.print(disagreement(spec.isoflop.budgets))
     bounded = [row for row in rows if row.step and row.step.roofline]
     if bounded:
         groups = [[row] for row in bounded] if wide else _groups(bounded)

@@ -17,11 +17,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ditscale.config import resolve
-from ditscale.cost.runs import run_backbone
 from ditscale.errors import UserError
 from ditscale.models.macs import plain_card
 from ditscale.models.sizes import HEAD_WIDTH, ModelName, parse_model_name
 from ditscale.objectives import BASELINE
+from ditscale.objectives.variant import backbone_of
 from ditscale.section import Count, Section
 from ditscale.studies.spec.budgets import Positive
 
@@ -128,7 +128,7 @@ def _sizes(names: list[ModelName], config: dict, source: str) -> dict[ModelName,
     for name in names:
         if name.patch_size not in backbones:                                   # the rest of the backbone is the same for all sizes
             model = {**config.get("model", {}), "name": str(name)}
-            backbones[name.patch_size] = run_backbone(resolve({**values, "model": model}, source))
+            backbones[name.patch_size] = backbone_of(resolve({**values, "model": model}, source))
         backbone = replace(backbones[name.patch_size], model=name)
         tokens = (backbone.grid * name.patch_size / 2)**2
         sizes[name] = plain_card(backbone).train_flops_per_image / (6 * tokens)

@@ -8,6 +8,7 @@ from ditscale.config import DataConfig, RunConfig
 from ditscale.data.manifest import read_manifest
 from ditscale.errors import UserError
 from ditscale.evaluation.metrics.names import EXTRACTORS, extractor_name
+from ditscale.objectives.auxiliary.kind import Auxiliary
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.zero.strategy import deepspeed_config
 from ditscale.writing import writing
@@ -18,10 +19,14 @@ def check_inputs(runs: list[PlannedRun]) -> None:
     _check_strategies(runs)
     for config in _distinct(runs, lambda config: (config.data, config.evaluation)):
         _check_files(config)
+    for planned in runs:
+        _check_guide(planned)
+    for loss, config in _losses(runs):
+        loss.check_inputs(config)
 
 
 def check_plan(runs: list[PlannedRun]) -> None:
-    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data are there with other classes, channels or size.
+    """Raise UserError for the first run whose DeepSpeed JSON is wrong, or whose data or stored features are there and do not fit it.
 
     A file whose manifest agrees is not opened: a launch does that.
     """
@@ -38,6 +43,8 @@ def check_plan(runs: list[PlannedRun]) -> None:
                 continue
             check_shape("data.path", file, data)
             check_classes("data.path", file, data)
+    for loss, config in _losses(runs):
+        loss.check_plan(config)
 
 
 def _manifest_agrees(data: DataConfig) -> bool:
@@ -69,6 +76,28 @@ def _distinct(runs: list[PlannedRun], part: Callable[[RunConfig], Hashable]) -> 
     for planned in runs:
         found.setdefault(part(planned.config), planned.config)
     return found.values()
+
+
+def _losses(runs: list[PlannedRun]) -> Iterable[tuple[Auxiliary, RunConfig]]:
+    """The auxiliary losses of the runs, each once for the same options, data and tokens, with the first config that has it."""
+    found: dict[Hashable, tuple[Auxiliary, RunConfig]] = {}
+    for planned in runs:
+        for loss in planned.config.objective.auxiliary:
+            found.setdefault((loss.model_dump_json(), planned.config.data, planned.config.tokens), (loss, planned.config))
+    return found.values()
+
+
+def _check_guide(planned: PlannedRun) -> None:
+    """Raises UserError if a run would be guided by its own checkpoint that is scored."""
+    config, settings = planned.config, planned.config.evaluation
+    if settings and settings.guide:
+        from ditscale.evaluation.sampling.guide import run_and_images  # loads torch
+        from ditscale.training.schedule import is_due
+
+        path, images = run_and_images(settings.guide)
+        if path.resolve() == planned.run.path.resolve() and (images is None or is_due(config, images)):
+            raise UserError(f"evaluation.guide '{settings.guide}' is the run {planned.run_id} itself at a checkpoint that is scored, where guidance would "
+                            "change nothing; give another run, or RUN@IMAGES that is not scored")
 
 
 def _check_files(config: RunConfig) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pydantic import Field, model_validator
 
 from ditscale.config import resolve
-from ditscale.cost.runs import run_backbone
 from ditscale.errors import UserError
 from ditscale.models.macs import plain_card
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives import BASELINE
+from ditscale.objectives.variant import backbone_of
 from ditscale.scaling.tokens import images_for
 from ditscale.section import Section
 from ditscale.studies.spec.budgets import Positive
@@ -64,7 +64,7 @@ def steps(ladder: Ladder, config: dict, source: str) -> list[Step]:
     batch = config.get("train", {}).get("global_batch", 256)
     train = {"images": batch, "global_batch": batch, "checkpoint_every_images": batch}
     values = {**config, "train": train, "objective": {"name": BASELINE}, "evaluation": None, "resources": {}}
-    cards = {name: plain_card(run_backbone(resolve({**values, "model": {**config.get("model", {}), "name": name}}, source)))
+    cards = {name: plain_card(backbone_of(resolve({**values, "model": {**config.get("model", {}), "name": name}}, source)))
              for name in (*ladder.rungs, ladder.target)}
     for rung in ladder.rungs:
         if cards[rung].flops >= cards[ladder.target].flops:

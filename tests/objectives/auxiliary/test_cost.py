@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 
-from ditscale import randomness
 from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.roofline import roofline
@@ -16,8 +15,7 @@ from ditscale.models.macs import FREQUENCIES
 from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.auxiliary import AUXILIARY
 from ditscale.objectives.auxiliary.repa.encoder import make_encoder
-from ditscale.objectives.from_config import build_model, make_objective
-from ditscale.objectives.objective import CleanBatch
+from ditscale.objectives.from_config import build_model
 
 IMAGES = 4                                                                     # of a counted step
 DIGITS_CNN = 1_787_904                                                         # MACs of the demo's CNN before its pooling
@@ -38,23 +36,13 @@ def config_of(values, losses, name="DiT-nano/2", block="adaln_zero", **train):
     return resolve(values, "test")
 
 
-def real_step(config):
-    """One step on ``IMAGES`` images as a function: the pass, the teacher's, the losses, the backward."""
-    model, objective = build_model(config), make_objective(config)
-    if objective.has_teacher:
-        objective.teacher = copy.deepcopy(model).requires_grad_(False)
-    draws = randomness.draw(0, torch.arange(IMAGES), objective.streams)
-    batch = CleanBatch(torch.randn(IMAGES, 1, 8, 8), torch.arange(IMAGES))
-    return lambda: objective(model, batch, draws).loss.backward()
-
-
-def test_repa_with_its_encoder(values, digits, counted_flops):
+def test_repa_with_its_encoder(values, digits, counted_flops, real_step):
     """The MACs that the docs give for the demo's encoder are the counter's; and the whole step, twice, as the first one makes the encoder."""
     options = {**REPA, "encoder_path": str(digits / "digits_cnn.safetensors"), "encoder_macs": DIGITS_CNN}
     encoder = make_encoder(options["encoder"], options["encoder_path"], {})
     assert counted_flops(lambda: encoder(torch.zeros(IMAGES, 1, 8, 8))) == IMAGES * 2 * DIGITS_CNN
     config = config_of(values, [options])
-    card, step = run_card(config), real_step(config)
+    card, step = run_card(config), real_step(config, IMAGES)
     inputs = FREQUENCIES * 128 + card.trained_macs_by_part["patchify"]
     assert card.forward_only_macs_by_part == {"repa_encoder": DIGITS_CNN}
     for _ in range(2):
@@ -73,12 +61,12 @@ def test_a_loss_that_ends_is_priced_to_its_end(values):
 
 
 @pytest.mark.parametrize("case, block", [*((case, "adaln_zero") for case in CASES), *(("all", block) for block in DESIGNS)])
-def test_a_real_training_step(values, case, block, counted_flops):
+def test_a_real_training_step(values, case, block, counted_flops, real_step):
     """Exactly so but for the two inputs of the pass, patches and sinusoid: they need no gradient, and cost 2 and not 3."""
     config = config_of(values, CASES[case], block=block)
     card = run_card(config)
     inputs = FREQUENCIES * parse_model_name("DiT-nano/2").dims.hidden_size + card.trained_macs_by_part["patchify"]
-    assert counted_flops(real_step(config)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
+    assert counted_flops(real_step(config, IMAGES)) == IMAGES * (card.train_flops_per_image - 2 * inputs)
     model, plain = build_model(config), run_card(config_of(values, [], block=block))
     assert sum(p.numel() for p in model.parameters()) == card.parameters
     heads = sum(p.numel() for name, p in model.named_parameters() if name.startswith("auxiliary."))

@@ -105,6 +105,24 @@ def test_contrastive(setting, formulation):
     assert plain.batch.images.equal(made.batch.images) and set(found) == {"generative", "contrastive"}
 
 
+@pytest.mark.parametrize("interpolant", ["linear", "cosine"])
+def test_contrastive_of_a_clean_image_is_in_velocity(setting, interpolant):
+    """As the loss itself: at low levels, where x_t is almost the image, another image pushes the implied velocity and not the image."""
+    made = setting(with_loss({"name": "contrastive", "group": 4}), formulation={"name": "flow", "prediction": "x", "interpolant": interpolant})
+    made.draws["noise level"] = torch.linspace(0.01, 0.9, 8)[:, None]
+    found, (noised, inputs) = terms_of(made)["contrastive"], pass_of(made)
+    output, clean, noise, t = made.model(*inputs), made.batch.images.double(), noised.noise, noised.t[:, None, None, None].double()
+    other, half = [1, 2, 3, 0, 5, 6, 7, 4], torch.pi / 2
+    below = t.clamp(min=0.05)                                                  # what is divided by, in the loss too
+    if interpolant == "linear":
+        velocity = (noised.noisy - output) / below
+        target = t / below * (noise[other] - clean[other])
+    else:
+        velocity = (half * torch.cos(half * t) * noised.noisy - half * output) / torch.sin(half * below)
+        target = half * torch.sin(half * t) / torch.sin(half * below) * (torch.cos(half * t) * noise[other] - torch.sin(half * t) * clean[other])
+    assert found.item() == pytest.approx(-0.05 * (velocity - target).square().mean().item(), rel=2e-5)
+
+
 @pytest.mark.parametrize("formulation", ["flow", "edm", "ddpm"])
 @pytest.mark.parametrize("distance", ["cosine", "smooth_l1"])
 def test_sra(setting, formulation, distance):

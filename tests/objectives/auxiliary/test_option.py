@@ -77,7 +77,7 @@ def test_it_is_swept_and_set_on_the_command_line(values, tmp_path):
     ([{"weight": 1.0}], "give a name or {name: ..., weight: ...}"),
     ([{"name": "dispersive", "tua": 1.0}], "objective.with dispersive: unknown key 'tua'; did you mean 'tau'?"),
     ([{"name": "sra", "distance": "euclid"}], "objective.with sra: 'distance' is 'euclid'"),
-    ([{"name": "sra2", "block": 5}], "objective.with sra2: block 5: the model has 4 blocks; give 1 to 4"),
+    ([{"name": "sra2", "block": 5}], "objective.with sra2: block 5: the model has 4 blocks; give 1 to 4, counted from 1"),
     ([{"name": "sra2", "block": 0}], "objective.with sra2: 'block' is 0: should be greater than 0"),
     ([{"name": "sra", "teacher_block": 7}], "objective.with sra: teacher_block 7: the model has 4 blocks"),
     ([{"name": "dispersive", "group": 24}], "compares groups of 24 images, and 64 images per rank (train.global_batch 64) is no multiple of that; the "
@@ -109,7 +109,7 @@ def test_variants_that_cannot_carry_one_say_why(values, variant, reason):
     ({"encoder": None}, "repa needs features, the name of a file of features, or encoder, a function package.module:function"),
     ({"features": "cnn"}, "needs features.*; both are given"),
     ({"features": "cnn", "encoder": None}, "repa: encoder_macs has no effect with features; leave it out"),
-    ({"features": "../cnn", "encoder": None, "encoder_macs": None}, "features '../cnn': a name has letters, digits, _ and -"),
+    ({"features": "../cnn", "encoder": None, "encoder_macs": None}, "objective.with repa: features '../cnn': a name has letters, digits, _ and -"),
     ({"encoder": "dinov2"}, "encoder 'dinov2' is not of the form package.module:function"),
     ({"stop_images": 640}, "stop_images 640 has no effect, as train.images is 640; leave it out"), ({"feature_width": 0}, "'feature_width' is 0"),
 ])
@@ -129,7 +129,7 @@ def test_a_block_that_does_not_see_all_tokens_is_refused(values, monkeypatch):
     """Of a variant that routes tokens around its second block."""
     monkeypatch.setattr(VARIANTS["baseline"], "has_all_tokens", lambda self, block, depth: block != 2)
     made(values, {"name": "sra2", "block": 1}, {"name": "dispersive", "block": 3})
-    with pytest.raises(UserError, match="sra2: block 2: with objective baseline it does not see all tokens in training; blocks that do: 1, 3, 4"):
+    with pytest.raises(UserError, match="sra2: block 2: with objective baseline it does not see all tokens.*; blocks that do, counted from 1: 1, 3, 4"):
         made(values, {"name": "sra2", "block": 2})
 
 

@@ -217,6 +217,7 @@ def test_epochs_are_images_by_unique_images(in_repository, tmp_path):
     assert "not known for 1 run" in epoch_lines([replace(rows[0], unique_images=None), *rows[1:]])[1]
     shown = plan("sweeps/digits_demo.yaml", f"data.path={tmp_path}/train.beton", "--csv", tmp_path / "plan.csv")
     assert "(15 epochs)" in shown and "Epochs (images / unique images" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 120                            # sentences wrap, as the table does
     with open(tmp_path / "plan.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["epochs"]) == pytest.approx(21504 / 1437)
     (tmp_path / "train.json").write_text("{")

@@ -59,10 +59,10 @@ def test_the_critical_batch_is_the_last_one_logged(run):
 def test_tokens_per_parameter_are_those_of_the_plain_model(run):
     write(run.evals, [{**LINE, "images_seen": images} for images in (320, 640)])
     from ditscale.config import resolve
-    from ditscale.cost.runs import run_backbone
     from ditscale.models.macs import plain_card
+    from ditscale.objectives.variant import backbone_of
 
-    card = plain_card(run_backbone(resolve(run.read_record()["config"], "test")))
+    card = plain_card(backbone_of(resolve(run.read_record()["config"], "test")))
     table = ledger.collect(run.path.parent)
     assert table["tokens_per_parameter"].tolist() == pytest.approx([320 * card.tokens / card.parameters, 640 * card.tokens / card.parameters])
     assert table["parameters"].iloc[0] > card.parameters                       # the masked variant's decoder does not count

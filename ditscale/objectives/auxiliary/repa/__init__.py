@@ -10,7 +10,7 @@ from ditscale.models.macs import Backbone
 from ditscale.models.sizes import Size
 from ditscale.objectives.auxiliary.kind import Auxiliary, early_block
 from ditscale.objectives.variant import PAPER_WIDTH
-from ditscale.section import Count
+from ditscale.section import Count, Width
 
 
 class Repa(Auxiliary):
@@ -25,13 +25,13 @@ class Repa(Auxiliary):
     name: Literal["repa"]
     weight: float = Field(0.5, gt=0)                                           # [C]
     block: Count | None = Field(None, gt=0)                                    # default: a third of the depth, at most 8: B 4, L and XL 8 [C]
-    feature_width: Count = Field(gt=0)                                         # d_f; DINOv2-B: 768
+    feature_width: Width                                                       # d_f; DINOv2-B: 768
     features: str | None = None                                                # the name of features that `ditscale data features` made of data.path
     encoder: str | None = None                                                 # or package.module:function
     encoder_options: dict[str, str | int | float | bool] = {}
     encoder_path: str | None = None                                            # its weights; like other paths no part of a run's id
     encoder_macs: Count | None = Field(None, ge=0)                             # of one image; 0 leaves them out of the cost
-    hidden: Count | None = Field(None, gt=0)                                   # of the projector: 2048 [C]; below S twice the width [choice]
+    hidden: Width | None = None                                                # of the projector: 2048 [C]; below S twice the width [choice]
     stop_images: Count | None = Field(None, gt=0)                              # off from this many images on; default: never
 
     color = "#4a6b1d"
@@ -57,13 +57,20 @@ class Repa(Auxiliary):
             own = [key for key in ("encoder_options", "encoder_path", "encoder_macs") if getattr(self, key) not in (None, {})]
             if own:
                 raise UserError(f"objective.with repa: {own[0]} has no effect with features; leave it out")
-            features_path(config.data.path, self.features)                     # refuses a name that no file can have
+            features_path(config.data.path, self.features, "objective.with repa: features")  # refuses a name that no file can have
         elif self.encoder_macs is None:
             raise UserError("objective.with repa: give encoder_macs, the encoder's MACs per image, so that the cost card has them; 0 leaves them out")
         elif not re.fullmatch(r"[\w.]+:[\w.]+", self.encoder):
             raise UserError(f"objective.with repa: encoder '{self.encoder}' is not of the form package.module:function")
         if self.stop_images is not None and self.stop_images >= config.train.images:
             raise UserError(f"objective.with repa: stop_images {self.stop_images} has no effect, as train.images is {config.train.images}; leave it out")
+
+    def check_inputs(self, config):
+        super().check_inputs(config)
+        if self.encoder is not None:
+            from ditscale.objectives.auxiliary.repa.encoder import check_encoder
+
+            check_encoder(self, config)
 
     def tap(self, dims: Size) -> int:
         return self.block or early_block(dims.depth, 3)

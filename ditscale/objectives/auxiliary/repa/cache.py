@@ -20,10 +20,11 @@ from ditscale.digest import file_sha256, new_digest
 from ditscale.errors import UserError, count
 from ditscale.formats import FEATURES, stamped
 from ditscale.models.macs import FLOPS_PER_MAC
-from ditscale.objectives.auxiliary.repa.encoder import make_encoder
+from ditscale.objectives.auxiliary.repa.encoder import Keys, make_encoder
 from ditscale.rundir import write_json
 from ditscale.writing import check_writable, written_whole
 
+GIVEN = Keys("--encoder", "--encoder-path", "--option")                        # of the command
 FIT_IMAGES = 2048                                                              # of the PCA
 REPORT_SECONDS = 10.0
 
@@ -47,12 +48,12 @@ def make_features(beton, pixels, asked: Asked, device: torch.device | str, say: 
     Raises:
         UserError: the files do not belong together, the features exist, the encoder does not fit, or they cannot be written.
     """
-    (file, seen), wanted, target = check_source(pixels), read_manifest(beton), features_path(beton, asked.name)
+    (file, seen), wanted, target = check_source(pixels), read_manifest(beton), features_path(beton, asked.name, "--name")
     _check_same(file, seen, beton, wanted)
     if target.exists():
         raise UserError(f"{target}: exists already; give another --name, or delete it")
     check_writable(target)
-    module = make_encoder(asked.encoder, asked.encoder_path, asked.encoder_options).to(device)
+    module = make_encoder(asked.encoder, asked.encoder_path, asked.encoder_options, GIVEN).to(device)
     first = _encoded(module, file, np.arange(1), False, device)
     tokens, whole = first.shape[1:]
     if asked.pca is not None and not 1 <= asked.pca < whole:

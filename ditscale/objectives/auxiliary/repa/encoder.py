@@ -1,18 +1,30 @@
 """A frozen encoder by import path, for REPA's features of the clean image."""
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ditscale.errors import UserError, first_line
 from ditscale.objectives.auxiliary.repa import Repa
+from ditscale.objectives.auxiliary.repa.alignment import on_grid
 
 if TYPE_CHECKING:
+    from ditscale.config import RunConfig
     from ditscale.objectives.auxiliary.loss import Seen
+
+
+class Keys(NamedTuple):
+    """How the user gave the encoder, its weights and its arguments, for messages."""
+
+    encoder: str = "objective.with repa: encoder"
+    path: str = "objective.with repa: encoder_path"
+    options: str = "encoder_options"
 
 
 class Encoder:
@@ -30,15 +42,37 @@ class Encoder:
         return features_of(self.module, self.options.encoder, seen.clean, self.options.feature_width)
 
 
-def make_encoder(name: str, path: str | None, options: dict) -> nn.Module:
-    """The module that a function makes, frozen.
+def check_encoder(options: Repa, config: "RunConfig") -> None:
+    """Makes the encoder of a run and gives it one blank image, on the CPU of this machine.
 
     Raises:
-        UserError: there is no such function, it refuses its arguments, or it makes something else.
+        UserError: it cannot be made, or its features are not what the options and the model's tokens need.
     """
-    what = f"objective.with repa: encoder {name}"
+    module, image = make_encoder(options.encoder, options.encoder_path, options.encoder_options), (config.data.channels, *[config.data.resolution] * 2)
+    try:
+        with torch.no_grad():
+            features = features_of(module, options.encoder, torch.zeros(1, *image), options.feature_width)
+    except UserError:
+        raise
+    except Exception as error:                                                 # of the user's module: any kind
+        if isinstance(error, NotImplementedError) or "cuda" in str(error).lower():
+            return                                                             # it needs a GPU; the run finds out
+        raise UserError(f"objective.with repa: encoder {options.encoder} fails on an image of {' x '.join(map(str, image))}, as the model sees it: "
+                        f"{type(error).__name__}: {first_line(error)}") from error
+    on_grid(features, config.tokens)
+
+
+def make_encoder(name: str, path: str | None, options: dict, keys: Keys = Keys()) -> nn.Module:
+    """The module that a function makes, frozen. The function is imported as ``python -m`` would, also from the working folder.
+
+    Raises:
+        UserError: there is no such function, it fails, or it makes something else.
+    """
+    what = f"{keys.encoder} {name}"
     if path is not None and not Path(path).exists():
-        raise UserError(f"objective.with repa: encoder_path {path} does not exist")
+        raise UserError(f"{keys.path} {path} does not exist")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     where, _, attribute = name.partition(":")
     try:
         function: Callable = getattr(importlib.import_module(where), attribute)
@@ -47,8 +81,8 @@ def make_encoder(name: str, path: str | None, options: dict) -> nn.Module:
     arguments = options if path is None else {**options, "path": path}
     try:
         module = function(**arguments)
-    except TypeError as error:
-        raise UserError(f"{what} with encoder_options {arguments}: {first_line(error)}") from None
+    except Exception as error:                                                 # of the user's function: any kind
+        raise UserError(f"{what} with {keys.options} {arguments}: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"{what} makes a {type(module).__name__}; it must make a torch.nn.Module")
     return module.requires_grad_(False).eval()

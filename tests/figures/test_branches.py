@@ -44,6 +44,38 @@ def test_it_draws_and_says_so(table):
     assert [row["images_seen"] for row in drawing.card["comparisons"]] == [256, 512]
 
 
+@pytest.fixture
+def grid(study):
+    """Two seeds of a trunk of 20,480 images at 3 FLOPs each and its branches in powers of two, with a decay of 20 %."""
+    row = study(seeds=(0,)).iloc[0].to_dict()
+    rows = []
+    for seed in range(2):
+        trunk = {**row, "seed": seed, "run_id": f"trunk-s{seed}", "trunk": f"trunk-s{seed}", "branch_images": 0, "sample_seeds": 1, "recipe": "r"}
+        rows += [{**trunk, "images_seen": images, "final": images == 20480, "score": images**-0.5, "train_flops": 3 * images, "own_train_flops": 3 * images}
+                 for images in range(1280, 20481, 1280)]
+        rows += [{**trunk, "run_id": f"branch-{images}-s{seed}", "branch_images": images * 4 // 5, "images_seen": images, "final": True,
+                  "score": images**-0.5, "train_flops": 3 * images, "own_train_flops": 3 * images // 5} for images in (1280, 2560, 5120, 10240)]
+    return pd.DataFrame(rows)
+
+
+def test_five_lengths_cost_1_19_with_branches_1_94_without_and_1_as_averages(grid):
+    drawing = branches.draw(grid)
+    costs = drawing.card["costs"]
+    assert [one["images_seen"] for one in costs] == [1280, 2560, 5120, 10240, 20480]
+    assert [costs[-1][f"{way}_share"] for way in ("runs", "branches", "averages")] == pytest.approx([1.9375, 1.1875, 1])
+    # A study whose longest run is the third length: all of 5120, and the decays of two branches.
+    assert costs[2]["branches"] == pytest.approx(3 * (5120 + 0.2 * (1280 + 2560))) and costs[2]["runs"] == 3 * (1280 + 2560 + 5120)
+    assert costs[2]["averages"] == 3 * 5120 and len(drawing.figure.axes) == 3
+    assert "1.94 of the longest run with a run for each, 1.19 with branches, 1 as averages along one run" in drawing.caption
+
+
+@pytest.mark.parametrize("unknown", [lambda table: table.drop(columns="own_train_flops"), lambda table: table.assign(own_train_flops=np.nan),
+                                     lambda table: table.assign(final=table["final"] & (table["branch_images"] > 0))])
+def test_without_known_costs_or_a_finished_trunk_there_is_no_panel_of_costs(grid, unknown):
+    drawing = branches.draw(unknown(grid))
+    assert len(drawing.figure.axes) == 2 and drawing.card["costs"] == [] and "Bottom right" not in drawing.caption
+
+
 def test_a_trunk_that_decays_is_no_average_at_a_constant_rate(table):
     late = table[(table["run_id"] == "branch-512-s0")].assign(run_id="late", images_seen=1280, branch_images=1024)
     assert len(branches.pairs(pd.concat([table, late]))) == 6

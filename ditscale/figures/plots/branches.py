@@ -1,17 +1,21 @@
 """Branches against their trunk: the score at the end of each branch's decay, and that of the trunk's average at the same images.
 
 A trunk's rate is constant there, so the pair says what the decay buys. Both have the same images, noise and weights up to the branch
-point, so they are compared within each trunk; trunks (seeds) are the repetitions.
+point, so they are compared within each trunk; trunks (seeds) are the repetitions. A small panel has the cost of the lengths, next to what a run for
+each would cost.
 """
 
 import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError, count
 from ditscale.figures.kit import panels, script, study_table, style
+from ditscale.figures.kit.length_costs import cost_words, draw_costs, length_costs
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS, REAL, too_few
 from ditscale.scaling.interval import half_width
 
@@ -70,33 +74,50 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     found = pairs(rows)
     result = compared(found)
     along = rows[rows["run_id"].isin(found["trunk"])].sort_values("images_seen")
-    colors = dict(zip(dict.fromkeys(found["model"]), style.ramp(found["model"].nunique())))
+    colors, costs = dict(zip(dict.fromkeys(found["model"]), style.ramp(found["model"].nunique()))), length_costs(rows)
     with style.paper():
-        figure, [[over, change]] = panels.grid(1, 2, row_height=3.2)
+        figure, over, change, cost = _axes(with_costs=not costs.empty)
         for _, own in along.groupby("run_id"):
             over.plot(own["images_seen"], own["score"], color=colors[own["model"].iloc[0]], linewidth=0.8, alpha=0.7)
         over.scatter(found["images_seen"], found["score"], c=found["model"].map(colors), marker="v", s=22, zorder=3)
         panels.images_axis(over, rows["images_seen"])
         panels.score_axis([over], style.score_label(rows), pd.concat([along["score"], found["score"]]))
-        for model, own in result.groupby("model", sort=False):
+        for place, (model, own) in enumerate(result.groupby("model", sort=False)):
+            apart = 1.0 + 0.05 * (place - (len(colors) - 1) / 2)               # so that intervals do not hide each other
             errors = 100 * np.array([own["change"] - own["low"], own["high"] - own["change"]])
-            change.errorbar(own["images_seen"], 100 * own["change"], yerr=np.nan_to_num(errors), color=colors[model], marker="v", capsize=3, linewidth=1)
+            change.errorbar(apart * own["images_seen"], 100 * own["change"], yerr=np.nan_to_num(errors), color=colors[model], marker="v", capsize=3,
+                            linewidth=1)
         change.axhline(0.0, color=style.MUTED, linewidth=0.8)
         panels.images_axis(change, found["images_seen"])
-        change.set(ylabel="End of the decay against the average, %")
+        change.set(ylabel="End against average, %")
+        if cost:
+            draw_costs(cost, costs)
         panels.legend(figure, [*(Line2D([], [], color=color, label=study_table.short_name(model)) for model, color in colors.items()),
                                Line2D([], [], color=style.INK, linestyle="", marker="v", label="end of a branch"),
                                Line2D([], [], color=style.INK, linewidth=0.8, label="average along a trunk")])
-    return style.Drawing(NAME, figure, found.reindex(columns=COLUMNS), _caption(found, result) + left_out,
-                         {"comparisons": result.astype(object).where(result.notna(), None).to_dict("records")})
+    words = " ".join([_caption(found, result, not costs.empty), *([cost_words(costs)] if cost else [])])
+    return style.Drawing(NAME, figure, found.reindex(columns=COLUMNS), words + left_out,
+                         {"comparisons": result.astype(object).where(result.notna(), None).to_dict("records"), "costs": costs.to_dict("records")})
 
 
-def _caption(found: pd.DataFrame, result: pd.DataFrame) -> str:
+def _axes(with_costs: bool):
+    """The figure, the panels of scores and of their ratios, and that of costs or None."""
+    if not with_costs:
+        figure, [[over, change]] = panels.grid(1, 2, row_height=3.2)
+        return figure, over, change, None
+    figure = Figure(figsize=(style.WIDTH, 5.0), layout="constrained")
+    named: dict[str, Axes] = figure.subplot_mosaic([["over", "change"], ["over", "cost"]], height_ratios=[1.1, 1])
+    for axes in named.values():
+        axes.grid(True, which="major")
+    return figure, named["over"], named["change"], named["cost"]
+
+
+def _caption(found: pd.DataFrame, result: pd.DataFrame, with_costs: bool) -> str:
     sentences = [f"{study_table.short_name(row.model)} at {row.images_seen:,}: {row.change:+.1%}"
                  + ("" if math.isnan(row.low) else f" ({row.low:+.1%} to {row.high:+.1%})") + f", {row.verdict}" for row in result.itertuples()]
-    return (f"Left: score of the averages along each trunk, whose rate is constant up to its own decay, and at the end of each branch. Right: the branch's "
-            f"end against its trunk's average at the same images, geometric mean over {count(found['trunk'].nunique(), 'trunk')} with Student's 95 % "
-            f"interval; below zero the decay is better. {'; '.join(sentences)}.")
+    return (f"Left: score of the averages along each trunk, whose rate is constant up to its own decay, and at the end of each branch. "
+            f"{'Top right' if with_costs else 'Right'}: the branch's end against its trunk's average at the same images, geometric mean over "
+            f"{count(found['trunk'].nunique(), 'trunk')} with Student's 95 % interval; below zero the decay is better. {'; '.join(sentences)}.")
 
 
 SCRIPT = script.figure(__doc__, draw)

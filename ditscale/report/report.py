@@ -78,7 +78,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         deployment.section(usable), predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
         _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
-        page.section("What was run", page.pairs(tables.summary(table)), *_settings(files.settings)),
+        page.section("What was run", page.pairs(tables.summary(table, whole)), *_settings(files.settings)),
         page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"

@@ -86,8 +86,8 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     ]
 
 
-def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """A summary of the study from the table."""
+def summary(table: pd.DataFrame, whole: pd.DataFrame) -> list[tuple[str, str]]:
+    """A summary of the study from the scores of the table; ``whole`` has validation losses too."""
     last = table.sort_values("images_seen").groupby("run_id").tail(1)
     finished = int(table.groupby("run_id")["final"].any().sum())
     listed = {name: joined([str(v) if isinstance(v, str) else f"{v:,g}" for v in sorted(table[name].unique())])
@@ -105,13 +105,20 @@ def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
         ("Seeds", listed["seed"]),
         ("Images seen by each run", joined([f"{n:,}" for n in sorted(last["images_seen"].unique())])),
         ("Training compute, all runs", f"{style.power_of_ten(own['train_flops'].sum())} FLOPs"),
-        ("Training time, all runs", _duration(own["train_seconds"].sum())),
+        ("Training time, all runs", _duration(trained := own["train_seconds"].sum())),
+        ("Scoring time, all evaluations", _scoring(whole, trained)),
         ("Trained on", listed["device"]),
         ("Metric", listed["metric"]),
         ("Images generated for each score", listed["samples"]),
         ("Guidance scale; model calls per image (NFE)", f"{listed['guidance_scale']}; {listed['nfe']}"),
         ("Evaluation passport", listed["passport"]),
     ]
+
+
+def _scoring(table: pd.DataFrame, trained: float) -> str:
+    """The time of all scores and validation losses, and its share of the study's."""
+    scored = table["evaluation_seconds"].sum() if "evaluation_seconds" in table else 0.0
+    return f"{_duration(scored)}, {scored / (scored + trained):.0%} of training and scoring" if scored > 0 and trained > 0 else "not known"
 
 
 def _branches(branches: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ditscale.cli import main as cli
@@ -14,7 +15,7 @@ from ditscale.config import resolve
 from ditscale.cost.hardware import named_machine
 from ditscale.cost.throughput import training_seconds
 from ditscale.figures.kit import study_table
-from ditscale.report import cards, deployment, explorer, forecast, page, passports, report, sources, verdicts
+from ditscale.report import cards, deployment, explorer, forecast, page, passports, report, sources, tables, verdicts
 from ditscale.studies.plan.probe import shape_of
 from ditscale.studies.table import cells, conditions
 from ditscale.studies.table.study import Study
@@ -47,6 +48,18 @@ def test_verdicts_are_those_of_the_study(three_seeds):
     assert frontier[0] == "Frontier" and frontier[1][0][0] == "" and "By variant:" in frontier[1][0][1]
     assert noise[0] == "Seed noise" and re.match(r"\d\.\d% of the score, from \d+ cells", noise[1][0][1])
     assert found.cards["Multiplier of masked over baseline in training FLOPs"]["status"] == "CONVERGED"
+
+
+def test_the_share_of_scoring_is_of_scores_and_losses(three_seeds):
+    """A loss counts 2 s, a score 10 s; the study trained for 100 s at each of its last evaluations."""
+    scores = study_table.read(three_seeds)
+    whole = pd.concat([scores, scores.assign(metric="loss")], ignore_index=True)
+    last = whole.groupby("run_id")["images_seen"].transform("max") == whole["images_seen"]
+    whole = whole.assign(evaluation_seconds=np.where(whole["metric"] == "loss", 2.0, 10.0), train_seconds=np.where(last, 100.0, 1.0))
+    seconds, trained = 12 * len(scores), 100 * scores["run_id"].nunique()
+    told = dict(tables.summary(whole[whole["metric"] != "loss"], whole))["Scoring time, all evaluations"]
+    assert told.endswith(f", {seconds / (seconds + trained):.0%} of training and scoring")
+    assert dict(tables.summary(whole, whole.drop(columns="evaluation_seconds")))["Scoring time, all evaluations"] == "not known"
 
 
 def test_a_verdict_is_of_the_models_with_seeds(made, tmp_path):

@@ -3,7 +3,8 @@
     python benchmarks/communication.py [--model DiT-S/8] [--ranks 1 2 4] [--steps 4]
 
 Each case is `train()` itself on so many CPU ranks over gloo, at one strategy and one accumulation; collectives of torch.distributed
-are counted by what each rank must send in a ring. The first two steps, in which stage 3 learns the order of layers, do not count.
+are counted by what each rank must send in a ring, Muon's all-to-all (--optimizer muon) by what it sends. The first two steps, in which
+stage 3 learns the order of layers, do not count.
 Seconds are those of calls that the rank waits in (stage 3 gathers beside the computing), waiting for slower ranks included; the
 model's rest on gloo's own bandwidth, that of all-reduces of the gradient's size just before. The last line is one JSON object.
 """
@@ -23,7 +24,7 @@ import torch.distributed as dist
 from tiny import parse
 
 WARM_UP = 2                                                                    # steps
-SHARE = {"all_reduce": 2, "all_gather_into_tensor": 1, "reduce_scatter_tensor": 1, "reduce": 1}
+SHARE = {"all_to_all_single": None, "all_reduce": 2, "all_gather_into_tensor": 1, "reduce_scatter_tensor": 1, "reduce": 1}
 STRATEGIES = {
     "zero0": {"stage": 0}, "zero1": {"stage": 1}, "zero2": {"stage": 2}, "zero3": {"stage": 3},
     "zero1-reduces": {"stage": 1, "use_multi_rank_bucket_allreduce": False},
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=4, help="that count")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
+    parser.add_argument("--optimizer", default="adamw", choices=["adamw", "muon"])
     parser.add_argument("--micro-steps", type=int, nargs="+", default=[1, 2])
     options = parse(parser, model="DiT-atto/8", ranks=[2], steps=1, strategies=["zero1"], micro_steps=[1])
     cases = []
@@ -90,7 +92,7 @@ def make_cases(folder: Path, ranks: int, options) -> None:
             config = resolve({
                 "model": {"name": options.model}, "formulation": {"name": "flow"}, "objective": {"name": "baseline"},
                 "data": {"name": "latents", "path": str(folder / "latents.beton"), "resolution": 32, "channels": 4, "classes": 1000},
-                "train": {"images": images, "global_batch": batch, "checkpoint_every_images": images,
+                "train": {"images": images, "global_batch": batch, "checkpoint_every_images": images, "optimizer": {"name": options.optimizer},
                           "precision": "fp32" if name == "zero0" else "bf16"},
                 "resources": {"deepspeed": str(strategy), "accelerators_per_run": ranks, "log_every_images": images,
                               "micro_batch": batch // ranks // micro_steps},
@@ -107,7 +109,7 @@ class Collectives:
         for name, share in SHARE.items():
             setattr(dist, name, self._counted(getattr(dist, name), name, share))
 
-    def _counted(self, send, name: str, share: int):
+    def _counted(self, send, name: str, share: int | None):
         def counted(*arguments, **options):
             ranks = dist.get_world_size()
             whole = max(tensor.numel() * tensor.element_size() for tensor in (*arguments, *options.values())
@@ -115,7 +117,7 @@ class Collectives:
             started = time.perf_counter()
             handle = send(*arguments, **options)
             self.calls += 1
-            self.bytes += share * whole * (ranks - 1) / ranks
+            self.bytes += share * whole * (ranks - 1) / ranks if share else arguments[1].numel() * arguments[1].element_size()
             if handle is None:                                                 # else somebody waits for it beside the computing
                 self.seconds += time.perf_counter() - started
             return handle
@@ -138,10 +140,9 @@ def run_cases(folder: Path) -> None:
     """A rank: train all cases, one after another, and count."""
     counter = Collectives()                                                    # before DeepSpeed takes hold of the functions
     from ditscale.config import resolve
-    from ditscale.cost.communication import communication, step_collectives
+    from ditscale.cost.communication import communication
     from ditscale.cost.hardware import Links
-    from ditscale.cost.runs import run_card
-    from ditscale.models.sizes import parse_model_name
+    from ditscale.cost.runs import run_card, run_collectives
     from ditscale.rundir import RunDir
     from ditscale.training.distributed import join_world
     from ditscale.training.loop import train
@@ -163,9 +164,7 @@ def run_cases(folder: Path) -> None:
         calls, sent, seconds = (statistics.median(column) for column in zip(*steps))
         name, micro_steps = path.name.rsplit("-", 1)
         model = communication(
-            step_collectives(parameters, sharding(config.resources.deepspeed), precision=config.train.precision,
-                             micro_steps=int(micro_steps), blocks=parse_model_name(config.model.name).dims.depth),
-            world.size, Links(node_bandwidth=bandwidth))
+            run_collectives(config, sharding(config.resources.deepspeed), int(micro_steps), in_fp32=True), world.size, Links(node_bandwidth=bandwidth))
         cases.append({"ranks": world.size, "strategy": name, "micro_steps": int(micro_steps), "precision": config.train.precision,
                       "calls": calls, "bytes": sent, "model_bytes": model.bytes, "seconds": round(seconds, 4),
                       "model_seconds": round(model.seconds, 4), "gloo_bytes_per_second": round(bandwidth)})

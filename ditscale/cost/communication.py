@@ -8,6 +8,7 @@ The calls follow DeepSpeed 0.19's code and are counted one by one in ``benchmark
     stage 2      the same, but the all-reduce at every micro step
     stage 3      at every micro step an all-gather of the weights for the forward, another for those released before the backward
                  (by default almost none), and a reduce-scatter of the gradients
+    Muon         parts of matrices to the rank that owns them, and their updates back: two all-to-all after the step's gradients
 
 Weights and gradients are sent in the precision of the forward. Seconds are for NCCL's rings: a ring crosses a node boundary
 once, so the network adapters of a node share the work, and each hop has the latency assumed by NCCL's tuner.
@@ -58,10 +59,11 @@ class Communication:
 
 
 def step_collectives(parameters: int, sharding: Sharding, *, precision: str, micro_steps: int, blocks: int,
-                     teacher: bool = False) -> list[Collective]:
+                     teacher: bool = False, ranks: int = 1, exchanged: float = 0.0) -> list[Collective]:
     """The collectives of one rank during one optimizer step.
 
     Args:
+        ranks, exchanged: bytes that an optimizer with whole matrices sends between so many ranks; of one rank the mean.
         blocks: of the model; stage 3 gathers their biases one by one.
         teacher: whether there is one; its weights are gathered after each step.
     """
@@ -70,6 +72,8 @@ def step_collectives(parameters: int, sharding: Sharding, *, precision: str, mic
     filled = int(parameters // sharding.reduce_bucket) * sharding.reduce_bucket / parameters  # before the backward ends
     hideable = filled if sharding.overlap else 0.0
     after_step = [Collective(1, whole, 1)] if teacher and stage else []
+    if exchanged:
+        after_step.append(Collective(1, exchanged / (ranks - 1), 2))           # whose ``sent`` is exchanged / ranks
     if stage < 3:
         times, rounds = micro_steps if stage == 2 else 1, 1 if stage and not sharding.all_reduces else 2
         gradients = Collective(rounds, times * whole, times * buckets, hideable if stage else 0.0)

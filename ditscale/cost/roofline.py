@@ -24,13 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ditscale.config import RunConfig
-from ditscale.cost.communication import Sharding, step_collectives
+from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine
 from ditscale.cost.memory import VALUE_BYTES
-from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_card, training_flops
+from ditscale.cost.runs import optimizer_flops, optimizer_state_bytes, run_card, run_collectives, training_flops
 from ditscale.models.blocks.design import CONDITION_TOKENS, mlp_shapes
 from ditscale.models.macs import FLOPS_PER_MAC, FORWARDS_PER_TRAINED_STEP, FREQUENCIES, Backbone, plain_card
-from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.variant import backbone_of
 
 PRODUCTS, ATTENTION, ELEMENTWISE, OPTIMIZER, AVERAGES, TEACHER = "products", "attention", "elementwise", "optimizer", "averages", "teacher"
@@ -210,8 +209,7 @@ def roofline(config: RunConfig, machine: Machine, sharding: Sharding = Sharding(
     if forward_only:
         teacher = _sum(TEACHER, _model_kinds(backbone, images, train.precision, False, False, machine))
         kinds.append(teacher.times(forward_only / plain * micro_steps))
-    sent = step_collectives(card.parameters, sharding, precision=train.precision, micro_steps=micro_steps,
-                            blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher)
+    sent = run_collectives(config, sharding, micro_steps, in_fp32=machine.kind == "cpu")
     return Roofline(tuple(kinds), (_loader(config, train.global_batch // ranks), _network(sent, ranks, machine)))
 
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from ditscale.config import RunConfig
+from ditscale.cost.communication import Collective, Sharding, step_collectives
 from ditscale.cost.memory import VALUE_BYTES, MemoryCard, memory_card
 from ditscale.diffusion.nfe import forwards, sampling_of
 from ditscale.models.macs import FLOPS_PER_MAC, ComputeCard, plain_card
+from ditscale.models.sizes import parse_model_name
 from ditscale.objectives.variant import backbone_of
 from ditscale.scaling.tokens import tokens_per_parameter
 
@@ -44,6 +46,15 @@ def optimizer_flops(config: RunConfig) -> int:
 def optimizer_state_bytes(config: RunConfig) -> int | Fraction:
     """Bytes of the optimizer's state per parameter."""
     return config.train.optimizer.state_bytes(run_card(config).parameters, config.objective.matrices(backbone_of(config)))
+
+
+def run_collectives(config: RunConfig, sharding: Sharding, micro_steps: int, *, in_fp32: bool) -> list[Collective]:
+    """The collectives of one rank in a step of the run; ``in_fp32``: of a CPU, where Muon's products and what they need are in fp32."""
+    train, ranks = config.train, config.resources.accelerators_per_run
+    exchanged = train.optimizer.exchanged(config.objective.matrices(backbone_of(config)), sharding.stage, ranks)
+    return step_collectives(run_card(config).parameters, sharding, precision=train.precision, micro_steps=micro_steps,
+                            blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher, ranks=ranks,
+                            exchanged=exchanged * (4 if in_fp32 else VALUE_BYTES[train.precision]))
 
 
 def trained_cards(config: RunConfig, images_seen: int) -> list[tuple[ComputeCard, int]]:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from ditscale.config import RunConfig
-from ditscale.cost.communication import Sharding, communication, step_collectives
+from ditscale.cost.communication import Sharding, communication
 from ditscale.cost.hardware import Machine
 from ditscale.cost.roofline import Roofline, roofline
-from ditscale.cost.runs import evaluation_flops, run_card, training_flops, validation_flops
-from ditscale.models.sizes import parse_model_name
+from ditscale.cost.runs import evaluation_flops, run_collectives, training_flops, validation_flops
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,7 @@ def step_forecast(config: RunConfig, machine: Machine, sharding: Sharding, image
         bound = roofline(config, machine, sharding, images_seen, micro_batch)
         compute = bound.device_seconds / assumed.bound_reached
     micro_steps = config.train.global_batch // ranks // (micro_batch or config.micro_batch)
-    sent = communication(
-        step_collectives(run_card(config).parameters, sharding, precision=config.train.precision, micro_steps=micro_steps,
-                         blocks=parse_model_name(config.model.name).dims.depth, teacher=config.objective.has_teacher), ranks, machine.links)
+    sent = communication(run_collectives(config, sharding, micro_steps, in_fp32=machine.kind == "cpu"), ranks, machine.links)
     window = {0: 0.0, 1: BACKWARD / micro_steps, 2: BACKWARD, 3: 1.0}[sharding.stage] * compute
     hidden = min(sent.hideable_seconds, assumed.hides * window)
     return StepForecast(compute, assumed.step_overhead_seconds, sent.seconds, sent.seconds - hidden, sent.bytes, bound)

@@ -164,7 +164,7 @@ class Backbone:
         return self.norm_parameters(width) + (width + 1) * self.outputs
 
     def final_matrices(self, width: int) -> list[WeightMatrix]:
-        return [*self.norm_matrices(width), WeightMatrix(LAST_LAYER, self.outputs, width)]
+        return [WeightMatrix(LAST_LAYER, self.outputs, width), *self.norm_matrices(width)]
 
 
 def make_backbone(model: ModelName, *, resolution: int, channels: int, classes: int, class_dropout_prob: float = 0.1,

@@ -61,6 +61,10 @@ class Optimizer(Section):
         """MACs of a step's matrix products, over all ranks; elementwise work is not counted."""
         return 0
 
+    def exchanged(self, matrices: Sequence[WeightMatrix], stage: int, ranks: int) -> int:
+        """Numbers that ranks send one another in a step to have whole matrices, there and back, over all ranks; in the dtype of the products."""
+        return 0
+
     def check(self, train: "TrainConfig") -> None:
         """Raises UserError for settings of a run that this optimizer does not support."""
         if not self.scales_and_skips:
@@ -196,6 +200,11 @@ class Muon(Optimizer):
                 least, most = sorted((one.rows // count, one.columns))
                 total += one.count * count * self.ns_steps * (2 * least**2 * most + least**3)  # X X^T and B X; A A
         return total
+
+    def exchanged(self, matrices, stage, ranks):
+        from ditscale.training.zero.cuts import off_owner
+
+        return 2 * off_owner(matrices, [self.stacked(one.kind) for one in matrices], stage, ranks)
 
     def groups(self, parameters, scales, train):
         whole = {name: p for name, p in parameters.items() if self.stacked(kind_of(name))}

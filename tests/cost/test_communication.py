@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -13,8 +14,13 @@ from ditscale.config import resolve
 from ditscale.cost.communication import Collective, Sharding, communication, ring_seconds, step_collectives
 from ditscale.cost.hardware import Links, gpu_links, named_machine
 from ditscale.cost.throughput import step_forecast, training_seconds
+from ditscale.models.matrices import kind_of
+from ditscale.objectives.from_config import build_model
+from ditscale.objectives.variant import backbone_of
 from ditscale.studies.plan.scaleout import scaling_curves
 from ditscale.studies.spec.spec import expand, load_spec
+from ditscale.training.zero.layout import Piece
+from ditscale.training.zero.matrices import matrices_of
 
 P = 1_000_000_000
 
@@ -39,6 +45,49 @@ def test_bytes_by_hand():
     assert sent(4, stage=3, prefetch_bucket=0, parameters=P // 2) == sent(4, stage=3) == 3 / 4 * (2 + 2)  # all of it does
     assert sent(4, stage=1, teacher=True) == sent(4, stage=1) + 3 / 4 * 2
     assert sent(1, stage=3) == 0
+
+
+@pytest.mark.parametrize("optimizer", [{}, {"modulation": "muon", "last_layer": "muon"}, {"qkv": "whole"}], ids=["default", "all", "whole"])
+@pytest.mark.parametrize("stage, ranks", [(0, 4), (1, 2), (1, 3), (2, 16), (3, 2), (3, 3), (3, 16), (1, 1)])
+@pytest.mark.parametrize("model", [{"name": "DiT-3x64/8"}, {"name": "DiT-3x64/8", "mlp": "swiglu"}, {"name": "DiT-3x192/8", "block": "in_context"}],
+                         ids=["gelu", "swiglu", "in_context"])
+def test_what_muon_exchanges(values, stage, ranks, model, optimizer):
+    """Against the places that the optimizer itself computes, of the model's parameters cut as ZeRO cuts them."""
+    values["model"], values["data"] = model, {**values["data"], "resolution": 32, "channels": 4}
+    values["train"]["optimizer"] = muon = {"name": "muon", **optimizer}
+    config = resolve(values, "test")
+    muon = config.train.optimizer
+    shapes = {name: p.shape for name, p in build_model(config).named_parameters() if muon.stacked(kind_of(name))}
+    pieces, start = [[] for _ in range(ranks)], 0
+    total = sum(shape.numel() for shape in shapes.values())
+    for name, shape in shapes.items():
+        part, at = (-(-shape.numel() // ranks), 0) if stage == 3 else (-(-total // ranks) if stage else total, start)
+        for first in sorted({0, *(cut - at for cut in range((at // part + 1) * part, at + shape.numel(), part))}):
+            end = min(shape.numel(), ((at + first) // part + 1) * part - at)
+            pieces[(at + first) // part].append(Piece(name, 0, 0, first, end - first))
+        start += shape.numel()
+    [found] = matrices_of(SimpleNamespace(masters=[None], shapes=shapes, shards=ranks, pieces=pieces), lambda name: muon.stacked(kind_of(name)))
+    sent = sum(place.numel for one in found for rank, place in one.places.items() if rank != one.owner)
+    assert muon.exchanged(config.objective.matrices(backbone_of(config)), stage, ranks) == 2 * sent
+    adamw = resolve({**values, "train": {**values["train"], "optimizer": {"name": "adamw"}}}, "test").train.optimizer
+    assert adamw.exchanged(config.objective.matrices(backbone_of(config)), stage, ranks) == 0
+
+
+def test_a_forecast_has_muons_exchange(values):
+    """Of 12 blocks of 12 W^2 numbers on 8 ranks: at stage 3 each sends 7/64 of them, there and back, in bf16; at stage 1 every other cut halves an fc1
+    of 4 W^2; at stage 0 there is nothing more than AdamW's."""
+    values["model"]["name"], values["data"] = "DiT-S/8", {**values["data"], "resolution": 32, "channels": 4}
+    values["resources"] = {"accelerators_per_run": 8}
+
+    def more(stage):
+        sent = []
+        for name in ("adamw", "muon"):
+            values["train"]["optimizer"] = {"name": name, **({"qkv": "whole"} if name == "muon" else {})}
+            sent.append(step_forecast(resolve(values, "test"), named_machine("H100:8"), Sharding(stage)).sent_bytes)
+        return sent[1] - sent[0]
+
+    assert more(3) == pytest.approx(2 * 2 * 7 / 64 * 12 * 12 * 384**2) and more(0) == 0
+    assert more(1) == pytest.approx(2 * 2 * 4 * 2 * 384**2 / 8)
 
 
 def test_seconds_by_hand():
@@ -96,9 +145,10 @@ def test_the_plan_shows_it(repository, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_two_ranks_really_send(repository):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_two_ranks_really_send(repository, optimizer):
     """Real steps at stages 1 to 3 on two gloo ranks; the model is exact but for padding, and for small weights that stay whole."""
-    done = subprocess.run([sys.executable, str(repository / "benchmarks/communication.py"), "--ranks", "2", "--steps", "1",
+    done = subprocess.run([sys.executable, str(repository / "benchmarks/communication.py"), "--ranks", "2", "--steps", "1", "--optimizer", optimizer,
                            "--strategies", "zero1", "zero2", "zero3", "--micro-steps", "2", "--model", "DiT-tiny/8"],
                           capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -170,6 +170,10 @@ class Variant(Section):
         their beginning where all are equal."""
         return {"share of kept tokens": self.kept_at(LARGE, images_seen, images), "stage rate": self.stage_lr(1.0, images_seen, images)}
 
+    def tied_to_length(self, decay: int) -> list[str]:
+        """The options by which ``schedules`` depend on the length more than ``decay`` images before its end: key, value and what would not."""
+        return []
+
     @classmethod
     def least_images(cls, options: dict) -> int:
         """The minimum length of a run given its options (not validated yet), due to stages of a fixed length."""
@@ -217,6 +221,11 @@ class UnmaskedStage(Variant):
 
     def kept_at(self, tokens: int, images_seen: int, images: int) -> int:
         return kept_tokens(tokens, self.ratio_at(images_seen, images))
+
+    def tied_to_length(self, decay: int) -> list[str]:
+        if self.unmasking_images <= decay:
+            return []
+        return [f"objective.unmasking_images {self.unmasking_images} reaches before the last {decay} images, the decay; give at most {decay}"]
 
     def stage_lr(self, lr: float, images_seen: int, images: int) -> float | None:
         """The learning rate of the last ``unmasking_images``."""

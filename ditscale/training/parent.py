@@ -44,13 +44,13 @@ def check_equal_before(trunk: RunConfig, branch: RunConfig) -> None:
     """Refuses a branch whose variant would have trained otherwise than its trunk before the branch point.
 
     Raises:
-        UserError: a schedule of the variant depends on the length of the run there.
+        UserError: a schedule of the variant depends on the length of the run there; the message has the option, its value and what would work.
     """
     end, batch = branch.parent.images, branch.train.global_batch
     objective, steps = branch.objective, branch.parent.images // branch.train.global_batch
     for step in sorted({*range(0, steps, max(1, steps // LOOKS)), steps - 1}):
         schedules = [objective.schedules(step * batch, config.train.images) for config in (trunk, branch)]
         if differing := [name for name, value in schedules[0].items() if value != schedules[1][name]]:
-            raise UserError(f"train.branches: objective {objective.name} has a {differing[0]} that depends on train.images: at {step * batch} images it is "
-                            f"{schedules[0][differing[0]]} in a run of {trunk.train.images} images and {schedules[1][differing[0]]} in one of "
-                            f"{branch.train.images}, so the latter cannot branch off at {end}; choose a constant schedule, or a stage within the decay")
+            why = objective.tied_to_length(branch.train.images - end) or [f"its {differing[0]} depends on train.images"]
+            raise UserError(f"train.branches: length {branch.train.images} cannot branch off at {end} images with objective.name {objective.name}: "
+                            f"{'; '.join(why)}")

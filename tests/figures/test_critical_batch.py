@@ -54,6 +54,15 @@ def test_without_a_sweep_only_what_runs_measured(sweep):
     assert len(drawing.figure.axes) == 1 and "sweep" not in drawing.card["4x64/4, baseline"]
 
 
+def test_models_of_one_patch_size_have_colors_of_their_own(sweep):
+    one = sweep[sweep["global_batch"] == 32]
+    two = pd.concat([one, one.assign(model="DiT-4x96/4", size="4x96", parameters=9e5, run_id="wide-" + one["run_id"])])
+    drawing = critical_batch.draw(two)
+    colors = {line.get_color() for line in drawing.figure.axes[0].lines}
+    assert len(colors) == 2 and "color for the model" in drawing.caption
+    assert "color for the model" not in critical_batch.draw(two.assign(patch_size=two["patch_size"].where(two["size"] == "4x64", 2))).caption
+
+
 def test_a_loss_that_too_few_batches_reached(sweep):
     drawing = critical_batch.draw(sweep, loss=1e-3)
     assert "0 batch sizes; 3 are needed" in drawing.caption

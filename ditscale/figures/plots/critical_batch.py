@@ -93,14 +93,23 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
 
 
 def _looks(rows: pd.DataFrame) -> panels.Looks:
-    """Colors for batch sizes if one model and variant has several, else as for other curves of runs."""
+    """Colors for batch sizes if one model and variant has several, for models that differ only in their size, else as for other curves of runs."""
+    kinds = rows.groupby(["model", "variant"]).ngroups
     batches = sorted(rows["global_batch"].dropna().unique()) if "global_batch" in rows else []
-    if len(batches) < 2 or rows.groupby(["model", "variant"]).ngroups > 1:
-        return panels.run_looks(rows, markers=False)
-    colors = dict(zip(batches, style.ramp(len(batches))))
-    of_run = rows.drop_duplicates("run_id").set_index("run_id")["global_batch"]
-    return panels.Looks({run: panels.Look(colors[batch], marker="", width=0.8) for run, batch in of_run.items()},
-                        [panels.color_handle(color, f"batch {batch:g}") for batch, color in colors.items()], len(batches), "color for the batch size")
+    if len(batches) > 1 and kinds == 1:
+        return _colored(rows, "global_batch", {batch: f"batch {batch:g}" for batch in batches}, "batch size")
+    alike = all(rows[name].nunique() == 1 for name in ("patch_size", "variant", "block"))
+    if 1 < kinds <= len(style.MODEL_LINES) and alike:
+        return _colored(rows, "model", {model: study_table.short_name(model) for model in dict.fromkeys(rows["model"])}, "model")
+    return panels.run_looks(rows, markers=False)
+
+
+def _colored(rows: pd.DataFrame, column: str, names: dict, what: str) -> panels.Looks:
+    """A color for each value of a column of ``rows``, in the order of ``names``."""
+    colors = dict(zip(names, style.ramp(len(names))))
+    of_run = rows.drop_duplicates("run_id").set_index("run_id")[column]
+    return panels.Looks({run: panels.Look(colors[value], marker="", width=0.8) for run, value in of_run.items()},
+                        [panels.color_handle(color, names[value]) for value, color in colors.items()], len(colors), f"color for the {what}")
 
 
 def _over_training(axes, rows: pd.DataFrame, name: str, looks: panels.Looks, swept: set[float]) -> None:

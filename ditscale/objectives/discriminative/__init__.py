@@ -98,6 +98,12 @@ class DiscriminativeConfig(AddedDecoder):
         own = {"teacher temperature": self.teacher_temperature_at(images_seen, images), "teacher momentum": self.teacher_momentum_at(images_seen, images)}
         return super().schedules(images_seen, images) | (own if self.discriminates else {})
 
+    def tied_to_length(self, decay: int) -> list[str]:
+        ramp = [f"objective.teacher_temperature_ramp {self.teacher_temperature_ramp:g} is a share of train.images; give 0"]
+        momentum = ["objective.teacher_momentum_schedule cosine depends on train.images; give constant"]
+        return [*(ramp if self.teacher_temperature_ramp else []), *(momentum if self.teacher_momentum_schedule == "cosine" else []),
+                *super().tied_to_length(decay)]
+
     @model_validator(mode="after")
     def _check_options(self):
         if self.teacher_noise != "ratio" and self.teacher_noise_ratio != 0.5:

@@ -34,6 +34,10 @@ class MaskedConfig(AddedDecoder, UnmaskedStage):
             return ratio
         return ratio * math.cos(math.pi / 2 * images_seen / (images - self.unmasking_images)) ** self.mask_power
 
+    def tied_to_length(self, decay: int) -> list[str]:
+        cosine = ["objective.mask_schedule cosine depends on train.images; give constant"]
+        return [*(cosine if self.mask_schedule == "cosine" else []), *super().tied_to_length(decay)]
+
     def check(self, dims: Size, tokens: int, images: int) -> None:
         super().check(dims, tokens, images)
         if self.mask_ratio and not self.decoder(dims).depth:

@@ -35,12 +35,12 @@ def each_length(config: dict, settings: Settings, source: Source | None, place: 
         UserError: ``train.branches`` is no list of lengths, or another key also decides the length.
     """
     found = listed(config, settings)
-    if found is None or IMAGES in settings:
+    if found is None or settings.get(IMAGES) is not None:
         return [Settings({}, {})]
     train = config.get("train") or {}
     for key in ("images", FLOPS):
-        if key in train or f"train.{key}" in settings:
-            raise UserError(f"{place}: train.branches decides train.images, and train.{key} is given too; leave one out")
+        if (value := settings.get(f"train.{key}", train.get(key))) is not None:    # null: not set
+            raise UserError(f"{place}: train.branches decides train.images, and train.{key} {value} is given too; leave one out")
     return [Settings({IMAGES: images}, {IMAGES: source.deciding(BRANCHES)}) for images in sorted(_lengths(found, place), reverse=True)]
 
 

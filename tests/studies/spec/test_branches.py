@@ -97,8 +97,8 @@ WRONG = [
     ({"branches": []}, "train.branches is []; give a list of training lengths in images"),
     ({"branches": [640.5]}, "train.branches is [640.5]; give a list"),
     ({"branches": 640}, "train.branches is 640; give a list"),
-    ({"images": 640}, "train.branches decides train.images, and train.images is given too"),
-    ({"flops": 1e12}, "train.branches decides train.images, and train.flops is given too"),
+    ({"images": 640}, "train.branches decides train.images, and train.images 640 is given too"),
+    ({"flops": 1e12}, "train.branches decides train.images, and train.flops 1000000000000.0 is given too"),
     ({"lr_schedule": "cosine"}, "train.branches needs train.lr_schedule wsd"),
     ({"lr_decay_share": 1.0}, "train.lr_decay_share 1 leaves nothing that train.branches could share"),
     ({"warmup_images": 1100}, "train.warmup_images 1100 reaches into the decay of wsd, which starts at image 1024"),
@@ -118,15 +118,23 @@ def test_a_parent_of_ones_own_is_refused(study):
 
 
 @pytest.mark.parametrize("objective, words", [
-    ({"name": "masked", "mask_schedule": "cosine"}, "a share of kept tokens that depends on train.images"),
-    ({"name": "masked", "unmasking_images": 320}, "a share of kept tokens that depends on train.images"),
-    ({"name": "masked", "mask_ratio": 0.0, "unmasking_images": 320}, "a stage rate that depends on train.images"),
-    ({"name": "discriminative"}, "a teacher temperature that depends on train.images"),
-    ({"name": "discriminative", "teacher_temperature_ramp": 0.0, "teacher_momentum_schedule": "cosine"}, "a teacher momentum that depends on train.images"),
+    ({"name": "masked", "mask_schedule": "cosine"}, "objective.mask_schedule cosine depends on train.images; give constant"),
+    ({"name": "masked", "unmasking_images": 2560}, "objective.unmasking_images 2560 reaches before the last 2048 images, the decay; give at most 2048"),
+    ({"name": "masked", "mask_ratio": 0.0, "unmasking_images": 2560}, "objective.unmasking_images 2560 reaches before the last 2048 images"),
+    ({"name": "discriminative"}, "objective.teacher_temperature_ramp 0.1 is a share of train.images; give 0"),
+    ({"name": "discriminative", "teacher_temperature_ramp": 0.0, "teacher_momentum_schedule": "cosine"},
+     "objective.teacher_momentum_schedule cosine depends on train.images; give constant"),
 ])
-def test_a_variant_whose_schedule_depends_on_the_length_is_refused(study, objective, words):
-    with pytest.raises(UserError, match=f"{words}: at [0-9]+ images it is .* cannot branch off at"):
+def test_a_variant_whose_schedule_depends_on_the_length_is_refused_by_its_own_keys(study, objective, words):
+    with pytest.raises(UserError) as error:
         runs_of(study(config={"objective": objective}))
+    assert f"length 10240 cannot branch off at 8192 images with objective.name {objective['name']}: {words}" in str(error.value)
+    assert "None" not in str(error.value) and str(error.value).count("; give") == 1
+
+
+@pytest.mark.parametrize("train, overrides", [({"images": None}, ()), ({"flops": None}, ()), ({}, ("train.images=null",))])
+def test_null_is_a_length_that_is_not_set(study, train, overrides):
+    assert [planned.config.train.images for planned in runs_of(study(train), *overrides)] == sorted(LENGTHS, reverse=True)
 
 
 def test_what_each_variant_reads_of_its_length_is_in_its_schedules(values):

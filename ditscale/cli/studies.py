@@ -244,14 +244,17 @@ def collect(study, out, add):
     """
     from pathlib import Path
 
+    from ditscale.errors import count
     from ditscale.studies.table import landing
-    from ditscale.studies.table.ledger import collect as collect_study, left_out
+    from ditscale.studies.table.ledger import left_out
 
     folder, path = folder_of(study), Path(out)
-    table = collect_study(folder)
-    found = landing.merged(table, path) if add else landing.alone(table, path)
-    landing.write(found.rows, path)
-    click.echo("\n".join([*landing.words(found, path, folder), *left_out(folder)]))
+    rows, lines = landing.rows_of(folder, path.parent), []
+    if add:
+        found = landing.merged(rows, path)
+        rows, lines = found.rows, landing.words(found, path, folder)
+    landing.write(rows, path)
+    click.echo("\n".join([*(lines or [f"{count(len(rows), 'row')}: {path}"]), *left_out(folder)]))
 
 
 @main.command()

@@ -49,29 +49,30 @@ def _below(folder: Path, sheet) -> str:
     return path.relative_to(folder).as_posix() if path and path.is_relative_to(folder) else ""
 
 
-def as_text(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The rows of ``ledger.collect`` with every field as the text that is written."""
-    rows = portable(table, folder)
+def rows_of(study: Path, folder: Path) -> pd.DataFrame:
+    """Every evaluation of a study as the text that a file in ``folder`` has; a table of ``ditscale collect`` without runs as it is.
+
+    Raises:
+        UserError: as ``ledger.collect``.
+    """
+    landed = ledger.landed_table(study)
+    if landed and not _missing(landed):
+        rows = _text(landed)
+        return rows if landed.parent.resolve() == folder.resolve() else rows.assign(**{SHEET: ""})
+    rows = portable(ledger.collect(study), folder)
     for name in {*COUNTS} & {*rows.columns}:
         rows = rows.assign(**{name: _whole(rows[name])})
     return _text(io.StringIO(rows.to_csv(index=False)))
 
 
-def alone(table: pd.DataFrame, path: Path) -> Merged:
-    """The rows of a study for a table at ``path``."""
-    rows = as_text(table, path.parent)
-    return Merged(rows, rows["run_id"].nunique(), 0, [])
-
-
-def merged(table: pd.DataFrame, path: Path) -> Merged:
-    """The rows of a study and those of the runs that are only in the table at ``path``, which may be missing.
+def merged(new: pd.DataFrame, path: Path) -> Merged:
+    """``rows_of`` a study and those of the runs that are only in the table at ``path``, which may be missing.
 
     Rows of a run in the study replace those in the file, unless they are final there and not in the study.
 
     Raises:
         UserError: the file is not a table of ``ditscale collect``.
     """
-    new = as_text(table, path.parent)
     old = read_text(path) if path.exists() else new.head(0)
     final = {name: set(rows.loc[rows["final"] == "True", "run_id"]) for name, rows in (("old", old), ("new", new))}
     held_back = sorted(set(new["run_id"]) & (final["old"] - final["new"]))
@@ -87,8 +88,7 @@ def read_text(path: Path) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read, or is not such a table.
     """
-    missing = [name for name in SIGNS if name not in csv_table.columns_of(path)]
-    if missing:
+    if missing := _missing(path):
         raise UserError(f"{path} is not a table of `ditscale collect`: it has no column {missing[0]}")
     return _text(path)
 
@@ -104,12 +104,17 @@ def write(rows: pd.DataFrame, path: Path) -> None:
 
 
 def words(found: Merged, path: Path, study: Path) -> list[str]:
-    """What was written, in lines."""
+    """What was added, in lines."""
     whence = f" ({count(found.added, 'run')} of {study}, {found.kept} only in the table)" if found.kept else ""
     lines = [f"{count(len(found.rows), 'row')}: {path}{whence}"]
     if found.held_back:
         lines.append(f"{count(len(found.held_back), 'run')} of {study} not taken, as finished in the table and not there: {', '.join(found.held_back)}")
     return lines
+
+
+def _missing(path: Path) -> list[str]:
+    there = csv_table.columns_of(path)
+    return [name for name in SIGNS if name not in there]
 
 
 def _text(source) -> pd.DataFrame:

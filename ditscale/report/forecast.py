@@ -57,9 +57,8 @@ def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
 
 
 def _of_table(table: pd.DataFrame) -> list[Cost]:
-    if not {"own_train_flops", "own_accelerator_hours", "accelerators", "evaluation_flops"} <= {*table}:
+    if not {"own_train_flops", "own_accelerator_hours", "forecast_train_seconds", "accelerators", "evaluation_flops"} <= {*table}:
         return []
-    table = table if "forecast_train_seconds" in table else table.assign(forecast_train_seconds=math.nan, forecast_basis="")
     sampled = table.drop_duplicates(["run_id", "images_seen"]).groupby("run_id")["evaluation_flops"].sum(min_count=1)
     found = []
     for row in table[table["final"].astype(bool)].drop_duplicates("run_id").itertuples():

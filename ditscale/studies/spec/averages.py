@@ -3,9 +3,8 @@
 from contextlib import suppress
 
 from ditscale.errors import UserError, did_you_mean
-from ditscale.training.ema.profiles import LONGEST, decays
 
-LENGTH, MASTERS = "length-", "masters"
+MAIN, MASTERS, LENGTH = "ema", "masters", "length-"
 
 
 def check_averages(runs: list, source: str) -> None:
@@ -14,12 +13,15 @@ def check_averages(runs: list, source: str) -> None:
     for planned in runs:
         config = planned.config
         key = (config.evaluation and config.evaluation.average, config.train.ema_decays, config.train.ema_lengths)
-        if config.evaluation and key not in checked:
+        if config.evaluation and config.evaluation.average != MAIN and key not in checked:
             checked.add(key)
             _check(config.evaluation.average, config.train, source)
 
 
 def _check(average: str, train, source: str) -> None:
+    # Here, as it loads numpy, which `plan` of most studies does without.
+    from ditscale.training.ema.profiles import LONGEST, decays
+
     kept = [*decays(train), MASTERS]
     if average in kept:
         return

@@ -22,7 +22,8 @@ def compare(a, b, conditions, floor, exponent):
 
     \b
     A and B are each one of
-      RUN or RUN@IMAGES        a run's directory: its newest evaluation, or the one at this number of images
+      RUN or RUN@IMAGES        a run's directory: its newest evaluation, or the one at this number of images; or
+                               STUDY/RUN_ID where STUDY has only a table.csv
       evals.jsonl@IMAGES       a file of evaluations
       published.csv:LINE       a row of a table of published results, by line number or model
 
@@ -30,6 +31,7 @@ def compare(a, b, conditions, floor, exponent):
     measured differently.
     """
     from ditscale.evaluation import compare as comparing
+    from ditscale.studies.table.landed_side import landed_side
 
     wanted = {}
     for condition in conditions:
@@ -37,7 +39,7 @@ def compare(a, b, conditions, floor, exponent):
         if not equals:
             raise UserError(f"--where '{condition}' is not of the form FIELD=VALUE, for example guidance_scale=1.5")
         wanted[field] = value
-    one, other = (comparing.read_side(text, wanted) for text in (a, b))
+    one, other = (landed_side(text, wanted) or comparing.read_side(text, wanted) for text in (a, b))
     found = comparing.compare(one, other)
     speedup = [comparing.speedup(one, other, found, floor, exponent)] if floor is not None or exponent is not None else []
     click.echo("\n".join([*comparing.describe(one, other, found), *speedup]))

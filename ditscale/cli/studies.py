@@ -47,7 +47,18 @@ def init(template):
     click.echo("\n".join([f"written: {path}", *(["", "next:"] if commands else []), *(f"  {command}" for command in commands)]))
 
 
+landed_option = click.option("--landed", metavar="FOLDER|FILE.csv", type=click.Path(),
+                             help="Leave out the runs whose final evaluation is in this table of `ditscale collect`.")
 site_option = click.option("--site", metavar="FILE", type=click.Path(), help="The cluster's file, see docs/clusters.md.")
+
+
+def without_landed(spec_path, runs, landed):
+    """The runs that are not in the table ``--landed`` (all without one), and whether branches are left out that cannot start."""
+    if landed is None:
+        return runs, False
+    from ditscale.studies.launch.landed import not_landed
+
+    return not_landed(runs, planned(spec_path, ())[1], landed, click.echo, spec_path)
 
 
 @main.command()
@@ -64,8 +75,9 @@ site_option = click.option("--site", metavar="FILE", type=click.Path(), help="Th
 @click.option("--csv", "as_csv", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--json", "as_json", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the rows to FILE.")
 @click.option("--wide", is_flag=True, help="Show a row per run, with every column.")
+@landed_option
 @collects_seldom
-def plan(spec_path, overrides, device, site, price, network, scaling, probe, power, as_csv, as_json, wide):
+def plan(spec_path, overrides, device, site, price, network, scaling, probe, power, as_csv, as_json, wide, landed):
     """Show what the study SPEC will run and what it will cost. Starts no run.
 
     With --site: for the GPUs that FILE names (as many as its runs_at_once runs take, at least a node), at its price.
@@ -87,6 +99,9 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale.studies.spec.rates import shared_rate
 
     spec, runs = planned(spec_path, overrides)
+    runs, _ = without_landed(spec_path, runs, landed)
+    if not runs:
+        return
     cluster = None
     if site:
         from ditscale.studies.launchers.sites import load_site, site_machine
@@ -165,8 +180,12 @@ def fresh_option(command):
 @fresh_option
 @click.option("--phase", metavar="NAME", help="Launch only this phase, even if earlier phases are not done.")
 @click.option("--over-limits", is_flag=True, help="Launch even if the study exceeds its limits.")
-def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
-    """Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone."""
+@landed_option
+def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, landed):
+    """Run what is missing of the study SPEC: resume stopped runs, leave finished ones alone.
+
+    With --landed, the runs of an earlier part that are in its table are finished, also where their directories are gone.
+    """
     from ditscale import terminal
     from ditscale.studies.launch.start import start
     from ditscale.studies.spec.phases import runs_of_phase
@@ -176,7 +195,8 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits):
         spec = spec.model_copy(update={"limits": None})
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
-    if not start(spec, runs, launcher, site, terminal.console(), fresh):
+    runs, lost = without_landed(spec_path, runs, landed)
+    if runs and not start(spec, runs, launcher, site, terminal.console(), fresh) or lost:
         sys.exit(1)
 
 
@@ -216,18 +236,26 @@ def stop(spec_path, overrides):
 @main.command()
 @click.argument("study", metavar="SPEC|STUDY", type=click.Path())
 @click.option("--out", metavar="FILE.csv", required=True, type=click.Path(dir_okay=False))
-def collect(study, out):
-    """Write every score of a study as a table; STUDY is its folder under runs/."""
-    from ditscale.errors import count
-    from ditscale.studies.table.ledger import collect as collect_study, left_out
-    from ditscale.writing import make_parents, writing
+@click.option("--add", is_flag=True, help="Keep the rows of runs that are in FILE.csv and not in STUDY.")
+def collect(study, out, add):
+    """Write every score of a study as a table; STUDY is its folder under runs/.
 
-    folder = folder_of(study)
-    table = collect_study(folder)
-    with writing(f"--out {out}"):
-        make_parents(out)
-        table.to_csv(out, index=False)
-    click.echo("\n".join([f"{count(len(table), 'row')}: {out}", *left_out(folder)]))
+    With --add, a study that is run in parts has one table, whatever run directories are left: rows of runs in STUDY replace those in FILE.csv, all
+    others stay.
+    """
+    from pathlib import Path
+
+    from ditscale.errors import count
+    from ditscale.studies.table import landing
+    from ditscale.studies.table.ledger import left_out
+
+    folder, path = folder_of(study), Path(out)
+    rows, lines = landing.rows_of(folder, path.parent), []
+    if add:
+        found = landing.merged(rows, path)
+        rows, lines = found.rows, landing.words(found, path, folder)
+    landing.write(rows, path)
+    click.echo("\n".join([*(lines or [f"{count(len(rows), 'row')}: {path}"]), *left_out(folder)]))
 
 
 @main.command()
@@ -270,11 +298,15 @@ def train(spec_path, overrides, fresh):
 @click.option("--watch", "seconds", metavar="[SECONDS]", type=click.FloatRange(min=0.5), is_flag=False, flag_value=5.0,
               help="Update every SECONDS (5) until all runs are done or Ctrl-C. Must come after SPEC.")
 @click.option("--wide", is_flag=True, help="Show a row per run; by default runs that differ only in the seed share one.")
-def status(spec_path, overrides, seconds, wide):
+@landed_option
+def status(spec_path, overrides, seconds, wide, landed):
     """Show each run of the study SPEC: state, images seen, speed, time left, last score, host or job, why it failed."""
     from ditscale.studies.launch.status import show_status, watch_status
 
     spec, runs = planned(spec_path, overrides)
+    runs, _ = without_landed(spec_path, runs, landed)
+    if not runs:
+        return
     if seconds:
         watch_status(spec, runs, seconds)
     else:

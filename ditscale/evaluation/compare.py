@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,13 @@ class Side:
     errors: list[float] = field(default_factory=list)                          # bootstrap standard errors, if all scores have one
     evals: Path | None = None                                                  # the file of evaluations
     images_seen: int | None = None
+    known_flops: float | None = None                                           # training FLOPs up to there, where no run directory has them
 
     @property
-    def train_flops(self) -> int | None:
+    def train_flops(self) -> float | None:
         """Training FLOPs of the run up to this checkpoint; None for others' weights and published numbers."""
+        if self.known_flops is not None:
+            return self.known_flops
         run = RunDir(self.evals.parent) if self.evals else None
         if self.images_seen is None or run is None or not run.record.is_file():
             return None
@@ -78,12 +81,25 @@ def read_side(text: str, conditions: dict[str, str] | None = None) -> Side:
         if start and (start[:1] != b"{" or b"\0" in start):                    # a .safetensors may start with any byte
             raise UserError(f"{name}: not a file of evaluations; images and weights have none before `ditscale evaluate {name} ...`, which writes "
                             f"them to {name}.evals.jsonl; give that file")
-    return _side(text, path, _at(path, images, (conditions or {}).get("metric") == LOSS), conditions or {})
+    return replace(side_at(text, str(path), read_lines(path, *EVALUATION), images, conditions or {}), evals=path)
 
 
-def _at(path: Path, images: str, wants_loss: bool) -> list[dict]:
-    """The evaluations of a file at a checkpoint: scores, or with ``wants_loss`` also validation losses."""
-    lines = read_lines(path, *EVALUATION)
+def side_at(label: str, path: str, lines: list[dict], images: str, conditions: dict[str, str], flops: dict[int, float] | None = None) -> Side:
+    """A side from lines as in evals.jsonl.
+
+    Args:
+        path: where they are from, for messages. images: the checkpoint, "" for the newest.
+        flops: of training, by images seen; where no run directory has them.
+
+    Raises:
+        UserError: there is none, or there are evaluations of several kinds.
+    """
+    found = _side(label, path, _at(path, lines, images, conditions.get("metric") == LOSS), conditions)
+    return replace(found, known_flops=flops[found.images_seen]) if flops else found
+
+
+def _at(path: str, lines: list[dict], images: str, wants_loss: bool) -> list[dict]:
+    """The evaluations at a checkpoint: scores, or with ``wants_loss`` also validation losses."""
     if not wants_loss:
         lines = [line for line in lines if line["metric"] != LOSS] or lines
     seen = sorted({line.get("images_seen") for line in lines}, key=lambda value: (value is not None, value))
@@ -95,7 +111,7 @@ def _at(path: Path, images: str, wants_loss: bool) -> list[dict]:
     return [line for line in lines if line.get("images_seen") == wanted]
 
 
-def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str]) -> Side:
+def _side(label: str, path: str, lines: list[dict], conditions: dict[str, str]) -> Side:
     """The repetitions among the lines. Raises UserError if there are evaluations of several kinds."""
     for key, value in conditions.items():
         known = lines[0]["passport"]
@@ -116,7 +132,7 @@ def _side(label: str, path: Path, lines: list[dict], conditions: dict[str, str])
     newest = {line["passport"].get(SEED): line for line in lines}              # a repeated line replaces the earlier one
     errors = [line["error"] for line in newest.values() if line.get("error") is not None]
     return Side(label, lines[0]["metric"], [line["score"] for line in newest.values()], lines[0]["passport"],
-                errors if len(errors) == len(newest) else [], path, lines[0].get("images_seen"))
+                errors if len(errors) == len(newest) else [], images_seen=lines[0].get("images_seen"))
 
 
 def _published(path: str, which: str) -> Side:

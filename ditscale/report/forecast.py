@@ -1,8 +1,8 @@
 """Forecast and actual cost of each run: planned FLOPs, forecast hours, measured hours.
 
-The plan's hours come from a probe if ``ditscale plan SPEC --probe`` measured the run's shape on this kind of machine, else from the
-plan's assumptions for known accelerators. A CPU has no assumptions: its peak is always measured.
-All hours are of training, up to the images that the run has seen.
+The forecast is the one that `launch` recorded. For runs of earlier versions it comes from a probe if ``ditscale plan SPEC --probe`` measured the run's
+shape on this kind of machine, else from the plan's assumptions for known accelerators; of a CPU there is then none, as its peak is always measured.
+All hours are of training, up to the images that the run has seen. A table without run directories has what finished runs took.
 """
 
 import math
@@ -48,10 +48,26 @@ class Cost:
 
 
 def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
-    """One entry for each run of the table with a record, in the table's order."""
+    """One entry for each run of the table with a record, in the table's order; if there are no records, for each that the table has finished."""
     evaluations = table.groupby("run_id")["images_seen"].nunique()
+    if not sources.records:
+        return _of_table(table)
     known = [run_id for run_id in dict.fromkeys(table["run_id"]) if "config" in sources.records.get(run_id, {})]
     return [_cost(run_id, sources, int(evaluations[run_id])) for run_id in known]
+
+
+def _of_table(table: pd.DataFrame) -> list[Cost]:
+    if not {"own_train_flops", "own_accelerator_hours", "forecast_train_seconds", "accelerators", "evaluation_flops"} <= {*table}:
+        return []
+    sampled = table.drop_duplicates(["run_id", "images_seen"]).groupby("run_id")["evaluation_flops"].sum(min_count=1)
+    found = []
+    for row in table[table["final"].astype(bool)].drop_duplicates("run_id").itertuples():
+        evaluations, start, images = sampled[row.run_id], int(row.branch_images), row.images_seen
+        forecast = _whole_hours(row.forecast_train_seconds, row.accelerators, images, start) * (images - start) / images
+        share = evaluations / (row.own_train_flops + evaluations) if evaluations > 0 else 0.0
+        found.append(Cost(row.run_id, row.own_train_flops, images, images, forecast, row.forecast_basis if forecast > 0 else "",
+                          row.own_accelerator_hours, share, start, f"{start:,} images of {row.trunk}" if start else "0"))
+    return found
 
 
 def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
@@ -59,7 +75,7 @@ def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
     config = resolve(record["config"], str(run.record))
     last: dict = next(reversed(read_lines(run.metrics)), {})
     images_seen = int(last.get("images_seen", 0))
-    whole, basis = _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
+    whole, basis = _recorded(record, config) or _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
     shares = cost_shares(config, images_seen, evaluations if config.evaluation else 0)
     begin, before = start_images(config), training_flops(config, config.parent.images) if config.parent else 0
     trained = max(0, images_seen - begin)
@@ -67,6 +83,18 @@ def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
     return Cost(run_id, training_flops(config, config.train.images) - before, config.train.images, images_seen,
                 whole * trained / config.train.images, basis, float(last.get("accelerator_hours", math.nan)),
                 shares.evaluation / computed if computed else 0.0, begin, f"{begin:,} images of {config.parent.run}" if config.parent else "0")
+
+
+def _recorded(record: dict, config: RunConfig) -> tuple[float, str] | None:
+    """The launch's forecast as ``_forecast_hours`` returns it, for a branch as if it had trained from image 0; None if there is none."""
+    made = record.get("forecast") or {}
+    if not made.get("train_seconds"):
+        return None
+    return _whole_hours(made["train_seconds"], config.resources.accelerators_per_run, config.train.images, start_images(config)), made["basis"]
+
+
+def _whole_hours(own_seconds: float, ranks: int, images: int, start: int) -> float:
+    return own_seconds / 3600 * ranks * images / (images - start)
 
 
 def _forecast_hours(config: RunConfig, device: str, probes: dict) -> tuple[float, str]:
@@ -123,10 +151,10 @@ def _introduction(found: list[Cost]) -> str:
     if PROBED in bases:
         sentences.append("Forecasts are based on 20 measured steps of each shape on the same kind of machine (a probe).")
     if ASSUMED in bases:
-        sentences.append("Without a probe, forecasts use the assumptions of `ditscale plan` for the accelerator.")
+        sentences.append("Without a probe, forecasts use the assumptions of `ditscale plan` for the machine.")
     if "" in bases:
-        sentences.append("There is no forecast for a machine that was never probed and has no known peak, such as a CPU: "
-                    "`ditscale plan SPEC --probe` on that machine adds it.")
+        sentences.append("There is no forecast for runs that were launched before launches recorded it, on a machine that was never probed and has no "
+                    "known peak, such as a CPU.")
     return " ".join(sentences)
 
 

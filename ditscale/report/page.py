@@ -5,6 +5,7 @@ scripts, the page lacks only the explorer, the slider of images to be made, and 
 """
 
 import base64
+import gzip
 import html
 import json
 import math
@@ -36,7 +37,8 @@ for _name, _kind in _kinds:                     # a design may share a variant's
 
 # With this policy the browser loads nothing from elsewhere, whatever text the page contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-MOST_ROWS, LARGEST_FILE = 300, 8_000_000                                       # of a table; bytes of a file in the page
+MOST_ROWS = 300                                                                # of a table
+SMALL_FILE, LARGEST_FILE = 100_000, 8_000_000                                  # bytes of a file in the page: as it is, and at all
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
@@ -179,9 +181,11 @@ def commands(lines: list[str]) -> str:
 
 
 def downloads(files: dict[str, bytes]) -> str:
-    """Links to files embedded in the page; those larger than ``LARGEST_FILE`` are only named."""
+    """Links to files embedded in the page, compressed if larger than ``SMALL_FILE``; those larger than ``LARGEST_FILE`` are only named."""
     large = [f"{escape(name)} ({len(content) / 1e6:.0f} MB)" for name, content in files.items() if len(content) > LARGEST_FILE]
     files = {name: content for name, content in files.items() if len(content) <= LARGEST_FILE}
+    files = {name if len(content) <= SMALL_FILE else f"{name}.gz": content if len(content) <= SMALL_FILE else gzip.compress(content, mtime=0)
+             for name, content in files.items()}
     apart = f" Too large for this page, next to it: {', '.join(large)}." if large else ""
     links = [f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
              f'{base64.b64encode(content).decode()}">{escape(name)}</a>' for name, content in files.items()]

@@ -58,7 +58,7 @@ def _several(*columns: str) -> Callable[[Shown], bool]:
 
 def _measured(shown: Shown) -> bool:
     runs = shown.sources.runs
-    return runs is not None and len(runs) > 1 and (runs["images_per_second"] > 0).any()
+    return runs is not None and len(runs) > 1 and "images_per_second" in runs and (runs["images_per_second"] > 0).any()
 
 
 def _has_budgets(shown: Shown) -> bool:

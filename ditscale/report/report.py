@@ -73,13 +73,13 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         static, static_paths = _static(drawn)
         figures, figure_paths = pictures.sections(named, drawn)
     body = "\n".join(filter(None, [
-        page.verdicts(verdict.rows), found, *map(page.warning, files.warnings),
+        page.verdicts(verdict.rows), found, page.note(files.lacks) if files.lacks else "", *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
         deployment.section(usable), predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
         _fits(laws, verdict.cards), forecast.section(files, usable, price),
         passports.section(whole, files.passports),
-        page.section("What was run", page.pairs(tables.summary(table, whole)), *_settings(files.settings)),
-        page.section("Reproduce", *_made_with(files.records), page.commands(list(commands)), page.downloads(_carried(out))),
+        page.section("What was run", page.pairs(tables.summary(table, whole)), *_settings(files)),
+        page.section("Reproduce", *_made_with(files), page.commands(list(commands)), page.downloads(_carried(out))),
     ]))
     report = out / "report.html"
     text = page.render(title, f"Scaling study {study}", body, f"Made by ditscale {ditscale.__version__}.", [CHART, explorer.SCRIPT, deployment.SCRIPT, SORT])
@@ -147,14 +147,15 @@ def _fits(laws: dict[str, power_law.StudyLaw], others: dict[str, dict]) -> str:
     return page.section("The laws", *(tables.laws(laws) if laws else []), *folded) if held else ""
 
 
-def _settings(settings: list[tuple[str, str]]) -> list[str]:
+def _settings(files: Sources) -> list[str]:
+    settings = files.settings
     if not settings:
-        return [page.note("No run.json was found next to the evaluations: the settings of the runs are not shown.")]
+        return [] if files.lacks else [page.note("No run.json was found next to the evaluations: the settings of the runs are not shown.")]
     return [page.folded(f"All {len(settings)} settings of the runs", page.pairs(settings))]
 
 
-def _made_with(records: dict[str, dict]) -> list[str]:
-    rows = sources.made_with(records)
+def _made_with(files: Sources) -> list[str]:
+    rows = sources.made_with(files.records, files.runs)
     return [page.pairs(rows)] if rows else []
 
 

@@ -20,6 +20,9 @@ from ditscale.studies.table import ledger
 
 RECORD_PARTS = ("config", "environment", "loader")     # the parts of each run.json that the page shows
 MANY_VALUES = 16
+CODE = {"Code: ditscale": "ditscale_version", "Code: git commit": "git_commit", "Code: PyTorch": "torch_version", "Code: DeepSpeed": "deepspeed_version"}
+WITHOUT_RUNS = ("Made from a table without run directories: training losses, sample sheets, warnings and the complete settings of the runs are in those and "
+                "not on this page.")
 TERMS = ("loss/", "watch/")
 TERM_COLUMNS = ["run_id", "model", "variant", "seed", "term", "watched", "first", "last"]
 
@@ -34,6 +37,7 @@ class Sources:
         losses: every logged loss of these runs, ``loss_curves.read``; None if nothing was logged.
         runs: one row per run, ``study_table.read_runs``; None if there are none.
         probes: seconds per step by machine and shape, ``probes.json``.
+        lacks: what this page does not have, as the study has no run directories, in a sentence; "" if it has them.
         passports: fields and number of evaluations of each passport in the study, by its digest without the samples' seed.
     """
 
@@ -45,6 +49,7 @@ class Sources:
     warnings: list[str] = field(default_factory=list)
     probes: dict[str, dict] = field(default_factory=dict)
     passports: dict[str, tuple[dict, int]] = field(default_factory=dict)
+    lacks: str = ""
 
     @property
     def settings(self) -> list[tuple[str, str]]:
@@ -52,11 +57,9 @@ class Sources:
 
 
 def read(study: Path, table: pd.DataFrame) -> Sources:
-    """Reads the files of a study's directory; empty for a CSV, and only the place for a directory without runs."""
-    if not study.is_dir():
-        return Sources()
-    if ledger.landed_table(study):
-        return Sources(study)
+    """Reads the files of a study's directory; of a CSV or a directory without runs what the table says of each run."""
+    if not study.is_dir() or ledger.landed_table(study):
+        return Sources(study if study.is_dir() else None, runs=ledger.runs_of(table), lacks=WITHOUT_RUNS)
     run_ids = sorted(table["run_id"].unique())
     records = {run_id: record for run_id in run_ids if (record := _record(RunDir(study / run_id)))}
     runs = _found(lambda: study_table.read_runs(study))
@@ -164,12 +167,15 @@ def settings_of(records: dict[str, dict]) -> list[tuple[str, str]]:
     return _by_name(pair for record in records.values() for part in RECORD_PARTS for pair in _flat(part, record.get(part, {})))
 
 
-def made_with(records: dict[str, dict]) -> list[tuple[str, str]]:
-    """The code that trained the runs, and the data digests in their records; empty if there are none."""
+def made_with(records: dict[str, dict], runs: pd.DataFrame | None = None) -> list[tuple[str, str]]:
+    """The code that trained the runs, and the data digests in their records; without records, the code by the table's ``runs``; empty if there are none."""
     found: list[tuple[str, str]] = []
+    if not records and runs is not None:
+        for name, column in CODE.items():
+            found += [(name, value) for value in runs.get(column, ())]
     for record in records.values():
         environment = record.get("environment", {})
-        found += [("Code: ditscale", environment.get("ditscale")), ("Code: git commit", environment.get("git_commit"))]
+        found += [(name, environment.get(key)) for name, key in zip(CODE, ("ditscale", "git_commit", "torch", "deepspeed"))]
         found += [(f"Data: {name.replace('record.', '')}", value) for name, value in _flat("record", record) if name.endswith("sha256")]
     return _by_name((name, str(value)) for name, value in found if value)
 

@@ -56,12 +56,13 @@ def _one_row_a_score(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_runs(study_dir: Path) -> pd.DataFrame:
-    """One row per run, evaluated or not, from the run's files: ``ditscale.studies.table.facts.COLUMNS``.
+    """One row per run, evaluated or not, from the run's files: ``ditscale.studies.table.facts.COLUMNS``. Of a CSV the evaluated ones, with those of the
+    columns that it has.
 
     Raises:
-        UserError: the directory does not exist, or has no run.
+        UserError: the directory does not exist or has no run, or the CSV lacks a column.
     """
-    return ledger.collect_runs(study_dir)
+    return ledger.runs_of(csv_table.read(study_dir)) if Path(study_dir).is_file() else ledger.collect_runs(study_dir)
 
 
 def require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:

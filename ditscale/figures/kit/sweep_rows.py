@@ -68,10 +68,12 @@ def select(rows: pd.DataFrame, over: str, at: int | None = None) -> tuple[pd.Dat
 
 def _from_configs(table: pd.DataFrame, over: str, study: Path | None) -> pd.Series:
     """The value of a dotted config key in each row's run; None if the run's config does not have it."""
-    flat = {run.run_id: dotted_keys(run.read_record()["config"]) for run in ledger.run_dirs(study)} if study and study.is_dir() else {}
+    has_runs = study and study.is_dir() and not ledger.landed_table(study)
+    flat = {run.run_id: dotted_keys(run.read_record()["config"]) for run in ledger.run_dirs(study)} if has_runs else {}
     known = sorted({*table.columns, *FIELDS, *(key for config in flat.values() for key in config)})
     if over not in known:
-        raise UserError(f"--over {over}: no column, passport field or config key of that name{did_you_mean(over, known)}")
+        what = ", passport field or config key of that name" if has_runs else " or passport field of that name (a table has no other config keys)"
+        raise UserError(f"--over {over}: no column{what}{did_you_mean(over, known)}")
     return table["run_id"].map(lambda run_id: flat.get(run_id, {}).get(over))
 
 

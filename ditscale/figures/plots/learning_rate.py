@@ -26,9 +26,9 @@ KIND = ["variant", "parametrization"]
 
 
 def read(study: Path) -> pd.DataFrame:
-    """As ``study_table.read``; runs that failed without a final evaluation are rows without a score."""
+    """As ``study_table.read``; runs that failed without a final evaluation are rows without a score, except in a table, which does not have them."""
     table = study_table.read(study)
-    if Path(study).is_file():
+    if Path(study).is_file() or ledger.landed_table(Path(study)):
         return table
     facts = ledger.collect_runs(study)
     ended = set(table.loc[table["final"].astype(bool), "run_id"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ditscale.figures.kit.script import Script
+from ditscale.studies.table.landing import portable
 from ditscale.writing import writing
 
 ORDER = ["model", "run_id", "images_seen"]
@@ -17,7 +18,7 @@ def write(table: pd.DataFrame, out: Path) -> list[Path]:
     """Writes ``table.csv``, rows by model, run and progress."""
     path = out / "table.csv"
     with writing(path):
-        table.sort_values(ORDER).to_csv(path, index=False, lineterminator="\n")
+        portable(table, out).sort_values(ORDER).to_csv(path, index=False, lineterminator="\n")
     return [path]
 
 

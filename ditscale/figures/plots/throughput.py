@@ -33,6 +33,7 @@ def bars(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: runs used several kinds of device, or none has logged its speed.
     """
+    study_table.require_columns(runs, ("device", "images_per_second", "mfu", "peak_memory_bytes", *SETTINGS))
     study_table.require_comparable(runs, ("device",))
     measured = runs[runs["images_per_second"] > 0]
     if measured.empty:

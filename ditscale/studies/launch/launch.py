@@ -14,7 +14,8 @@ from ditscale.studies.launch.watch import Bars, say
 from ditscale.studies.launchers import live_jobs
 from ditscale.studies.launchers.process import STOP_SECONDS, ActiveRun
 from ditscale.studies.launchers.protocol import Job, Places
-from ditscale.studies.plan.plan import plan_rows
+from ditscale.studies.plan.plan import MEASURED, PlanRow, plan_rows
+from ditscale.studies.plan.probe import read_probes
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.training.checkpoint.branch import why_not_yet
@@ -31,12 +32,13 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machin
     SIGTERM make the runs save a checkpoint and end; then KeyboardInterrupt is raised.
     """
     jobs = live_jobs(spec)
-    waiting = to_run(spec, runs, machine, jobs)
+    priced = _priced(spec, runs, machine, jobs)
+    waiting = [planned for planned, _ in priced]
     for planned in runs:
         if planned.run_id in jobs and not is_complete(planned):
             say(console, f"left alone: {planned.run_id} has a job in {jobs[planned.run_id].queue.label}")
-    for planned in waiting:
-        planned.run.create(run_record(spec, planned))
+    for planned, row in priced:
+        planned.run.create(run_record(spec, planned, forecast_record(row, machine)))
     previous = signal.signal(signal.SIGTERM, _interrupt)
     active: list[ActiveRun] = []
     try:
@@ -60,10 +62,14 @@ def launch(spec: Spec, runs: list[PlannedRun], launcher: Places, machine: Machin
 
 def to_run(spec: Spec, runs: list[PlannedRun], machine: Machine, jobs: dict[str, Job] | None = None) -> list[PlannedRun]:
     """The runs that a launch would start: those that are not done and have no job, the longest first. ``jobs`` are those of the queues, if known."""
-    jobs = live_jobs(spec) if jobs is None else jobs
-    seconds = {row.run_id: row.seconds_left for row in plan_rows(runs, machine)}
-    missing = [planned for planned in runs if not is_complete(planned) and planned.run_id not in jobs]
-    return sorted(missing, key=lambda planned: -seconds[planned.run_id])
+    return [planned for planned, _ in _priced(spec, runs, machine, live_jobs(spec) if jobs is None else jobs)]
+
+
+def _priced(spec: Spec, runs: list[PlannedRun], machine: Machine, jobs: dict[str, Job]) -> list[tuple[PlannedRun, PlanRow]]:
+    """What ``to_run`` returns, each with what ``plan`` says of it."""
+    rows = zip(runs, plan_rows(runs, machine, read_probes(spec, machine)))
+    missing = [(planned, row) for planned, row in rows if not is_complete(planned) and planned.run_id not in jobs]
+    return sorted(missing, key=lambda pair: -pair[1].seconds_left)
 
 
 def is_complete(planned: PlannedRun) -> bool:
@@ -75,13 +81,21 @@ def is_complete(planned: PlannedRun) -> bool:
     return scored.issuperset(due_images(planned.config))
 
 
-def run_record(spec: Spec, planned: PlannedRun) -> dict:
-    """The content of ``run.json`` before the run starts: identity, resolved config, cost card."""
+def forecast_record(row: PlanRow, machine: Machine) -> dict | None:
+    """What the plan says that the whole of a run's own training takes on this kind of machine, for its record; None once it has begun."""
+    if row.basis == MEASURED or row.images_seen > row.start_images or not row.images_per_second:
+        return None
+    return {"train_seconds": (row.images - row.start_images) / row.images_per_second, "basis": row.basis, "device": machine.name}
+
+
+def run_record(spec: Spec, planned: PlannedRun, forecast: dict | None = None) -> dict:
+    """The content of ``run.json`` before the run starts: identity, resolved config, cost card, and what it was forecast to take."""
     card, products = run_card(planned.config), optimizer_flops(planned.config)
     return {"run_id": planned.run_id, "study": spec.name, "metric": spec.metric.model_dump(),
             "config": planned.config.model_dump(mode="json"), "science_hash": planned.config.science_hash(),
             "cost": {**asdict(card), "macs": card.macs, "train_flops_per_image": card.train_flops_per_image,
-                     **({"optimizer_flops_per_step": products} if products else {})}}
+                     **({"optimizer_flops_per_step": products} if products else {})},
+            **({"forecast": forecast} if forecast else {})}
 
 
 def can_start(planned: PlannedRun) -> bool:

@@ -7,7 +7,7 @@ from rich.console import Console
 from ditscale.cost.hardware import Machine, this_machine
 from ditscale.errors import UserError, count
 from ditscale.rundir import FAILED, hold
-from ditscale.studies.launch.launch import can_start, is_complete, launch, run_record, to_run
+from ditscale.studies.launch.launch import can_start, forecast_record, is_complete, launch, run_record, to_run
 from ditscale.studies.launch.watch import say
 from ditscale.studies.launchers import LOCAL, launcher as launcher_of, live_jobs
 from ditscale.studies.launchers.protocol import Places, Queue, SiteSettings
@@ -113,7 +113,9 @@ def _submit(spec: Spec, runs: list[PlannedRun], queue: Queue, site: SiteSettings
             raise UserError(f"another launch is submitting {spec.name} right now; try again")
         missing = [planned for planned in to_run(spec, runs, machine) if not planned.run.is_locked()]
         ready = [planned for planned in missing if can_start(planned)]
-        for line in queue.submit(spec, ready, site, lambda planned: planned.run.create(run_record(spec, planned))):
+        there = site_machine(site, ready) if ready else None                   # None: of a kind that no forecast knows
+        forecasts = {row.run_id: forecast_record(row, there) for row in plan_rows(ready, there)} if there else {}
+        for line in queue.submit(spec, ready, site, lambda planned: planned.run.create(run_record(spec, planned, forecasts.get(planned.run_id)))):
             say(console, line)
         done = sum(is_complete(planned) for planned in runs)
         left = len(runs) - len(missing) - done

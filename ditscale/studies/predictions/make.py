@@ -74,6 +74,8 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
             too wide to be useful.
     """
     name = str(parse_model_name(model))
+    if landed := ledger.landed_table(study):
+        raise UserError(f"{landed} has scores and no configs: a prediction is made from the run directories; --check compares those that were made")
     table = ledger.collect(study)
     rows = where(_of_variant(table, variant), conditions, unstated=True)
     smaller = _rungs(rows, name, rungs, study)

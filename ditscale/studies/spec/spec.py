@@ -14,6 +14,7 @@ from ditscale.models.blocks import DEFAULT_DESIGN
 from ditscale.objectives.variant import LABEL_JOIN
 from ditscale.rundir import RunDir
 from ditscale.section import validate
+from ditscale.studies.spec.averages import check_averages
 from ditscale.studies.spec.branches import BRANCHES, branch_sources, each_length, settled
 from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.lengths import derived_sources
@@ -100,6 +101,7 @@ def expand(spec: Spec, source: str) -> list[PlannedRun]:
     if not planned:
         raise UserError(f"{source}: the study has no runs: exclude leaves no time of the grid")
     check_heads(list(planned.values()), source)
+    check_averages(list(planned.values()), source)
     check_branches(spec.phases, planned, source)
     if not spec._is_narrowed:
         check_used(spec.phases, {run.phase for run in planned.values()}, source)

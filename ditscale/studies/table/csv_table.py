@@ -13,7 +13,8 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.studies.table import csv_defaults
 
 TEXT = ("run_id", "trunk", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
-        "passport_fields", "device", "sample_sheet", "data", "precision", "strategy")
+        "passport_fields", "device", "sample_sheet", "data", "precision", "strategy", "ditscale_version", "git_commit", "torch_version", "deepspeed_version",
+        "forecast_basis")
 POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "tokens_per_parameter", "samples", "nfe",
             "forwards_per_image", "unique_images", "steps", "global_batch")
 NUMBERS = (*POSITIVE, "patch_size", "seed", "score", "floor", "guidance_scale", "train_seconds", "accelerator_hours", "sample_seed",
@@ -53,6 +54,8 @@ def read(path: Path, columns: dict[str, str] | None = None, constants: dict | No
     if "passport_fields" in raw:
         raw["passport_fields"] = raw["passport_fields"].mask(raw["passport_fields"].isin(EMPTY), "{}")
         _refuse(path, raw["passport_fields"], ~raw["passport_fields"].map(_is_object), "is not a JSON object")
+    if "sample_sheet" in raw:                                                  # as `ditscale collect` writes it: from the CSV's own folder
+        raw["sample_sheet"] = [str(path.parent / sheet) if sheet else "" for sheet in raw["sample_sheet"]]
     return csv_defaults.complete(path, raw)
 
 

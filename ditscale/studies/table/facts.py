@@ -15,11 +15,12 @@ from ditscale.rundir import RunDir
 from ditscale.studies.table.method import method_of
 from ditscale.training.parent import start_images
 
+VERSIONS = {"ditscale": "ditscale_version", "git_commit": "git_commit", "torch": "torch_version", "deepspeed": "deepspeed_version"}    # environment: column
 COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "method", "formulation", "block", "parametrization", "base_width", "base_depth",
            "series", "mask_ratio", "data", "unique_images", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes",
-           "trunk", "branch_images")
+           "trunk", "branch_images", "forecast_train_seconds", "forecast_basis", *VERSIONS.values(), "threads")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
 
 
@@ -31,10 +32,11 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
     ``unique_images`` are those of the data by the manifest that the run kept, or else by the data's own.
     ``mask_ratio`` is the nominal share of masked or routed tokens. ``images_per_second`` and ``mfu`` are medians over
     the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
-    on its accelerator or, on a CPU, in its process.
+    on its accelerator or, on a CPU, in its process. ``forecast_train_seconds`` is what the whole of the run's own training was to take when it was
+    launched, ``forecast_basis`` how that was known: probed or assumed.
     """
     name, cost, train, resources = parse_model_name(config.model.name), record["cost"], config.train, config.resources
-    late = metrics[len(metrics) // 2:]
+    late, environment, forecast = metrics[len(metrics) // 2:], record.get("environment") or {}, record.get("forecast") or {}
     return {
         "run_id": run.run_id, "model": str(name), "size": name.size, "patch_size": name.patch_size,
         "variant": config.objective.label, "method": method_of(config), "formulation": config.formulation.name, "block": config.model.block,
@@ -45,13 +47,15 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "resolution": config.data.resolution, "seed": config.seed, "lr": train.lr, "global_batch": train.global_batch,
         "micro_batch": record.get("micro_batch", math.nan), "precision": train.precision,
         "strategy": Path(resources.deepspeed).stem, "zero_stage": record.get("zero_stage", math.nan),
-        "accelerators": resources.accelerators_per_run, "device": (record.get("environment") or {}).get("device", ""),
+        "accelerators": resources.accelerators_per_run, "device": environment.get("device", ""),
         "parameters": cost["parameters"], "inference_parameters": cost.get("inference_parameters", math.nan),
         "tokens": cost["tokens"], "macs": cost["macs"], "train_flops_per_image": cost["train_flops_per_image"],
         "images_per_second": _median(late, "images_per_second"), "mfu": _median(late, "mfu"),
         "peak_memory_bytes": max((line["peak_memory_gib"] * GIB for line in metrics if "peak_memory_gib" in line),
                                  default=math.nan),
         "trunk": config.parent.run if config.parent else run.run_id, "branch_images": start_images(config),
+        "forecast_train_seconds": forecast.get("train_seconds", math.nan), "forecast_basis": forecast.get("basis", ""),
+        **{column: environment.get(name) or "" for name, column in VERSIONS.items()}, "threads": environment.get("threads", math.nan),
     }
 
 

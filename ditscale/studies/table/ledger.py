@@ -33,6 +33,7 @@ EVALUATED = ("images_seen", "final", "train_flops", "own_train_flops", "tokens_p
 CRITICAL = {"critical_batch": "batch/critical", "critical_batch_adam": "batch/critical_adam"}   # by their names in metrics.jsonl
 LOGGED, EVALUATED_LINE = ("images_seen", "seconds"), ("images_seen", *EVALUATION)    # fields that every line needs
 COLUMNS = (*facts.COLUMNS, "recipe", *EVALUATED)
+ORDER = ("train_flops", "run_id", "images_seen", "metric", "passport", "sample_seed")    # of rows
 
 
 class Imported(UserError):
@@ -40,7 +41,7 @@ class Imported(UserError):
 
 
 def collect(study) -> pd.DataFrame:
-    """Every evaluation of a study directory, sorted by training compute; of one without runs, the rows of its table.csv.
+    """Every evaluation of a study directory, in ``ORDER``; of one without runs, the rows of its table.csv.
 
     Raises:
         UserError: the directory does not exist, or has neither a run nor a table.
@@ -50,17 +51,25 @@ def collect(study) -> pd.DataFrame:
     rows = [row for read in _readable(Path(study)) for row in _rows(*read)]
     values = dict.fromkeys(name for row in rows for name in row if name.startswith(VALUES))
     table = pd.DataFrame(rows, columns=[*COLUMNS, *values])
-    return table.sort_values(["train_flops", "run_id"], ignore_index=True)
+    return table.sort_values(list(ORDER), ignore_index=True)
 
 
 def collect_runs(study) -> pd.DataFrame:
-    """The facts in each run's files, one row per run, evaluated or not: ``facts.COLUMNS``.
+    """The facts in each run's files, one row per run, evaluated or not: ``facts.COLUMNS``; of a study without runs, those that its table.csv has.
 
     Raises:
         UserError: as ``collect``.
     """
+    if landed := landed_table(Path(study)):
+        return runs_of(csv_table.read(landed))
     rows = [facts.run_facts(*read) for read in _readable(Path(study))]
     return pd.DataFrame(rows, columns=facts.COLUMNS).sort_values(["macs", "run_id"], ignore_index=True)
+
+
+def runs_of(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per run of a table of evaluations: those of ``facts.COLUMNS`` that it has."""
+    runs = table.drop_duplicates("run_id")[[name for name in facts.COLUMNS if name in table]]
+    return runs.sort_values(["macs", "run_id"], ignore_index=True)
 
 
 def landed_table(study: Path) -> Path | None:
@@ -70,9 +79,16 @@ def landed_table(study: Path) -> Path | None:
 
 
 def run_dirs(study: Path) -> list[RunDir]:
-    """The runs of a study, by name."""
+    """The runs of a study, by name.
+
+    Raises:
+        UserError: there is none.
+    """
     if study.suffix == ".csv" and not study.exists():
         raise UserError(f"{study}: no such file")
+    if study.is_file() or landed_table(study):
+        raise UserError(f"{study} {'is' if study.is_file() else 'has only'} a table of scores, and this needs the run directories themselves (their run.json, "
+                        "metrics.jsonl and evals.jsonl)")
     if not study.is_dir():
         raise UserError(f"{study} is not a study directory; `ditscale launch` makes one under runs/")
     runs = [RunDir(record.parent) for record in sorted(study.glob("*/run.json"))]
@@ -84,7 +100,7 @@ def run_dirs(study: Path) -> list[RunDir]:
 def left_out(study) -> list[str]:
     """The damaged files of a study and how many of their lines are ignored, in words; empty if none is damaged."""
     found = []
-    for run in run_dirs(Path(study)):
+    for run in [] if landed_table(Path(study)) else run_dirs(Path(study)):
         try:
             _record(run)
         except NewerFormat:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas
 import pytest
@@ -70,7 +69,8 @@ def test_launch_relaunch_and_collect(study, repository):
     assert len(table) == 4 and table.final.sum() == 2
     assert table.passport.nunique() == 1 and (table.score > table.floor).all() and (table.floor > 0).all()
     assert (table.train_flops == table.train_flops_per_image * table.images_seen).all()
-    assert all(Path(sheet).exists() for sheet in table.sample_sheet)
+    assert all((folder.parent / sheet).exists() for sheet in table.sample_sheet)
+    assert table.forecast_train_seconds.gt(0).all() and table.torch_version.notna().all() and str(folder) not in (folder.parent / "table.csv").read_text()
 
     record = json.loads(next(folder.glob("*/run.json")).read_text())
     assert all(json.loads((run.parent / "data.json").read_text())["kind"] == "pixels" for run in folder.glob("*/run.json"))

@@ -53,6 +53,22 @@ def test_exclude_takes_lists_as_phases_do(plan, exclude, left):
     assert done.exit_code == 0 and f"s: {left} runs" in done.stdout
 
 
+@pytest.mark.parametrize("average, lengths, words", [
+    ("ema-length-0.1", [], "average is 'ema-length-0.1', which no checkpoint of the run will have. It has ema, masters; for length-0.1 train with "
+                           "train.ema_lengths: [0.05, 0.1]"),
+    ("ema-power-0.5", [0.05], "did you mean 'ema-power-0.05'? It has ema, ema-power-0.05, masters, and length-X of any X above 0 and below 0.289"),
+    ("length-0.1", [], "for length-0.1 train with train.ema_lengths"), ("length-0.4", [0.05, 0.1], "above 0 and below 0.289"),
+    ("length-short", [0.05], "average is 'length-short'"),
+])
+def test_an_average_that_no_run_keeps(plan, average, lengths, words):
+    assert words in refused(plan({"config.evaluation.average": average, "config.train.ema_lengths": lengths}))
+
+
+@pytest.mark.parametrize("average, lengths", [("masters", []), ("length-0.07", [0.05, 0.1]), ("ema-power-0.1", [0.1])])
+def test_an_average_that_runs_keep(plan, average, lengths):
+    assert plan({"config.evaluation.average": average, "config.train.ema_lengths": lengths}).exit_code == 0
+
+
 def test_a_value_that_is_a_list_is_one_value(plan):
     parameters = {"train.betas": {"values": [[0.9, 0.95], [0.9, 0.999]]}}
     assert "s: 1 run" in plan({"parameters": parameters, "exclude": [{"train.betas": [0.9, 0.95]}]}).stdout

@@ -1,0 +1,49 @@
+"""Runs of a study whose results are in a landed table, the CSV of ``ditscale collect``: they count as done wherever their directories are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ditscale.errors import UserError, count
+from ditscale.evaluation.metrics.table import LOSS
+from ditscale.studies.launch.launch import can_start
+from ditscale.studies.spec.spec import PlannedRun
+from ditscale.studies.table.landing import read_text
+from ditscale.studies.table.ledger import LANDED
+from ditscale.training.schedule import due_images, validated_images
+
+
+def not_landed(runs: list[PlannedRun], every_run: list[PlannedRun], landed: str, say: Callable[[str], None], source: str) -> tuple[list[PlannedRun], bool]:
+    """The runs whose final evaluation is not in the table; says how many are. A branch whose trunk is only in the table is left out and said, and
+    whether there is one is returned too.
+
+    Args:
+        runs: the chosen ones. every_run: of the study as its file has it.
+        landed: the table, or the folder that has it.
+
+    Raises:
+        UserError: there is no table of ``ditscale collect``, or it has no run of the study.
+    """
+    path = Path(landed) / LANDED if Path(landed).is_dir() else Path(landed)
+    if not path.is_file():
+        raise UserError(f"--landed {landed}: no file {path}; `ditscale collect STUDY --out {path}` writes one")
+    table = read_text(path)
+    known = {planned.run_id for planned in (*runs, *every_run)}
+    if not known & set(table["run_id"]):
+        raise UserError(f"--landed {landed}: {path} has {count(table['run_id'].nunique(), 'run')}, none of them of {source}; give the table of this study")
+    of_run = dict(list(table.groupby("run_id")))
+    done = {planned.run_id for planned in runs if planned.run_id in of_run and _is_whole(planned, of_run[planned.run_id])}
+    rest = [planned for planned in runs if planned.run_id not in done]
+    lost = [planned for planned in rest if planned.config.parent and planned.config.parent.run in done and not can_start(planned)]
+    say(f"{count(len(runs), 'run')}: {len(done)} {'is' if len(done) == 1 else 'are'} in {path}, {len(rest) - len(lost)} to run")
+    for planned in lost:
+        say(f"left out: {planned.run_id}: its trunk {planned.config.parent.run} is in {path} alone, without the checkpoint to branch off from; "
+            "without --landed its trunk is trained again")
+    return [planned for planned in rest if planned not in lost], bool(lost)
+
+
+def _is_whole(planned: PlannedRun, rows) -> bool:
+    """Whether the last score and the last validation loss that the run makes are in its rows, and one is marked final."""
+    if not (rows["final"] == "True").any():
+        return False
+    due = {True: validated_images(planned.config), False: due_images(planned.config)}
+    return all(not marks or str(max(marks)) in set(rows.loc[(rows["metric"] == LOSS) == is_loss, "images_seen"]) for is_loss, marks in due.items())

@@ -83,6 +83,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
     from ditscale.studies.spec.inputs import check_plan
+    from ditscale.studies.spec.narrow import narrow_models
     from ditscale.studies.spec.rates import shared_rate
 
     spec, runs = planned(spec_path, overrides)
@@ -117,7 +118,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
         probe_missing(spec, runs, machine, terminal.console())
     rows = plan_rows(runs, machine, read_probes(spec, machine))
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs)])], wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)])], wide=wide)
     if power:
         table, lines = power_table(spec, runs, noise)
         terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")

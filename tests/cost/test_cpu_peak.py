@@ -32,6 +32,15 @@ def test_an_old_value_is_measured_again(measured, monkeypatch):
     assert cpu_peak.cpu_flops("A CPU", 2) == 2e9 == cpu_peak.cpu_flops("A CPU", 2)
 
 
+def test_a_measurement_on_a_busy_machine_does_not_lower_it(measured, monkeypatch):
+    monkeypatch.setattr(cpu_peak, "_measured_flops", lambda: 1e12)
+    cpu_peak.cpu_flops("A CPU", 2)
+    later = time.time() + cpu_peak.KEPT_SECONDS + 1
+    monkeypatch.setattr(cpu_peak.time, "time", lambda: later)
+    monkeypatch.setattr(cpu_peak, "_measured_flops", lambda: 3e11)
+    assert cpu_peak.cpu_flops("A CPU", 2) == 1e12
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "VALUE null", "VALUE [0, 1]", "VALUE [1e9]", 'VALUE ["1", 2]', "VALUE [NaN, NOW]"])
 def test_a_damaged_file_is_written_anew(measured, tmp_path, content):
     cpu_peak.cpu_flops("A CPU", 2)

@@ -63,6 +63,7 @@ def kept_bytes(model, x, t, y):
 @pytest.mark.parametrize("name", ["femto/2", "nano/4", "tiny/2"])
 def test_activations(monkeypatch, block, precision, dtype, name):
     monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)                     # the path that accelerators take
+    monkeypatch.setattr(layers, "attends_in_fp32", lambda x: False)
     model = create_model(f"DiT-{name}", input_size=16, in_channels=4, num_classes=10, block=block).to(dtype)
     measured = kept_bytes(model, torch.randn(4, 4, 16, 16), torch.rand(4), torch.zeros(4, dtype=torch.long)) / 4
     closed = activation_bytes(parse_model_name(f"DiT-{name}"), resolution=16, channels=4, precision=precision, block=block)

@@ -63,6 +63,12 @@ def test_models_of_one_patch_size_have_colors_of_their_own(sweep):
     assert "color for the model" not in critical_batch.draw(two.assign(patch_size=two["patch_size"].where(two["size"] == "4x64", 2))).caption
 
 
+def test_the_value_at_the_end_is_that_of_trunks_not_of_their_branches(sweep):
+    trunk = sweep[sweep["run_id"] == "32-0.001-0"].assign(branch_images=0)
+    branch = trunk[trunk["images_seen"] == 4000].assign(run_id="branch", branch_images=3200)
+    assert critical_batch.draw(pd.concat([trunk, branch])).card["4x64/4, baseline"]["critical_batch"] == 80
+
+
 def test_a_loss_that_too_few_batches_reached(sweep):
     drawing = critical_batch.draw(sweep, loss=1e-3)
     assert "0 batch sizes; 3 are needed" in drawing.caption

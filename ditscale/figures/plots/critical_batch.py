@@ -147,8 +147,14 @@ def _name(kind: tuple[str, str]) -> str:
     return f"{study_table.short_name(kind[0])}, {kind[1]}"
 
 
+def _ends(rows: pd.DataFrame):
+    """The last row of each run by model and variant. Branches are left out: they end at other lengths, and their trunk has gone on."""
+    whole = rows[~(rows["branch_images"] > 0)] if "branch_images" in rows else rows
+    return whole.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)
+
+
 def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tuple[str, str], WasteLaw], edges: dict[tuple[str, str], list[int]]) -> str:
-    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)[list(MEASURED)].median()
+    ends = _ends(rows)[list(MEASURED)].median()
     said = [f"{_name(kind)} " + ", ".join(f"{value:,.0f} ({MEASURED[name]})" for name, value in own.items() if value > 0)
             for kind, own in ends.iterrows()]
     words = (f"The critical batch size as each run measured it: tr S / |G|^2 of micro batches against the batch, both averaged over the last quarter of the "
@@ -168,8 +174,8 @@ def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw]
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
-    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)
-    found: dict[str, dict] = {_name(kind): {"runs": len(own), **{name: number(float(own[name].median())) for name in MEASURED}} for kind, own in ends}
+    found: dict[str, dict] = {_name(kind): {"runs": len(own), **{name: number(float(own[name].median())) for name in MEASURED}}
+                              for kind, own in _ends(rows)}
     for kind, law in laws.items():
         found.setdefault(_name(kind), {})["sweep"] = {
             "loss": swept[kind][0], "critical_batch": number(law.critical), "low": law.interval.low, "high": number(law.interval.high),

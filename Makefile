@@ -68,7 +68,7 @@ pictures: demo
 	$(BIN)/ditscale launch docs/pictures/digits_blocks.yaml
 	$(BIN)/ditscale launch sweeps/digits_lr.yaml
 	$(BIN)/ditscale launch sweeps/digits_lr.yaml model.parametrization=standard model.base_width=null
-	$(BIN)/ditscale launch sweeps/digits_branches.yaml
+	$(BIN)/ditscale launch sweeps/digits_budgets.yaml
 	$(BIN)/python docs/make_pictures.py
 
 clean:

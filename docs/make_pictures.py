@@ -1,5 +1,5 @@
 """Draws every picture of the documentation: `make pictures`, after `make demo` and the studies docs/pictures/digits_blocks.yaml,
-sweeps/digits_lr.yaml and sweeps/digits_branches.yaml.
+sweeps/digits_lr.yaml and sweeps/digits_budgets.yaml.
 
     python docs/make_pictures.py [--runs runs] [--only NAME,NAME]
 
@@ -42,7 +42,7 @@ FIGURES = {
     "variants": ("variants", "digits-demo"),
     "validation": ("validation", "digits-demo", *PLAIN, "--where", "patch_size=2"),
     "learning_rate": ("learning_rate", "digits-lr"),
-    "branches": ("branches", "digits-branches", "--where", "metric=loss"),
+    "branches": ("branches", "digits-budgets", "--where", "metric=loss"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
 NOISE = "noise"                                                                # of the demo's seeds

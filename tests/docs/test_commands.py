@@ -113,8 +113,8 @@ def test_extras_exist():
 
 def is_cheap(line: str) -> bool:
     words = shlex.split(line, comments=True)
-    if words[0] != "ditscale" or "--probe" in words:
-        return False
+    if words[0] != "ditscale" or "--probe" in words or words[1] == "plan" and any(word.startswith("runs/") for word in words):
+        return False                                                           # a plan with --power reads a finished study
     return words[1] in ("plan", "config", "models") and "SPEC" not in words or words[1] == "figure" and any(FILES.match(word) for word in words)
 
 

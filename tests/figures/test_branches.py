@@ -1,6 +1,7 @@
 """The figure of branches: which pairs it compares, and its verdicts against a hand-made interval."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from scipy import stats
 
 from ditscale.errors import UserError
 from ditscale.figures.plots import branches
+from ditscale.studies.table.study import Study
 
 GAINS = {256: (0.90, 0.93, 0.91), 512: (0.97, 1.05, 1.0)}
 
@@ -67,6 +69,19 @@ def test_five_lengths_cost_1_19_with_branches_1_94_without_and_1_as_averages(gri
     assert costs[2]["branches"] == pytest.approx(3 * (5120 + 0.2 * (1280 + 2560))) and costs[2]["runs"] == 3 * (1280 + 2560 + 5120)
     assert costs[2]["averages"] == 3 * 5120 and len(drawing.figure.axes) == 3
     assert "1.94 of the longest run with a run for each, 1.19 with branches, 1 as averages along one run" in drawing.caption
+
+
+def test_a_break_even_is_of_trunks_not_of_each_length(grid):
+    """The larger model reaches each score for half of the compute, and an image of it costs four times as much."""
+    third = grid[grid["seed"] == 0].assign(seed=2).replace({"trunk-s0": "trunk-s2"})
+    third["run_id"] = third["run_id"].str.replace("-s0", "-s2")
+    small = pd.concat([grid, third], ignore_index=True).assign(model="DiT-atto/2", forwards_per_image=10.0, formulation="flow", data="digits")
+    small["recipe"] = np.where(small["branch_images"] > 0, "r" + small["images_seen"].astype(str), "r20480")
+    large = small.assign(model="DiT-pico/2", run_id="large-" + small["run_id"], trunk="large-" + small["trunk"], macs=4 * small["macs"],
+                         parameters=4 * small["parameters"], train_flops=2 * small["train_flops"], score=small["score"] / 2,
+                         recipe="large-" + small["recipe"])
+    found = Study(Path("."), pd.concat([small, large], ignore_index=True)).break_evens()
+    assert len(found) == 1 and "atto/2 baseline" in found[0].sentence and "pico/2 baseline" in found[0].sentence
 
 
 @pytest.mark.parametrize("unknown", [lambda table: table.drop(columns="own_train_flops"), lambda table: table.assign(own_train_flops=np.nan),

@@ -63,6 +63,14 @@ def test_models_of_one_patch_size_have_colors_of_their_own(sweep):
     assert "color for the model" not in critical_batch.draw(two.assign(patch_size=two["patch_size"].where(two["size"] == "4x64", 2))).caption
 
 
+def test_the_value_at_the_end_is_that_of_trunks_not_of_their_branches(sweep):
+    trunk = sweep[sweep["run_id"] == "32-0.001-0"].assign(branch_images=0)
+    branch = trunk[trunk["images_seen"] == 4000].assign(run_id="branch", branch_images=3200)
+    drawing = critical_batch.draw(pd.concat([trunk, branch]))
+    assert drawing.card["4x64/4, baseline"]["critical_batch"] == 80 and len(drawing.figure.axes[0].lines) == 1
+    assert "branch" in set(drawing.points["run_id"]) and "Branches are in the CSV alone" in drawing.caption
+
+
 def test_a_loss_that_too_few_batches_reached(sweep):
     drawing = critical_batch.draw(sweep, loss=1e-3)
     assert "0 batch sizes; 3 are needed" in drawing.caption

@@ -82,7 +82,7 @@ def draw(table: pd.DataFrame, loss: float | None = None) -> style.Drawing:
     with style.paper():
         figure, [axes] = panels.grid(1, len(shown) + bool(swept), 3.0, legend_rows=1 + len(looks.handles) // 5)
         for panel, name in zip(axes, shown):
-            _over_training(panel, rows, name, looks, {law.critical for law in laws.values() if not law.reason})
+            _over_training(panel, _of_trunks(rows), name, looks, {law.critical for law in laws.values() if not law.reason})
         if swept:
             _sweep(axes[-1], swept, laws)
         axes[0].set_ylabel("Critical batch size (images)")
@@ -147,12 +147,24 @@ def _name(kind: tuple[str, str]) -> str:
     return f"{study_table.short_name(kind[0])}, {kind[1]}"
 
 
+def _of_trunks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without branches, which measure over the few steps of their decay, if their trunks have measured too."""
+    whole = rows[~(rows["branch_images"] > 0)] if "branch_images" in rows else rows
+    return rows if whole.empty else whole
+
+
+def _ends(rows: pd.DataFrame):
+    """The last row of each run by model and variant."""
+    return _of_trunks(rows).groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)
+
+
 def _caption(rows: pd.DataFrame, looks: panels.Looks, swept: dict, laws: dict[tuple[str, str], WasteLaw], edges: dict[tuple[str, str], list[int]]) -> str:
-    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)[list(MEASURED)].median()
+    ends = _ends(rows)[list(MEASURED)].median()
     said = [f"{_name(kind)} " + ", ".join(f"{value:,.0f} ({MEASURED[name]})" for name, value in own.items() if value > 0)
             for kind, own in ends.iterrows()]
     words = (f"The critical batch size as each run measured it: tr S / |G|^2 of micro batches against the batch, both averaged over the last quarter of the "
-             f"images seen, {looks.words}. At the end: {'; '.join(said)}.")
+             f"images seen, {looks.words}. At the end: {'; '.join(said)}."
+             + (" Branches are in the CSV alone: they measure over the few steps of their decay." if len(_of_trunks(rows)) < len(rows) else ""))
     for kind, (loss, points) in swept.items():
         law = laws[kind]
         interval = f"{law.interval.low:,.0f} to {law.interval.high:,.0f}" if math.isfinite(law.interval.high) else f"at least {law.interval.low:,.0f}"
@@ -168,8 +180,8 @@ def _card(rows: pd.DataFrame, swept: dict, laws: dict[tuple[str, str], WasteLaw]
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
-    ends = rows.groupby("run_id").tail(1).groupby(["model", "variant"], sort=False)
-    found: dict[str, dict] = {_name(kind): {"runs": len(own), **{name: number(float(own[name].median())) for name in MEASURED}} for kind, own in ends}
+    found: dict[str, dict] = {_name(kind): {"runs": len(own), **{name: number(float(own[name].median())) for name in MEASURED}}
+                              for kind, own in _ends(rows)}
     for kind, law in laws.items():
         found.setdefault(_name(kind), {})["sweep"] = {
             "loss": swept[kind][0], "critical_batch": number(law.critical), "low": law.interval.low, "high": number(law.interval.high),

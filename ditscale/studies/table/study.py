@@ -111,7 +111,7 @@ class Study:
 
     def break_evens(self, *, lower_is_better: bool = True) -> list[BreakEven]:
         """From how many images on a smaller model is cheaper than the next larger one, for models on the frontier of training FLOPs, at the best
-        score that every run of both has reached. A model of several variants or recipes is compared in each.
+        score that every run of both has reached. A model of several variants or recipes is compared in each; with branches a curve is a trunk's.
 
         Raises:
             UserError: the scores are not comparable, or what training or an image costs is unknown.
@@ -119,7 +119,7 @@ class Study:
         def side(name: str, own: pd.DataFrame) -> Runs:
             return replace(self._runs(own, "train_flops", None, lower_is_better), name=name)
 
-        rows = self._scored()
+        rows = _ends_by_trunk(self._scored())
         _cost(rows, "train_flops", None)
         return [break_even(side(*small), side(*large), (image, larger_image), score_unit=rows["metric"].iloc[0])
                 for (*small, image), (*large, larger_image) in cells.pairs_of_sizes(rows, lower_is_better)]

@@ -53,6 +53,15 @@ def test_the_base_counts_for_both(sweep):
     assert card["baseline, mup"]["verdict"] == "TRANSFERS" and set(card["baseline, mup"]["models"]) == set(card["baseline, standard"]["models"])
 
 
+def test_labels_of_many_variants_do_not_overlap(sweep):
+    mup = sweep[sweep["parametrization"] == "mup"]
+    five = pd.concat([mup.assign(variant=name) for name in ("baseline", "discriminative", "masked", "mdt", "sprint")], ignore_index=True)
+    figure = learning_rate.draw(five).figure
+    figure.canvas.draw()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_visible()]
+    assert len(boxes) == 5 and not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
+
+
 def test_one_rate_is_refused(sweep):
     with pytest.raises(UserError, match="several learning rates"):
         learning_rate.draw(sweep[sweep["lr"] == 1e-3])

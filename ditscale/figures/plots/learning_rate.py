@@ -23,6 +23,7 @@ NAME = "learning_rate"
 COLUMNS = ["run_id", "model", "variant", "parametrization", "lr", "seed", "images_seen", "metric", "score"]
 HIGHEST = 2.5                                                                  # the largest loss drawn, in multiples of the lowest
 KIND = ["variant", "parametrization"]
+MOST_COLUMNS = 3                                                               # panels side by side; more would make labels overlap
 
 
 def read(study: Path) -> pd.DataFrame:
@@ -97,11 +98,16 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     colors = dict(zip(models, style.ramp(len(models))))
     top = HIGHEST * rows["score"].min()                                        # a diverged loss would leave no room for the valleys
     with style.paper():
-        figure, grid = panels.grid(1, len(kinds), row_height=3.4, legend_rows=1 + len(models) // 5, sharey=True)
-        for axes, (kind, own) in zip(grid[0], kinds.items()):
+        columns = min(len(kinds), MOST_COLUMNS)
+        figure, grid = panels.grid(math.ceil(len(kinds) / columns), columns, row_height=3.4 if len(kinds) <= columns else 2.6,
+                                   legend_rows=1 + len(models) // 5, sharey=True)
+        for axes in grid.flat[len(kinds):]:
+            axes.set_visible(False)
+        for axes, (kind, own) in zip(grid.flat, kinds.items()):
             _panel(axes, own, found[kind], colors, top, 5 if len(kinds) < 3 else 3)
             axes.set_xlabel("Learning rate" if len(kinds) == 1 else f"Learning rate,\n{_name(kind, kinds)}")
-        grid[0, 0].set_ylabel(style.score_label(table[table["metric"] == rows["metric"].iloc[0]]))
+        for axes in grid[:, 0]:
+            axes.set_ylabel(style.score_label(table[table["metric"] == rows["metric"].iloc[0]]))
         handles = [Line2D([], [], color=colors[model], marker="o", markersize=4, label=study_table.short_name(model)) for model in models]
         if not (rows["score"] <= top).all():
             handles.append(Line2D([], [], linestyle="", marker="x", color=style.MUTED, label="above, or failed"))

@@ -57,7 +57,7 @@ def test_labels_of_many_variants_do_not_overlap(sweep):
     mup = sweep[sweep["parametrization"] == "mup"]
     five = pd.concat([mup.assign(variant=name) for name in ("baseline", "discriminative", "masked", "mdt", "sprint")], ignore_index=True)
     figure = learning_rate.draw(five).figure
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_visible()]
     assert len(boxes) == 5 and not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
 

@@ -55,11 +55,11 @@ def test_the_base_counts_for_both(sweep):
 
 def test_labels_of_many_variants_do_not_overlap(sweep):
     mup = sweep[sweep["parametrization"] == "mup"]
-    five = pd.concat([mup.assign(variant=name) for name in ("baseline", "discriminative", "masked", "mdt", "sprint")], ignore_index=True)
-    figure = learning_rate.draw(five).figure
+    six = pd.concat([mup.assign(variant=name) for name in ("baseline", "discriminative", "masked", "mdt", "sprint", "tread")], ignore_index=True)
+    figure = learning_rate.draw(six).figure
     figure.draw_without_rendering()
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_visible()]
-    assert len(boxes) == 5 and not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
+    assert len(boxes) == 6 and not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
 
 
 def test_one_rate_is_refused(sweep):

@@ -15,8 +15,9 @@ from ditscale.cli.group import main
 @click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict only from these models; can be repeated.")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="Fix a coefficient to a known value: E, alpha or beta of the loss's law.")
 @click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE", help="Use only evaluations with this value, as guidance_scale=1.5.")
+@click.option("--landed", metavar="FOLDER", type=click.Path(), help="Predict from FOLDER/table.csv, of `ditscale collect`, and record in FOLDER; with SPEC.")
 @click.option("--check", is_flag=True, help="Predict nothing: compare every recorded prediction with the target's actual result.")
-def predict(study, target, images, flops, metric, variant, rungs, pins, conditions, check):
+def predict(study, target, images, flops, metric, variant, rungs, pins, conditions, landed, check):
     """Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl.
 
     Run it before the target starts: later predictions are marked and do not count.
@@ -36,6 +37,9 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, conditio
     console = terminal.console()
     spec = None if Path(study).is_dir() else load_spec(study)
     folder = spec.directory if spec else Path(study)
+    configs = {}
+    if landed is not None:
+        folder, configs = Path(landed), landed_configs(spec, study, landed)
     if check:
         show_outcomes(predictions(folder), collect(folder), console)
         return
@@ -45,5 +49,24 @@ def predict(study, target, images, flops, metric, variant, rungs, pins, conditio
     if target is None:
         raise UserError("--target is missing: the model to predict, for example --target DiT-XL/2")
     made = make(folder, target, images=images, flops=flops, metric=metric, variant=variant or BASELINE, rungs=rungs, pinned=pinned_of(pins),
-                conditions=conditions)
+                conditions=conditions, configs=configs, run_folder=spec.directory if configs else None)
     show_prediction(made, add(folder, made.record), str(folder / NAME), console)
+
+
+def landed_configs(spec, source: str, landed: str) -> dict:
+    """The config of each run of a study file, by run id.
+
+    Raises:
+        UserError: there is no study file, or no table in the folder.
+    """
+    from pathlib import Path
+
+    from ditscale.errors import UserError
+    from ditscale.studies.spec.spec import expand
+    from ditscale.studies.table.ledger import LANDED
+
+    if spec is None:
+        raise UserError(f"--landed {landed} needs the study file: `ditscale predict SPEC --landed {landed}`; {source} is a folder")
+    if not (Path(landed) / LANDED).is_file():
+        raise UserError(f"--landed {landed}: no file {Path(landed) / LANDED}; `ditscale collect STUDY --out {Path(landed) / LANDED}` writes one")
+    return {planned.run_id: planned.config for planned in expand(spec, source)}

@@ -6,9 +6,11 @@ number of parameters.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -59,7 +61,8 @@ class Made:
 
 
 def predict(study: Path, model: str, *, images: int | None = None, flops: float | None = None, metric: str | None = None,
-            variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None, conditions: tuple[str, ...] = ()) -> Made:
+            variant: str = BASELINE, rungs: tuple[str, ...] = (), pinned: dict[str, float] | None = None, conditions: tuple[str, ...] = (),
+            configs: Mapping[str, RunConfig] = MappingProxyType({}), run_folder: Path | None = None) -> Made:
     """Predicts a run of ``model`` from the study's smaller runs.
 
     Args:
@@ -68,18 +71,21 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
         rungs: models to predict from; default all that are smaller than the target.
         pinned: coefficients of the loss's law, see ``forecast``.
         conditions: ``column=value`` or ``passport field=value``: rows to predict from; others are left out, those without the field are not.
+        configs: by run id, for a study that has only its table.
+        run_folder: where the target may have started, for such a study.
 
     Raises:
         UserError: an unknown model, variant or metric; rows that are not comparable; too few sizes; no way with an interval, or an interval
             too wide to be useful.
     """
     name = str(parse_model_name(model))
-    if landed := ledger.landed_table(study):
-        raise UserError(f"{landed} has scores and no configs: a prediction is made from the run directories; --check compares those that were made")
+    if (landed := ledger.landed_table(study)) and not configs:
+        raise UserError(f"{landed} has scores and no configs: give the study file, `ditscale predict SPEC --landed {study} --target {name}`; --check compares "
+                        "predictions that were made")
     table = ledger.collect(study)
     rows = where(_of_variant(table, variant), conditions, unstated=True)
     smaller = _rungs(rows, name, rungs, study)
-    base = resolve(RunDir(study / smaller.sort_values("macs")["run_id"].iloc[-1]).read_record()["config"], str(study))
+    base = _config(study, smaller.sort_values("macs")["run_id"].iloc[-1], configs)
     target = _target(base, name, _length(smaller, images, flops), flops, variant)
     is_smaller = smaller["macs"] < target.forward_flops / 2
     if rungs and not is_smaller.all():
@@ -101,7 +107,7 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
     used = [part for part in (loss_rows, score_rows) if part is not None]
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "study": study.resolve().name, "target": target.__dict__,
-        "after": has_started(study, name, variant), "rungs": _used(pd.concat(used)), "pinned": pinned or {},
+        "after": any(has_started(one, name, variant) for one in (study, run_folder) if one), "rungs": _used(pd.concat(used)), "pinned": pinned or {},
         "predicted": {"loss": {"metric": LOSS, "passport": loss_rows["passport"].iloc[0], **_draws(loss_rows), **loss.card()} if loss else None,
                       "score": {"metric": metric, "passport": score_rows["passport"].iloc[0], **score.card()} if score else None},
         "versions": {"ditscale": ditscale.__version__, **versions()},
@@ -111,9 +117,21 @@ def predict(study: Path, model: str, *, images: int | None = None, flops: float 
 
 def has_started(study: Path, model: str, variant: str) -> bool:
     """Whether the study has a trained run of this model and variant, of any length: its result is then known."""
+    if ledger.landed_table(study):
+        table = ledger.collect(study)
+        return bool(((table["model"] == model) & (table["variant"] == variant)).any())
+    if not any(study.glob("*/run.json")):
+        return False
     facts = ledger.collect_runs(study)
     own = [RunDir(study / run_id) for run_id in facts[(facts["model"] == model) & (facts["variant"] == variant)]["run_id"]]
     return any(run.status()["state"] != QUEUED or (run.metrics.exists() and run.metrics.stat().st_size > 0) for run in own)
+
+
+def _config(study: Path, run_id: str, configs: Mapping[str, RunConfig]) -> RunConfig:
+    """Of a run, from the study file if that is given, else from its directory. Raises UserError if the study file has no such run."""
+    if configs and run_id not in configs:
+        raise UserError(f"{study} has a run {run_id} that is not in the study file: its configs have changed, or it is another study's")
+    return configs[run_id] if configs else resolve(RunDir(study / run_id).read_record()["config"], str(study))
 
 
 def _of_variant(table: pd.DataFrame, variant: str) -> pd.DataFrame:

@@ -269,3 +269,33 @@ def test_a_study_that_is_published_as_its_table_keeps_its_predictions_and_report
     (landed / "table.csv").unlink()
     refused = CliRunner().invoke(main, ["report", str(landed)])
     assert refused.exit_code == 2 and "no run (no */run.json) and no table.csv" in refused.output
+
+
+def test_a_prediction_from_a_landed_table_is_that_of_the_run_directories(tmp_path, values):
+    """Parts of a study lose their run directories; the study file has the configs."""
+    import yaml
+
+    spec = {"version": 1, "name": "study", "metric": {"name": "fd_digits_cnn"}, "runs_dir": str(tmp_path / "runs"),
+            "config": {**{name: value for name, value in values.items() if name != "model"}, "train": {**values["train"], "images": IMAGES}},
+            "parameters": {"model.name": {"values": [*RUNGS, TARGET]}, "seed": {"values": [0, 1, 2]}}}
+    path, folder, landed = tmp_path / "spec.yaml", tmp_path / "runs" / "study", tmp_path / "landed"
+    path.write_text(yaml.safe_dump(spec))
+    targets = []
+    for one in expand(load_spec(str(path)), str(path)):
+        if one.config.model.name == TARGET:
+            targets.append(one)
+        else:
+            make_run(folder, values, one.config.model.name, one.config.seed).path.rename(folder / one.run_id)
+    assert CliRunner().invoke(main, ["collect", str(folder), "--out", str(landed / "table.csv")]).exit_code == 0
+    assert run(path, "--target", TARGET).exit_code == run(path, "--target", TARGET, "--landed", landed).exit_code == 0
+    [own], [from_table] = predictions(folder), predictions(landed)
+    assert own["predicted"] == from_table["predicted"] and own["rungs"] == from_table["rungs"] and own["target"] == from_table["target"]
+    assert own["after"] is from_table["after"] is False
+    make_run(folder, values, TARGET, 0).path.rename(folder / targets[0].run_id)                     # begun, and not landed
+    assert run(path, "--target", TARGET, "--landed", landed).exit_code == 0 and predictions(landed)[-1]["after"] is True
+
+    assert "give the study file, `ditscale predict SPEC --landed" in run(landed, "--target", TARGET).output
+    assert "needs the study file" in run(landed, "--target", TARGET, "--landed", landed).output
+    assert "no file" in run(path, "--target", TARGET, "--landed", folder).output
+    path.write_text(yaml.safe_dump({**spec, "parameters": {"model.name": {"values": [TARGET]}}}))
+    assert "that is not in the study file" in run(path, "--target", TARGET, "--landed", landed).output

@@ -43,6 +43,8 @@ FIGURES = {
     "validation": ("validation", "digits-demo", *PLAIN, "--where", "patch_size=2"),
     "learning_rate": ("learning_rate", "digits-lr"),
     "branches": ("branches", "digits-budgets", "--where", "metric=loss"),
+    "cifar10_rates": ("learning_rate", "studies/cifar10_small/rates"),
+    "cifar10_methods": ("methods", "studies/cifar10_small"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
 NOISE = "noise"                                                                # of the demo's seeds
@@ -140,7 +142,7 @@ def draw(name: str, runs: Path, folder: Path) -> None:
         draw_noise(runs / "digits-demo", folder / f"{name}.png")
         return shrink(folder / f"{name}.png", PICTURES / f"{name}.png")
     figure, source, *options = FIGURES[name]
-    study = folder / source if source == SIMULATED else source if source.startswith("analysis/") else runs / source
+    study = folder / source if source == SIMULATED else source if source.startswith(("analysis/", "studies/")) else runs / source
     if source == SIMULATED:
         simulated_csv(study)
     ditscale("figure", figure, study, "--format", "png", "--out", folder / name, *options)

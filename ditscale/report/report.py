@@ -36,7 +36,7 @@ from ditscale.report import (
 from ditscale.report.pictures import Shown
 from ditscale.report.sources import Sources
 from ditscale.studies.spec.templates import CHECKOUT, templates
-from ditscale.studies.table.comparable import scores_alone
+from ditscale.studies.table.comparable import main_rows
 from ditscale.writing import writing
 
 STATIC, VARIANTS = "training compute", "variants"                              # figures that no line of PICTURES draws
@@ -60,7 +60,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
     Raises:
         UserError: the scores are not comparable.
     """
-    whole, table = table, scores_alone(table)
+    whole, table = table, main_rows(table)
     usable, _ = study_table.scored(table, variant_table.SHARED)
     shown = Shown(table, *_scaling(table, usable), files, whole)
     paths = table_csv.write(whole, out)

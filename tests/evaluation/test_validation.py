@@ -242,6 +242,12 @@ def test_the_command_adds_lines_once_and_figures_take_either(study, digits, tmp_
     for where, metric in (((), "fd_digits_cnn"), (("--where", "metric=loss"), "loss")):
         ditscale("figure", "training_curves", folder, "--out", tmp_path / metric, "--format", "svg", *where)
         assert set(pd.read_csv(tmp_path / metric / "training_curves.csv")["metric"]) == {metric}
+    study.update_record(metric={"name": "loss"})                              # the metric of the study's file is the one that is shown
+    assert Study.load(folder).frontier().score_unit == "loss"
+    for where, metric in (((), "loss"), (("--where", "metric=fd_digits_cnn"), "fd_digits_cnn")):
+        ditscale("figure", "training_curves", folder, "--out", tmp_path / f"own-{metric}", "--format", "svg", *where)
+        assert set(pd.read_csv(tmp_path / f"own-{metric}" / "training_curves.csv")["metric"]) == {metric}
+    study.update_record(metric={"name": "fd_digits_cnn"})
     ditscale("figure", "validation", folder, "--out", tmp_path, "--format", "svg")
     drawn = pd.read_csv(tmp_path / "validation.csv")
     assert list(drawn["score"]) == [line["score"] for line in lines[2:]]

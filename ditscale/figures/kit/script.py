@@ -17,7 +17,7 @@ import pandas as pd
 
 from ditscale.errors import UserError, did_you_mean
 from ditscale.figures.kit import overlay as overlays, published, study_table, style
-from ditscale.studies.table.comparable import scores_alone
+from ditscale.studies.table.comparable import main_rows
 from ditscale.studies.table.conditions import where
 
 STUDY_HELP = ("STUDY is a study's directory, for example runs/digits-demo; FILE.csv is the output of `ditscale collect`, or published results, "
@@ -68,7 +68,7 @@ class Script:
         out = arguments.out or (Path(f"{study.stem}-analysis") if study.is_file() else study / "analysis")
         table = where((self.rows or study_table.read)(study), arguments.where)
         if not self.every_metric and "metric" in table and not any(condition.startswith("metric=") for condition in arguments.where):
-            table = scores_alone(table)
+            table = main_rows(table)
         is_new = not out.exists()
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,13 @@ from ditscale.evaluation.metrics.table import LOSS
 from ditscale.evaluation.passport import differences
 
 
-def scores_alone(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows without validation losses if there are also scores: figures show scores unless ``metric=loss`` is given."""
-    is_score = table["metric"] != LOSS
-    return table[is_score].reset_index(drop=True) if is_score.any() else table
+def main_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that figures and verdicts show unless ``metric=NAME`` is given: validation losses where the study's file names the loss as its metric,
+    or has no score; else its scores."""
+    is_loss = table["metric"] == LOSS
+    wants_loss = is_loss.any() and "study_metric" in table and set(table["study_metric"].dropna()) == {LOSS}
+    shown = is_loss if wants_loss or is_loss.all() else ~is_loss
+    return table[shown].reset_index(drop=True)
 
 
 def trunks(table: pd.DataFrame) -> pd.Series:

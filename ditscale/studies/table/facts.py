@@ -20,7 +20,7 @@ COLUMNS = ("run_id", "model", "size", "patch_size", "variant", "method", "formul
            "series", "mask_ratio", "data", "unique_images", "resolution", "seed",
            "lr", "global_batch", "micro_batch", "precision", "strategy", "zero_stage", "accelerators", "device", "parameters",
            "inference_parameters", "tokens", "macs", "train_flops_per_image", "images_per_second", "mfu", "peak_memory_bytes",
-           "trunk", "branch_images", "forecast_train_seconds", "forecast_basis", *VERSIONS.values(), "threads")
+           "trunk", "branch_images", "forecast_train_seconds", "forecast_basis", *VERSIONS.values(), "threads", "study_metric")
 OF_COST = ("parameters", "tokens", "macs", "train_flops_per_image")            # required in a record's cost
 
 
@@ -33,7 +33,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
     ``mask_ratio`` is the nominal share of masked or routed tokens. ``images_per_second`` and ``mfu`` are medians over
     the last half of the run's log lines, for all accelerators together; ``peak_memory_bytes`` is the maximum that rank 0 used
     on its accelerator or, on a CPU, in its process. ``forecast_train_seconds`` is what the whole of the run's own training was to take when it was
-    launched, ``forecast_basis`` how that was known: probed or assumed.
+    launched, ``forecast_basis`` how that was known: probed or assumed. ``study_metric`` is the metric that the study's file names.
     """
     name, cost, train, resources = parse_model_name(config.model.name), record["cost"], config.train, config.resources
     late, environment, forecast = metrics[len(metrics) // 2:], record.get("environment") or {}, record.get("forecast") or {}
@@ -56,6 +56,7 @@ def run_facts(run: RunDir, record: dict, config: RunConfig, metrics: list[dict])
         "trunk": config.parent.run if config.parent else run.run_id, "branch_images": start_images(config),
         "forecast_train_seconds": forecast.get("train_seconds", math.nan), "forecast_basis": forecast.get("basis", ""),
         **{column: environment.get(name) or "" for name, column in VERSIONS.items()}, "threads": environment.get("threads", math.nan),
+        "study_metric": (record.get("metric") or {}).get("name", ""),
     }
 
 

@@ -25,7 +25,7 @@ from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
-from ditscale.studies.table.comparable import require_one, scores_alone, trunks
+from ditscale.studies.table.comparable import require_one, main_rows, trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
@@ -189,7 +189,7 @@ class Study:
         """The rows, one per evaluated checkpoint; several sample seeds are averaged."""
         if self.rows.empty:
             raise UserError(f"study '{self.path}' has no evaluation yet")
-        rows = scores_alone(self.rows)
+        rows = main_rows(self.rows)
         require_one(rows, ONE_OF_EACH, lambda column, value: f"where({column}={value!r})")
         rows = rows.astype({"score": float})
         rows["score"] = rows.groupby(["run_id", "images_seen"])["score"].transform("mean")

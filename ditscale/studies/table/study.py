@@ -25,7 +25,7 @@ from ditscale.scaling.noise import Noise, pooled_noise
 from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
-from ditscale.studies.table.comparable import require_one, main_rows, trunks
+from ditscale.studies.table.comparable import main_rows, require_one, trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}

@@ -57,6 +57,35 @@ def test_figure_and_files(table, tmp_path):
     assert any("with dispersive" in line and " REAL" in line for line in lines)
 
 
+def test_at_equal_images(table):
+    """Runs of half the images, as equal FLOPs give a method that costs twice: scores are compared where both were, between evaluations if need be."""
+    half = table[(table["method"] == "tread") & (table["metric"] == "loss")].assign(images_seen=lambda own: (own["images_seen"] * 0.4).astype(int))
+    both = pd.concat([table[(table["method"] == "baseline") & (table["metric"] == "loss")], half], ignore_index=True)
+    [_, tread] = method_table.compare(both)
+    found = tread.results[0].at_images
+    assert found.at == 1600 and found.difference.change == pytest.approx((4000 * 50 / (1600 * 100)) ** -0.3 - 1, abs=0.01)
+    assert found.difference.verdict == "REAL"
+    assert method_table.as_frame([tread])["equal_images"].item() == 1600 and "loss at equal images" in method_table.markdown([tread])
+
+
+def test_another_reference(table, tmp_path):
+    """A sweep of one variant's options has no baseline; names are what differs from the reference."""
+    sweep = [row for name, factor in (("mdt, mask_ratio=0.3, side=2", 1.0), ("mdt, mask_ratio=0.5, side=2", 0.8), ("mdt, side=2", 1.2), ("tread", 1.0))
+             for seed in range(3) for row in rows_of(name, seed, factor)]
+    found = {one.label: one.results[0] for one in method_table.compare(pd.DataFrame(sweep), "mdt, mask_ratio=0.3")}
+    assert list(found) == ["mdt", "mask_ratio=0.5", "tread", "mask_ratio: default"] and found["mask_ratio=0.5"].change == pytest.approx(-0.2, abs=0.01)
+    assert found["mask_ratio: default"].multiplier.overall.value < 1
+    pd.DataFrame(sweep).to_csv(tmp_path / "table.csv", index=False)
+    words = [str(tmp_path / "table.csv"), "--out", str(tmp_path), "--format", "png"]
+    command = methods.SCRIPT.command("methods")
+    assert CliRunner().invoke(command, [*words, "--over", "mdt, mask_ratio=0.3"]).exit_code == 0
+    assert "relative to mdt. " in (tmp_path / "methods.txt").read_text()
+    for over, said in (("mdt, mask_ratio=0.4", "no method of this study is 'mdt, mask_ratio=0.4'"), ("", "no method of this study is the plain baseline"),
+                       ("side=2, mask_ratio=0.9", "no method")):
+        with pytest.raises(UserError, match=said):
+            method_table.compare(pd.DataFrame(sweep), over)
+
+
 def test_several_models_are_named(table):
     """In the caption and at the points: a method's cost is that of its model."""
     both = pd.concat([table, table.assign(model="DiT-nano/2", size="nano", run_id="nano-" + table["run_id"])], ignore_index=True)
@@ -69,7 +98,7 @@ def test_several_models_are_named(table):
 def test_methods_are_compared_once(table, tmp_path, monkeypatch):
     """For the picture, its points and the table of the command."""
     calls = []
-    monkeypatch.setattr(method_table, "compare", lambda own, real=method_table.compare: calls.append(1) or real(own))
+    monkeypatch.setattr(method_table, "compare", lambda *words, real=method_table.compare: calls.append(1) or real(*words))
     table.to_csv(tmp_path / "table.csv", index=False)
     done = CliRunner().invoke(methods.SCRIPT.command("methods"), [str(tmp_path / "table.csv"), "--out", str(tmp_path), "--format", "png"])
     assert done.exit_code == 0 and (tmp_path / "methods.md").is_file() and len(calls) == 1, done.output

@@ -86,7 +86,8 @@ def test_counts_that_not_all_have_are_passed_over():
     cut = table[(table["variant"] == "baseline") | (table["images_seen"] < 4000)]
     assert by_variant(cut)["masked"].images.at == 2000
     none_shared = table[(table["variant"] == "baseline") == (table["images_seen"] != 2000)]
-    assert by_variant(none_shared)["masked"].images.score is None
+    found = by_variant(none_shared)["masked"].images                          # the baseline between 80 and 20, at half the log of its images
+    assert found.at == 2000 and found.score == pytest.approx(60) and found.difference.change == pytest.approx(60 / 40 - 1)
 
 
 def test_verdicts_are_no_stronger_than_the_seeds():

@@ -125,20 +125,19 @@ def outlier_words(rows: list[VariantComparison]) -> str:
     return f" {named.sentence}. Without {named.them}: {'; '.join(parts) if parts else 'nothing is left to compare'}."
 
 
-def score_at(flops, scores, at: float) -> float:
-    """A run's score at this many training FLOPs, interpolated linearly in logarithms between its evaluations; NaN outside them."""
-    order = np.argsort(flops)
-    x, y = np.log(np.asarray(flops, float)[order]), np.log(np.asarray(scores, float)[order])
+def score_at(amounts, scores, at: float) -> float:
+    """A run's score at this many training FLOPs or images, interpolated linearly in logarithms between its evaluations; NaN outside them."""
+    order = np.argsort(amounts)
+    x, y = np.log(np.asarray(amounts, float)[order]), np.log(np.asarray(scores, float)[order])
     return float(np.exp(np.interp(np.log(at), x, y, left=np.nan, right=np.nan)))
 
 
 def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[VariantComparison]:
     variants = {variant: rows[rows["variant"] == variant] for variant in variants_in_order(rows)}
     counts = set.intersection(*(set(own["images_seen"]) for own in variants.values()))
-    images = max(counts) if counts else np.nan
+    images = max(counts) if counts else min(own["images_seen"].max() for own in variants.values())
     flops = min(own["train_flops"].max() for own in variants.values())
-    at_images = {v: own[own["images_seen"] == images].set_index("run_id")["score"] for v, own in variants.items()}
-    at_flops = {v: _scores_at(own, flops) for v, own in variants.items()}
+    at_images, at_flops = ({v: _scores_at(own, amount, at) for v, own in variants.items()} for amount, at in (("images_seen", images), ("train_flops", flops)))
     cost = {v: (own["train_flops"] / own["images_seen"]).iloc[-1] for v, own in variants.items()}
     runs_of = {v: set(own["run_id"]) for v, own in variants.items()}
     own_far = {v: far.among(runs | runs_of.get(BASELINE, set())) for v, runs in runs_of.items()}
@@ -149,9 +148,9 @@ def _compare_model(rows: pd.DataFrame, far: Outliers) -> list[VariantComparison]
             for variant, own in variants.items()]
 
 
-def _scores_at(own: pd.DataFrame, flops: float) -> pd.Series:
-    """The scores, by run id, of a variant's runs whose evaluations span this compute."""
-    found = {name[0]: score_at(at, scores, flops) for name, at, scores in runs.per_run(own, "run_id", "train_flops", "score")}
+def _scores_at(own: pd.DataFrame, amount: str, at: float) -> pd.Series:
+    """The scores, by run id, of a variant's runs whose evaluations span this amount of images or compute."""
+    found = {name[0]: score_at(amounts, scores, at) for name, amounts, scores in runs.per_run(own, "run_id", amount, "score")}
     scores = pd.Series(found, dtype=float).sort_index()
     return scores[np.isfinite(scores)]
 

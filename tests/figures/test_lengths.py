@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ditscale.figures.kit import one_length, study_table
-from ditscale.figures.plots import bubbles, gflops, power_law
+from ditscale.figures.plots import bubbles, gflops, power_law, samples
 from ditscale.report import report
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
@@ -99,3 +99,24 @@ def test_the_cards_name_a_trunk_once(trunks, tmp_path):
     for name, card in json.loads(path.read_text()).items():
         assert card["runs"] == sorted(trunks["trunk"].unique()) and card["n_points"] == (9 if name == "score_vs_macs" else 27)
         assert ("all of a model at one length" in card["kept"]) == (name == "score_vs_macs")
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    """The path of a sheet with one image."""
+    np.savez(tmp_path / "sheet.npz", np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, int))
+    return str(tmp_path / "sheet.npz")
+
+
+def test_samples_are_of_one_length_or_of_each_longest_run(trunks, sheet, study):
+    drawing = samples.draw(trunks.assign(sample_sheet=np.where(trunks["final"], sheet, "")))
+    assert drawing.points["run_id"].tolist() == ["atto-s0-trunk", "femto-s0-trunk", "pico-s0-trunk"]
+    assert drawing.points["score"].tolist() == [score(place, 5120, 0) for place in range(3)]
+    assert "is fd_digits_cnn at 5,120 images, as are the samples, lower is better" in drawing.caption
+    longer = (trunks["model"] == MODELS[2]) & (trunks["images_seen"] == 5120)
+    apart = trunks.assign(images_seen=trunks["images_seen"].mask(longer, 10240), sample_sheet=np.where(trunks["final"], sheet, ""))
+    assert "at 2,560 images" in samples.draw(apart).caption                      # where every model has the end of a branch
+    trunk_only = apart.assign(sample_sheet=np.where(apart["final"] & (apart["branch_images"] == 0), sheet, ""))
+    drawing = samples.draw(trunk_only)
+    assert "at the end of each model's longest runs" in drawing.caption and drawing.points["has_sheet"].all()
+    assert "the model's final fd_digits_cnn" in samples.draw(study().assign(sample_sheet=sheet)).caption

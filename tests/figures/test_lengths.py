@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ditscale.figures.kit import one_length, study_table
-from ditscale.figures.plots import bubbles, gflops, power_law, samples
+from ditscale.figures.plots import branches, bubbles, gflops, power_law, samples
 from ditscale.report import report
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
@@ -120,3 +120,16 @@ def test_samples_are_of_one_length_or_of_each_longest_run(trunks, sheet, study):
     drawing = samples.draw(trunk_only)
     assert "at the end of each model's longest runs" in drawing.caption and drawing.points["has_sheet"].all()
     assert "the model's final fd_digits_cnn" in samples.draw(study().assign(sample_sheet=sheet)).caption
+
+
+def test_the_report_has_the_branches_and_says_which_are_not_compared(trunks, study, tmp_path):
+    """The trunk has no score at 1280; there is one at 2560."""
+    caption = branches.draw(trunks).caption
+    assert "geometric mean over a model's 3 trunks with Student's" in caption
+    assert "Not compared, as the trunk has no fd_digits_cnn there before its own decay: 9 branches at 1,280 images." in caption
+    more = trunks[(trunks["run_id"] == "pico-s0-trunk") & ~trunks["final"]].assign(images_seen=1280)
+    caption = branches.draw(pd.concat([trunks, more], ignore_index=True)).caption
+    assert "geometric mean over a model's 1 to 3 trunks" in caption and "8 branches at 1,280 images" in caption
+    _, page = headline(trunks, tmp_path)
+    assert "<h2>Branches against their trunks</h2>" in page and (tmp_path / "branches.png").is_file() and "8 branches" not in page
+    assert "Branches against" not in headline(study(), tmp_path)[1]

@@ -95,7 +95,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         panels.legend(figure, [*(Line2D([], [], color=color, label=study_table.short_name(model)) for model, color in colors.items()),
                                Line2D([], [], color=style.INK, linestyle="", marker="v", label="end of a branch"),
                                Line2D([], [], color=style.INK, linewidth=0.8, label="average along a trunk")])
-    words = " ".join([_caption(found, result, not costs.empty), *([cost_words(costs)] if cost else [])])
+    words = " ".join([_caption(found, result, not costs.empty), *_not_compared(rows, found), *([cost_words(costs)] if cost else [])])
     return style.Drawing(NAME, figure, found.reindex(columns=COLUMNS), words + left_out,
                          {"comparisons": result.astype(object).where(result.notna(), None).to_dict("records"), "costs": costs.to_dict("records")})
 
@@ -117,7 +117,24 @@ def _caption(found: pd.DataFrame, result: pd.DataFrame, with_costs: bool) -> str
                  + ("" if math.isnan(row.low) else f" ({row.low:+.1%} to {row.high:+.1%})") + f", {row.verdict}" for row in result.itertuples()]
     return (f"Left: score of the averages along each trunk, whose rate is constant up to its own decay, and at the end of each branch. "
             f"{'Top right' if with_costs else 'Right'}: the branch's end against its trunk's average at the same images, geometric mean over "
-            f"{count(found['trunk'].nunique(), 'trunk')} with Student's 95 % interval; below zero the decay is better. {'; '.join(sentences)}.")
+            f"{_trunks(result)} with Student's 95 % interval; below zero the decay is better. {'; '.join(sentences)}.")
+
+
+def _trunks(result: pd.DataFrame) -> str:
+    """``a model's 3 trunks``: those of one point."""
+    fewest, most = result["trunks"].min(), result["trunks"].max()
+    return f"a model's {count(most, 'trunk') if fewest == most else f'{fewest} to {most} trunks'}"
+
+
+def _not_compared(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
+    """A sentence on the finished branches without a score of their trunk to compare with, by length; none if all have one."""
+    ends = rows[(rows["branch_images"] > 0) & rows["final"].astype(bool)]
+    left = ends[~ends["run_id"].isin(found["run_id"])]
+    if left.empty:
+        return []
+    *lengths, longest = [f"{images:,}" for images in sorted(left["images_seen"].unique())]
+    at = f"{', '.join(lengths)} and {longest}" if lengths else longest
+    return [f"Not compared, as the trunk has no {rows['metric'].iloc[0]} there before its own decay: {count(len(left), 'branch', 'branches')} at {at} images."]
 
 
 SCRIPT = script.figure(__doc__, draw)

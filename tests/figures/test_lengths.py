@@ -124,7 +124,9 @@ def test_samples_are_of_one_length_or_of_each_longest_run(trunks, sheet, study):
 
 def test_the_report_has_the_branches_and_says_which_are_not_compared(trunks, study, tmp_path):
     """The trunk has no score at 1280; there is one at 2560."""
-    caption = branches.draw(trunks).caption
+    drawing = branches.draw(trunks)
+    caption = drawing.caption
+    assert len(drawing.figure.axes[0].collections[0].get_offsets()) == 18 and len(drawing.points) == 9      # all ends are drawn
     assert "geometric mean over a model's 3 trunks with Student's" in caption
     assert "Not compared, as the trunk has no fd_digits_cnn there before its own decay: 9 branches at 1,280 images." in caption
     more = trunks[(trunks["run_id"] == "pico-s0-trunk") & ~trunks["final"]].assign(images_seen=1280)

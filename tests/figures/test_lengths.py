@@ -2,14 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ditscale.figures.kit import one_length, study_table
-from ditscale.figures.plots import branches, bubbles, gflops, power_law, samples
+from ditscale.figures.plots import branches, bubbles, frontier, gflops, power_law, samples
 from ditscale.report import report
+from ditscale.studies.table.study import Study
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
 LENGTHS = (1280, 2560, 5120)
@@ -135,3 +137,19 @@ def test_the_report_has_the_branches_and_says_which_are_not_compared(trunks, stu
     _, page = headline(trunks, tmp_path)
     assert "<h2>Branches against their trunks</h2>" in page and (tmp_path / "branches.png").is_file() and "8 branches" not in page
     assert "Branches against" not in headline(study(), tmp_path)[1]
+
+
+def test_cells_are_named_by_branch_and_trunk_not_by_a_hash(trunks):
+    """At 2560 images there are a branch's end and its trunk on the way; elsewhere the images name the cell."""
+    study = Study(Path(), trunks)
+    names = [cell.name for cell in study.frontier().cells]
+    assert sorted(name for name in names if name.startswith("atto/2")) == [
+        "atto/2 baseline 1,280", "atto/2 baseline 2,560 branch", "atto/2 baseline 2,560 trunk", "atto/2 baseline 5,120"]
+    by_name = study.frontier().by_name
+    assert frontier.short_name(by_name["atto/2 baseline 2,560 trunk"]) == "atto/2 baseline, 2.56 k, trunk"
+    assert frontier.short_name(by_name["atto/2 baseline 5,120"]) == "atto/2 baseline, 5.12 k"
+    far = trunks.copy()
+    far.loc[(far["run_id"] == "femto-s1-trunk") & ~far["final"], "score"] *= 3
+    assert "in femto/2 baseline 2,560 trunk, " in Study(Path(), far).noise().outliers.sentence
+    two = trunks.assign(recipe=trunks["recipe"].where(trunks["seed"] > 0, trunks["recipe"] + "x"))      # another rate, say
+    assert {"atto/2 baseline 5,120 trunk 05120", "atto/2 baseline 5,120 trunk 05120x"} <= {cell.name for cell in Study(Path(), two).frontier().cells}

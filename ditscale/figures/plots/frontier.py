@@ -16,6 +16,7 @@ from ditscale.figures.kit import costs, labels, panels, runs, script, study_tabl
 from ditscale.scaling import rivals
 from ditscale.scaling.break_even import BreakEven
 from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.cells import BRANCH, TRUNK
 from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.sampling_cost import flops_per_image, images_of_evaluations
 from ditscale.studies.table.study import Study
@@ -147,11 +148,14 @@ def _names(axes, found: Frontier) -> None:
 
 
 def short_name(cell: Cell) -> str:
-    """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``."""
+    """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``; ``nano/2 masked 640,000 trunk`` -> ``nano/2 masked, 640 k, trunk``."""
     *words, images = cell.name.split(" ")
+    kind = ""
+    if images in (BRANCH, TRUNK) and words:
+        kind, images = f", {images}", words.pop()
     if not images.replace(",", "").isdigit() or images != f"{int(images.replace(',', '')):,}":    # a recipe's hash may be digits alone
         return cell.name
-    return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}"
+    return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}{kind}"
 
 
 def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 
 from ditscale.figures.kit import one_length, study_table
 from ditscale.figures.plots import branches, bubbles, frontier, gflops, power_law, samples
-from ditscale.report import report
+from ditscale.report import pictures, report, verdicts
 from ditscale.studies.table.study import Study
 
 MODELS = ("DiT-atto/2", "DiT-femto/2", "DiT-pico/2")
@@ -38,7 +38,8 @@ def trunks(study):
                      for images in LENGTHS]
     table = pd.DataFrame(rows)
     table["train_flops"] = 6.0 * table["macs"] * table["images_seen"]
-    return table.assign(own_train_flops=table["train_flops"], own_train_seconds=table["train_seconds"])
+    return table.assign(own_train_flops=table["train_flops"], own_train_seconds=table["train_seconds"],
+                        accelerator_hours=table["train_seconds"] / 3600)
 
 
 def headline(table: pd.DataFrame, out) -> tuple[str, str]:
@@ -153,3 +154,20 @@ def test_cells_are_named_by_branch_and_trunk_not_by_a_hash(trunks):
     assert "in femto/2 baseline 2,560 trunk, " in Study(Path(), far).noise().outliers.sentence
     two = trunks.assign(recipe=trunks["recipe"].where(trunks["seed"] > 0, trunks["recipe"] + "x"))      # another rate, say
     assert {"atto/2 baseline 5,120 trunk 05120", "atto/2 baseline 5,120 trunk 05120x"} <= {cell.name for cell in Study(Path(), two).frontier().cells}
+
+
+def test_a_frontier_without_outliers_says_what_it_cannot_show(trunks):
+    """One point of each of atto's three trunks is far from the other two: without them no run of atto is left."""
+    far = trunks.copy()
+    for seed, images in enumerate(LENGTHS):
+        far.loc[(far["model"] == MODELS[0]) & (far["seed"] == seed) & (far["images_seen"] == images) & far["final"], "score"] *= 2
+    found = Study(Path(), far).frontier()
+    assert sorted(found.noise.outliers.runs) == [f"atto-s{seed}-trunk" for seed in range(3)] and len(found.without.cells) == len(found.cells) - 4 == 8
+    lost = "(and so without 4 cells with no other run: atto/2 baseline 1,280; atto/2 baseline 2,560 branch; atto/2 baseline 2,560 trunk and 1 more)"
+    assert lost in found.sentence
+    for said in (frontier.draw(far, pictures.OPTIONS).caption, dict(verdicts.read(far).rows)["Frontier"][0][1]):
+        assert lost in said and " Without them no run of atto/2 is left." in said
+    one = trunks.copy()
+    one.loc[(one["run_id"] == "atto-s0-trunk") & one["final"], "score"] *= 2
+    found = Study(Path(), one).frontier()
+    assert found.noise.outliers.runs == ("atto-s0-trunk",) and found.lost == "" and "Without it: " in found.sentence

@@ -1,11 +1,13 @@
 """The cells of a frontier: one model, variant and number of images seen, over its seeds, with what training took and what an image takes to make."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from ditscale.scaling.frontier import non_dominated
+from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
 BRANCH, TRUNK = "branch", "trunk"               # of two cells with the same images: at the end of a branch, and on the way along its trunk
@@ -28,6 +30,12 @@ def _kind(rows: pd.DataFrame) -> pd.Series:
         return found
     is_branch = rows["branch_images"] > 0
     return found.mask(is_branch, f" {BRANCH}").mask(rows["run_id"].isin(rows.loc[is_branch, "trunk"]), f" {TRUNK}")
+
+
+def models_of_only(rows: pd.DataFrame, runs: Iterable[str]) -> list[str]:
+    """The models that have no run but these (``comparable.trunks``)."""
+    among = trunks(rows).isin(set(runs)).groupby(rows["model"], sort=False).all()
+    return list(among.index[among])
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:

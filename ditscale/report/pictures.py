@@ -13,6 +13,7 @@ from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import law_points, panels, style, variant_table
 from ditscale.figures.plots import (
     block_designs,
+    branches,
     bubbles,
     cost_quality,
     critical_batch,
@@ -79,6 +80,8 @@ PICTURES = (
     Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),
     Picture("Score by size and patch size", lambda shown: bubbles.draw(shown.scaling), _several("size", "patch_size")),
     Picture("Score over training", lambda shown: training_curves.draw(shown.scaling), _several("model", "images_seen")),
+    Picture("Branches against their trunks", lambda shown: branches.draw(shown.scaling),
+            lambda shown: "branch_images" in shown.scaling and (shown.scaling["branch_images"] > 0).any()),
     Picture("Learning rates", lambda shown: learning_rate.draw(shown.whole),
             lambda shown: "lr" in shown.whole and shown.whole.groupby(["model", "variant"])["lr"].nunique().max() > 1, of_scaling=False),
     Picture("Critical batch size", lambda shown: critical_batch.draw(shown.whole),

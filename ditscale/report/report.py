@@ -14,7 +14,7 @@ import pandas as pd
 
 import ditscale
 from ditscale.errors import UserError
-from ditscale.figures.kit import study_table, style, variant_table
+from ditscale.figures.kit import one_length, study_table, style, variant_table
 from ditscale.figures.kit.script import Script
 from ditscale.figures.plots import gflops, power_law, table as table_csv, training_compute, variants
 from ditscale.report import (
@@ -102,11 +102,14 @@ def _laws(shown: Shown, study: str, out: Path) -> tuple[str, str, dict[str, powe
     try:
         own, _ = study_table.scored(shown.scaling)
         final, laws, floor = study_table.finished(own), power_law.fit_laws(shown.scaling), study_table.floor_of(own)
-        sentences = findings.sentences(final, laws["train_flops"], gflops.correlation(shown.scaling), floor)
+        several, (alike, _) = one_length.has_several(final), one_length.at_one_count(own)
+        sentences = findings.sentences(final, laws["train_flops"], gflops.correlation(shown.scaling), floor, alike if several else None)
+        title = (findings.title(alike, laws["macs"], one_length.where(alike)) if several
+                 else findings.title(final, laws["train_flops"]))
     except UserError as error:
         return f"Study {study}, unfinished", page.note(f"No findings on scaling yet: {error}."), {}, []
     note = [f"Findings on scaling use only {shown.selection}."] if shown.selection else []
-    return findings.title(final, laws["train_flops"]), page.findings([*note, *sentences]), laws, power_law.write(laws, out)
+    return title, page.findings([*note, *sentences]), laws, power_law.write(laws, out)
 
 
 def _figures(shown: Shown, laws: dict[str, power_law.StudyLaw], out: Path) -> dict[str, Callable[[], tuple[str, list[Path]]]]:

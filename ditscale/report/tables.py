@@ -78,6 +78,8 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     rows = zip(names, *[numbers(law) for law in laws.values()])
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
+    why += [page.note(f"Against {power_law.COSTS[cost]}: {law.context['kept']}")
+            for cost, law in laws.items() if law.context["kept"].startswith(power_law.AT_ONE_LENGTH)]
     return [
         page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point per finished run. Intervals are "
                        "profiles of the sum of squares, with Student's t at (runs - 2) degrees of freedom. "

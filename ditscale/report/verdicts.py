@@ -13,6 +13,7 @@ import pandas as pd
 from ditscale.errors import UserError
 from ditscale.figures.kit import study_table
 from ditscale.figures.kit.variant_table import BASELINE, variants_in_order
+from ditscale.figures.plots.frontier import no_run_left
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
 from ditscale.scaling.multiplier import Multiplier
 from ditscale.studies.table.comparable import trunks
@@ -121,8 +122,8 @@ def _frontier(found, table: pd.DataFrame) -> list[tuple[str, str]]:
     counted = (f"{len(found.points)} of {len(found.cells)} combinations of model, variant and images are not beaten by any other in both "
                f"{found.score_unit} and {found.cost_unit}")
     without = found.without
-    other = (f" Without {', '.join(found.noise.outliers.runs)}, named below: {len(without.points)} of {len(without.cells)}"
-             f"{f', {without.sure}' if without.noise.status.ok else ''}.") if without else ""
+    other = (f" Without {', '.join(found.noise.outliers.runs)}, named below{found.lost}: {len(without.points)} of {len(without.cells)}"
+             f"{f', {without.sure}' if without.noise.status.ok else ''}.{no_run_left(table, found)}") if without else ""
     return [("" if sure else INCONCLUSIVE, f"{counted}{f', {sure}' if sure else ''}.{named}{other}")]
 
 

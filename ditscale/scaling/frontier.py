@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from ditscale.errors import count
 from ditscale.scaling.cards import frontier_card
 from ditscale.scaling.drawing import draw_frontier
 from ditscale.scaling.interval import LEVEL, Interval
@@ -22,6 +23,7 @@ from ditscale.scaling.status import Status, as_points, first_bad
 DRAWS = 4000
 MOST_AT_ONCE = 4_000_000      # draws of cells
 SURE = 0.95
+MOST_NAMED = 3                # cells in a sentence
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,16 @@ class Frontier:
     @property
     def sentence(self) -> str:
         """``words``; if there are outliers, also their names and the frontier without them."""
-        return self.noise.outliers.add_to(self.words, self.without) if self.noise else self.words
+        return self.noise.outliers.add_to(self.words, self.without, self.lost) if self.noise else self.words
+
+    @property
+    def lost(self) -> str:
+        """After a space and in parentheses, which cells are not in ``without``, as all their runs are outliers; "" if none."""
+        gone = [cell.name for cell in self.cells if self.without and cell.name not in self.without.by_name]
+        if not gone:
+            return ""
+        named = f"{'; '.join(gone[:MOST_NAMED])}{f' and {len(gone) - MOST_NAMED} more' if len(gone) > MOST_NAMED else ''}"
+        return f" (and so without {count(len(gone), 'cell')} with no other run: {named})"
 
     def at(self, cost: float) -> Cell | None:
         """The best cell at this cost: the frontier cell with the highest cost not above it; None if no cell is this cheap.

@@ -91,9 +91,10 @@ class Outliers:
     def them(self) -> str:
         return "it" if len(self.found) == 1 else "them"
 
-    def add_to(self, words: str, without) -> str:
-        """``words`` on the result of all runs; if there are outliers, also their names and the ``sentence`` of the result ``without`` them."""
-        return words if without is None else f"{words}. {self.sentence}. Without {self.them}: {without.sentence}"
+    def add_to(self, words: str, without, lost: str = "") -> str:
+        """``words`` on the result of all runs; if there are outliers, also their names and the ``sentence`` of the result ``without`` them;
+        ``lost`` is what the latter cannot show."""
+        return words if without is None else f"{words}. {self.sentence}. Without {self.them}{lost}: {without.sentence}"
 
     def card(self) -> dict:
         """Ready for JSON: missing numbers are None."""

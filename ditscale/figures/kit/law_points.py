@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import published, study_table, style
+from ditscale.figures.kit import one_length, published, study_table, style
 from ditscale.models.macs import FORWARDS_PER_TRAINED_STEP
 from ditscale.scaling.spending import Spending, fit_spending
 from ditscale.studies.table import csv_table
@@ -72,7 +72,7 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
     usable, unknown = study_table.known(usable, "train_flops", "training compute")
     chosen = ""
     if not every_checkpoint:
-        usable, chosen = study_table.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
+        usable, chosen = one_length.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
     rows = usable.assign(run=trunks(usable), N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
                          D=usable["images_seen"].astype(float), C=usable["train_flops"].astype(float)).reset_index(drop=True)
     kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"

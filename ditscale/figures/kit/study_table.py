@@ -146,29 +146,6 @@ def tokens_sentence(rows: pd.DataFrame) -> str:
             "the plain model).")
 
 
-def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Each finished run at one number of images seen: its end, or, if the ends differ, the largest number that all share.
-
-    Returns:
-        one row per run, and a sentence on the choice ("" if all ended at the same number).
-
-    Raises:
-        UserError: no run has finished.
-    """
-    final = finished(usable)
-    if final["images_seen"].nunique() == 1:
-        return final, ""
-    own = usable[usable["run_id"].isin(final["run_id"])]
-    runs_at = own.groupby("images_seen")["run_id"].nunique()
-    shared = runs_at.index[runs_at == final["run_id"].nunique()]
-    if shared.empty:
-        first, last = final["images_seen"].min(), final["images_seen"].max()
-        return final, f" Runs ended at {first:,} to {last:,} images and share no number of images: each is shown at its end."
-    at = shared.max()
-    return own[own["images_seen"] == at].reset_index(drop=True), (
-        f" Runs ended at different numbers of images: each is shown at {at:,} images, the largest number that all share.")
-
-
 def known(rows: pd.DataFrame, column: str, words: str) -> tuple[pd.DataFrame, str]:
     """The rows with a known cost above 0 (axes are logarithmic), and a sentence on the others.
 

@@ -72,16 +72,17 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     """
     rows, left_out = study_table.scored(table)
     found = pairs(rows)
-    result = compared(found)
+    result, left = compared(found), _left_out(rows, found)
     along = rows[rows["run_id"].isin(found["trunk"])].sort_values("images_seen")
     colors, costs = dict(zip(dict.fromkeys(found["model"]), style.ramp(found["model"].nunique()))), length_costs(rows)
     with style.paper():
         figure, over, change, cost = _axes(with_costs=not costs.empty)
         for _, own in along.groupby("run_id"):
             over.plot(own["images_seen"], own["score"], color=colors[own["model"].iloc[0]], linewidth=0.8, alpha=0.7)
-        over.scatter(found["images_seen"], found["score"], c=found["model"].map(colors), marker="v", s=22, zorder=3)
+        ends = pd.concat([found, left[left["model"].isin(list(colors))]])
+        over.scatter(ends["images_seen"], ends["score"], c=ends["model"].map(colors), marker="v", s=22, zorder=3)
         panels.images_axis(over, rows["images_seen"])
-        panels.score_axis([over], style.score_label(rows), pd.concat([along["score"], found["score"]]))
+        panels.score_axis([over], style.score_label(rows), pd.concat([along["score"], ends["score"]]))
         for place, (model, own) in enumerate(result.groupby("model", sort=False)):
             apart = 1.0 + 0.05 * (place - (len(colors) - 1) / 2)               # so that intervals do not hide each other
             errors = 100 * np.array([own["change"] - own["low"], own["high"] - own["change"]])
@@ -95,7 +96,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         panels.legend(figure, [*(Line2D([], [], color=color, label=study_table.short_name(model)) for model, color in colors.items()),
                                Line2D([], [], color=style.INK, linestyle="", marker="v", label="end of a branch"),
                                Line2D([], [], color=style.INK, linewidth=0.8, label="average along a trunk")])
-    words = " ".join([_caption(found, result, not costs.empty), *([cost_words(costs)] if cost else [])])
+    words = " ".join([_caption(found, result, not costs.empty), *_not_compared(left), *([cost_words(costs)] if cost else [])])
     return style.Drawing(NAME, figure, found.reindex(columns=COLUMNS), words + left_out,
                          {"comparisons": result.astype(object).where(result.notna(), None).to_dict("records"), "costs": costs.to_dict("records")})
 
@@ -117,7 +118,27 @@ def _caption(found: pd.DataFrame, result: pd.DataFrame, with_costs: bool) -> str
                  + ("" if math.isnan(row.low) else f" ({row.low:+.1%} to {row.high:+.1%})") + f", {row.verdict}" for row in result.itertuples()]
     return (f"Left: score of the averages along each trunk, whose rate is constant up to its own decay, and at the end of each branch. "
             f"{'Top right' if with_costs else 'Right'}: the branch's end against its trunk's average at the same images, geometric mean over "
-            f"{count(found['trunk'].nunique(), 'trunk')} with Student's 95 % interval; below zero the decay is better. {'; '.join(sentences)}.")
+            f"{_trunks(result)} with Student's 95 % interval; below zero the decay is better. {'; '.join(sentences)}.")
+
+
+def _trunks(result: pd.DataFrame) -> str:
+    """``a model's 3 trunks``: those of one point."""
+    fewest, most = result["trunks"].min(), result["trunks"].max()
+    return f"a model's {count(most, 'trunk') if fewest == most else f'{fewest} to {most} trunks'}"
+
+
+def _left_out(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """The ends of finished branches without a score of their trunk to compare with."""
+    return rows[(rows["branch_images"] > 0) & rows["final"].astype(bool) & ~rows["run_id"].isin(found["run_id"])]
+
+
+def _not_compared(left: pd.DataFrame) -> list[str]:
+    """A sentence on the ends without a pair, by length; none if there are none."""
+    if left.empty:
+        return []
+    *lengths, longest = [f"{images:,}" for images in sorted(left["images_seen"].unique())]
+    at = f"{', '.join(lengths)} and {longest}" if lengths else longest
+    return [f"Not compared, as the trunk has no {left['metric'].iloc[0]} there before its own decay: {count(len(left), 'branch', 'branches')} at {at} images."]
 
 
 SCRIPT = script.figure(__doc__, draw)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, study_table, style
+from ditscale.figures.kit import labels, one_length, overlay as published_overlay, panels, script, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 
 NAME = "bubbles"
@@ -24,7 +24,7 @@ def draw(table: pd.DataFrame, overlay: Overlay | None = None) -> style.Drawing:
     """
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, "macs", "forward compute")
-    final, chosen = study_table.at_one_count(usable)
+    final, chosen = one_length.at_one_count(usable)
     models, sizes = _models(final).sort_values("macs", ascending=False, ignore_index=True), study_table.sizes_in_order(final)
     if overlay is not None:
         overlay = _placed(overlay.known("macs", "forward compute").at(final["images_seen"].max()).of_sizes(sizes), sizes)

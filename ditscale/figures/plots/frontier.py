@@ -16,6 +16,7 @@ from ditscale.figures.kit import costs, labels, panels, runs, script, study_tabl
 from ditscale.scaling import rivals
 from ditscale.scaling.break_even import BreakEven
 from ditscale.scaling.frontier import Cell, Frontier
+from ditscale.studies.table.cells import BRANCH, TRUNK, models_of_only
 from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.sampling_cost import flops_per_image, images_of_evaluations
 from ditscale.studies.table.study import Study
@@ -147,11 +148,14 @@ def _names(axes, found: Frontier) -> None:
 
 
 def short_name(cell: Cell) -> str:
-    """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``."""
+    """``nano/2 masked 640,000`` -> ``nano/2 masked, 640 k``; ``nano/2 masked 640,000 trunk`` -> ``nano/2 masked, 640 k, trunk``."""
     *words, images = cell.name.split(" ")
+    kind = ""
+    if images in (BRANCH, TRUNK) and words:
+        kind, images = f", {images}", words.pop()
     if not images.replace(",", "").isdigit() or images != f"{int(images.replace(',', '')):,}":    # a recipe's hash may be digits alone
         return cell.name
-    return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}"
+    return f"{' '.join(words)}, {style.short_count(int(images.replace(',', '')))}{kind}"
 
 
 def _points(found: Frontier, variants: dict[str, str]) -> pd.DataFrame:
@@ -169,7 +173,7 @@ def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) ->
         f"{style.metric_name(usable)} against {_cost_words(options)} of every model, variant and evaluated length of "
         "training: no other point beats a point on the step line at the same or a lower cost; crosses are beaten. "
         f"Models: {study_table.models_words(usable['model'])}. " + found.sentence[0].upper()
-        + found.sentence[1:] + ".",
+        + found.sentence[1:] + "." + no_run_left(usable, found),
     ]
     if found.noise.status.ok:
         parts.append(f"p is the probability that a cell truly is on the frontier, given {found.noise.words}; bars are 95 % intervals of the "
@@ -178,6 +182,12 @@ def _caption(usable: pd.DataFrame, found: Frontier, options: SimpleNamespace) ->
         parts.append("Without two seeds of one recipe there is no probability: hollow points may be seed noise.")
     parts.append(f"Seeds per cell: {_counts(found)}. Scores have passport {usable['passport'].iloc[0]}.")
     return " ".join(parts)
+
+
+def no_run_left(usable: pd.DataFrame, found: Frontier) -> str:
+    """A sentence with a space before it on models all of whose runs are outliers; "" if there are none."""
+    gone = models_of_only(usable, found.noise.outliers.runs) if found.without else []
+    return f" Without them no run of {study_table.models_words(gone)} is left." if gone else ""
 
 
 def _cost_words(options: SimpleNamespace) -> str:

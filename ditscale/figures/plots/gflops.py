@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ditscale.figures.kit import labels, overlay as published_overlay, panels, script, seeds, study_table, style
+from ditscale.figures.kit import labels, one_length, overlay as published_overlay, panels, script, seeds, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 
@@ -59,7 +59,7 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, "macs", "forward compute")
     usable, nameless = study_table.known(usable, "parameters", "number of parameters")
-    final, chosen = study_table.at_one_count(usable)
+    final, chosen = one_length.at_one_count(usable)
     return final, chosen + left_out + unknown + nameless
 
 

@@ -1,7 +1,7 @@
 """The study's power laws as fit cards: power_law.json, score against model MACs and against training FLOPs.
 
-One point per finished run, its last evaluation. Earlier checkpoints are not fitted: their errors are correlated within a run, and
-if the learning rate decays they are runs cut short, not runs with a smaller budget.
+One point per finished run, its last evaluation; against MACs, of models with several lengths those at one. Earlier checkpoints are not
+fitted: their errors are correlated within a run, and if the learning rate decays they are runs cut short, not runs with a smaller budget.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from ditscale.figures.kit import study_table, style
+from ditscale.figures.kit import one_length, study_table, style
 from ditscale.figures.kit.script import Script
 from ditscale.scaling.fitting import Fit, fit_power_law
 from ditscale.scaling.laws import PowerLaw
@@ -23,6 +23,7 @@ COUNTED = {
     "macs": "multiply-adds of one forward pass on one image, each counted once (the DiT papers' 'Gflops', x 1e9)",
     "train_flops": "2 FLOPs per multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
 }
+AT_ONE_LENGTH = "one evaluation of each trunk or run, all of a model at one length."
 GRID_POINTS = 40
 
 
@@ -46,22 +47,24 @@ class StudyLaw:
 
 def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
     """Score against ``cost`` ("macs" or "train_flops") over the finished runs, with the band across their range. Against MACs
-    all runs are taken at one training length if they share one.
+    all runs are taken at one training length if they share one, and a model has one length in any case; against training FLOPs branches are
+    points of their trunk.
 
     Raises:
         UserError: the scores are not comparable, or no run has finished.
     """
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, cost, COSTS[cost])
-    final, chosen = study_table.at_one_count(usable) if cost == "macs" else study_table.law_ends(usable)
+    final, chosen = one_length.at_one_count(usable) if cost == "macs" else study_table.law_ends(usable)
     x, y, runs = final[cost].to_numpy(float), final["score"].to_numpy(float), trunks(final).to_numpy(str)
     fit = fit_power_law(x, y, runs, x_unit=COSTS[cost], y_unit=final["metric"].iloc[0])
     grid = np.geomspace(x.min(), x.max(), GRID_POINTS)
+    several = cost == "macs" and one_length.has_several(study_table.finished(usable))
     context = {
         "x_counted": COUNTED[cost],
-        "kept": "the last evaluation of each finished run." + chosen + left_out + unknown,
+        "kept": (AT_ONE_LENGTH if several else "the last evaluation of each finished run.") + chosen + left_out + unknown,
         "runs_in_study": int(table["run_id"].nunique()),
-        "runs": sorted(runs.tolist()),
+        "runs": sorted(set(runs.tolist())),
         "passport": str(final["passport"].iloc[0]),
         "samples": study_table.sample_counts(final),
         "floor": study_table.floor_of(final),

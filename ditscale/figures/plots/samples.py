@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ditscale.errors import UserError
-from ditscale.figures.kit import script, study_table, style
+from ditscale.figures.kit import one_length, script, study_table, style
 
 NAME = "samples"
 MAX_COLUMNS = 10
@@ -21,21 +21,37 @@ GAP, GROUP_GAP = 0.06, 0.30             # between tiles and between sizes, in ti
 
 
 def draw(table: pd.DataFrame) -> style.Drawing:
-    """The grid of the finished runs; the row of a run without a sheet says so.
+    """The grid of the finished runs, one per model; the row of a run without a sheet says so. Models with several lengths are shown at one
+    number of images if each has a sheet there, else each at the end of its longest run.
 
     Raises:
         UserError: no run has finished, no run has a sheet, or two sheets have different classes.
     """
     usable, left_out = study_table.scored(table)
-    rows = study_table.finished(usable).sort_values("seed", kind="stable").drop_duplicates("model")
-    rows = rows.sort_index().reset_index(drop=True)                                        # by size, then by MACs
+    rows, shown = _choose(usable)
     sheets = [load_sheet(path) for path in rows["sample_sheet"]]
     classes, columns = choose_columns(rows, sheets)
     with style.paper():
         figure = _grid(rows, sheets, classes, columns)
     points = rows[["run_id", "model", "size", "patch_size", "seed", "macs", "metric", "score", "sample_sheet"]].assign(
         has_sheet=[sheet is not None for sheet in sheets], images=" ".join(map(str, columns)))
-    return style.Drawing(NAME, figure, points, _caption(rows, sheets, left_out))
+    return style.Drawing(NAME, figure, points, _caption(rows, sheets, shown, left_out))
+
+
+def _choose(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """One row per model, by size, then by MACs, and what its score is, for the caption."""
+    final, metric = study_table.finished(usable), usable["metric"].iloc[0]
+    if not one_length.has_several(final):
+        return _first_seeds(final), f"the model's final {metric}"
+    rows, _ = one_length.at_one_count(usable)
+    if (at_one := _first_seeds(rows))["sample_sheet"].map(lambda path: isinstance(path, str) and Path(path).is_file()).all():
+        return at_one, f"{metric} {one_length.where(rows)}, as are the samples"
+    longest = final[final["images_seen"] == final.groupby("model")["images_seen"].transform("max")]
+    return _first_seeds(longest), f"{metric} {one_length.where(longest)}, as are the samples"
+
+
+def _first_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("seed", kind="stable").drop_duplicates("model").sort_index().reset_index(drop=True)
 
 
 def load_sheet(path: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -118,13 +134,13 @@ def _tile(image: np.ndarray) -> np.ndarray:
     return np.asarray(picture.resize((TILE_PX, TILE_PX), rule))
 
 
-def _caption(rows: pd.DataFrame, sheets: list, left_out: str) -> str:
+def _caption(rows: pd.DataFrame, sheets: list, shown: str, left_out: str) -> str:
     missing = sum(sheet is None for sheet in sheets)
     without = f" {study_table.count(missing, 'model')} without a sheet." if missing else ""
     return (
         "Samples in the layout of DiT's Figure 7: models in rows, grouped by size, with compute growing downward; "
-        f"one class per column, all its images from the same noise. The number at the right is the model's final "
-        f"{rows['metric'].iloc[0]}, lower is better. Not picked: the first image of each class.{without}{left_out}"
+        f"one class per column, all its images from the same noise. The number at the right is {shown}, "
+        f"lower is better. Not picked: the first image of each class.{without}{left_out}"
     )
 
 

@@ -1,19 +1,41 @@
 """The cells of a frontier: one model, variant and number of images seen, over its seeds, with what training took and what an image takes to make."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from ditscale.scaling.frontier import non_dominated
+from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
+
+BRANCH, TRUNK = "branch", "trunk"               # of two cells with the same images: at the end of a branch, and on the way along its trunk
 
 
 def names(rows: pd.DataFrame) -> pd.Series:
-    """The cell of each row: ``XL/2 masked 1,280,000``, with the recipe's hash where there are several."""
+    """The cell of each row: ``XL/2 masked 1,280,000``. Where there are several recipes, those of branches and of their trunks have ``branch`` or
+    ``trunk`` after it, and what is still alike the recipe's hash."""
     own = rows["model"].str.removeprefix("DiT-") + " " + rows["variant"] + " " + rows["images_seen"].map("{:,}".format)
-    several = rows.groupby(own)["recipe"].transform("nunique") > 1
-    return own.where(~several, own + " " + rows["recipe"])
+    for more in (_kind(rows), " " + rows["recipe"]):
+        several = rows.groupby(own)["recipe"].transform("nunique") > 1
+        own = own.where(~several, own + more)
+    return own
+
+
+def _kind(rows: pd.DataFrame) -> pd.Series:
+    """What a row's run is in a study with branches, with a space before it; "" for any other run."""
+    found = pd.Series("", rows.index)
+    if "branch_images" not in rows:
+        return found
+    is_branch = rows["branch_images"] > 0
+    return found.mask(is_branch, f" {BRANCH}").mask(rows["run_id"].isin(rows.loc[is_branch, "trunk"]), f" {TRUNK}")
+
+
+def models_of_only(rows: pd.DataFrame, runs: Iterable[str]) -> list[str]:
+    """The models that have no run but these (``comparable.trunks``)."""
+    among = trunks(rows).isin(set(runs)).groupby(rows["model"], sort=False).all()
+    return list(among.index[among])
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:

@@ -90,7 +90,7 @@ class Study:
     def noise(self) -> Noise:
         """Seed noise of the score, pooled over all cells of the study (a recipe at a number of images)."""
         rows = self._scored()
-        return pooled_noise(rows["score"], rows["recipe"] + " at " + rows["images_seen"].map("{:,} images".format), trunks(rows))
+        return pooled_noise(rows["score"], cells.names(rows), trunks(rows))
 
     def frontier(self, cost: str = "train_flops", *, price: float | None = None, lower_is_better: bool = True,
                  images_to_make: float | None = None) -> Frontier:

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from ditscale.errors import count
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import study_table, style, variant_table
 from ditscale.figures.plots import power_law
 from ditscale.report import page
@@ -98,6 +99,7 @@ def summary(table: pd.DataFrame, whole: pd.DataFrame) -> list[tuple[str, str]]:
     runs, branches = last["variant"].value_counts(), last[last["branch_images"] > 0] if "branch_images" in last else last[:0]
     own = last.assign(**{name: last[f"own_{name}"] for name in ("train_flops", "train_seconds")}) if len(branches) else last
     by_variant = joined([f"{variant} {runs[variant]}" for variant in variant_table.variants_in_order(last)])
+    metrics = set(table["metric"])
     return [
         ("Runs", f"{last['run_id'].nunique()}, of which {finished} finished"),
         *([("Runs by variant", by_variant)] if len(runs) > 1 else []),
@@ -111,8 +113,8 @@ def summary(table: pd.DataFrame, whole: pd.DataFrame) -> list[tuple[str, str]]:
         ("Scoring time, all evaluations", _scoring(whole, trained)),
         ("Trained on", listed["device"]),
         ("Metric", listed["metric"]),
-        ("Images generated for each score", listed["samples"]),
-        ("Guidance scale; model calls per image (NFE)", f"{listed['guidance_scale']}; {listed['nfe']}"),
+        ("Held-out images drawn for each loss" if metrics == {LOSS} else "Images generated for each score", listed["samples"]),
+        *([("Guidance scale; model calls per image (NFE)", f"{listed['guidance_scale']}; {listed['nfe']}")] if metrics != {LOSS} else []),
         ("Evaluation passport", listed["passport"]),
     ]
 

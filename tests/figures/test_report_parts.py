@@ -59,6 +59,8 @@ def test_the_share_of_scoring_is_of_scores_and_losses(three_seeds):
     seconds, trained = 12 * len(scores), 100 * scores["run_id"].nunique()
     told = dict(tables.summary(whole[whole["metric"] != "loss"], whole))["Scoring time, all evaluations"]
     assert told.endswith(f", {seconds / (seconds + trained):.0%} of training and scoring")
+    of_losses = dict(tables.summary(whole[whole["metric"] == "loss"], whole))
+    assert "Held-out images drawn for each loss" in of_losses and not any(name.startswith(("Images generated", "Guidance")) for name in of_losses)
     assert dict(tables.summary(whole, whole.drop(columns="evaluation_seconds")))["Scoring time, all evaluations"] == "not known"
 
 

@@ -88,6 +88,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale import terminal
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
+    from ditscale.studies.launch.trunks import absent_trunks
     from ditscale.studies.launchers.sharing import slots
     from ditscale.studies.plan.encoding import encoding_lines
     from ditscale.studies.plan.plan import excess, plan_rows, saved_by_branches, write_rows
@@ -131,9 +132,10 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
         from ditscale.studies.plan.probing import probe_missing
 
         probe_missing(spec, runs, machine, terminal.console())
-    rows = plan_rows(runs, machine, read_probes(spec, machine))
+    rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_trunks(spec, runs, overrides, spec_path)
+    notes = [absent and absent.planned(), saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)])], wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, notes)], wide=wide)
     if power:
         table, lines = power_table(spec, runs, noise)
         terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
@@ -188,6 +190,7 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, land
     """
     from ditscale import terminal
     from ditscale.studies.launch.start import start
+    from ditscale.studies.launch.trunks import absent_trunks
     from ditscale.studies.spec.phases import runs_of_phase
 
     spec, runs = planned(spec_path, overrides)
@@ -196,6 +199,9 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, land
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
     runs, lost = without_landed(spec_path, runs, landed)
+    if absent := absent_trunks(spec, runs, overrides, spec_path):
+        click.echo(absent.refused())
+        runs, lost = [planned for planned in runs if planned not in absent.branches], True
     if runs and not start(spec, runs, launcher, site, terminal.console(), fresh) or lost:
         sys.exit(1)
 

@@ -128,9 +128,10 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
 
 
 def saved_by_branches(rows: list[PlanRow], runs: list[PlannedRun]) -> str:
-    """What the runs' training takes with and without branches, in one line; "" without branches."""
+    """What the runs' training takes with and without branches, in one line; "" without branches, or where the trunk of one is not among the runs, as
+    its cost is then not either."""
     branches = [row for row in rows if row.trunk]
-    if not branches:
+    if not branches or not {row.trunk for row in branches} <= {row.run_id for row in rows}:
         return ""
     whole = {planned.run_id: training_flops(planned.config, planned.config.train.images) for planned in runs}
     paid, without = (sum(values) for values in ((row.train_flops for row in rows), (whole[row.run_id] for row in rows)))

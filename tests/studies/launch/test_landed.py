@@ -6,6 +6,7 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
+from ditscale.cost.runs import training_flops
 from ditscale.rundir import append_line
 from ditscale.studies.launch.launch import run_record
 from ditscale.studies.spec.spec import expand, load_spec
@@ -88,10 +89,13 @@ def branches(study, digits_values):
 
 
 def test_a_branch_of_a_landed_trunk_is_left_out(branches):
-    path, (trunk, *others), table = branches
+    path, (trunk, *_), table = branches
     done = said("launch", path, "--landed", table)
     assert done.exit_code == 1 and f"3 runs: 1 is in {table}, 0 to run" in done.stdout
-    assert [f"left out: {planned.run_id}: its trunk {trunk.run_id} is in {table} alone" in done.stdout for planned in others] == [True, True]
+    flops = training_flops(trunk.config, 1280)
+    for words in ((), ("train.images=[320, 640]",)):                           # also where the trunk is not selected
+        [_, line] = said("launch", path, *words, "--landed", table).stdout.splitlines()
+        assert line.startswith(f"left out: 2 branches of 1 trunk of {table} ") and f"without --landed to train the trunks again ({flops:.3g} " in line
 
 
 def test_the_forecast_of_the_first_launch_stays_with_its_run(branches, tmp_path):

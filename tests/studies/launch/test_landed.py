@@ -67,10 +67,18 @@ def test_a_run_that_is_not_final_in_the_table_is_to_run(study):
         assert f"3 runs: 1 is in {table}, 2 to run" in shown.stdout, column
 
 
+def rewrite(table, **columns):
+    pd.read_csv(table, dtype=str, keep_default_na=False).assign(**columns).to_csv(table, index=False)
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda table: table.unlink(), "no file"),
     (lambda table: table.write_text("model,score,images_seen\nDiT-S/2,9,100\n"), "is not a table of `ditscale collect`: it has no column run_id"),
     (lambda table: table.write_text(table.read_text().replace("DiT-", "XiT-")), "has 2 runs, none of them of "),
+    (lambda table: rewrite(table, final="maybe"), "table.csv, line 2: final 'maybe' is neither True nor False (1 more like it)"),
+    (lambda table: rewrite(table, score="x"), "table.csv, line 2: score 'x' is not a number (1 more like it)"),
+    (lambda table: table.write_text(table.read_text()[:-5]), "table.csv, line 3: ends in the middle; the table was cut"),
+    (lambda table: table.write_text(table.read_text().rpartition(",fd_")[0] + "\n"), "table.csv, line 3: has "),
 ])
 def test_a_table_of_something_else_is_one_line(study, change, message):
     path, _, table = study(parameters=SEEDS)

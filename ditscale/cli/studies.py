@@ -99,9 +99,20 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale.studies.spec.narrow import narrow_models
     from ditscale.studies.spec.rates import shared_rate
 
-    spec, runs = planned(spec_path, overrides)
-    runs, _ = without_landed(spec_path, runs, landed)
+    spec, every_run = planned(spec_path, overrides)
+    if power:
+        from ditscale.studies.plan.power import given, power_table
+
+        noise = given(power, spec.metric.name)
+    runs, _ = without_landed(spec_path, every_run, landed)
+
+    def show_power():                                                          # of the whole study: landed runs are compared too
+        table, lines = power_table(spec, every_run, noise)
+        terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
+
     if not runs:
+        if power:
+            show_power()
         return
     cluster = None
     if site:
@@ -116,10 +127,6 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is not an amount; give a number")
-    if power:
-        from ditscale.studies.plan.power import given, power_table
-
-        noise = given(power, spec.metric.name)
     check_plan(runs)
     if network:
         if machine.kind != "gpu":
@@ -137,8 +144,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
               [*encoding_lines(runs, machine), *filter(None, notes)], wide=wide)
     if power:
-        table, lines = power_table(spec, runs, noise)
-        terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
+        show_power()
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)

@@ -54,6 +54,8 @@ def test_landed_runs_are_neither_started_nor_priced(study, tmp_path):
         assert line in listed.stdout and "1 queued" in listed.stdout and runs[0].run_id not in listed.stdout
     done = said("launch", path, "seed=[0, 1]", "--landed", table)
     assert done.exit_code == 0 and done.stdout == f"2 runs: 2 are in {table}, 0 to run\n" and not (tmp_path / "runs").exists()
+    power = said("plan", path, "seed=[0, 1]", "--landed", table, "--power", "2%")
+    assert power.exit_code == 0 and "0 to run" in power.stdout and "this study compares nothing" in power.stdout
     alone = said("plan", path, "seed=2", "--landed", table, "--on", "H100")
     assert f"1 run: 0 are in {table}, 1 to run" in alone.stdout
 

@@ -95,6 +95,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale.studies.plan.probe import read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
+    from ditscale.studies.spec.branches import lone_trunk
     from ditscale.studies.spec.inputs import check_plan
     from ditscale.studies.spec.narrow import narrow_models
     from ditscale.studies.spec.rates import shared_rate
@@ -140,7 +141,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
 
         probe_missing(spec, runs, machine, terminal.console())
     rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_trunks(spec, runs, overrides, spec_path)
-    notes = [absent and absent.planned(), saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
+    notes = [absent and absent.planned(), lone_trunk(spec.config, [one.point or {} for one in runs]), saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
               [*encoding_lines(runs, machine), *filter(None, notes)], wide=wide)
     if power:

@@ -141,7 +141,8 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
 
         probe_missing(spec, runs, machine, terminal.console())
     rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_trunks(spec, runs, overrides, spec_path)
-    notes = [absent and absent.planned(), lone_trunk(spec.config, [one.point or {} for one in runs]), saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
+    lone = lone_trunk(spec.config, [one.point or {} for one in runs])
+    notes = [absent and absent.planned(), lone, saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
               [*encoding_lines(runs, machine), *filter(None, notes)], wide=wide)
     if power:

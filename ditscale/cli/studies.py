@@ -61,6 +61,16 @@ def without_landed(spec_path, runs, landed):
     return not_landed(runs, planned(spec_path, ())[1], landed, click.echo, spec_path)
 
 
+def absent_of(spec, runs, overrides, spec_path):
+    """``absent_trunks`` of these runs; its modules are loaded only where a branch is without its trunk."""
+    there = {one.run_id for one in runs}
+    if all(one.config.parent is None or one.config.parent.run in there for one in runs):
+        return None
+    from ditscale.studies.launch.trunks import absent_trunks
+
+    return absent_trunks(spec, runs, overrides, spec_path)
+
+
 @main.command()
 @of_a_study
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N of these accelerators, for example H100:8.  [default: this machine]")
@@ -88,7 +98,6 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale import terminal
     from ditscale.cost.hardware import gpu_links, named_machine, this_machine
     from ditscale.errors import UserError
-    from ditscale.studies.launch.trunks import absent_trunks
     from ditscale.studies.launchers.sharing import slots
     from ditscale.studies.plan.encoding import encoding_lines
     from ditscale.studies.plan.plan import excess, plan_rows, saved_by_branches, write_rows
@@ -140,7 +149,7 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
         from ditscale.studies.plan.probing import probe_missing
 
         probe_missing(spec, runs, machine, terminal.console())
-    rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_trunks(spec, runs, overrides, spec_path)
+    rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_of(spec, runs, overrides, spec_path)
     lone = lone_trunk(spec.config, [one.point or {} for one in runs])
     notes = [absent and absent.planned(), lone, saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
@@ -198,7 +207,6 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, land
     """
     from ditscale import terminal
     from ditscale.studies.launch.start import start
-    from ditscale.studies.launch.trunks import absent_trunks
     from ditscale.studies.spec.phases import runs_of_phase
 
     spec, runs = planned(spec_path, overrides)
@@ -207,7 +215,7 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, land
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
     runs, lost = without_landed(spec_path, runs, landed)
-    if absent := absent_trunks(spec, runs, overrides, spec_path):
+    if absent := absent_of(spec, runs, overrides, spec_path):
         click.echo(absent.refused())
         runs, lost = [planned for planned in runs if planned not in absent.branches], True
     if runs and not start(spec, runs, launcher, site, terminal.console(), fresh) or lost:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from statistics import fmean
 
 from rich import box
 from rich.console import Console
@@ -124,7 +123,7 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         name = name if len(group) == 1 else f"{name} x {len(group)}"
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
         if not first.seconds_left:                                             # all are done
-            speed = as_speed(fmean(row.images_per_second for row in group))
+            speed = as_speed(sum(row.images_per_second for row in group) / len(group))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
                  "from": short_count(first.start_images) if first.trunk else "",
                  "images": short_count(first.images),

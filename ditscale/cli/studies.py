@@ -61,6 +61,16 @@ def without_landed(spec_path, runs, landed):
     return not_landed(runs, planned(spec_path, ())[1], landed, click.echo, spec_path)
 
 
+def absent_of(spec, runs, overrides, spec_path):
+    """``absent_trunks`` of these runs; its modules are loaded only where a branch is without its trunk."""
+    there = {one.run_id for one in runs}
+    if all(one.config.parent is None or one.config.parent.run in there for one in runs):
+        return None
+    from ditscale.studies.launch.trunks import absent_trunks
+
+    return absent_trunks(spec, runs, overrides, spec_path)
+
+
 @main.command()
 @of_a_study
 @click.option("--on", "device", metavar="NAME[:N]", help="Plan for N of these accelerators, for example H100:8.  [default: this machine]")
@@ -94,13 +104,25 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     from ditscale.studies.plan.probe import read_probes
     from ditscale.studies.plan.scaleout import scaling_curves
     from ditscale.studies.plan.show import show_plan
+    from ditscale.studies.spec.branches import lone_trunk
     from ditscale.studies.spec.inputs import check_plan
     from ditscale.studies.spec.narrow import narrow_models
     from ditscale.studies.spec.rates import shared_rate
 
-    spec, runs = planned(spec_path, overrides)
-    runs, _ = without_landed(spec_path, runs, landed)
+    spec, every_run = planned(spec_path, overrides)
+    if power:
+        from ditscale.studies.plan.power import given, power_table
+
+        noise = given(power, spec.metric.name)
+    runs, _ = without_landed(spec_path, every_run, landed)
+
+    def show_power():                                                          # of the whole study: landed runs are compared too
+        table, lines = power_table(spec, every_run, noise)
+        terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
+
     if not runs:
+        if power:
+            show_power()
         return
     cluster = None
     if site:
@@ -115,10 +137,6 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
     for option, value in (("--price", price), ("--network", network)):
         if value is not None and not math.isfinite(value):
             raise UserError(f"{option} {value} is not an amount; give a number")
-    if power:
-        from ditscale.studies.plan.power import given, power_table
-
-        noise = given(power, spec.metric.name)
     check_plan(runs)
     if network:
         if machine.kind != "gpu":
@@ -131,12 +149,13 @@ def plan(spec_path, overrides, device, site, price, network, scaling, probe, pow
         from ditscale.studies.plan.probing import probe_missing
 
         probe_missing(spec, runs, machine, terminal.console())
-    rows = plan_rows(runs, machine, read_probes(spec, machine))
+    rows, absent = plan_rows(runs, machine, read_probes(spec, machine)), absent_of(spec, runs, overrides, spec_path)
+    lone = lone_trunk(spec.config, [one.point or {} for one in runs])
+    notes = [absent and absent.planned(), lone, saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)]
     show_plan(spec, rows, machine, slots(machine, runs), price, scaling_curves(runs, machine) if scaling else [],
-              [*encoding_lines(runs, machine), *filter(None, [saved_by_branches(rows, runs), shared_rate(runs), narrow_models(runs)])], wide=wide)
+              [*encoding_lines(runs, machine), *filter(None, notes)], wide=wide)
     if power:
-        table, lines = power_table(spec, runs, noise)
-        terminal.console(terminal.NARROW).print(*filter(None, [table]), *lines, sep="\n")
+        show_power()
     for path, form in ((as_csv, "csv"), (as_json, "json")):
         if path:
             write_rows(path, rows, form)
@@ -196,6 +215,9 @@ def launch(spec_path, overrides, launcher, site, fresh, phase, over_limits, land
     if phase is not None:
         runs = runs_of_phase(spec, runs, phase, spec_path)
     runs, lost = without_landed(spec_path, runs, landed)
+    if absent := absent_of(spec, runs, overrides, spec_path):
+        click.echo(absent.refused())
+        runs, lost = [planned for planned in runs if planned not in absent.branches], True
     if runs and not start(spec, runs, launcher, site, terminal.console(), fresh) or lost:
         sys.exit(1)
 

@@ -6,7 +6,7 @@ reported on samples of another: the lowest of many scores on the same samples wo
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ditscale.diffusion.nfe import check_interval
 from ditscale.errors import UserError
@@ -49,12 +49,18 @@ class GuidanceSearch(Section):
         return most_points(self.points) * (1 + len(self.intervals)) * few + (BEST * samples if few < samples else 0)
 
 
+def _known(value: Any) -> Any:
+    if value not in ("best", None):
+        raise UserError(f"'evaluation.guidance' is {value!r}: should be 'best', or left out for the stated evaluation.guidance_scale")
+    return value
+
+
 class SampleChoice(Section):
     """The keys of the section ``evaluation`` on how many samples are scored, and how their guidance is chosen."""
 
     samples: Count = Field(gt=1)
     seed: Count = Field(default=0, ge=0)
-    guidance: Literal["best"] | None = None                                    # best: searched per checkpoint; None: guidance_scale
+    guidance: Annotated[Literal["best"] | None, BeforeValidator(_known)] = None    # best: searched per checkpoint; None: guidance_scale
     guidance_search: GuidanceSearch | None = None                              # of guidance: best
 
     @property

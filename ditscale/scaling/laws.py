@@ -295,7 +295,9 @@ class RepeatedData(Law):
 
     def at_limits(self, columns: dict[str, np.ndarray]) -> list[str]:
         most = float((columns["D"] / columns["U"]).max())
-        return [f"R_star = {self.R_star:.3g}, for at most {most:.3g} epochs"] if not most / 1e3 < self.R_star < most * 1e3 else []
+        if most / 1e3 < self.R_star < most * 1e3:
+            return []
+        return [f"R_star has no {'upper' if self.R_star > most else 'lower'} bound from points of at most {most:.3g} epochs"]
 
     @classmethod
     def undetermined(cls, columns: dict[str, np.ndarray]) -> str:

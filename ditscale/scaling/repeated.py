@@ -72,11 +72,11 @@ class Repetition:
 
     @property
     def sentence(self) -> str:
-        lack = [f"{name} {'not tested' if fit.lack_of_fit is None or fit.lack_of_fit.p is None else f'p = {fit.lack_of_fit.p:.2g}'}"
-                for name, fit in (("with R_star", self.with_it), ("without", self.without))]
+        lack = self.without.lack_of_fit
+        lack_words = "not tested" if lack is None or lack.p is None else f"p = {lack.p:.2g}"
         tested = self.reason if self.p is None else f"F(1, {self.freedom}) = {self.f:.3g}, p = {self.p:.2g}"
         verdict = "" if self.p is None else ": the points need it" if self.p < 0.05 else ": the points do not need it"
-        return f"R_star against none, Chinchilla's form: {tested}{verdict}. Lack of fit {', '.join(lack)}"
+        return f"R_star against none, Chinchilla's form: {tested}{verdict}. Lack of fit without R_star: {lack_words}"
 
     def card(self) -> dict:
         """Ready for JSON."""

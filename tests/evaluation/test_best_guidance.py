@@ -196,6 +196,12 @@ def test_a_command_replaces_the_runs_own_way(run):
     assert back.evaluation.guidance is None and back.evaluation.guidance_scale == 2 and back.evaluation.guidance_search is None
 
 
+def test_an_unknown_guidance_says_what_leaving_it_out_means(values):
+    values["evaluation"]["guidance"] = "bset"
+    with pytest.raises(UserError, match="'evaluation.guidance' is 'bset': should be 'best', or left out for the stated evaluation.guidance_scale"):
+        resolve(values, "test")
+
+
 def test_run_ids_of_stated_guidance_stay(values):
     config = resolve(values, "test")
     assert "guidance" not in json.dumps(config.science()) and resolve(config.model_dump(mode="json"), "test") == config

@@ -47,7 +47,7 @@ def test_a_csv_with_a_fault_is_one_line(collected, tmp_path, capsys):
     good = pd.read_csv(collected, dtype=str, keep_default_na=False)
     path = tmp_path / "bad.csv"
     for change, message in (
-        (lambda rows: rows.drop(columns=["model", "score"]), "lacks the columns 'model', 'score'"),
+        (lambda rows: rows.drop(columns=["model", "score"]), "has no column 'model', 'score'"),
         (lambda rows: rows.head(0), "has no evaluation"),
         (lambda rows: rows.assign(macs=["many", *rows["macs"][1:]]), "line 2: macs 'many' is not a number"),
         (lambda rows: rows.assign(images_seen=[*rows["images_seen"][:-1], ""]), "line 97: images_seen '' is not a number"),

@@ -297,7 +297,7 @@ def test_repeated_data_is_a_form_with_its_comparison(epochs_study, tmp_path):
     drawing = scaling_law.draw(epochs_study, options(form="repeated"))
     found = drawing.card["coefficients"]["R_star"]
     assert found["low"] < 8.0 < found["high"] and drawing.card["against_no_repetition"]["p"] < 1e-6 and drawing.card["epochs"] == [0.5, 40.0]
-    assert "the points need it. Lack of fit with R_star p = " in drawing.caption and len(lines(drawing, False)) == 4
+    assert "the points need it. Lack of fit without R_star: p = " in drawing.caption and len(lines(drawing, False)) == 4
     pinned = scaling_law.draw(epochs_study, options(form="repeated", pin=("R_star=8",)))
     assert pinned.card["coefficients"]["R_star"] == {"value": 8.0, "low": None, "high": None} and "R_star = 8 pinned" in pinned.caption
     style.save(drawing, tmp_path, ("png",))

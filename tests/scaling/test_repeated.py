@@ -101,6 +101,6 @@ def test_an_r_star_beyond_the_epochs_is_at_its_limit():
     columns, score = grid(noise=0.0)
     plain = Chinchilla(1.7, 400.0, 900.0, 0.34, 0.37).evaluate({name: columns[name] for name in "ND"})
     found = fit("repeated", columns, plain)
-    assert found.status is Status.BOUND_HIT and "R_star = " in found.detail and "for at most 40 epochs" in found.detail
+    assert found.status is Status.BOUND_HIT and "bound from points of at most 40 epochs" in found.detail
     with pytest.raises(UserError, match="use solver='lm'"):
         fit("repeated", columns, score, residuals="y", solver="varpro")

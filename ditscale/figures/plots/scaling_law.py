@@ -67,18 +67,19 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
         _say(axes, found)
     card, caption = found.card(intervals, points.context), _caption(points, found, intervals, options)
     if form.NAME == RepeatedData.NAME:
-        caption, card = _repetition(caption, card, found, points)
+        caption, card = _repetition(caption, card, found, points, options.pin)
     return style.Drawing(NAME, figure, _table(rows, found), caption, card)
 
 
-def _repetition(caption: str, card: dict, found: Fit, points: LawPoints) -> tuple[str, dict]:
+def _repetition(caption: str, card: dict, found: Fit, points: LawPoints, pins: tuple[str, ...]) -> tuple[str, dict]:
     """The caption and the card with the comparison to the form that counts every image as new."""
     rows = points.rows
     against = compare(found, fit("chinchilla", {"N": rows["N"], "D": rows["D"]}, rows["score"], rows["run"]))
     unique = law_points.unique(rows)
     epochs = rows["D"] / unique
-    words = (f" {against.sentence}. R_star is in epochs; the points have {epochs.min():.3g} to {epochs.max():.3g}. Curves are of each size's largest U; "
-             "mirrored images do not count as unique ones.")
+    tested = "" if "R_star" in pinned_of(pins) else f" {against.sentence}."     # a stated R_star is no question to these points
+    curves = " Curves are of each size's largest U." if found.drawable else ""
+    words = (f"{tested} R_star is in epochs; the points have {epochs.min():.3g} to {epochs.max():.3g}.{curves} Mirrored images do not count as unique ones.")
     return caption + words, {**card, "against_no_repetition": against.card(), "epochs": [float(epochs.min()), float(epochs.max())]}
 
 
@@ -231,6 +232,7 @@ def _table(rows: pd.DataFrame, found: Fit) -> pd.DataFrame:
 
 def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, options: SimpleNamespace) -> str:
     runs = f"{study_table.count(found.n_points, 'point')} of {study_table.count(found.n_runs, 'run')}"
+    told = "" if found.drawable else found.words                               # has the tests that contradict the law
     parts = [f"{points.metric} of {runs} and the form {found.form}, by least squares of ln y."]
     if not found.drawable:
         parts.append(f"No curve is drawn: {found.words}.")
@@ -242,7 +244,7 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
         parts.append(_bounds(intervals))
     if found.outliers.found:
         parts.append(f"{found.outlier_sentence}.")
-    if found.lack_of_fit is not None:
+    if found.lack_of_fit is not None and "F = " not in told:
         tested = found.lack_of_fit
         parts.append(f"Lack of fit against the seeds' spread: p = {tested.p:.2g}." if tested.p is not None
                      else f"Lack of fit was not tested: {tested.reason}.")
@@ -253,14 +255,15 @@ def _caption(points: LawPoints, found: Fit, intervals: ProfileIntervals | None, 
                      f"root mean square {style.percent(of.rms)} over {study_table.count(of.points, 'point')}.")
     elif found.drawable:
         parts.append("Nothing could be held out: without the largest points, too few remain for a law.")
-    if found.hold_out_in_time is not None:
+    if found.hold_out_in_time is not None and "fitted on the first half" not in told:
         ends = found.hold_out_in_time
         parts.append(f"Fitted on the first half of each run it is {style.signed(100 * ends.error, 1)} % off at the runs' ends, root mean square "
                      f"{style.percent(ends.rms)}" + (f", p = {ends.p:.2g} against the seeds." if ends.p is not None else ", without seeds to test it."))
     if list(found.points.columns) != ["x"]:
-        which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
-        parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole. "
-                     f"N is {points.context['N']}, D {points.context['D']}.")
+        if found.drawable:
+            which = "every size" if len(_drawn_sizes(points.rows)) == points.rows["N"].nunique() else "the smallest, the middle and the largest size"
+            parts.append(f"Curves are of {which}, light to dark, within the amounts and the compute of the data as a whole.")
+        parts.append(f"N is {points.context['N']}, D {points.context['D']}.")
     return " ".join(parts) + points.note
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError, count
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.studies.launch.launch import can_start
@@ -13,7 +14,7 @@ from ditscale.training.schedule import due_images, validated_images
 
 
 def not_landed(runs: list[PlannedRun], every_run: list[PlannedRun], landed: str, say: Callable[[str], None], source: str) -> tuple[list[PlannedRun], bool]:
-    """The runs whose final evaluation is not in the table; says how many are. A branch whose trunk is only in the table is left out and said, and
+    """The runs whose final evaluation is not in the table; says how many are. Branches whose trunk is only in the table are left out and counted, and
     whether there is one is returned too.
 
     Args:
@@ -31,13 +32,16 @@ def not_landed(runs: list[PlannedRun], every_run: list[PlannedRun], landed: str,
     if not known & set(table["run_id"]):
         raise UserError(f"--landed {landed}: {path} has {count(table['run_id'].nunique(), 'run')}, none of them of {source}; give the table of this study")
     of_run = dict(list(table.groupby("run_id")))
-    done = {planned.run_id for planned in runs if planned.run_id in of_run and _is_whole(planned, of_run[planned.run_id])}
+    done = {planned.run_id: planned for planned in (*every_run, *runs) if planned.run_id in of_run and _is_whole(planned, of_run[planned.run_id])}
     rest = [planned for planned in runs if planned.run_id not in done]
     lost = [planned for planned in rest if planned.config.parent and planned.config.parent.run in done and not can_start(planned)]
-    say(f"{count(len(runs), 'run')}: {len(done)} {'is' if len(done) == 1 else 'are'} in {path}, {len(rest) - len(lost)} to run")
-    for planned in lost:
-        say(f"left out: {planned.run_id}: its trunk {planned.config.parent.run} is in {path} alone, without the checkpoint to branch off from; "
-            "without --landed its trunk is trained again")
+    landed_here = len(runs) - len(rest)
+    say(f"{count(len(runs), 'run')}: {landed_here} {'is' if landed_here == 1 else 'are'} in {path}, {len(rest) - len(lost)} to run")
+    if lost:
+        trunks = [done[name] for name in sorted({planned.config.parent.run for planned in lost})]
+        flops = sum(training_flops(trunk.config, trunk.config.train.images) for trunk in trunks)
+        say(f"left out: {count(len(lost), 'branch', 'branches')} of {count(len(trunks), 'trunk')} of {path} without the checkpoints to branch off from here. "
+            f"Copy the trunks' run directories here, or launch without --landed to train the trunks again ({flops:.3g} training FLOPs)")
     return [planned for planned in rest if planned not in lost], bool(lost)
 
 

@@ -63,7 +63,7 @@ class PlanRow:
     zero_stage: int | None
     memory_bytes: int | None
     probed_memory_bytes: int | None                                            # per rank, with the run's own strategy
-    images_per_second: float                                                   # in training
+    images_per_second: float                                                   # in training; 0 where it is not known
     seconds_left: float
     basis: str
     step: StepForecast | None                                                  # forecast of the remaining steps; None: none remain
@@ -122,15 +122,16 @@ def _row(planned: PlannedRun, machine: Machine, read: Callable[[str], Sharding],
                    (config.train.images - start) // config.train.global_batch * optimizer_flops(config),
                    evaluation_flops, config.train.images,
                    plain_tokens_per_parameter(config, config.train.images), images_seen, ranks, *fitted,
-                   probe.memory_bytes if probe else None, left / training if training else 0.0, seconds, basis, step, sent.stage,
+                   probe.memory_bytes if probe else None, config.train.global_batch / step_seconds if step_seconds else 0.0, seconds, basis, step, sent.stage,
                    planned.phase, config.recipe(), planned.settings, config.resources.runs_per_accelerator, unique,
                    config.parent.run if config.parent else "", start)
 
 
 def saved_by_branches(rows: list[PlanRow], runs: list[PlannedRun]) -> str:
-    """What the runs' training takes with and without branches, in one line; "" without branches."""
+    """What the runs' training takes with and without branches, in one line; "" without branches, or where the trunk of one is not among the runs, as
+    its cost is then not either."""
     branches = [row for row in rows if row.trunk]
-    if not branches:
+    if not branches or not {row.trunk for row in branches} <= {row.run_id for row in rows}:
         return ""
     whole = {planned.run_id: training_flops(planned.config, planned.config.train.images) for planned in runs}
     paid, without = (sum(values) for values in ((row.train_flops for row in rows), (whole[row.run_id] for row in rows)))

@@ -20,7 +20,8 @@ from ditscale.studies.spec.file import Spec
 from ditscale.studies.spec.spec import PlannedRun
 from ditscale.studies.table.study import Study
 
-NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*(%?)")
+NUMBER = re.compile(r"([+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf(?:inity)?))\s*(%?)", re.IGNORECASE)
+LEAST = 1e-4                                                                   # a smaller stated noise is a slip
 MORE = (3, 5, 8, 12)                                                           # seeds each, for comparison
 NAMED = 4                                                                      # of the recipes that are compared with nothing
 
@@ -44,8 +45,8 @@ def given(text: str, metric: str) -> Given:
     """
     if number := NUMBER.fullmatch(text):
         sigma = float(number[1]) / (100 if number[2] else 1)
-        if not 0 < sigma < 1:
-            raise UserError(f"--power {text}: the noise of a score among seeds must be above 0 and below 1; 0.02 or 2% is usual for FID")
+        if not LEAST <= sigma < 1:
+            raise UserError(f"--power {text}: the noise of a score among seeds must be {LEAST:g} or more and below 1; 0.02 or 2% is usual for FID")
         return Given(sigma, "as stated")
     if not Path(text).is_dir():
         what = "is a file" if Path(text).exists() else "no such study"
@@ -79,7 +80,7 @@ def power_table(spec: Spec, runs: Sequence[PlannedRun], noise: Given) -> tuple[T
     lines = [f"Noise of {spec.metric.name} among seeds: {noise.sigma:.2%} ({noise.words}). A difference counts as REAL by Welch's 95 % interval on ln score; "
              f"stated is the smallest true one that is found with {POWER:.0%} power."]
     if not found:
-        return None, [*lines, "No model has two recipes of equal images or equal training FLOPs: this study compares nothing."]
+        return None, ["No model has two recipes of equal images or equal training FLOPs: this study compares nothing."]
     if alone:
         more = f" and {len(alone) - NAMED} more" if len(alone) > NAMED else ""
         lines.append(f"Compared with nothing, as no other recipe of the model has equal images or training FLOPs: {', '.join(alone[:NAMED])}{more}.")
@@ -108,6 +109,8 @@ def power_table(spec: Spec, runs: Sequence[PlannedRun], noise: Given) -> tuple[T
     lines.append(f"By seeds of each side: {more}. Fewer than {MIN_SEEDS} give no interval, so nothing is REAL.")
     if by_flops:
         lines.append(f"Equal FLOPs: of training, to within {100 * max(one.spread for one in by_flops):.2g}%; images differ.")
+    if not has_upper and not has_cost:
+        lines.append("No column `score, noisy` and no multiplier: both need the noise of a finished study, --power runs/STUDY.")
     if has_upper:
         lines.append("Score, noisy: if the noise is at the upper end of its interval.")
     if has_cost:
@@ -118,4 +121,5 @@ def power_table(spec: Spec, runs: Sequence[PlannedRun], noise: Given) -> tuple[T
 
 def _percent(difference: float) -> str:
     """A difference of ln score as the change of the better side's score."""
-    return "none" if math.isnan(difference) else f"{math.expm1(-difference):+.1%}"
+    change = math.expm1(-difference)
+    return "none" if math.isnan(difference) else f"{change:+.1%}" if abs(change) >= 1e-3 else f"{change:+.2%}"

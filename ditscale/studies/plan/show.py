@@ -49,7 +49,11 @@ def show_plan(spec: Spec, rows: list[PlanRow], machine: Machine, at_once: int, p
     console.print(f"Total: {sum(row.train_flops for row in rows):.3g} training, {sum(row.evaluation_flops for row in rows):.3g} evaluation FLOPs; "
                   f"{hours:{',.0f' if hours >= 100 else '.3g'}} accelerator-hours{money}; {as_time(in_turn)} ~", soft_wrap=True)
     console.print("Fits at: the smallest ZeRO stage that fits (Z0 to Z3), the micro batch, and the memory per accelerator.")
-    console.print("tok/par: training tokens per parameter of the plain model, counting adaLN.")
+    has_branches = any(row.trunk for row in rows)
+    if wide or not has_branches:
+        console.print(f"{'tokens / param' if wide else 'tok/par'}: training tokens per parameter of the plain model, counting adaLN.")
+    if has_branches:
+        console.print(f"from: images of its trunk that a branch starts from; training FLOPs are its own.{'' if wide else ' --wide: tokens / param, epochs.'}")
     console.print("1 MAC = 2 FLOPs; DiT's papers call GMACs \"Gflops\". Training = 3 forwards (a teacher: 1). ~: forecast, p: forecast from a probe.")
     if products := _optimizer_line(rows):
         console.print(products)
@@ -118,6 +122,8 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
         first = group[0]
         name = name if len(group) == 1 else f"{name} x {len(group)}"
         speed, left = _times(max(group, key=lambda row: row.seconds_left))
+        if not first.seconds_left:                                             # all are done
+            speed = as_speed(sum(row.images_per_second for row in group) / len(group))
         cells = {"run": name, "state": first.state, "params": short_count(first.parameters), "MACs": short_count(first.macs),
                  "from": short_count(first.start_images) if first.trunk else "",
                  "images": short_count(first.images),

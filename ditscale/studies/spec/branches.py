@@ -44,6 +44,12 @@ def each_length(config: dict, settings: Settings, source: Source | None, place: 
     return [Settings({IMAGES: images}, {IMAGES: source.deciding(BRANCHES)}) for images in sorted(_lengths(found, place), reverse=True)]
 
 
+def lone_trunk(config: dict, points: list[dict]) -> str:
+    """A note on a list of one length, which has no branch; "" where there is none. ``points`` are the settings of the study's runs."""
+    lists = [found for point in points if isinstance(found := listed(config, point), list) and len(found) == 1]
+    return f"Note: train.branches {lists[0]} has one length, so no run branches off; give two lengths or more, or train.images {lists[0][0]}" if lists else ""
+
+
 def settled(values: dict, place: str, run_id: Callable[[RunConfig], str]) -> dict:
     """A run's values with ``train.branches`` replaced: a branch has a ``parent``, the trunk the places of its branches.
 

@@ -37,6 +37,8 @@ def require(path: Path, columns) -> None:
     missing = [name for name in NEEDED if name not in columns]
     if not any(set(names) <= set(columns) for names in PROGRESS):
         missing.append("images_seen")
+    if missing and "run_id" in columns:                                        # a table of runs beyond doubt: its other columns are no news
+        raise UserError(f"{path} has no column {', '.join(map(repr, missing))}; a table of runs needs model, score and images_seen (docs/csv.md)")
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(map(repr, missing))} of a table of runs: model, score and images_seen (or steps and "
                         "global_batch) are needed; and it is not a table of published results either (those have source, model, gflops, fid, "

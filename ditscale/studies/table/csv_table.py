@@ -3,7 +3,9 @@
 A plain CSV has one row per evaluation and needs ``model``, ``score`` and ``images_seen``; ``csv_defaults`` fills in the rest (docs/csv.md).
 """
 
+import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ def read(path: Path, columns: dict[str, str] | None = None, constants: dict | No
     csv_defaults.require(path, raw.columns)
     if raw.empty:
         raise UserError(f"{path} has no evaluation")
+    _refuse_short(path)
     for name in raw.columns.difference(TEXT):
         raw[name] = _truth(path, raw[name]) if name == "final" else _numbers(path, raw[name], name in NUMBERS)
     for name in ("model", "run_id"):
@@ -106,6 +109,16 @@ def _refuse(path: Path, column: pd.Series, wrong: pd.Series, why: str) -> None:
     if places.size:
         more = f" ({places.size - 1} more like it)" if places.size > 1 else ""
         raise UserError(f"{path}, line {places[0] + 2}: {column.name} '{column.iloc[places[0]]}' {why}{more}")
+
+
+def _refuse_short(path: Path) -> None:
+    """Raises UserError with the first line that has fewer fields than the header, which pandas fills up: the file may have been cut there."""
+    with open(path, newline="", encoding="utf-8") as file, suppress(csv.Error):
+        lines = csv.reader(file, skipinitialspace=True)
+        width = len(next(lines))
+        for fields in lines:
+            if 0 < len(fields) < width:
+                raise UserError(f"{path}, line {lines.line_num}: has {len(fields)} of the header's {width} fields; was the file cut? An unknown field is empty")
 
 
 def _is_object(text: str) -> bool:

@@ -86,11 +86,17 @@ def read_text(path: Path) -> pd.DataFrame:
     """The rows of a table of ``ditscale collect``, every field as text.
 
     Raises:
-        UserError: it cannot be read, or is not such a table.
+        UserError: it cannot be read, is not such a table, is cut, or has a field that ``csv_table.read`` refuses, with its line.
     """
     if missing := _missing(path):
         raise UserError(f"{path} is not a table of `ditscale collect`: it has no column {missing[0]}")
-    return _text(path)
+    whole = path.read_bytes()
+    if not whole.endswith(b"\n"):                                              # each line that `collect` writes does
+        raise UserError(f"{path}, line {whole.count(10) + 1}: ends in the middle; the table was cut: take it whole, or `ditscale collect` it again")
+    rows = _text(path)
+    if len(rows):
+        csv_table.read(path)
+    return rows
 
 
 def write(rows: pd.DataFrame, path: Path) -> None:

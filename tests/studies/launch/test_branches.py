@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
+from ditscale.cost.runs import training_flops
 from ditscale.rundir import read_lines
 from ditscale.studies.spec.spec import expand, load_spec
 from ditscale.studies.table.ledger import collect
@@ -62,6 +63,20 @@ def test_launched_then_nothing_is_left_and_each_paid_for_its_own(study):
     assert f"256 images of {trunk.run_id}" in page and "2 runs from 1 trunk; " in page
 
 
+def test_branches_without_their_trunk_are_priced_and_refused_with_the_command_that_runs_both(study):
+    path, (trunk, *_) = study()
+    cost = f"1 trunk ({training_flops(trunk.config, 1280):.3g} training FLOPs)"
+    said = ditscale("plan", path, "train.images=[320, 640]", "--on", "H100")
+    assert f"Not in the total: {cost} must run first, for 2 branches" in said.output and "saved" not in said.output
+    for launcher in ((), ("--launcher", "print")):
+        said = ditscale("launch", path, "seed=0", "train.images=640", *launcher)
+        assert said.exit_code == 1 and said.output.splitlines() == [
+            f"not started: 1 branch of {cost}, which this selection does not train. To run both: ditscale launch {path} seed=0 'train.images=[640,1280]'"]
+    assert not (path.parent / "runs").exists()
+    whole = ditscale("plan", path, "train.images=[640,1280]", "--on", "H100").output
+    assert "Not in the total" not in whole and "saved" in whole
+
+
 def test_a_failed_trunk_is_named_by_its_branches(study):
     path, (trunk, *branches) = study()
     trunk.run.path.mkdir(parents=True)
@@ -83,13 +98,6 @@ def test_a_failed_trunk_is_launched_again_with_its_branches(study):
     (trunk.run.path / "checkpoints").unlink()
     said = ditscale("launch", path)
     assert said.exit_code == 0, said.output
-
-
-def test_a_branch_alone_waits(study):
-    path, (trunk, branch, _) = study()
-    said = ditscale("launch", path, "train.images=640")
-    assert said.exit_code == 1 and f"not started: {branch.run_id}: waits for its trunk {trunk.run_id}: queued, 0 of 512 images" in said.output
-    assert not branch.run.metrics.exists()
 
 
 def test_slurm_gets_the_trunk_first_and_the_branches_at_the_next_launch(study, tmp_path):

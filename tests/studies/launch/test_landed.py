@@ -6,6 +6,7 @@ import yaml
 from click.testing import CliRunner
 
 from ditscale.cli import main
+from ditscale.cost.runs import training_flops
 from ditscale.rundir import append_line
 from ditscale.studies.launch.launch import run_record
 from ditscale.studies.spec.spec import expand, load_spec
@@ -53,6 +54,8 @@ def test_landed_runs_are_neither_started_nor_priced(study, tmp_path):
         assert line in listed.stdout and "1 queued" in listed.stdout and runs[0].run_id not in listed.stdout
     done = said("launch", path, "seed=[0, 1]", "--landed", table)
     assert done.exit_code == 0 and done.stdout == f"2 runs: 2 are in {table}, 0 to run\n" and not (tmp_path / "runs").exists()
+    power = said("plan", path, "seed=[0, 1]", "--landed", table, "--power", "2%")
+    assert power.exit_code == 0 and "0 to run" in power.stdout and "this study compares nothing" in power.stdout
     alone = said("plan", path, "seed=2", "--landed", table, "--on", "H100")
     assert f"1 run: 0 are in {table}, 1 to run" in alone.stdout
 
@@ -66,10 +69,18 @@ def test_a_run_that_is_not_final_in_the_table_is_to_run(study):
         assert f"3 runs: 1 is in {table}, 2 to run" in shown.stdout, column
 
 
+def rewrite(table, **columns):
+    pd.read_csv(table, dtype=str, keep_default_na=False).assign(**columns).to_csv(table, index=False)
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda table: table.unlink(), "no file"),
     (lambda table: table.write_text("model,score,images_seen\nDiT-S/2,9,100\n"), "is not a table of `ditscale collect`: it has no column run_id"),
     (lambda table: table.write_text(table.read_text().replace("DiT-", "XiT-")), "has 2 runs, none of them of "),
+    (lambda table: rewrite(table, final="maybe"), "table.csv, line 2: final 'maybe' is neither True nor False (1 more like it)"),
+    (lambda table: rewrite(table, score="x"), "table.csv, line 2: score 'x' is not a number (1 more like it)"),
+    (lambda table: table.write_text(table.read_text()[:-5]), "table.csv, line 3: ends in the middle; the table was cut"),
+    (lambda table: table.write_text(table.read_text().rpartition(",fd_")[0] + "\n"), "table.csv, line 3: has "),
 ])
 def test_a_table_of_something_else_is_one_line(study, change, message):
     path, _, table = study(parameters=SEEDS)
@@ -88,10 +99,13 @@ def branches(study, digits_values):
 
 
 def test_a_branch_of_a_landed_trunk_is_left_out(branches):
-    path, (trunk, *others), table = branches
+    path, (trunk, *_), table = branches
     done = said("launch", path, "--landed", table)
     assert done.exit_code == 1 and f"3 runs: 1 is in {table}, 0 to run" in done.stdout
-    assert [f"left out: {planned.run_id}: its trunk {trunk.run_id} is in {table} alone" in done.stdout for planned in others] == [True, True]
+    flops = training_flops(trunk.config, 1280)
+    for words in ((), ("train.images=[320, 640]",)):                           # also where the trunk is not selected
+        [_, line] = said("launch", path, *words, "--landed", table).stdout.splitlines()
+        assert line.startswith(f"left out: 2 branches of 1 trunk of {table} ") and f"without --landed to train the trunks again ({flops:.3g} " in line
 
 
 def test_the_forecast_of_the_first_launch_stays_with_its_run(branches, tmp_path):

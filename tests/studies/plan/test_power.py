@@ -61,6 +61,7 @@ def test_each_variant_is_compared_with_the_plain_one_of_its_model_and_length(stu
     assert len(found[0].costs) == 2 and found[0].costs[1] == 2 * found[0].costs[0]
     table, lines = power_table(spec, runs, given("2%", "fd_digits_cnn"))
     score = list(table.columns[4].cells)
+    assert any("both need the noise of a finished study" in line for line in lines)
     assert score == ["none", f"{math.expm1(-smallest(0.02, (3, 3))):+.1%}"] * 2 and "Fewer than 3 give no interval" in lines[1]
 
 
@@ -131,14 +132,17 @@ def test_plan_shows_it(study, finished, repository, monkeypatch):
     assert "masked against baseline" in said.output and "100% of it common to a run's checkpoints" in " ".join(said.output.split())
     alone, *_ = study(SEEDS)
     said = CliRunner().invoke(main, ["plan", str(alone), "--power", "0.02"])
+    assert "Noise of" not in said.output
     assert "No model has two recipes of equal images or equal training FLOPs: this study compares nothing" in " ".join(said.output.split())
 
 
 @pytest.mark.parametrize("power, words", [
     ("nothing", "no such study; give the folder of a finished study"),
-    ("200%", "must be above 0 and below 1"),
-    ("0", "must be above 0 and below 1"),
-    ("-2%", "must be above 0 and below 1"),
+    ("200%", "must be 0.0001 or more and below 1"),
+    ("1e-9", "must be 0.0001 or more and below 1"),
+    ("nan", "must be 0.0001 or more and below 1"),
+    ("0", "must be 0.0001 or more and below 1"),
+    ("-2%", "must be 0.0001 or more and below 1"),
     ("setup.cfg", "is a file; give the folder of a finished study"),
 ])
 def test_what_is_wrong_is_one_line(study, repository, monkeypatch, power, words):

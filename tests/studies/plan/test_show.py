@@ -84,6 +84,17 @@ def test_the_clock_of_another_machine_does_not_matter(study, clock):
     assert planned.exit_code == 0 and rows(planned.output)[0][11] == "2"        # images/s, by the run's own seconds
 
 
+def test_plan_of_finished_runs_has_their_mean_speed(study):
+    path, _, runs = study(2)
+    for planned, seconds in zip(runs, (160.0, 320.0)):
+        planned.run.create({"config": planned.config.model_dump(mode="json")})
+        planned.run.set_status(DONE, images_seen=640)
+        planned.run.metrics.write_text(json.dumps({"images_seen": 640, "images_per_second": 9.0, "seconds": seconds}) + "\n")
+    said = CliRunner().invoke(main, ["plan", str(path), "--wide"], env={"COLUMNS": "250"}).output
+    assert [row[11:] for row in rows(said)] == [["4", "0:00"], ["2", "0:00"]]
+    assert re.search(r" 3 +0:00", CliRunner().invoke(main, ["plan", str(path)], env={"COLUMNS": "120"}).output)
+
+
 def test_seeds_share_a_row(study, capsys):
     """Of three done runs and two queued ones; a run that warns keeps its row, and --wide keeps all."""
     path, spec, runs = study(6)

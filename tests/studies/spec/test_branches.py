@@ -82,7 +82,9 @@ def test_plan_shows_them_and_config_says_where_from(study, repository, monkeypat
     path = study(config={"evaluation": None})
     monkeypatch.chdir(repository)
     said = CliRunner().invoke(main, ["plan", str(path), "--on", "H100:8", "--json", str(path.with_suffix(".json"))], env={"COLUMNS": "120"}).output
-    assert " from " in said and "8.19 k" in said and "39% saved" in said
+    assert " from " in said and "8.19 k" in said and "39% saved" in said and "from: images of its trunk" in said and "tok/par" not in said
+    lone = CliRunner().invoke(main, ["plan", str(path), "--on", "H100", "train.branches=[10240]"], env={"COLUMNS": "120"}).output
+    assert "train.branches [10240] has one length, so no run branches off" in " ".join(lone.split()) and "has one length" not in said
     first, second, *_ = json.loads(path.with_suffix(".json").read_text())
     assert (second["trunk"], second["start_images"], first["trunk"]) == (first["run_id"], 8192, "")
     said = CliRunner().invoke(main, ["config", str(path), "train.images=1280"]).output

@@ -72,6 +72,7 @@ def test_runs_without_seeds_are_numbered(load):
 
 @pytest.mark.parametrize("change, given, message", [
     (lambda t: t.drop(columns="score"), {}, "lacks the columns 'score'"),
+    (lambda t: t.drop(columns="score").assign(run_id="a"), {}, "runs.csv has no column 'score'; a table of runs needs model, score and images_seen"),
     (lambda t: t.drop(columns="score").assign(fids=t["score"]), {"columns": {"fid": "score"}}, "no column 'fid'; did you mean 'fids'"),
     (lambda t: t.assign(fid=t["score"]), {"columns": {"fid": "score"}}, "already has a column 'score'"),
     (lambda t: t.drop(columns=["images_seen", "train_flops"]), {}, "lacks the columns 'images_seen'"),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ditscale.errors import count
 from ditscale.evaluation.metrics.table import LOSS
-from ditscale.figures.kit import study_table, style, variant_table
+from ditscale.figures.kit import one_length, study_table, style, variant_table
 from ditscale.figures.plots import power_law
 from ditscale.report import page
 from ditscale.report.sources import joined
@@ -80,7 +80,7 @@ def laws(laws: dict[str, power_law.StudyLaw]) -> list[str]:
     why = [page.note(f"Against {power_law.COSTS[cost]}: {law.intervals.sentence}.")
            for cost, law in laws.items() if not law.intervals.status.ok]
     why += [page.note(f"Against {power_law.COSTS[cost]}: {law.context['kept']}")
-            for cost, law in laws.items() if law.context["kept"].startswith(power_law.AT_ONE_LENGTH)]
+            for cost, law in laws.items() if law.context["kept"].startswith(one_length.KEPT)]
     return [
         page.paragraph("Least squares of ln y on ln x in y = A x^−α, one point per finished run. Intervals are "
                        "profiles of the sum of squares, with Student's t at (runs - 2) degrees of freedom. "

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ditscale.figures.kit import one_length, study_table
-from ditscale.figures.plots import branches, bubbles, frontier, gflops, power_law, samples
+from ditscale.figures.kit import law_points, one_length, study_table
+from ditscale.figures.plots import branches, bubbles, frontier, gflops, metrics, power_law, samples, sampling_compute
 from ditscale.report import pictures, report, verdicts
 from ditscale.studies.table.study import Study
 
@@ -171,3 +171,14 @@ def test_a_frontier_without_outliers_says_what_it_cannot_show(trunks):
     one.loc[(one["run_id"] == "atto-s0-trunk") & one["final"], "score"] *= 2
     found = Study(Path(), one).frontier()
     assert found.noise.outliers.runs == ("atto-s0-trunk",) and found.lost == "" and "Without it: " in found.sentence
+
+
+def test_other_figures_against_the_models_compute_take_one_length_too(trunks, made):
+    drawing = metrics.draw(made.metrics(trunks))
+    assert "after 5,120 images, against the model's forward compute" in drawing.caption and "over 9 runs" in drawing.caption
+    assert "the largest number at which every model has a score" in drawing.caption
+    steps = pd.concat([made.passport(trunks, sampling_steps=n, nfe=2 * n) for n in (4, 8)], ignore_index=True)
+    drawing = sampling_compute.draw(steps)
+    assert set(drawing.points["images_seen"]) == {5120} and len(drawing.points) == 18 and "at 5,120 images against sampling compute" in drawing.caption
+    points = law_points.choose(trunks, at_one_length=True)
+    assert set(points.rows["D"]) == {5120.0} and points.context["kept"].startswith("one evaluation of each trunk or run, all of a model at one length. Runs")

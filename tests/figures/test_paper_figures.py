@@ -122,7 +122,7 @@ def test_sampling_compute_mixes_steps_and_nothing_else(sampled):
 
 
 def test_sampling_compute_counts_who_wins(sampled):
-    rows, _ = sampling_compute._points(pd.concat([sampled(nfe) for nfe in NFES]))
+    rows, *_ = sampling_compute._points(pd.concat([sampled(nfe) for nfe in NFES]))
     wins, pairs = sampling_compute.larger_wins(rows)
     small = [(a, b) for a in rows.itertuples() for b in rows.itertuples() if a.macs < b.macs and a.sampling_flops >= b.sampling_flops]
     assert (wins, pairs) == (sum(b.score < a.score for a, b in small), len(small)) and 0 < wins < pairs

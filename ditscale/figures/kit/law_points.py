@@ -70,12 +70,12 @@ def choose(table: pd.DataFrame, every_checkpoint: bool = False, at_one_length: b
         return _plain(table)
     usable, left_out = study_table.scored(table)
     usable, unknown = study_table.known(usable, "train_flops", "training compute")
-    chosen = ""
+    chosen, several = "", at_one_length and not every_checkpoint and one_length.has_several(study_table.finished(usable))
     if not every_checkpoint:
         usable, chosen = one_length.at_one_count(usable) if at_one_length else study_table.law_ends(usable)
     rows = usable.assign(run=trunks(usable), N=usable["train_flops"] / (FORWARDS_PER_TRAINED_STEP * usable["images_seen"]),
                          D=usable["images_seen"].astype(float), C=usable["train_flops"].astype(float)).reset_index(drop=True)
-    kept = "every evaluation of each run" if every_checkpoint else "the last evaluation of each finished run"
+    kept = "every evaluation of each run" if every_checkpoint else one_length.KEPT.rstrip(".") if several else "the last evaluation of each finished run"
     context = {"kept": f"{kept}.{chosen}{left_out}{unknown}", "runs": sorted(rows["run"].unique().tolist()),
                "passport": str(rows["passport"].iloc[0]), "samples": study_table.sample_counts(rows),
                "N": "training FLOPs per image / 3", "D": STUDY_DATA, "k": float(FORWARDS_PER_TRAINED_STEP)}

@@ -4,6 +4,8 @@ import pandas as pd
 
 from ditscale.figures.kit import study_table
 
+KEPT = "one evaluation of each trunk or run, all of a model at one length."          # in a fit's card
+
 
 def has_several(final: pd.DataFrame) -> bool:
     """Whether finished runs of one model ended at different numbers of images: branches of a trunk, a ladder of budgets."""
@@ -37,6 +39,16 @@ def at_one_count(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         f" Runs ended at different numbers of images: each is shown at {at:,} images, the largest number that all share.")
 
 
+def ends(usable: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The last evaluation of each finished run and "", or, where models have several lengths, those of ``at_one_count``.
+
+    Raises:
+        UserError: no run has finished.
+    """
+    final = study_table.finished(usable)
+    return at_one_count(usable) if has_several(final) else (final, "")
+
+
 def where(rows: pd.DataFrame) -> str:
     """Where the models of ``at_one_count`` are compared, for a sentence: ``at 20,480 images``."""
     counts = rows["images_seen"].unique()
@@ -52,7 +64,7 @@ def _of_models(own: pd.DataFrame, final: pd.DataFrame) -> tuple[pd.DataFrame, st
         return longest, f" Runs ended at {_ends(final)} images and models share no number of images: each is shown at the end of its longest runs."
     at = shared.max()
     rows = own[own["images_seen"] == at]
-    ends, length = rows["final"].astype(bool), rows["run_id"].map(final.set_index("run_id")["images_seen"])
+    ends, length = rows["final"].astype(bool), rows["run_id"].map(final.groupby("run_id")["images_seen"].max())
     going_on = ~ends.groupby(rows["model"]).transform("any")
     longest = length == length.groupby(rows["model"]).transform("max")          # not also the ladder's or the trunk's shorter runs of the same seed
     words = f"; {study_table.models_words(rows.loc[going_on, 'model'])} on the way to a longer run" if going_on.any() else ""

@@ -6,7 +6,7 @@ One row per metric: left, each run against its training compute; right, the ends
 import pandas as pd
 
 from ditscale.evaluation.metrics.table import values
-from ditscale.figures.kit import panels, script, seeds, study_table, style
+from ditscale.figures.kit import one_length, panels, script, seeds, study_table, style
 from ditscale.scaling.correlations import Correlation, pearson_log_x
 from ditscale.studies.table.ledger import VALUES
 
@@ -24,7 +24,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
     for column, words in (("train_flops", "training compute"), ("macs", "forward compute")):
         rows, unknown = study_table.known(rows, column, words)
         left_out += unknown
-    final, held = study_table.finished(rows), held_by(rows)
+    (final, chosen), held = one_length.ends(rows), held_by(rows)
     looks = panels.run_looks(rows)
     unit, symbol, words = style.macs_unit(rows["macs"])
     correlations = {}
@@ -41,7 +41,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         figure.align_ylabels()
         panels.legend(figure, looks.handles, break_after=looks.kinds)
     return style.Drawing(NAME, figure, rows[[*COLUMNS, *(c for c in held if c != "score")]],
-                         _caption(rows, final, correlations, looks, words) + left_out)
+                         _caption(rows, final, correlations, looks, words) + chosen + left_out)
 
 
 def held_by(rows: pd.DataFrame) -> dict[str, tuple[str, bool, bool]]:

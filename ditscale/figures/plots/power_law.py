@@ -23,7 +23,6 @@ COUNTED = {
     "macs": "multiply-adds of one forward pass on one image, each counted once (the DiT papers' 'Gflops', x 1e9)",
     "train_flops": "2 FLOPs per multiply-add, 3 for forward and backward (a teacher's forward: 1), times images seen",
 }
-AT_ONE_LENGTH = "one evaluation of each trunk or run, all of a model at one length."
 GRID_POINTS = 40
 
 
@@ -62,7 +61,7 @@ def fit_law(table: pd.DataFrame, cost: str) -> StudyLaw:
     several = cost == "macs" and one_length.has_several(study_table.finished(usable))
     context = {
         "x_counted": COUNTED[cost],
-        "kept": (AT_ONE_LENGTH if several else "the last evaluation of each finished run.") + chosen + left_out + unknown,
+        "kept": (one_length.KEPT if several else "the last evaluation of each finished run.") + chosen + left_out + unknown,
         "runs_in_study": int(table["run_id"].nunique()),
         "runs": sorted(set(runs.tolist())),
         "passport": str(final["passport"].iloc[0]),

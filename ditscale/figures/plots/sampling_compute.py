@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from ditscale.errors import UserError
 from ditscale.evaluation.passport import digest
-from ditscale.figures.kit import labels, runs, script, study_table, style
+from ditscale.figures.kit import labels, one_length, runs, script, study_table, style
 from ditscale.models.macs import FLOPS_PER_MAC
 from ditscale.studies.table.sampling_cost import EVERYWHERE
 
@@ -34,7 +34,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         UserError: the scores differ in more than their steps, no run has finished, every score has the same NFE, or guidance is used
             in some steps only.
     """
-    rows, note = _points(table)
+    rows, when, note = _points(table)
     with style.paper():
         figure, axes = style.new_axes(height=4.9)
         widths = style.widths_by_size(study_table.sizes_in_order(rows))
@@ -46,7 +46,7 @@ def draw(table: pd.DataFrame) -> style.Drawing:
         style.log_axis(axes.yaxis, rows["score"], style.score_label(rows), pad=0.08)
         _legend(figure, rows)
         _label_ends(axes, rows)
-    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, note))
+    return style.Drawing(NAME, figure, rows[COLUMNS], _caption(rows, when, note))
 
 
 def ignoring_steps(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,15 +64,15 @@ def larger_wins(rows: pd.DataFrame) -> tuple[int, int]:
     return int((spends & (score[:, None] > score)).sum()), int(spends.sum())
 
 
-def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """One row per run and NFE, and sentences on what was left out or chosen."""
+def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
+    """One row per run and NFE, where its scores are from, and sentences on what was left out or chosen."""
     usable, left_out = study_table.scored(ignoring_steps(table))
     for column, words in (("macs", "forward compute"), ("nfe", "number of model evaluations"), ("guidance_scale", "guidance scale")):
         usable, unknown = study_table.known(usable, column, words)
         left_out += unknown
     counted = usable["forwards_per_image"] > 0 if "forwards_per_image" in usable else pd.Series(False, usable.index)
     _require_whole_guidance(usable[~counted])
-    final = study_table.finished(usable)
+    final, chosen = one_length.ends(usable)
     if final["nfe"].nunique() == 1:
         raise UserError(f"every score has {final['nfe'].iloc[0]:g} model evaluations per image: there is nothing to compare. Score the "
                         "checkpoints at other numbers of steps with `ditscale evaluate RUN sampling_steps=[4,8,16,32]`")
@@ -81,7 +81,8 @@ def _points(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         flops = np.where(final["forwards_per_image"] > 0, FLOPS_PER_MAC * final["macs"].astype(float) * final["forwards_per_image"], flops)
     place = {model: i for i, model in enumerate(dict.fromkeys(final["model"]))}
     rows = final.assign(sampling_flops=flops, _model=final["model"].map(place))
-    return rows.sort_values(["_model", "run_id", "nfe"]).drop(columns="_model").reset_index(drop=True), left_out
+    when = one_length.where(final) if chosen else "of the last checkpoint"
+    return rows.sort_values(["_model", "run_id", "nfe"]).drop(columns="_model").reset_index(drop=True), when, chosen + left_out
 
 
 def _require_whole_guidance(usable: pd.DataFrame) -> None:
@@ -106,13 +107,13 @@ def _label_ends(axes, rows: pd.DataFrame) -> None:
     labels.place(axes, list(zip(ends["sampling_flops"], ends["score"])), names, [4.4] * len(ends), crossed=along)
 
 
-def _caption(rows: pd.DataFrame, note: str) -> str:
+def _caption(rows: pd.DataFrame, when: str, note: str) -> str:
     numbers = ", ".join(f"{n:g}" for n in sorted(rows["nfe"].unique()))
     guided = rows["guidance_scale"].iloc[0] != 1
     wins, pairs = larger_wins(rows)
     verdict = (f" When a smaller model spends at least as much sampling compute as a larger one ({study_table.count(pairs, 'pair')} of "
                f"points), the larger one scores better in {wins}." if pairs else "")
-    return (f"{style.metric_name(rows)} of the last checkpoint against sampling compute, in the layout of DiT's Figure 10: one curve per run "
+    return (f"{style.metric_name(rows)} {when} against sampling compute, in the layout of DiT's Figure 10: one curve per run "
             f"over {numbers} model evaluations (NFE) per image; 2 FLOPs per multiply-add"
             f"{', two passes per guided evaluation' if guided else ''}; the decoder is not counted. Thicker lines are larger models.{verdict}"
             f"{note}")

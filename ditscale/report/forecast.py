@@ -14,7 +14,6 @@ from ditscale.config import RunConfig, resolve
 from ditscale.cost.communication import Sharding
 from ditscale.cost.hardware import Machine, dense_bf16_flops, gpu_links
 from ditscale.cost.runs import training_flops
-from ditscale.cost.shares import cost_shares
 from ditscale.cost.throughput import training_seconds
 from ditscale.errors import UserError
 from ditscale.figures.kit import style
@@ -32,7 +31,7 @@ PROBED, ASSUMED = "probed", "assumed"
 class Cost:
     """One run: what it trains itself, so of a branch from where it leaves its trunk.
 
-    Hours are accelerator-hours of training, NaN if unknown; ``evaluation_share`` is of all its FLOPs so far.
+    Hours are accelerator-hours of training, NaN if unknown; ``evaluation_share`` is of all its FLOPs so far, NaN if unknown.
     """
 
     run_id: str
@@ -48,41 +47,53 @@ class Cost:
 
 
 def costs(sources: Sources, table: pd.DataFrame) -> list[Cost]:
-    """One entry for each run of the table with a record, in the table's order; if there are no records, for each that the table has finished."""
-    evaluations = table.groupby("run_id")["images_seen"].nunique()
+    """One entry for each run of the table with a record, in the table's order; if there are no records, for each that the table has finished.
+
+    Args:
+        table: every evaluation, of scores and of losses.
+    """
+    evaluated = _evaluated_flops(table)
     if not sources.records:
-        return _of_table(table)
+        return _of_table(table, evaluated)
     known = [run_id for run_id in dict.fromkeys(table["run_id"]) if "config" in sources.records.get(run_id, {})]
-    return [_cost(run_id, sources, int(evaluations[run_id])) for run_id in known]
+    return [_cost(run_id, sources, evaluated[run_id]) for run_id in known]
 
 
-def _of_table(table: pd.DataFrame) -> list[Cost]:
-    if not {"own_train_flops", "own_accelerator_hours", "forecast_train_seconds", "accelerators", "evaluation_flops"} <= {*table}:
+def _evaluated_flops(table: pd.DataFrame) -> pd.Series:
+    """Of all evaluations of each run; NaN if one did not record it."""
+    recorded = table["evaluation_flops"] if "evaluation_flops" in table else pd.Series(math.nan, table.index)
+    return recorded.groupby(table["run_id"]).agg(lambda own: own.sum(skipna=False))
+
+
+def _share(evaluated: float, trained: float) -> float:
+    return evaluated / (trained + evaluated) if trained + evaluated > 0 else math.nan
+
+
+def _of_table(table: pd.DataFrame, evaluated: pd.Series) -> list[Cost]:
+    if not {"own_train_flops", "own_accelerator_hours", "forecast_train_seconds", "accelerators"} <= {*table}:
         return []
-    sampled = table.drop_duplicates(["run_id", "images_seen"]).groupby("run_id")["evaluation_flops"].sum(min_count=1)
     found = []
     for row in table[table["final"].astype(bool)].drop_duplicates("run_id").itertuples():
-        evaluations, start, images = sampled[row.run_id], int(row.branch_images), row.images_seen
+        start, images = int(row.branch_images), row.images_seen
         forecast = _whole_hours(row.forecast_train_seconds, row.accelerators, images, start) * (images - start) / images
-        share = evaluations / (row.own_train_flops + evaluations) if evaluations > 0 else 0.0
         found.append(Cost(row.run_id, row.own_train_flops, images, images, forecast, row.forecast_basis if forecast > 0 else "",
-                          row.own_accelerator_hours, share, start, f"{start:,} images of {row.trunk}" if start else "0"))
+                          row.own_accelerator_hours, _share(evaluated[row.run_id], row.own_train_flops), start,
+                          f"{start:,} images of {row.trunk}" if start else "0"))
     return found
 
 
-def _cost(run_id: str, sources: Sources, evaluations: int) -> Cost:
+def _cost(run_id: str, sources: Sources, evaluated: float) -> Cost:
     record, run = sources.records[run_id], RunDir(sources.path / run_id)
     config = resolve(record["config"], str(run.record))
     last: dict = next(reversed(read_lines(run.metrics)), {})
     images_seen = int(last.get("images_seen", 0))
     whole, basis = _recorded(record, config) or _forecast_hours(config, record.get("environment", {}).get("device", ""), sources.probes)
-    shares = cost_shares(config, images_seen, evaluations if config.evaluation else 0)
     begin, before = start_images(config), training_flops(config, config.parent.images) if config.parent else 0
     trained = max(0, images_seen - begin)
-    computed = max(0, shares.training - before) + shares.evaluation
+    spent = max(0, training_flops(config, images_seen) - before)
     return Cost(run_id, training_flops(config, config.train.images) - before, config.train.images, images_seen,
                 whole * trained / config.train.images, basis, float(last.get("accelerator_hours", math.nan)),
-                shares.evaluation / computed if computed else 0.0, begin, f"{begin:,} images of {config.parent.run}" if config.parent else "0")
+                _share(evaluated, spent), begin, f"{begin:,} images of {config.parent.run}" if config.parent else "0")
 
 
 def _recorded(record: dict, config: RunConfig) -> tuple[float, str] | None:
@@ -127,7 +138,7 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
         "Hours forecast": [_hours(one.forecast_hours) for one in found],
         "Hours measured": [_hours(one.measured_hours) for one in found],
         "Measured / forecast": [_ratio(one) for one in found],
-        "Evaluations' share of FLOPs": [f"{100 * one.evaluation_share:.1f} %" for one in found],
+        "Evaluations' share of FLOPs": [_percent(one.evaluation_share) for one in found],
     }
     if price:
         columns["Money"] = [_money(one.measured_hours * price) for one in found]
@@ -142,7 +153,7 @@ def section(sources: Sources, table: pd.DataFrame, price: float | None) -> str:
 
 
 def _introduction(found: list[Cost]) -> str:
-    sentences = ["Accelerator-hours of training, up to the images that each run has seen; the share of evaluations counts only sampling."]
+    sentences = ["Accelerator-hours of training, up to the images that each run has seen; the share of evaluations is of sampling and validation losses."]
     bases = {one.basis for one in found}
     both = [one for one in found if one.basis and one.measured_hours > 0]
     if both:
@@ -156,6 +167,10 @@ def _introduction(found: list[Cost]) -> str:
         sentences.append("There is no forecast for runs that were launched before launches recorded it, on a machine that was never probed and has no "
                     "known peak, such as a CPU.")
     return " ".join(sentences)
+
+
+def _percent(share: float) -> page.Cell:
+    return page.Cell("not known" if math.isnan(share) else f"{100 * share:.1f} %", share)
 
 
 def _hours(hours: float) -> page.Cell:

@@ -76,7 +76,7 @@ def write(table: pd.DataFrame, study: str, out: Path, files: Sources = Sources()
         page.verdicts(verdict.rows), found, page.note(files.lacks) if files.lacks else "", *map(page.warning, files.warnings),
         page.section("Score against training compute", explorer.section(usable, static, price)), *compared, *figures,
         deployment.section(usable), predictions.section(files.path, whole), page.section("Every run at its end", tables.runs(usable)),
-        _fits(laws, verdict.cards), forecast.section(files, usable, price),
+        _fits(laws, verdict.cards), forecast.section(files, whole, price),
         passports.section(whole, files.passports),
         page.section("What was run", page.pairs(tables.summary(table, whole)), *_settings(files)),
         page.section("Reproduce", *_made_with(files), page.commands(list(commands)), page.downloads(_carried(out))),

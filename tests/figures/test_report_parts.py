@@ -113,7 +113,11 @@ def test_forecasts_stand_beside_what_was_measured(made, tmp_path):
     assert one.basis == "assumed" and one.forecast_hours == pytest.approx(training_seconds(config, named_machine("H100"), 0) / 3600)
     assert one.measured_hours == table["accelerator_hours"].max() and one.planned_flops == table["train_flops"].max()
     sampled = table["evaluation_flops"].sum()
-    assert one.evaluation_share == pytest.approx(sampled / (sampled + one.planned_flops))
+    assert sampled > 0 and one.evaluation_share == pytest.approx(sampled / (sampled + one.planned_flops))
+    both = pd.concat([table, table.assign(metric="loss", evaluation_flops=1e12)], ignore_index=True)    # a loss next to each score, whatever their order
+    assert forecast.costs(files, both)[0].evaluation_share == forecast.costs(sources.Sources(), both)[0].evaluation_share == pytest.approx(
+        (sampled + 1e12 * len(table)) / (sampled + 1e12 * len(table) + one.planned_flops))
+    assert math.isnan(forecast.costs(files, table.drop(columns="evaluation_flops"))[0].evaluation_share)
     probes = {"NVIDIA H100 80GB HBM3": {shape_of(config): {"step_seconds": 0.5}}}
     (tmp_path / "gpu" / "probes.json").write_text(json.dumps(probes))
     one, = forecast.costs(sources.read(tmp_path / "gpu", table), table)

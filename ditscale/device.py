@@ -40,6 +40,11 @@ def _is_there(kind: str) -> bool:
     return found is not None and found.is_available()
 
 
+def needs_an_accelerator(error: Exception) -> bool:
+    """Whether an error on the CPU says that the code is for accelerators alone."""
+    return isinstance(error, NotImplementedError) or any(kind in str(error).lower() for kind in KINDS[:-1])
+
+
 def local_device(kind: str | None = None) -> torch.device:
     """This rank's accelerator, or the CPU if there is none."""
     kind = kind or kind_here()

@@ -126,7 +126,7 @@ def test_sampling_compute_counts_who_wins(sampled):
     wins, pairs = sampling_compute.larger_wins(rows)
     small = [(a, b) for a in rows.itertuples() for b in rows.itertuples() if a.macs < b.macs and a.sampling_flops >= b.sampling_flops]
     assert (wins, pairs) == (sum(b.score < a.score for a, b in small), len(small)) and 0 < wins < pairs
-    assert re.search(rf"\({pairs} pairs of points\), the larger one scores better in {wins}\.", sampling_compute._caption(rows, ""))
+    assert re.search(rf"\({pairs} pairs of points\), the larger one scores better in {wins}\.", sampling_compute._caption(rows, "", ""))
 
 
 def test_sampling_compute_refuses_what_it_cannot_count(sampled):

@@ -46,6 +46,10 @@ class _Recipe:
         return self.runs[0].config
 
     @property
+    def variant(self) -> str:
+        return self.config.objective.name
+
+    @property
     def most(self) -> float:
         """A budget that this run meets is below it: lengths are whole batches, and 5 % counts as the same elsewhere too."""
         return self.flops * (1 + max(SAME, self.config.train.global_batch / self.config.train.images))
@@ -103,7 +107,7 @@ def _budgets(recipes: list[_Recipe]) -> list[list[_Recipe]]:
 
 def _compared(model: str, group: list[_Recipe], covered: Iterable[_Recipe], runs: Sequence[PlannedRun], metric: str) -> list[Comparison]:
     """The other recipes of a group with its plain one, or with the first; of a group at equal FLOPs those without a comparison at equal images."""
-    first = next((one for one in group if one.config.objective.name == BASELINE), group[0])
+    first = next((one for one in group if one.variant == BASELINE), group[0])
     others = [one for one in group if one is not first]
     lengths = {one.config.train.images for one in group}
     if len(lengths) > 1:
@@ -123,10 +127,10 @@ def _seeds(recipe: _Recipe) -> int:
 
 def _name(recipe: _Recipe, among: list[_Recipe]) -> str:
     """The variant, and where another recipe has it too, what the study sets for this one and not for all."""
-    name = recipe.config.objective.name
+    name = recipe.variant
     common = set.intersection(*(set(_settings(one)) for one in among)) if len(among) > 1 else set()
     own = [one for one in _settings(recipe) if one not in common and one != name]
-    told_apart = sum(one.config.objective.name == name for one in among) == 1
+    told_apart = sum(one.variant == name for one in among) == 1
     return name if told_apart or not own else f"{name} ({', '.join(own)})"
 
 

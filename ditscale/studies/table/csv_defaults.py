@@ -20,7 +20,7 @@ NOT_STATED = "not stated"
 NEEDED = ("model", "score")
 PROGRESS = (("images_seen",), ("steps", "global_batch"), ("train_flops", "train_flops_per_image"))    # any of these
 WORDS = {"variant": BASELINE, "formulation": NOT_STATED, "block": NOT_STATED, "metric": "score", "passport_fields": "{}", "device": "",
-         "sample_sheet": "", "forecast_basis": "", "ditscale_version": "", "git_commit": "", "torch_version": "", "deepspeed_version": ""}
+         "sample_sheet": "", "study_metric": "", "forecast_basis": "", "ditscale_version": "", "git_commit": "", "torch_version": "", "deepspeed_version": ""}
 UNKNOWN = ("forecast_train_seconds", "threads", "own_train_flops", "own_train_seconds", "own_accelerator_hours",
            "parameters", "tokens", "macs", "train_flops", "train_flops_per_image", "tokens_per_parameter", "floor", "samples", "guidance_scale", "nfe",
            "train_seconds", "accelerator_hours")

@@ -16,7 +16,7 @@ from ditscale.studies.table import csv_defaults
 
 TEXT = ("run_id", "trunk", "model", "size", "variant", "method", "formulation", "block", "parametrization", "series", "recipe", "metric", "passport",
         "passport_fields", "device", "sample_sheet", "data", "precision", "strategy", "ditscale_version", "git_commit", "torch_version", "deepspeed_version",
-        "forecast_basis")
+        "forecast_basis", "study_metric")
 POSITIVE = ("images_seen", "parameters", "tokens", "macs", "train_flops_per_image", "train_flops", "tokens_per_parameter", "samples", "nfe",
             "forwards_per_image", "unique_images", "steps", "global_batch")
 NUMBERS = (*POSITIVE, "patch_size", "seed", "score", "floor", "guidance_scale", "train_seconds", "accelerator_hours", "sample_seed",

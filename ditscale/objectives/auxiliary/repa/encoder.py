@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ditscale.device import needs_an_accelerator
 from ditscale.errors import UserError, first_line
 from ditscale.objectives.auxiliary.repa import Repa
 from ditscale.objectives.auxiliary.repa.alignment import on_grid
@@ -55,8 +56,8 @@ def check_encoder(options: Repa, config: "RunConfig") -> None:
     except UserError:
         raise
     except Exception as error:                                                 # of the user's module: any kind
-        if isinstance(error, NotImplementedError) or "cuda" in str(error).lower():
-            return                                                             # it needs a GPU; the run finds out
+        if needs_an_accelerator(error):
+            return                                                             # the run finds out
         raise UserError(f"objective.with repa: encoder {options.encoder} fails on an image of {' x '.join(map(str, image))}, as the model sees it: "
                         f"{type(error).__name__}: {first_line(error)}") from error
     on_grid(features, config.tokens)

@@ -15,7 +15,8 @@ from ditscale.cli.group import main
 @click.option("--rung", "rungs", multiple=True, metavar="MODEL", help="Predict only from these models; can be repeated.")
 @click.option("--pin", "pins", multiple=True, metavar="NAME=X", help="Fix a coefficient to a known value: E, alpha or beta of the loss's law.")
 @click.option("--where", "conditions", multiple=True, metavar="FIELD=VALUE", help="Use only evaluations with this value, as guidance_scale=1.5.")
-@click.option("--landed", metavar="FOLDER", type=click.Path(), help="Predict from FOLDER/table.csv, of `ditscale collect`, and record in FOLDER; with SPEC.")
+@click.option("--landed", metavar="FOLDER", type=click.Path(file_okay=False),
+              help="Predict from FOLDER/table.csv, of `ditscale collect`, and record in FOLDER; with SPEC.")
 @click.option("--check", is_flag=True, help="Predict nothing: compare every recorded prediction with the target's actual result.")
 def predict(study, target, images, flops, metric, variant, rungs, pins, conditions, landed, check):
     """Predict a larger run's loss and score from the smaller runs of a study, and add it to STUDY/predictions.jsonl.
@@ -59,14 +60,11 @@ def landed_configs(spec, source: str, landed: str) -> dict:
     Raises:
         UserError: there is no study file, or no table in the folder.
     """
-    from pathlib import Path
-
     from ditscale.errors import UserError
     from ditscale.studies.spec.spec import expand
-    from ditscale.studies.table.ledger import LANDED
+    from ditscale.studies.table.landing import landed_file
 
     if spec is None:
         raise UserError(f"--landed {landed} needs the study file: `ditscale predict SPEC --landed {landed}`; {source} is a folder")
-    if not (Path(landed) / LANDED).is_file():
-        raise UserError(f"--landed {landed}: no file {Path(landed) / LANDED}; `ditscale collect STUDY --out {Path(landed) / LANDED}` writes one")
+    landed_file(landed)
     return {planned.run_id: planned.config for planned in expand(spec, source)}

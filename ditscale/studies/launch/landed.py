@@ -1,15 +1,13 @@
 """Runs of a study whose results are in a landed table, the CSV of ``ditscale collect``: they count as done wherever their directories are."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ditscale.cost.runs import training_flops
 from ditscale.errors import UserError, count
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.studies.launch.launch import can_start
 from ditscale.studies.spec.spec import PlannedRun
-from ditscale.studies.table.landing import read_text
-from ditscale.studies.table.ledger import LANDED
+from ditscale.studies.table.landing import landed_file, read_text
 from ditscale.training.schedule import due_images, validated_images
 
 
@@ -24,9 +22,7 @@ def not_landed(runs: list[PlannedRun], every_run: list[PlannedRun], landed: str,
     Raises:
         UserError: there is no table of ``ditscale collect``, or it has no run of the study.
     """
-    path = Path(landed) / LANDED if Path(landed).is_dir() else Path(landed)
-    if not path.is_file():
-        raise UserError(f"--landed {landed}: no file {path}; `ditscale collect STUDY --out {path}` writes one")
+    path = landed_file(landed)
     table = read_text(path)
     known = {planned.run_id for planned in (*runs, *every_run)}
     if not known & set(table["run_id"]):

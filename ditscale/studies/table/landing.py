@@ -82,6 +82,14 @@ def merged(new: pd.DataFrame, path: Path) -> Merged:
     return Merged(_ordered(rows), new["run_id"].nunique(), kept["run_id"].nunique(), held_back)
 
 
+def landed_file(landed: str) -> Path:
+    """The table that ``--landed`` names, itself or by its folder. Raises UserError if there is none."""
+    path = Path(landed) / ledger.LANDED if Path(landed).is_dir() else Path(landed)
+    if not path.is_file():
+        raise UserError(f"--landed {landed}: no file {path}; `ditscale collect STUDY --out {path}` writes one")
+    return path
+
+
 def read_text(path: Path) -> pd.DataFrame:
     """The rows of a table of ``ditscale collect``, every field as text.
 

@@ -15,7 +15,7 @@ from ditscale.figures.kit import study_table
 from ditscale.figures.kit.variant_table import BASELINE, variants_in_order
 from ditscale.figures.plots.frontier import no_run_left
 from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
-from ditscale.scaling.multiplier import Multiplier
+from ditscale.scaling.multiplier import NOT_REACHED, Multiplier
 from ditscale.studies.table.comparable import trunks
 from ditscale.studies.table.study import COSTS, Study
 
@@ -85,7 +85,7 @@ def _sentences(found: Mapping[str, Multiplier | str]) -> list[tuple[str, str]]:
         if isinstance(one, str):
             parts.setdefault((INCONCLUSIVE, one), []).append("")
         elif not one.status.ok:
-            parts.setdefault((INCONCLUSIVE, one.status.because(one.detail)), []).append("")
+            parts.setdefault((NOT_REACHED if one.behind else INCONCLUSIVE, one.why), []).append("")
         elif one.in_parts:
             reason = f"for the same {one.score_unit} it is {one.parts_sentence}; elsewhere INCONCLUSIVE, {one.overall.reason}"
             parts.setdefault((one.overall.verdict, reason), []).append("")

@@ -27,6 +27,7 @@ from ditscale.scaling.status import Status
 
 DEFAULT_TARGETS = 5
 MIN_TARGETS = 3
+NOT_REACHED = "NOT REACHED"                                                    # no multiplier, and not for want of seeds
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Multiplier:
 
     Its verdict is REAL only if it holds over that whole range; otherwise TURNS or IN PART, and ``course`` has the parts.
     ``outliers`` names runs far from their siblings; they count, and ``without`` is the multiplier without them, None where there are
-    none. ``left_out``: the models used, if others had too few seeds.
+    none. ``left_out``: the models used, if others had too few seeds. ``behind``: where there is no multiplier as one of the two never
+    reaches the other's first measured score, its name; more seeds would not change that.
     """
 
     status: Status
@@ -52,6 +54,7 @@ class Multiplier:
     outliers: Outliers = Outliers()
     without: "Multiplier | None" = None
     left_out: str = ""
+    behind: str = ""
     data: tuple[Runs, Runs] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -64,8 +67,7 @@ class Multiplier:
     def verdict_sentence(self) -> str:
         """The verdict on all runs, in words."""
         if not self.status.ok:
-            why = self.status.because(self.detail)
-            return f"INCONCLUSIVE: {self.variant} over {self.baseline}: {why}"
+            return f"{NOT_REACHED if self.behind else INCONCLUSIVE}: {self.variant} over {self.baseline}: {self.why}"
         found, bounds = self.overall, self.overall.interval
         between = f", 95 % interval {bounds.low:.3g} to {bounds.high:.3g}" if bounds else ""
         flat = " The curve is flat at a target: noise decides there." if any(at.flat for at in self.targets) else ""
@@ -75,6 +77,11 @@ class Multiplier:
                     f"INCONCLUSIVE; {found.reason}; over all targets multiplier {found.value:.3g}{between}; {seeds}.{flat}")
         return (f"{found.verdict}: for the same {self.score_unit} {self.variant} takes {1 / found.value:.3g} times the {self.cost_unit} "
                 f"of {self.baseline} (multiplier {found.value:.3g}{between}); {found.reason}; {seeds}.{flat}")
+
+    @property
+    def why(self) -> str:
+        """Why there is no multiplier."""
+        return self.detail if self.behind else self.status.because(self.detail)
 
     @property
     def in_parts(self) -> bool:
@@ -148,14 +155,27 @@ def multiplier(variant: Runs, baseline: Runs, targets=None, *, noise: Noise | No
     edges = min(ends), max(ends)
     if not usable:
         rising = [curve.run for side in curves for curve in side if len(curve.level) == 1 and curve.last_log_cost > curve.log_cost[0]]
+        behind, first = _behind(variant, baseline, curves, sign) if low >= high else ("", math.nan)
+        other = baseline.name if behind == variant.name else variant.name
         detail = (f"both were measured from {edges[0]:.4g} to {edges[1]:.4g}" if low < high
                   else f"run '{rising[0]}' ends worse than it began, so it has no decreasing curve" if rising
+                  else f"{behind} never reaches the {score_unit} of {first:.4g} with which {other} begins, so no cost can be compared" if behind
                   else "the best score of one is worse than the first of the other")
-        return Multiplier(Status.NO_COMMON_RANGE, detail, overall=nothing(Status.NO_COMMON_RANGE), targets=at,
+        return Multiplier(Status.NO_COMMON_RANGE, detail, overall=nothing(Status.NO_COMMON_RANGE), targets=at, behind=behind,
                           score_range=edges if low < high else (math.nan, math.nan), **facts)
     whole = course(curves, np.linspace(high, low, LEVELS), window, sign, noise)
     return Multiplier(Status.CONVERGED, "", overall=_judged(estimate(usable, noise), len(usable), whole), targets=at, score_range=edges,
                       course=whole, **facts)
+
+
+def _behind(variant: Runs, baseline: Runs, curves, sign: float) -> tuple[str, float]:
+    """The side all of whose runs end worse, at a higher cost, than every run of the other begins, and the other's worst first score; ("", NaN) if
+    neither is."""
+    for (name, own), (_, other) in (((variant.name, curves[0]), (baseline.name, curves[1])), ((baseline.name, curves[1]), (variant.name, curves[0]))):
+        first = max(curve.start for curve in other)
+        if min(curve.end for curve in own) >= first and min(curve.last_log_cost for curve in own) > max(curve.log_cost[0] for curve in other):
+            return name, math.exp(sign * first)
+    return "", math.nan
 
 
 def _judged(overall: dict, targets: int, whole: Course | None) -> Estimate:

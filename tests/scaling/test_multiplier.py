@@ -82,7 +82,10 @@ def test_nothing_beyond_what_both_were_measured_at():
     assert found.overall.value == found.targets[1].value
     apart = multiplier(power_runs(LUCKS, costs=COSTS / 1e4), base)
     assert apart.status is Status.NO_COMMON_RANGE and np.isnan(apart.overall.value) and not apart.targets
-    assert "the best score of one is worse than the first of the other" in apart.sentence
+    assert "the best score of one is worse than the first of the other" in apart.sentence and not apart.behind
+    behind = multiplier(power_runs(LUCKS, 1e-4, name="masked"), base)                         # as long as the baseline, and far worse: seeds would not change that
+    assert behind.status is Status.NO_COMMON_RANGE and behind.behind == "masked"
+    assert behind.sentence.startswith("NOT REACHED: masked over baseline: masked never reaches the ") and "with which baseline begins" in behind.sentence
 
 
 def test_one_target_is_not_enough_for_a_verdict():

@@ -15,9 +15,9 @@ from ditscale.errors import UserError
 from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import study_table, variant_table
 from ditscale.objectives import BASELINE
-from ditscale.scaling.differences import REAL, Difference
+from ditscale.scaling.differences import INCONCLUSIVE, REAL, Difference
 from ditscale.scaling.interval import Interval
-from ditscale.scaling.multiplier import Multiplier
+from ditscale.scaling.multiplier import NOT_REACHED, Multiplier
 from ditscale.studies.table.comparable import differing_fields
 from ditscale.studies.table.study import Study
 
@@ -213,6 +213,6 @@ def _multiplier_cell(result: Result) -> str:
     if found is None:
         return ""
     if not found.status.ok:
-        return "INCONCLUSIVE"
+        return f"{NOT_REACHED.lower()} by {'the reference' if found.behind == found.baseline else 'this'}" if found.behind else INCONCLUSIVE
     bounds = found.overall.interval
     return f"{found.overall.value:.3g}" + (f" ({bounds.low:.3g} to {bounds.high:.3g})" if bounds else "") + f" {found.overall.verdict}"

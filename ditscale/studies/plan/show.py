@@ -116,8 +116,8 @@ def _grouped(spec: Spec, rows: list[PlanRow]) -> Table:
     is_left_out = {"state": len(states) == 1, "images": len(lengths) == 1 and len(rows) > 1, "from": not has_branches, "tok/par": has_branches}
     columns = [name for name in ("run", "state", "params", "MACs", "from", "images", "tok/par", "train FLOPs", "fits at", "images/s", "time left")
                if not is_left_out.get(name)]
-    for name in columns:
-        table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name == "run")
+    for name in columns:                                                       # a long name takes two lines; numbers are not cut
+        table.add_column(name.replace("train ", "train\n"), justify="left" if name in ("run", "state") else "right", no_wrap=name != "run")
     for name, group in zip(names(groups), groups):
         first = group[0]
         name = name if len(group) == 1 else f"{name} x {len(group)}"

@@ -18,7 +18,7 @@ from ditscale.objectives import BASELINE
 from ditscale.rundir import RunDir
 from ditscale.scaling.break_even import BreakEven, break_even
 from ditscale.scaling.curves import Runs
-from ditscale.scaling.differences import MIN_SEEDS
+from ditscale.scaling.differences import INCONCLUSIVE, MIN_SEEDS
 from ditscale.scaling.frontier import Frontier, frontier
 from ditscale.scaling.multiplier import Multiplier, multiplier
 from ditscale.scaling.noise import Noise, pooled_noise
@@ -28,6 +28,7 @@ from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
 from ditscale.studies.table.comparable import main_rows, require_one, trunks
 from ditscale.studies.table.sampling_cost import require_flops_per_image
 
+TIMED, EVEN_SPEEDS = ("accelerator_hours", "money"), 1.3                        # costs that depend on the machine's speed
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
 ONE_OF_EACH = ("metric", "passport", "formulation")
 
@@ -129,7 +130,8 @@ class Study:
         """How many times cheaper ``variant`` reaches a score than ``over``, at each target with the cheapest of its models.
 
         Only models that both variants have are used; if some have three seeds of both and others do not, only those with three, as
-        ``left_out`` says: a target reached with one seed would leave the whole verdict open. ``pool_noise`` uses the noise of the whole
+        ``left_out`` says: a target reached with one seed would leave the whole verdict open. Hours and money are INCONCLUSIVE where seeds of
+        one recipe were trained at speeds more than ``EVEN_SPEEDS`` apart: they measure who else used the machine. ``pool_noise`` uses the noise of the whole
         study instead of that of the compared runs. In a study with branches a curve is a trunk's: through the ends of its lengths.
 
         Raises:
@@ -147,6 +149,8 @@ class Study:
         runs = [self._runs(side[side["model"].isin(used)], cost, price, lower_is_better) for side in sides]
         found = multiplier(runs[0], runs[1], targets, noise=self.noise() if pool_noise else None, cost_unit=COSTS[cost],
                            score_unit=rows["metric"].iloc[0])
+        if cost in TIMED and found.status.ok:
+            found = _of_even_speeds(found, pd.concat([side[side["model"].isin(used)] for side in sides]))
         left_out = f"Of {', '.join(used)}: other models have fewer than {MIN_SEEDS} seeds" if len(used) < len(shared) else ""
         return replace(found, left_out=left_out)
 
@@ -218,6 +222,20 @@ def _ends_by_trunk(rows: pd.DataFrame) -> pd.DataFrame:
     of_trunk = rows.drop_duplicates("run_id").set_index("run_id")["recipe"]
     ends = rows[rows["final"].astype(bool)]
     return ends.assign(recipe=ends["trunk"].map(of_trunk).fillna(ends["recipe"]), run_id=ends["trunk"]).reset_index(drop=True)
+
+
+def _of_even_speeds(found: Multiplier, rows: pd.DataFrame) -> Multiplier:
+    """``found``, without a verdict if seeds of one recipe and model had speeds that are too far apart."""
+    if "images_per_second" not in rows:
+        return found
+    speeds = rows.dropna(subset="images_per_second").drop_duplicates("run_id").groupby(["model", "variant", "recipe"])["images_per_second"]
+    apart = (speeds.max() / speeds.min()).sort_values()
+    if apart.empty or not apart.iloc[-1] > EVEN_SPEEDS:
+        return found
+    model, variant, _ = apart.index[-1]
+    reason = f"seeds of {model} {variant} were trained at speeds {apart.iloc[-1]:.2g} times apart, so hours measure what else the machine did"
+    without = found.without and replace(found.without, course=None, overall=replace(found.without.overall, verdict=INCONCLUSIVE, reason=reason))
+    return replace(found, course=None, without=without, overall=replace(found.overall, verdict=INCONCLUSIVE, reason=reason))
 
 
 def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:

@@ -197,6 +197,13 @@ def test_recipes_of_one_name_are_told_apart(in_repository, tmp_path):
     assert all(said.count(name) == 3 for name in named)                        # and of bounds, and of steps on several ranks
 
 
+def test_a_long_name_takes_two_lines_and_no_number_is_cut(in_repository):
+    said = plan("sweeps/cifar10_small_sensitivity.yaml")
+    rows = [line.split() for line in said.splitlines() if "DiT-4x64-4-discriminative-flow " in line]
+    assert len(rows) == 10 and "(temperature-0.02) x 3" in said
+    assert all({"3.50e+12", "2.37e+12"} & set(row) and "Z1," in row for row in rows) and "\N{HORIZONTAL ELLIPSIS}" not in said
+
+
 @pytest.mark.parametrize("count, words", [(999936, "1 M"), (999, "999"), (32858896, "32.9 M"), (675129632, "675 M"), (89300, "89.3 k")])
 def test_short_counts(count, words):
     assert short_count(count) == words

@@ -66,6 +66,17 @@ def test_the_multiplier_in_three_currencies(study):
     assert pooled.overall.freedom == study.noise().freedom == 4
 
 
+def test_hours_have_no_verdict_where_seeds_of_one_recipe_had_other_speeds(study):
+    """A machine that others used for one seed makes that seed dear; FLOPs do not know of it."""
+    rows = study.rows.assign(images_per_second=np.where(study.rows["seed"] == 0, 100.0, 120.0))
+    assert Study(study.path, rows).multiplier("masked", cost="accelerator_hours").overall.verdict == "REAL"
+    rows.loc[(rows["seed"] == 1) & (rows["variant"] == "masked"), "images_per_second"] = 50.0
+    found = Study(study.path, rows).multiplier("masked", cost="accelerator_hours")
+    assert found.overall.verdict == "INCONCLUSIVE" and found.course is None
+    assert "seeds of DiT-femto/2 masked were trained at speeds 2.4 times apart" in found.sentence
+    assert "times apart" not in Study(study.path, rows).multiplier("masked").sentence
+
+
 def test_hours_are_those_at_the_checkpoint_and_not_at_the_last_line_before_it(study):
     table = study.table()
     rate = np.where(table["variant"] == "masked", 1.5, 1.0) * HOURS

@@ -51,7 +51,7 @@ def section(usable: pd.DataFrame) -> str:
 
 def _introduction(known: pd.DataFrame) -> str:
     own = images_of_evaluations(known)
-    evaluations = "Their FLOPs are not on record." if math.isnan(own) else f"On record are {own:,.0f} images per run in the median."
+    evaluations = f"On record are {own:,.0f} images per run in the median." if own > 0 else "How many is not on record here."
     return ("A model that will make many images should be smaller and trained longer than one that is best for its training compute. The cost here is the "
             "FLOPs of training and of making n images, each as the scores' images were made; the decoder is not counted. Evaluations make such images "
             f"too, and are part of n. {evaluations}")

@@ -22,12 +22,14 @@ from ditscale.figures.plots import (
     isoflop,
     learning_rate,
     loss_curves,
+    methods,
     metrics,
     samples,
     throughput,
     training_curves,
     validation,
 )
+from ditscale.objectives import BASELINE
 from ditscale.report import page
 from ditscale.report.sources import Sources
 
@@ -69,12 +71,19 @@ def _has_budgets(shown: Shown) -> bool:
         return False
 
 
+def _has_methods(shown: Shown) -> bool:
+    """Whether several metrics compare methods with the plain baseline; of one alone the section on variants has all."""
+    return "method" in shown.whole and shown.whole["metric"].nunique() > 1 and {BASELINE} < set(shown.whole["method"])
+
+
 # The scripts' own defaults.
 OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE, images_to_make=None)
+OPTIONS_OF_METHODS = SimpleNamespace(over="")
 
 PICTURES = (
     Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),
             lambda shown: shown.table["variant"].nunique() > 1, of_scaling=False),
+    Picture("Methods by each metric", lambda shown: methods.draw(shown.whole, OPTIONS_OF_METHODS), _has_methods, of_scaling=False),
     Picture("The frontier", lambda shown: frontier.draw(shown.table, OPTIONS), lambda shown: "recipe" in shown.table, of_scaling=False),
     Picture("Equal compute", lambda shown: isoflop.draw(shown.scaling), _has_budgets),
     Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),

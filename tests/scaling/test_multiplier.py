@@ -83,7 +83,7 @@ def test_nothing_beyond_what_both_were_measured_at():
     apart = multiplier(power_runs(LUCKS, costs=COSTS / 1e4), base)
     assert apart.status is Status.NO_COMMON_RANGE and np.isnan(apart.overall.value) and not apart.targets
     assert "the best score of one is worse than the first of the other" in apart.sentence and not apart.behind
-    behind = multiplier(power_runs(LUCKS, 1e-4, name="masked"), base)                         # as long as the baseline, and far worse: seeds would not change that
+    behind = multiplier(power_runs(LUCKS, 1e-4, name="masked"), base)                         # far worse, so more seeds change nothing
     assert behind.status is Status.NO_COMMON_RANGE and behind.behind == "masked"
     assert behind.sentence.startswith("NOT REACHED: masked over baseline: masked never reaches the ") and "with which baseline begins" in behind.sentence
 

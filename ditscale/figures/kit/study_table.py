@@ -10,6 +10,7 @@ import pandas as pd
 from ditscale.errors import UserError
 from ditscale.figures.kit import published
 from ditscale.studies.table import comparable, csv_table, ledger
+from ditscale.studies.table.sampling_cost import with_image_costs
 
 ONE_OF_EACH = ("metric", "passport", "variant", "formulation")     # scores that differ in one of these cannot share an axis
 MOST_NAMED = 6                                                     # models that a caption names one by one
@@ -25,11 +26,11 @@ def read(study: Path) -> pd.DataFrame:
         UserError: the directory or file does not exist, it has no run or no evaluation, or the CSV lacks a column.
     """
     if file := Path(study) if Path(study).is_file() else ledger.landed_table(Path(study)):
-        return _read_csv(file)
+        return with_image_costs(_read_csv(file))
     table = ledger.collect(study)
     if table.empty:
         raise UserError(f"study '{study}' has no evaluation yet")
-    return _one_row_a_score(table)
+    return with_image_costs(_one_row_a_score(table))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from ditscale.evaluation.metrics.table import LOSS
 from ditscale.figures.kit import labels, one_length, overlay as published_overlay, panels, script, seeds, study_table, style
 from ditscale.figures.kit.overlay import Overlay
 from ditscale.scaling.correlations import Correlation, pearson_log_x
@@ -126,6 +127,8 @@ def _bubble_words(final: pd.DataFrame) -> str:
 
 def _samples(final: pd.DataFrame) -> str:
     counts = " or ".join(f"{n:,}" for n in study_table.sample_counts(final))
+    if set(final["metric"]) == {LOSS}:
+        return f"The loss is of {counts} draws of a noise level, on held-out images." if counts else "The loss is of held-out images."
     return f"Scores use {counts} generated images." if counts else "The number of images per score is not stated."
 
 

@@ -26,7 +26,7 @@ from ditscale.scaling.quality import TimeToQuality, time_to_quality
 from ditscale.scaling.speedup import Speedup, effective_speedup
 from ditscale.studies.table import cells, csv_defaults, csv_table, ledger
 from ditscale.studies.table.comparable import main_rows, require_one, trunks
-from ditscale.studies.table.sampling_cost import require_flops_per_image
+from ditscale.studies.table.sampling_cost import require_flops_per_image, with_image_costs
 
 TIMED, EVEN_SPEEDS = ("accelerator_hours", "money"), 1.3                        # costs that depend on the machine's speed
 COSTS = {"train_flops": "training FLOPs", "accelerator_hours": "training accelerator-hours", "money": "money", "images_seen": "images seen"}
@@ -52,7 +52,7 @@ class Study:
         Raises:
             UserError: the folder does not exist or has no run.
         """
-        return cls(Path(path), ledger.collect(path))
+        return cls(Path(path), with_image_costs(ledger.collect(path)))
 
     @classmethod
     def from_csv(cls, path, columns: dict[str, str] | None = None, **constants) -> "Study":
@@ -65,7 +65,7 @@ class Study:
         Raises:
             UserError: ``model``, ``score`` or ``images_seen`` is missing, a field is not a number, or rows cannot be distinguished.
         """
-        return cls(Path(path), csv_table.read(Path(path), columns, constants))
+        return cls(Path(path), with_image_costs(csv_table.read(Path(path), columns, constants)))
 
     def table(self) -> pd.DataFrame:
         """A copy of the ledger's rows, one per evaluation."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ditscale
@@ -13,6 +14,7 @@ from ditscale.config import resolve
 from ditscale.cost.runs import run_card, training_flops
 from ditscale.errors import UserError
 from ditscale.rundir import RunDir
+from ditscale.studies.table.sampling_cost import flops_per_image, images_of_evaluations, require_flops_per_image, with_image_costs
 from ditscale.studies.table.study import Study
 
 PASSPORT = {"metric": "fd_digits_cnn", "samples": 64, "guidance_scale": 1.0, "nfe": 5, "seed": 0}
@@ -178,3 +180,14 @@ def test_study_is_at_the_top_and_importing_ditscale_stays_light():
     with pytest.raises(AttributeError):
         ditscale.Stdy  # noqa: B018
     subprocess.run([sys.executable, "-c", "import sys, ditscale; assert not {'pandas', 'scipy', 'torch'} & set(sys.modules)"], check=True)
+
+
+def test_a_loss_has_the_image_cost_of_the_run_s_scores():
+    """Its own FLOPs are of draws of a noise level, one or two forwards each, not of images."""
+    table = pd.DataFrame({"run_id": ["a", "a", "b"], "metric": ["fid", "loss", "loss"], "macs": 1.0, "forwards_per_image": [15.0, np.nan, np.nan],
+                          "evaluation_flops": [3000.0, 400.0, 400.0], "samples": [100, 200, 200]})
+    rows = with_image_costs(table)
+    assert flops_per_image(rows).tolist()[:2] == [30.0, 30.0] and np.isnan(flops_per_image(rows)[2])
+    assert images_of_evaluations(rows) == 100
+    with pytest.raises(UserError, match="run 'b': it needs macs, and a score of images"):
+        require_flops_per_image(rows)

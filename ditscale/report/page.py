@@ -120,6 +120,7 @@ def figure(drawing: style.Drawing, svg: str) -> str:
 def inline_svg(svg: str, name: str, label: str) -> str:
     """An SVG file as an element: no prologue, ids unique on the page, colors that follow the theme, size set by CSS."""
     svg = svg[svg.index("<svg"):].strip()
+    svg = re.sub(r"([1-9]\d*\.\d\d)\d+", r"\1", svg)                            # coordinates to 1/100 point: a quarter of the bytes; scales are below 1
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for variable, color, _ in THEME:

@@ -78,7 +78,7 @@ def _has_methods(shown: Shown) -> bool:
 
 # The scripts' own defaults.
 OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE, images_to_make=None)
-OPTIONS_OF_METHODS = SimpleNamespace(over="")
+OPTIONS_OF_METHODS = SimpleNamespace(over="", at="flops")
 
 PICTURES = (
     Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),

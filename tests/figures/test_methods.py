@@ -1,5 +1,7 @@
 """Methods against the plain baseline at equal training FLOPs: names, numbers by hand, what is not compared, the table in Markdown."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,6 +68,22 @@ def test_at_equal_images(table):
     assert found.at == 1600 and found.difference.change == pytest.approx((4000 * 50 / (1600 * 100)) ** -0.3 - 1, abs=0.01)
     assert found.difference.verdict == "REAL"
     assert method_table.as_frame([tread])["equal_images"].item() == 1600 and "loss at equal images" in method_table.markdown([tread])
+
+
+def test_the_figure_at_equal_images_and_beyond_its_frame(table):
+    """A method that diverged is named and not drawn to scale; a metric without a comparison has no panel."""
+    far = [row for seed in range(3) for row in rows_of("tread, start=1", seed, 4.0)]
+    both = pd.concat([table[table["metric"] == "loss"], pd.DataFrame(far)], ignore_index=True)
+    drawing = methods.draw(both, SimpleNamespace(over="", at="images"))
+    assert "at equal images seen" in drawing.caption and "Beyond the frame (triangles): tread, start=1 +" in drawing.caption
+    assert all(axes.get_xlim()[1] <= methods.MOST for axes in drawing.figure.axes)
+    alone = pd.concat([table[table["metric"] == "loss"], pd.DataFrame(rows_of("baseline", 0, 1.0, "fd_digits_cnn"))], ignore_index=True)
+    assert [axes.get_title() for axes in methods.draw(alone).figure.axes] == ["Validation loss"]
+
+
+def test_models_are_in_the_order_of_their_size(table):
+    large = table.assign(model="DiT-atto/2", size="atto", run_id="large-" + table["run_id"], macs=2e6)
+    assert [one.model for one in method_table.compare(pd.concat([large, table], ignore_index=True))][0] == "DiT-femto/2"
 
 
 def test_another_reference(table, tmp_path):

@@ -82,7 +82,9 @@ def compare(table: pd.DataFrame, over: str = "") -> list[Method]:
     labels = _labels(list(table["method"].unique()), against)
     metrics = sorted(table["metric"].unique(), key=lambda metric: (metric != LOSS, metric))
     found = [method for _, own in table.groupby("model", sort=False) for method in _compare_model(own, metrics, labels, against)]
-    return sorted(found, key=lambda one: (one.model, one.method != against, *((result.change is None, result.change or 0.0) for result in one.results)))
+    sizes = table.groupby("model")["macs"].median().to_dict() if "macs" in table else {}
+    return sorted(found, key=lambda one: (sizes.get(one.model, 0.0), one.model, one.method != against,
+                                          *((result.change is None, result.change or 0.0) for result in one.results)))
 
 
 def reference(methods: list[str], over: str = "") -> str:

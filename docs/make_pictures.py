@@ -46,7 +46,7 @@ FIGURES = {
     "cifar10_rates": ("learning_rate", "studies/cifar10_small/rates"),
     "cifar10_variants": ("variants", "studies/cifar10_small"),
     "cifar10_methods": ("methods", "studies/cifar10_small"),
-    "cifar10_sensitivity": ("methods", "studies/cifar10_small/sensitivity", "--over", "discriminative, teacher_momentum=0.99, teacher_temperature=0.04"),
+    "cifar10_sensitivity": ("methods", "studies/cifar10_small/sensitivity", "--over", "discriminative, cls_weight=0", "--at", "images"),
     "cifar10_choices": ("methods", "studies/cifar10_small/choices"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py

@@ -132,6 +132,7 @@ def test_without_the_baseline(table):
     ({"objective": {"name": "masked", "mask_ratio": 0.75}}, "masked, mask_ratio=0.75"),
     ({"model.block": "cross_attention", "model.qk_norm": True}, "baseline, block=cross_attention, qk_norm=true"),
     ({"train.optimizer": {"name": "muon"}, "train.lr": 0.01, "seed": 3}, "baseline, optimizer=muon"),
+    ({"train.grad_clip": 0.5}, "baseline, grad_clip=0.5"),
 ])
 def test_names_are_settings_that_are_not_defaults(digits_values, changes, name):
     from ditscale.dotted import set_key

@@ -157,11 +157,11 @@ def _labels(methods: list[str], against: str) -> dict[str, str]:
 
 
 def _changes(method: str, against: str) -> str:
-    """The settings of a method that the reference does not have, and those that it has back at their default."""
+    """The settings of a method that the reference does not have; without one, those that it has back at their default."""
     own, theirs = (method.split(", ")[1:] for method in (method, against))
     keys = {setting.partition("=")[0] for setting in own}
     back = [f"{key}: default" for key in (setting.partition("=")[0] for setting in theirs) if key not in keys]
-    return ", ".join([*(setting for setting in own if setting not in theirs), *back])
+    return ", ".join([setting for setting in own if setting not in theirs] or back)
 
 
 def markdown(methods: list[Method]) -> str:

@@ -8,6 +8,8 @@ from ditscale.config import RunConfig
 
 NO_PART = {"name", "class_dropout_prob", "parametrization", "base_width", "base_depth"}    # of model: size, labels, how rates follow the size
 
+OF_STEP = "optimizer", "grad_clip"                                             # of train: how a gradient becomes a step; 0 is no clipping
+
 
 def method_of(config: RunConfig) -> str:
     """The method of a run, the same for all its seeds, sizes and lengths."""
@@ -15,8 +17,8 @@ def method_of(config: RunConfig) -> str:
     own = {key: value for key, value in science["objective"].items() if key != "name"}
     model = {key: value for key, value in science["model"].items() if key not in NO_PART}
     formulation = {key: value for key, value in science["formulation"].items() if key != "name"}
-    optimizer = science["train"].get("optimizer")
-    chosen = {**own, **model, **formulation, **({"optimizer": optimizer} if optimizer else {})}
+    step = {key: science["train"].get(key) for key in OF_STEP}
+    chosen = {**own, **model, **formulation, **{key: value for key, value in step.items() if value}}
     return ", ".join([config.objective.name, *(f"{key}{' ' if key == 'with' else '='}{_words(value)}" for key, value in chosen.items())])
 
 

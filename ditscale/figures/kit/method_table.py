@@ -149,11 +149,18 @@ def _labels(methods: list[str], against: str) -> dict[str, str]:
     for method, variant in zip(methods, variants):
         settings = method.partition(", ")[2]
         if against != BASELINE and variant == against.partition(", ")[0]:
-            found[method] = _changes(method, against) if method != against else variant
+            found[method] = _changes(method, against) if method != against else _own(method, methods)
         else:
             found[method] = settings if variant == BASELINE and settings else variant if variants.count(variant) == 1 else method
     short = {method: re.sub(r" \([^)]*\)", "", label) for method, label in found.items()}        # without the options of a loss or an optimizer
     return {method: short[method] if list(short.values()).count(short[method]) == 1 else label for method, label in found.items()}
+
+
+def _own(method: str, methods: list[str]) -> str:
+    """A variant with those of its settings that most of its other methods do not have."""
+    variant, *settings = method.split(", ")
+    others = [set(other.split(", ")[1:]) for other in methods if other.partition(", ")[0] == variant and other != method]
+    return ", ".join([variant, *(setting for setting in settings if 2 * sum(setting in other for other in others) < len(others))])
 
 
 def _changes(method: str, against: str) -> str:

@@ -22,6 +22,7 @@ BLOCK_NAMES = {name: DESIGNS[name].label for name in reversed(DESIGNS)}         
 MOST_CURVES, MOST_MARKERS = 30, 10      # of a panel; of a curve that has a band
 MOST_ENTRIES = 28                       # of a legend
 LEGEND_SIZE = 9.0                       # points, as in style.RC
+MARGINS = 1.8                           # at both ends of a legend together, in its letters: the border, and its distance to the figure's
 
 
 class Look(NamedTuple):
@@ -227,7 +228,7 @@ def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | N
         handles = [*handles[:MOST_ENTRIES - 1], more]
     for count in range(columns, 0, -1):
         drawn = _in_columns(handles, count, break_after)
-        inches = sum(max(_inches(entry, handlelength) for entry in column) for column in drawn) + (len(drawn) - 1) * columnspacing * LEGEND_SIZE / 72
+        inches = sum(max(_inches(entry, handlelength) for entry in column) for column in drawn) + ((len(drawn) - 1) * columnspacing + MARGINS) * LEGEND_SIZE / 72
         if inches <= figure.get_figwidth():
             break
     cells = [entry or Line2D([], [], linestyle="", label=" ") for column in drawn for entry in column]

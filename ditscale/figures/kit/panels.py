@@ -228,7 +228,8 @@ def legend(figure, handles: list[Line2D], columns: int = 4, break_after: int | N
         handles = [*handles[:MOST_ENTRIES - 1], more]
     for count in range(columns, 0, -1):
         drawn = _in_columns(handles, count, break_after)
-        inches = sum(max(_inches(entry, handlelength) for entry in column) for column in drawn) + ((len(drawn) - 1) * columnspacing + MARGINS) * LEGEND_SIZE / 72
+        gaps = ((len(drawn) - 1) * columnspacing + MARGINS) * LEGEND_SIZE / 72
+        inches = sum(max(_inches(entry, handlelength) for entry in column) for column in drawn) + gaps
         if inches <= figure.get_figwidth():
             break
     cells = [entry or Line2D([], [], linestyle="", label=" ") for column in drawn for entry in column]

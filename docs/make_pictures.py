@@ -47,7 +47,6 @@ FIGURES = {
     "cifar10_variants": ("variants", "studies/cifar10_small"),
     "cifar10_methods": ("methods", "studies/cifar10_small"),
     "cifar10_sensitivity": ("methods", "studies/cifar10_small/sensitivity", "--over", "discriminative, cls_weight=0", "--at", "images"),
-    "cifar10_choices": ("methods", "studies/cifar10_small/choices"),
 }
 CONVERGENCE = "sampler_convergence"                                            # of benchmarks/convergence.py
 NOISE = "noise"                                                                # of the demo's seeds

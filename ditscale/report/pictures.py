@@ -78,12 +78,11 @@ def _has_methods(shown: Shown) -> bool:
 
 # The scripts' own defaults.
 OPTIONS = SimpleNamespace(study=Path("."), cost="train_flops", price=None, over=variant_table.BASELINE, images_to_make=None)
-OPTIONS_OF_METHODS = SimpleNamespace(over="", at="flops")
 
 PICTURES = (
     Picture("Cost against quality", lambda shown: cost_quality.draw(shown.table, OPTIONS),
             lambda shown: shown.table["variant"].nunique() > 1, of_scaling=False),
-    Picture("Methods by each metric", lambda shown: methods.draw(shown.whole, OPTIONS_OF_METHODS), _has_methods, of_scaling=False),
+    Picture("Methods by each metric", lambda shown: methods.draw(shown.whole), _has_methods, of_scaling=False),
     Picture("The frontier", lambda shown: frontier.draw(shown.table, OPTIONS), lambda shown: "recipe" in shown.table, of_scaling=False),
     Picture("Equal compute", lambda shown: isoflop.draw(shown.scaling), _has_budgets),
     Picture("Score against model compute", lambda shown: gflops.draw(shown.scaling), _several("model")),

@@ -51,6 +51,11 @@ class Result:
         """The difference to the reference at equal training FLOPs."""
         return self.standing.difference if self.standing else None
 
+    @property
+    def images_difference(self) -> Difference | None:
+        """The difference to the reference at equal images."""
+        return self.at_images.difference if self.at_images else None
+
 
 @dataclass(frozen=True)
 class Method:
@@ -186,7 +191,7 @@ def as_frame(methods: list[Method]) -> pd.DataFrame:
     for one in methods:
         for result in one.results:
             place, found, difference, images = result.standing, result.multiplier, result.difference, result.at_images
-            same = images.difference if images else None
+            same = result.images_difference
             rows.append({"model": one.model, "method": one.method, "label": one.label, "flops_ratio": one.flops_ratio, "metric": result.metric,
                          "seeds": place.seeds if place else 0, "train_flops": place.at if place else None, "score": place.score if place else None,
                          "difference": difference.change if difference else None, **_bounds("difference", difference.interval if difference else None),

@@ -54,13 +54,8 @@ def draw(table: pd.DataFrame, options: SimpleNamespace = SimpleNamespace(over=""
 
 def _shown(methods: list[method_table.Method], at: str) -> list[tuple[method_table.Method, list[Difference | None]]]:
     """The methods that are compared by a metric or more, with their difference by each."""
-    found = [(one, [_difference(result, at) for result in one.results]) for one in methods]
+    found = [(one, [result.difference if at == "flops" else result.images_difference for result in one.results]) for one in methods]
     return [(one, own) for one, own in found if any(own)]
-
-
-def _difference(result: method_table.Result, at: str) -> Difference | None:
-    place = result.standing if at == "flops" else result.at_images
-    return place.difference if place else None
 
 
 def _point(axes, difference: Difference | None, place: int) -> None:

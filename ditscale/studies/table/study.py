@@ -234,8 +234,11 @@ def _of_even_speeds(found: Multiplier, rows: pd.DataFrame) -> Multiplier:
         return found
     model, variant, _ = apart.index[-1]
     reason = f"seeds of {model} {variant} were trained at speeds {apart.iloc[-1]:.2g} times apart, so hours measure what else the machine did"
-    without = found.without and replace(found.without, course=None, overall=replace(found.without.overall, verdict=INCONCLUSIVE, reason=reason))
-    return replace(found, course=None, without=without, overall=replace(found.overall, verdict=INCONCLUSIVE, reason=reason))
+
+    def open_verdict(one: Multiplier) -> Multiplier:
+        return replace(one, course=None, without=one.without and open_verdict(one.without), overall=replace(one.overall, verdict=INCONCLUSIVE, reason=reason))
+
+    return open_verdict(found)
 
 
 def _cost(rows: pd.DataFrame, cost: str, price: float | None) -> np.ndarray:

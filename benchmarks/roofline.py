@@ -33,7 +33,7 @@ from train_step import SHAPE, PlainLoop, make_run
 from ditscale.data.loader import StreamLoader
 from ditscale.data.prepare import make_prepare
 from ditscale.models.blocks.modules import modulate
-from ditscale.models.layers import CPU_HAS_BF16_UNITS
+from ditscale.models.linear import CPU_HAS_BF16_UNITS
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.training.loop import prepare_blocks
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditscale.models.dit import Condition, run
-from ditscale.models.layers import NORM_EPS, Linear
+from ditscale.models.layers import NORM_EPS
+from ditscale.models.linear import Linear
 from ditscale.models.masked import MaskedDiT
 from ditscale.models.masking import gather, masked_indices, scatter
 

@@ -13,7 +13,8 @@ from ditscale.errors import UserError, did_you_mean
 from ditscale.models import rope
 from ditscale.models.blocks import DEFAULT_DESIGN, DESIGNS
 from ditscale.models.blocks.modules import Modulation, modulate
-from ditscale.models.layers import BottleneckPatchEmbed, LabelEmbedder, Linear, PatchEmbed, TimestepEmbedder, affine_norm, sincos_position_table, unpatchify
+from ditscale.models.layers import BottleneckPatchEmbed, LabelEmbedder, PatchEmbed, TimestepEmbedder, affine_norm, sincos_position_table, unpatchify
+from ditscale.models.linear import Linear
 from ditscale.models.sizes import parse_model_name, token_grid
 from ditscale.models.switches import Switches
 

@@ -1,55 +1,19 @@
-"""Building blocks around the transformer: linear layer, patches, position embedding, timestep and label embedders.
+"""Building blocks around the transformer: attention, MLP, patches, position embedding, timestep and label embedders.
 
 Key names in ``state_dict`` are those of the released DiT checkpoints. Shapes: B images, T tokens, H hidden size, C channels.
 """
 
 import math
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditscale.models import rope
+from ditscale.models.linear import Linear
 from ditscale.models.switches import STANDARD, Switches
 
 NORM_EPS = 1e-6
-
-
-def _cpu_has_bf16_units() -> bool:
-    """Whether this machine's CPU has bf16 multiplication (AVX512-BF16, AMX or Arm's bf16)."""
-    cpuinfo = Path("/proc/cpuinfo")
-    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-CPU_HAS_BF16_UNITS = _cpu_has_bf16_units()                                     # read once: torch.compile cannot trace a file
-
-
-def emulates_bf16(x: Tensor) -> bool:
-    """Whether products of ``x`` would be emulated: bf16 on a CPU without bf16 units.
-
-    In this case we multiply the bf16 operands in fp32 and round once, as a bf16 unit does (it accumulates in fp32).
-    oneDNN's emulation takes 3 to 5 times as long.
-    """
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16_UNITS
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` that stays fast on CPUs without bf16 units, see ``emulates_bf16``.
-
-    ``input_scale`` is a factor of its inputs, of muP's multiplier form (``parametrization.py``).
-    """
-
-    input_scale: float = 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.input_scale != 1:
-            x = x * self.input_scale
-        if emulates_bf16(x):
-            bias = None if self.bias is None else self.bias.float()
-            return F.linear(x.float(), self.weight.float(), bias).to(x.dtype)
-        return F.linear(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -170,7 +134,7 @@ class Mlp(nn.Module):
         if self.is_gated:
             gate, up = self.gate_up(x).chunk(2, dim=-1)
             return self.fc2(F.silu(gate) * up)
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(self.fc1(x, gelu=True))
 
 
 def affine_norm(width: int, switches: Switches) -> nn.Module:

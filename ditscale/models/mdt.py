@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from ditscale.errors import UserError
 from ditscale.models.dit import Condition, DiT, initialize_linears, join, part, run
-from ditscale.models.layers import Linear, RelativePositionBias, relative_offsets
+from ditscale.models.layers import RelativePositionBias, relative_offsets
+from ditscale.models.linear import Linear
 from ditscale.models.masking import gather, is_kept, scatter
 
 

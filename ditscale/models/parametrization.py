@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from ditscale.errors import UserError
-from ditscale.models.layers import Linear
+from ditscale.models.linear import Linear
 
 if TYPE_CHECKING:
     from ditscale.models.blocks.modules import Block

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ditscale.models.dit import DiT, initialize_linears, join, part, run
-from ditscale.models.layers import Linear
+from ditscale.models.linear import Linear
 from ditscale.models.masking import gather, scatter
 
 

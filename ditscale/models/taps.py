@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from torch import Tensor, nn
 
 from ditscale.models.dit import DiT, initialize_linears, run
-from ditscale.models.layers import Linear
+from ditscale.models.linear import Linear
 
 if TYPE_CHECKING:
     from ditscale.models.blocks.modules import Block

@@ -23,7 +23,8 @@ from ditscale.data.loader import StreamLoader
 from ditscale.data.prepare import make_prepare
 from ditscale.errors import UserError
 from ditscale.models.dit import DiT
-from ditscale.models.layers import LabelEmbedder, Linear, PatchEmbed
+from ditscale.models.layers import LabelEmbedder, PatchEmbed
+from ditscale.models.linear import Linear
 from ditscale.models.sizes import Size, name_of, parse_model_name
 from ditscale.objectives.from_config import build_model, feature_batches, make_objective
 from ditscale.objectives.objective import CleanBatch

@@ -5,7 +5,7 @@ import torch
 
 from ditscale.cost.memory import GIB, activation_bytes, largest_layer, memory_card, model_states
 from ditscale.errors import UserError
-from ditscale.models import layers
+from ditscale.models import layers, linear
 from ditscale.models.blocks import DESIGNS
 from ditscale.models.dit import create_model
 from ditscale.models.macs import make_backbone, plain_card
@@ -62,7 +62,7 @@ def kept_bytes(model, x, t, y):
 @pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 @pytest.mark.parametrize("name", ["femto/2", "nano/4", "tiny/2"])
 def test_activations(monkeypatch, block, precision, dtype, name):
-    monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)                     # the path that accelerators take
+    monkeypatch.setattr(linear, "CPU_HAS_BF16_UNITS", True)                     # the path that accelerators take
     monkeypatch.setattr(layers, "attends_in_fp32", lambda x: False)
     model = create_model(f"DiT-{name}", input_size=16, in_channels=4, num_classes=10, block=block).to(dtype)
     measured = kept_bytes(model, torch.randn(4, 4, 16, 16), torch.rand(4), torch.zeros(4, dtype=torch.long)) / 4
@@ -78,7 +78,7 @@ SWITCHES = {"norm": "rms", "mlp": "swiglu", "positions": "rope", "value_residual
                          ids=lambda one: "-".join(map(str, one.values())))
 def test_activations_of_switched_backbones(monkeypatch, block, switches):
     """In fp32. PyTorch's RMSNorm on a CPU is not fused: where it is affine it also keeps its result before the gains."""
-    monkeypatch.setattr(layers, "CPU_HAS_BF16_UNITS", True)
+    monkeypatch.setattr(linear, "CPU_HAS_BF16_UNITS", True)
     name, facts = parse_model_name("DiT-tiny/2"), {"resolution": 16, "channels": 4, "block": block, "precision": "fp32"}
     model = create_model("DiT-tiny/2", input_size=16, in_channels=4, num_classes=10, block=block, **switches)
     measured = kept_bytes(model, torch.randn(4, 4, 16, 16), torch.rand(4), torch.zeros(4, dtype=torch.long)) / 4

@@ -10,6 +10,7 @@ from ditscale.config import RunConfig
 from ditscale.data.vae import weights_sha256
 from ditscale.device import is_accelerator
 from ditscale.errors import UserError
+from ditscale.models.linear import pack
 from ditscale.objectives.from_config import inference_model
 from ditscale.rundir import RunDir
 from ditscale.training.checkpoint.checkpoint import images_of
@@ -30,6 +31,7 @@ def frozen_model(config: RunConfig, weights: dict[str, Tensor], device: torch.de
     model = model.to(device).eval().requires_grad_(False)
     if compiles(config, device):                                               # so that a batch size has one kernel, whichever size came first
         return torch.compile(model, dynamic=False)
+    pack(model)
     return model
 
 

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditscale.models.layers import NORM_EPS, Attention, CrossAttention, Linear, Mlp, affine_norm
+from ditscale.models.layers import NORM_EPS, Attention, CrossAttention, Mlp, affine_norm
+from ditscale.models.linear import Linear
 from ditscale.models.switches import Switches
 
 

@@ -76,7 +76,9 @@ def test_compiled_on_a_cpu(run, tmp_path, monkeypatch):
     made(run.path, tmp_path / "eager.npz", "--images", 4)
     assert compiled == []
     made(run.path, tmp_path / "x.npz", "--images", 4, "--compile")
-    assert compiled == [{"dynamic": False}] and (read(tmp_path / "x.npz")[0] == read(tmp_path / "eager.npz")[0]).all()
+    assert compiled == [{"dynamic": False}]
+    ours, eager = (read(tmp_path / name)[0].astype(int) for name in ("x.npz", "eager.npz"))
+    assert abs(ours - eager).max() <= 1                                        # gray levels; an eager model's layers are packed (linear.py)
     assert "compiled False, now True" in ditscale(run.path, tmp_path / "eager.npz", "--images", 4, "--compile").stderr
 
 

@@ -170,7 +170,9 @@ def test_the_backbone_starts_as_the_baselines_and_samples_like_it(values):
     trained.load_state_dict(weights, strict=False)
     assert torch.equal(frozen_model(config, weights, torch.device("cpu"))(x, t, y), expected)
     with torch.no_grad():
-        assert torch.equal(trained(x, t, y), expected) and torch.equal(trained(x, t, y, taps=("sra2",))[0], expected)
+        unpacked = trained(x, t, y)
+        assert torch.equal(trained(x, t, y, taps=("sra2",))[0], unpacked)
+        torch.testing.assert_close(unpacked, expected, rtol=1e-5, atol=1e-5)   # a model for sampling has packed layers (linear.py)
     assert all(block.tapped is None for block in trained.blocks)
 
 

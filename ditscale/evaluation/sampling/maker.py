@@ -1,8 +1,8 @@
 """Generates images: image i of a seed is the same for any number of images, ranks or threads.
 
 A matrix product uses another kernel, with another order of sums, if it has few rows or more threads: MKL's differs up to
-3 rows, and for 6 rows between one thread and two; oneDNN's (``models/linear.py``) for one row. So each part of a set is computed at once, on one thread (``reproducible``).
-With another ``batch`` a device may still sum in another order; single values may then change by one gray level.
+3 rows, and for 6 rows between one thread and two; oneDNN's (``models/linear.py``) for one row. So each part of a set is computed at once,
+on one thread (``reproducible``). With another ``batch`` a device may still sum in another order; single values may then change by one gray level.
 """
 
 import json

@@ -37,6 +37,11 @@ def sentence(fields: dict[str, dict]) -> str:
     differing = []
     for other in others:
         found = differences(fields[first], fields[other])
-        what = ", ".join(f"{name} {here} and {there}" for name, here, there in found) or "no stated field"
+        what = ", ".join(f"{name} {_shown(here)} and {_shown(there)}" for name, here, there in found) or "no stated field"
         differing.append(f"{first} and {other} differ in {what}")
     return f"Scores have {len(fields)} passports and cannot all be compared: {'; '.join(differing)}."
+
+
+def _shown(value) -> str:
+    """A field's value; an empty one says that there is none."""
+    return "none" if value == "" else str(value)

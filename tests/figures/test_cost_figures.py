@@ -106,6 +106,7 @@ def test_costs_in_hours_and_money(variants):
     money = cost_quality.draw(variants, options(cost="money", price=2.5))
     assert np.allclose(money.points["cost"], 2.5 * hours.points["cost"])
     assert hours.figure.axes[0].get_xlabel() == "Training time (accelerator-hours)" and "money at 2.5" in money.caption
+    assert (hours.name, cost_quality.draw(variants, options()).name) == ("cost_quality_accelerator_hours", "cost_quality")
     for draw in (cost_quality.draw, frontier.draw):
         with pytest.raises(UserError, match="--cost money needs the price"):
             draw(variants, options(cost="money"))
@@ -126,12 +127,12 @@ def test_two_recipes_are_no_repetitions(variants):
 def test_published_points_get_no_arrows(repository, tmp_path, capsys):
     folder = str(repository / "analysis" / "published")
     assert cost_quality.main([folder, "--out", str(tmp_path), "--cost", "images_seen"]) == 0
-    points, caption = pd.read_csv(tmp_path / "cost_quality.csv"), (tmp_path / "cost_quality.txt").read_text()
+    points, caption = pd.read_csv(tmp_path / "cost_quality_images_seen.csv"), (tmp_path / "cost_quality_images_seen.txt").read_text()
     assert {"DiT-XL/2", "MDT-XL/2", "MaskDiT-XL/2", "SD-DiT-XL/2"} <= set(points["model"])
-    assert "nothing is interpolated between different papers' recipes" in caption and not (tmp_path / "cost_quality.json").exists()
+    assert "nothing is interpolated between different papers' recipes" in caption and not (tmp_path / "cost_quality_images_seen.json").exists()
     assert cost_quality.main([folder, "--out", str(tmp_path), "--cost", "accelerator_hours"]) == 0
-    assert pd.read_csv(tmp_path / "cost_quality.csv")[["model", "cost"]].values.tolist() == [["MaskDiT-XL/2", 2080.0]]
-    assert "SD-DiT-XL/2" in (tmp_path / "cost_quality.txt").read_text()                 # among those of unknown cost
+    assert pd.read_csv(tmp_path / "cost_quality_accelerator_hours.csv")[["model", "cost"]].values.tolist() == [["MaskDiT-XL/2", 2080.0]]
+    assert "SD-DiT-XL/2" in (tmp_path / "cost_quality_accelerator_hours.txt").read_text()                 # among those of unknown cost
 
 
 def test_the_frontier_has_its_probabilities(variants, tmp_path):

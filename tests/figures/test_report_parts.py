@@ -133,11 +133,11 @@ def test_passports_say_where_they_differ(made, tmp_path):
     run_id, = made.write_study(tmp_path / "s", ("DiT-pico/2",), evaluations=2)
     path = tmp_path / "s" / run_id / "evals.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines += [{**lines[-1], "passport": {**lines[-1]["passport"], "guidance_scale": 4.0}}]
+    lines += [{**lines[-1], "passport": {**lines[-1]["passport"], "guidance_scale": 4.0, "guide": "another run"}}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     kept = conditions.where(study_table.read(tmp_path / "s"), ["guidance_scale=1.5"])
     told = passports.section(kept, sources.read(tmp_path / "s", kept).passports)
-    assert "Scores have 2 passports" in told and "guidance_scale 1.5 and 4.0" in told
+    assert "Scores have 2 passports" in told and "guidance_scale 1.5 and 4.0" in told and "guide none and another run" in told
     assert "1 evaluation, not on this page" in told and "<dt>reference sha256</dt>" in told
     assert "All scores have one passport" in passports.section(kept, {})
 

@@ -15,6 +15,11 @@ OPTIONS = {
 }
 
 
+def file_name(name: str, cost: str) -> str:
+    """The name of a figure's files; with another cost than FLOPs its own, so that it does not replace the report's."""
+    return name if cost == "train_flops" else f"{name}_{cost}"
+
+
 def column_of(cost: str) -> str:
     """The table's column that a cost is read from."""
     return "accelerator_hours" if cost == "money" else cost

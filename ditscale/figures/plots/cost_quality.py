@@ -72,7 +72,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace, overlay: Overlay | None 
     card = {"cost": costs.words(options.cost, options.price), "multipliers": [one.card() for one in found],
             **({"speedups": [{"model": model, **one.card()} for model, one in sped]} if sped else {})} if found else None
     columns = [*COLUMNS, "source"] if papers else COLUMNS
-    return style.Drawing(NAME, figure, published_overlay.points(usable, overlay, columns), caption, card)
+    return style.Drawing(costs.file_name(NAME, options.cost), figure, published_overlay.points(usable, overlay, columns), caption, card)
 
 
 def read(path: Path) -> pd.DataFrame:

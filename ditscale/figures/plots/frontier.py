@@ -57,7 +57,7 @@ def draw(table: pd.DataFrame, options: SimpleNamespace) -> style.Drawing:
         _names(axes, found)
     caption = _caption(usable, found, options) + _making(usable, evens, images) + left_out + unknown + no_price
     card = found.card() if images is None else {**found.card(), "images_to_make": images, "break_even": [one.card() for one in evens]}
-    return style.Drawing(NAME, figure, _points(found, variants), caption, card)
+    return style.Drawing(costs.file_name(NAME, options.cost), figure, _points(found, variants), caption, card)
 
 
 def _study(options: SimpleNamespace, usable: pd.DataFrame) -> tuple[Study, pd.DataFrame, str]:

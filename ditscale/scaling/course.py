@@ -54,12 +54,13 @@ class Part:
     def side(self) -> str:
         return "cheaper" if self.mean.value >= 1 else "dearer"
 
-    def where(self, unit: str) -> str:
-        """``up to fid 14.2``, ``from fid 13.1 on``, ``from fid 15 to 14``, or nothing for the whole range."""
+    def where(self, unit: str = "") -> str:
+        """``up to fid 14.2``, ``from fid 13.1 on``, ``from fid 15 to 14``, or nothing for the whole range; without a unit numbers alone."""
         first, last = (f"{score:.3g}" for score in self.scores)
+        unit = f"{unit} " if unit else ""
         if self.from_start:
-            return "" if self.to_end else f"up to {unit} {last}"
-        return f"from {unit} {first} on" if self.to_end else f"from {unit} {first} to {last}"
+            return "" if self.to_end else f"up to {unit}{last}"
+        return f"from {unit}{first} on" if self.to_end else f"from {unit}{first} to {last}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Methods against the plain baseline at equal training FLOPs: names, numbers by hand, what is not compared, the table in Markdown."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,3 +142,11 @@ def test_names_are_settings_that_are_not_defaults(digits_values, changes, name):
     for key, value in changes.items():
         set_key(digits_values, key, value)
     assert method_of(resolve(digits_values, "config")) == name
+
+
+def test_a_multiplier_that_turns_says_where(table):
+    factors = {1000: 0.85, 2000: 1.0, 4000: 1.18}
+    turning = [{**row, "score": row["score"] * factors[row["images_seen"]]} for seed in range(3) for row in rows_of("sprint", seed, 1.0)]
+    told = method_table.markdown(method_table.compare(pd.concat([table, pd.DataFrame(turning)])))
+    line, = (line for line in told.splitlines() if "sprint" in line)
+    assert re.search(r"TURNS: cheaper up to 0\.\d+; dearer from 0\.\d+ on", line)

@@ -229,4 +229,6 @@ def _multiplier_cell(result: Result) -> str:
     if not found.status.ok:
         return f"{NOT_REACHED.lower()} by {'the reference' if found.behind == found.baseline else 'this'}" if found.behind else INCONCLUSIVE
     bounds = found.overall.interval
-    return f"{found.overall.value:.3g}" + (f" ({bounds.low:.3g} to {bounds.high:.3g})" if bounds else "") + f" {found.overall.verdict}"
+    parts = "; ".join(f"{part.side} {part.where()}" for part in found.course.real_parts) if found.in_parts and found.course else ""
+    return (f"{found.overall.value:.3g}" + (f" ({bounds.low:.3g} to {bounds.high:.3g})" if bounds else "") + f" {found.overall.verdict}"
+            + (f": {parts}" if parts else ""))

@@ -113,12 +113,18 @@ def serve(channel: socket.socket) -> dict | None:
             message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 1)
             if not message:
                 return None
+            ready, begun = os.pipe()
             pid = _fork()
             if pid == 0:
                 channel.close()
+                os.close(ready)
                 become(request := json.loads(message), descriptors[0], parent)
+                os.close(begun)
                 return request
             os.close(descriptors[0])
+            os.close(begun)
+            os.read(ready, 1)                                                  # until the child leads its group: a stop is sent to that group
+            os.close(ready)
             children |= {pid} if pid else set()
             channel.send(json.dumps({"pid": pid}).encode())
         for pid in tuple(children):

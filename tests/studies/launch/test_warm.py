@@ -149,9 +149,9 @@ def test_a_run_that_is_killed_takes_nothing_along(study, server):
     wait_for(lives.poll)
     assert lives.run.status()["state"] == PREEMPTED and lives.run.status()["reason"] == "SIGUSR1" and (lives.run.checkpoints / "latest").exists()
     again = ActiveRun(runs[0], places.places[0], places)
-    wait_for(lambda: again.run.status()["images_seen"])
-    again.stop()
-    again.wait_stopped(time.monotonic() + 100)
+    again.stop()                                                               # as soon as it is forked
+    again.wait_stopped(deadline := time.monotonic() + 100)
+    assert time.monotonic() < deadline, "the stop did not reach it"
     assert again.run.status()["state"] == PREEMPTED and forked_from(runs[0]) == server.process.pid
     again.stop()                                                               # of a run that has ended: nothing
 
